@@ -1,0 +1,47 @@
+"""The least that publishing a model can cost: what `publish` must do, and nothing else.
+
+    python benchmarks/floor.py ORIGINAL.onnx PUBLISHED.onnx REFERENCE.npz BATCHES.json OUT.onnx
+
+Imports the libraries that `publish` imports, parses the model, opens a session on the original and one on the
+rewritten file, asks the original for every row of the reference and the rewritten one for the batches (lists of
+rows) that `publish` proves, and writes the bytes to disk. Rewriting, comparing, hashing and configuring are free.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click  # noqa: F401  the imports are part of the cost
+import filelock  # noqa: F401
+import numpy as np
+import onnx  # noqa: F401
+import onnx_ir as ir
+import onnxruntime
+from tritonclient.grpc import model_config_pb2  # noqa: F401
+
+
+def main(original: Path, published: Path, reference: Path, batches: Path, out: Path) -> None:
+    """Do it once."""
+    ir.load(original)
+    model_bytes = published.read_bytes()
+    with np.load(reference) as arrays:
+        inputs = {name.removeprefix("input:"): arrays[name] for name in arrays if name.startswith("input:")}
+
+    static = onnxruntime.InferenceSession(original, providers=["CPUExecutionProvider"])
+    originals = [value.name for value in static.get_inputs()]
+    for row in range(len(next(iter(inputs.values())))):
+        rows = [array[row : row + 1] for array in inputs.values()]
+        static.run(None, dict(zip(originals, rows, strict=True)))
+
+    batched = onnxruntime.InferenceSession(model_bytes, providers=["CPUExecutionProvider"])
+    for chosen in json.loads(batches.read_text()):
+        batched.run(None, {name: array[chosen] for name, array in inputs.items()})
+
+    with out.open("wb") as stream:
+        stream.write(model_bytes)
+        os.fsync(stream.fileno())
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,185 @@
+"""What every way of batching ends in: a graph beside the original, and how samples sit in the original's tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Array
+from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.errors import ModelError
+from builder.model import Dim, Model, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One place where the exporter had baked the batch in, and what stands there now."""
+
+    node: str
+    op_type: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedTensor:
+    """A served input or output, and how a sample of it sits in the original's tensor.
+
+    Attributes:
+        name: The name in the batched graph.
+        original: The name in the original.
+        dtype: The element type, the same in both.
+        dims: The shape of one sample, without the batch.
+        original_shape: The shape in the original, its static batch included.
+        batch_axis: The axis of `original_shape` that holds the batch; None when the model is kept static.
+        rows: How many rows of that axis belong to one sample; above 1 they are an axis of `dims`.
+        outer: How many of them are slower than the batch there: the axis is `outer * B0 * (rows / outer)`.
+    """
+
+    name: str
+    original: str
+    dtype: ir.DataType
+    dims: tuple[Dim, ...]
+    original_shape: tuple[Dim, ...]
+    batch_axis: int | None
+    rows: int = 1
+    outer: int = 1
+
+    @property
+    def static_dims(self) -> tuple[Dim, ...]:
+        """`dims` with the original's size where it has one: what the original itself can take."""
+        if self.batch_axis is None or len(self.dims) != len(self.original_shape) - 1:
+            return self.dims
+        return (*self.original_shape[: self.batch_axis], *self.original_shape[self.batch_axis + 1 :])
+
+    def split(self, array: Array) -> Array:
+        """Cut the original's tensor into samples: `[..., B0 * rows, ...] -> [B0, *dims]`.
+
+        A static tensor is one sample: `[*shape] -> [1, *shape]`.
+        """
+        if self.batch_axis is None:
+            return array[np.newaxis]
+        axis, inner = self.batch_axis, self.rows // self.outer
+        before, after = array.shape[:axis], array.shape[axis + 1 :]
+        count = array.shape[axis] // self.rows
+        grid = array.reshape(*before, self.outer, count, inner, *after)
+        rows = (self.rows,) if self.rows > 1 else ()
+        return np.moveaxis(grid, axis + 1, 0).reshape(count, *before, *rows, *after)
+
+    def join(self, samples: Array) -> Array:
+        """Lay samples out for the original, the inverse of `split`: `[B0, *dims] -> [..., B0 * rows, ...]`."""
+        if self.batch_axis is None:
+            whole: Array = samples[0]
+            return whole
+        axis, inner = self.batch_axis, self.rows // self.outer
+        before, after = samples.shape[1 : axis + 1], samples.shape[axis + 1 + (self.rows > 1) :]
+        grid = samples.reshape(len(samples), *before, self.outer, inner, *after)
+        return np.moveaxis(grid, 0, axis + 1).reshape(*before, len(samples) * self.rows, *after)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedModel:
+    """A graph whose inputs and outputs are `[batch, *dims]`, beside the original it came from.
+
+    Attributes:
+        original: The model as it was loaded; the reference.
+        ir: The rewritten graph; it shares no node with the original's.
+        inputs: In the original's order.
+        outputs: In the original's order.
+        static_batch: How many samples the original takes per run (1 when it is kept static).
+        is_static: The model is kept as it is: no batch axis, `max_batch_size` 0.
+        rewrites: What had to change.
+    """
+
+    original: Model
+    ir: ir.Model
+    inputs: tuple[BatchedTensor, ...]
+    outputs: tuple[BatchedTensor, ...]
+    static_batch: int
+    is_static: bool
+    rewrites: tuple[Rewrite, ...]
+
+    def renamed(self, names: Mapping[str, str]) -> "BatchedModel":
+        """The same model, its inputs' and outputs' `name` changed by `names` (the graph is not touched)."""
+
+        def rename(tensors: tuple[BatchedTensor, ...]) -> tuple[BatchedTensor, ...]:
+            return tuple(replace(t, name=names.get(t.name, t.name)) for t in tensors)
+
+        return replace(self, inputs=rename(self.inputs), outputs=rename(self.outputs))
+
+
+def batch_axes_of(model: Model, asked: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """The batch axis of every input, and the static batch they agree on; a symbolic batch counts as 1.
+
+    Raises:
+        ModelError: An input has no such axis, or the inputs disagree.
+    """
+    known = {spec.name for spec in model.inputs}
+    if not known:
+        raise ModelError(model.path, "the graph has no inputs, so there is no batch", "export it with an input")
+    for name in asked.keys() - known:
+        raise ModelError(model.path, f"--batch-axis names {name!r}, which is no input", f"inputs are {sorted(known)}")
+    axes = {}
+    sizes = {}
+    for spec in model.inputs:
+        axis = asked.get(spec.name, 0)
+        if not -len(spec.shape) <= axis < len(spec.shape):
+            raise ModelError(
+                model.path,
+                f"input {spec.name!r} {list(spec.shape)} has no axis {axis} for the batch",
+                "name the axis with --batch-axis INPUT=AXIS, or publish it with --static",
+            )
+        axes[spec.name] = axis % len(spec.shape)
+        size = spec.shape[axes[spec.name]]
+        sizes[spec.name] = size if isinstance(size, int) else 1
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        listed = ", ".join(f"{s.name} {list(s.shape)} (axis {axes[s.name]})" for s in model.inputs)
+        raise ModelError(
+            model.path,
+            f"the inputs have different batches: {listed}",
+            "name the batch's axis with --batch-axis INPUT=AXIS, or publish it with --static",
+        )
+    return axes, next(iter(sizes.values()))
+
+
+def keep_static(model: Model) -> BatchedModel:
+    """Take the model as it is, without batching: `max_batch_size` 0 for Triton.
+
+    Raises:
+        ModelError: It draws random numbers.
+    """
+    for graph in (model.ir.graph, *(function.graph for function in model.ir.functions.values())):
+        for node in graph.all_nodes():
+            if node.domain in ("", "ai.onnx") and node.op_type in RANDOM:
+                what = f"{node.op_type} {node.name or node.outputs[0].name!r}: {REFUSED['', node.op_type]}"
+                raise ModelError(model.path, what, "export it without what is random in it")
+
+    def whole(spec: TensorSpec) -> BatchedTensor:
+        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape, spec.shape, None)
+
+    return BatchedModel(
+        original=model,
+        ir=model.ir.clone(),
+        inputs=tuple(map(whole, model.inputs)),
+        outputs=tuple(map(whole, model.outputs)),
+        static_batch=1,
+        is_static=True,
+        rewrites=(),
+    )
+
+
+def keep_batched(model: Model) -> BatchedModel:
+    """Take a model that is batched already as it is; one sample at a time is the original's truth."""
+
+    def rows(spec: TensorSpec) -> BatchedTensor:
+        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape[1:], (1, *spec.shape[1:]), 0)
+
+    return BatchedModel(
+        original=model,
+        ir=model.ir.clone(),
+        inputs=tuple(map(rows, model.inputs)),
+        outputs=tuple(map(rows, model.outputs)),
+        static_batch=1,
+        is_static=False,
+        rewrites=(),
+    )

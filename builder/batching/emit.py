@@ -1,0 +1,215 @@
+"""Write the nodes of the rewritten graph; move a value from one form of its batch to another."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.layout import Batch, Shape, View
+
+Array = np.ndarray[Any, Any]
+Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
+
+
+EXPAND = 8
+"""The opset that brought Expand."""
+
+
+def static_dims(tensor: ir.TensorProtocol) -> Shape:
+    """A stored tensor's shape."""
+    return tuple(tensor.shape.numpy())
+
+
+class Emitter:
+    """The rewritten graph while it grows.
+
+    Attributes:
+        nodes: Nodes in order of execution.
+        initializers: By name; tensors are shared with the original's, never copied.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self._names: set[str] = set()
+        self._times: Counter[str] = Counter()
+        self._node_names: Counter[str] = Counter()
+        self._constants: dict[tuple[str, Shape, bytes], ir.Value] = {}
+        self._reshaped: dict[ir.Value, ir.Value] = {}
+        self._batch_source: ir.Value | None = None
+        self._batch_size: ir.Value | None = None
+
+    def fresh(self, name: str | None) -> str:
+        """A value name nobody has yet: `name` itself where it is free."""
+        stem, found = name or "batched", name
+        while not found or found in self._names:
+            self._times[stem] += 1
+            found = f"{stem}.{self._times[stem]}"
+        self._names.add(found)
+        return found
+
+    def _node_name(self, name: str | None) -> str | None:
+        """A node's name, numbered from its second use (a loop's body, written out)."""
+        if not name:
+            return None
+        self._node_names[name] += 1
+        return name if self._node_names[name] == 1 else f"{name}.{self._node_names[name]}"
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Keep `names` for the graph's inputs and outputs."""
+        self._names.update(names)
+
+    def value(
+        self, name: str | None, dtype: ir.DataType | None = None, shape: Sequence[int | str] | None = None
+    ) -> ir.Value:
+        """A new value under a free name."""
+        return ir.Value(
+            name=self.fresh(name) if name != "" else "",
+            type=ir.TensorType(dtype) if dtype is not None else None,
+            shape=ir.Shape(shape) if shape is not None else None,
+        )
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        outputs: Sequence[str | None] = (None,),
+        domain: str = "",
+        like: ir.Node | None = None,
+    ) -> list[ir.Value]:
+        """Append one node; returns its outputs. `like` lends its name and metadata."""
+        attrs = [
+            v if isinstance(v, ir.Attr) else ir.convenience.convert_attribute(k, v)
+            for k, v in (attributes or {}).items()
+        ]
+        results = [self.value(name) for name in outputs]
+        made = ir.Node(domain, op_type, inputs, attrs, outputs=results)
+        if like is not None:
+            made.name, made.doc_string = self._node_name(like.name), like.doc_string
+            made.metadata_props.update(like.metadata_props)
+        self.nodes.append(made)
+        return results
+
+    def constant(self, array: Array, name: str | None = None) -> ir.Value:
+        """An initializer holding `array`; equal ones are shared."""
+        array = np.asarray(array, order="C")
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            value = self.value(name or "constant")
+            value.const_value = ir.tensor(array, name=value.name)
+            value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
+            self.initializers[str(value.name)] = value
+            self._constants[key] = value
+        return self._constants[key]
+
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """An initializer that shares the original's tensor."""
+        value = self.value(name, tensor.dtype, static_dims(tensor))
+        value.const_value = tensor
+        self.initializers[str(value.name)] = value
+        return value
+
+    def reshape(self, value: ir.Value, target: Sequence[int], name: str | None = None) -> ir.Value:
+        """Reshape; one of a reshape is made one of the first's input."""
+        source = self._reshaped.get(value, value)
+        shape = self.constant(np.asarray(target, np.int64), "shape")
+        (result,) = self.node("Reshape", [source, shape], outputs=[name])
+        self._reshaped[result] = source
+        return result
+
+    def transpose(self, value: ir.Value, perm: Sequence[int], name: str | None = None) -> ir.Value:
+        """Transpose, unless nothing moves."""
+        if list(perm) == sorted(perm):
+            return value
+        return self.node("Transpose", [value], {"perm": list(perm)}, outputs=[name])[0]
+
+    # ------------------------------------------------------------------ the batch of the call
+
+    def measure_batch_on(self, graph_input: ir.Value) -> None:
+        """Take N from axis 0 of this input whenever it is needed."""
+        self._batch_source = graph_input
+
+    def batch_size(self) -> ir.Value:
+        """N as `int64[1]`, computed once."""
+        if self._batch_size is None:
+            assert self._batch_source is not None
+            (shape,) = self.node("Shape", [self._batch_source])
+            (self._batch_size,) = self.node("Gather", [shape, self.constant(np.zeros(1, np.int64))], {"axis": 0})
+        return self._batch_size
+
+    def shape_with_batch(self, dims: Sequence[int | None]) -> ir.Value:
+        """`dims` as `int64[rank]`, N where a dim is None (once)."""
+        at = list(dims).index(None)
+        before, after = ([int(d) for d in part if d is not None] for part in (dims[:at], dims[at + 1 :]))
+        parts = [
+            self.constant(np.asarray(before, np.int64)) if before else None,
+            self.batch_size(),
+            self.constant(np.asarray(after, np.int64)) if after else None,
+        ]
+        given = [p for p in parts if p is not None]
+        return given[0] if len(given) == 1 else self.node("Concat", given, {"axis": 0})[0]
+
+    # ------------------------------------------------------------------ from one form to another
+
+    def move(self, value: ir.Value, shape: Shape, source: Batch, target: Batch) -> ir.Value:
+        """Bring a value of static `shape` from one form of its batch to another.
+
+        Between two places in one axis the elements move through the lifted form.
+        """
+        if source.lifted == target.lifted and (source.lifted or source.place == target.place):
+            return value
+        sample = source.sample_shape(shape)
+        if not source.lifted:
+            value = self._lift(value, sample, source)
+        return value if target.lifted else self._lower(value, sample, target)
+
+    def view(self, value: ir.Value, shape: Shape, source: Batch, target: View) -> ir.Value:
+        """Bring a value to a view."""
+        moved = self.move(value, shape, source, target.batch)
+        return moved if target.shape == target.batch.target(shape) else self.reshape(moved, target.shape)
+
+    def _lift(self, value: ir.Value, sample: Shape, source: Batch) -> ir.Value:
+        """`[..., outer * N * inner, ...] -> [N, *sample]`."""
+        axis = source.axis
+        assert axis is not None
+        if any(d != 1 for d in (*sample[:axis], source.outer)):
+            rest = (*sample[:axis], source.outer, -1, source.inner, *sample[axis + 1 :])
+            value = self.reshape(value, rest)
+            order = list(range(len(rest)))
+            order.insert(0, order.pop(axis + 1))
+            value = self.transpose(value, order)
+        return self.reshape(value, (-1, *sample))
+
+    def _lower(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
+        """`[N, *sample] -> [..., outer * N * inner, ...]`."""
+        axis = target.axis
+        assert axis is not None
+        assert sample[axis] == target.rows, (sample, target)
+        if any(d != 1 for d in (*sample[:axis], target.outer)):
+            rest = (-1, *sample[:axis], target.outer, target.inner, *sample[axis + 1 :])
+            value = self.reshape(value, rest)
+            order = list(range(len(rest)))
+            order.insert(axis + 1, order.pop(0))
+            value = self.transpose(value, order)
+        return self.reshape(value, (*sample[:axis], -1, *sample[axis + 1 :]))
+
+    def spread(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
+        """Repeat an unbatched `[*sample]` for every sample and bring it to `target`."""
+        if not target.lifted and target.rows == 1:
+            assert target.axis is not None
+            return self._repeat(value, sample, target.axis)
+        lifted = self._repeat(value, (1, *sample), 0)
+        return lifted if target.lifted else self._lower(lifted, sample, target)
+
+    def _repeat(self, value: ir.Value, shape: Shape, axis: int) -> ir.Value:
+        """Repeat a value N times along an axis of one."""
+        dims = [None if i == axis else d for i, d in enumerate(shape)]
+        if self.opset >= EXPAND:
+            return self.node("Expand", [value, self.shape_with_batch(dims)])[0]
+        repeats = self.shape_with_batch([None if d is None else 1 for d in dims])
+        return self.node("Tile", [self.reshape(value, shape), repeats])[0]

@@ -1,0 +1,210 @@
+"""Operators that work along some axes and treat all others as parallel."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from builder.batching.layout import DROPPED
+from builder.batching.rule import Op, Plan, Rule, Wanted, per_sample
+from builder.batching.rules.axes import normalized, on_axes, only_batched, parallel
+
+
+def reduce(op: Op) -> Plan:
+    """Reduce*: `[N, *s] -> [N, *s without axes]`; `axes` is an attribute, or an input from opset 13 (Sum) and 18.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ReduceSum.html
+    """
+    operand = op.operand(0)
+    batch = only_batched(op, 0, role="axes")
+    given = op.constant_or_none(1)
+    listed = given.ravel().tolist() if given is not None else op.attribute("axes", ())
+    if not len(listed) and op.attribute("noop_with_empty_axes", 0):
+        return Plan([batch])
+    axes = sorted(normalized(listed, operand.rank)) or list(range(operand.rank))
+    form = parallel(op, batch, axes, "reduces over")
+    keep = bool(op.attribute("keepdims", 1))
+    moved = form.axis
+    if moved is not None and not keep:
+        moved -= sum(a < moved for a in axes)
+    shifted = np.asarray(axes, np.int64) + form.lifted
+    by_input = "axes" not in op.node.attributes and (
+        op.opset >= 18 or (op.node.op_type == "ReduceSum" and op.opset >= 13)
+    )
+    inputs: dict[int, Wanted] = {0: form}
+    if by_input:
+        return Plan([form.at(moved)], {**inputs, 1: shifted})
+    return Plan([form.at(moved)], inputs, {"axes": shifted.tolist()})
+
+
+def arg_reduce(op: Op) -> Plan:
+    """ArgMax, ArgMin: `[N, *s] -> [N, *s without axis]`."""
+    operand = op.operand(0)
+    axis = op.axis(0, operand.rank)
+    form = parallel(op, only_batched(op, 0, role="input"), [axis], "picks along")
+    moved = form.axis
+    if moved is not None and not op.attribute("keepdims", 1):
+        moved -= axis < moved
+    return Plan([form.at(moved)], {0: form}, {"axis": axis + form.lifted})
+
+
+def softmax(op: Op) -> Plan:
+    """Softmax, LogSoftmax, Hardmax: along one axis, or before opset 13 over all axes from `axis` on.
+
+    Source: https://onnx.ai/onnx/operators/onnx__Softmax.html
+    """
+    rank = op.operand(0).rank
+    axis = op.axis(-1 if op.opset >= SOFTMAX_ALONG_ONE else 1, rank)
+    axes = softmax_axes(op.opset, axis, rank)
+    form = parallel(op, only_batched(op, 0, role="input"), axes, "normalizes over")
+    return Plan([form], {0: form}, {"axis": axis + form.lifted})
+
+
+SOFTMAX_ALONG_ONE = 13
+"""From this opset on Softmax works along one axis."""
+
+
+def softmax_axes(opset: int, axis: int, rank: int) -> Sequence[int]:
+    """The axes a Softmax of some opset normalizes over."""
+    return [axis] if opset >= SOFTMAX_ALONG_ONE else range(axis, rank)
+
+
+def top_k(op: Op) -> Plan:
+    """TopK along `axis`; over a batch of one it sorts one sample, which changes nothing."""
+    axis = op.axis(-1, op.operand(0).rank)
+    batch = only_batched(op, 0, role="count")
+    if op.static_batch == 1 and batch.axis == axis and batch.rows == 1:
+        batch = DROPPED
+    form = parallel(op, batch, [axis], "picks along")
+    return Plan([form] * len(op.outputs), {0: form}, {"axis": axis + form.lifted})
+
+
+def cumulative(op: Op) -> Plan:
+    """CumSum, CumProd: the axis is a constant input."""
+    operand = op.operand(0)
+    (axis,) = normalized([int(op.constant(1).item())], operand.rank)
+    form = parallel(op, only_batched(op, 0, role="axis"), [axis], "accumulates along")
+    return Plan([form], {0: form, 1: np.asarray(axis + form.lifted, np.int64)})
+
+
+def layer_normalization(op: Op) -> Plan:
+    """Normalize over all axes from `axis` on, with a constant scale and bias that broadcast from the right.
+
+    Source: https://onnx.ai/onnx/operators/onnx__LayerNormalization.html
+    """
+    rank = op.operand(0).rank
+    axis = op.axis(-1, rank)
+    batch = only_batched(op, 0, role="scale or bias")
+    form = parallel(op, batch, range(axis, rank), "normalizes over")
+    wants: dict[int, Wanted] = {0: form}
+    for i, operand in enumerate(op.inputs[1:], start=1):
+        at = -1 if operand is None or form.axis is None else form.axis - (rank - operand.rank)
+        if operand is not None and at >= 0 and operand.shape[at] != 1 and op.static_batch > 1:
+            wants[i] = per_sample(op, operand, at, form)
+    return Plan([form] * len(op.outputs), wants, {"axis": axis + form.lifted})
+
+
+def lp_normalization(op: Op) -> Plan:
+    """LpNormalization along `axis`, the last by default: `[N, *s] -> [N, *s]`."""
+    axis = op.axis(-1, op.operand(0).rank)
+    form = parallel(op, only_batched(op, 0, role="input"), [axis], "normalizes over")
+    return Plan([form], {0: form}, {"axis": axis + form.lifted})
+
+
+def mean_variance(op: Op) -> Plan:
+    """MeanVarianceNormalization over `axes` (0, 2 and 3 by default)."""
+    axes = normalized(op.attribute("axes", (0, 2, 3)), op.operand(0).rank)
+    form = parallel(op, only_batched(op, 0, role="input"), axes, "normalizes over")
+    return Plan([form], {0: form}, {"axes": [a + form.lifted for a in axes]})
+
+
+def triangular(op: Op) -> Plan:
+    """Trilu on the last two axes."""
+    rank = op.operand(0).rank
+    form = parallel(op, only_batched(op, 0, role="diagonal"), (rank - 2, rank - 1), "cuts a triangle over")
+    return Plan([form], {0: form})
+
+
+def one_hot(op: Op) -> Plan:
+    """OneHot: a new axis is put in. `[N, *s] -> [N, *s with depth]`."""
+    operand = op.operand(0)
+    batch = only_batched(op, 0, role="depth or values")
+    axis = op.axis(-1, operand.rank + 1)
+    moved = batch.axis if batch.axis is None or batch.axis < axis else batch.axis + 1
+    return Plan([batch.at(moved)], attributes={"axis": axis + batch.lifted})
+
+
+def dft(op: Op) -> Plan:
+    """DFT along `axis` (an attribute before opset 20, then an input); the last axis is real and imaginary part."""
+    operand = op.operand(0)
+    batch = only_batched(op, 0, role="length or axis")
+    if op.opset < 20:
+        axis = op.axis(1, operand.rank)
+    else:
+        given = op.constant_or_none(2)
+        (axis,) = normalized([-2 if given is None else int(given.item())], operand.rank)
+    form = parallel(op, batch, (axis, operand.rank - 1), "transforms along")
+    if op.opset < 20:
+        return Plan([form], {0: form}, {"axis": axis + form.lifted})
+    return Plan([form], {0: form, 2: np.asarray(axis + form.lifted, np.int64)})
+
+
+def reverse_sequence(op: Op) -> Plan:
+    """ReverseSequence reverses each row's first `sequence_lens` steps; rows on `batch_axis`, steps on `time_axis`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ReverseSequence.html
+    """
+    rows = op.axis(1, op.operand(0).rank, "batch_axis")
+    return on_axes(op, {0: rows, 1: 0}, [rows])
+
+
+def matrices(op: Op) -> Plan:
+    """Det, Inverse: of the last two axes. `[*b, M, M] -> [*b]` or `[*b, M, M]`."""
+    rank = op.operand(0).rank
+    form = parallel(op, only_batched(op, 0, role="input"), (rank - 2, rank - 1), "makes a matrix of")
+    return Plan([form if form.axis is None or form.axis < len(op.outputs[0]) else DROPPED], {0: form})
+
+
+def unfold(op: Op) -> Plan:
+    """com.microsoft UnfoldTensor: windows along `dim` become a new last axis."""
+    dim = op.axis(-1, op.operand(0).rank, "dim")
+    form = parallel(op, only_batched(op, 0, role="input"), [dim], "cuts windows from")
+    return Plan([form], {0: form}, {"dim": dim + form.lifted})
+
+
+_REDUCTIONS = [
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
+
+RULES: dict[tuple[str, str], Rule] = {
+    **{("", name): reduce for name in _REDUCTIONS},
+    ("", "ArgMax"): arg_reduce,
+    ("", "ArgMin"): arg_reduce,
+    ("", "Softmax"): softmax,
+    ("", "LogSoftmax"): softmax,
+    ("", "Hardmax"): softmax,
+    ("", "TopK"): top_k,
+    ("", "CumSum"): cumulative,
+    ("", "CumProd"): cumulative,
+    ("", "LayerNormalization"): layer_normalization,
+    ("", "RMSNormalization"): layer_normalization,
+    ("", "LpNormalization"): lp_normalization,
+    ("", "MeanVarianceNormalization"): mean_variance,
+    ("", "Trilu"): triangular,
+    ("", "OneHot"): one_hot,
+    ("", "DFT"): dft,
+    ("", "ReverseSequence"): reverse_sequence,
+    ("", "Det"): matrices,
+    ("", "SimplifiedLayerNormalization"): layer_normalization,
+    ("com.microsoft", "Inverse"): matrices,
+    ("com.microsoft", "Trilu"): triangular,
+    ("com.microsoft", "UnfoldTensor"): unfold,
+}

@@ -1,0 +1,56 @@
+"""Nodes for a rule that answers with the same computation in other operators."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Array, Attribute
+
+AXES_AS_INPUT = 13
+"""From this opset on, Squeeze, Unsqueeze and ReduceSum take their axes as an input."""
+
+
+def append(
+    nodes: list[ir.Node],
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    *,
+    axes: Sequence[int] | None = None,
+    opset: int = 1,
+    attributes: Mapping[str, Attribute] | None = None,
+) -> ir.Value:
+    """Append a node with one output; `axes` is an attribute before opset 13, an input from there on."""
+    attrs = dict(attributes or {})
+    given = list(inputs)
+    if axes is not None and opset < AXES_AS_INPUT:
+        attrs["axes"] = list(axes)
+    elif axes is not None:
+        given.append(constant(nodes, np.asarray(axes, np.int64)))
+    made = [v if isinstance(v, ir.Attr) else ir.convenience.convert_attribute(k, v) for k, v in attrs.items()]
+    node = ir.Node("", op_type, given, made)
+    node.outputs[0].name = f"{op_type.lower()}.{len(nodes)}"
+    nodes.append(node)
+    return node.outputs[0]
+
+
+def constant(nodes: list[ir.Node], array: Array) -> ir.Value:
+    """Append a Constant."""
+    node = ir.Node("", "Constant", [], [ir.Attr("value", ir.AttributeType.TENSOR, ir.tensor(array))])
+    node.outputs[0].name = f"constant.{len(nodes)}"
+    nodes.append(node)
+    return node.outputs[0]
+
+
+def scaled(nodes: list[ir.Node], value: ir.Value, factor: float, dtype: ir.DataType) -> ir.Value:
+    """Append a product with a number, unless it is one."""
+    if factor == 1.0:
+        return value
+    return append(nodes, "Mul", [value, constant(nodes, scalar(factor, dtype))])
+
+
+def scalar(number: float, dtype: ir.DataType) -> Array:
+    """A number as an array of rank 0."""
+    made: np.ndarray[Any, Any] = np.asarray(number).astype(dtype.numpy())
+    return made

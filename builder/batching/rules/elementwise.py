@@ -1,0 +1,219 @@
+"""Operators that broadcast their inputs against each other, element by element."""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from builder.batching.layout import DROPPED, Batch, View, padded
+from builder.batching.rule import Decomposition, Op, Plan, Rule, Wanted, per_sample
+from builder.batching.rules.axes import only_batched
+from builder.batching.rules.decompose import append
+
+LEGACY_BROADCAST = 7
+"""Before this opset, binary operators broadcast on request, along an axis they name."""
+
+
+def elementwise(op: Op) -> Plan:
+    """Element by element, broadcasting: `[N, *s], [N, *t], [*c] -> [N, *broadcast(s, t, c)]`.
+
+    Source: https://onnx.ai/onnx/repo-docs/Broadcasting.html
+    """
+    if op.opset < LEGACY_BROADCAST and op.node.domain == "" and op.attribute("broadcast", 0):
+        op.refuse("it broadcasts as operators did before opset 7; export with a newer one")
+    return _in_place(op) or _lifted(op)
+
+
+def _in_place(op: Op) -> Plan | None:
+    """Every batched input has its batch on the same axis of the output: the node stays as it is."""
+    shape = op.outputs[0]
+    places = {_place(op, i, b) for i, _, b in op.batched()}
+    if len(places) != 1 or any(b.lifted for *_, b in op.batched()):
+        return None
+    axis, outer, inner = places.pop()
+    batch = Batch(axis, outer, inner, certain=all(b.certain for *_, b in op.batched()))
+    if axis is None or shape[axis] != batch.rows * op.static_batch:
+        return None
+    inputs: dict[int, Wanted] = {}
+    for i, operand in enumerate(op.inputs):
+        if operand is None or operand.batch is not None:
+            continue
+        at = axis - (len(shape) - operand.rank)
+        if at < 0 or operand.shape[at] == 1:
+            continue
+        if batch.rows > 1:
+            return None
+        inputs[i] = per_sample(op, operand, at, batch)
+    return Plan([batch] * len(op.outputs), inputs, what=_what(op, inputs))
+
+
+def _lifted(op: Op) -> Plan:
+    """Lift every batched input, padded so that samples broadcast from the right."""
+    shape = op.outputs[0]
+    rank = len(shape)
+    batch = _common(op)
+    inputs: dict[int, Wanted] = {}
+    for i, operand in enumerate(op.inputs):
+        if operand is None:
+            continue
+        if operand.batch is not None:
+            inputs[i] = padded(operand.batch, operand.shape, rank)
+        elif op.static_batch > 1 and batch.axis is not None:
+            at = batch.axis - (rank - operand.rank)
+            if at >= 0 and operand.shape[at] != 1:
+                inputs[i] = per_sample(op, operand, at, batch)
+    return Plan([batch.lift()] * len(op.outputs), inputs, what=_what(op, inputs))
+
+
+def _common(op: Op) -> Batch:
+    """Where the output's batch is, the inputs' being in different places or forms."""
+    shape = op.outputs[0]
+    claims = [(_place(op, i, b), b) for i, _, b in op.batched()]
+    held = [(p, b) for p, b in claims if p[0] is not None and shape[p[0]] == b.rows * op.static_batch]
+    different = {p for p, _ in held}
+    if op.static_batch > 1 and (len(different) > 1 or len(held) < len(claims)):
+        op.refuse("it pairs every sample of the batch with every other")
+    alone = {p[0] for p, b in held if b.rows == 1 and b.certain and shape[p[0] or 0] == 1}
+    if len(alone) > 1:
+        op.refuse(f"it pairs every sample of the batch with every other (batch on axes {sorted(map(str, alone))})")
+    if not held:
+        return DROPPED
+    (axis, outer, inner), first = held[0]
+    return Batch(axis, outer, inner, lifted=True, certain=first.certain and len(different) == 1)
+
+
+def _place(op: Op, index: int, batch: Batch) -> tuple[int | None, int, int]:
+    """The place of an input's batch, in axes of the output."""
+    shift = len(op.outputs[0]) - op.operand(index).rank
+    return (None if batch.axis is None else batch.axis + shift), batch.outer, batch.inner
+
+
+def _what(op: Op, inputs: Mapping[int, Wanted]) -> str:
+    baked = [op.operand(i).name for i, w in inputs.items() if not isinstance(w, Batch | View) and w is not None]
+    return f"constant {', '.join(map(repr, baked))} held every sample of the batch, now one" if baked else ""
+
+
+def same_shape(op: Op) -> Plan:
+    """Element by element: `[N, *s] -> [N, *s]`, in whatever form it comes."""
+    index, _, batch = op.batched()[0]
+    if len(op.batched()) > 1 or index != 0:
+        return elementwise(op)
+    return Plan([batch] * len(op.outputs))
+
+
+def clip(op: Op) -> Plan | Decomposition:
+    """Clip: its bounds are scalars; bounds that depend on the samples become `Min(Max(x, low), high)`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__Clip.html
+    """
+    if all(i == 0 for i, *_ in op.batched()):
+        return same_shape(op)
+    nodes: list[ir.Node] = []
+    result = op.node.inputs[0]
+    for index, op_type in ((1, "Max"), (2, "Min")):
+        if op.given(index) is not None:
+            result = append(nodes, op_type, [result, op.node.inputs[index]])
+    assert result is not None
+    return Decomposition(nodes, [result])
+
+
+def cast_like(op: Op) -> Decomposition:
+    """CastLike: a Cast; of its second input it reads the type only."""
+    nodes: list[ir.Node] = []
+    kept = {k: v for k, v in op.node.attributes.items() if k != "to"}
+    to = {"to": int(op.operand(1).dtype)}
+    return Decomposition(nodes, [append(nodes, "Cast", op.node.inputs[:1], attributes={**kept, **to})])
+
+
+def dropout(op: Op) -> Plan:
+    """Dropout at inference: the identity, with a mask of ones."""
+    training = op.constant_or_none(2)
+    if (training is not None and bool(training.item())) or (op.opset < 7 and not op.attribute("is_test", 0)):
+        op.refuse("it drops values at random (training mode)")
+    return Plan([only_batched(op, 0, role="ratio")] * len(op.outputs))
+
+
+BROADCASTING = [
+    "Add",
+    "And",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Sub",
+    "Sum",
+    "SwiGLU",
+    "Where",
+    "Xor",
+]
+UNARY = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitCast",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+]
+RULES: dict[tuple[str, str], Rule] = {
+    **{("", name): elementwise for name in BROADCASTING},
+    **{("", name): same_shape for name in UNARY},
+    ("", "CastLike"): cast_like,
+    ("", "Clip"): clip,
+    ("", "Dropout"): dropout,
+    ("com.microsoft", "BiasGelu"): elementwise,
+    ("com.microsoft", "FastGelu"): elementwise,
+    ("com.microsoft", "Gelu"): same_shape,
+    ("com.microsoft", "QuickGelu"): same_shape,
+}

@@ -1,0 +1,210 @@
+"""Operators that read or write at indices."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Attribute, Emitter
+from builder.batching.layout import DROPPED, Batch
+from builder.batching.numbering import names_its_sample
+from builder.batching.rule import Decomposition, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.rules.axes import parallel, sample_indices, settle
+from builder.batching.rules.decompose import append, constant
+from builder.batching.statics import evaluate
+
+BATCH_DIMS = 12
+"""The opset that gave GatherND its attribute `batch_dims`."""
+
+
+def gather(op: Op) -> Plan | Decomposition:
+    """Gather along one axis.
+
+    Source: https://onnx.ai/onnx/operators/onnx__Gather.html
+    """
+    data, indices = op.operand(0), op.operand(1)
+    axis = op.axis(0, data.rank)
+    if data.batch is None:
+        if indices.ahead is not None:
+            op.refuse("it reads a table at the numbers that samples have in their batch")
+        return look_up(op, axis)
+    if indices.batch is None:
+        if op.static_batch > 1 and data.batch.axis == axis and indices.rank > 1:
+            return _take_flat(op, axis)
+        return _take(op, axis, data.batch)
+    return _gather_per_sample(op, axis)
+
+
+def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
+    """A table without samples, indexed by samples: `table, [N, *i] -> [*before, N, *i, *after]`."""
+    batch = op.operand(1).batch
+    assert batch is not None
+    if not batch.lifted:
+        assert batch.axis is not None
+        return Plan([batch.at(batch.axis + axis)])
+    result = batch if batch.axis is None else batch.at(batch.axis + axis)
+    node = op.node
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        attributes: dict[str, Attribute] = {**node.attributes, attribute: axis}
+        names = [v.name for v in node.outputs]
+        (found,) = emit.node(node.op_type, inputs, attributes, outputs=names, domain=node.domain, like=node)
+        order = list(range(len(op.outputs[0]) + 1))
+        order.insert(0, order.pop(axis))
+        return [emit.transpose(found, order)]
+
+    return Plan([result], build=build)
+
+
+def _take(op: Op, axis: int, batch: Batch) -> Plan:
+    """Samples, indexed by a constant."""
+    data, indices = op.operand(0), op.operand(1)
+    if axis != batch.axis:
+        moved = batch.axis
+        if moved is not None and moved > axis:
+            moved += indices.rank - 1
+        return Plan([batch.at(moved)], attributes={"axis": axis + batch.lifted})
+    size = data.shape[axis]
+    listed = [int(i) % size if size else 0 for i in op.constant(1).ravel()]
+    if indices.rank == 0 and op.static_batch == 1:
+        rows = listed
+        result = DROPPED
+    elif listed == list(range(size)) and indices.rank == 1:
+        return Plan([batch], build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
+    else:
+        rows, taken = sample_indices(op, listed, batch)
+        result = settle(op, taken.lift(), axis, op.outputs[0])
+    picked = np.asarray(rows, np.int64).reshape(indices.shape if op.static_batch == 1 else (-1,))
+    return Plan([result], {0: batch.lift(), 1: picked}, {"axis": axis + 1})
+
+
+def _take_flat(op: Op, axis: int) -> Decomposition:
+    """Indices of several axes along the batch: one axis of them first, so that the samples in it can be told apart."""
+    nodes: list[ir.Node] = []
+    flat = constant(nodes, op.constant(1).ravel())
+    rows = append(nodes, "Gather", [op.node.inputs[0], flat], attributes={"axis": axis})
+    shape = constant(nodes, np.asarray(op.outputs[0], np.int64))
+    return Decomposition(nodes, [append(nodes, "Reshape", [rows, shape])])
+
+
+def _gather_per_sample(op: Op, axis: int) -> Plan:
+    """Samples indexed by samples: each reads its own. Gather becomes GatherND with one batch axis.
+
+    `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`
+    """
+    data, indices = op.operand(0), op.operand(1)
+    assert data.batch is not None
+    assert indices.batch is not None
+    if op.static_batch > 1:
+        _refuse_others(op, axis)
+    needs(op, BATCH_DIMS)
+    before, count = axis, indices.rank
+    samples = data.sample
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        values, where = inputs
+        assert values is not None
+        assert where is not None
+        rank = len(samples) + 1
+        values = emit.transpose(values, [0, before + 1, *(i for i in range(1, rank) if i != before + 1)])
+        where = emit.reshape(_not_negative(emit, where, samples[axis]), (-1, *indices.sample, 1))
+        (found,) = emit.node("GatherND", [values, where], {"batch_dims": 1})
+        order = [
+            0,
+            *range(1 + count, 1 + count + before),
+            *range(1, 1 + count),
+            *range(1 + count + before, rank + count - 1),
+        ]
+        return [emit.transpose(found, order)]
+
+    place = indices.batch.axis
+    result = DROPPED
+    if place is not None:
+        result = replace(indices.batch.lift(), axis=place + axis)
+    return Plan([result], {0: data.batch.lift(), 1: indices.batch.lift()}, build=build)
+
+
+def _refuse_others(op: Op, axis: int) -> None:
+    """Refuse indices that are not known to be those of each sample's own rows."""
+    data, indices = op.operand(0), op.operand(1)
+    assert data.batch is not None
+    if data.batch.axis != axis:
+        op.refuse("it reads every sample at every sample's indices")
+    if data.batch.outer != 1 or not names_its_sample(indices, op.static_batch, step=data.batch.inner):
+        op.refuse("it picks among all samples of the batch")
+
+
+def _not_negative(emit: Emitter, indices: ir.Value, size: int) -> ir.Value:
+    """Indices counted from the front, as `int64`."""
+    (wide,) = emit.node("Cast", [indices], {"to": int(ir.DataType.INT64)})
+    zero, length = emit.constant(np.asarray(0, np.int64)), emit.constant(np.asarray(size, np.int64))
+    (negative,) = emit.node("Less", [wide, zero])
+    (shifted,) = emit.node("Add", [wide, length])
+    return emit.node("Where", [negative, shifted, wide])[0]
+
+
+def needs(op: Op, opset: int) -> None:
+    """Refuse a model older than what the rewritten form takes."""
+    if op.opset < opset:
+        op.refuse(f"its batched form needs opset {opset}, the model has {op.opset}")
+
+
+def gather_elements(op: Op) -> Plan:
+    """GatherElements and ScatterElements: all inputs have one rank and meet index by index, but along `axis`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
+    """
+    axis = op.axis(0, op.operand(0).rank)
+    forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
+    first = forms[0]
+    same = len({b.place for b in forms}) == 1
+    if same and first.axis is not None and len({o.shape[first.axis] for o in op.inputs if o is not None}) == 1:
+        want = replace(first, lifted=any(b.lifted for b in forms), certain=all(b.certain for b in forms))
+        return Plan([want], dict.fromkeys(range(len(op.inputs)), want), {"axis": axis + want.lifted})
+    if op.static_batch > 1:
+        op.refuse("its inputs hold the samples in different places")
+    return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
+
+
+def each_lifted(op: Op) -> dict[int, Wanted]:
+    """Every input lifted from where its batch is; those without samples are repeated for each (B = 1)."""
+    operands = enumerate(op.inputs)
+    return {i: o.batch.lift() if o.batch is not None else DROPPED for i, o in operands if o is not None}
+
+
+def compress(op: Op) -> Plan:
+    """Compress along `axis` by a constant condition is a Gather."""
+    operand = op.operand(0)
+    batch = operand.batch
+    if batch is None or "axis" not in op.node.attributes:
+        op.refuse("it selects among the elements of all samples")
+    axis = op.axis(0, operand.rank)
+    form = parallel(op, batch, [axis], "selects along")
+    return Plan([form], {0: form}, {"axis": axis + form.lifted})
+
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("", "Gather"): gather,
+    ("", "GatherElements"): gather_elements,
+    ("", "ScatterElements"): gather_elements,
+    ("", "Scatter"): gather_elements,
+    ("", "Compress"): compress,
+}
+
+
+def _compressed(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+    """Compress keeps as many as the condition says."""
+    data, condition = inputs
+    assert data is not None
+    kept = None if condition is None or condition.batch is not None else evaluate(condition)
+    if kept is None:
+        raise Refusal("how much it returns depends on the samples' values")
+    count = int(np.count_nonzero(kept))
+    if "axis" not in node.attributes:
+        return [(data.dtype, (count,))]
+    axis = node.attributes["axis"].as_int() % data.rank
+    return [(data.dtype, (*data.shape[:axis], count, *data.shape[axis + 1 :]))]
+
+
+SHAPES = {("", "Compress"): _compressed}

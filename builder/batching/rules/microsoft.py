@@ -1,0 +1,119 @@
+"""com.microsoft operators that ONNX Runtime's optimizer leaves in files: fused, and in NHWC order."""
+
+import onnx_ir as ir
+
+from builder.batching.layout import DROPPED, folded
+from builder.batching.rule import Decomposition, Op, Plan, Rule
+from builder.batching.rules.axes import on_axes
+from builder.batching.rules.decompose import append
+from builder.batching.rules.elementwise import elementwise
+from builder.batching.rules.indexing import look_up
+from builder.batching.rules.linear import activated
+from builder.batching.rules.nd import gather_nd
+from builder.batching.rules.rows import rowwise
+from builder.batching.rules.shape import pad, unsqueeze_at
+
+
+def skip_layer_normalization(op: Op) -> Plan:
+    """SkipLayerNormalization and its kin: normalize `input + skip (+ bias)` over the last axis.
+
+    `[N, T, H], [N, T, H] or [T, H] -> [N, T, H]`
+
+    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    found = [(o, b) for i, o, b in op.batched() if i < 2]
+    if len(found) < len(op.batched()):
+        op.refuse("its scale or bias depends on the samples")
+    shape = op.outputs[0]
+    if any(o.shape != shape for o, _ in found):
+        op.refuse("it adds to every sample the same skip, which depends on the samples")
+    if any(b.axis == len(shape) - 1 and (b.certain or op.static_batch > 1) for _, b in found):
+        op.refuse("it normalizes over the axis that holds the batch")
+    whole = [i for i in (0, 1) if op.operand(i).shape == shape]
+    first = found[0][1]
+    same = all(b.place == first.place for _, b in found)
+    if not same and op.static_batch > 1:
+        op.refuse("its inputs hold the samples in different places")
+    if same and first.axis == 0 and not any(b.lifted for _, b in found):
+        return Plan([first] * len(op.outputs), dict.fromkeys(whole, first))
+    form = first.lift() if same and first.axis != len(shape) - 1 else DROPPED
+    views = {i: folded(op.operand(i).batch or form, shape) for i in whole}
+    return Plan([folded(form, found) for found in op.outputs], views)
+
+
+def fused_convolution(op: Op) -> Plan | Decomposition:
+    """FusedConv: Conv, the sum with Z and an activation; the same apart where Z lies otherwise."""
+    batches = [b for *_, b in op.batched()]
+    if op.given(3) is None or (len({b.place for b in batches}) == 1 and not any(b.lifted for b in batches)):
+        return rowwise(0, 3)(op)
+    nodes: list[ir.Node] = []
+    kept = {k: v for k, v in op.node.attributes.items() if not k.startswith("activation")}
+    result = append(nodes, "Conv", op.node.inputs[:3], attributes=kept)
+    result = append(nodes, "Add", [result, op.node.inputs[3]])
+    if op.attribute("activation_params"):
+        op.refuse("its activation has parameters, which have no rule beside a sum")
+    return Decomposition(nodes, [activated(op, nodes, result)])
+
+
+def expand_dims(op: Op) -> Plan:
+    """ExpandDims: one axis of one, at a constant place."""
+    return unsqueeze_at(op, [int(op.constant(1).item())])
+
+
+def gather_blocks(op: Op) -> Plan:
+    """GatherBlockQuantized: a packed table, looked up by samples."""
+    for i, operand, _ in op.batched():
+        if i != 1:
+            op.refuse(f"its table (input {i}, {operand.name!r}) depends on the samples")
+    rank = op.operand(0).rank
+    return look_up(op, op.axis(0, rank, "gather_axis"), attribute="gather_axis")
+
+
+def distances(op: Op) -> Plan:
+    """CDist: the distance of every row of A to every row of B; `[N, F], [m, F] -> [N, m]`."""
+    found = {i: b for i, _, b in op.batched()}
+    if len(found) > 1:
+        op.refuse("it compares the samples of the batch with each other")
+    (index, batch) = next(iter(found.items()))
+    if batch.axis == 1 and (batch.certain or op.static_batch > 1):
+        op.refuse("it sums over the axis that holds the batch")
+    if not batch.lifted and batch.axis == 0:
+        return Plan([batch.at(index)])
+    if index == 1 or op.static_batch > 1:
+        op.refuse("it is batched only along the rows of its first input")
+    return Plan([folded(DROPPED, op.outputs[0])], {0: folded(batch, op.operand(0).shape)})
+
+
+def gelu_with_bias(op: Op) -> Plan:
+    """BiasSplitGelu: `a * gelu(b)` of the two halves of the last axis of `x + bias`."""
+    return rowwise(mixed=len(op.outputs[0]) - 1)(op)
+
+
+def repeat_block(op: Op) -> Plan:
+    """NGramRepeatBlock: scores `[N, V]` by tokens `[N, T]`."""
+    return on_axes(op, {0: 0, 1: 0}, [0])
+
+
+_image = rowwise(0)
+_nhwc = rowwise(mixed=1)
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("com.microsoft", "BiasAdd"): elementwise,
+    ("com.microsoft", "BiasSplitGelu"): gelu_with_bias,
+    ("com.microsoft", "CDist"): distances,
+    ("com.microsoft", "ConvTransposeWithDynamicPads"): _image,
+    ("com.microsoft", "ExpandDims"): expand_dims,
+    ("com.microsoft", "FusedConv"): fused_convolution,
+    ("com.microsoft", "GatherBlockQuantized"): gather_blocks,
+    ("com.microsoft", "GatherND"): gather_nd,
+    ("com.microsoft", "GridSample"): rowwise(0, 1, weights="parameters"),
+    ("com.microsoft", "GroupNorm"): _nhwc,
+    ("com.microsoft", "NGramRepeatBlock"): repeat_block,
+    ("com.microsoft", "NhwcConv"): _nhwc,
+    ("com.microsoft", "NhwcFusedConv"): rowwise(0, 3, mixed=1),
+    ("com.microsoft", "NhwcMaxPool"): _nhwc,
+    ("com.microsoft", "Pad"): pad,
+    ("com.microsoft", "SkipGroupNorm"): rowwise(0, 3, mixed=1),
+    ("com.microsoft", "SkipLayerNormalization"): skip_layer_normalization,
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): skip_layer_normalization,
+}

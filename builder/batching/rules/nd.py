@@ -1,0 +1,210 @@
+"""GatherND and ScatterND: tuples of indices, some of which may be the numbers of the samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Array, Emitter
+from builder.batching.layout import DROPPED, Batch, Shape
+from builder.batching.numbering import names_its_sample
+from builder.batching.rule import Build, Op, Plan, Rule, Wanted
+from builder.batching.rules.indexing import BATCH_DIMS, each_lifted, needs
+from builder.batching.rules.numbers import sample_numbers
+
+RANGE = 11
+"""The opset that brought Range."""
+
+
+def gather_nd(op: Op) -> Plan:
+    """GatherND: `data [*b, *i, *s], indices [*b, *u, q] -> [*b, *u, *s]`, where q axes `i` are indexed.
+
+    The batch may be in b, in u (of a table) or in s. In i the indices must be the numbers of the samples. For a static
+    batch of 1 each sample reads its own through one more batch axis.
+
+    Source: https://onnx.ai/onnx/operators/onnx__GatherND.html
+    """
+    data, indices = op.operand(0), op.operand(1)
+    dims = int(op.attribute("batch_dims", 0))
+    held, where = data.batch, indices.batch
+    if held is None and where is not None and dims == 0 and where.axis != indices.rank - 1 and indices.ahead is None:
+        return Plan([where])
+    kept = _among_batch_dims(op, dims) or _behind(op, held, dims)
+    if kept is not None:
+        return kept
+    needs(op, BATCH_DIMS)
+    if op.static_batch == 1:
+        return Plan([_first_axis(op, where or held)], each_lifted(op), {"batch_dims": dims + 1})
+    own = _own(op, held, indices.rank - 1, dims)
+    if own is None or held is None:
+        op.refuse("it reads samples at given indices, and not every sample its own in the same way")
+    lifted = replace(own.lead, lifted=True)
+    wants: dict[int, Wanted] = {0: held.lift(), 1: lifted if own.indices is None else own.indices}
+    if own.indices is None:
+        return Plan([lifted], wants, {"batch_dims": dims + 1})
+    return Plan([lifted], wants, build=_gather_own(op, own.indices.shape, dims))
+
+
+def _behind(op: Op, held: Batch | None, dims: int) -> Plan | None:
+    """Constant indices of axes before the batch's."""
+    indices = op.operand(1)
+    behind = -1 if held is None or held.axis is None else held.axis - dims - indices.shape[-1]
+    if indices.batch is not None or behind < 0 or held is None:
+        return None
+    lowered = replace(held, lifted=False)
+    return Plan([lowered.at(indices.rank - 1 + behind)], {0: lowered})
+
+
+def _among_batch_dims(op: Op, dims: int) -> Plan | None:
+    """The batch is on one axis of those that data and indices share."""
+    first = op.batched()[0][2]
+    if first.axis is None or first.axis >= dims or any(b.place != first.place for *_, b in op.batched()):
+        return None
+    want = replace(first, lifted=any(b.lifted for *_, b in op.batched()))
+    if op.operand(1).ahead is not None or (want.lifted and op.opset < BATCH_DIMS):
+        return None
+    return Plan([want], {0: want, 1: want}, {"batch_dims": dims + want.lifted})
+
+
+def _first_axis(op: Op, source: Batch | None) -> Batch:
+    """Where the result has its batch for a static batch of 1: where the indices had it, if that is still an axis."""
+    if source is None or source.axis is None or source.rows != 1 or source.axis >= op.operand(1).rank - 1:
+        return DROPPED
+    same = op.outputs[0][source.axis] == 1
+    return replace(source.lift(), certain=False) if same else DROPPED
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """How tuples of indices name the samples they read or write.
+
+    Attributes:
+        column: The index that is the number of the sample.
+        lead: Where the samples are among the tuples.
+        indices: The constant indices of one sample; None when the indices hold samples themselves.
+    """
+
+    column: int
+    lead: Batch
+    indices: Array | None
+
+
+def _own(op: Op, held: Batch | None, rank: int, dims: int, follower: Batch | None = None) -> _Own | None:
+    """How the indices (input 1) name every sample's own rows of the data, if they do so in one way.
+
+    Args:
+        op: The node.
+        held: Where the data has its batch; None when it has a row for every sample, the same for all.
+        rank: Axes of tuples.
+        dims: Axes before the indexed ones.
+        follower: Where the updates have their batch.
+    """
+    indices = op.operand(1)
+    depth = indices.shape[-1]
+    shape = op.operand(0).shape
+    columns = range(depth) if held is None else [-1 if held.axis is None else held.axis - dims]
+    inner, outer = (1, 1) if held is None else (held.inner, held.outer)
+    for column in columns:
+        if not 0 <= column < depth or outer != 1 or shape[dims + column] % op.static_batch:
+            continue
+        if held is None and shape[dims + column] != op.static_batch:
+            continue
+        if indices.batch is not None:
+            named = names_its_sample(indices, op.static_batch, step=inner, column=column)
+            if named and indices.batch.axis != rank:
+                return _Own(column, indices.batch, None)
+            continue
+        for lead in _leads(indices.shape[:-1], op.static_batch, follower):
+            cut = _cut(op.constant(1), lead, column, inner, op.static_batch)
+            if cut is not None:
+                return _Own(column, lead, cut)
+    return None
+
+
+def _leads(shape: Shape, static_batch: int, follower: Batch | None) -> list[Batch]:
+    """Where the samples could be among the tuples."""
+    if follower is not None:
+        return [replace(follower, lifted=False)] if follower.axis is not None and follower.axis < len(shape) else []
+    fitting = [(axis, d // static_batch) for axis, d in enumerate(shape) if d and d % static_batch == 0]
+    return [Batch(a, *split) for (a, rows), first in product(fitting, (True, False)) for split in _split(rows, first)]
+
+
+def _split(rows: int, first: bool) -> list[tuple[int, int]]:
+    """Rows behind the batch, or before it."""
+    return [(1, rows)] if first else [(rows, 1)] if rows > 1 else []
+
+
+def _cut(indices: Array, lead: Batch, column: int, inner: int, static_batch: int) -> Array | None:
+    """Constant indices `[..., outer * B * inner, ..., q]` as those of one sample; None if the samples differ."""
+    axis = lead.axis
+    assert axis is not None
+    before, after = indices.shape[:axis], indices.shape[axis + 1 :]
+    grid = indices.reshape(*before, lead.outer, static_batch, lead.inner, *after).astype(np.int64)
+    numbers = np.arange(static_batch).reshape([-1 if i == axis + 1 else 1 for i in range(grid.ndim - 1)])
+    grid[..., column] -= numbers * inner
+    first = grid.take([0], axis + 1)
+    rows = first[..., column]
+    if (grid != first).any() or (rows < 0).any() or (rows >= inner).any():
+        return None
+    own: Array = first.reshape(*before, lead.rows, *after)
+    return own
+
+
+def _gather_own(op: Op, shape: Shape, dims: int) -> Build:
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        data, own = inputs
+        (spread,) = emit.node("Expand", [own, emit.shape_with_batch([None, *shape])])
+        names = [v.name for v in op.node.outputs]
+        return emit.node("GatherND", [data, spread], {"batch_dims": dims + 1}, outputs=names, like=op.node)
+
+    return build
+
+
+def scatter_nd(op: Op) -> Plan:
+    """ScatterND has no batch axes: each sample's indices get its number in front.
+
+    `[N, *s], [N, *i, q], [N, *u]` with indices become `[N, *i, 1 + q]`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ScatterND.html
+    """
+    data, indices, updates = op.operand(0), op.operand(1), op.operand(2)
+    batch, depth = data.batch, indices.shape[-1]
+    if indices.batch is None and batch is not None and batch.axis is not None and batch.axis >= depth:
+        lowered = replace(batch, lifted=False)
+        want = lowered.at(indices.rank - 1 + batch.axis - depth)
+        if updates.batch is None or updates.batch.place == want.place or op.static_batch == 1:
+            return Plan([lowered], {0: lowered, 2: want})
+    needs(op, RANGE)
+    if op.static_batch == 1:
+        place = batch.lift() if batch is not None else DROPPED
+        return Plan([place], each_lifted(op), build=_scatter_own(op, indices.shape))
+    own = _own(op, batch, indices.rank - 1, 0, updates.batch)
+    if own is None:
+        op.refuse("it writes samples at given indices, and not every sample its own in the same way")
+    place = batch.lift() if batch is not None else Batch(own.column, lifted=True)
+    lead = replace(own.lead, lifted=True)
+    wants: dict[int, Wanted] = {0: place, 1: lead if own.indices is None else own.indices, 2: lead}
+    return Plan([place], wants, build=_scatter_own(op, lead.sample_shape(indices.shape)))
+
+
+def _scatter_own(op: Op, shape: Shape) -> Build:
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        values, where, updates = inputs
+        lead = shape[:-1]
+        column = sample_numbers(emit, len(lead) + 2)
+        (column,) = emit.node("Expand", [column, emit.shape_with_batch([None, *lead, 1])])
+        if where is not None and where.const_value is not None:
+            (where,) = emit.node("Expand", [where, emit.shape_with_batch([None, *shape])])
+        (full,) = emit.node("Concat", [column, where], {"axis": len(lead) + 1})
+        names = [v.name for v in op.node.outputs]
+        return emit.node("ScatterND", [values, full, updates], op.node.attributes, outputs=names, like=op.node)
+
+    return build
+
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("", "GatherND"): gather_nd,
+    ("", "ScatterND"): scatter_nd,
+}

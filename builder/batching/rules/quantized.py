@@ -1,0 +1,272 @@
+"""Quantized operators of ai.onnx and com.microsoft: scales and zero points for the tensor, or for an axis."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Emitter
+from builder.batching.layout import DROPPED
+from builder.batching.rule import Decomposition, Op, Plan, Rule
+from builder.batching.rules.along import softmax_axes
+from builder.batching.rules.axes import parallel
+from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.elementwise import elementwise
+from builder.batching.rules.linear import product
+from builder.batching.rules.rows import rowwise
+from builder.batching.rules.shape import concat_of
+
+REDUCES_BY_INPUT = 18
+"""From this opset on ReduceMin and ReduceMax take their axes as an input."""
+
+
+def quantize(op: Op) -> Plan | Decomposition:
+    """QuantizeLinear, DequantizeLinear: a scale for the tensor, or one for each index of `axis`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
+    """
+    operand, scale = op.operand(0), op.operand(1)
+    batch = operand.batch
+    if scale.batch is not None and op.node.op_type == "DequantizeLinear" and _is_scalar(scale.shape):
+        return _dequantized(op)
+    if batch is None or len(op.batched()) > 1:
+        op.refuse("its scale depends on the samples")
+    if _is_scalar(scale.shape):
+        return Plan([batch])
+    if len(scale.shape) > 1:
+        op.refuse("its scales are for blocks of the static shape")
+    axis = op.axis(1, operand.rank)
+    if batch.axis == axis:
+        if op.static_batch > 1:
+            op.refuse(f"it scales every sample by its own number (axis {axis} holds the batch)")
+        batch = replace(batch.lift(), axis=None, certain=False)
+    return Plan([batch], {0: batch}, {"axis": axis + batch.lifted})
+
+
+def _is_scalar(shape: Sequence[int]) -> bool:
+    return math.prod(shape) == 1 and len(shape) <= 1
+
+
+def _dequantized(op: Op) -> Decomposition:
+    """`(x - zero_point) * scale`, every sample with its own."""
+    nodes: list[ir.Node] = []
+    dtype = op.operand(1).dtype
+    x, scale, point = [*op.node.inputs, None][:3]
+    value = append(nodes, "Cast", [x], attributes={"to": int(dtype)})
+    if point is not None:
+        value = append(nodes, "Sub", [value, append(nodes, "Cast", [point], attributes={"to": int(dtype)})])
+    return Decomposition(nodes, [append(nodes, "Mul", [value, scale])])
+
+
+def dynamic_quantize(op: Op) -> Plan:
+    """DynamicQuantizeLinear takes its scale over the whole tensor: over one sample, for a static batch of 1.
+
+    `scale = (max(x, 0) - min(x, 0)) / 255`, `zero_point = round(-min(x, 0) / scale)`, in the runtime's own order of
+    operations, so that the rounding is the original's.
+
+    Source: https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
+    """
+    if op.static_batch > 1:
+        op.refuse("it takes its scale over the whole batch, so that one sample changes the rounding of the others")
+    operand = op.operand(0)
+    form = op.batched()[0][2].lift()
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        zero, top = (emit.constant(np.asarray(v, np.float32)) for v in (0, 255))
+        low = _extreme(emit, "Min", inputs[0], operand.rank, op.opset)
+        high = _extreme(emit, "Max", inputs[0], operand.rank, op.opset)
+        (span,) = emit.node("Div", [emit.node("Sub", [high, low])[0], top])
+        (flat,) = emit.node("Equal", [span, zero])
+        (scale,) = emit.node("Where", [flat, emit.constant(np.asarray(1, np.float32)), span])
+        (start,) = emit.node("Sub", [zero, emit.node("Div", [low, scale])[0]])
+        (point,) = emit.node("Round", [emit.node("Clip", [start, zero, top])[0]])
+        (steps,) = emit.node("Round", [emit.node("Div", [inputs[0], scale])[0]])
+        (level,) = emit.node("Clip", [emit.node("Add", [steps, point])[0], zero, top])
+        y, small = (emit.node("Cast", [v], {"to": int(ir.DataType.UINT8)})[0] for v in (level, point))
+        return [y, emit.reshape(scale, (-1,)), emit.reshape(small, (-1,))]
+
+    return Plan([form, DROPPED, DROPPED], {0: form}, build=build, what="its scale is taken over each sample alone")
+
+
+def _extreme(emit: Emitter, name: str, value: ir.Value | None, rank: int, opset: int) -> ir.Value:
+    """The least or greatest value of each sample, or zero: `[N, *s] -> [N, 1, ...]`."""
+    axes = list(range(1, rank + 1))
+    if axes and opset >= REDUCES_BY_INPUT:
+        (value,) = emit.node(f"Reduce{name}", [value, emit.constant(np.asarray(axes, np.int64))])
+    elif axes:
+        (value,) = emit.node(f"Reduce{name}", [value], {"axes": axes})
+    return emit.node(name, [value, emit.constant(np.asarray(0, np.float32))])[0]
+
+
+# ---------------------------------------------------------------------- products and convolutions
+
+
+def matmul_integer(op: Op) -> Plan | Decomposition:
+    """MatMulInteger: zero points for the tensor or for columns; `[*b, M, K] @ [*b, K, n] -> [*b, M, n]`.
+
+    Source: https://onnx.ai/onnx/operators/onnx__MatMulInteger.html
+    """
+    points = [op.given(i) for i in (2, 3)]
+    if any(p is not None and p.batch is not None for p in points):
+        return _matmul_by_sample(op)
+    if points[0] is not None and not _is_scalar(points[0].shape):
+        op.refuse("a zero point for each row has no rule")
+    return product(op, 0, 1)
+
+
+def _matmul_by_sample(op: Op) -> Decomposition:
+    """Zero points that depend on the samples: `A @ (B - b) - a * sum over K of (B - b)`, exact in integers."""
+    a, b, a_point, b_point = [*op.node.inputs, None, None][:4]
+    nodes: list[ir.Node] = []
+    right = _minus(nodes, b, b_point)
+    if op.operand(1).batch is not None:
+        return Decomposition(nodes, [append(nodes, "MatMul", [_minus(nodes, a, a_point), right])])
+    plain = append(nodes, "MatMulInteger", [a, b, None, b_point] if b_point is not None else [a, b])
+    columns = append(nodes, "ReduceSum", [right], axes=[op.operand(1).rank - 2], opset=op.opset)
+    shift = append(nodes, "Mul", [_wide(nodes, a_point), columns])
+    return Decomposition(nodes, [append(nodes, "Sub", [plain, shift])])
+
+
+def _wide(nodes: list[ir.Node], value: ir.Value | None) -> ir.Value:
+    return append(nodes, "Cast", [value], attributes={"to": int(ir.DataType.INT32)})
+
+
+def _minus(nodes: list[ir.Node], value: ir.Value | None, point: ir.Value | None) -> ir.Value:
+    wide = _wide(nodes, value)
+    return wide if point is None else append(nodes, "Sub", [wide, _wide(nodes, point)])
+
+
+def conv_integer(op: Op) -> Plan | Decomposition:
+    """ConvInteger; a zero point of each sample's own is subtracted after the convolution, exact in integers.
+
+    Padding counts as the zero point, so that it adds nothing: `conv(x) - point * conv(ones)`, padded with zeros.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ConvInteger.html
+    """
+    point = op.given(2)
+    if point is None or point.batch is None:
+        return _rows(op)
+    x, w, x_point, w_point = [*op.node.inputs, None][:4]
+    rest = [w, None, w_point] if w_point is not None else [w]
+    nodes: list[ir.Node] = []
+    operand = op.operand(0)
+    ones = constant(nodes, np.ones((1, *operand.shape[1:]), operand.dtype.numpy()))
+    plain = append(nodes, "ConvInteger", [x, *rest], attributes=op.node.attributes)
+    unit = append(nodes, "ConvInteger", [ones, *rest], attributes=op.node.attributes)
+    shift = append(nodes, "Mul", [_wide(nodes, x_point), unit])
+    return Decomposition(nodes, [append(nodes, "Sub", [plain, shift])])
+
+
+def qlinear_matmul(op: Op) -> Plan:
+    """QLinearMatMul: scale and zero point for the tensor, or for columns of the second factor.
+
+    Source: https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html
+    """
+    if any(math.prod(op.operand(i).shape) != 1 for i in (1, 2, 6, 7)):
+        op.refuse("a scale for each row has no rule")
+    return product(op, 0, 3)
+
+
+def quantized_gemm(op: Op) -> Plan:
+    """com.microsoft QGemm: rows of A stay rows.
+
+    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    bias = op.given(6)
+    if op.attribute("transA", 0) or (bias is not None and len(bias.shape) > 1 and bias.shape[0] != 1):
+        op.refuse("it is batched only along the rows of its first input")
+    return rowwise(mixed=1)(op)
+
+
+def matmul_integer_to_float(op: Op) -> Plan | Decomposition:
+    """com.microsoft MatMulIntegerToFloat: `(A - a) @ (B - b) * a_scale * b_scale + bias`."""
+    a, b, a_scale, b_scale, a_point, b_point, bias = [*op.node.inputs, *[None] * 4][:7]
+    if all(i == 0 for i, *_ in op.batched()) and _is_scalar(op.operand(2).shape):
+        return product(op, 0, 1)
+    nodes: list[ir.Node] = []
+    return Decomposition(nodes, [_rescaled(nodes, [a, b, a_point, b_point], [a_scale, b_scale], bias)])
+
+
+def dynamic_quantize_matmul(op: Op) -> Decomposition:
+    """com.microsoft DynamicQuantizeMatMul: DynamicQuantizeLinear of A, and the product of integers."""
+    a, b, b_scale, b_point, bias = [*op.node.inputs, *[None] * 2][:5]
+    first = ir.Node("", "DynamicQuantizeLinear", [a], num_outputs=3)
+    for value, name in zip(first.outputs, ("quantized", "scale", "zero_point"), strict=True):
+        value.name = name
+    nodes = [first]
+    quantized, scale, point = first.outputs
+    return Decomposition(nodes, [_rescaled(nodes, [quantized, b, point, b_point], [scale, b_scale], bias)])
+
+
+def _rescaled(
+    nodes: list[ir.Node], product_of: list[ir.Value | None], scales: Sequence[ir.Value | None], bias: ir.Value | None
+) -> ir.Value:
+    while product_of[-1] is None:
+        product_of.pop()
+    whole = append(nodes, "MatMulInteger", product_of)
+    value = append(nodes, "Cast", [whole], attributes={"to": int(ir.DataType.FLOAT)})
+    value = append(nodes, "Mul", [value, append(nodes, "Mul", scales)])
+    return value if bias is None else append(nodes, "Add", [value, bias])
+
+
+def by_blocks(op: Op) -> Plan:
+    """com.microsoft MatMulNBits and its kin: `[*b, K]` with packed constant weights gives `[*b, n]`."""
+    operand = op.operand(0)
+    for i, other, _ in op.batched():
+        if i:
+            op.refuse(f"its weights (input {i}, {other.name!r}) depend on the samples")
+    batch = parallel(op, op.batched()[0][2], [operand.rank - 1], "sums over")
+    if batch.lifted and operand.rank == 0:
+        op.refuse("its input is a number")
+    return Plan([batch], {0: batch})
+
+
+# ---------------------------------------------------------------------- one element, or along an axis
+
+
+def quantized_concat(op: Op) -> Plan:
+    """com.microsoft QLinearConcat: tensors with their scales and zero points, joined."""
+    return concat_of(op, range(2, len(op.inputs), 3))
+
+
+def quantized_softmax(op: Op) -> Plan:
+    """com.microsoft QLinearSoftmax: the `opset` attribute says which Softmax it stands for."""
+    batch = op.operand(0).batch
+    if batch is None or len(op.batched()) > 1:
+        op.refuse("its scale depends on the samples")
+    rank = op.operand(0).rank
+    axis = op.axis(-1, rank)
+    form = parallel(op, batch, softmax_axes(int(op.attribute("opset", 13)), axis, rank), "normalizes over")
+    return Plan([form], {0: form}, {"axis": axis + form.lifted})
+
+
+def image(op: Op) -> Plan:
+    """A convolution or pooling over images that lie in NCHW order, or with `channels_last` in NHWC order."""
+    return rowwise(mixed=1 if op.attribute("channels_last", 0) else 2)(op)
+
+
+_rows = rowwise()
+_PER_ELEMENT = ["QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid", "QLinearWhere"]
+_IMAGES = ["QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"]
+
+RULES: dict[tuple[str, str], Rule] = {
+    **{("com.microsoft", name): elementwise for name in _PER_ELEMENT},
+    **{("com.microsoft", name): image for name in _IMAGES},
+    ("", "ConvInteger"): conv_integer,
+    ("", "DequantizeLinear"): quantize,
+    ("", "DynamicQuantizeLinear"): dynamic_quantize,
+    ("", "MatMulInteger"): matmul_integer,
+    ("", "QLinearMatMul"): qlinear_matmul,
+    ("", "QuantizeLinear"): quantize,
+    ("com.microsoft", "DequantizeLinear"): quantize,
+    ("com.microsoft", "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
+    ("com.microsoft", "MatMulBnb4"): by_blocks,
+    ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
+    ("com.microsoft", "MatMulNBits"): by_blocks,
+    ("com.microsoft", "QGemm"): quantized_gemm,
+    ("com.microsoft", "QLinearConcat"): quantized_concat,
+    ("com.microsoft", "QLinearSoftmax"): quantized_softmax,
+    ("com.microsoft", "QuantizeLinear"): quantize,
+}

@@ -1,0 +1,178 @@
+"""Operators that take axis 0 row by row: convolutions, pooling, normalization of images, losses."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Emitter
+from builder.batching.layout import DROPPED, folded
+from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.rules.numbers import folded_shape, offsets
+
+Built = Sequence[ir.Value]
+Carry = Callable[[Op], Plan]
+
+
+def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry:
+    """An operator that treats every index of axis 0 of `row_inputs` (and of its outputs) alone.
+
+    `[rows * N, *s] -> [rows * N, *t]`: the batch stays in place on axis 0 together with whatever else is there; from
+    anywhere else it is folded into axis 0 and taken out again.
+
+    Args:
+        row_inputs: The inputs with rows; input 0 if none is given.
+        weights: What the other inputs are.
+        mixed: The first axis the operator mixes along.
+    """
+    inputs_with_rows = row_inputs or (0,)
+
+    def rule(op: Op) -> Plan:
+        """Row by row of axis 0: `[rows * N, *s] -> [rows * N, *t]`."""
+        for i, operand, b in op.batched():
+            if i not in inputs_with_rows:
+                op.refuse(f"its {weights} (input {i}, {operand.name!r}) depend on the samples")
+            if b.axis is not None and b.axis >= mixed and b.certain:
+                op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
+        return _in_place(op, inputs_with_rows) or _folded(op, inputs_with_rows)
+
+    return rule
+
+
+def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
+    batches = [b for *_, b in op.batched()]
+    first = batches[0]
+    if any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
+        return None
+    batch = replace(first, certain=all(b.certain for b in batches))
+    spread: dict[int, Wanted] = {i: batch for i in inputs_with_rows if op.given(i) is not None}
+    if any(op.operand(i).shape[0] != batch.rows * op.static_batch for i in spread):
+        return None
+    return Plan([batch] * len(op.outputs), spread)
+
+
+def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
+    batches = [b for *_, b in op.batched()]
+    first = batches[0]
+    if op.static_batch > 1 and any(b.place != first.place or b.axis != 0 for b in batches):
+        op.refuse("the batch is on an axis that it mixes")
+    views: dict[int, Wanted] = {}
+    for i in inputs_with_rows:
+        operand = op.given(i)
+        if operand is not None:
+            views[i] = folded(operand.batch or (first if op.static_batch > 1 else DROPPED), operand.shape)
+    batch = replace(first.lift(), axis=0 if first.axis == 0 else None, certain=first.certain and first.axis == 0)
+    return Plan([folded(batch, shape) for shape in op.outputs], views)
+
+
+def batch_normalization(op: Op) -> Plan:
+    """BatchNormalization with given statistics; in training mode it takes them over the batch.
+
+    Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
+    """
+    if op.opset >= TRAINING_MODE:
+        trains = bool(op.attribute("training_mode", 0))
+    else:
+        several = sum(bool(v.name) for v in op.node.outputs) > 1
+        trains = several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
+    if trains:
+        op.refuse("it normalizes by the statistics of the whole batch (training mode)")
+    return _per_channel(op)
+
+
+NO_IS_TEST = 7
+"""Before this opset BatchNormalization trains unless `is_test` is set."""
+TRAINING_MODE = 14
+"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+
+
+def max_pool(op: Op) -> Plan:
+    """MaxPool; its second output counts elements over the whole batch, the original's over one sample (B = 1).
+
+    Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
+    """
+    plan = _per_channel(op)
+    indices = op.node.outputs[1] if len(op.node.outputs) > 1 else None
+    if indices is None or not (indices.uses() or indices.is_graph_output()):
+        return plan
+    if op.static_batch > 1:
+        op.refuse("its indices count over all samples of the batch")
+    each = math.prod(op.operand(0).shape)
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        names = [v.name for v in op.node.outputs]
+        pooled, where = emit.node("MaxPool", inputs, op.node.attributes, outputs=[names[0], None], like=op.node)
+        size = emit.constant(np.asarray(each, np.int64))
+        return [pooled, *emit.node("Mod", [where, size], outputs=[names[1]])]
+
+    return replace(plan, build=build, what="indices count over one sample")
+
+
+def max_unpool(op: Op) -> Plan:
+    """MaxUnpool at indices over one sample (B = 1): those of every sample get its elements before them added.
+
+    Source: https://onnx.ai/onnx/operators/onnx__MaxUnpool.html
+    """
+    if op.static_batch > 1:
+        op.refuse("its indices count over all samples of the batch")
+    plan = rowwise(0, 1, weights="output shape")(op)
+    each = math.prod(op.outputs[0])
+    sample = op.operand(1).shape
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        values, where = inputs[:2]
+        assert where is not None
+        apart = emit.reshape(where, (-1, *sample))
+        (shifted,) = emit.node("Add", [apart, offsets(emit, each, len(sample) + 1)])
+        given = [values, emit.reshape(shifted, (-1, *sample[1:]))]
+        if op.given(2) is not None:
+            given.append(folded_shape(emit, op.outputs[0]))
+        return emit.node("MaxUnpool", given, op.node.attributes, outputs=[op.node.outputs[0].name], like=op.node)
+
+    return replace(plan, build=build, what="indices count over one sample")
+
+
+def loss(op: Op) -> Plan:
+    """NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss: one number for each row, unless they are reduced.
+
+    Source: https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html
+    """
+    if op.attribute("reduction", "mean") != "none":
+        op.refuse("it reduces the loss over all samples of the batch")
+    return rowwise(0, 1, mixed=1)(op)
+
+
+_per_channel = rowwise()
+_whole_row = rowwise(mixed=1)
+
+_BY_CHANNEL = [
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "DepthToSpace",
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
+    "InstanceNormalization",
+    "LpPool",
+    "QLinearConv",
+    "SpaceToDepth",
+    "Col2Im",
+]
+
+RULES: Mapping[tuple[str, str], Rule] = {
+    **{("", name): _per_channel for name in _BY_CHANNEL},
+    ("", "BatchNormalization"): batch_normalization,
+    ("", "CausalConvWithState"): rowwise(0, 3),
+    ("", "DeformConv"): rowwise(0, 2, 4),
+    ("", "GridSample"): rowwise(0, 1, weights="parameters"),
+    ("", "GroupNormalization"): _whole_row,
+    ("", "LRN"): _whole_row,
+    ("", "MaxPool"): max_pool,
+    ("", "MaxUnpool"): max_unpool,
+    ("", "NegativeLogLikelihoodLoss"): loss,
+    ("", "STFT"): rowwise(mixed=1),
+    ("", "SoftmaxCrossEntropyLoss"): loss,
+}

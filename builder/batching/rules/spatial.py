@@ -1,0 +1,225 @@
+"""Resizing, sampling grids and regions: the batch is spelled out in sizes and in image numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Array, Emitter
+from builder.batching.layout import DROPPED, Batch, View, folded
+from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.rules.axes import normalized, only_batched, parallel
+from builder.batching.rules.numbers import offsets
+
+Built = Sequence[ir.Value]
+
+
+def resize(op: Op) -> Plan:
+    """Resize: the batch's axis keeps its size, so constant `sizes` take it from the call.
+
+    Source: https://onnx.ai/onnx/operators/onnx__Resize.html
+    """
+    batch = only_batched(op, 0, role="scales or sizes")
+    listed = op.attribute("axes", None)
+    rank = op.operand(0).rank
+    axes = normalized(listed, rank) if listed is not None else list(range(rank))
+    scales = op.constant_or_none(2 if op.opset >= SIZES else 1)
+    sizes = op.constant_or_none(3) if op.opset >= SIZES else None
+    by_axis = None if scales is None else dict(zip(axes, scales.tolist(), strict=False))
+    view, result, axis = _unresized(op, batch, by_axis)
+    if sizes is None or not sizes.size:
+        return Plan([result], {0: view})
+    own = sizes.ravel().astype(np.int64)
+    if isinstance(view, View) and batch.axis in axes and op.static_batch > 1:
+        own[axes.index(batch.axis)] = batch.rows
+    if axis not in axes:
+        return Plan([result], {0: view, 3: own})
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        full = _with_size_of(emit, inputs[0], axis, own, axes.index(axis))
+        given = [*inputs[:3], full]
+        return emit.node("Resize", given, op.node.attributes, outputs=[op.node.outputs[0].name], like=op.node)
+
+    return Plan([result], {0: view}, build=build, what=f"sizes {sizes.ravel().tolist()} take the batch from the call")
+
+
+SIZES = 11
+"""From this opset on Resize has an input `roi` before its scales, and one for sizes."""
+
+
+def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[Batch | View, Batch | View, int]:
+    """The input and the output with their batch on an axis that keeps its size, and that axis."""
+    shape, target = op.operand(0).shape, op.outputs[0]
+    changed = {i for i, (a, b) in enumerate(zip(shape, target, strict=True)) if a != b}
+    changed |= {i for i, s in (scales or {}).items() if s != 1}
+    if batch.axis is not None:
+        parallel(op, batch, changed, "resizes")
+    if not batch.lifted and batch.axis is not None and batch.axis not in changed:
+        return batch, batch, batch.axis
+    if 0 in changed:
+        op.refuse("it resizes axis 0, where the batch would have to be")
+    form = batch if batch.axis not in changed else DROPPED
+    return folded(form, shape), folded(form, target), 0
+
+
+def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array, at: int) -> ir.Value:
+    """`sizes` with the length of the data's `axis` in place of entry `at`."""
+    (shape,) = emit.node("Shape", [data])
+    (rows,) = emit.node("Gather", [shape, emit.constant(np.asarray([axis], np.int64))], {"axis": 0})
+    parts = [sizes[:at], sizes[at + 1 :]]
+    before, after = ([emit.constant(part)] if part.size else [] for part in parts)
+    return emit.node("Concat", [*before, rows, *after], {"axis": 0})[0]
+
+
+def upsample(op: Op) -> Plan:
+    """Upsample (opset 7 to 9) by scales."""
+    batch = only_batched(op, 0, role="scales")
+    scales = op.constant(1).tolist() if op.opset >= SCALES_AS_INPUT else list(op.attribute("scales", ()))
+    view, result, _ = _unresized(op, batch, dict(enumerate(scales)))
+    return Plan([result], {0: view})
+
+
+SCALES_AS_INPUT = 9
+"""From this opset on Upsample takes its scales as an input."""
+
+
+def center_crop_pad(op: Op) -> Plan:
+    """CenterCropPad to a constant shape; the batch's axis keeps its size and is left out.
+
+    Source: https://onnx.ai/onnx/operators/onnx__CenterCropPad.html
+    """
+    operand = op.operand(0)
+    batch = only_batched(op, 0, role="shape")
+    listed = op.attribute("axes", None)
+    axes = normalized(listed, operand.rank) if listed is not None else list(range(operand.rank))
+    wanted = dict(zip(axes, op.constant(1).ravel().tolist(), strict=True))
+    if batch.axis is not None and wanted.get(batch.axis) == operand.shape[batch.axis]:
+        del wanted[batch.axis]
+    form = parallel(op, batch, wanted, "crops or pads")
+    sizes = np.asarray(list(wanted.values()), np.int64)
+    if not wanted:
+        return Plan([form], {0: form}, build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
+    return Plan([form], {0: form, 1: sizes}, {"axes": [a + form.lifted for a in wanted]})
+
+
+def affine_grid(op: Op) -> Plan:
+    """AffineGrid: `theta [N, 2, 3], size (N, C, H, W) -> [N, H, W, 2]`; the size takes the batch from the call.
+
+    Source: https://onnx.ai/onnx/operators/onnx__AffineGrid.html
+    """
+    batch = only_batched(op, 0, role="size")
+    size = op.constant(1).ravel()
+    if batch.axis not in (0, None) and (op.static_batch > 1 or batch.certain):
+        op.refuse(f"it mixes axis {batch.axis}, which holds the batch")
+    rows = Batch(0, batch.outer, batch.inner) if batch.axis == 0 else Batch(0, 1, op.operand(0).shape[0])
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        full = _with_size_of(emit, inputs[0], 0, size, 0)
+        names = [v.name for v in op.node.outputs]
+        return emit.node("AffineGrid", [inputs[0], full], op.node.attributes, outputs=names, like=op.node)
+
+    return Plan([rows], {0: rows}, build=build, what=f"size {size.tolist()} takes the batch from the call")
+
+
+# ---------------------------------------------------------------------- regions of interest
+
+
+def roi_align(op: Op) -> Plan:
+    """RoiAlign, CropAndResize: every region names the image it is cut from by its number in the batch.
+
+    `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`
+
+    Source: https://onnx.ai/onnx/operators/onnx__RoiAlign.html
+    """
+    rois = op.operand(1)
+    regions, own = _regions(op), op.static_batch
+    images = op.operand(0).shape[0] // own
+    numbers = op.given(2)
+    if own > 1:
+        _check_numbers(op, op.constant(2), images, regions)
+    place = _lead(op)
+    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: Batch(0, 1, regions)}
+    baked = own > 1 or numbers is None or numbers.batch is None
+    if baked:
+        wants[2] = op.constant(2).ravel()[:regions].astype(np.int64)
+    else:
+        wants[2] = DROPPED
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        (named,) = emit.node("Cast", [inputs[2]], {"to": int(ir.DataType.INT64)})
+        (full,) = emit.node("Add", [named, offsets(emit, images, 2)])
+        given = [*inputs[:2], emit.reshape(full, (-1,)), *inputs[3:]]
+        if op.node.op_type == "CropAndResize":
+            (given[2],) = emit.node("Cast", [given[2]], {"to": int(ir.DataType.INT32)})
+        names = [v.name for v in op.node.outputs]
+        return emit.node(op.node.op_type, given, op.node.attributes, outputs=names, domain=op.node.domain, like=op.node)
+
+    assert rois.rank == ROI_RANK
+    return Plan([place], wants, build=build, what="regions name images of the whole batch")
+
+
+ROI_RANK = 2
+
+
+def _regions(op: Op) -> int:
+    for i, operand, _ in op.batched():
+        if i > 2:
+            op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
+    rois = op.operand(1)
+    for _, operand, b in op.batched():
+        if b.axis not in (0, None) and (op.static_batch > 1 or b.certain):
+            op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
+        if op.static_batch > 1 and b.outer != 1:
+            op.refuse("its regions are not sorted by sample")
+    if rois.shape[0] % op.static_batch or op.operand(0).shape[0] % op.static_batch:
+        op.refuse("its regions are not as many for every sample")
+    return rois.shape[0] // op.static_batch
+
+
+def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
+    rows = numbers.reshape(op.static_batch, regions) - images * np.arange(op.static_batch)[:, None]
+    if (rows != rows[:1]).any() or (rows < 0).any() or (rows >= images).any():
+        op.refuse("its regions are cut from other samples")
+
+
+def _lead(op: Op) -> Batch:
+    certain = all(b.certain for *_, b in op.batched())
+    return Batch(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
+
+
+def max_roi_pool(op: Op) -> Plan:
+    """MaxRoiPool: column 0 of every region is the number of its image (B = 1).
+
+    `X [N, C, H, W], rois [N * R, 5] -> [N * R, C, h, w]`
+
+    Source: https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html
+    """
+    if op.static_batch > 1:
+        op.refuse("its regions name images by their number, which is known for a static batch of 1 only")
+    regions = _regions(op)
+    images = op.operand(0).shape[0]
+    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: DROPPED}
+
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
+        kind = int(op.operand(1).dtype)
+        (numbers,) = emit.node("Cast", [offsets(emit, images, 3)], {"to": kind})
+        column = np.asarray([1, 0, 0, 0, 0], op.operand(1).dtype.numpy())
+        (shift,) = emit.node("Mul", [numbers, emit.constant(column)])
+        (moved,) = emit.node("Add", [inputs[1], shift])
+        names = [v.name for v in op.node.outputs]
+        given = [inputs[0], emit.reshape(moved, (-1, len(column)))]
+        return emit.node("MaxRoiPool", given, op.node.attributes, outputs=names, like=op.node)
+
+    assert regions == op.outputs[0][0]
+    return Plan([_lead(op)], wants, build=build, what="regions name images of the whole batch")
+
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("", "AffineGrid"): affine_grid,
+    ("", "CenterCropPad"): center_crop_pad,
+    ("", "MaxRoiPool"): max_roi_pool,
+    ("", "Resize"): resize,
+    ("", "RoiAlign"): roi_align,
+    ("", "Upsample"): upsample,
+    ("com.microsoft", "CropAndResize"): roi_align,
+}

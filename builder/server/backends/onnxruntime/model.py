@@ -1,0 +1,320 @@
+"""Triton's `onnxruntime` backend, in Python: ONNX models on the CPU, with the rules of the C++ backend.
+
+Triton runs this file in a process of its own for each model instance. It checks the configuration against the
+model as the C++ backend does, in its words, so that what loads here loads there.
+
+Source: triton-inference-server/onnxruntime_backend, src/onnxruntime.cc and src/onnxruntime_utils.cc;
+triton-inference-server/python_backend, README.md.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+Array = np.ndarray[Any, Any]
+Config = Mapping[str, Any]
+
+DATA_TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(uint16)": "TYPE_UINT16",
+    "tensor(uint32)": "TYPE_UINT32",
+    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int16)": "TYPE_INT16",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
+    "tensor(string)": "TYPE_STRING",
+}
+"""ONNX Runtime's name of each element type, and the configuration's."""
+
+ONNX_TYPES = {"seq": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "sparse_tensor": "ONNX_TYPE_SPARSETENSOR"}
+
+GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+NOT_HONOURED = ("sequence_batching", "batch_input", "batch_output")
+
+ORT_ERRORS = [error for error in vars(ort_errors).values() if isinstance(error, type) and issubclass(error, Exception)]
+RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, ValueError, RuntimeError)
+"""What ONNX Runtime raises when it cannot open a model or run a request; its own have no common base."""
+
+
+class TritonPythonModel:
+    """One instance of one version of a model: an ONNX Runtime session of its own."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the model and check it against its configuration.
+
+        Raises:
+            TritonModelException: They contradict each other, or ONNX Runtime cannot open the model.
+        """
+        config = json.loads(args["model_config"])
+        try:
+            session = open_session(config, model_path(config, args))
+        except RUN_ERRORS as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+        check(config, session)
+        self._run = session.run
+        self._batches = config["max_batch_size"] > 0
+        self._outputs = [output["name"] for output in config["output"]]
+        self._strings = {io["name"] for io in config["input"] if io["data_type"] == "TYPE_STRING"}
+        shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+        self._scalars = {
+            io["name"]: io_dims(io) for io in (*config["input"], *config["output"]) if shapes.get(io["name"]) == []
+        }
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch, in order."""
+        if len(requests) > 1:
+            with suppress(*RUN_ERRORS):  # one of them is at fault: below it fails alone
+                return self._answer_together(requests)
+        return [self._answer_alone(request) for request in requests]
+
+    def _answer_together(self, requests: Sequence[Any]) -> list[Any]:
+        """Run all requests as one batch: inputs are joined, and outputs cut apart, along axis 0."""
+        feeds = [self._feed(request) for request in requests]
+        rows = [len(next(iter(feed.values()))) for feed in feeds]
+        wanted = [request.requested_output_names() for request in requests]
+        names = [name for name in self._outputs if any(name in some for some in wanted)]
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+        outputs = self._infer(names, joined, sum(rows))
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array[end - count : end]) for name, array in outputs if name in some]
+            )
+            for count, end, some in zip(rows, accumulate(rows), wanted, strict=True)
+        ]
+
+    def _answer_alone(self, request: Any) -> Any:
+        try:
+            feed = self._feed(request)
+            wanted = request.requested_output_names()
+            names = [name for name in self._outputs if name in wanted]
+            rows = len(next(iter(feed.values()))) if self._batches else None
+            outputs = self._infer(names, feed, rows)
+        except RUN_ERRORS as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs])
+
+    def _feed(self, request: Any) -> dict[str, Array]:
+        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        for name in self._strings & feed.keys():
+            feed[name] = decoded(feed[name])
+        for name in self._scalars.keys() & feed.keys():
+            feed[name] = feed[name].reshape(())
+        return feed
+
+    def _infer(self, names: Sequence[str], feed: Mapping[str, Array], rows: int | None) -> list[tuple[str, Array]]:
+        """Run the model.
+
+        Raises:
+            ValueError: With `rows`, an output does not have that many.
+        """
+        outputs = list(zip(names, self._run(names, feed), strict=True))
+        for position, (name, array) in enumerate(outputs):
+            if name in self._scalars:
+                outputs[position] = name, array.reshape(self._scalars[name])
+            elif rows is not None and array.shape[:1] != (rows,):
+                raise ValueError(f"output '{name}' has shape {list(array.shape)} for a batch of {rows}")
+        return outputs
+
+
+def decoded(strings: Array) -> Array:
+    """`bytes[*shape]`, as Triton gives strings, to `str[*shape]`, as ONNX Runtime takes them."""
+    decoded = np.array([string.decode() for string in strings.ravel()], dtype=np.object_)
+    return decoded.reshape(strings.shape)
+
+
+def model_path(config: Config, args: Mapping[str, str]) -> Path:
+    """The .onnx file: `default_model_filename` in the version's directory, or `model.onnx` inside it."""
+    filename = config.get("default_model_filename") or "model.onnx"
+    path = Path(args["model_repository"], args["model_version"], filename)
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.exists():
+        raise pb_utils.TritonModelException(f"unable to find '{path}' for model instance '{config['name']}'")
+    return path
+
+
+def open_session(config: Config, path: Path) -> ort.InferenceSession:
+    """Open the model with the configuration's settings.
+
+    Triton, and often its clients, share the cores with the model. So the thread count defaults to an even share
+    of the cores for each instance (ONNX Runtime would give all of them to each), and threads do not spin.
+    """
+    options = ort.SessionOptions()
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    options.graph_optimization_level = GRAPH_LEVELS.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    options.execution_mode = execution_mode(config)
+    options.intra_op_num_threads = max(0, integer(config, "intra_op_thread_count")) or fair_share(config)
+    options.inter_op_num_threads = max(0, integer(config, "inter_op_thread_count"))
+    options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena")
+    options.enable_mem_pattern = boolean(config, "enable_mem_pattern")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def execution_mode(config: Config) -> ort.ExecutionMode:
+    """0 runs the graph's nodes one after the other, 1 in parallel."""
+    mode = integer(config, "execution_mode")
+    if mode not in (0, 1):
+        raise pb_utils.TritonModelException(
+            f"Invalid configuration value provided. Expected values for execution_mode are 0 or 1 but got {mode}."
+        )
+    return ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
+
+
+def fair_share(config: Config) -> int:
+    """Cores for each instance of this model, at least 1."""
+    instances: int = sum(group["count"] for group in config["instance_group"])
+    return max(1, len(os.sched_getaffinity(0)) // instances)
+
+
+def integer(config: Config, parameter: str) -> int:
+    """The parameter's value, 0 when it is not set."""
+    text = config.get("parameters", {}).get(parameter, {"string_value": "0"})["string_value"]
+    if not re.fullmatch(r"\s*[-+]?\d+\s*", text):
+        raise pb_utils.TritonModelException(f"failed to convert '{text}' to int, given for {parameter}")
+    return int(text)
+
+
+def boolean(config: Config, parameter: str) -> bool:
+    """The parameter's value, True when it is not set."""
+    text = config.get("parameters", {}).get(parameter, {"string_value": "1"})["string_value"].strip().lower()
+    if text not in ("0", "1", "false", "true"):
+        raise pb_utils.TritonModelException(f"failed to convert '{text}' to bool, given for {parameter}")
+    return text in ("1", "true")
+
+
+def check(config: Config, session: ort.InferenceSession) -> None:
+    """Hold the configuration against the model.
+
+    Raises:
+        TritonModelException: They contradict each other.
+    """
+    fault = next(faults(config, session), None)
+    if fault is not None:
+        raise pb_utils.TritonModelException(fault)
+
+
+def faults(config: Config, session: ort.InferenceSession) -> Iterator[str]:
+    """What contradicts, in the C++ backend's words and order."""
+    for key in NOT_HONOURED:
+        if config.get(key):
+            yield f"'{key}' is not supported by the embedded server's onnxruntime backend"
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    for value in (*inputs, *outputs):
+        if not value.type.startswith("tensor("):
+            kind = ONNX_TYPES.get(value.type.partition("(")[0], "ONNX_TYPE_UNKNOWN")
+            yield f"Unsupported ONNX Type '{kind}' for I/O '{value.name}', expected 'ONNX_TYPE_TENSOR'."
+    yield from input_faults(config, inputs, session.get_overridable_initializers())
+    yield from output_faults(config, outputs)
+
+
+def input_faults(config: Config, inputs: Sequence[ort.NodeArg], initializers: Sequence[ort.NodeArg]) -> Iterator[str]:
+    """Every input is configured exactly once; initializers that are inputs too may be, as optional ones."""
+    model = config["name"]
+    required = [io["name"] for io in config["input"] if not io["optional"]]
+    if len(set(required)) != len(inputs):
+        yield (
+            f"unable to load model '{model}', configuration expects {len(set(required))} inputs, "
+            f"model provides {len(inputs)}"
+        )
+    values = {value.name: value for value in (*inputs, *initializers)}
+    for io in config["input"]:
+        if io["optional"] and config["max_batch_size"] > 0:
+            yield (
+                f"unable to load model '{model}', optional input '{io['name']}' is not supported for models "
+                "that support batching"
+            )
+        if io["allow_ragged_batch"]:
+            yield f"ragged input '{io['name']}' is not supported by the embedded server's onnxruntime backend"
+        yield from tensor_faults(config, io, "input", values, exact=False)
+
+
+def output_faults(config: Config, outputs: Sequence[ort.NodeArg]) -> Iterator[str]:
+    """The configured outputs are some of the model's."""
+    values = {value.name: value for value in outputs}
+    for io in config["output"]:
+        yield from tensor_faults(config, io, "output", values, exact=True)
+
+
+def tensor_faults(
+    config: Config, io: Config, role: str, values: Mapping[str, ort.NodeArg], *, exact: bool
+) -> Iterator[str]:
+    """Hold one configured input or output against the model's."""
+    model, name, data_type = config["name"], io["name"], io["data_type"]
+    if name not in values:
+        yield f"unexpected inference {role} '{name}', allowed {role}s are: {', '.join(sorted(values))}"
+        return
+    provided = DATA_TYPES.get(values[name].type, "TYPE_INVALID")
+    if data_type not in DATA_TYPES.values():
+        yield f"unsupported datatype {data_type} for {role} '{name}' for model '{model}'"
+    elif data_type != provided:
+        yield (
+            f"unable to load model '{model}', configuration expects datatype {data_type} for {role} "
+            f"'{name}', model provides {provided}"
+        )
+    shape = [dim if isinstance(dim, int) else -1 for dim in values[name].shape]
+    yield from shape_faults(config, name, shape, io_dims(io), exact=exact)
+
+
+def io_dims(io: Config) -> list[int]:
+    """The dims the model sees: `reshape` stands in for `dims`."""
+    dims = io["reshape"]["shape"] if "reshape" in io else io["dims"]
+    return [int(dim) for dim in dims]
+
+
+def shape_faults(config: Config, name: str, shape: list[int], dims: list[int], *, exact: bool) -> Iterator[str]:
+    """Hold `dims` against the model's shape, where -1 is symbolic.
+
+    A symbolic dimension of an input accepts any number; one of an output, which is compared `exact`, only -1.
+    """
+    tensor = f"model '{config['name']}', tensor '{name}'"
+    batches = config["max_batch_size"] > 0
+    if not shape and not batches:
+        if any(dim != 1 for dim in dims):
+            yield (
+                f"unable to load model '{config['name']}', scalar tensor '{name}', should only provide 1 in "
+                "the model configuration when the model doesn't support batching. Model configuration provided: "
+                f"{listed(dims)}."
+            )
+        return
+    if batches and shape[:1] != [-1]:
+        yield (
+            f"{tensor}: for the model to support batching the shape should have at least 1 dimension and the "
+            f"first dimension must be -1; but shape expected by the model is {listed(shape)}"
+        )
+    full = [-1, *dims] if batches else dims
+    fits = [model_dim == dim or (model_dim == -1 and not exact) for model_dim, dim in zip(shape, full, strict=False)]
+    if len(shape) != len(full) or not all(fits):
+        initial = (
+            "an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, "
+            "making complete shape "
+        )
+        yield (
+            f"{tensor}: the model expects {len(shape)} dimensions (shape {listed(shape)}) but the model "
+            f"configuration specifies {len(full)} dimensions "
+            f"({initial if batches else 'shape '}{listed(full)})"
+        )
+
+
+def listed(dims: Sequence[int]) -> str:
+    """A shape as Triton writes it: `[-1,3,224]`."""
+    return f"[{','.join(map(str, dims))}]"

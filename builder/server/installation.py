@@ -1,0 +1,125 @@
+"""Find the `tritonserver` that the wheel `nvidia-pytriton` carries, without importing the wheel."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import HostError
+
+WHEEL = "nvidia-pytriton"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The files of one embedded Triton, all known to exist.
+
+    Attributes:
+        binary: The `tritonserver` executable.
+        libraries: The folder of shared libraries the wheel brings along.
+        python_backend: The folder of Triton's Python backend, which runs ours.
+        stub: The executable that runs a backend's Python, built for this Python's version.
+    """
+
+    binary: Path
+    libraries: Path
+    python_backend: Path
+    stub: Path
+
+    def environment(self) -> dict[str, str]:
+        """The variables `tritonserver` and its stubs need, on top of this process's own.
+
+        The stub finds its interpreter, and with it NumPy and ONNX Runtime, as the first `python3` on PATH.
+        GPUs are hidden: this server runs models on the CPU, and a model that asks for a GPU is refused.
+        """
+        libraries = [_libpython_directory(), str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
+
+
+def find_installation() -> Installation:
+    """Locate the embedded Triton and check that it can run here.
+
+    Raises:
+        HostError: Another platform, the wheel is missing, or its stub cannot run this Python.
+    """
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise HostError(
+            "the embedded Triton",
+            f"it exists for Linux x86-64 only, and this is {sys.platform} {platform.machine()}",
+            "serve the repository from NVIDIA's Triton container instead",
+        )
+    if shutil.which("bash") is None:
+        raise HostError(
+            "the embedded Triton", "it starts its backends through bash, which is not on PATH", "install bash"
+        )
+    root = _wheel_root()
+    triton = root / "pytriton" / "tritonserver"
+    installation = Installation(
+        binary=triton / "bin" / "tritonserver",
+        libraries=root / "nvidia_pytriton.libs",
+        python_backend=triton / "backends" / "python",
+        stub=triton / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
+    )
+    _check_complete(installation)
+    _check_numpy()
+    _check_stub_runs(installation)
+    return installation
+
+
+def _wheel_root() -> Path:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise HostError("the embedded Triton", f"the package {WHEEL} is not installed", f"pip install '{WHEEL}>=0.7'")
+    return Path(spec.origin).parent.parent
+
+
+def _check_complete(installation: Installation) -> None:
+    if not installation.stub.exists():
+        raise HostError(
+            installation.stub.parent.parent,
+            f"{WHEEL} has no Python backend for Python {_PYTHON}",
+            "use Python 3.10, 3.11 or 3.12",
+        )
+    for path in (installation.binary, installation.libraries, installation.python_backend):
+        if not path.exists():
+            raise HostError(path, f"this part of {WHEEL} is missing", f"install {WHEEL} anew")
+
+
+def _check_numpy() -> None:
+    """The stub was built against NumPy 1; with NumPy 2 it takes every array for an empty one, and says nothing."""
+    version = importlib.metadata.version("numpy")
+    if not version.startswith("1."):
+        raise HostError(
+            "the embedded Triton", f"{WHEEL} does not work with NumPy {version}", "pip install 'numpy>=1.26,<2'"
+        )
+
+
+def _check_stub_runs(installation: Installation) -> None:
+    """Without arguments a stub that can be loaded explains itself and exits with 1; 127 is the loader's."""
+    loaded = subprocess.run(
+        [installation.stub], env=installation.environment(), capture_output=True, text=True, check=False
+    )
+    if loaded.returncode == 127:
+        raise HostError(
+            installation.stub,
+            f"it cannot be loaded: {loaded.stderr.strip().removeprefix(f'{installation.stub}: ')}",
+            f"install libpython{_PYTHON}, or use a Python that was built with --enable-shared",
+        )
+
+
+def _libpython_directory() -> str:
+    """Where this interpreter's own shared library lies, or nothing when the loader must find it."""
+    directory, name = sysconfig.get_config_vars("LIBDIR", "INSTSONAME")
+    return str(directory) if directory and name and (Path(directory) / name).exists() else ""

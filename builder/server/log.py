@@ -1,0 +1,48 @@
+"""What Triton's log says went wrong, in a sentence."""
+
+import json
+import re
+from collections.abc import Sequence
+
+_ERROR = re.compile(r'[EF]\d{4} \S+ +\d+ \S+:\d+\] (?P<text>".*")\s*')
+_NOT_SERVED = re.compile(
+    r"(?:failed to (?:load|poll)(?: model)?|Poll failed for model directory) '(?P<model>.+?)'"
+    r"(?P<version> version \d+)?(?(version): [\w ]+): (?P<why>.*)",
+    re.DOTALL,
+)
+_PROTOBUF = re.compile(r"\[libprotobuf ERROR .*\] (?P<why>Error parsing text-format .*)")
+_LAST_WORDS = re.compile(r"error: (?P<why>.*)")
+_PYTHON_TRACE = re.compile(r"\n+At:\n.*", re.DOTALL)
+_NOISE = "CudaDriverHelper has not been initialized."
+
+
+def model_faults(lines: Sequence[str]) -> list[str]:
+    """Why each model that did not load did not, one sentence for each."""
+    faults: dict[str, str] = {}
+    syntax_error = ""
+    for line in lines:
+        if broken := _PROTOBUF.match(line):
+            syntax_error = broken["why"]
+        if match := _NOT_SERVED.match(_error_text(line)):
+            model = f"model '{match['model']}'{match['version'] or ''}"
+            why = _PYTHON_TRACE.sub("", match["why"].removeprefix("TritonModelException: "))
+            faults[model] = f"{model}: {syntax_error or why}"
+            syntax_error = ""
+    return list(faults.values())
+
+
+def last_error(lines: Sequence[str]) -> str:
+    """The last thing Triton complained about; empty when it never did."""
+    complaints = (match["why"] if (match := _LAST_WORDS.match(line)) else _error_text(line) for line in reversed(lines))
+    return next((text for text in complaints if text and text != _NOISE), "").strip()
+
+
+def _error_text(line: str) -> str:
+    """The message of an error entry, its escapes undone; empty for every other line."""
+    match = _ERROR.fullmatch(line)
+    if match is None:
+        return ""
+    try:
+        return str(json.loads(match["text"], strict=False))
+    except json.JSONDecodeError:
+        return match["text"].strip('"')

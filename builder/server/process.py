@@ -1,0 +1,124 @@
+"""One `tritonserver` process: its folder, its log, its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TextIO
+
+from builder.server import runtime
+from builder.server.installation import find_installation
+
+EXIT_TIMEOUT_S = 5
+_KILL_AFTER_S = 2.0 * EXIT_TIMEOUT_S + 5
+_LOG_LINES = 1000
+
+
+class TritonProcess:
+    """A `tritonserver` in a session and a folder of its own, its log drained by a thread.
+
+    That thread also starts the process, because Linux ties "end with your parent" to the thread that started it,
+    and this one lives as long as the server.
+
+    Attributes:
+        pid: Its process id, which is also its session's and its group's.
+    """
+
+    def __init__(self, repository: Path, options: Sequence[str], log_to: TextIO | None) -> None:
+        """Start it.
+
+        Raises:
+            HostError: There is no Triton that can run here.
+        """
+        installation = find_installation()
+        self._folder = tempfile.TemporaryDirectory(prefix="triton-")
+        folder = Path(self._folder.name)
+        self._shared_memory = f"{folder.name}-"
+        runtime.lay_out(folder, installation, repository)
+        command = [
+            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), str(os.getpid())),
+            *(str(installation.binary), *options, f"--exit-timeout-secs={EXIT_TIMEOUT_S}"),
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+        ]
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._log_to = log_to
+        started: Future[subprocess.Popen[str]] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=[command, installation.environment(), started], name="tritonserver", daemon=True
+        )
+        self._thread.start()
+        self._popen = started.result()
+        self.pid = self._popen.pid
+
+    def _run(
+        self, command: Sequence[str], environment: dict[str, str], started: "Future[subprocess.Popen[str]]"
+    ) -> None:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=self._folder.name,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                self._lines.append(line)
+                self._echo(line)
+
+    def _echo(self, line: str) -> None:
+        try:
+            if self._log_to is not None:
+                self._log_to.write(line)
+        except BrokenPipeError:  # whoever read it is gone; Triton must not wait for a reader
+            self._log_to = None
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._popen.poll()
+
+    def wait(self) -> None:
+        """Wait until it ends."""
+        self._popen.wait()
+
+    def log_lines(self) -> list[str]:
+        """The newest lines of the log; once the process has ended, the last ones are among them."""
+        if self._popen.poll() is not None:
+            self._thread.join(timeout=1)
+        return list(self._lines)
+
+    def stop(self) -> None:
+        """End it and all it started, gracefully if it can, and clear away what it left."""
+        try:
+            self._popen.terminate()
+            self._popen.wait(timeout=_KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._kill_group()
+            self._popen.wait()
+            self._thread.join()
+            self._folder.cleanup()
+            for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # a killed Triton leaves them
+                region.unlink(missing_ok=True)
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return

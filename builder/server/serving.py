@@ -1,0 +1,208 @@
+"""A Triton that serves a model repository: for a `with` block, or in the foreground."""
+
+import contextlib
+import http.client
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Literal, TextIO
+
+from builder.errors import HostError, RepositoryError
+from builder.server import log, ports, runtime
+from builder.server.process import TritonProcess
+
+ModelControlMode = Literal["none", "explicit", "poll"]
+
+_POLL_S = 0.02
+
+
+class Server:
+    """One running Triton; a context manager that stops it.
+
+    Attributes:
+        repository: The model repository it serves.
+        http_address: `host:port` of the HTTP front end, as tritonclient wants it.
+        grpc_address: The same for gRPC.
+        metrics_address: The same for the Prometheus metrics.
+        pid: The process id of `tritonserver`.
+    """
+
+    def __init__(self, repository: Path, process: TritonProcess, addresses: Sequence[str]) -> None:
+        self.repository = repository
+        self.http_address, self.grpc_address, self.metrics_address = addresses
+        self.pid = process.pid
+        self._process = process
+
+    @classmethod
+    def start(
+        cls,
+        repository: Path,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        model_control_mode: ModelControlMode = "none",
+        load_models: Sequence[str] = (),
+        ready_timeout_s: float = 120.0,
+        log_to: TextIO | None = None,
+    ) -> "Server":
+        """Serve `repository` and return once every model is ready.
+
+        Args:
+            repository: A model repository; every directory in it is a model.
+            host: The address to listen on.
+            http_port: 0 takes any free port, here and for the two others.
+            grpc_port: See `http_port`.
+            metrics_port: See `http_port`.
+            model_control_mode: Triton's own; `explicit` also opens the load and unload API.
+            load_models: In explicit mode, what to load at the start; `["*"]` is everything.
+            ready_timeout_s: How long the models may take to load, seconds.
+            log_to: Where to copy Triton's log as it comes.
+
+        Raises:
+            RepositoryError: There is no such directory.
+            HostError: The machine lacks Triton, a port is taken, a model does not load, or it takes too long.
+        """
+        if not repository.is_dir():
+            what = "it is a file" if repository.exists() else "it does not exist"
+            raise RepositoryError(repository, what, "publish a model there first, or name another directory")
+        host = ports.resolve(host)
+        chosen = ports.claim_ports(host, [http_port, grpc_port, metrics_port])
+        options = [
+            f"--model-repository={runtime.REPOSITORY}",
+            f"--backend-directory={runtime.BACKENDS}",
+            "--disable-auto-complete-config",
+            f"--model-control-mode={model_control_mode}",
+            *(f"--load-model={model}" for model in load_models),
+            *ports.flags(host, chosen),
+            "--allow-gpu-metrics=false",
+            "--pinned-memory-pool-byte-size=0",
+        ]
+        reachable = "127.0.0.1" if host == "0.0.0.0" else host
+        server = cls(repository, TritonProcess(repository, options, log_to), [f"{reachable}:{p}" for p in chosen])
+        try:
+            server._wait_until_ready(ready_timeout_s)
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let requests under way finish, then end the server and all it started; a second call does nothing.
+
+        It takes 2 seconds; Triton waits up to 5 for clients that stay connected over HTTP: close them first.
+        """
+        self._process.stop()
+
+    def ensure_running(self) -> None:
+        """Check that Triton is still there.
+
+        Raises:
+            HostError: It ended by itself, or was killed.
+        """
+        if (status := self._process.poll()) is not None:
+            raise HostError(self.repository, _end_of(status, self._process.log_lines()), "start the server again")
+
+    def wait(self) -> None:
+        """Wait until Triton ends, which it does by itself only when something is wrong.
+
+        Raises:
+            HostError: Always, with the reason.
+        """
+        self._process.wait()
+        self.ensure_running()
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not (_is_ready(self.http_address) and ports.accepts(self.metrics_address)):
+            if (status := self._process.poll()) is not None:
+                raise _start_fault(self.repository, status, self._process.log_lines())
+            if time.monotonic() > deadline:
+                what = f"Triton was not ready after {timeout_s:g} s"
+                raise HostError(self.repository, what, "give it more time, or serve fewer models")
+            time.sleep(_POLL_S)
+
+
+def serve(
+    repository: Path,
+    *,
+    host: str = "127.0.0.1",
+    http_port: int = 8000,
+    grpc_port: int = 8001,
+    metrics_port: int = 8002,
+    model_control_mode: ModelControlMode = "explicit",
+) -> None:
+    """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr; call it from the main thread.
+
+    In explicit mode every model is loaded at the start. Once all is ready, a line on stderr says where.
+    A second signal ends the server at once.
+
+    Raises:
+        RepositoryError: There is no such directory.
+        HostError: Triton did not start, or ended by itself.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise _Stopped
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Server.start(
+            repository,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            model_control_mode=model_control_mode,
+            load_models=["*"] if model_control_mode == "explicit" else [],
+            log_to=sys.stderr,
+        ) as server:
+            with contextlib.suppress(OSError):  # nobody reads stderr
+                where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
+                print(f"serve    {where}", file=sys.stderr, flush=True)
+            server.wait()
+    except _Stopped:
+        return
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class _Stopped(BaseException):
+    """A signal asked the server to stop."""
+
+
+def _is_ready(address: str) -> bool:
+    connection = http.client.HTTPConnection(address, timeout=1)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _start_fault(repository: Path, status: int, lines: Sequence[str]) -> HostError:
+    if faults := log.model_faults(lines):
+        what = "; ".join(faults).replace(f"{runtime.REPOSITORY}/", "")
+        return HostError(repository, what, "correct the model or its config.pbtxt")
+    return HostError(repository, _end_of(status, lines), "see to what Triton says, then start it again")
+
+
+def _end_of(status: int, lines: Sequence[str]) -> str:
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+    why = log.last_error(lines)
+    return f"Triton {how}" + (f": {why}" if why else "")

@@ -1,0 +1,218 @@
+"""Whether a parsed ONNX file is sound: known operator sets and operators, of a size that can be worked on."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from onnx.external_data_helper import uses_external_data
+
+from builder.errors import ModelError
+
+MAX_NODES = 200_000
+"""Some ten times what the largest exports hold; a file can ask for any number by functions that call functions."""
+
+RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+"""Domains of operators ONNX Runtime brings itself; onnx has no schema for them."""
+
+RUNTIME_OPERATORS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+"""Operators that ONNX Runtime's optimizer leaves in the ONNX domain at any opset; the checker does not know that."""
+
+_OWN_DOMAIN = "builder.unchecked"
+
+Operator = tuple[str, str, str]
+"""Domain, `""` for ONNX's own; type; and overload, `""` but for some functions."""
+
+
+def check_operators(path: Path, proto: onnx.ModelProto) -> None:
+    """Check that this is a model of a size that can be worked on, of operators that are known.
+
+    Raises:
+        ModelError: It is not, or a name in it is not text.
+    """
+    _check_size(path, proto)
+    _check_text(path, proto)
+    _check_opsets(path, proto)
+    _check_known(path, proto)
+
+
+def check_form(path: Path, proto: onnx.ModelProto) -> None:
+    """Hold the model to ONNX's own checker; weights in other files are not looked for.
+
+    Raises:
+        ModelError: The checker refuses it.
+    """
+    try:
+        onnx.checker.check_model(_checkable(proto))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(path, f"not a valid ONNX model: {_sentence(error)}", "export it again") from error
+
+
+def nodes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of the graphs inside them."""
+    stack = [nodes]
+    while stack:
+        for node in stack.pop():
+            yield node
+            for attribute in node.attribute:
+                stack.extend(graph.node for graph in _graphs(attribute))
+
+
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers and constants, those of its subgraphs and functions too."""
+    yield from _initializers(proto.graph)
+    for node in _all_nodes(proto):
+        for attribute in node.attribute:
+            yield from [attribute.t] if attribute.HasField("t") else []
+            yield from attribute.tensors
+            for graph in _graphs(attribute):
+                yield from _initializers(graph)
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+
+
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        yield from nodes_of(nodes)
+
+
+def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
+
+
+def _operator(node: onnx.NodeProto) -> Operator:
+    return _domain(node.domain), node.op_type, node.overload
+
+
+def _function(function: onnx.FunctionProto) -> Operator:
+    return _domain(function.domain), function.name, function.overload
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    return {_domain(opset.domain): opset.version for opset in proto.opset_import}
+
+
+def _check_text(path: Path, proto: onnx.ModelProto) -> None:
+    """What is no UTF-8 would come as bytes from every field that is read."""
+    stack: list[Message] = [proto]
+    while stack:
+        for name, value in _texts_and_parts(stack.pop()):
+            for item in [value] if isinstance(value, str | bytes | Message) else value:
+                if isinstance(item, bytes):
+                    raise ModelError(path, f"its {name} is not text in UTF-8", "export it again")
+                if isinstance(item, Message):
+                    stack.append(item)
+
+
+def _texts_and_parts(message: Message) -> Iterator[tuple[str, Any]]:
+    """The strings and messages in a message, by field; of a tensor all but its values."""
+    if isinstance(message, onnx.TensorProto):
+        yield from [("name", message.name), ("external_data", message.external_data)]
+        return
+    for field, value in message.ListFields():
+        if field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING):
+            yield field.name, value
+
+
+def _check_opsets(path: Path, proto: onnx.ModelProto) -> None:
+    versions = {(_domain(o.domain), o.version) for o in proto.opset_import}
+    twice = [domain for domain, n in Counter(domain for domain, _ in versions).items() if n > 1]
+    if twice:
+        what = f"the operator set {twice[0] or 'ai.onnx'!r} is imported in two versions"
+        raise ModelError(path, what, "export it again")
+    newest: dict[str, int] = {}
+    for domain, version in onnx.helper.OP_SET_ID_VERSION_MAP:
+        newest[_domain(domain)] = max(version, newest.get(_domain(domain), 0))
+    for domain, version in _opsets(proto).items():
+        if domain in newest and not 1 <= version <= newest[domain]:
+            which = f"opset {version}" + (f" of {domain}" if domain else "")
+            what = f"{which} is unknown; the newest known is {newest[domain]}"
+            raise ModelError(path, what, f"export with opset {newest[domain]} or older")
+
+
+def _check_size(path: Path, proto: onnx.ModelProto) -> None:
+    count = _count_nodes(path, proto)
+    if count > MAX_NODES:
+        what = f"it has {count:,} nodes, its functions written out; the most is {MAX_NODES:,}"
+        raise ModelError(path, what, "export loops as Loop or Scan instead of unrolled")
+
+
+def _count_nodes(path: Path, proto: onnx.ModelProto) -> int:
+    """How many nodes there are when every function is written out wherever it is called; beyond 2^63 no more exact."""
+    calls = {_function(f): Counter(map(_operator, nodes_of(f.node))) for f in proto.functions}
+    sizes: dict[Operator, int] = {}
+
+    def size(called: Mapping[Operator, int]) -> int:
+        return min(2**63, sum(times * sizes.get(operator, 1) for operator, times in called.items()))
+
+    try:
+        for function in TopologicalSorter(calls).static_order():
+            if function in calls:
+                sizes[function] = size(calls[function])
+    except CycleError as error:
+        what = f"function {error.args[1][0][1]!r} calls itself"
+        raise ModelError(path, what, "export it without recursion") from error
+    return size(Counter(map(_operator, nodes_of(proto.graph.node))))
+
+
+def _check_known(path: Path, proto: onnx.ModelProto) -> None:
+    opsets, own = _opsets(proto), set(map(_function, proto.functions))
+    unknown = {
+        f"{node.domain or 'ai.onnx'}::{node.op_type}" + (f" ({node.name})" if node.name else "")
+        for node in nodes_of(proto.graph.node)
+        if (operator := _operator(node)) not in own
+        and not (_is_known(operator, opsets) or _is_left_by_runtime(operator) or node.domain in RUNTIME_DOMAINS)
+    }
+    if unknown:
+        listed = ", ".join(sorted(unknown)[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        what = f"unknown operators, at opset {opsets.get('', 1)}: {listed}"
+        raise ModelError(path, what, "export with standard ONNX operators")
+
+
+def _is_known(operator: Operator, opsets: Mapping[str, int]) -> bool:
+    domain, op_type, _ = operator
+    return onnx.defs.has(op_type, opsets.get(domain, 1), domain)
+
+
+def _is_left_by_runtime(operator: Operator) -> bool:
+    return operator[0] == "" and operator[1] in RUNTIME_OPERATORS
+
+
+def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """What the checker can judge: no weights in other files, and operators it cannot know in a domain it lets be."""
+    opsets = _opsets(proto)
+
+    def is_foreign(node: onnx.NodeProto) -> bool:
+        return _is_left_by_runtime(_operator(node)) and not _is_known(_operator(node), opsets)
+
+    if not any(map(uses_external_data, tensors_of(proto))) and not any(map(is_foreign, nodes_of(proto.graph.node))):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in filter(uses_external_data, tensors_of(copy)):
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.dims[:] = [0]
+    for node in filter(is_foreign, nodes_of(copy.graph.node)):
+        node.domain = _OWN_DOMAIN
+    copy.opset_import.append(onnx.helper.make_opsetid(_OWN_DOMAIN, 1))
+    return copy
+
+
+def _sentence(error: Exception) -> str:
+    """What the checker says, without its context, as one line."""
+    return " ".join(str(error).partition("\n\n==>")[0].split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,165 @@
+"""Which ONNX files a release of NVIDIA's Triton container takes, and how to bring a model down to one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from builder.batching import BatchedModel, Rewrite
+from builder.errors import ModelError
+from builder.soundness import RUNTIME_OPERATORS
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A release of the container `nvcr.io/nvidia/tritonserver:RELEASE-py3`.
+
+    Attributes:
+        release: Its tag's first part.
+        onnxruntime: The version of ONNX Runtime in it.
+        ir_version: The newest IR version that takes.
+        opset: The newest opset that takes.
+        tensorrt: The version of TensorRT in it, as far as it is known for certain.
+    """
+
+    release: str
+    onnxruntime: str
+    ir_version: int
+    opset: int
+    tensorrt: str | None = None
+
+
+# ONNX Runtime's version: build.py of https://github.com/triton-inference-server/server at the release's branch. 26.09
+# and 26.10 are not final there, so that the older of the candidates stands here. IR version and opset: found by
+# loading files of every version with that wheel of onnxruntime. TensorRT: what trtexec of the container says.
+_TARGETS = (
+    Target("24.10", "1.19.2", 10, 21),
+    Target("25.03", "1.20.1", 10, 21),
+    Target("26.02", "1.24.1", 13, 25),
+    Target("26.03", "1.24.2", 13, 25),
+    Target("26.04", "1.24.4", 13, 25),
+    Target("26.05", "1.24.4", 13, 25),
+    Target("26.06", "1.24.4", 13, 25),
+    Target("26.07", "1.27.0", 13, 26, tensorrt="11.1"),
+    Target("26.08", "1.28.0", 13, 26),
+    Target("26.09", "1.27.0", 13, 26),
+    Target("26.10", "1.28.0", 13, 26),
+)
+TARGETS: Mapping[str, Target] = {target.release: target for target in _TARGETS}
+"""By release."""
+
+_IR_VERSION_OF: Mapping[ir.DataType, int] = {
+    ir.DataType.FLOAT4E2M1: 11,
+    ir.DataType.FLOAT8E8M0: 12,
+    ir.DataType.INT2: 13,
+    ir.DataType.UINT2: 13,
+}
+"""The IR version that brought a data type. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, Version"""
+
+
+def fit(batched: BatchedModel, target: Target) -> BatchedModel:
+    """Bring the model down to what the target takes, where nothing but labels has to change.
+
+    A lower IR version loses nothing unless a data type came with it. A lower opset loses nothing where each node
+    means the same there: its operator was there already, with these attributes, inputs and types.
+
+    Raises:
+        ModelError: The target cannot take the model; every node in the way is listed.
+    """
+    model = batched.ir
+    typed = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model.clone()).model
+    if problems := [*_ir_problems(typed, target), *_opset_problems(typed, target)]:
+        listed = "\n".join(f"    {problem}" for problem in problems)
+        raise ModelError(
+            batched.original.path,
+            f"Triton {target.release} (ONNX Runtime {target.onnxruntime}: IR {target.ir_version}, opset "
+            f"{target.opset}) cannot take it:\n{listed}",
+            f"export it with opset {target.opset} or below, or serve it with a newer Triton",
+        )
+    opset = model.opset_imports.get("", 0)
+    changes = []
+    if model.ir_version > target.ir_version:
+        changes.append(f"IR version {model.ir_version} became {target.ir_version}")
+    if opset > target.opset:
+        changes.append(f"opset {opset} became {target.opset}")
+    if not changes:
+        return batched
+    lowered = model.clone()
+    lowered.ir_version = min(model.ir_version, target.ir_version)
+    for graph in lowered.graphs():
+        if opset > target.opset and "" in graph.opset_imports:
+            graph.opset_imports[""] = target.opset
+    for function in lowered.functions.values():
+        function.opset_imports[""] = min(function.opset_imports.get("", target.opset), target.opset)
+    rewrites = (*batched.rewrites, Rewrite("", "", f"for Triton {target.release}: {', '.join(changes)}"))
+    return replace(batched, ir=lowered, rewrites=rewrites)
+
+
+def _ir_problems(model: ir.Model, target: Target) -> Iterator[str]:
+    if model.ir_version <= target.ir_version:
+        return
+    for node in _nodes(model):
+        for value in (*node.inputs, *node.outputs):
+            since = _IR_VERSION_OF.get(value.dtype, 0) if value is not None and value.dtype is not None else 0
+            if value is not None and since > target.ir_version:
+                yield f"{_label(node)}: {value.name!r} is {value.dtype}, which came with IR {since}"
+
+
+def _opset_problems(model: ir.Model, target: Target) -> Iterator[str]:
+    opset = model.opset_imports.get("", 0)
+    if opset <= target.opset:
+        return
+    for node in _nodes(model):
+        if node.domain == "" and (reason := _why_not(node, opset, target.opset)):
+            yield f"{_label(node)}: {reason}"
+
+
+def _why_not(node: ir.Node, opset: int, lower: int) -> str | None:
+    """Why a node of one opset does not mean the same in a lower one."""
+    if not onnx.defs.has(node.op_type, domain="") or node.op_type in RUNTIME_OPERATORS:
+        return None
+    here = onnx.defs.get_schema(node.op_type, opset, "")
+    if here.since_version <= lower:
+        return None
+    try:
+        there = onnx.defs.get_schema(node.op_type, lower, "")
+    except onnx.defs.SchemaError:
+        return f"the operator came with opset {here.since_version}"
+    if missing := sorted(set(node.attributes) - set(there.attributes)):
+        return f"its attribute {', '.join(missing)} came after opset {lower}"
+    for name, attribute in there.attributes.items():
+        default = here.attributes[name].default_value if name in here.attributes else None
+        if name not in node.attributes and attribute.default_value != default:
+            return f"its attribute {name} has another default since opset {here.since_version}"
+    if not (there.min_input <= len(node.inputs) <= there.max_input and len(node.outputs) <= there.max_output):
+        return f"it has other inputs since opset {here.since_version}"
+    return _type_problem(node, there)
+
+
+def _type_problem(node: ir.Node, schema: onnx.defs.OpSchema) -> str | None:
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    for values, formals in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
+        for position, value in enumerate(values):
+            if value is None or not isinstance(value.type, ir.TensorType):
+                continue
+            formal = formals[min(position, len(formals) - 1)].type_str
+            if _type_name(value.type.dtype) not in allowed.get(formal, {formal}):
+                return f"{value.name!r} is {value.type.dtype}, which it takes only in later opsets"
+    return None
+
+
+def _type_name(dtype: ir.DataType) -> str:
+    """As a schema writes it: `tensor(float)`."""
+    return f"tensor({dtype.name.lower()})"
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def _label(node: ir.Node) -> str:
+    return f"{node.op_type} {node.name!r}"

@@ -1,0 +1,20 @@
+# The package on a slim Python: the embedded server, the load test, and publishing without a GPU.
+FROM python:3.11-slim-bookworm
+
+# Nothing in the working directory shadows the package, and what wants a home gets the one folder it can write to.
+ENV HOME=/tmp PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
+
+WORKDIR /opt/triton-repository-builder
+COPY constraints.txt LICENSE pyproject.toml README.md ./
+COPY builder builder
+COPY loadtest loadtest
+COPY examples examples
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --constraint constraints.txt --editable ".[cloud]"
+ENV PATH=/opt/venv/bin:$PATH
+
+RUN useradd --uid 1000 --no-create-home builder
+USER 1000
+WORKDIR /work
+ENTRYPOINT ["python", "-m", "builder"]
+CMD ["--help"]

@@ -1,0 +1,1 @@
+"""Load tests for Triton and any KServe v2 server: every answer checked, throughput and latency measured."""

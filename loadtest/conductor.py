@@ -1,0 +1,308 @@
+"""Leads a run on Locust's own engine: one story of stages, told by the master (or the only process) to all.
+
+The leader sends `loadtest_prepare`, `loadtest_begin` and `loadtest_take` to every process that makes load; each
+answers with `loadtest_prepared` or `loadtest_window`. In a local runner these messages are plain calls.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.runners import STATE_MISSING, MasterRunner, Runner
+from locust.stats import StatsEntry, bucket_response_time
+
+from loadtest import server_side, settings, target
+from loadtest.errors import LoadTestError, ServerError
+from loadtest.measure import STABLE_WINDOWS, Tally, Window, is_stable, merge_processes
+from loadtest.scenarios import PAUSE, Stage, make_stages
+from loadtest.server_side import Snapshot
+from loadtest.settings import Settings
+from loadtest.traffic import Traffic
+
+_PREPARE_TIMEOUT_S = 60.0
+_TAKE_TIMEOUT_S = 10.0
+_POLL_S = 0.005
+_SPAWN_TIMEOUT_S = 30.0
+_SPAWN_RATE = 100
+
+
+@dataclass
+class StageRecord:
+    """One stage as it went.
+
+    Attributes:
+        stage: What was asked for.
+        users: How many users there really were at its end.
+        measured: The windows its figures come from.
+        discarded: The warm-up, and windows before the stable ones; answers in it were checked as well.
+        stable: Whether the last three windows agreed.
+        snapshots: The server at the borders of the measured windows.
+        restarted: Whether the server restarted meanwhile.
+        lost_workers: Processes that went away meanwhile.
+        complete: Whether it was held to its end.
+    """
+
+    stage: Stage
+    users: int = 0
+    measured: list[Window] = field(default_factory=list)
+    discarded: list[Window] = field(default_factory=list)
+    stable: bool = False
+    snapshots: list[Snapshot | None] = field(default_factory=list)
+    restarted: bool = False
+    lost_workers: list[str] = field(default_factory=list)
+    complete: bool = False
+
+
+@dataclass
+class Run:
+    """A run under way or over: what was asked for, and the stages so far."""
+
+    settings: Settings
+    started_at: float
+    records: list[StageRecord] = field(default_factory=list)
+    fault: LoadTestError | None = None
+    complete: bool = False
+
+
+class Crew:
+    """One process that makes load: obeys the leader's messages."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.traffic: Traffic | None = None
+
+    def listen(self, runner: Runner) -> None:
+        """Take the leader's messages."""
+        runner.register_message("loadtest_prepare", self._prepare)
+        runner.register_message("loadtest_begin", self._begin)
+        runner.register_message("loadtest_take", self._take)
+
+    def _runner(self) -> Any:
+        return self._environment.runner
+
+    def _prepare(self, environment: Environment, msg: Any, **_: Any) -> None:
+        fault = None
+        try:
+            read = settings.from_text(msg.data["options"])
+            samples = target.prepare(read)
+            if self.traffic is not None:
+                self.traffic.close()
+            runner = self._runner()
+            self.traffic = Traffic(read, samples, process=runner.client_id, index=runner.worker_index)
+            environment.stop_timeout = read.request_timeout_s + 1
+        except LoadTestError as error:
+            fault = [type(error).__name__, error.where, error.what, error.mend]
+        self._runner().send_message("loadtest_prepared", {"fault": fault})
+
+    def _begin(self, msg: Any, **_: Any) -> None:
+        assert self.traffic is not None
+        order = msg.data["order"]
+        me = self._runner().client_id
+        index = order.index(me) if me in order else 0
+        self.traffic.begin(msg.data["arrivals"], index, max(len(order), 1))
+
+    def _take(self, msg: Any, **_: Any) -> None:
+        if self.traffic is None:
+            return
+        window = self.traffic.take()
+        protocol = self.traffic.protocol
+        for (model, _version), tally in window.tallies.items():
+            feed_locust(self._environment, model, protocol, tally)
+        data = {"round": msg.data["round"], "window": window.to_message()}
+        self._runner().send_message("loadtest_window", data)
+
+
+def feed_locust(environment: Environment, model: str, protocol: str, tally: Tally) -> None:
+    """Add a window to Locust's own statistics, in its milliseconds, without an event per request."""
+    stats = environment.stats
+    now = time.time()
+    if tally.requests:
+        entry = StatsEntry(stats, model, protocol)
+        entry.num_requests = tally.requests
+        entry.last_request_timestamp = now
+        entry.num_reqs_per_sec = {int(now): tally.requests}
+        figures = tally.latency_us.summarize()
+        buckets: Counter[int] = Counter()
+        for value_us, count in tally.latency_us.counts():
+            buckets[int(bucket_response_time(value_us / 1000))] += count
+        entry.response_times = dict(buckets)
+        entry.total_response_time = round(figures["mean"] * tally.requests / 1000)
+        entry.min_response_time = min(buckets)
+        entry.max_response_time = round(figures["max"] / 1000)
+        stats.get(model, protocol).extend(entry)
+        stats.total.extend(entry)
+    for kind, times in tally.failures.items():
+        for _ in range(times):
+            stats.log_request(protocol, model, 0, 0)
+            stats.log_error(protocol, model, kind)
+    for kind, times in tally.wrong.items():
+        for _ in range(times):
+            stats.log_error(protocol, model, f"wrong answer: {kind}")
+
+
+def check(options: Mapping[str, str]) -> None:
+    """Hold that a run with these options can be.
+
+    Raises:
+        SettingsError: An option makes no sense, or a file it names cannot be used.
+        ServerError: The server is not there, or not the one that the options and the repository say.
+    """
+    read = settings.from_text(options)
+    make_stages(read)
+    target.prepare(read)
+
+
+class Leader:
+    """Tells the story of a run: prepare everyone, hold each stage, gather its windows."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._prepared: dict[str, list[str] | None] = {}
+        self._windows: dict[str, Window] = {}
+        self._members: set[str] = set()
+        self._round = 0
+        self.run: Run | None = None
+
+    def listen(self, runner: Runner) -> None:
+        """Take the crew's answers."""
+        runner.register_message("loadtest_prepared", self._on_prepared)
+        runner.register_message("loadtest_window", self._on_window)
+
+    def _on_prepared(self, msg: Any, **_: Any) -> None:
+        self._prepared[msg.node_id] = msg.data["fault"]
+
+    def _on_window(self, msg: Any, **_: Any) -> None:
+        if msg.data["round"] == self._round:
+            self._windows[msg.node_id] = Window.from_message(msg.data["window"])
+
+    def tell(self) -> None:
+        """Run the scenario from start to end; a fault of the user's ends it and stands in `run.fault`.
+
+        Raises:
+            SettingsError: The options make no sense, so that there is no run at all.
+        """
+        environment = self._environment
+        assert environment.parsed_options is not None
+        options = settings.to_text(environment.parsed_options, environment.host)
+        read = settings.from_text(options)
+        stages = make_stages(read)
+        environment.stop_timeout = read.request_timeout_s + 1
+        run = self.run = Run(read, time.time())
+        try:
+            self._prepare(options)
+            for stage in stages:
+                run.records.append(record := StageRecord(stage))
+                self._hold(record, read)
+            run.complete = True
+        except LoadTestError as error:
+            run.fault = error
+
+    def _prepare(self, options: Mapping[str, str]) -> None:
+        self._prepared.clear()
+        self._members = set(self._present())
+        self._send("loadtest_prepare", {"options": dict(options)})
+        self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
+        self._members &= self._prepared.keys()
+        if not self._members:
+            raise ServerError("the load generator", "no worker is connected", "start at least one worker")
+        for fault in self._prepared.values():
+            if fault is not None:
+                raise _rebuild(fault)
+
+    def _hold(self, record: StageRecord, read: Settings) -> None:
+        """Bring up a stage's users, then measure window by window until it is stable or over."""
+        crew = set(self._crew())
+        stage = record.stage
+        if stage.arrivals is not None:
+            self._begin(PAUSE)
+        self._employ(stage.users)
+        self._begin(stage.arrivals)
+        if stage.warm_up_s:
+            gevent.sleep(stage.warm_up_s)
+        record.discarded.append(self._take())
+        record.snapshots.append(server_side.take_snapshot(read))
+        until = time.monotonic() + stage.seconds
+        while (left := until - time.monotonic()) > 0.25 * stage.window_s or not record.measured:
+            gevent.sleep(max(min(stage.window_s, left), 0.0))
+            record.measured.append(self._take())
+            record.snapshots.append(server_side.take_snapshot(read))
+            self._note(record, crew)
+            if stage.until_stable and record.stable:
+                self._keep_stable(record)
+                break
+            if stage.until_drained and record.measured[-1].drained:
+                break
+        record.complete = True
+
+    def _note(self, record: StageRecord, crew: set[str]) -> None:
+        """Bring what the record says of the stage as a whole up to date."""
+        record.users = self._environment.runner.user_count if self._environment.runner else 0
+        record.stable = is_stable(record.measured)
+        record.restarted |= _has_restarted(record)
+        record.lost_workers = sorted(crew - set(self._crew()))
+
+    @staticmethod
+    def _keep_stable(record: StageRecord) -> None:
+        early = record.measured[:-STABLE_WINDOWS]
+        record.discarded += early
+        del record.measured[: len(early)]
+        del record.snapshots[: len(early)]
+
+    def _begin(self, arrivals: Mapping[str, Any] | None) -> None:
+        data = {"arrivals": None if arrivals is None else dict(arrivals), "order": self._crew()}
+        self._send("loadtest_begin", data)
+
+    def _employ(self, users: int) -> None:
+        """Let Locust start or stop users until there are so many."""
+        runner = self._environment.runner
+        assert runner is not None
+        runner.start(users, spawn_rate=_SPAWN_RATE)
+        until = time.monotonic() + _SPAWN_TIMEOUT_S
+        while runner.user_count != users and time.monotonic() < until:
+            gevent.sleep(0.02)
+
+    def _take(self) -> Window:
+        self._round += 1
+        self._windows.clear()
+        self._send("loadtest_take", {"round": self._round})
+        self._wait_for(self._windows, _TAKE_TIMEOUT_S)
+        return merge_processes(self._windows.values())
+
+    def _wait_for(self, answers: Mapping[str, Any], timeout_s: float) -> None:
+        until = time.monotonic() + timeout_s
+        while not set(self._crew()) <= answers.keys() and time.monotonic() < until:
+            gevent.sleep(_POLL_S)
+
+    def _send(self, message: str, data: dict[str, Any]) -> None:
+        runner = self._environment.runner
+        assert runner is not None
+        runner.send_message(message, data)
+
+    def _crew(self) -> list[str]:
+        """The processes that were prepared to make load and are still there."""
+        return [process for process in self._present() if process in self._members]
+
+    def _present(self) -> list[str]:
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            return [client.id for client in runner.clients.all if client.state != STATE_MISSING]
+        return ["local"]
+
+
+def _has_restarted(record: StageRecord) -> bool:
+    known = [(border, snapshot) for border, snapshot in enumerate(record.snapshots) if snapshot is not None]
+    return any(
+        server_side.has_restarted(earlier, later, sum(window.requests for window in record.measured[first:last]))
+        for (first, earlier), (last, later) in pairwise(known)
+    )
+
+
+def _rebuild(fault: list[str]) -> LoadTestError:
+    kind, where, what, mend = fault
+    kinds = {cls.__name__: cls for cls in LoadTestError.__subclasses__()}
+    return kinds.get(kind, LoadTestError)(where, what, mend)

@@ -1,0 +1,20 @@
+"""What tests share: one real Triton for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from builder.server import Server
+
+with pytest.MonkeyPatch.context() as once:
+    # A process that is under way would be patched halfway. The load test's modules find this import later.
+    once.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
+    import locust  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Triton in explicit mode on a repository that starts empty: a test writes its model there and loads it."""
+    repository = tmp_path_factory.mktemp("served")
+    with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit") as server:
+        yield server

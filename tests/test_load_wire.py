@@ -1,0 +1,297 @@
+"""The two clients against a real Triton, and against servers that behave badly in ways no real one can be told to."""
+
+import random
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hpack
+import numpy as np
+import pytest
+import tritonclient.http
+from load_server import serving, write_version
+
+from builder.server import Server
+from loadtest.answers import Answer, Expected
+from loadtest.exchange import Address, Connection, ExchangeError
+from loadtest.grpc_wire import GrpcWire, frame
+from loadtest.http_wire import HttpWire
+from loadtest.reference import Tensor, read_reference
+from loadtest.samples import Samples, from_reference, make_pool
+from loadtest.tensors import Array
+
+PROTOCOLS = ("http", "grpc")
+BIG = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("repository")
+    write_version(path)
+    write_echo(path)
+    return path
+
+
+def write_echo(repository: Path) -> None:
+    """`echo` answers what it was asked, of any length."""
+    import onnx
+    from onnx import helper
+
+    folder = repository / "echo" / "1"
+    folder.mkdir(parents=True)
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", "m"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "echo", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (repository / "echo" / "config.pbtxt").write_text(
+        'name: "echo" backend: "onnxruntime" max_batch_size: 8 '
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ] '
+        'output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]'
+    )
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running
+
+
+def address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))
+
+
+def wire_to(server: Server, protocol: str) -> HttpWire | GrpcWire:
+    if protocol == "http":
+        return HttpWire(address(server.http_address), 10.0)
+    return GrpcWire(address(server.grpc_address), 10.0)
+
+
+def outputs(answer: Answer) -> dict[str, Array]:
+    return {
+        slot.name: np.frombuffer(answer.body[slot.start : slot.stop], np.float32).reshape(slot.shape)
+        for slot in answer.layout.slots
+        if slot.datatype == "FP32"
+    }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_answers_are_what_tritons_own_client_gets(server: Server, repository: Path, protocol: str) -> None:
+    reference = read_reference(repository, "classifier", 1)
+    wire = wire_to(server, protocol)
+    connection = wire.connect()
+    with tritonclient.http.InferenceServerClient(server.http_address) as theirs:
+        for request in make_pool(from_reference(reference, "1"), 3, wire.encode, random.Random(1))[:20]:
+            answer = connection.ask(request.wire)
+            image = request.inputs()["image"]
+            tensor = tritonclient.http.InferInput("image", image.shape, "FP32")
+            tensor.set_data_from_numpy(image)
+            expected = theirs.infer("classifier", [tensor]).as_numpy("scores")
+            np.testing.assert_allclose(outputs(answer)["scores"], expected, rtol=1e-5)
+            assert Expected(reference, request.group).is_right(answer)
+            assert answer.layout.version == "1"
+    connection.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_megabytes_go_both_ways_through_flow_control(server: Server, protocol: str) -> None:
+    wire = wire_to(server, protocol)
+    connection = wire.connect()
+    array = np.random.default_rng(1).standard_normal((1, BIG // 4)).astype(np.float32)
+    samples = Samples("echo", "", 8, (Tensor("x", "FP32", (-1,)),), ("y",), {"x": array}, None)
+    request = wire.encode(samples, {"x": array})
+    for _ in range(30):
+        answer = connection.ask(request)
+        assert outputs(answer)["y"].tobytes() == array.tobytes()
+    connection.close()
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [("http", "http_404"), ("grpc", "grpc_NOT_FOUND")])
+def test_a_refused_request_names_its_kind_and_the_connection_goes_on(server: Server, protocol: str, kind: str) -> None:
+    wire = wire_to(server, protocol)
+    connection = wire.connect()
+    array = np.ones((1, 2), np.float32)
+    good = Samples("echo", "", 8, (Tensor("x", "FP32", (-1,)),), ("y",), {"x": array}, None)
+    bad = Samples("nothing", "", 8, good.inputs, good.outputs, good.arrays, None)
+    with pytest.raises(ExchangeError) as caught:
+        connection.ask(wire.encode(bad, {"x": array}))
+    assert (caught.value.usable, "nothing" in caught.value.message) == (True, True)
+    assert caught.value.kind in (kind, "http_400", "grpc_UNAVAILABLE", "grpc_INVALID_ARGUMENT")
+    assert outputs(connection.ask(wire.encode(good, {"x": array})))["y"].tolist() == [[1.0, 1.0]]
+    connection.close()
+
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@contextmanager
+def misbehaving(behave: Behaviour) -> Iterator[Address]:
+    """A server that waits for the first bytes of a request and then does what it is told."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            behave(self.request)
+            hang_up(self.request)
+
+    class Listener(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    with Listener(("127.0.0.1", 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Address("127.0.0.1", listener.server_address[1])
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+def hang_up(link: socket.socket) -> None:
+    """Close after everything was read: bytes left unread would make the system reset the connection."""
+    if link.fileno() >= 0:
+        link.shutdown(socket.SHUT_WR)
+        while link.recv(1 << 16):
+            pass
+
+
+def connect(protocol: str, to: Address, timeout_s: float = 0.4) -> Connection:
+    wire = HttpWire(to, timeout_s) if protocol == "http" else GrpcWire(to, timeout_s)
+    return wire.connect()
+
+
+def failure(protocol: str, behave: Behaviour) -> str:
+    with misbehaving(behave) as to:
+        connection = connect(protocol, to)
+        with pytest.raises(ExchangeError) as caught:
+            connection.ask(b"x" * 20)
+        connection.close()
+    return caught.value.kind
+
+
+def say(*parts: bytes) -> Behaviour:
+    def behave(link: socket.socket) -> None:
+        for part in parts:
+            link.sendall(part)
+
+    return behave
+
+
+def be_silent(link: socket.socket) -> None:
+    threading.Event().wait(1.0)
+
+
+def slam(link: socket.socket) -> None:
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("behave", "kind"), [(be_silent, "timeout"), (slam, "cut"), (say(), "cut")])
+def test_a_server_that_hangs_or_hangs_up_is_counted_by_kind(protocol: str, behave: Behaviour, kind: str) -> None:
+    assert failure(protocol, behave) == kind
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_port_without_a_server_refuses(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ExchangeError) as caught:
+        connect(protocol, Address("127.0.0.1", port)).ask(b"x")
+    assert caught.value.kind == "refused"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (OK + b"Content-Length: 100\r\n\r\nhalf an ans", "cut"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "malformed"),
+        (OK + b"\r\n", "malformed"),
+        (OK + b"Content-Length: 5\r\n\r\nhello", "malformed"),
+        (OK + b'Content-Length: 29\r\n\r\n{"model_name":"m","outputs":1}', "malformed"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed"),
+        (b'HTTP/1.1 503 Busy\r\nContent-Length: 16\r\n\r\n{"error":"busy"}', "http_503"),
+    ],
+)
+def test_http_answers_that_cannot_be_read_are_counted_by_kind(said: bytes, kind: str) -> None:
+    assert failure("http", say(said)) == kind
+
+
+def test_a_chunked_http_answer_is_put_together() -> None:
+    head = b'{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"FP32","shape":[1],'
+    head += b'"parameters":{"binary_data_size":4}}]}'
+    data = struct.pack("<f", 1.5)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (head[:10], head[10:], data)) + b"0\r\n\r\n"
+    fields = b"Transfer-Encoding: chunked\r\nInference-Header-Content-Length: %d\r\n\r\n" % len(head)
+    with misbehaving(say(OK + fields + chunks[:30], chunks[30:])) as to:
+        connection = connect("http", to)
+        answer = connection.ask(b"x")
+        connection.close()
+    assert (answer.layout.version, outputs(answer)["y"].tolist()) == ("3", [1.5])
+
+
+SETTINGS = frame(4, 0, 0, b"")
+
+
+def headers(stream: int, *fields: tuple[str, str], end: bool = False) -> bytes:
+    encoder = hpack.Encoder()
+    return frame(1, 4 | end, stream, bytes(encoder.encode([*fields])))
+
+
+def data(stream: int, payload: bytes) -> bytes:
+    return frame(0, 0, stream, payload)
+
+
+STARTED = headers(1, (":status", "200"), ("content-type", "application/grpc"))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            STARTED + headers(1, ("grpc-status", "8"), ("grpc-message", "full%20up"), end=True),
+            "grpc_RESOURCE_EXHAUSTED",
+        ),
+        (STARTED + headers(1, ("grpc-status", "0"), end=True), "malformed"),
+        (STARTED + data(1, b"\0\0\0\0\x09short") + headers(1, ("grpc-status", "0"), end=True), "malformed"),
+        (STARTED + data(1, b"\0\0\0\0\x04\xff\xff\xff\xff") + headers(1, ("grpc-status", "0"), end=True), "malformed"),
+        (STARTED + headers(1, ("other", "field"), end=True), "malformed"),
+        (headers(1, (":status", "404"), end=True), "http_404"),
+        (frame(3, 0, 1, struct.pack(">I", 7)), "grpc_reset"),
+        (frame(7, 0, 0, struct.pack(">II", 0, 0)), "cut"),
+        (STARTED + data(1, b"\0\0\0\0\x09sho"), "cut"),
+        (frame(1, 4, 1, b"\xff\xff\xff\xff\xff\xff"), "malformed"),
+    ],
+)
+def test_grpc_answers_that_cannot_be_read_are_counted_by_kind(said: bytes, kind: str) -> None:
+    assert failure("grpc", say(SETTINGS + said)) == kind
+
+
+def test_a_kept_grpc_connection_answers_pings_and_ignores_tails_of_old_calls() -> None:
+    ping = frame(6, 0, 0, b"12345678")
+    empty = b"\0\0\0\0\0"
+    first = STARTED + data(1, empty) + headers(1, ("grpc-status", "0"), end=True) + frame(3, 0, 1, b"\0\0\0\0")
+    second = headers(3, (":status", "200")) + data(3, empty) + headers(3, ("grpc-status", "0"), end=True)
+    got = bytearray()
+
+    def behave(link: socket.socket) -> None:
+        link.sendall(SETTINGS + ping + first)
+        link.settimeout(5)
+        while got.count(b"12345678") < 1 or got.count(frame(1, 4, 3, b"")[3:9]) < 1:
+            got.extend(link.recv(1 << 16))
+        link.sendall(second)
+
+    with misbehaving(behave) as to:
+        wire = GrpcWire(to, 5.0)
+        connection = wire.connect()
+        assert [connection.call(b"one"), connection.call(b"two")] == [b"", b""]
+        connection.close()
+    assert frame(6, 1, 0, b"12345678") in bytes(got)

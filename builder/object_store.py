@@ -8,6 +8,7 @@ loads the model at any instant finds a config whose version is complete. No obje
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from builder.publish import Publication, Report
 
 _SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _WITH_ENDPOINT = re.compile(r"s3://(?P<endpoint>https?://[^/]+)/(?P<path>.+)")
+_TIME_STEP_S = 1.0
+"""How finely a store keeps an object's time. Source: S3 and its kin give `Last-Modified` in whole seconds."""
 _ATTEMPTS = 3
 """How often to start over when somebody else publishes the same model at the same time."""
 
@@ -176,7 +179,14 @@ class _RemoteModel:
         written.append(target)
 
     def _switch(self, content: bytes, before: bytes | None) -> None:
-        """Put the config, unless somebody else did meanwhile."""
+        """Put the config, unless somebody else did meanwhile.
+
+        A Triton that has loaded the model looks again only when something in it is newer, so the config has to be
+        newer than all that such a server may have seen, the files of its own version among them.
+        Source: triton-inference-server/core, `model_repository_manager.cc`: modified is what has a newer newest time.
+        """
+        if before is not None:
+            time.sleep(_TIME_STEP_S)
         if self._find_config() != before:
             raise _OvertakenError("its config.pbtxt changed meanwhile")
         try:

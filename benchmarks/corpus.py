@@ -1,0 +1,118 @@
+"""Publish every static-batch model of a corpus, have an independent judge look at the result, and say what it took.
+
+    python benchmarks/corpus.py ../shared/corpus [--json]
+
+The corpus is a folder with models, a `manifest.json` that says what is expected of each, and a `judge.py` that knows
+nothing of this project: it runs what was published beside the original at many batch sizes. Publishing happens with
+default options, except for the batch's axis where the manifest says that it is not axis 0. Times are CPU seconds of
+one process, in which the imports are done before; whole processes are `publish_cost.py`'s to measure.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.progress import track
+
+from builder.errors import BuilderError
+from builder.publish import PublishOptions, publish
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "digits" / "digits.onnx"
+STEPS = ("load", "batch", "rename", "verify", "install")
+
+
+def publish_all(corpus: Path, entries: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, float]]:
+    """Publish each into `root`; return for each the CPU seconds of its steps."""
+    publish(EXAMPLE, root / "imports", options=PublishOptions())
+    times = {}
+    for entry in track(entries, description="publish", disable=not sys.stderr.isatty()):
+        axes = {tensor["name"]: tensor["batch_axis"] for tensor in entry["inputs"] if tensor["batch_axis"]}
+        spent: dict[str, float] = defaultdict(float)
+        before = time.process_time()
+
+        def report(step: str, what: str) -> None:
+            nonlocal before
+            now = time.process_time()
+            spent[step] += now - before  # noqa: B023 - called within this turn of the loop
+            before = now
+
+        options = PublishOptions(batch_axes=axes)
+        try:
+            publish(corpus / entry["file"], root / "models", name=entry["stem"], options=options, report=report)
+        except BuilderError:
+            report("refuse", "")
+        times[str(entry["stem"])] = dict(spent)
+    return times
+
+
+def judge(corpus: Path, root: Path, folder: Path) -> list[dict[str, Any]]:
+    """The judge's verdict on each model."""
+    verdicts = folder / "verdicts.json"
+    command = [sys.executable, str(corpus / "judge.py"), "--manifest", str(corpus / "manifest.json")]
+    command += ["--produced", str(root / "models"), "--json", str(verdicts)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    results: list[dict[str, Any]] = json.loads(verdicts.read_text())["results"]
+    return results
+
+
+def summarize(
+    entries: Sequence[Mapping[str, Any]],
+    verdicts: Sequence[Mapping[str, Any]],
+    times: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """Verdicts by what was expected, and times over the models."""
+    expected = {entry["stem"]: entry["expect"] for entry in entries}
+    statuses: dict[str, Counter[str]] = defaultdict(Counter)
+    for verdict in verdicts:
+        statuses[expected[verdict["stem"]]][verdict["status"]] += 1
+    totals = {stem: sum(steps.values()) for stem, steps in times.items()}
+    slowest = max(totals, key=lambda stem: totals[stem])
+    everything = sum(totals.values())
+    return {
+        "models": len(verdicts),
+        "not_as_expected": [verdict["stem"] for verdict in verdicts if not verdict["ok"]],
+        "statuses": {expect: dict(counts) for expect, counts in statuses.items()},
+        "cpu_s": {"median": median(totals.values()), "slowest": totals[slowest], "slowest_model": slowest},
+        "share": {step: sum(t.get(step, 0.0) for t in times.values()) / everything for step in (*STEPS, "refuse")},
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the summary as text."""
+    print(f"{result['models']} models; not as expected: {', '.join(result['not_as_expected']) or 'none'}")
+    for expect, counts in result["statuses"].items():
+        print(f"  expected {expect:7} {', '.join(f'{status} {count}' for status, count in counts.items())}")
+    cost = result["cpu_s"]
+    print(
+        f"CPU time of a model: median {cost['median']:.2f} s, slowest {cost['slowest']:.1f} s ({cost['slowest_model']})"
+    )
+    print("where it goes: " + ", ".join(f"{step} {share:.0%}" for step, share in result["share"].items()))
+
+
+def main() -> None:
+    """Publish, judge, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    entries = json.loads((asked.corpus / "manifest.json").read_text())["models"]
+    with tempfile.TemporaryDirectory() as name:
+        times = publish_all(asked.corpus, entries, Path(name))
+        verdicts = judge(asked.corpus, Path(name), Path(name))
+    result = summarize(entries, verdicts, times)
+    if asked.json:
+        print(json.dumps(result, indent=1))
+    else:
+        show(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,9 @@ INTERRUPTED = 130
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_FILE = click.Path(path_type=Path, readable=False)
+"""A file to read. Whether it can be is for the step to find out that reads it, with its own exit code."""
+
 
 def main() -> None:
     """Run the command line and exit with the code of what went wrong."""
@@ -73,9 +76,7 @@ _batch_axes = click.option(
 _dynamic = click.option(
     "--dynamic", multiple=True, type=named_axes, metavar="INPUT:AXIS=NAME,…", help="Other axes to make dynamic."
 )
-_samples = click.option(
-    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="Prove with these inputs."
-)
+_samples = click.option("--samples", type=_FILE, metavar="FILE.npz", help="Prove with these inputs.")
 _inputs = click.option(
     "--input",
     "inputs",
@@ -105,7 +106,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=_FILE)
 @click.option(
     "--repository",
     type=folder_or_bucket,
@@ -209,6 +210,9 @@ def _publish_options(asked: dict[str, Any]) -> "PublishOptions":
     for option in ("preferred_batch_size", "max_batch_size"):
         if asked["is_static"] and asked[option]:
             raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --static")
+    largest, preferred = asked["max_batch_size"], max(asked["preferred_batch_size"] or (0,))
+    if largest and preferred > largest:
+        raise click.UsageError(f"--preferred-batch-size {preferred} is above --max-batch-size {largest}")
     return PublishOptions(
         is_static=asked["is_static"],
         is_per_sample=asked["is_per_sample"],
@@ -292,7 +296,7 @@ def export(factory: str, output: Path, inputs: Sequence[Any], as_json: bool, **a
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=_FILE)
 @_batch_axes
 @_json
 def inspect(model: Path, batch_axes: Sequence[tuple[str, int]], as_json: bool) -> None:
@@ -359,12 +363,15 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @click.argument("name")
 @click.option("--to", type=click.IntRange(1), metavar="V", help="Default: the version before the served one.")
 @_repository
-def rollback(name: str, to: int | None, repository: Path) -> None:
+@_json
+def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change."""
     from builder.repository import Repository
 
     switch = Repository(repository).rollback(name, to)
-    if switch.before == switch.after:
+    if as_json:
+        _print_json({"name": name, "before": switch.before, "after": switch.after})
+    elif switch.before == switch.after:
         click.echo(f"{name}: version {switch.after} is served already")
     else:
         click.echo(f"{name}: version {switch.before} → {switch.after}")
@@ -414,12 +421,16 @@ def deploy(name: str, server: Any, repository: Path, as_json: bool, **asked: Any
 @click.argument("name")
 @click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="How many of the newest to keep.")
 @_repository
-def prune(name: str, keep: int, repository: Path) -> None:
+@_json
+def prune(name: str, keep: int, repository: Path, as_json: bool) -> None:
     """Remove old versions of NAME, never the served one."""
     from builder.repository import Repository
 
     removed = Repository(repository).prune(name, keep=keep)
-    click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
+    if as_json:
+        _print_json({"name": name, "removed": removed})
+    else:
+        click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
 
 
 @cli.command()

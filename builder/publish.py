@@ -112,6 +112,7 @@ def publish(
     repository = Repository(root)
     name = model_name_of(path) if name is None else name
     contract = _contract(repository, name)
+    repository.check_writable(name)
     model = load(path)
     report("load", describe(model))
     batched = _batch(model, options)

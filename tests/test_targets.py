@@ -67,6 +67,14 @@ def test_a_type_that_an_operator_took_later_is_named(batched: Callable[..., Batc
         fit(model, OLD)
 
 
+def test_bf16_tensors_are_refused_for_a_release_that_does_not_serve_them(batched: Callable[..., BatchedModel]) -> None:
+    graph = "g (bfloat16[1, 4] x) => (bfloat16[1, 4] y)"
+    model = batched("y = Identity (x)", opset=17, graph=graph)
+    with pytest.raises(ModelError, match=r"input 'x' is BF16.*\n.*output 'y' is BF16"):
+        fit(model, TARGETS["24.10"])
+    assert fit(model, TARGETS["26.10"]) is model
+
+
 def test_what_the_table_says_of_the_installed_onnxruntime_is_so() -> None:
     installed = [target for target in TARGETS.values() if target.onnxruntime == onnxruntime.__version__]
     if not installed:

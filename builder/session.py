@@ -121,10 +121,12 @@ def _open(model: bytes | str, *, verbose: bool, folder: Path | None = None, keep
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2 if verbose else 4  # what fails is raised too
+    # Source, of both keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
+    # Threads that spin while they wait take the cores from what else runs here, such as the server published to.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if folder is not None:
-        # Source: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder.resolve()))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

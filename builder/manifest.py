@@ -186,6 +186,7 @@ class Proof:
         onnxruntime: The version that ran both.
         outputs: By name.
         effort: `sample`; `full`, every batch size up to the largest; or `off`, no comparison at all.
+        other_sizes: Of other axes that were made dynamic, by name, at which batches were held to their rows alone.
     """
 
     batch_sizes: tuple[int, ...]
@@ -193,6 +194,7 @@ class Proof:
     onnxruntime: str
     outputs: Mapping[str, OutputProof]
     effort: str = "sample"
+    other_sizes: tuple[Mapping[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ def _artifact(
             opset={domain or "ai.onnx": version for domain, version in model.ir.opset_imports.items()},
         ),
         options=_shaping(options),
-        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files),
+        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
         rewrites=tuple({"node": r.node, "op_type": r.op_type, "what": r.what} for r in _rewrites(batched)),

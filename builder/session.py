@@ -50,6 +50,8 @@ class Session:
             return dict(zip(self.outputs, map(_from_ortvalue, answers), strict=True))
         answers = self.session.run(self.outputs, {name: _as_objects(array) for name, array in feeds.items()})
         named = dict(zip(self.outputs, answers, strict=True))
+        # An input that is an output comes back as the caller's own memory, which may be gone later (seen with 1.23.2).
+        named |= {name: answer.copy() for name, answer in named.items() if name in feeds}
         return {
             name: as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
             for name, answer in named.items()

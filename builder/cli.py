@@ -58,7 +58,10 @@ def main() -> None:
     except MemoryError as error:
         click.echo(f"error: this machine's memory does not suffice: {error}", err=True)
         sys.exit(HostError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, ImportError) as error:
+        # A compiled module that Ctrl-C cuts off while it is imported makes an ImportError of it.
+        if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         click.echo("interrupted; nothing is left half done", err=True)
         sys.exit(INTERRUPTED)
 

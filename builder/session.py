@@ -88,9 +88,10 @@ def open_original(path: Path, zipmaps: Mapping[str, Labels] | None = None) -> Se
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
+    errors = onnxruntime_errors()  # imports it: an except clause that did would hide an interrupt of the import
     try:
         return replace(_open(str(path), verbose=False), zipmaps=zipmaps or {})
-    except onnxruntime_errors() as error:
+    except errors as error:
         what = f"ONNX Runtime cannot load it: {one_line(error)}"
         raise ModelError(path, what, "export it with operators and types that ONNX Runtime runs on the CPU") from error
 
@@ -110,10 +111,11 @@ def open_rewritten(
     Raises:
         VerificationError: ONNX Runtime cannot load it.
     """
+    errors = onnxruntime_errors()
     try:
         source = model if isinstance(model, bytes) else str(model)
         return _open(source, verbose=True, folder=folder, keep_layout=keep_layout)
-    except onnxruntime_errors() as error:
+    except errors as error:
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
         raise VerificationError(where, what, "publish it as it is with --static, and report it") from error
 

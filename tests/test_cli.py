@@ -435,3 +435,22 @@ def test_memory_that_does_not_suffice_ends_with_6(tmp_path: Path, root: Path) ->
     assert "memory does not suffice" in ended.stderr.splitlines()[-1]
     assert ended.returncode == 6
     assert not root.exists()
+
+
+# ---------------------------------------------------------------- 130: interrupted
+
+
+def test_ctrl_c_in_the_import_of_a_compiled_module_ends_with_130(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(cause: BaseException | None) -> Callable[..., None]:
+        def run(**_: object) -> None:
+            raise ImportError("initialization failed") from cause
+
+        return run
+
+    monkeypatch.setattr(cli, "main", cut_off(KeyboardInterrupt()))
+    assert builder("list") == Ended(130, "", "interrupted; nothing is left half done\n")
+    monkeypatch.setattr(cli, "main", cut_off(None))
+    with pytest.raises(ImportError, match="initialization failed"):
+        builder("list")

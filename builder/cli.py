@@ -15,6 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from builder import __version__
+from builder.arguments import (
+    COUNT,
+    address,
+    batch_sizes,
+    folder,
+    folder_or_bucket,
+    input_axis,
+    module_input,
+    name_pair,
+    named_axes,
+    names,
+    profile,
+    release,
+    seconds,
+)
 from builder.errors import BuilderError, HostError
 
 if TYPE_CHECKING:
@@ -24,11 +39,10 @@ REPOSITORY = Path("model_repository")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell reports it."""
 
-_LARGEST = 2**31 - 1
-_COUNT = click.IntRange(1, _LARGEST)
-"""What a field of config.pbtxt of type int32 can hold."""
-
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, readable=False)
+"""A file to read. Whether it can be is for the step to find out that reads it, with its own exit code."""
 
 
 def main() -> None:
@@ -44,180 +58,35 @@ def main() -> None:
     except MemoryError as error:
         click.echo(f"error: this machine's memory does not suffice: {error}", err=True)
         sys.exit(HostError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, ImportError) as error:
+        # A compiled module that Ctrl-C cuts off while it is imported makes an ImportError of it.
+        if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         click.echo("interrupted; nothing is left half done", err=True)
         sys.exit(INTERRUPTED)
 
 
-class _Pairs(click.ParamType[tuple[str, Any]]):
-    """`LEFT=RIGHT`, split at the last equals sign."""
-
-    name = "pair"
-
-    def __init__(self, right: Callable[[str], Any] = str) -> None:
-        self._right = right
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        left, equals, right = str(value).rpartition("=")
-        if not left or not equals or not right:
-            self.fail(f"{value!r} is not of the form {param.metavar if param else 'LEFT=RIGHT'}", param, ctx)
-        try:
-            return left, self._right(right)
-        except ValueError:
-            self.fail(f"{right!r} in {value!r} is not a number", param, ctx)
-
-
-class _Axes(click.ParamType[tuple[str, dict[int, str]]]):
-    """`INPUT:AXIS=NAME,AXIS=NAME`: the colon is the last one before the first equals sign."""
-
-    name = "axes"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, dict[int, str]]:
-        before, equals, after = str(value).partition("=")
-        tensor, colon, first = before.rpartition(":")
-        axes = {}
-        for part in f"{first}{equals}{after}".split(","):
-            axis, equals, name = part.partition("=")
-            if not (tensor and colon and equals and axis.strip().isdigit() and name.strip().isidentifier()):
-                self.fail(f"{value!r} is not of the form INPUT:AXIS=NAME,AXIS=NAME", param, ctx)
-            axes[int(axis)] = name.strip()
-        return tensor, axes
-
-
-class _Input(click.ParamType[Any]):
-    """`NAME=DTYPE[DIM,DIM,…]`: an input of a PyTorch module."""
-
-    name = "input"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from builder.export import InputSpec
-
-        try:
-            return InputSpec.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _List(click.ParamType[tuple[Any, ...]]):
-    """Values separated by commas."""
-
-    name = "list"
-
-    def __init__(self, item: Callable[[str], Any] = str) -> None:
-        self._item = item
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self._item(part.strip()) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers from 1 up", param, ctx)
-
-
-class _Seconds(click.ParamType[float]):
-    """A duration: `30s`, `5m`, `1h`, or plain seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a duration such as 30s, 5m or 1h", param, ctx)
-        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-class _Release(click.ParamType[str]):
-    """A known release of the Triton container."""
-
-    name = "release"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from builder.targets import TARGETS
-
-        release = str(value).removesuffix("-py3")
-        if release not in TARGETS:
-            self.fail(f"what Triton {value} takes is not known; known are {', '.join(TARGETS)}", param, ctx)
-        return release
-
-
-class _Profile(click.ParamType[Any]):
-    """`INPUT=MIN:OPT:MAX`."""
-
-    name = "profile"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from builder import profiles
-
-        if isinstance(value, tuple):
-            return value
-        try:
-            return profiles.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Address(click.ParamType[Any]):
-    """Where a server's gRPC front end listens."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from builder.live_server import Address
-
-        try:
-            return Address.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Repository(click.ParamType[Any]):
-    """A model repository: a folder's path, or where that is allowed a bucket's URL."""
-
-    name = "path"
-
-    def __init__(self, *, may_be_bucket: bool = False) -> None:
-        self._may_be_bucket = may_be_bucket
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
-        if "://" not in str(value):
-            return Path(value)
-        if not self._may_be_bucket:
-            self.fail("only publish works on a bucket; give a folder", param, ctx)
-        return str(value)
-
-
-def _size(text: str) -> int:
-    """A batch size.
-
-    Raises:
-        ValueError: It is no number, or out of range.
-    """
-    if not 1 <= int(text) <= _LARGEST:
-        raise ValueError(text)
-    return int(text)
-
-
 def _repository(command: Command) -> Command:
     option = click.option(
-        "--repository", type=_Repository(), default=REPOSITORY, show_default=True, help="The model repository."
+        "--repository", type=folder, default=REPOSITORY, show_default=True, help="The model repository."
     )
     return option(command)
 
 
 _batch_axes = click.option(
-    "--batch-axis", "batch_axes", type=_Pairs(int), multiple=True, metavar="INPUT=AXIS", help="Where the batch is."
+    "--batch-axis", "batch_axes", type=input_axis, multiple=True, metavar="INPUT=AXIS", help="Where the batch is."
 )
 _dynamic = click.option(
-    "--dynamic", multiple=True, type=_Axes(), metavar="INPUT:AXIS=NAME,…", help="Other axes to make dynamic."
+    "--dynamic", multiple=True, type=named_axes, metavar="INPUT:AXIS=NAME,…", help="Other axes to make dynamic."
 )
-_samples = click.option(
-    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="Prove with these inputs."
-)
+_samples = click.option("--samples", type=_FILE, metavar="FILE.npz", help="Prove with these inputs.")
 _inputs = click.option(
-    "--input", "inputs", multiple=True, type=_Input(), metavar="x=float32[1,3,…]", help="An input of a PyTorch module."
+    "--input",
+    "inputs",
+    multiple=True,
+    type=module_input,
+    metavar="x=float32[1,3,…]",
+    help="An input of a PyTorch module.",
 )
 _exporter = click.option(
     "--exporter", type=click.Choice(["torch.export", "TorchScript"], case_sensitive=False), help="PyTorch's; else both."
@@ -240,19 +109,19 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=_FILE)
 @click.option(
     "--repository",
-    type=_Repository(may_be_bucket=True),
+    type=folder_or_bucket,
     default=REPOSITORY,
     show_default=True,
     help="The model repository; also s3://BUCKET/PREFIX, gs://… or az://…",
 )
 @click.option("--name", help="The model's name in the repository. Default: the file's.")
-@click.option("--max-batch-size", type=_COUNT, help="Triton's bound. Default: the config's, or 32.")
-@click.option("--input-names", type=_List(), metavar="A,B", help="Names for all inputs, in order.")
-@click.option("--output-names", type=_List(), metavar="C,D", help="Names for all outputs, in order.")
-@click.option("--rename", "renames", type=_Pairs(), multiple=True, metavar="OLD=NEW", help="Name one tensor.")
+@click.option("--max-batch-size", type=COUNT, help="Triton's bound. Default: the config's, or 32.")
+@click.option("--input-names", type=names, metavar="A,B", help="Names for all inputs, in order.")
+@click.option("--output-names", type=names, metavar="C,D", help="Names for all outputs, in order.")
+@click.option("--rename", "renames", type=name_pair, multiple=True, metavar="OLD=NEW", help="Name one tensor.")
 @_samples
 @click.option(
     "--prove", "effort", type=click.Choice(["sample", "full", "off"]), default="sample", help="How far to prove."
@@ -260,18 +129,18 @@ def cli() -> None:
 @_batch_axes
 @_dynamic
 @click.option("--max-queue-delay-us", type=click.IntRange(0, 2**63 - 1), help="How long a request may wait for others.")
-@click.option("--preferred-batch-size", type=_List(_size), metavar="N,N", help="Batches to send off when reached.")
-@click.option("--instances", type=_COUNT, help="Copies that run at the same time.")
-@click.option("--intra-op-thread-count", type=_COUNT, help="CPU threads of each copy. Default: all.")
+@click.option("--preferred-batch-size", type=batch_sizes, metavar="N,N", help="Batches to send off when reached.")
+@click.option("--instances", type=COUNT, help="Copies that run at the same time.")
+@click.option("--intra-op-thread-count", type=COUNT, help="CPU threads of each copy. Default: all.")
 @click.option("--kind", type=click.Choice(["auto", "cpu", "gpu"]), help="Where they run.")
 @click.option("--warmup/--no-warmup", default=None, help="Run reference samples when the model loads. Default: yes.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", help="To compute in.")
 @click.option("--max-error", type=click.FloatRange(0, 1, min_open=True), help="Allowed, as a part of the values.")
-@click.option("--triton", type=_Release(), metavar="26.10", help="The Triton container that will serve it.")
+@click.option("--triton", type=release, metavar="26.10", help="The Triton container that will serve it.")
 @click.option("--format", type=click.Choice(["onnx", "tensorrt"]), default="onnx", help="What Triton loads.")
 @click.option("--accelerator", type=click.Choice(["tensorrt"]), help="Let ONNX Runtime build engines at load.")
 @click.option(
-    "--profile", "profiles", type=_Profile(), multiple=True, metavar="INPUT=MIN:OPT:MAX", help="Shapes for TensorRT."
+    "--profile", "profiles", type=profile, multiple=True, metavar="INPUT=MIN:OPT:MAX", help="Shapes for TensorRT."
 )
 @click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="Kept and reused by builds.")
 @click.option("--workspace-mb", type=click.IntRange(1), help="The most scratch memory a kernel of a plan may take.")
@@ -344,6 +213,9 @@ def _publish_options(asked: dict[str, Any]) -> "PublishOptions":
     for option in ("preferred_batch_size", "max_batch_size"):
         if asked["is_static"] and asked[option]:
             raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --static")
+    largest, preferred = asked["max_batch_size"], max(asked["preferred_batch_size"] or (0,))
+    if largest and preferred > largest:
+        raise click.UsageError(f"--preferred-batch-size {preferred} is above --max-batch-size {largest}")
     return PublishOptions(
         is_static=asked["is_static"],
         is_per_sample=asked["is_per_sample"],
@@ -427,7 +299,7 @@ def export(factory: str, output: Path, inputs: Sequence[Any], as_json: bool, **a
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=_FILE)
 @_batch_axes
 @_json
 def inspect(model: Path, batch_axes: Sequence[tuple[str, int]], as_json: bool) -> None:
@@ -494,12 +366,15 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @click.argument("name")
 @click.option("--to", type=click.IntRange(1), metavar="V", help="Default: the version before the served one.")
 @_repository
-def rollback(name: str, to: int | None, repository: Path) -> None:
+@_json
+def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change."""
     from builder.repository import Repository
 
     switch = Repository(repository).rollback(name, to)
-    if switch.before == switch.after:
+    if as_json:
+        _print_json({"name": name, "before": switch.before, "after": switch.after})
+    elif switch.before == switch.after:
         click.echo(f"{name}: version {switch.after} is served already")
     else:
         click.echo(f"{name}: version {switch.before} → {switch.after}")
@@ -507,7 +382,7 @@ def rollback(name: str, to: int | None, repository: Path) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--server", type=_Address(), required=True, metavar="grpc://HOST:PORT", help="A Triton in explicit mode.")
+@click.option("--server", type=address, required=True, metavar="grpc://HOST:PORT", help="A Triton in explicit mode.")
 @click.option("--version", type=click.IntRange(1), help="Default: the one that the repository names.")
 @click.option(
     "--rehearsal/--no-rehearsal",
@@ -516,8 +391,8 @@ def rollback(name: str, to: int | None, repository: Path) -> None:
     show_default=True,
     help="Try it under another name first, so that no client meets a bad version.",
 )
-@click.option("--watch", "watch_s", type=_Seconds(), default="0s", metavar="30s", help="Go on checking for so long.")
-@click.option("--timeout", "timeout_s", type=_Seconds(), default="300s", show_default=True, help="For loading.")
+@click.option("--watch", "watch_s", type=seconds, default="0s", metavar="30s", help="Go on checking for so long.")
+@click.option("--timeout", "timeout_s", type=seconds, default="300s", show_default=True, help="For loading.")
 @click.option(
     "--slack",
     type=click.FloatRange(min=1.0),
@@ -549,12 +424,16 @@ def deploy(name: str, server: Any, repository: Path, as_json: bool, **asked: Any
 @click.argument("name")
 @click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="How many of the newest to keep.")
 @_repository
-def prune(name: str, keep: int, repository: Path) -> None:
+@_json
+def prune(name: str, keep: int, repository: Path, as_json: bool) -> None:
     """Remove old versions of NAME, never the served one."""
     from builder.repository import Repository
 
     removed = Repository(repository).prune(name, keep=keep)
-    click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
+    if as_json:
+        _print_json({"name": name, "removed": removed})
+    else:
+        click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
 
 
 @cli.command()

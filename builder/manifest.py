@@ -1,14 +1,14 @@
 """What a published version says of itself: `manifest.json`, format 1."""
 
-import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder import digest
 from builder.errors import ModelError, RepositoryError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ModelFile:
 
     Attributes:
         file: `model.onnx` or `model.plan`, relative to the version's directory.
-        sha256: Digest over the model file and then its weights in order of name.
+        sha256: Of the model file and its weights together.
         bytes: Of all those files together.
         weights: Files of external weights, relative to the version's directory, in order of name.
     """
@@ -130,15 +130,17 @@ class ModelFile:
     weights: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, file: str, contents: Mapping[str, Content]) -> "ModelFile":
-        """Describe the files of a version, keyed by their paths in its directory."""
-        digest, size = hashlib.sha256(), 0
+    def of(cls, file: str, contents: Mapping[str, Content], *, known: Mapping[Path, str] | None = None) -> "ModelFile":
+        """Describe the files of a version, keyed by their paths in its directory; some digests may be `known`."""
         weights = tuple(sorted(path for path in contents if path != file))
-        for path in (file, *weights):
-            for block in _blocks(contents[path]):
-                digest.update(block)
-                size += len(block)
-        return cls(file, digest.hexdigest(), size, weights)
+        found = [contents[path] for path in (file, *weights)]
+        known = known or {}
+        digests = [
+            known[content] if isinstance(content, Path) and content in known else digest.of(content)
+            for content in found
+        ]
+        size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in found)
+        return cls(file, digest.of_model(digests), size, weights)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -152,18 +154,6 @@ class ModelFile:
             OSError: One cannot be read.
         """
         return ModelFile.of(self.file, {path: version_dir / path for path in self.files})
-
-
-def _blocks(content: Content) -> Iterable[bytes]:
-    if isinstance(content, bytes):
-        return (content,)
-    return _blocks_of_file(content)
-
-
-def _blocks_of_file(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            yield block
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +176,7 @@ class Proof:
         onnxruntime: The version that ran both.
         outputs: By name.
         effort: `sample`; `full`, every batch size up to the largest; or `off`, no comparison at all.
+        other_sizes: Of other axes that were made dynamic, by name, at which batches were held to their rows alone.
     """
 
     batch_sizes: tuple[int, ...]
@@ -193,6 +184,7 @@ class Proof:
     onnxruntime: str
     outputs: Mapping[str, OutputProof]
     effort: str = "sample"
+    other_sizes: tuple[Mapping[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +204,7 @@ class Plan:
         cuda: The version that the driver speaks.
         gpu: Its name.
         driver: Its release.
-        onnx_sha256: Digest over the ONNX file that was compiled and then its external weights.
+        onnx_sha256: Of the ONNX file that was compiled and its external weights together.
         layers: How many outputs of layers have each data type, as the engine tells.
         profiles: By input, `MIN:OPT:MAX`.
     """

@@ -1,6 +1,5 @@
 """Load an ONNX file and check that it is one this project can work with."""
 
-import hashlib
 import math
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ import google.protobuf.message
 import onnx
 import onnx_ir as ir
 
-from builder import external_data, soundness, zipmap
+from builder import digest, external_data, soundness, zipmap
 from builder.errors import ModelError
 
 Dim = int | str
@@ -36,8 +35,8 @@ class Model:
 
     Attributes:
         path: The .onnx file.
-        sha256: Digest over the .onnx file and, in order of name, its external data files.
-        external_files: The external data files, all inside the model's folder.
+        external_files: The external data files, all inside the model's folder, in order of name.
+        digests: The SHA-256 of each of its files.
         ir: The parsed model; external weights stay mapped on disk.
         inputs: What a caller feeds (initializers that are also listed as inputs are left out).
         outputs: What the graph returns.
@@ -45,8 +44,8 @@ class Model:
     """
 
     path: Path
-    sha256: str
     external_files: tuple[Path, ...]
+    digests: Mapping[Path, str]
     ir: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -57,6 +56,11 @@ class Model:
         """The .onnx file, then its external data files."""
         yield self.path
         yield from self.external_files
+
+    @property
+    def sha256(self) -> str:
+        """Of all its files."""
+        return digest.of_model(self.digests[file] for file in self.files)
 
 
 def load(path: Path) -> Model:
@@ -81,8 +85,8 @@ def load(path: Path) -> Model:
         raise ModelError(path, "the graph has no outputs", "export it with outputs")
     return Model(
         path=path,
-        sha256=_digest(path, [path, *external]),
         external_files=external,
+        digests=_digests(path, [path, *external]),
         ir=model,
         inputs=tuple(_spec(path, v, "input") for v in inputs),
         outputs=tuple(_spec(path, v, "output") for v in model.graph.outputs),
@@ -144,7 +148,7 @@ def _check_types(path: Path, graph: onnx.GraphProto) -> None:
             if found != "tensor_type":
                 what = found.removesuffix("_type").replace("_", " ") if found else "value without a type"
                 what = f"{kind} {value.name!r} is not a tensor but of kind {what!r}, and Triton serves tensors only"
-                raise ModelError(path, what, "export without it (scikit-learn: options={'zipmap': False})")
+                raise ModelError(path, what, "export it with a tensor there (scikit-learn: options={'zipmap': False})")
             if value.type.tensor_type.elem_type == onnx.TensorProto.UNDEFINED:
                 raise ModelError(path, f"{kind} {value.name!r} has no element type", "export it again")
 
@@ -177,13 +181,8 @@ def _spec(path: Path, value: ir.Value, kind: str) -> TensorSpec:
     return TensorSpec(str(value.name), value.type.dtype, dims)
 
 
-def _digest(path: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+def _digests(path: Path, files: Sequence[Path]) -> dict[Path, str]:
     try:
-        for file in files:
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
+        return {file: digest.of(file) for file in files}
     except OSError as error:
         raise ModelError(path, f"{error.filename} cannot be read: {error.strerror}", "check its permissions") from error
-    return digest.hexdigest()

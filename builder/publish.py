@@ -112,6 +112,7 @@ def publish(
     repository = Repository(root)
     name = model_name_of(path) if name is None else name
     contract = _contract(repository, name)
+    repository.check_writable(name)
     model = load(path)
     report("load", describe(model))
     batched = _batch(model, options)
@@ -151,6 +152,8 @@ def publish(
         max_error=options.max_error,
     )
     report("verify", _describe_proof(verified))
+    if verified.proof.other_sizes:
+        report("verify", f"batches equal their rows alone at {_describe_sizes(verified.proof.other_sizes)}")
     if rounded is not None:
         for line in _describe_errors(verified):
             report("verify", line)
@@ -230,7 +233,7 @@ def _artifact(
             opset={domain or "ai.onnx": version for domain, version in model.ir.opset_imports.items()},
         ),
         options=_shaping(options),
-        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files),
+        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
         rewrites=tuple({"node": r.node, "op_type": r.op_type, "what": r.what} for r in _rewrites(batched)),
@@ -307,7 +310,13 @@ def _describe_batch(batched: BatchedModel) -> str:
     if all(spec.shape and isinstance(spec.shape[0], str) for spec in batched.original.inputs) and not batched.rewrites:
         return "the batch is symbolic already"
     plural = "s" if len(batched.rewrites) != 1 else ""
-    return f"static batch {batched.static_batch} made dynamic; {len(batched.rewrites)} baked constant{plural} rewritten"
+    what = f"static batch {batched.static_batch} made dynamic; {len(batched.rewrites)} baked constant{plural} rewritten"
+    others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
+    return f"{what}; dynamic too: {', '.join(others)}" if others else what
+
+
+def _describe_sizes(sizes: Sequence[Mapping[str, int]]) -> str:
+    return "; ".join(", ".join(f"{name}={size}" for name, size in each.items()) for each in sizes)
 
 
 def _describe_names(batched: BatchedModel) -> str:

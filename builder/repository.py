@@ -114,6 +114,15 @@ class Repository:
         check_model_name(name)
         return ModelDirectory(self.root / name)
 
+    def check_writable(self, name: str) -> None:
+        """Refuse a model that cannot be installed here for lack of rights, before any work is done for it.
+
+        Raises:
+            RepositoryError: The name is not usable, or this user may not write there.
+        """
+        check_model_name(name)
+        self._staging.check_writable(name)
+
     def list_models(self) -> Iterator[ListedModel]:
         """Every model, in order of name; what is wrong with one is told of it and hides no other.
 

@@ -136,7 +136,12 @@ def read_samples(path: Path, batched: BatchedModel) -> dict[str, Array]:
 def _read_npz(path: Path) -> Mapping[str, Array]:
     mend = "write it with numpy.savez(FILE, NAME=array[rows, *dims], ...), strings as numpy.str_"
     try:
-        with path.open("rb") as stream:
+        stream = path.open("rb")
+    except OSError as error:
+        what = f"these samples cannot be read: {error.strerror}"
+        raise ModelError(path, what, "check the path and its permissions") from error
+    try:
+        with stream:
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ModelError(path, "holds one array without a name", mend)

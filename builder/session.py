@@ -50,6 +50,8 @@ class Session:
             return dict(zip(self.outputs, map(_from_ortvalue, answers), strict=True))
         answers = self.session.run(self.outputs, {name: _as_objects(array) for name, array in feeds.items()})
         named = dict(zip(self.outputs, answers, strict=True))
+        # An input that is an output comes back as the caller's own memory, which may be gone later (seen with 1.23.2).
+        named |= {name: answer.copy() for name, answer in named.items() if name in feeds}
         return {
             name: as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
             for name, answer in named.items()
@@ -86,9 +88,10 @@ def open_original(path: Path, zipmaps: Mapping[str, Labels] | None = None) -> Se
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
+    errors = onnxruntime_errors()  # imports it: an except clause that did would hide an interrupt of the import
     try:
         return replace(_open(str(path), verbose=False), zipmaps=zipmaps or {})
-    except onnxruntime_errors() as error:
+    except errors as error:
         what = f"ONNX Runtime cannot load it: {one_line(error)}"
         raise ModelError(path, what, "export it with operators and types that ONNX Runtime runs on the CPU") from error
 
@@ -108,10 +111,11 @@ def open_rewritten(
     Raises:
         VerificationError: ONNX Runtime cannot load it.
     """
+    errors = onnxruntime_errors()
     try:
         source = model if isinstance(model, bytes) else str(model)
         return _open(source, verbose=True, folder=folder, keep_layout=keep_layout)
-    except onnxruntime_errors() as error:
+    except errors as error:
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
         raise VerificationError(where, what, "publish it as it is with --static, and report it") from error
 
@@ -121,10 +125,12 @@ def _open(model: bytes | str, *, verbose: bool, folder: Path | None = None, keep
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2 if verbose else 4  # what fails is raised too
+    # Source, of both keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
+    # Threads that spin while they wait take the cores from what else runs here, such as the server published to.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if folder is not None:
-        # Source: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder.resolve()))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -62,6 +62,20 @@ class Staging:
         self.root = root
         self.path = root.parent / f".{root.name}.staging"
 
+    def check_writable(self, model: str) -> None:
+        """Refuse what a change would stumble over at once, for lack of rights. Nothing is made.
+
+        Raises:
+            RepositoryError: This user may not write where a change to the model writes.
+        """
+        with reported(self.root):
+            for folder in (self.path, self.root, self.root / model):
+                there = next(place for place in (folder, *folder.parents) if place.exists())
+                if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+                    is_read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+                    code = errno.EROFS if is_read_only else errno.EACCES
+                    raise OSError(code, os.strerror(code), str(there))
+
     @contextmanager
     def change(self, model: str) -> Iterator[None]:
         """Hold the repository's lock, clean up what a killed change left, and undo this one if it fails.

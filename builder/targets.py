@@ -22,6 +22,8 @@ class Target:
         ir_version: The newest IR version that takes.
         opset: The newest opset that takes.
         tensorrt: The version of TensorRT in it, as far as it is known for certain.
+        serves_bf16: Whether its ONNX Runtime backend takes inputs and outputs in BF16; where unknown, it is left
+            to the server.
     """
 
     release: str
@@ -29,13 +31,14 @@ class Target:
     ir_version: int
     opset: int
     tensorrt: str | None = None
+    serves_bf16: bool = True
 
 
 # ONNX Runtime's version: build.py of https://github.com/triton-inference-server/server at the release's branch. 26.09
 # and 26.10 are not final there, so that the older of the candidates stands here. IR version and opset: found by
 # loading files of every version with that wheel of onnxruntime. TensorRT: what trtexec of the container says.
 _TARGETS = (
-    Target("24.10", "1.19.2", 10, 21),
+    Target("24.10", "1.19.2", 10, 21, serves_bf16=False),
     Target("25.03", "1.20.1", 10, 21),
     Target("26.02", "1.24.1", 13, 25),
     Target("26.03", "1.24.2", 13, 25),
@@ -70,7 +73,7 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
     """
     model = batched.ir
     typed = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model.clone()).model
-    if problems := [*_ir_problems(typed, target), *_opset_problems(typed, target)]:
+    if problems := [*_tensor_problems(batched, target), *_ir_problems(typed, target), *_opset_problems(typed, target)]:
         listed = "\n".join(f"    {problem}" for problem in problems)
         raise ModelError(
             batched.original.path,
@@ -95,6 +98,13 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
         function.opset_imports[""] = min(function.opset_imports.get("", target.opset), target.opset)
     rewrites = (*batched.rewrites, Rewrite("", "", f"for Triton {target.release}: {', '.join(changes)}"))
     return replace(batched, ir=lowered, rewrites=rewrites)
+
+
+def _tensor_problems(batched: BatchedModel, target: Target) -> Iterator[str]:
+    for side, tensors in (("input", batched.inputs), ("output", batched.outputs)):
+        for tensor in tensors:
+            if tensor.dtype == ir.DataType.BFLOAT16 and not target.serves_bf16:
+                yield f"{side} {tensor.name!r} is BF16, which its backend does not serve"
 
 
 def _ir_problems(model: ir.Model, target: Target) -> Iterator[str]:

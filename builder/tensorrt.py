@@ -5,7 +5,6 @@ precision is decided in the ONNX file. A plan runs on the version of TensorRT an
 """
 
 import ctypes
-import hashlib
 import importlib.util
 import json
 import re
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from builder import digest
 from builder.comparison import Tolerance
 from builder.errors import HostError, ModelError
 from builder.manifest import Plan
@@ -158,12 +158,13 @@ def compile_plan(
                 prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)
                 for profile, run in zip(profiles, runs, strict=True)
             ]
+    weights = [verified.batched.original.digests[file] for file in verified.external_files]
     facts = Plan(
         tensorrt=host.tensorrt,
         cuda=host.cuda,
         gpu=host.gpu,
         driver=host.driver,
-        onnx_sha256=_digest(verified),
+        onnx_sha256=digest.of_model([digest.of(verified.model_bytes), *weights]),
         layers=dict(layers),
         profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
     )
@@ -395,15 +396,6 @@ def _prover(verified: VerifiedModel, run: Callable[[Arrays], Arrays], failure_di
         failure_dir=failure_dir,
         mend="TensorRT answers wrongly: publish with --format onnx, and report it to NVIDIA with that file",
     )
-
-
-def _digest(verified: VerifiedModel) -> str:
-    digest = hashlib.sha256(verified.model_bytes)
-    for file in verified.external_files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _one_line(error: Exception) -> str:

@@ -31,6 +31,8 @@ LARGEST_BATCH = 4096
 """The largest batch to run: whatever goes wrong with the batch does so before."""
 HUGE_ROW_BYTES = 16 << 20
 """Beyond this a row is so large that 4 of them must do."""
+READ_BYTES = 8 << 30
+"""How much of weights the original may read to draw rows for: each row reads all of them."""
 TIME_BUDGET_S = 30.0
 """The longest that all rows of the original, or one batch of the rewritten model, should take. It cuts only what
 would take minutes, so that the bytes of any ordinary model do not depend on the machine's speed."""
@@ -139,12 +141,13 @@ class Original:
         return not unexplained.any()
 
     def _rows_to_draw(self, most: int) -> int:
-        """By the size of the inputs alone."""
+        """By the size of the inputs and of the weights alone."""
         sizes = [
             stored_dtype(tensor.dtype).itemsize * math.prod(dim if isinstance(dim, int) else 64 for dim in tensor.dims)
             for tensor in self._batched.inputs
         ]
-        return _rows_within(sum(sizes), most)
+        weights = sum(file.stat().st_size for file in self._batched.original.files)
+        return min(_rows_within(sum(sizes), most), max(4, READ_BYTES // max(1, weights)))
 
     def _ask(self, inputs: Arrays, most: int) -> Truth:
         """Run the original on as many of the samples as a reference may hold.

@@ -125,8 +125,7 @@ def verify(
         proven = prover.prove(sizes) if effort != "off" else Proven({}, {}, frozenset())
         for other in others if effort != "off" else ():
             proven = proven.beside(replace(prover, run=other.run).prove(sizes))
-        if effort != "off":
-            _prove_other_sizes(batched, prover)
+        other_sizes = _prove_other_sizes(batched, prover) if effort != "off" else ()
     refuse_stale_shapes(source, warnings)
     reference = _decided(source, truth.reference, proven)
     return VerifiedModel(
@@ -135,7 +134,7 @@ def verify(
         external_files=batched.original.external_files if rounded is None else _named_files(batched),
         sha256=hashlib.sha256(model_bytes).hexdigest(),
         reference=reference,
-        proof=_proof(sizes, reference, tolerances, proven, effort),
+        proof=replace(_proof(sizes, reference, tolerances, proven, effort), other_sizes=other_sizes),
         constant_outputs=tuple(name for name in tolerances if _is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )
@@ -160,11 +159,14 @@ def _named_files(batched: BatchedModel) -> tuple[Path, ...]:
     return tuple(file for file in batched.original.external_files if file.resolve() in named)
 
 
-def _prove_other_sizes(batched: BatchedModel, prover: Prover) -> None:
+def _prove_other_sizes(batched: BatchedModel, prover: Prover) -> tuple[dict[str, int], ...]:
     """Hold batches to single rows at sizes that the original cannot take, where axes were made dynamic.
 
     Half, one and a half times and twice the original's size are tried; a size that the model cannot take at all,
     such as one beyond its table of positions, is passed over, but not all of them.
+
+    Returns:
+        The sizes it was held to, by the names of the axes.
 
     Raises:
         VerificationError: Rows of a batch differ from the same rows alone, or no other size runs.
@@ -175,10 +177,9 @@ def _prove_other_sizes(batched: BatchedModel, prover: Prover) -> None:
         for dim, static in zip(tensor.dims, tensor.static_dims, strict=True)
         if isinstance(dim, str) and isinstance(static, int)
     }
-    if not named:
-        return
+    proven: list[dict[str, int]] = []
     reasons = []
-    for numerator, denominator in OTHER_SIZES:
+    for numerator, denominator in OTHER_SIZES if named else ():
         sizes = {name: max(1, size * numerator // denominator) for name, size in named.items()}
         inputs = next(draw(batched, rows=4, sizes=sizes))
         try:
@@ -189,12 +190,14 @@ def _prove_other_sizes(batched: BatchedModel, prover: Prover) -> None:
         reference = {f"input:{name}": array for name, array in inputs.items()}
         reference |= {f"output:{name}": np.concatenate([s[name] for s in singles]) for name in singles[0]}
         replace(prover, reference=reference, is_excused=lambda answer, output, row: False).prove((1, 2, 3))
+        proven.append(sizes)
     if len(reasons) == len(OTHER_SIZES):
         raise VerificationError(
             prover.where,
             f"it runs at no other size than the original's: {'; '.join(reasons)}",
             "leave out --dynamic, or export the model again with these axes dynamic",
         )
+    return tuple(proven)
 
 
 def _never(answer: Array, output: str, row: int) -> bool:

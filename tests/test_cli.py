@@ -49,6 +49,27 @@ class Ended:
 Builder = Callable[..., Ended]
 
 
+AS_NOBODY = """
+import os, sys
+import builder.publish, builder.cli, builder.export.publishing, google.protobuf.text_format, onnxruntime
+import onnxruntime.capi.onnxruntime_pybind11_state, onnx.reference, tritonclient.grpc.model_config_pb2
+if os.getuid() == 0: os.setuid(65534)
+builder.cli.main()
+"""
+
+
+def as_nobody(*arguments: object) -> Ended:
+    """`python -m builder` with these arguments and the rights of nobody."""
+    command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def open_to_nobody(model: Path) -> None:
+    for parent in (model.parent, *model.parents[1:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+
+
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Builder:
     """`python -m builder` with these arguments."""
@@ -199,6 +220,14 @@ def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path)
     assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed 1\n"
 
 
+def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> None:
+    at = ("--repository", published, "--json")
+    assert json.loads(builder("rollback", "linear", *at).out) == {"name": "linear", "before": 2, "after": 1}
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": []}
+    assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": [1]}
+
+
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_command_has_help(builder: Builder, command: str) -> None:
     shown = builder(command, "--help")
@@ -236,6 +265,7 @@ def test_the_version_is_printed(builder: Builder) -> None:
         "publish m.onnx --instances 0",
         "publish m.onnx --max-queue-delay-us -1",
         "publish m.onnx --static --preferred-batch-size 4",
+        "publish m.onnx --max-batch-size 4 --preferred-batch-size 2,8",
         "verify",
         "verify m --version 0",
         "verify m --version 1.5",
@@ -264,12 +294,24 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
     assert not root.exists()
 
 
+def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
+    samples = model.with_suffix(".npz")
+    np.savez(samples, x=np.eye(4, dtype=np.float32))
+    open_to_nobody(model)
+    model.parent.chmod(0o777)
+    samples.chmod(0)
+    assert as_nobody("publish", model, "--repository", root, "--samples", samples).is_refusal(3, "Permission denied")
+    model.chmod(0)
+    for command in (("publish", model, "--repository", root), ("inspect", model)):
+        assert as_nobody(*command).is_refusal(3, "cannot be read: Permission denied")
+
+
 def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: Path) -> None:
     at = ("--repository", root)
     assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
     assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a name")
     assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is no input")
-    assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "samples cannot be read")
+    assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")
 
 
 # ---------------------------------------------------------------- 4: the answers
@@ -345,30 +387,18 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
     assert tree(published) == before
 
 
-AS_NOBODY = """
-import os, sys
-import builder.publish, builder.cli, builder.export.publishing, google.protobuf.text_format, onnxruntime
-import onnxruntime.capi.onnxruntime_pybind11_state, onnx.reference, tritonclient.grpc.model_config_pb2
-if os.getuid() == 0: os.setuid(65534)
-builder.cli.main()
-"""
-
-
-def test_a_repository_that_may_not_be_written_ends_with_5(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    folder.mkdir(mode=0o555)
-    for parent in (model.parent, *model.parents[1:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    for folder in (theirs, theirs / "repository"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    open_to_nobody(model)
+    theirs.chmod(0o555)
     before = tree(tmp_path)
-    ended = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, "publish", str(model), "--repository", str(folder / "repository")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.stderr.splitlines()[-1].startswith("  to mend it: give this user write permission")
-    assert (ended.returncode, ended.stdout) == (5, "")
+    for repository in (theirs / "repository", theirs / "new"):
+        ended = as_nobody("publish", model, "--repository", repository)
+        assert ended.is_refusal(5, "give this user write permission")
+        assert "load" not in ended.err
     assert tree(tmp_path) == before
 
 
@@ -405,3 +435,22 @@ def test_memory_that_does_not_suffice_ends_with_6(tmp_path: Path, root: Path) ->
     assert "memory does not suffice" in ended.stderr.splitlines()[-1]
     assert ended.returncode == 6
     assert not root.exists()
+
+
+# ---------------------------------------------------------------- 130: interrupted
+
+
+def test_ctrl_c_in_the_import_of_a_compiled_module_ends_with_130(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(cause: BaseException | None) -> Callable[..., None]:
+        def run(**_: object) -> None:
+            raise ImportError("initialization failed") from cause
+
+        return run
+
+    monkeypatch.setattr(cli, "main", cut_off(KeyboardInterrupt()))
+    assert builder("list") == Ended(130, "", "interrupted; nothing is left half done\n")
+    monkeypatch.setattr(cli, "main", cut_off(None))
+    with pytest.raises(ImportError, match="initialization failed"):
+        builder("list")

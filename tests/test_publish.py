@@ -22,7 +22,7 @@ from real_models import BATCHABLE, FOLDER, REFUSED, Array, RealModel, session
 
 from builder.config import ConfigOptions
 from builder.errors import ModelError, RepositoryError, VerificationError
-from builder.manifest import Manifest
+from builder.manifest import Manifest, read_manifest
 from builder.publish import Publication, PublishOptions, publish
 from builder.repository import Repository
 
@@ -301,6 +301,18 @@ def test_the_largest_batch_is_proven_and_set(linear: Path, root: Path, largest: 
     done = put(linear, root, ConfigOptions(max_batch_size=largest))
     assert done.manifest.max_batch_size == largest == max(done.manifest.proof.batch_sizes)
     assert f"max_batch_size: {largest}\n" in (root / "m" / "config.pbtxt").read_text()
+
+
+def test_other_axes_made_dynamic_are_told_with_the_sizes_they_were_proven_at(tmp_path: Path, root: Path) -> None:
+    model = write_model(tmp_path / "m.onnx", "(float[1, 3, 8, 4] x) => (float[1, 3, 8, 4] y) { y = Relu (x) }")
+    said: list[str] = []
+    options = PublishOptions(dynamic={"x": {2: "height", 3: "width"}})
+    done = publish(model, root, options=options, report=lambda step, what: said.append(f"{step} {what}"))
+    sizes = ({"height": 4, "width": 2}, {"height": 12, "width": 6}, {"height": 16, "width": 8})
+    assert done.manifest.proof.other_sizes == sizes
+    assert read_manifest(done.version.path) == done.manifest
+    assert any(line.endswith("; dynamic too: height, width") for line in said)
+    assert "height=4, width=2; height=12, width=6; height=16, width=8" in " ".join(said)
 
 
 def test_a_model_kept_static_is_what_it_was(linear: Path, root: Path) -> None:

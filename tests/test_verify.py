@@ -61,6 +61,14 @@ def test_the_proof_says_what_was_compared_and_the_reference_answers_it(tmp_path:
     assert verified.undecided_rows == 0
 
 
+def test_weights_that_take_long_to_read_are_read_for_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = original(tmp_path, ORIGINAL).path.stat().st_size
+    for times, rows in ((99, 16), (9, 9), (1, 4)):
+        monkeypatch.setattr("builder.truth.READ_BYTES", times * size)
+        proof = prove(tmp_path).proof
+        assert (proof.rows, proof.batch_sizes) == (rows, (1, 2, 3, 5, 16))
+
+
 def test_the_bytes_and_the_reference_are_the_same_when_made_again(tmp_path: Path) -> None:
     first, second = prove(tmp_path), prove(tmp_path)
     assert first.model_bytes == second.model_bytes

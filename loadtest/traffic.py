@@ -48,6 +48,7 @@ class Traffic:
             (sample.model, sample.reference.version): sample.reference for sample in samples if sample.reference
         }
         self._recorder = Recorder(process)
+        self._loop = gevent.get_hub().loop
         self._idle: list[Connection] = []
         self._alarms: list[Alarm] = []
         self._examples: Counter[str] = Counter()
@@ -96,7 +97,10 @@ class Traffic:
             if self._due is None:
                 until = time.perf_counter() + _TURN_S
                 while (now := time.perf_counter()) < until:
+                    turn = self._loop.iteration
                     self._send(connection, now)
+                    if self._loop.iteration == turn:  # the answer was there at once: the others had no turn meanwhile
+                        gevent.sleep(0)
             else:
                 self._send_when_due(connection, self._due)
         except gevent.GreenletExit:

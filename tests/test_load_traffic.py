@@ -1,0 +1,45 @@
+"""The users of one process among each other."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import gevent
+import pytest
+from load_server import write_version
+from test_load_scenarios import read
+
+from loadtest.answers import Answer, Layout
+from loadtest.reference import read_reference
+from loadtest.samples import from_reference
+from loadtest.traffic import Traffic
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Traffic:
+    write_version(tmp_path)
+    samples = from_reference(read_reference(tmp_path, "classifier", 1), "")
+    settings = read("--model", "classifier", "--repository", str(tmp_path))
+    return Traffic(settings, [samples], process="here", index=0)
+
+
+class Instant:
+    """A connection whose answers are there before one waits for them."""
+
+    def __init__(self, asked: "list[Instant]") -> None:
+        self._asked = asked
+
+    def ask(self, _wire: bytes) -> Answer:
+        self._asked.append(self)
+        return Answer(Layout("classifier", "7", ()), b"")
+
+    def close(self) -> None:
+        """Nothing to hang up."""
+
+
+def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> None:
+    asked: list[Instant] = []
+    traffic.begin(None, 0, 1)
+    traffic._idle += [Instant(asked), Instant(asked)]
+    gevent.joinall([gevent.spawn(traffic.work) for _ in range(2)], raise_error=True)
+    turns = sum(earlier is not later for earlier, later in pairwise(asked))
+    assert turns > 0.8 * len(asked) > 8

@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from loadtest import examples
 from loadtest.alarm import Alarm
@@ -53,6 +54,7 @@ class Traffic:
         self._alarms: list[Alarm] = []
         self._examples: Counter[str] = Counter()
         self._due: Iterator[float] | None = None
+        self._next_stage = Event()
         self._under_way = 0
         self._exhausted = False
         self._switched_at = 0.0
@@ -72,10 +74,12 @@ class Traffic:
         return self._wire.name
 
     def begin(self, arrivals: Mapping[str, Any] | None, index: int, processes: int) -> None:
-        """Start a stage: in a closed loop, or at the times that `arrivals` says."""
+        """Start a stage: in a closed loop, or at the times that `arrivals` says, for which idle users are woken."""
         self._stage_started = time.perf_counter()
         self._due = None if arrivals is None else due_times(arrivals, index, processes)
         self._exhausted = False
+        self._next_stage.set()
+        self._next_stage = Event()
 
     def take(self) -> Window:
         """What was counted since the last call."""
@@ -112,7 +116,7 @@ class Traffic:
         offset = next(schedule, None)
         if offset is None:
             self._exhausted = True
-            gevent.sleep(_NAP_S)
+            self._next_stage.wait(_NAP_S)
             return
         self._under_way += 1
         try:

@@ -1,5 +1,6 @@
 """The users of one process among each other."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from test_load_scenarios import read
 from loadtest.answers import Answer, Layout
 from loadtest.reference import read_reference
 from loadtest.samples import from_reference
+from loadtest.scenarios import PAUSE
 from loadtest.traffic import Traffic
 
 
@@ -43,3 +45,17 @@ def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> 
     gevent.joinall([gevent.spawn(traffic.work) for _ in range(2)], raise_error=True)
     turns = sum(earlier is not later for earlier, later in pairwise(asked))
     assert turns > 0.8 * len(asked) > 8
+
+
+def test_users_of_an_open_loop_wait_for_its_first_arrival_rather_than_nap_through_it(traffic: Traffic) -> None:
+    asked: list[Instant] = []
+    traffic.begin(PAUSE, 0, 1)
+    traffic._idle.append(Instant(asked))
+    user = gevent.spawn(traffic.work)
+    gevent.sleep(0.01)
+    started = time.perf_counter()
+    traffic.begin({"kind": "replay", "rate": 1.0, "times": [0.0]}, 0, 1)
+    user.join()
+    traffic.work()
+    assert len(asked) == 1
+    assert time.perf_counter() - started < 0.3

@@ -73,6 +73,14 @@ def test_every_stage_of_a_spike_must_keep_the_limits() -> None:
     ]
 
 
+def test_a_stage_without_an_answer_fails_and_is_named() -> None:
+    made = read("--scenario", "soak", "--concurrency", "1", "--stages", "2")
+    run = Run(made, time.time(), complete=True)
+    for stage, rows in zip(make_stages(made), (100, 0), strict=True):
+        run.records.append(StageRecord(stage, 1, [window(rows, 1000)]))
+    assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
+
+
 def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     stage = make_stages(run.settings)[0]

@@ -248,6 +248,19 @@ def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path
     assert any("lost the workers" in note for note in finished.result["notes"])
 
 
+@pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])
+def test_the_page_and_the_master_stay_on_this_machine_unless_told_otherwise(said: tuple[str, ...]) -> None:
+    code = (
+        "import sys, loadtest.locustfile\n"
+        "from locust.argument_parser import get_parser\n"
+        "options = get_parser().parse_args(sys.argv[1:])\n"
+        "print(options.web_host, options.master_bind_host)"
+    )
+    command = [sys.executable, "-c", code, *said]
+    printed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+    assert printed.split() == (["*", "*"] if said else ["127.0.0.1", "127.0.0.1"])
+
+
 def test_a_model_that_is_not_served_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:
     finished = run(server, tmp_path, model="nothing")
     assert (finished.code, finished.result) == (6, {})

@@ -16,7 +16,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, Runner
 from locust.stats import StatsEntry, bucket_response_time
 
-from loadtest import server_side, settings, target
+from loadtest import report, server_side, settings, target
 from loadtest.errors import LoadTestError, ServerError
 from loadtest.measure import STABLE_WINDOWS, Tally, Window, is_stable, merge_processes
 from loadtest.scenarios import PAUSE, Stage, make_stages
@@ -149,11 +149,13 @@ def check(options: Mapping[str, str]) -> None:
     """Hold that a run with these options can be.
 
     Raises:
-        SettingsError: An option makes no sense, or a file it names cannot be used.
+        SettingsError: An option makes no sense, or a file it names cannot be used or written.
         ServerError: The server is not there, or not the one that the options and the repository say.
     """
     read = settings.from_text(options)
     make_stages(read)
+    if read.report_dir is not None:
+        report.check_directory(read.report_dir)
     target.prepare(read)
 
 

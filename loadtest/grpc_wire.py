@@ -12,7 +12,6 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote
 
 import hpack
@@ -24,7 +23,7 @@ from loadtest.exchange import MEMO_LIMIT, RECEIVE_BYTES, Address, ExchangeError,
 from loadtest.samples import Samples
 from loadtest.tensors import Array, to_wire
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
+_SERVICE = "/inference.GRPCInferenceService"
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -66,18 +65,18 @@ class GrpcWire:
     Args:
         address: The server's gRPC port.
         timeout_s: How long an answer may take.
-        method: The path of the unary method called.
+        method: The unary method called.
     """
 
     name = "grpc"
 
-    def __init__(self, address: Address, timeout_s: float, method: str = INFER) -> None:
+    def __init__(self, address: Address, timeout_s: float, method: str = "ModelInfer") -> None:
         self.address = address
         self.timeout_s = timeout_s
         headers = [
             (":method", "POST"),
             (":scheme", "https" if address.tls else "http"),
-            (":path", method),
+            (":path", f"{_SERVICE}/{method}"),
             (":authority", str(address)),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
@@ -104,6 +103,23 @@ class GrpcWire:
     def connect(self) -> "GrpcConnection":
         """A connection for one user; it opens with the first request."""
         return GrpcConnection(self)
+
+
+def is_model_ready(address: Address, timeout_s: float, model: str, version: str) -> bool:
+    """Ask whether the server can infer with a model.
+
+    Raises:
+        ExchangeError: No answer came, or none that can be read.
+    """
+    connection = GrpcWire(address, timeout_s, "ModelReady").connect()
+    request = service_pb2.ModelReadyRequest(name=model, version=version)
+    try:
+        answer = connection.call(prefix(request.SerializeToString()))
+        return bool(service_pb2.ModelReadyResponse.FromString(answer).ready)
+    except DecodeError as error:
+        raise ExchangeError("malformed", f"not a ModelReadyResponse: {error}") from error
+    finally:
+        connection.close()
 
 
 def prefix(message: bytes) -> bytes:
@@ -351,15 +367,3 @@ def _parse_layout(message: bytes) -> tuple[int, Layout]:
 
 def _varint_bytes(value: int) -> int:
     return max((value.bit_length() + 6) // 7, 1)
-
-
-def parse(message_type: Any, message: bytes) -> Any:
-    """Read a protobuf message.
-
-    Raises:
-        ExchangeError: It is none.
-    """
-    try:
-        return message_type.FromString(message)
-    except DecodeError as error:
-        raise ExchangeError("malformed", f"not a {message_type.DESCRIPTOR.name}: {error}", usable=True) from error

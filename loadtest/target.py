@@ -1,6 +1,6 @@
 """The server under load, seen from the outside: is it ready, what does it serve, what does it count.
 
-Everything here goes over HTTP, whatever protocol the load uses.
+All but the question whether the load's own port serves the model goes over HTTP, whatever protocol the load uses.
 Source: https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from loadtest.errors import ServerError, SettingsError
+from loadtest.exchange import ExchangeError
+from loadtest.grpc_wire import is_model_ready
 from loadtest.reference import Reference, Tensor, find_versions, read_reference
 from loadtest.samples import Samples, draw, from_reference
 from loadtest.settings import ModelChoice, Settings
@@ -24,7 +26,7 @@ _NAME_HTTP = "name the server's HTTP address with --host, as in http://127.0.0.1
 
 
 class NotThereError(Exception):
-    """A control request got no usable answer; `status` is HTTP's, or None when the server cannot be reached."""
+    """A control request got no usable answer; `status` is HTTP's, 0 for nonsense, None for silence."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -43,7 +45,9 @@ def fetch(url: str, timeout_s: float = _TIMEOUT_S) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             raise NotThereError(error.read(500).decode("utf-8", "replace") or error.reason, error.code) from error
-    except (OSError, http.client.HTTPException) as error:
+    except http.client.HTTPException as error:
+        raise NotThereError("what comes is not HTTP", 0) from error
+    except OSError as error:
         raise NotThereError(str(getattr(error, "reason", error))) from error
 
 
@@ -102,7 +106,7 @@ def check_ready(settings: Settings) -> None:
         if error.status is None:
             raise ServerError(host, f"the server does not answer: {error}", f"start it, or {_NAME_HTTP}") from error
         raise ServerError(
-            host, f"it does not speak KServe v2: GET /v2 answers {error.status}, {error}", _NAME_HTTP
+            host, f"it does not speak KServe v2: GET /v2 answers {error.status or 'nonsense'}, {error}", _NAME_HTTP
         ) from error
     if "name" not in metadata:
         raise ServerError(host, "it does not speak KServe v2: GET /v2 names no server", _NAME_HTTP)
@@ -132,6 +136,22 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
         return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(where, f"its metadata cannot be read: {error!r}", _NAME_HTTP) from error
+
+
+def check_grpc(settings: Settings, choice: ModelChoice) -> None:
+    """Hold that the port which the load goes to serves the model, as the HTTP port says.
+
+    Raises:
+        ServerError: It does not.
+    """
+    where, mend = f"{settings.grpc}, model {choice.name}", "name the server's gRPC port with --grpc-address"
+    try:
+        ready = is_model_ready(settings.grpc, _TIMEOUT_S, choice.name, choice.version)
+    except ExchangeError as error:
+        what = f"{settings.host} serves it, but its gRPC port does not answer: {error}"
+        raise ServerError(where, what, mend) from error
+    if not ready:
+        raise ServerError(where, f"{settings.host} serves it, but not this gRPC port", mend)
 
 
 def _ready_models(host: str) -> str:
@@ -176,6 +196,8 @@ def prepare(settings: Settings) -> list[Samples]:
 def _prepare_model(settings: Settings, choice: ModelChoice) -> Samples:
     served = find_served(settings, choice)
     _check_rows(settings, served)
+    if settings.protocol == "grpc":
+        check_grpc(settings, choice)
     if settings.repository is None:
         return draw(
             choice.name,

@@ -276,10 +276,22 @@ def test_a_file_that_is_not_there_is_refused_before_the_first_user(server: Serve
     assert "Traceback" not in finished.stderr
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = run(server, tmp_path, "--report-dir", str(tmp_path / "file"))
+    assert (finished.code, finished.result) == (2, {})
+    assert "the report cannot be written" in finished.stderr
+    assert "users" not in finished.stderr
+
+
 def refusal(http_address: str, *options: str) -> LoadTestError:
     with pytest.raises(LoadTestError) as caught:
         target.prepare(read("--model", "classifier", *options, host=f"http://{http_address}"))
     return caught.value
+
+
+def grpc(address: str) -> tuple[str, ...]:
+    return ("--protocol", "grpc", "--grpc-address", address)
 
 
 def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
@@ -288,6 +300,9 @@ def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
         "64 rows per request, but model classifier takes at most 16": (2, server.http_address, ("--rows", "64")),
         "the server does not answer": (6, f"127.0.0.1:{free_port()}", ()),
         "does not speak KServe v2": (6, server.metrics_address, ()),
+        "GET /v2 answers nonsense": (6, server.grpc_address, ()),
+        "but its gRPC port does not answer: refused": (6, server.http_address, grpc(f"127.0.0.1:{free_port()}")),
+        "but its gRPC port does not answer: cut": (6, server.http_address, grpc(server.http_address)),
     }
     for said, (code, http_address, options) in cases.items():
         fault = refusal(http_address, *options)

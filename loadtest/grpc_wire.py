@@ -11,6 +11,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from urllib.parse import unquote
 
@@ -19,7 +20,16 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from loadtest.answers import Answer, Layout, Slot
-from loadtest.exchange import MEMO_LIMIT, RECEIVE_BYTES, Address, ExchangeError, send_all, to_exchange_error
+from loadtest.exchange import (
+    IDLE_S,
+    MEMO_LIMIT,
+    RECEIVE_BYTES,
+    Address,
+    ExchangeError,
+    poll,
+    send_all,
+    to_exchange_error,
+)
 from loadtest.samples import Samples
 from loadtest.tensors import Array, to_wire
 
@@ -31,6 +41,7 @@ _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 2, 4, 5
 _WINDOW = (1 << 31) - 1
 _REFILL = 1 << 29
+_HEADS_LIMIT = 16
 _LAST_STREAM = (1 << 31) - 3
 
 _STATUS = {
@@ -57,6 +68,13 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """One HTTP/2 frame."""
     size = len(payload)
     return struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+class _UnseenError(ExchangeError):
+    """The server closes a kept connection and said that it did not look at the call, so that it may be sent again.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9113#section-6.8
+    """
 
 
 class GrpcWire:
@@ -133,6 +151,7 @@ class GrpcConnection:
     def __init__(self, wire: GrpcWire) -> None:
         self._wire = wire
         self._socket: socket.socket | None = None
+        self._asked_at = 0.0
 
     def close(self) -> None:
         """Hang up."""
@@ -155,11 +174,15 @@ class GrpcConnection:
         Raises:
             ExchangeError: It failed.
         """
+        now = time.perf_counter()
         try:
-            if self._socket is None:
-                self._open()
-            self._send(wire)
-            return self._receive()
+            if self._socket is not None and now - self._asked_at > IDLE_S:
+                self._catch_up()
+            self._asked_at = now
+            try:
+                return self._exchange(wire)
+            except _UnseenError:
+                return self._exchange(wire)
         except OSError as error:
             self.close()
             raise to_exchange_error(error) from error
@@ -168,10 +191,25 @@ class GrpcConnection:
                 self.close()
             raise
 
+    def _exchange(self, wire: bytes) -> bytes:
+        if self._socket is None:
+            self._open()
+        self._send(wire)
+        return self._receive()
+
+    def _catch_up(self) -> None:
+        """Take in what the server said while nobody asked; hang up when it did."""
+        assert self._socket is not None
+        while (more := poll(self._socket)) is not None:
+            if not more:
+                return self.close()
+            self._buffer += more
+
     def _open(self) -> None:
         self._socket = self._wire.address.connect(self._wire.timeout_s, alpn="h2")
         self._buffer = b""
         self._stream = -1
+        self._leaving = False
         self._received = 0
         self._window = self._initial_window = 65535
         self._stream_window = 0
@@ -205,6 +243,7 @@ class GrpcConnection:
             if room <= 0:
                 self._take_frame()
                 if self._ended:
+                    self._leaving = True  # the rest of the request is never sent on this connection
                     return
                 continue
             piece = wire[start : start + room]
@@ -219,7 +258,7 @@ class GrpcConnection:
         if self._received > _REFILL:
             self._send_frame(_WINDOW_UPDATE, 0, struct.pack(">I", self._received))
             self._received = 0
-        if self._stream >= _LAST_STREAM:
+        if self._leaving or self._stream >= _LAST_STREAM:
             self.close()
         status = self._fields.get("grpc-status")
         if status != "0":
@@ -233,6 +272,8 @@ class GrpcConnection:
         assert self._socket is not None
         buffer = self._buffer
         while len(buffer) < 9 or len(buffer) < 9 + int.from_bytes(buffer[:3], "big"):
+            if time.perf_counter() - self._asked_at > self._wire.timeout_s:
+                raise TimeoutError
             more = self._socket.recv(RECEIVE_BYTES)
             if not more:
                 raise ExchangeError("cut", "the server closed the connection before its answer was complete")
@@ -276,8 +317,16 @@ class GrpcConnection:
                 self._window += _number(payload)
             elif stream == self._stream:
                 self._stream_window += _number(payload)
-        elif kind == _GOAWAY and _number(payload[:4]) < self._stream:
-            raise ExchangeError("cut", "the server said that it goes away")
+        elif kind == _GOAWAY:
+            self._go_away(_number(payload))
+
+    def _go_away(self, last_stream: int) -> None:
+        """Hang up after the call under way; one that the server will not look at goes to a new connection."""
+        self._leaving = True
+        if last_stream < self._stream:
+            self.close()
+            error = _UnseenError if self._stream > 1 else ExchangeError
+            raise error("cut", "the server said that it goes away")
 
     def _apply_settings(self, payload: bytes) -> None:
         for key, value in struct.iter_unpack(">HI", payload):
@@ -309,7 +358,9 @@ class GrpcConnection:
         if len(layouts) >= MEMO_LIMIT:
             layouts.clear()
         if head_bytes:
-            layouts.setdefault(len(message), []).append((message[:head_bytes], layout))
+            known = layouts.setdefault(len(message), [])
+            del known[_HEADS_LIMIT - 1 :]  # a server that names each answer differently must not fill the memory
+            known.insert(0, (message[:head_bytes], layout))
         return layout
 
 

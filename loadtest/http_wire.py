@@ -6,13 +6,23 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 
 import json
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from loadtest.answers import Answer, Layout, Slot
-from loadtest.exchange import MEMO_LIMIT, RECEIVE_BYTES, Address, ExchangeError, send_all, to_exchange_error
+from loadtest.exchange import (
+    IDLE_S,
+    MEMO_LIMIT,
+    RECEIVE_BYTES,
+    Address,
+    ExchangeError,
+    poll,
+    send_all,
+    to_exchange_error,
+)
 from loadtest.samples import Samples
 from loadtest.tensors import Array, to_wire
 
@@ -25,9 +35,10 @@ def infer_path(model: str, version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A parsed head: its status and where its body ends."""
+    """A parsed head: its status and where its body ends; `content_bytes` None is when the server hangs up."""
 
     status: int
+    chunked: bool
     content_bytes: int | None
     json_bytes: int | None
     closes: bool
@@ -82,6 +93,7 @@ class HttpConnection:
     def __init__(self, wire: HttpWire) -> None:
         self._wire = wire
         self._socket: socket.socket | None = None
+        self._asked_at = 0.0
 
     def close(self) -> None:
         """Hang up."""
@@ -106,14 +118,22 @@ class HttpConnection:
             raise
 
     def _ask(self, wire: bytes) -> Answer:
-        link = self._socket
+        link, now = self._socket, time.perf_counter()
+        if link is not None and now - self._asked_at > IDLE_S and poll(link) is not None:
+            self.close()
+            link = None
         if link is None:
             link = self._socket = self._wire.address.connect(self._wire.timeout_s)
+        self._asked_at = now
         send_all(link, wire)
         data = link.recv(RECEIVE_BYTES)
-        while (split := data.find(b"\r\n\r\n")) < 0:
-            data += self._more()
-        head = self._head(data[:split])
+        while True:
+            while (split := data.find(b"\r\n\r\n")) < 0:
+                data += self._more()
+            head = self._head(data[:split])
+            if head.status >= 200:
+                break
+            data = data[split + 4 :]
         content = self._content(data, split + 4, head)
         if head.closes:
             self.close()
@@ -123,11 +143,16 @@ class HttpConnection:
         return Answer(self._layout(content, json_bytes), content)
 
     def _more(self) -> bytes:
-        assert self._socket is not None
-        data = self._socket.recv(RECEIVE_BYTES)
+        data = self._receive()
         if not data:
             raise ExchangeError("cut", "the server closed the connection before its answer was complete")
         return data
+
+    def _receive(self) -> bytes:
+        assert self._socket is not None
+        if time.perf_counter() - self._asked_at > self._wire.timeout_s:
+            raise TimeoutError
+        return self._socket.recv(RECEIVE_BYTES)
 
     def _head(self, head: bytes) -> _Head:
         heads = self._wire.heads
@@ -139,8 +164,10 @@ class HttpConnection:
         return found
 
     def _content(self, data: bytes, start: int, head: _Head) -> bytes:
-        if head.content_bytes is None:
+        if head.chunked:
             return self._chunks(data[start:])
+        if head.content_bytes is None:
+            return self._rest(data[start:])
         missing = start + head.content_bytes - len(data)
         if missing <= 0:
             return data[start : start + head.content_bytes]
@@ -151,6 +178,11 @@ class HttpConnection:
             missing -= len(piece)
         return b"".join(pieces)[: head.content_bytes]
 
+    def _rest(self, data: bytes) -> bytes:
+        while more := self._receive():
+            data += more
+        return data
+
     def _chunks(self, data: bytes) -> bytes:
         content = b""
         while True:
@@ -160,13 +192,15 @@ class HttpConnection:
                 size = int(data[:split].split(b";")[0], 16)
             except ValueError as error:
                 raise ExchangeError("malformed", "a chunk's size is not a number") from error
+            if size == 0:
+                while b"\r\n\r\n" not in data[split:]:  # trailers may stand before the empty line
+                    data += self._more()
+                return content
             data = data[split + 2 :]
             while len(data) < size + 2:
                 data += self._more()
             content += data[:size]
             data = data[size + 2 :]
-            if size == 0:
-                return content
 
     def _layout(self, content: bytes, json_bytes: int) -> Layout:
         layouts = self._wire.layouts
@@ -185,14 +219,19 @@ def _parse_head(head: bytes) -> _Head:
     chunked = "chunked" in fields.get("transfer-encoding", "").lower()
     try:
         protocol, status = status_line.split(" ")[:2]
-        json_bytes = fields.get("inference-header-content-length")
+        content_bytes, json_bytes = (
+            int(fields[name]) if name in fields else None
+            for name in ("content-length", "inference-header-content-length")
+        )
+        ends_with_connection = not chunked and content_bytes is None
         return _Head(
             status=int(status),
-            content_bytes=None if chunked else int(fields["content-length"]),
-            json_bytes=None if json_bytes is None else int(json_bytes),
-            closes="close" in fields.get("connection", "").lower() or protocol == "HTTP/1.0",
+            chunked=chunked,
+            content_bytes=content_bytes,
+            json_bytes=json_bytes,
+            closes=ends_with_connection or "close" in fields.get("connection", "").lower() or protocol == "HTTP/1.0",
         )
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise ExchangeError("malformed", f"not an HTTP answer: {status_line[:80]!r}") from error
 
 

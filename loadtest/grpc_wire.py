@@ -13,9 +13,11 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import hpack
+import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
@@ -31,7 +33,7 @@ from loadtest.exchange import (
     to_exchange_error,
 )
 from loadtest.samples import Samples
-from loadtest.tensors import Array, to_wire
+from loadtest.tensors import DTYPES, Array, to_wire
 
 _SERVICE = "/inference.GRPCInferenceService"
 
@@ -44,6 +46,16 @@ _REFILL = 1 << 29
 _HEADS_LIMIT = 16
 _LAST_STREAM = (1 << 31) - 3
 
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
 _STATUS = {
     1: "CANCELLED",
     2: "UNKNOWN",
@@ -165,8 +177,7 @@ class GrpcConnection:
         Raises:
             ExchangeError: It failed.
         """
-        message = self.call(wire)
-        return Answer(self._layout(message), message)
+        return self._read(self.call(wire))
 
     def call(self, wire: bytes) -> bytes:
         """Send a prefixed message and return the message that answers it.
@@ -349,19 +360,19 @@ class GrpcConnection:
             found = blocks[block] = _decode_fields(block)
         return found
 
-    def _layout(self, message: bytes) -> Layout:
+    def _read(self, message: bytes) -> Answer:
         layouts = self._wire.layouts
         for head, layout in layouts.get(len(message), ()):
             if message.startswith(head):
-                return layout
-        head_bytes, layout = _parse_layout(message)
+                return Answer(layout, message)
+        head_bytes, answer = _parse(message)
         if len(layouts) >= MEMO_LIMIT:
             layouts.clear()
         if head_bytes:
             known = layouts.setdefault(len(message), [])
             del known[_HEADS_LIMIT - 1 :]  # a server that names each answer differently must not fill the memory
-            known.insert(0, (message[:head_bytes], layout))
-        return layout
+            known.insert(0, (message[:head_bytes], answer.layout))
+        return answer
 
 
 def _unpadded(flags: int, payload: bytes) -> bytes:
@@ -390,7 +401,7 @@ def _status_error(fields: Mapping[str, str], status: str | None) -> ExchangeErro
     return ExchangeError(f"grpc_{name}", unquote(fields.get("grpc-message", "")), usable=True)
 
 
-def _parse_layout(message: bytes) -> tuple[int, Layout]:
+def _parse(message: bytes) -> tuple[int, Answer]:
     """Read a ModelInferResponse; also where its raw outputs begin, 0 when that cannot be reused.
 
     The raw outputs are the message's last field, so they lie at its end, each behind a tag and a length. With
@@ -401,6 +412,8 @@ def _parse_layout(message: bytes) -> tuple[int, Layout]:
     except DecodeError as error:
         raise ExchangeError("malformed", f"not a ModelInferResponse: {error}", usable=True) from error
     raw = response.raw_output_contents
+    if not raw:
+        return 0, _read_contents(response)
     if len(raw) != len(response.outputs):
         raise ExchangeError("malformed", f"{len(response.outputs)} outputs, {len(raw)} raw contents", usable=True)
     slots: list[Slot] = []
@@ -413,7 +426,24 @@ def _parse_layout(message: bytes) -> tuple[int, Layout]:
         stop = start - 1 - _varint_bytes(len(content))
     layout = Layout(response.model_name, response.model_version, tuple(slots))
     fixed = all(slot.datatype != "BYTES" for slot in slots)
-    return (stop if fixed else 0), layout
+    return (stop if fixed else 0), Answer(layout, message)
+
+
+def _read_contents(response: Any) -> Answer:
+    """Read an answer whose outputs stand element by element in fields of their type, as not only Triton may answer."""
+    slots, body = [], b""
+    for output in response.outputs:
+        field = _CONTENTS.get(output.datatype)
+        if field is None:
+            raise ExchangeError("malformed", f"output {output.name} came without its {output.datatype}", usable=True)
+        values = getattr(output.contents, field)
+        if output.datatype == "BYTES":
+            data = b"".join(struct.pack("<I", len(value)) + value for value in values)
+        else:
+            data = np.array(values).astype(DTYPES[output.datatype]).tobytes()
+        slots.append(Slot(output.name, output.datatype, tuple(output.shape), len(body), len(body) + len(data)))
+        body += data
+    return Answer(Layout(response.model_name, response.model_version, tuple(slots)), body)
 
 
 def _varint_bytes(value: int) -> int:

@@ -1,4 +1,4 @@
-"""KServe v2 inference over HTTP/1.1 with the binary tensor extension.
+"""KServe v2 inference over HTTP/1.1, with the binary tensor extension where the server has it.
 
 Requests are whole byte strings, headers included, encoded once; heads of answers repeat and are parsed once.
 Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from loadtest.answers import Answer, Layout, Slot
 from loadtest.exchange import (
     IDLE_S,
@@ -24,7 +26,7 @@ from loadtest.exchange import (
     to_exchange_error,
 )
 from loadtest.samples import Samples
-from loadtest.tensors import Array, to_wire
+from loadtest.tensors import DTYPES, Array, to_wire
 
 
 def infer_path(model: str, version: str) -> str:
@@ -62,23 +64,29 @@ class HttpWire:
 
     def encode(self, samples: Samples, inputs: Mapping[str, Array]) -> bytes:
         """One POST: request line, headers, the JSON that describes the tensors, the tensors."""
-        blobs = [to_wire(inputs[tensor.name], tensor.datatype) for tensor in samples.inputs]
-        tensors = [
-            {
-                "name": tensor.name,
-                "shape": list(inputs[tensor.name].shape),
-                "datatype": tensor.datatype,
-                "parameters": {"binary_data_size": len(blob)},
-            }
-            for tensor, blob in zip(samples.inputs, blobs, strict=True)
+        tensors: list[dict[str, Any]] = [
+            {"name": tensor.name, "shape": list(inputs[tensor.name].shape), "datatype": tensor.datatype}
+            for tensor in samples.inputs
         ]
-        outputs = [{"name": name, "parameters": {"binary_data": True}} for name in samples.outputs]
+        outputs: list[dict[str, Any]] = [{"name": name} for name in samples.outputs]
+        blobs: list[bytes] = []
+        if samples.binary:
+            blobs = [to_wire(inputs[tensor.name], tensor.datatype) for tensor in samples.inputs]
+            for tensor, blob in zip(tensors, blobs, strict=True):
+                tensor["parameters"] = {"binary_data_size": len(blob)}
+            for output in outputs:
+                output["parameters"] = {"binary_data": True}
+        else:
+            for tensor in tensors:
+                tensor["data"] = inputs[tensor["name"]].ravel().tolist()
         description = json.dumps({"inputs": tensors, "outputs": outputs}, separators=(",", ":")).encode()
         size = len(description) + sum(map(len, blobs))
+        kind = "application/json"
+        if samples.binary:
+            kind = f"application/octet-stream\r\nInference-Header-Content-Length: {len(description)}"
         head = (
             f"POST {infer_path(samples.model, samples.version)} HTTP/1.1\r\nHost: {self.address}\r\n"
-            f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {len(description)}\r\n"
-            f"Content-Length: {size}\r\n\r\n"
+            f"Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
         )
         return b"".join((head.encode(), description, *blobs))
 
@@ -139,8 +147,9 @@ class HttpConnection:
             self.close()
         if head.status != 200:
             raise ExchangeError(f"http_{head.status}", _error_text(content), usable=not head.closes)
-        json_bytes = len(content) if head.json_bytes is None else head.json_bytes
-        return Answer(self._layout(content, json_bytes), content)
+        if head.json_bytes is None:
+            return _read_json(content)
+        return Answer(self._layout(content, head.json_bytes), content)
 
     def _more(self) -> bytes:
         data = self._receive()
@@ -246,10 +255,30 @@ def _parse_layout(head: bytes, total_bytes: int) -> Layout:
             start = stop
         layout = Layout(description["model_name"], str(description.get("model_version", "")), tuple(slots))
     except (ValueError, KeyError, TypeError) as error:
-        raise ExchangeError("malformed", f"not a KServe v2 answer: {head[:120]!r}", usable=True) from error
+        raise _not_kserve(head) from error
     if start != total_bytes:
         raise ExchangeError("malformed", f"{start} bytes were announced, {total_bytes} came", usable=True)
     return layout
+
+
+def _read_json(content: bytes) -> Answer:
+    """Read an answer whose outputs stand in its JSON."""
+    try:
+        description: dict[str, Any] = json.loads(content)
+        slots, body = [], b""
+        for output in description["outputs"]:
+            datatype, shape = output["datatype"], tuple(output["shape"])
+            data = to_wire(np.array(output.get("data", []), DTYPES.get(datatype, np.str_)).reshape(shape), datatype)
+            slots.append(Slot(output["name"], datatype, shape, len(body), len(body) + len(data)))
+            body += data
+        layout = Layout(description["model_name"], str(description.get("model_version") or ""), tuple(slots))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise _not_kserve(content) from error
+    return Answer(layout, body)
+
+
+def _not_kserve(content: bytes) -> ExchangeError:
+    return ExchangeError("malformed", f"not a KServe v2 answer: {content[:120]!r}", usable=True)
 
 
 def _error_text(content: bytes) -> str:

@@ -93,8 +93,8 @@ def model_url(host: str, name: str, version: str = "") -> str:
     return f"{url}/versions/{version}" if version else url
 
 
-def check_ready(settings: Settings) -> None:
-    """Hold that a KServe v2 server is there and ready.
+def check_ready(settings: Settings) -> bool:
+    """Hold that a KServe v2 server is there and ready, and tell whether it takes tensors as bytes over HTTP.
 
     Raises:
         ServerError: It is not.
@@ -114,6 +114,7 @@ def check_ready(settings: Settings) -> None:
         fetch(f"{host}/v2/health/ready")
     except NotThereError as error:
         raise ServerError(host, "the server is not ready", "wait for its models, or read its log") from error
+    return "binary_tensor_data" in (metadata.get("extensions") or ())
 
 
 def find_served(settings: Settings, choice: ModelChoice) -> Served:
@@ -132,7 +133,7 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
     try:
         batched = _is_batched(metadata["inputs"], max_batch_size)
         inputs, outputs = (tuple(_tensor(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
-        versions = tuple(map(str, metadata.get("versions", ())))
+        versions = tuple(map(str, metadata.get("versions") or ()))
         return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(where, f"its metadata cannot be read: {error!r}", _NAME_HTTP) from error
@@ -189,11 +190,11 @@ def prepare(settings: Settings) -> list[Samples]:
         ServerError: The server is not there, or does not serve what the settings or the repository say.
         SettingsError: The repository lacks a reference, or one is damaged.
     """
-    check_ready(settings)
-    return [_prepare_model(settings, choice) for choice in settings.models]
+    binary = check_ready(settings)
+    return [_prepare_model(settings, choice, binary=binary) for choice in settings.models]
 
 
-def _prepare_model(settings: Settings, choice: ModelChoice) -> Samples:
+def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> Samples:
     served = find_served(settings, choice)
     _check_rows(settings, served)
     if settings.protocol == "grpc":
@@ -206,10 +207,11 @@ def _prepare_model(settings: Settings, choice: ModelChoice) -> Samples:
             inputs=served.inputs,
             outputs=tuple(tensor.name for tensor in served.outputs),
             seed=settings.seed,
+            binary=binary,
         )
     reference = find_reference(settings.repository, choice, served.versions)
     _check_same(settings, reference, served)
-    return from_reference(reference, choice.version)
+    return from_reference(reference, choice.version, binary=binary)
 
 
 def _check_rows(settings: Settings, served: Served) -> None:
@@ -221,7 +223,7 @@ def _check_rows(settings: Settings, served: Served) -> None:
 
 
 def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str]) -> Reference:
-    """The reference of the version asked for, or else of the newest version that the server has.
+    """The reference of the version asked for, or else of the newest that the server has; it may not say which it has.
 
     Raises:
         SettingsError: The repository has none.
@@ -234,7 +236,8 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
             "there is no version with a reference",
             "name the repository the model was published in, or leave --repository out",
         )
-    wanted = [choice.version] if choice.version else [version for version in served if version.isdecimal()]
+    numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
+    wanted = [choice.version] if choice.version else numbered
     common = [version for version in stored if str(version) in wanted]
     if not common:
         what = f"the server has version {', '.join(wanted)}, the repository has {', '.join(map(str, stored))}"

@@ -175,7 +175,8 @@ class Traffic:
         if reference is not None and now - self._switched_at > _SWITCH_S:
             self._switched_at = now
             self._samples = [
-                from_reference(reference, "") if sample.model == reference.model else sample for sample in self._samples
+                from_reference(reference, "", binary=sample.binary) if sample.model == reference.model else sample
+                for sample in self._samples
             ]
             self._deal()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from kserve_server import serving_kserve
 from load_run import ROOT, environment, run, start
 from load_server import classifier, serving, write_config, write_manifest, write_model, write_reference, write_version
 from onnx import helper, numpy_helper
@@ -171,6 +173,30 @@ def test_without_a_repository_inputs_are_drawn_and_the_report_says_so(server: Se
     (stage,) = finished.result["stages"]
     assert stage["unchecked"] == stage["requests"] > 0
     assert {version["model"] for version in stage["versions"]} == {"classifier", "static"}
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server that is not Triton listens."""
+
+    http_address: str
+    grpc_address: str
+    metrics_address: str = "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize(("model", "verdict"), [("classifier", "PASSED"), ("bent", "FAILED")])
+def test_answers_of_a_kserve_server_that_is_not_triton_are_checked(
+    repository: Path, tmp_path: Path, protocol: str, model: str, verdict: str
+) -> None:
+    options = ("--repository", str(repository), "--protocol", protocol, "--concurrency", "2", "--rows", "1,3")
+    with serving_kserve(repository / model / "1" / "model.onnx") as addresses:
+        finished = run(Addresses(*addresses), tmp_path, *options, *QUICK)
+    assert finished.last_lines[-1][:6] == verdict, finished.stdout + finished.stderr
+    totals = finished.result["totals"]
+    assert totals["requests"] > 20
+    assert (totals["failures"], totals["unchecked"]) == ({}, 0)
+    assert finished.result["stages"][0]["server"] is None
 
 
 def test_a_model_without_batching_is_checked(server: Server, repository: Path, tmp_path: Path) -> None:

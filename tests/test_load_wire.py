@@ -395,7 +395,7 @@ def test_heads_that_never_repeat_do_not_fill_the_memory() -> None:
         message = service_pb2.ModelInferResponse(model_name="m", model_version="1", id=f"{turn:04}")
         message.outputs.add(name="y", datatype="FP32", shape=[1])
         message.raw_output_contents.append(struct.pack("<f", turn))
-        assert connection._layout(message.SerializeToString()).version == "1"
+        assert connection._read(message.SerializeToString()).layout.version == "1"
     assert sum(map(len, wire.layouts.values())) < 100
 
 

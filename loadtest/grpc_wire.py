@@ -42,6 +42,7 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 2, 4, 5
 _WINDOW = (1 << 31) - 1
+_LARGEST_FRAME = (1 << 24) - 1
 _REFILL = 1 << 29
 _HEADS_LIMIT = 16
 _LAST_STREAM = (1 << 31) - 3
@@ -225,7 +226,8 @@ class GrpcConnection:
         self._window = self._initial_window = 65535
         self._stream_window = 0
         self._max_frame = 16384
-        settings = struct.pack(">HIHIHI", _HEADER_TABLE_SIZE, 0, _ENABLE_PUSH, 0, _INITIAL_WINDOW_SIZE, _WINDOW)
+        ours = {_HEADER_TABLE_SIZE: 0, _ENABLE_PUSH: 0, _INITIAL_WINDOW_SIZE: _WINDOW, _MAX_FRAME_SIZE: _LARGEST_FRAME}
+        settings = b"".join(struct.pack(">HI", *setting) for setting in ours.items())
         refill = struct.pack(">I", _WINDOW - 65535)
         self._socket.sendall(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW_UPDATE, 0, 0, refill))
 

@@ -37,7 +37,7 @@ class Outcome:
             return
         self._result = make_result(run)
         if run.settings.report_dir is not None:
-            windows = (w for record in run.records for w in (*record.discarded, *record.measured))
+            windows = (window for record in run.records for window in (record.discarded, record.measured))
             examples = [example for window in windows for example in window.examples]
             try:
                 report.write(run.settings.report_dir, self._result, examples)

@@ -1,7 +1,8 @@
 """The result of a run as plain values: the schema that docs/result-schema.md documents."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,10 +21,9 @@ Result = dict[str, Any]
 
 def make_result(run: Run) -> Result:
     """Everything known about a run, over or under way."""
-    stages = [_stage(record) for record in run.records if record.measured]
-    total = measure.join_windows(
-        window for record in run.records for window in (*record.discarded, *record.measured)
-    ).total
+    stages = [_stage(record) for record in run.records if record.windows]
+    whole = measure.join_windows(window for record in run.records for window in (record.discarded, record.measured))
+    total = whole.total
     knee = find_knee(stages, run.settings.limits)
     reasons = _reasons(run, stages, total)
     return {
@@ -32,7 +32,7 @@ def make_result(run: Run) -> Result:
         "verdict": {"passed": not reasons, "complete": run.complete, "reasons": reasons},
         "notes": _notes(run, stages, total),
         "totals": _counts(total),
-        "messages": _messages(run.records),
+        "messages": whole.messages,
         "knee": knee,
         "stages": stages,
     }
@@ -73,9 +73,8 @@ def _counts(tally: Tally) -> Result:
 
 
 def _stage(record: StageRecord) -> Result:
-    window = measure.join_windows(record.measured)
+    window, early = record.measured, record.discarded
     total = window.total
-    early = measure.join_windows(record.discarded)
     seconds = window.seconds or math.inf
     open_loop = record.stage.arrivals is not None
     return {
@@ -92,23 +91,13 @@ def _stage(record: StageRecord) -> Result:
         "late_us": window.late_us.summarize() if open_loop else None,
         "stable": record.stable,
         "complete": record.complete,
-        "windows": [_window(part) for part in record.measured],
+        "windows": [asdict(figures) for figures in record.windows],
         "discarded": {"seconds": round(early.seconds, 3), **_counts(early.total)},
         "versions": _versions(window),
         **_client(window, open_loop=open_loop),
         "lost_workers": record.lost_workers,
         "server_restarted": record.restarted,
         "server": server_side.summarize(record.snapshots),
-    }
-
-
-def _window(window: Window) -> Result:
-    total = window.total
-    return {
-        "seconds": round(window.seconds, 3),
-        "throughput_rows_per_s": round(total.rows / window.seconds, 2) if window.seconds else 0.0,
-        "mean_us": round(total.latency_us.mean_us, 1),
-        "p99_us": total.latency_us.summarize()["p99"],
     }
 
 
@@ -140,14 +129,6 @@ def _client(window: Window, *, open_loop: bool) -> Result:
         "client_saturated": saturated,
         "client_processes_that_would_do": would_do if saturated else processes,
     }
-
-
-def _messages(records: Iterable[StageRecord]) -> dict[str, str]:
-    messages: dict[str, str] = {}
-    for record in records:
-        for window in (*record.discarded, *record.measured):
-            messages = {**window.messages, **messages}
-    return messages
 
 
 def find_knee(stages: Sequence[Mapping[str, Any]], limits: Limits) -> Result | None:

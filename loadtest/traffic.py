@@ -20,7 +20,7 @@ from loadtest.http_wire import HttpWire
 from loadtest.measure import Recorder, Window
 from loadtest.reference import Reference, find_versions, read_reference
 from loadtest.samples import Request, Samples, from_reference, make_deck, make_pool
-from loadtest.scenarios import due_times
+from loadtest.scenarios import PAUSE, due_times
 from loadtest.settings import Settings
 
 _TURN_S = 0.05
@@ -77,7 +77,7 @@ class Traffic:
         """Start a stage: in a closed loop, or at the times that `arrivals` says, for which idle users are woken."""
         self._stage_started = time.perf_counter()
         self._due = None if arrivals is None else due_times(arrivals, index, processes)
-        self._exhausted = False
+        self._exhausted = arrivals == PAUSE
         self._next_stage.set()
         self._next_stage = Event()
 
@@ -96,35 +96,35 @@ class Traffic:
 
     def work(self) -> None:
         """One user's turn: requests back to back for a moment, or the open loop's next request."""
-        connection = self._idle.pop() if self._idle else self._wire.connect()
-        try:
-            if self._due is None:
-                until = time.perf_counter() + _TURN_S
-                while (now := time.perf_counter()) < until:
-                    turn = self._loop.iteration
-                    self._send(connection, now)
-                    if self._loop.iteration == turn:  # the answer was there at once: the others had no turn meanwhile
-                        gevent.sleep(0)
-            else:
-                self._send_when_due(connection, self._due)
-        except gevent.GreenletExit:
-            connection.close()
-            raise
-        self._idle.append(connection)
-
-    def _send_when_due(self, connection: Connection, schedule: Iterator[float]) -> None:
-        offset = next(schedule, None)
-        if offset is None:
+        schedule = self._due
+        offset = None if schedule is None else next(schedule, None)
+        if schedule is not None and offset is None:
             self._exhausted = True
             self._next_stage.wait(_NAP_S)
             return
+        connection = self._idle.pop() if self._idle else self._wire.connect()
         self._under_way += 1
         try:
-            self._send_at(connection, schedule, offset)
+            if schedule is None or offset is None:
+                self._send_for_a_turn(connection)
+            else:
+                self._send_when_due(connection, schedule, offset)
+        except gevent.GreenletExit:
+            connection.close()
+            raise
         finally:
             self._under_way -= 1
+        self._idle.append(connection)
 
-    def _send_at(self, connection: Connection, schedule: Iterator[float], offset: float) -> None:
+    def _send_for_a_turn(self, connection: Connection) -> None:
+        until = time.perf_counter() + _TURN_S
+        while self._due is None and (now := time.perf_counter()) < until:
+            turn = self._loop.iteration
+            self._send(connection, now)
+            if self._loop.iteration == turn:  # the answer was there at once: the others had no turn meanwhile
+                gevent.sleep(0)
+
+    def _send_when_due(self, connection: Connection, schedule: Iterator[float], offset: float) -> None:
         due = self._stage_started + offset
         was_free = False
         while (wait_s := due - time.perf_counter()) > 0:

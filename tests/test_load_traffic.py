@@ -59,3 +59,21 @@ def test_users_of_an_open_loop_wait_for_its_first_arrival_rather_than_nap_throug
     traffic.work()
     assert len(asked) == 1
     assert time.perf_counter() - started < 0.3
+
+
+def test_a_process_is_drained_when_the_last_answer_under_way_has_come(traffic: Traffic) -> None:
+    class Slow(Instant):
+        def ask(self, wire: bytes) -> Answer:
+            gevent.sleep(0.2)
+            return super().ask(wire)
+
+    asked: list[Instant] = []
+    traffic.begin(None, 0, 1)
+    traffic._idle.append(Slow(asked))
+    user = gevent.spawn(traffic.work)
+    gevent.sleep(0.05)
+    traffic.begin(PAUSE, 0, 1)
+    assert not traffic.take().drained
+    user.join()
+    window = traffic.take()
+    assert (window.drained, window.requests) == (True, 1)

@@ -6,7 +6,7 @@ answers with `loadtest_prepared` or `loadtest_window`. In a local runner these m
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from locust.runners import STATE_MISSING, MasterRunner, Runner
 from locust.stats import StatsEntry, bucket_response_time
 
 from loadtest import report, server_side, settings, target
-from loadtest.errors import LoadTestError, ServerError
+from loadtest.errors import LoadTestError, ServerError, SettingsError
 from loadtest.measure import STABLE_WINDOWS, Figures, Tally, Window, is_stable, join_windows, merge_processes
 from loadtest.scenarios import PAUSE, Stage, make_stages
 from loadtest.server_side import Snapshot
@@ -228,6 +228,7 @@ class Leader:
         run = self.run = Run(read, time.time())
         try:
             self._prepare(options)
+            self._check_shares(stages)
             for stage in stages:
                 run.records.append(record := StageRecord(stage))
                 self._hold(record, read)
@@ -247,6 +248,13 @@ class Leader:
         for fault in self._prepared.values():
             if fault is not None:
                 raise _rebuild(fault)
+
+    def _check_shares(self, stages: Sequence[Stage]) -> None:
+        """Hold that every process has a user for its share of an open loop's arrivals."""
+        processes = len(self._crew())
+        if any(stage.arrivals is not None and stage.users < processes for stage in stages):
+            what = f"{processes} processes need at least one request under way each"
+            raise SettingsError("--max-in-flight", what, "ask for more, or use fewer processes")
 
     def _hold(self, record: StageRecord, read: Settings) -> None:
         """Bring up a stage's users, then measure window by window until it is stable or over."""

@@ -46,9 +46,11 @@ class Outcome:
 
     def _on_quitting(self, **_: Any) -> None:
         run = self._leader.run
+        if self._result is None:
+            if self._environment.web_ui is not None:
+                return
+            self._on_stop()  # Locust does not stop what had no user yet, as when a worker could not be prepared
         fault = self._fault or (run.fault if run else None)
-        if self._environment.web_ui is not None and self._result is None:
-            return
         if fault is not None:
             self._environment.process_exit_code = fault.exit_code
         else:

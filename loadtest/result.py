@@ -8,11 +8,12 @@ from typing import Any
 
 from loadtest import measure, server_side
 from loadtest.conductor import Run, StageRecord
-from loadtest.measure import Tally, Window
+from loadtest.measure import Tally, Window, sum_tallies
 from loadtest.settings import Limits, Settings
 
 SCHEMA = 1
 _KNEE_SHARE = 0.95
+_RATE_SHARE = 0.95
 _LATE_LIMIT_US = 10_000
 _LADDERS = frozenset({"steps", "ramp", "rate"})
 
@@ -177,6 +178,8 @@ def _reasons(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> lis
     if failures > run.settings.limits.max_failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(total.failures.items()))
         reasons.append(f"{failures} requests failed, {run.settings.limits.max_failures} may: {kinds}")
+    if run.complete:
+        reasons += [reason for record in run.records for reason in _unsent(record)]
     if not total.requests:
         reasons.append("no request was answered")
     elif run.settings.repository is not None and total.unchecked == total.requests:
@@ -184,6 +187,15 @@ def _reasons(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> lis
     if stages:
         reasons += _missed_limits(run.settings, stages)
     return reasons
+
+
+def _unsent(record: StageRecord) -> list[str]:
+    """A replay must have sent every request of its file."""
+    if not record.stage.until_drained or record.stage.arrivals is None:
+        return []
+    asked, tally = len(record.stage.arrivals["times"]), sum_tallies((record.discarded.total, record.measured.total))
+    sent = tally.requests + sum(tally.failures.values())
+    return [f"stage {record.stage.name}: only {sent} of {asked} requests were sent"] if sent < asked else []
 
 
 def _missed_limits(settings: Settings, stages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -244,6 +256,9 @@ def _notes(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> list[
             notes.append(f"stage {name}: {_blame_client(stage)}")
         if stage["server_restarted"]:
             notes.append(f"stage {name}: the server restarted or reloaded the model meanwhile")
+        rate = stage["rate_asked"]
+        if run.settings.scenario == "rate" and stage["throughput_requests_per_s"] < _RATE_SHARE * rate:
+            notes.append(f"stage {name}: {stage['throughput_requests_per_s']:g} of {rate:g} requests/s were achieved")
         if stage["lost_workers"]:
             notes.append(f"stage {name}: lost the workers {', '.join(stage['lost_workers'])}")
         if not stage["stable"] and run.settings.scenario in ("steps", "constant"):

@@ -251,6 +251,14 @@ def test_two_processes_give_the_same_report_as_one(server: Server, repository: P
         assert stage["server"]["requests"] == pytest.approx(stage["requests"], rel=0.5, abs=50)
 
 
+def test_an_open_loop_with_fewer_users_than_processes_is_refused(server: Server, tmp_path: Path) -> None:
+    port = str(free_port())
+    options = ("--scenario", "rate", "--rate", "50", "--max-in-flight", "1", "--processes", "2")
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port)
+    assert (finished.code, finished.result["stages"]) == (2, [])
+    assert "2 processes need at least one request under way each" in "".join(finished.last_lines)
+
+
 def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")

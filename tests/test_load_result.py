@@ -1,6 +1,7 @@
 """The verdict, the knee, and who is blamed, worked out from windows."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,24 @@ def test_a_stage_without_an_answer_fails_and_is_named() -> None:
     for stage, rows in zip(make_stages(made), (100, 0), strict=True):
         run.records.append(record_of(stage, window(rows, 1000)))
     assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
+
+
+@pytest.mark.parametrize(("answered", "reasons"), [(3, []), (2, ["stage a.csv: only 2 of 3 requests were sent"])])
+def test_a_replay_must_send_every_request(tmp_path: Path, answered: int, reasons: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("0\n1\n2\n")
+    run = Run(read("--scenario", "replay", "--arrivals-file", str(path)), time.time(), complete=True)
+    (stage,) = make_stages(run.settings)
+    run.records.append(record_of(stage, window(answered, 1000)))
+    assert make_result(run)["verdict"]["reasons"] == reasons
+
+
+@pytest.mark.parametrize(("achieved", "said"), [(96, False), (90, True)])
+def test_a_rate_that_was_not_achieved_is_noted(achieved: int, said: bool) -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
+    (stage,) = make_stages(run.settings)
+    run.records.append(record_of(stage, window(achieved, 1000)))
+    assert any("90 of 100 requests/s were achieved" in note for note in make_result(run)["notes"]) is said
 
 
 def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:

@@ -131,7 +131,8 @@ class Crew:
         self._runner().send_message("loadtest_prepared", {"fault": fault})
 
     def _begin(self, msg: Any, **_: Any) -> None:
-        assert self.traffic is not None
+        if self.traffic is None:
+            return
         order = msg.data["order"]
         me = self._runner().client_id
         index = order.index(me) if me in order else 0
@@ -198,6 +199,7 @@ class Leader:
         self._prepared: dict[str, list[str] | None] = {}
         self._windows: dict[str, Window] = {}
         self._members: set[str] = set()
+        self._late_comers: set[str] = set()
         self._round = 0
         self.run: Run | None = None
 
@@ -208,6 +210,8 @@ class Leader:
 
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["fault"]
+        if msg.node_id in self._late_comers and msg.data["fault"] is None:
+            self._members.add(msg.node_id)
 
     def _on_window(self, msg: Any, **_: Any) -> None:
         if msg.data["round"] == self._round:
@@ -239,8 +243,10 @@ class Leader:
 
     def _prepare(self, options: Mapping[str, str]) -> None:
         self._prepared.clear()
+        self._late_comers.clear()
+        self._options = dict(options)
         self._members = set(self._present())
-        self._send("loadtest_prepare", {"options": dict(options)})
+        self._send("loadtest_prepare", {"options": self._options})
         self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
         self._members &= self._prepared.keys()
         if not self._members:
@@ -248,6 +254,16 @@ class Leader:
         for fault in self._prepared.values():
             if fault is not None:
                 raise _rebuild(fault)
+
+    def _welcome(self, stage: Stage) -> None:
+        """Let processes that came in the middle make load too, for Locust moves users to them.
+
+        They take their share of an open loop's arrivals from the next stage on.
+        """
+        for process in set(self._present()) - self._members - self._late_comers:
+            self._late_comers.add(process)
+            self._send("loadtest_prepare", {"options": self._options}, process)
+            self._begin(None if stage.arrivals is None else PAUSE, process)
 
     def _check_shares(self, stages: Sequence[Stage]) -> None:
         """Hold that every process has a user for its share of an open loop's arrivals."""
@@ -272,6 +288,7 @@ class Leader:
         while (left := until - time.monotonic()) > 0.25 * stage.window_s or not record.windows:
             gevent.sleep(max(min(stage.window_s, left), 0.0))
             record.measure(window := self._take())
+            self._welcome(stage)
             record.snapshots.append(server_side.take_snapshot(read))
             self._note(record, crew)
             if stage.until_stable and record.stable:
@@ -297,9 +314,9 @@ class Leader:
             if window.drained or time.monotonic() > until:
                 return
 
-    def _begin(self, arrivals: Mapping[str, Any] | None) -> None:
+    def _begin(self, arrivals: Mapping[str, Any] | None, process: str | None = None) -> None:
         data = {"arrivals": None if arrivals is None else dict(arrivals), "order": self._crew()}
-        self._send("loadtest_begin", data)
+        self._send("loadtest_begin", data, process)
 
     def _employ(self, users: int) -> None:
         """Let Locust start or stop users until there are so many."""
@@ -322,10 +339,11 @@ class Leader:
         while not set(self._crew()) <= answers.keys() and time.monotonic() < until:
             gevent.sleep(_POLL_S)
 
-    def _send(self, message: str, data: dict[str, Any]) -> None:
+    def _send(self, message: str, data: dict[str, Any], process: str | None = None) -> None:
+        """Tell one process, or all of them."""
         runner = self._environment.runner
         assert runner is not None
-        runner.send_message(message, data)
+        runner.send_message(message, data, process)
 
     def _crew(self) -> list[str]:
         """The processes that were prepared to make load and are still there."""

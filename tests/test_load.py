@@ -259,14 +259,17 @@ def test_an_open_loop_with_fewer_users_than_processes_is_refused(server: Server,
     assert "2 processes need at least one request under way each" in "".join(finished.last_lines)
 
 
+def start_worker(port: str) -> "subprocess.Popen[bytes]":
+    locustfile = str(ROOT / "loadtest" / "locustfile.py")
+    command = [sys.executable, "-m", "locust", "-f", locustfile, "--worker", "--master-port", port]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")
     master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "2")
-    locustfile = str(ROOT / "loadtest" / "locustfile.py")
-    command = [sys.executable, "-m", "locust", "-f", locustfile, "--worker", "--master-port", port]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    workers = [subprocess.Popen(command, env=environment(), **pipes) for _ in range(2)]
+    workers = [start_worker(port) for _ in range(2)]
     try:
         master.wait_for("Sending spawn jobs")
         time.sleep(2.5)
@@ -281,6 +284,26 @@ def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path
     assert len(stage["lost_workers"]) == 1
     assert stage["concurrency"] == 4
     assert any("lost the workers" in note for note in finished.result["notes"])
+
+
+def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
+    port = str(free_port())
+    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "15")
+    master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "1")
+    workers = [start_worker(port)]
+    try:
+        master.wait_for("All users spawned")
+        workers.append(start_worker(port))
+        finished = master.finish()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert finished.code == 0, finished.stdout + finished.stderr
+    (stage,) = finished.result["stages"]
+    assert stage["client_processes"] == 2
+    last = stage["windows"][-1]
+    assert last["mean_us"] * last["requests"] / last["seconds"] / 1e6 == pytest.approx(4, abs=0.8)
 
 
 @pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -249,21 +250,27 @@ class GrpcConnection:
             self._send_in_pieces(wire)
 
     def _send_in_pieces(self, wire: bytes) -> None:
+        """Send as many frames at a time as the server's flow control has room for."""
         assert self._socket is not None
         start = 0
         while start < len(wire):
-            room = min(self._max_frame, self._window, self._stream_window)
-            if room <= 0:
+            stop = min(start + min(self._window, self._stream_window), len(wire))
+            if stop <= start:
                 self._take_frame()
                 if self._ended:
                     self._leaving = True  # the rest of the request is never sent on this connection
                     return
                 continue
-            piece = wire[start : start + room]
-            start += len(piece)
-            self._window -= len(piece)
-            self._stream_window -= len(piece)
-            self._socket.sendall(frame(_DATA, _END_STREAM * (start == len(wire)), self._stream, piece))
+            cuts = [*range(start, stop, self._max_frame), stop]
+            self._socket.sendall(
+                b"".join(
+                    frame(_DATA, _END_STREAM * (end == len(wire)), self._stream, wire[begin:end])
+                    for begin, end in pairwise(cuts)
+                )
+            )
+            self._window -= stop - start
+            self._stream_window -= stop - start
+            start = stop
 
     def _receive(self) -> bytes:
         while not self._ended:
@@ -282,18 +289,28 @@ class GrpcConnection:
         return data[5:]
 
     def _next_frame(self) -> tuple[int, int, int, bytes]:
-        assert self._socket is not None
         buffer = self._buffer
-        while len(buffer) < 9 or len(buffer) < 9 + int.from_bytes(buffer[:3], "big"):
-            if time.perf_counter() - self._asked_at > self._wire.timeout_s:
-                raise TimeoutError
-            more = self._socket.recv(RECEIVE_BYTES)
-            if not more:
-                raise ExchangeError("cut", "the server closed the connection before its answer was complete")
-            buffer += more
+        while len(buffer) < 9:
+            buffer += self._more()
         size = int.from_bytes(buffer[:3], "big")
+        missing = 9 + size - len(buffer)
+        if missing > 0:
+            pieces = [buffer]
+            while missing > 0:
+                pieces.append(self._more())
+                missing -= len(pieces[-1])
+            buffer = b"".join(pieces)
         self._buffer = buffer[9 + size :]
         return buffer[3], buffer[4], int.from_bytes(buffer[5:9], "big") & _WINDOW, buffer[9 : 9 + size]
+
+    def _more(self) -> bytes:
+        assert self._socket is not None
+        if time.perf_counter() - self._asked_at > self._wire.timeout_s:
+            raise TimeoutError
+        data = self._socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise ExchangeError("cut", "the server closed the connection before its answer was complete")
+        return data
 
     def _take_frame(self) -> None:
         """Take in one frame: of the call under way, of the connection, or the tail of a call long over."""

@@ -131,12 +131,14 @@ Behaviour = Callable[[socket.socket], None]
 
 
 @contextmanager
-def misbehaving(behave: Behaviour) -> Iterator[Address]:
-    """A server that waits for the first bytes of a request and then does what it is told."""
+def misbehaving(behave: Behaviour, got: bytearray | None = None) -> Iterator[Address]:
+    """A server that waits for the first bytes of a request, kept in `got`, and then does what it is told."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            self.request.recv(1 << 16)
+            first = self.request.recv(1 << 16)
+            if got is not None:
+                got.extend(first)
             behave(self.request)
             hang_up(self.request)
 
@@ -375,6 +377,49 @@ def test_after_the_last_call_that_a_server_takes_the_next_goes_to_a_new_connecti
         connection = GrpcWire(to, 5.0).connect()
         assert [connection.call(b"one"), connection.call(b"two")] == [b"", b""]
         connection.close()
+
+
+def test_a_large_request_keeps_to_the_room_that_the_server_gives_it() -> None:
+    request, got = bytes(range(256)) * 800, bytearray()
+    rooms = []
+
+    def read_until(link: socket.socket, size: int) -> None:
+        """Read until so many bytes of DATA came, and note when no more follow."""
+        while sum(map(len, payloads(got))) < size:
+            got.extend(link.recv(1 << 16))
+        link.settimeout(0.1)
+        with suppress(TimeoutError):
+            got.extend(link.recv(1 << 16))
+        link.settimeout(5)
+        rooms.append(sum(map(len, payloads(got))))
+
+    def behave(link: socket.socket) -> None:
+        read_until(link, 65535)
+        link.sendall(frame(4, 0, 0, struct.pack(">HI", 4, 70_000)) + frame(8, 0, 0, struct.pack(">I", 200_000)))
+        read_until(link, 70_000)
+        link.sendall(frame(4, 0, 0, struct.pack(">HI", 4, 60_000)) + frame(8, 0, 1, struct.pack(">I", 10_000)))
+        read_until(link, 70_000)
+        link.sendall(frame(8, 0, 1, struct.pack(">I", 200_000)))
+        read_until(link, len(request))
+        link.sendall(finish(1))
+
+    with misbehaving(behave, got) as to:
+        connection = GrpcWire(to, 5.0).connect()
+        assert connection.call(request) == b""
+        connection.close()
+    assert rooms == [65535, 70_000, 70_000, len(request)]
+    assert b"".join(payloads(got)) == request
+    assert max(map(len, payloads(got))) <= 16384
+
+
+def payloads(got: bytearray) -> list[bytes]:
+    """The payloads of the DATA frames behind a client's preface, as far as they came."""
+    found, start = [], len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    while len(got) >= start + 9 + (size := int.from_bytes(got[start : start + 3], "big")):
+        if got[start + 3] == 0:
+            found.append(bytes(got[start + 9 : start + 9 + size]))
+        start += 9 + size
+    return found
 
 
 def test_headers_in_pieces_padding_and_a_smaller_table_are_read() -> None:

@@ -6,9 +6,8 @@ answers with `loadtest_prepared` or `loadtest_window`. In a local runner these m
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -16,9 +15,9 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, Runner
 from locust.stats import StatsEntry, bucket_response_time
 
-from loadtest import server_side, settings, target
-from loadtest.errors import LoadTestError, ServerError
-from loadtest.measure import STABLE_WINDOWS, Tally, Window, is_stable, merge_processes
+from loadtest import report, server_side, settings, target
+from loadtest.errors import LoadTestError, ServerError, SettingsError
+from loadtest.measure import STABLE_WINDOWS, Figures, Tally, Window, is_stable, join_windows, merge_processes
 from loadtest.scenarios import PAUSE, Stage, make_stages
 from loadtest.server_side import Snapshot
 from loadtest.settings import Settings
@@ -29,6 +28,7 @@ _TAKE_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _SPAWN_TIMEOUT_S = 30.0
 _SPAWN_RATE = 100
+_DRAIN_S = 0.1
 
 
 @dataclass
@@ -38,8 +38,11 @@ class StageRecord:
     Attributes:
         stage: What was asked for.
         users: How many users there really were at its end.
-        measured: The windows its figures come from.
-        discarded: The warm-up, and windows before the stable ones; answers in it were checked as well.
+        windows: Every window its figures come from, in five numbers each.
+        earlier: Those windows but for the last three, joined: a long stage must not fill the memory.
+        recent: The last three of them.
+        discarded: The warm-up, windows before the stable ones, and what was under way at the run's end, joined;
+            answers in it were checked as well.
         stable: Whether the last three windows agreed.
         snapshots: The server at the borders of the measured windows.
         restarted: Whether the server restarted meanwhile.
@@ -49,13 +52,41 @@ class StageRecord:
 
     stage: Stage
     users: int = 0
-    measured: list[Window] = field(default_factory=list)
-    discarded: list[Window] = field(default_factory=list)
+    windows: list[Figures] = field(default_factory=list)
+    earlier: Window = field(default_factory=Window)
+    recent: list[Window] = field(default_factory=list)
+    discarded: Window = field(default_factory=Window)
     stable: bool = False
     snapshots: list[Snapshot | None] = field(default_factory=list)
     restarted: bool = False
     lost_workers: list[str] = field(default_factory=list)
     complete: bool = False
+
+    def measure(self, window: Window) -> None:
+        """Take in the next measured window."""
+        self.windows.append(window.figures())
+        self.recent.append(window)
+        self.stable = is_stable(self.recent)
+        if len(self.recent) > STABLE_WINDOWS:
+            self.earlier.append(self.recent.pop(0))
+
+    def keep_stable(self) -> None:
+        """Let the figures come from the last three windows alone."""
+        self.discarded.append(self.earlier)
+        self.earlier = Window()
+        del self.windows[:-STABLE_WINDOWS]
+        del self.snapshots[: -STABLE_WINDOWS - 1]
+
+    def close(self) -> None:
+        """Join what has no need to be told apart any more."""
+        self.earlier = self.measured
+        self.recent = []
+        self.complete = True
+
+    @property
+    def measured(self) -> Window:
+        """All measured windows as one."""
+        return join_windows((self.earlier, *self.recent))
 
 
 @dataclass
@@ -100,7 +131,8 @@ class Crew:
         self._runner().send_message("loadtest_prepared", {"fault": fault})
 
     def _begin(self, msg: Any, **_: Any) -> None:
-        assert self.traffic is not None
+        if self.traffic is None:
+            return
         order = msg.data["order"]
         me = self._runner().client_id
         index = order.index(me) if me in order else 0
@@ -149,11 +181,13 @@ def check(options: Mapping[str, str]) -> None:
     """Hold that a run with these options can be.
 
     Raises:
-        SettingsError: An option makes no sense, or a file it names cannot be used.
+        SettingsError: An option makes no sense, or a file it names cannot be used or written.
         ServerError: The server is not there, or not the one that the options and the repository say.
     """
     read = settings.from_text(options)
     make_stages(read)
+    if read.report_dir is not None:
+        report.check_directory(read.report_dir)
     target.prepare(read)
 
 
@@ -165,6 +199,7 @@ class Leader:
         self._prepared: dict[str, list[str] | None] = {}
         self._windows: dict[str, Window] = {}
         self._members: set[str] = set()
+        self._late_comers: set[str] = set()
         self._round = 0
         self.run: Run | None = None
 
@@ -175,6 +210,8 @@ class Leader:
 
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["fault"]
+        if msg.node_id in self._late_comers and msg.data["fault"] is None:
+            self._members.add(msg.node_id)
 
     def _on_window(self, msg: Any, **_: Any) -> None:
         if msg.data["round"] == self._round:
@@ -195,17 +232,21 @@ class Leader:
         run = self.run = Run(read, time.time())
         try:
             self._prepare(options)
+            self._check_shares(stages)
             for stage in stages:
                 run.records.append(record := StageRecord(stage))
                 self._hold(record, read)
+            self._drain(record, read.request_timeout_s)
             run.complete = True
         except LoadTestError as error:
             run.fault = error
 
     def _prepare(self, options: Mapping[str, str]) -> None:
         self._prepared.clear()
+        self._late_comers.clear()
+        self._options = dict(options)
         self._members = set(self._present())
-        self._send("loadtest_prepare", {"options": dict(options)})
+        self._send("loadtest_prepare", {"options": self._options})
         self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
         self._members &= self._prepared.keys()
         if not self._members:
@@ -213,6 +254,23 @@ class Leader:
         for fault in self._prepared.values():
             if fault is not None:
                 raise _rebuild(fault)
+
+    def _welcome(self, stage: Stage) -> None:
+        """Let processes that came in the middle make load too, for Locust moves users to them.
+
+        They take their share of an open loop's arrivals from the next stage on.
+        """
+        for process in set(self._present()) - self._members - self._late_comers:
+            self._late_comers.add(process)
+            self._send("loadtest_prepare", {"options": self._options}, process)
+            self._begin(None if stage.arrivals is None else PAUSE, process)
+
+    def _check_shares(self, stages: Sequence[Stage]) -> None:
+        """Hold that every process has a user for its share of an open loop's arrivals."""
+        processes = len(self._crew())
+        if any(stage.arrivals is not None and stage.users < processes for stage in stages):
+            what = f"{processes} processes need at least one request under way each"
+            raise SettingsError("--max-in-flight", what, "ask for more, or use fewer processes")
 
     def _hold(self, record: StageRecord, read: Settings) -> None:
         """Bring up a stage's users, then measure window by window until it is stable or over."""
@@ -224,38 +282,41 @@ class Leader:
         self._begin(stage.arrivals)
         if stage.warm_up_s:
             gevent.sleep(stage.warm_up_s)
-        record.discarded.append(self._take())
+        record.discarded = self._take()
         record.snapshots.append(server_side.take_snapshot(read))
         until = time.monotonic() + stage.seconds
-        while (left := until - time.monotonic()) > 0.25 * stage.window_s or not record.measured:
+        while (left := until - time.monotonic()) > 0.25 * stage.window_s or not record.windows:
             gevent.sleep(max(min(stage.window_s, left), 0.0))
-            record.measured.append(self._take())
+            record.measure(window := self._take())
+            self._welcome(stage)
             record.snapshots.append(server_side.take_snapshot(read))
             self._note(record, crew)
             if stage.until_stable and record.stable:
-                self._keep_stable(record)
+                record.keep_stable()
                 break
-            if stage.until_drained and record.measured[-1].drained:
+            if stage.until_drained and window.drained:
                 break
-        record.complete = True
+        record.close()
 
     def _note(self, record: StageRecord, crew: set[str]) -> None:
         """Bring what the record says of the stage as a whole up to date."""
         record.users = self._environment.runner.user_count if self._environment.runner else 0
-        record.stable = is_stable(record.measured)
         record.restarted |= _has_restarted(record)
         record.lost_workers = sorted(crew - set(self._crew()))
 
-    @staticmethod
-    def _keep_stable(record: StageRecord) -> None:
-        early = record.measured[:-STABLE_WINDOWS]
-        record.discarded += early
-        del record.measured[: len(early)]
-        del record.snapshots[: len(early)]
+    def _drain(self, record: StageRecord, timeout_s: float) -> None:
+        """Send nothing more and wait for the answers under way, for they count as well."""
+        self._begin(PAUSE)
+        until = time.monotonic() + timeout_s
+        while True:
+            gevent.sleep(_DRAIN_S)
+            record.discarded.append(window := self._take())
+            if window.drained or time.monotonic() > until:
+                return
 
-    def _begin(self, arrivals: Mapping[str, Any] | None) -> None:
+    def _begin(self, arrivals: Mapping[str, Any] | None, process: str | None = None) -> None:
         data = {"arrivals": None if arrivals is None else dict(arrivals), "order": self._crew()}
-        self._send("loadtest_begin", data)
+        self._send("loadtest_begin", data, process)
 
     def _employ(self, users: int) -> None:
         """Let Locust start or stop users until there are so many."""
@@ -278,10 +339,11 @@ class Leader:
         while not set(self._crew()) <= answers.keys() and time.monotonic() < until:
             gevent.sleep(_POLL_S)
 
-    def _send(self, message: str, data: dict[str, Any]) -> None:
+    def _send(self, message: str, data: dict[str, Any], process: str | None = None) -> None:
+        """Tell one process, or all of them."""
         runner = self._environment.runner
         assert runner is not None
-        runner.send_message(message, data)
+        runner.send_message(message, data, process)
 
     def _crew(self) -> list[str]:
         """The processes that were prepared to make load and are still there."""
@@ -295,11 +357,14 @@ class Leader:
 
 
 def _has_restarted(record: StageRecord) -> bool:
-    known = [(border, snapshot) for border, snapshot in enumerate(record.snapshots) if snapshot is not None]
-    return any(
-        server_side.has_restarted(earlier, later, sum(window.requests for window in record.measured[first:last]))
-        for (first, earlier), (last, later) in pairwise(known)
-    )
+    """Tell whether the newest snapshot shows a restart since the one before it."""
+    known = [border for border, snapshot in enumerate(record.snapshots) if snapshot is not None][-2:]
+    if len(known) < 2 or known[1] < len(record.snapshots) - 1:
+        return False
+    earlier, later = (record.snapshots[border] for border in known)
+    assert earlier is not None
+    assert later is not None
+    return server_side.has_restarted(earlier, later, sum(window.requests for window in record.windows[slice(*known)]))
 
 
 def _rebuild(fault: list[str]) -> LoadTestError:

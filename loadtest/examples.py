@@ -29,6 +29,7 @@ def pack(protocol: str, request: Request, answer: Answer, expected: Expected, fa
         "what": fault.what,
         "inputs": [[tensor.name, tensor.datatype, list(tensor.dims)] for tensor in request.samples.inputs],
         "outputs": [[tensor.name, tensor.datatype, list(tensor.dims)] for tensor in expected.reference.outputs],
+        "binary": request.samples.binary,
         "max_batch_size": request.samples.max_batch_size,
         "tolerances": {
             name: {"rtol": tolerance.rtol, "atol": tolerance.atol}

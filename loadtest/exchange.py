@@ -9,6 +9,8 @@ from loadtest.answers import Answer
 
 RECEIVE_BYTES = 1 << 18
 MEMO_LIMIT = 512
+IDLE_S = 1.0
+"""A connection kept idle so long may have been hung up by the server, which then is no failure."""
 
 
 class ExchangeError(Exception):
@@ -71,6 +73,20 @@ class Address:
         if alpn:
             context.set_alpn_protocols([alpn])
         return context.wrap_socket(link, server_hostname=self.host)
+
+
+def poll(link: socket.socket) -> bytes | None:
+    """What came on a connection while nobody asked: None is nothing, empty is the other side's hanging up."""
+    timeout_s = link.gettimeout()
+    link.settimeout(0)
+    try:
+        return link.recv(RECEIVE_BYTES)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    except OSError:
+        return b""
+    finally:
+        link.settimeout(timeout_s)
 
 
 def send_all(link: socket.socket, data: bytes) -> None:

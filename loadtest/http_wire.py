@@ -1,4 +1,4 @@
-"""KServe v2 inference over HTTP/1.1 with the binary tensor extension.
+"""KServe v2 inference over HTTP/1.1, with the binary tensor extension where the server has it.
 
 Requests are whole byte strings, headers included, encoded once; heads of answers repeat and are parsed once.
 Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -6,15 +6,27 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 
 import json
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from loadtest.answers import Answer, Layout, Slot
-from loadtest.exchange import MEMO_LIMIT, RECEIVE_BYTES, Address, ExchangeError, send_all, to_exchange_error
+from loadtest.exchange import (
+    IDLE_S,
+    MEMO_LIMIT,
+    RECEIVE_BYTES,
+    Address,
+    ExchangeError,
+    poll,
+    send_all,
+    to_exchange_error,
+)
 from loadtest.samples import Samples
-from loadtest.tensors import Array, to_wire
+from loadtest.tensors import DTYPES, Array, to_wire
 
 
 def infer_path(model: str, version: str) -> str:
@@ -25,9 +37,10 @@ def infer_path(model: str, version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A parsed head: its status and where its body ends."""
+    """A parsed head: its status and where its body ends; `content_bytes` None is when the server hangs up."""
 
     status: int
+    chunked: bool
     content_bytes: int | None
     json_bytes: int | None
     closes: bool
@@ -51,23 +64,29 @@ class HttpWire:
 
     def encode(self, samples: Samples, inputs: Mapping[str, Array]) -> bytes:
         """One POST: request line, headers, the JSON that describes the tensors, the tensors."""
-        blobs = [to_wire(inputs[tensor.name], tensor.datatype) for tensor in samples.inputs]
-        tensors = [
-            {
-                "name": tensor.name,
-                "shape": list(inputs[tensor.name].shape),
-                "datatype": tensor.datatype,
-                "parameters": {"binary_data_size": len(blob)},
-            }
-            for tensor, blob in zip(samples.inputs, blobs, strict=True)
+        tensors: list[dict[str, Any]] = [
+            {"name": tensor.name, "shape": list(inputs[tensor.name].shape), "datatype": tensor.datatype}
+            for tensor in samples.inputs
         ]
-        outputs = [{"name": name, "parameters": {"binary_data": True}} for name in samples.outputs]
+        outputs: list[dict[str, Any]] = [{"name": name} for name in samples.outputs]
+        blobs: list[bytes] = []
+        if samples.binary:
+            blobs = [to_wire(inputs[tensor.name], tensor.datatype) for tensor in samples.inputs]
+            for tensor, blob in zip(tensors, blobs, strict=True):
+                tensor["parameters"] = {"binary_data_size": len(blob)}
+            for output in outputs:
+                output["parameters"] = {"binary_data": True}
+        else:
+            for tensor in tensors:
+                tensor["data"] = inputs[tensor["name"]].ravel().tolist()
         description = json.dumps({"inputs": tensors, "outputs": outputs}, separators=(",", ":")).encode()
         size = len(description) + sum(map(len, blobs))
+        kind = "application/json"
+        if samples.binary:
+            kind = f"application/octet-stream\r\nInference-Header-Content-Length: {len(description)}"
         head = (
             f"POST {infer_path(samples.model, samples.version)} HTTP/1.1\r\nHost: {self.address}\r\n"
-            f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {len(description)}\r\n"
-            f"Content-Length: {size}\r\n\r\n"
+            f"Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
         )
         return b"".join((head.encode(), description, *blobs))
 
@@ -82,6 +101,7 @@ class HttpConnection:
     def __init__(self, wire: HttpWire) -> None:
         self._wire = wire
         self._socket: socket.socket | None = None
+        self._asked_at = 0.0
 
     def close(self) -> None:
         """Hang up."""
@@ -106,28 +126,42 @@ class HttpConnection:
             raise
 
     def _ask(self, wire: bytes) -> Answer:
-        link = self._socket
+        link, now = self._socket, time.perf_counter()
+        if link is not None and now - self._asked_at > IDLE_S and poll(link) is not None:
+            self.close()
+            link = None
         if link is None:
             link = self._socket = self._wire.address.connect(self._wire.timeout_s)
+        self._asked_at = now
         send_all(link, wire)
         data = link.recv(RECEIVE_BYTES)
-        while (split := data.find(b"\r\n\r\n")) < 0:
-            data += self._more()
-        head = self._head(data[:split])
+        while True:
+            while (split := data.find(b"\r\n\r\n")) < 0:
+                data += self._more()
+            head = self._head(data[:split])
+            if head.status >= 200:
+                break
+            data = data[split + 4 :]
         content = self._content(data, split + 4, head)
         if head.closes:
             self.close()
         if head.status != 200:
             raise ExchangeError(f"http_{head.status}", _error_text(content), usable=not head.closes)
-        json_bytes = len(content) if head.json_bytes is None else head.json_bytes
-        return Answer(self._layout(content, json_bytes), content)
+        if head.json_bytes is None:
+            return _read_json(content)
+        return Answer(self._layout(content, head.json_bytes), content)
 
     def _more(self) -> bytes:
-        assert self._socket is not None
-        data = self._socket.recv(RECEIVE_BYTES)
+        data = self._receive()
         if not data:
             raise ExchangeError("cut", "the server closed the connection before its answer was complete")
         return data
+
+    def _receive(self) -> bytes:
+        assert self._socket is not None
+        if time.perf_counter() - self._asked_at > self._wire.timeout_s:
+            raise TimeoutError
+        return self._socket.recv(RECEIVE_BYTES)
 
     def _head(self, head: bytes) -> _Head:
         heads = self._wire.heads
@@ -139,8 +173,10 @@ class HttpConnection:
         return found
 
     def _content(self, data: bytes, start: int, head: _Head) -> bytes:
-        if head.content_bytes is None:
+        if head.chunked:
             return self._chunks(data[start:])
+        if head.content_bytes is None:
+            return self._rest(data[start:])
         missing = start + head.content_bytes - len(data)
         if missing <= 0:
             return data[start : start + head.content_bytes]
@@ -151,6 +187,11 @@ class HttpConnection:
             missing -= len(piece)
         return b"".join(pieces)[: head.content_bytes]
 
+    def _rest(self, data: bytes) -> bytes:
+        while more := self._receive():
+            data += more
+        return data
+
     def _chunks(self, data: bytes) -> bytes:
         content = b""
         while True:
@@ -160,13 +201,15 @@ class HttpConnection:
                 size = int(data[:split].split(b";")[0], 16)
             except ValueError as error:
                 raise ExchangeError("malformed", "a chunk's size is not a number") from error
+            if size == 0:
+                while b"\r\n\r\n" not in data[split:]:  # trailers may stand before the empty line
+                    data += self._more()
+                return content
             data = data[split + 2 :]
             while len(data) < size + 2:
                 data += self._more()
             content += data[:size]
             data = data[size + 2 :]
-            if size == 0:
-                return content
 
     def _layout(self, content: bytes, json_bytes: int) -> Layout:
         layouts = self._wire.layouts
@@ -185,14 +228,19 @@ def _parse_head(head: bytes) -> _Head:
     chunked = "chunked" in fields.get("transfer-encoding", "").lower()
     try:
         protocol, status = status_line.split(" ")[:2]
-        json_bytes = fields.get("inference-header-content-length")
+        content_bytes, json_bytes = (
+            int(fields[name]) if name in fields else None
+            for name in ("content-length", "inference-header-content-length")
+        )
+        ends_with_connection = not chunked and content_bytes is None
         return _Head(
             status=int(status),
-            content_bytes=None if chunked else int(fields["content-length"]),
-            json_bytes=None if json_bytes is None else int(json_bytes),
-            closes="close" in fields.get("connection", "").lower() or protocol == "HTTP/1.0",
+            chunked=chunked,
+            content_bytes=content_bytes,
+            json_bytes=json_bytes,
+            closes=ends_with_connection or "close" in fields.get("connection", "").lower() or protocol == "HTTP/1.0",
         )
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise ExchangeError("malformed", f"not an HTTP answer: {status_line[:80]!r}") from error
 
 
@@ -207,10 +255,30 @@ def _parse_layout(head: bytes, total_bytes: int) -> Layout:
             start = stop
         layout = Layout(description["model_name"], str(description.get("model_version", "")), tuple(slots))
     except (ValueError, KeyError, TypeError) as error:
-        raise ExchangeError("malformed", f"not a KServe v2 answer: {head[:120]!r}", usable=True) from error
+        raise _not_kserve(head) from error
     if start != total_bytes:
         raise ExchangeError("malformed", f"{start} bytes were announced, {total_bytes} came", usable=True)
     return layout
+
+
+def _read_json(content: bytes) -> Answer:
+    """Read an answer whose outputs stand in its JSON."""
+    try:
+        description: dict[str, Any] = json.loads(content)
+        slots, body = [], b""
+        for output in description["outputs"]:
+            datatype, shape = output["datatype"], tuple(output["shape"])
+            data = to_wire(np.array(output.get("data", []), DTYPES.get(datatype, np.str_)).reshape(shape), datatype)
+            slots.append(Slot(output["name"], datatype, shape, len(body), len(body) + len(data)))
+            body += data
+        layout = Layout(description["model_name"], str(description.get("model_version") or ""), tuple(slots))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise _not_kserve(content) from error
+    return Answer(layout, body)
+
+
+def _not_kserve(content: bytes) -> ExchangeError:
+    return ExchangeError("malformed", f"not a KServe v2 answer: {content[:120]!r}", usable=True)
 
 
 def _error_text(content: bytes) -> str:

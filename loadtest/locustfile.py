@@ -41,7 +41,9 @@ class Story(LoadTestShape):
 
 
 def _declare_options(parser: Any) -> None:
+    """Add our options; Locust's own page and its master stay on this machine unless the user says otherwise."""
     settings.declare(parser)
+    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
 
 def _set_up(environment: Environment, runner: Any, **_: Any) -> None:

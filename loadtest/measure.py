@@ -17,6 +17,8 @@ from hdrh.histogram import HdrHistogram
 _LOWEST_US, _HIGHEST_US, _DIGITS = 1, 3_600_000_000, 3
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
+_EMPTY = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+
 STABLE_WINDOWS = 3
 STABLE_RATIO = 1.10
 SATURATED_SHARE = 0.9
@@ -30,19 +32,26 @@ class Latencies:
     """Microseconds, each value kept to three significant digits, and their exact sum."""
 
     def __init__(self) -> None:
-        self._histogram = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+        self._histogram = _EMPTY
         self._total_us = 0
 
     def record(self, value_us: int, count: int = 1) -> None:
         """Count `value_us`, brought between 1 us and an hour."""
         value_us = min(max(value_us, _LOWEST_US), _HIGHEST_US)
-        self._histogram.record_value(value_us, count)
+        self._own().record_value(value_us, count)
         self._total_us += value_us * count
 
     def add(self, other: "Latencies") -> None:
         """Take in all values of another, exactly as if they had been recorded here."""
-        self._histogram.add(other._histogram)
-        self._total_us += other._total_us
+        if other.count:
+            self._own().add(other._histogram)
+            self._total_us += other._total_us
+
+    def _own(self) -> HdrHistogram:
+        """A histogram takes 190 KB: one without values is shared."""
+        if self._histogram is _EMPTY:
+            self._histogram = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+        return self._histogram
 
     @property
     def count(self) -> int:
@@ -76,8 +85,9 @@ class Latencies:
     def from_message(cls, message: Sequence[Any]) -> "Latencies":
         """The inverse of `to_message`."""
         latencies = cls()
-        latencies._histogram = HdrHistogram.decode(message[0].encode("ascii"))
-        latencies._total_us = message[1]
+        histogram = HdrHistogram.decode(message[0].encode("ascii"))
+        if histogram.get_total_count():
+            latencies._histogram, latencies._total_us = histogram, message[1]
         return latencies
 
 
@@ -150,6 +160,17 @@ class Load:
         self.cpu_wait_s += other.cpu_wait_s
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A window in five numbers."""
+
+    seconds: float
+    requests: int
+    throughput_rows_per_s: float
+    mean_us: float
+    p99_us: float
+
+
 @dataclass
 class Window:
     """What happened in a stretch of time.
@@ -159,7 +180,7 @@ class Window:
         tallies: By (model, version); version is empty where no answer said one.
         loads: By process.
         late_us: Open loop only: how late requests were sent though a user was free to send them.
-        drained: Open loop only: every request of the schedule was sent and answered.
+        drained: Open loop only: every request of the schedule was sent and answered; at its end nothing was under way.
         messages: By kind of failure, the first thing said about it.
         examples: Some of the wrong answers, each a file's name and its bytes.
     """
@@ -181,6 +202,17 @@ class Window:
     def requests(self) -> int:
         """How many answers came."""
         return sum(tally.requests for tally in self.tallies.values())
+
+    def figures(self) -> Figures:
+        """What is kept of it when it has been joined with others."""
+        total = self.total
+        return Figures(
+            seconds=round(self.seconds, 3),
+            requests=total.requests,
+            throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
+            mean_us=round(total.latency_us.mean_us, 1),
+            p99_us=total.latency_us.summarize()["p99"],
+        )
 
     def append(self, later: "Window") -> None:
         """Make this window longer by the one that came after it."""

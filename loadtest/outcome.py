@@ -37,7 +37,7 @@ class Outcome:
             return
         self._result = make_result(run)
         if run.settings.report_dir is not None:
-            windows = (w for record in run.records for w in (*record.discarded, *record.measured))
+            windows = (window for record in run.records for window in (record.discarded, record.measured))
             examples = [example for window in windows for example in window.examples]
             try:
                 report.write(run.settings.report_dir, self._result, examples)
@@ -46,9 +46,11 @@ class Outcome:
 
     def _on_quitting(self, **_: Any) -> None:
         run = self._leader.run
+        if self._result is None:
+            if self._environment.web_ui is not None:
+                return
+            self._on_stop()  # Locust does not stop what had no user yet, as when a worker could not be prepared
         fault = self._fault or (run.fault if run else None)
-        if self._environment.web_ui is not None and self._result is None:
-            return
         if fault is not None:
             self._environment.process_exit_code = fault.exit_code
         else:
@@ -76,7 +78,8 @@ def last_words(result: Result) -> list[str]:
             lines.append(f"best within the p99 limit: {best['stage']}, {best['throughput_rows_per_s']:g} rows/s")
     lines += [f"note: {note}" for note in result["notes"]]
     if result["verdict"]["passed"]:
-        return [*lines, "PASSED: every answer that was checked was right, and every limit held"]
+        answers = "every answer that was checked was right" if result["run"]["checked"] else "answers were not checked"
+        return [*lines, f"PASSED: {answers}, and every limit held"]
     return [*lines, *(f"FAILED: {reason}" for reason in result["verdict"]["reasons"])]
 
 

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from loadtest.errors import SettingsError
@@ -37,6 +38,24 @@ _SERVER = (
 )
 
 
+def check_directory(directory: Path) -> None:
+    """Hold that a report can be written, before anything is measured for it.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
+
+
+def _cannot_write(directory: Path, error: OSError) -> SettingsError:
+    return SettingsError(directory, f"the report cannot be written: {error}", "name another --report-dir")
+
+
 def write(directory: Path, result: Mapping[str, Any], examples: Iterable[tuple[str, bytes]] = ()) -> list[Path]:
     """Write the report's files, over those of an earlier run.
 
@@ -55,7 +74,7 @@ def write(directory: Path, result: Mapping[str, Any], examples: Iterable[tuple[s
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     except OSError as error:
-        raise SettingsError(directory, f"the report cannot be written: {error}", "name another --report-dir") from error
+        raise _cannot_write(directory, error) from error
     return [directory / name for name in files]
 
 

@@ -43,7 +43,7 @@ def _kept_request(path: Path) -> Request:
     about, arrays = examples.read(path)
     try:
         reference = _kept_reference(about, arrays)
-        samples = from_reference(reference, about["version_asked"])
+        samples = from_reference(reference, about["version_asked"], binary=about["binary"])
     except (KeyError, TypeError, ValueError) as error:
         mend = "name a file from the wrong/ directory of a report"
         raise SettingsError(path, f"it is not a kept wrong answer: {error!r}", mend) from error

@@ -1,17 +1,19 @@
 """The result of a run as plain values: the schema that docs/result-schema.md documents."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
 from loadtest import measure, server_side
 from loadtest.conductor import Run, StageRecord
-from loadtest.measure import Tally, Window
+from loadtest.measure import Tally, Window, sum_tallies
 from loadtest.settings import Limits, Settings
 
 SCHEMA = 1
 _KNEE_SHARE = 0.95
+_RATE_SHARE = 0.95
 _LATE_LIMIT_US = 10_000
 _LADDERS = frozenset({"steps", "ramp", "rate"})
 
@@ -20,10 +22,9 @@ Result = dict[str, Any]
 
 def make_result(run: Run) -> Result:
     """Everything known about a run, over or under way."""
-    stages = [_stage(record) for record in run.records if record.measured]
-    total = measure.join_windows(
-        window for record in run.records for window in (*record.discarded, *record.measured)
-    ).total
+    stages = [_stage(record) for record in run.records if record.windows]
+    whole = measure.join_windows(window for record in run.records for window in (record.discarded, record.measured))
+    total = whole.total
     knee = find_knee(stages, run.settings.limits)
     reasons = _reasons(run, stages, total)
     return {
@@ -32,7 +33,7 @@ def make_result(run: Run) -> Result:
         "verdict": {"passed": not reasons, "complete": run.complete, "reasons": reasons},
         "notes": _notes(run, stages, total),
         "totals": _counts(total),
-        "messages": _messages(run.records),
+        "messages": whole.messages,
         "knee": knee,
         "stages": stages,
     }
@@ -73,9 +74,8 @@ def _counts(tally: Tally) -> Result:
 
 
 def _stage(record: StageRecord) -> Result:
-    window = measure.join_windows(record.measured)
+    window, early = record.measured, record.discarded
     total = window.total
-    early = measure.join_windows(record.discarded)
     seconds = window.seconds or math.inf
     open_loop = record.stage.arrivals is not None
     return {
@@ -92,23 +92,13 @@ def _stage(record: StageRecord) -> Result:
         "late_us": window.late_us.summarize() if open_loop else None,
         "stable": record.stable,
         "complete": record.complete,
-        "windows": [_window(part) for part in record.measured],
+        "windows": [asdict(figures) for figures in record.windows],
         "discarded": {"seconds": round(early.seconds, 3), **_counts(early.total)},
         "versions": _versions(window),
         **_client(window, open_loop=open_loop),
         "lost_workers": record.lost_workers,
         "server_restarted": record.restarted,
         "server": server_side.summarize(record.snapshots),
-    }
-
-
-def _window(window: Window) -> Result:
-    total = window.total
-    return {
-        "seconds": round(window.seconds, 3),
-        "throughput_rows_per_s": round(total.rows / window.seconds, 2) if window.seconds else 0.0,
-        "mean_us": round(total.latency_us.mean_us, 1),
-        "p99_us": total.latency_us.summarize()["p99"],
     }
 
 
@@ -140,14 +130,6 @@ def _client(window: Window, *, open_loop: bool) -> Result:
         "client_saturated": saturated,
         "client_processes_that_would_do": would_do if saturated else processes,
     }
-
-
-def _messages(records: Iterable[StageRecord]) -> dict[str, str]:
-    messages: dict[str, str] = {}
-    for record in records:
-        for window in (*record.discarded, *record.measured):
-            messages = {**window.messages, **messages}
-    return messages
 
 
 def find_knee(stages: Sequence[Mapping[str, Any]], limits: Limits) -> Result | None:
@@ -196,6 +178,8 @@ def _reasons(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> lis
     if failures > run.settings.limits.max_failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(total.failures.items()))
         reasons.append(f"{failures} requests failed, {run.settings.limits.max_failures} may: {kinds}")
+    if run.complete:
+        reasons += [reason for record in run.records for reason in _unsent(record)]
     if not total.requests:
         reasons.append("no request was answered")
     elif run.settings.repository is not None and total.unchecked == total.requests:
@@ -203,6 +187,15 @@ def _reasons(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> lis
     if stages:
         reasons += _missed_limits(run.settings, stages)
     return reasons
+
+
+def _unsent(record: StageRecord) -> list[str]:
+    """A replay must have sent every request of its file."""
+    if not record.stage.until_drained or record.stage.arrivals is None:
+        return []
+    asked, tally = len(record.stage.arrivals["times"]), sum_tallies((record.discarded.total, record.measured.total))
+    sent = tally.requests + sum(tally.failures.values())
+    return [f"stage {record.stage.name}: only {sent} of {asked} requests were sent"] if sent < asked else []
 
 
 def _missed_limits(settings: Settings, stages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -225,11 +218,12 @@ def _missed_by_ladder(limits: Limits, stages: Sequence[Mapping[str, Any]]) -> li
 
 
 def _missed_by_stage(limits: Limits, stage: Mapping[str, Any]) -> list[str]:
+    if not stage["requests"]:
+        return [f"stage {stage['name']}: no request was answered"]
     reasons = []
     p99_ms, throughput = stage["latency_us"]["p99"] / 1000, stage["throughput_rows_per_s"]
     if not keeps_p99(stage, limits):
-        what = f"was {p99_ms:.3f} ms" if stage["requests"] else "is unknown, for nothing was answered"
-        reasons.append(f"stage {stage['name']}: p99 {what}, the limit is {limits.max_p99_ms or math.inf:g} ms")
+        reasons.append(f"stage {stage['name']}: p99 was {p99_ms:.3f} ms, the limit is {limits.max_p99_ms:g} ms")
     if limits.min_throughput is not None and throughput < limits.min_throughput:
         reasons.append(
             f"stage {stage['name']}: throughput was {throughput:g} rows/s, {limits.min_throughput:g} were asked for"
@@ -262,6 +256,9 @@ def _notes(run: Run, stages: Sequence[Mapping[str, Any]], total: Tally) -> list[
             notes.append(f"stage {name}: {_blame_client(stage)}")
         if stage["server_restarted"]:
             notes.append(f"stage {name}: the server restarted or reloaded the model meanwhile")
+        rate = stage["rate_asked"]
+        if run.settings.scenario == "rate" and stage["throughput_requests_per_s"] < _RATE_SHARE * rate:
+            notes.append(f"stage {name}: {stage['throughput_requests_per_s']:g} of {rate:g} requests/s were achieved")
         if stage["lost_workers"]:
             notes.append(f"stage {name}: lost the workers {', '.join(stage['lost_workers'])}")
         if not stage["stable"] and run.settings.scenario in ("steps", "constant"):

@@ -35,6 +35,7 @@ class Samples:
         outputs: The names asked for.
         arrays: Per input, `[rows, *dims]`.
         reference: Where the rows come from, None when they were drawn at random.
+        binary: Whether the server takes tensors as bytes over HTTP; one without that extension takes JSON.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Samples:
     outputs: tuple[str, ...]
     arrays: Mapping[str, Array]
     reference: Reference | None
+    binary: bool = True
 
     @property
     def rows(self) -> int:
@@ -51,7 +53,7 @@ class Samples:
         return len(self.arrays[self.inputs[0].name])
 
 
-def from_reference(reference: Reference, version: str) -> Samples:
+def from_reference(reference: Reference, version: str, *, binary: bool = True) -> Samples:
     """The reference's own samples."""
     return Samples(
         model=reference.model,
@@ -61,6 +63,7 @@ def from_reference(reference: Reference, version: str) -> Samples:
         outputs=tuple(tensor.name for tensor in reference.outputs),
         arrays=reference.samples,
         reference=reference,
+        binary=binary,
     )
 
 
@@ -72,6 +75,7 @@ def draw(
     inputs: tuple[Tensor, ...],
     outputs: tuple[str, ...],
     seed: int = 0,
+    binary: bool = True,
 ) -> Samples:
     """Random rows for a model without a reference; free dims become 1, integers are 0 or 1."""
     rng = np.random.default_rng(seed)
@@ -79,7 +83,7 @@ def draw(
         tensor.name: _draw(rng, tensor.datatype, (_DRAWN_ROWS, *(max(dim, 1) for dim in tensor.dims)))
         for tensor in inputs
     }
-    return Samples(model, version, max_batch_size, inputs, outputs, arrays, None)
+    return Samples(model, version, max_batch_size, inputs, outputs, arrays, None, binary)
 
 
 def _draw(rng: np.random.Generator, datatype: str, shape: tuple[int, ...]) -> Array:
@@ -100,7 +104,8 @@ class Request:
         samples: Where its rows come from.
         group: The rows of `samples` it carries.
         wire: The bytes to send, as the protocol's encoder laid them out.
-        expected: By version, the right answer; None where that version has no reference for these rows.
+        expected: By version (empty: the answer said none), the right answer; None where that version has no
+            reference for these rows.
     """
 
     samples: Samples
@@ -126,9 +131,9 @@ class Request:
 
     def _find(self, version: str, references: References) -> Expected | None:
         own = self.samples.reference
-        if own is None or not version.isdecimal():
+        if own is None or not (version.isdecimal() or version == ""):
             return None
-        reference = own if int(version) == own.version else references(own.model, int(version))
+        reference = own if version == "" or int(version) == own.version else references(own.model, int(version))
         if reference is None:
             return None
         if reference is own:

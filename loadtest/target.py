@@ -1,6 +1,6 @@
 """The server under load, seen from the outside: is it ready, what does it serve, what does it count.
 
-Everything here goes over HTTP, whatever protocol the load uses.
+All but the question whether the load's own port serves the model goes over HTTP, whatever protocol the load uses.
 Source: https://github.com/triton-inference-server/server/tree/main/docs/protocol
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from loadtest.errors import ServerError, SettingsError
+from loadtest.exchange import ExchangeError
+from loadtest.grpc_wire import is_model_ready
 from loadtest.reference import Reference, Tensor, find_versions, read_reference
 from loadtest.samples import Samples, draw, from_reference
 from loadtest.settings import ModelChoice, Settings
@@ -24,7 +26,7 @@ _NAME_HTTP = "name the server's HTTP address with --host, as in http://127.0.0.1
 
 
 class NotThereError(Exception):
-    """A control request got no usable answer; `status` is HTTP's, or None when the server cannot be reached."""
+    """A control request got no usable answer; `status` is HTTP's, 0 for nonsense, None for silence."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -43,7 +45,9 @@ def fetch(url: str, timeout_s: float = _TIMEOUT_S) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             raise NotThereError(error.read(500).decode("utf-8", "replace") or error.reason, error.code) from error
-    except (OSError, http.client.HTTPException) as error:
+    except http.client.HTTPException as error:
+        raise NotThereError("what comes is not HTTP", 0) from error
+    except OSError as error:
         raise NotThereError(str(getattr(error, "reason", error))) from error
 
 
@@ -89,8 +93,8 @@ def model_url(host: str, name: str, version: str = "") -> str:
     return f"{url}/versions/{version}" if version else url
 
 
-def check_ready(settings: Settings) -> None:
-    """Hold that a KServe v2 server is there and ready.
+def check_ready(settings: Settings) -> bool:
+    """Hold that a KServe v2 server is there and ready, and tell whether it takes tensors as bytes over HTTP.
 
     Raises:
         ServerError: It is not.
@@ -102,7 +106,7 @@ def check_ready(settings: Settings) -> None:
         if error.status is None:
             raise ServerError(host, f"the server does not answer: {error}", f"start it, or {_NAME_HTTP}") from error
         raise ServerError(
-            host, f"it does not speak KServe v2: GET /v2 answers {error.status}, {error}", _NAME_HTTP
+            host, f"it does not speak KServe v2: GET /v2 answers {error.status or 'nonsense'}, {error}", _NAME_HTTP
         ) from error
     if "name" not in metadata:
         raise ServerError(host, "it does not speak KServe v2: GET /v2 names no server", _NAME_HTTP)
@@ -110,6 +114,7 @@ def check_ready(settings: Settings) -> None:
         fetch(f"{host}/v2/health/ready")
     except NotThereError as error:
         raise ServerError(host, "the server is not ready", "wait for its models, or read its log") from error
+    return "binary_tensor_data" in (metadata.get("extensions") or ())
 
 
 def find_served(settings: Settings, choice: ModelChoice) -> Served:
@@ -128,10 +133,26 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
     try:
         batched = _is_batched(metadata["inputs"], max_batch_size)
         inputs, outputs = (tuple(_tensor(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
-        versions = tuple(map(str, metadata.get("versions", ())))
+        versions = tuple(map(str, metadata.get("versions") or ()))
         return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(where, f"its metadata cannot be read: {error!r}", _NAME_HTTP) from error
+
+
+def check_grpc(settings: Settings, choice: ModelChoice) -> None:
+    """Hold that the port which the load goes to serves the model, as the HTTP port says.
+
+    Raises:
+        ServerError: It does not.
+    """
+    where, mend = f"{settings.grpc}, model {choice.name}", "name the server's gRPC port with --grpc-address"
+    try:
+        ready = is_model_ready(settings.grpc, _TIMEOUT_S, choice.name, choice.version)
+    except ExchangeError as error:
+        what = f"{settings.host} serves it, but its gRPC port does not answer: {error}"
+        raise ServerError(where, what, mend) from error
+    if not ready:
+        raise ServerError(where, f"{settings.host} serves it, but not this gRPC port", mend)
 
 
 def _ready_models(host: str) -> str:
@@ -169,13 +190,15 @@ def prepare(settings: Settings) -> list[Samples]:
         ServerError: The server is not there, or does not serve what the settings or the repository say.
         SettingsError: The repository lacks a reference, or one is damaged.
     """
-    check_ready(settings)
-    return [_prepare_model(settings, choice) for choice in settings.models]
+    binary = check_ready(settings)
+    return [_prepare_model(settings, choice, binary=binary) for choice in settings.models]
 
 
-def _prepare_model(settings: Settings, choice: ModelChoice) -> Samples:
+def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> Samples:
     served = find_served(settings, choice)
     _check_rows(settings, served)
+    if settings.protocol == "grpc":
+        check_grpc(settings, choice)
     if settings.repository is None:
         return draw(
             choice.name,
@@ -184,10 +207,11 @@ def _prepare_model(settings: Settings, choice: ModelChoice) -> Samples:
             inputs=served.inputs,
             outputs=tuple(tensor.name for tensor in served.outputs),
             seed=settings.seed,
+            binary=binary,
         )
     reference = find_reference(settings.repository, choice, served.versions)
     _check_same(settings, reference, served)
-    return from_reference(reference, choice.version)
+    return from_reference(reference, choice.version, binary=binary)
 
 
 def _check_rows(settings: Settings, served: Served) -> None:
@@ -199,7 +223,7 @@ def _check_rows(settings: Settings, served: Served) -> None:
 
 
 def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str]) -> Reference:
-    """The reference of the version asked for, or else of the newest version that the server has.
+    """The reference of the version asked for, or else of the newest that the server has; it may not say which it has.
 
     Raises:
         SettingsError: The repository has none.
@@ -212,7 +236,8 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
             "there is no version with a reference",
             "name the repository the model was published in, or leave --repository out",
         )
-    wanted = [choice.version] if choice.version else [version for version in served if version.isdecimal()]
+    numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
+    wanted = [choice.version] if choice.version else numbered
     common = [version for version in stored if str(version) in wanted]
     if not common:
         what = f"the server has version {', '.join(wanted)}, the repository has {', '.join(map(str, stored))}"

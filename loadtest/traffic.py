@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from loadtest import examples
 from loadtest.alarm import Alarm
@@ -19,7 +20,7 @@ from loadtest.http_wire import HttpWire
 from loadtest.measure import Recorder, Window
 from loadtest.reference import Reference, find_versions, read_reference
 from loadtest.samples import Request, Samples, from_reference, make_deck, make_pool
-from loadtest.scenarios import due_times
+from loadtest.scenarios import PAUSE, due_times
 from loadtest.settings import Settings
 
 _TURN_S = 0.05
@@ -48,10 +49,12 @@ class Traffic:
             (sample.model, sample.reference.version): sample.reference for sample in samples if sample.reference
         }
         self._recorder = Recorder(process)
+        self._loop = gevent.get_hub().loop
         self._idle: list[Connection] = []
         self._alarms: list[Alarm] = []
         self._examples: Counter[str] = Counter()
         self._due: Iterator[float] | None = None
+        self._next_stage = Event()
         self._under_way = 0
         self._exhausted = False
         self._switched_at = 0.0
@@ -71,10 +74,12 @@ class Traffic:
         return self._wire.name
 
     def begin(self, arrivals: Mapping[str, Any] | None, index: int, processes: int) -> None:
-        """Start a stage: in a closed loop, or at the times that `arrivals` says."""
+        """Start a stage: in a closed loop, or at the times that `arrivals` says, for which idle users are woken."""
         self._stage_started = time.perf_counter()
         self._due = None if arrivals is None else due_times(arrivals, index, processes)
-        self._exhausted = False
+        self._exhausted = arrivals == PAUSE
+        self._next_stage.set()
+        self._next_stage = Event()
 
     def take(self) -> Window:
         """What was counted since the last call."""
@@ -91,32 +96,35 @@ class Traffic:
 
     def work(self) -> None:
         """One user's turn: requests back to back for a moment, or the open loop's next request."""
+        schedule = self._due
+        offset = None if schedule is None else next(schedule, None)
+        if schedule is not None and offset is None:
+            self._exhausted = True
+            self._next_stage.wait(_NAP_S)
+            return
         connection = self._idle.pop() if self._idle else self._wire.connect()
+        self._under_way += 1
         try:
-            if self._due is None:
-                until = time.perf_counter() + _TURN_S
-                while (now := time.perf_counter()) < until:
-                    self._send(connection, now)
+            if schedule is None or offset is None:
+                self._send_for_a_turn(connection)
             else:
-                self._send_when_due(connection, self._due)
+                self._send_when_due(connection, schedule, offset)
         except gevent.GreenletExit:
             connection.close()
             raise
-        self._idle.append(connection)
-
-    def _send_when_due(self, connection: Connection, schedule: Iterator[float]) -> None:
-        offset = next(schedule, None)
-        if offset is None:
-            self._exhausted = True
-            gevent.sleep(_NAP_S)
-            return
-        self._under_way += 1
-        try:
-            self._send_at(connection, schedule, offset)
         finally:
             self._under_way -= 1
+        self._idle.append(connection)
 
-    def _send_at(self, connection: Connection, schedule: Iterator[float], offset: float) -> None:
+    def _send_for_a_turn(self, connection: Connection) -> None:
+        until = time.perf_counter() + _TURN_S
+        while self._due is None and (now := time.perf_counter()) < until:
+            turn = self._loop.iteration
+            self._send(connection, now)
+            if self._loop.iteration == turn:  # the answer was there at once: the others had no turn meanwhile
+                gevent.sleep(0)
+
+    def _send_when_due(self, connection: Connection, schedule: Iterator[float], offset: float) -> None:
         due = self._stage_started + offset
         was_free = False
         while (wait_s := due - time.perf_counter()) > 0:
@@ -167,7 +175,8 @@ class Traffic:
         if reference is not None and now - self._switched_at > _SWITCH_S:
             self._switched_at = now
             self._samples = [
-                from_reference(reference, "") if sample.model == reference.model else sample for sample in self._samples
+                from_reference(reference, "", binary=sample.binary) if sample.model == reference.model else sample
+                for sample in self._samples
             ]
             self._deal()
 

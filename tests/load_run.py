@@ -7,12 +7,23 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from builder.server import Server
+from typing import Any, Protocol
 
 ROOT = Path(__file__).parents[1]
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
+
+
+class Server(Protocol):
+    """Where a server listens."""
+
+    @property
+    def http_address(self) -> str: ...
+
+    @property
+    def grpc_address(self) -> str: ...
+
+    @property
+    def metrics_address(self) -> str: ...
 
 
 @dataclass(frozen=True)

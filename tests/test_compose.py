@@ -154,6 +154,10 @@ def test_what_serves_mounts_the_repository_read_only_and_what_publishes_its_pare
         assert "read_only" not in work
 
 
+def test_locusts_page_and_master_can_be_reached_from_outside_their_container() -> None:
+    assert {"--web-host=0.0.0.0", "--master-bind-host=0.0.0.0"} <= {*SERVICES["locust-master"]["command"]}
+
+
 def test_every_file_that_is_mounted_is_there() -> None:
     mounted = [
         volume.partition(":")[0]

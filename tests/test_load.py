@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from kserve_server import serving_kserve
 from load_run import ROOT, environment, run, start
 from load_server import classifier, serving, write_config, write_manifest, write_model, write_reference, write_version
 from onnx import helper, numpy_helper
@@ -168,9 +170,34 @@ def test_without_a_repository_inputs_are_drawn_and_the_report_says_so(server: Se
     finished = run(server, tmp_path, "--concurrency", "2", *QUICK, model="classifier=1,static=1")
     assert finished.code == 0, finished.stdout
     assert "answers not checked" in finished.result["notes"][0]
+    assert finished.last_lines[-1] == "PASSED: answers were not checked, and every limit held"
     (stage,) = finished.result["stages"]
     assert stage["unchecked"] == stage["requests"] > 0
     assert {version["model"] for version in stage["versions"]} == {"classifier", "static"}
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server that is not Triton listens."""
+
+    http_address: str
+    grpc_address: str
+    metrics_address: str = "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize(("model", "verdict"), [("classifier", "PASSED"), ("bent", "FAILED")])
+def test_answers_of_a_kserve_server_that_is_not_triton_are_checked(
+    repository: Path, tmp_path: Path, protocol: str, model: str, verdict: str
+) -> None:
+    options = ("--repository", str(repository), "--protocol", protocol, "--concurrency", "2", "--rows", "1,3")
+    with serving_kserve(repository / model / "1" / "model.onnx") as addresses:
+        finished = run(Addresses(*addresses), tmp_path, *options, *QUICK)
+    assert finished.last_lines[-1][:6] == verdict, finished.stdout + finished.stderr
+    totals = finished.result["totals"]
+    assert totals["requests"] > 20
+    assert (totals["failures"], totals["unchecked"]) == ({}, 0)
+    assert finished.result["stages"][0]["server"] is None
 
 
 def test_a_model_without_batching_is_checked(server: Server, repository: Path, tmp_path: Path) -> None:
@@ -224,14 +251,25 @@ def test_two_processes_give_the_same_report_as_one(server: Server, repository: P
         assert stage["server"]["requests"] == pytest.approx(stage["requests"], rel=0.5, abs=50)
 
 
+def test_an_open_loop_with_fewer_users_than_processes_is_refused(server: Server, tmp_path: Path) -> None:
+    port = str(free_port())
+    options = ("--scenario", "rate", "--rate", "50", "--max-in-flight", "1", "--processes", "2")
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port)
+    assert (finished.code, finished.result["stages"]) == (2, [])
+    assert "2 processes need at least one request under way each" in "".join(finished.last_lines)
+
+
+def start_worker(port: str) -> "subprocess.Popen[bytes]":
+    locustfile = str(ROOT / "loadtest" / "locustfile.py")
+    command = [sys.executable, "-m", "locust", "-f", locustfile, "--worker", "--master-port", port]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")
     master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "2")
-    locustfile = str(ROOT / "loadtest" / "locustfile.py")
-    command = [sys.executable, "-m", "locust", "-f", locustfile, "--worker", "--master-port", port]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    workers = [subprocess.Popen(command, env=environment(), **pipes) for _ in range(2)]
+    workers = [start_worker(port) for _ in range(2)]
     try:
         master.wait_for("Sending spawn jobs")
         time.sleep(2.5)
@@ -246,6 +284,39 @@ def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path
     assert len(stage["lost_workers"]) == 1
     assert stage["concurrency"] == 4
     assert any("lost the workers" in note for note in finished.result["notes"])
+
+
+def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
+    port = str(free_port())
+    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "15")
+    master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "1")
+    workers = [start_worker(port)]
+    try:
+        master.wait_for("All users spawned")
+        workers.append(start_worker(port))
+        finished = master.finish()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert finished.code == 0, finished.stdout + finished.stderr
+    (stage,) = finished.result["stages"]
+    assert stage["client_processes"] == 2
+    last = stage["windows"][-1]
+    assert last["mean_us"] * last["requests"] / last["seconds"] / 1e6 == pytest.approx(4, abs=0.8)
+
+
+@pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])
+def test_the_page_and_the_master_stay_on_this_machine_unless_told_otherwise(said: tuple[str, ...]) -> None:
+    code = (
+        "import sys, loadtest.locustfile\n"
+        "from locust.argument_parser import get_parser\n"
+        "options = get_parser().parse_args(sys.argv[1:])\n"
+        "print(options.web_host, options.master_bind_host)"
+    )
+    command = [sys.executable, "-c", code, *said]
+    printed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+    assert printed.split() == (["*", "*"] if said else ["127.0.0.1", "127.0.0.1"])
 
 
 def test_a_model_that_is_not_served_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:
@@ -263,10 +334,22 @@ def test_a_file_that_is_not_there_is_refused_before_the_first_user(server: Serve
     assert "Traceback" not in finished.stderr
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = run(server, tmp_path, "--report-dir", str(tmp_path / "file"))
+    assert (finished.code, finished.result) == (2, {})
+    assert "the report cannot be written" in finished.stderr
+    assert "users" not in finished.stderr
+
+
 def refusal(http_address: str, *options: str) -> LoadTestError:
     with pytest.raises(LoadTestError) as caught:
         target.prepare(read("--model", "classifier", *options, host=f"http://{http_address}"))
     return caught.value
+
+
+def grpc(address: str) -> tuple[str, ...]:
+    return ("--protocol", "grpc", "--grpc-address", address)
 
 
 def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
@@ -275,6 +358,9 @@ def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
         "64 rows per request, but model classifier takes at most 16": (2, server.http_address, ("--rows", "64")),
         "the server does not answer": (6, f"127.0.0.1:{free_port()}", ()),
         "does not speak KServe v2": (6, server.metrics_address, ()),
+        "GET /v2 answers nonsense": (6, server.grpc_address, ()),
+        "but its gRPC port does not answer: refused": (6, server.http_address, grpc(f"127.0.0.1:{free_port()}")),
+        "but its gRPC port does not answer: cut": (6, server.http_address, grpc(server.http_address)),
     }
     for said, (code, http_address, options) in cases.items():
         fault = refusal(http_address, *options)
@@ -334,7 +420,7 @@ def test_a_server_that_dies_in_the_middle_is_counted_and_the_run_ends_on_time(
 
 def test_a_server_that_freezes_is_counted_and_the_run_ends_on_time(repository: Path, tmp_path: Path) -> None:
     with serving(repository) as frozen:
-        options = ("--repository", str(repository), "--scenario", "constant", "--request-timeout", "1")
+        options = ("--repository", str(repository), "--scenario", "constant", "--request-timeout", "5")
         under_way = start(frozen, tmp_path, *options, "--concurrency", "3", "--stage-time", "4", "--warm-up", "0")
         under_way.wait_for("All users spawned")
         time.sleep(1)
@@ -344,7 +430,8 @@ def test_a_server_that_freezes_is_counted_and_the_run_ends_on_time(repository: P
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
     assert finished.code == 1
-    assert finished.result["totals"]["failures"].get("timeout", 0) >= 3
+    # The stage was over before the first request timed out: what is under way at the end counts as well.
+    assert finished.result["totals"]["failures"] == {"timeout": 3}
 
 
 def test_a_restart_inside_a_stage_is_noticed(repository: Path, tmp_path: Path) -> None:

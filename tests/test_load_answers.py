@@ -1,5 +1,6 @@
 """What counts as a right answer, and how a wrong one is classed."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,27 @@ def test_half_precision_is_compared_as_numbers() -> None:
     near = np.nextafter(halves[[0]], np.float16(1))
     assert expected.is_right(answer(near, LABELS[[0]], datatype="FP16"))
     assert not expected.is_right(answer(halves[[1]], LABELS[[0]], datatype="FP16"))
+
+
+def test_wrong_answers_are_classed_swiftly_beside_a_large_reference() -> None:
+    rows = 10_000
+    large = Reference(
+        model="m",
+        version=1,
+        max_batch_size=8,
+        inputs=(Tensor("x", "FP32", (1,)),),
+        outputs=(Tensor("y", "FP32", (4,)),),
+        samples={"x": np.zeros((rows, 1), np.float32)},
+        answers={"y": np.random.default_rng(1).random((rows, 4), np.float32)},
+        tolerances={},
+    )
+    expected = Expected(large, (0,))
+    slot = Slot("y", "FP32", (1, 4), 0, 16)
+    started = time.perf_counter()
+    for row in range(-20, 0):
+        fault = expected.fault(Answer(Layout("m", "1", (slot,)), large.answers["y"][row].tobytes()))
+        assert fault.kind is Wrong.ROWS_MIXED_UP
+    assert time.perf_counter() - started < 2
 
 
 def test_an_unbatched_row_is_a_whole_answer() -> None:

@@ -48,7 +48,7 @@ def server(repository: Path) -> Iterator[Server]:
 def page(server: Server, tmp_path: Path) -> Iterator[str]:
     """Locust with its page, no model chosen yet; the page's address."""
     port = free_port()
-    command = arguments(server, tmp_path / "out", "--web-host", "127.0.0.1", "--web-port", str(port), model="")
+    command = arguments(server, tmp_path / "out", "--web-port", str(port), model="")
     with (tmp_path / "log").open("wb") as log:
         locust = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"

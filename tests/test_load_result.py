@@ -1,6 +1,7 @@
 """The verdict, the knee, and who is blamed, worked out from windows."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,14 +24,20 @@ def window(rows: int, latency_us: int, *, busy: float = 0.3, **counts: Any) -> W
     return made
 
 
+def record_of(stage: Stage, *measured: Window, discarded: Window | None = None) -> StageRecord:
+    made = StageRecord(stage, stage.users, discarded=discarded or Window())
+    for one in measured:
+        made.measure(one)
+    return made
+
+
 def result_of(*ladder: tuple[int, int], options: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """The result of steps of 1, 2, 4… users, each given as (rows per second, latency in microseconds)."""
     users = ",".join(str(2**step) for step in range(len(ladder)))
     made = read("--concurrency", users, *options)
     run = Run(made, time.time(), complete=True)
     for stage, (rows, latency_us) in zip(make_stages(made), ladder, strict=True):
-        measured = [window(rows, latency_us, **more) for _ in range(3)]
-        run.records.append(StageRecord(stage, stage.users, measured, [], stable=True))
+        run.records.append(record_of(stage, *(window(rows, latency_us, **more) for _ in range(3))))
     return make_result(run)
 
 
@@ -66,18 +73,44 @@ def test_every_stage_of_a_spike_must_keep_the_limits() -> None:
     made = read("--scenario", "spike", "--concurrency", "1,2", "--max-p99-ms", "2", "--min-throughput", "50")
     run = Run(made, time.time(), complete=True)
     for stage, (rows, latency_us) in zip(make_stages(made), [(100, 1000), (100, 3000), (40, 1000)], strict=True):
-        run.records.append(StageRecord(stage, stage.users, [window(rows, latency_us)]))
+        run.records.append(record_of(stage, window(rows, latency_us)))
     assert make_result(run)["verdict"]["reasons"] == [
         "stage spike: p99 was 3.001 ms, the limit is 2 ms",
         "stage after: throughput was 40 rows/s, 50 were asked for",
     ]
 
 
+def test_a_stage_without_an_answer_fails_and_is_named() -> None:
+    made = read("--scenario", "soak", "--concurrency", "1", "--stages", "2")
+    run = Run(made, time.time(), complete=True)
+    for stage, rows in zip(make_stages(made), (100, 0), strict=True):
+        run.records.append(record_of(stage, window(rows, 1000)))
+    assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
+
+
+@pytest.mark.parametrize(("answered", "reasons"), [(3, []), (2, ["stage a.csv: only 2 of 3 requests were sent"])])
+def test_a_replay_must_send_every_request(tmp_path: Path, answered: int, reasons: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("0\n1\n2\n")
+    run = Run(read("--scenario", "replay", "--arrivals-file", str(path)), time.time(), complete=True)
+    (stage,) = make_stages(run.settings)
+    run.records.append(record_of(stage, window(answered, 1000)))
+    assert make_result(run)["verdict"]["reasons"] == reasons
+
+
+@pytest.mark.parametrize(("achieved", "said"), [(96, False), (90, True)])
+def test_a_rate_that_was_not_achieved_is_noted(achieved: int, said: bool) -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
+    (stage,) = make_stages(run.settings)
+    run.records.append(record_of(stage, window(achieved, 1000)))
+    assert any("90 of 100 requests/s were achieved" in note for note in make_result(run)["notes"]) is said
+
+
 def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     stage = make_stages(run.settings)[0]
     early = window(9_999, 100, wrong={"nan": 1})
-    run.records.append(StageRecord(stage, 1, [window(1, 100)], [early]))
+    run.records.append(record_of(stage, window(1, 100), discarded=early))
     result = make_result(run)
     assert result["verdict"]["reasons"] == ["1 of 10000 answers were wrong: 1 nan"]
     assert result["stages"][0]["wrong"] == {}
@@ -108,7 +141,7 @@ def test_a_client_that_waits_for_a_cpu_is_told_to_take_cores_of_its_own() -> Non
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     crowded = window(100, 1000)
     crowded.loads["local"] = Load(1.0, 0.5, 0.45)
-    run.records.append(StageRecord(make_stages(run.settings)[0], 1, [crowded]))
+    run.records.append(record_of(make_stages(run.settings)[0], crowded))
     assert "it waited 45% of the time for a CPU" in make_result(run)["notes"][1]
 
 
@@ -117,7 +150,7 @@ def test_an_open_loop_that_sends_late_blames_the_client() -> None:
     late = window(100, 1000)
     late.late_us.record(50_000, 100)
     (stage,) = make_stages(run.settings)
-    run.records.append(StageRecord(stage, 256, [late]))
+    run.records.append(record_of(stage, late))
     result = make_result(run)
     assert result["stages"][0]["client_saturated"]
     assert "sent requests late though users were free (p99 50." in result["notes"][1]
@@ -165,3 +198,22 @@ nv_gpu_memory_used_bytes_other 7
 def test_a_stages_windows_are_a_fifth_of_its_time() -> None:
     assert Stage("s", 1, 10.0, 1.0).window_s == 2.0
     assert Stage("s", 1, 1.0, 1.0).window_s == 0.5
+
+
+def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
+    (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "1"))
+    record = record_of(stage, *(window(turn, 100) for turn in range(1, 101)))
+    assert (record.measured.requests, len(record.windows), len(record.recent)) == (5050, 100, 3)
+    record.close()
+    assert (record.measured.requests, record.recent) == (5050, [])
+
+
+def test_a_stage_that_became_stable_counts_its_last_three_windows() -> None:
+    (stage,) = make_stages(read("--concurrency", "1"))
+    record = record_of(stage, *(window(rows, 100) for rows in (10, 50, 100, 101, 102)))
+    record.snapshots += [None] * 6
+    record.keep_stable()
+    record.close()
+    assert (record.measured.requests, record.discarded.requests) == (303, 60)
+    assert [figures.requests for figures in record.windows] == [100, 101, 102]
+    assert len(record.snapshots) == 4

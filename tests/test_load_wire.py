@@ -5,8 +5,9 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hpack
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 import tritonclient.http
 from load_server import serving, write_version
+from tritonclient.grpc import service_pb2
 
 from builder.server import Server
 from loadtest.answers import Answer, Expected
-from loadtest.exchange import Address, Connection, ExchangeError
-from loadtest.grpc_wire import GrpcWire, frame
+from loadtest.exchange import IDLE_S, Address, Connection, ExchangeError
+from loadtest.grpc_wire import GrpcConnection, GrpcWire, frame
 from loadtest.http_wire import HttpWire
 from loadtest.reference import Tensor, read_reference
 from loadtest.samples import Samples, from_reference, make_pool
@@ -129,12 +131,14 @@ Behaviour = Callable[[socket.socket], None]
 
 
 @contextmanager
-def misbehaving(behave: Behaviour) -> Iterator[Address]:
-    """A server that waits for the first bytes of a request and then does what it is told."""
+def misbehaving(behave: Behaviour, got: bytearray | None = None) -> Iterator[Address]:
+    """A server that waits for the first bytes of a request, kept in `got`, and then does what it is told."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            self.request.recv(1 << 16)
+            first = self.request.recv(1 << 16)
+            if got is not None:
+                got.extend(first)
             behave(self.request)
             hang_up(self.request)
 
@@ -238,6 +242,61 @@ def test_a_chunked_http_answer_is_put_together() -> None:
     assert (answer.layout.version, outputs(answer)["y"].tolist()) == ("3", [1.5])
 
 
+ANSWER_HEAD = (
+    b'{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"FP32","shape":[1],'
+    b'"parameters":{"binary_data_size":4}}]}'
+)
+ANSWER = ANSWER_HEAD + struct.pack("<f", 1.5)
+LENGTHS = b"Inference-Header-Content-Length: %d\r\n" % len(ANSWER_HEAD)
+WHOLE = OK + LENGTHS + b"Content-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", WHOLE],
+        [WHOLE[:7], WHOLE[7:90], WHOLE[90:]],
+        [OK + LENGTHS + b"\r\n" + ANSWER],
+        [OK + LENGTHS + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER],
+    ],
+)
+def test_http_answers_of_every_framing_are_read(said: list[bytes]) -> None:
+    with misbehaving(say(*said)) as to:
+        connection = connect("http", to)
+        for _ in range(2):
+            assert outputs(connection.ask(b"x"))["y"].tolist() == [1.5]
+            connection.close()
+
+
+def test_the_trailers_of_a_chunked_answer_are_not_taken_for_the_next_answer() -> None:
+    chunked = OK + LENGTHS + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(ANSWER), ANSWER)
+
+    def behave(link: socket.socket) -> None:
+        for _ in range(2):
+            link.sendall(chunked)
+            time.sleep(0.05)
+            link.sendall(b"Checksum: 7\r\n")
+            time.sleep(0.05)
+            link.sendall(b"\r\n")
+            link.recv(1 << 16)
+
+    with misbehaving(behave) as to:
+        connection = connect("http", to)
+        for _ in range(2):
+            assert outputs(connection.ask(b"x"))["y"].tolist() == [1.5]
+        connection.close()
+
+
+def test_an_answer_that_drips_is_a_timeout() -> None:
+    def behave(link: socket.socket) -> None:
+        with suppress(OSError):
+            for byte in WHOLE:
+                link.sendall(bytes([byte]))
+                time.sleep(0.05)
+
+    assert failure("http", behave) == "timeout"
+
+
 SETTINGS = frame(4, 0, 0, b"")
 
 
@@ -273,6 +332,116 @@ STARTED = headers(1, (":status", "200"), ("content-type", "application/grpc"))
 )
 def test_grpc_answers_that_cannot_be_read_are_counted_by_kind(said: bytes, kind: str) -> None:
     assert failure("grpc", say(SETTINGS + said)) == kind
+
+
+def finish(stream: int) -> bytes:
+    """The answer to a call: an empty message."""
+    trailers = headers(stream, ("grpc-status", "0"), end=True)
+    return headers(stream, (":status", "200")) + data(stream, b"\0\0\0\0\0") + trailers
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("http", WHOLE), ("grpc", SETTINGS + finish(1))])
+def test_a_connection_that_the_server_hung_up_while_it_idled_is_no_failure(protocol: str, said: bytes) -> None:
+    with misbehaving(say(said)) as to:
+        connection = connect(protocol, to)
+        for _ in range(2):
+            if isinstance(connection, GrpcConnection):
+                assert connection.call(b"x") == b""
+            else:
+                connection.ask(b"x")
+            time.sleep(IDLE_S + 0.1)
+        connection.close()
+
+
+def test_a_call_that_the_server_went_away_from_unseen_is_sent_again() -> None:
+    accepted = []
+
+    def behave(link: socket.socket) -> None:
+        accepted.append(link)
+        link.sendall(SETTINGS + finish(1))
+        if len(accepted) == 1:
+            link.recv(1 << 16)
+            link.recv(1 << 16)
+            link.sendall(frame(7, 0, 0, struct.pack(">II", 1, 0)))
+
+    with misbehaving(behave) as to:
+        connection = GrpcWire(to, 5.0).connect()
+        assert [connection.call(b"one"), connection.call(b"two")] == [b"", b""]
+        connection.close()
+    assert len(accepted) == 2
+
+
+def test_after_the_last_call_that_a_server_takes_the_next_goes_to_a_new_connection() -> None:
+    goaway = frame(7, 0, 0, struct.pack(">II", 1, 0))
+    with misbehaving(say(SETTINGS + goaway + finish(1))) as to:
+        connection = GrpcWire(to, 5.0).connect()
+        assert [connection.call(b"one"), connection.call(b"two")] == [b"", b""]
+        connection.close()
+
+
+def test_a_large_request_keeps_to_the_room_that_the_server_gives_it() -> None:
+    request, got = bytes(range(256)) * 800, bytearray()
+    rooms = []
+
+    def read_until(link: socket.socket, size: int) -> None:
+        """Read until so many bytes of DATA came, and note when no more follow."""
+        while sum(map(len, payloads(got))) < size:
+            got.extend(link.recv(1 << 16))
+        link.settimeout(0.1)
+        with suppress(TimeoutError):
+            got.extend(link.recv(1 << 16))
+        link.settimeout(5)
+        rooms.append(sum(map(len, payloads(got))))
+
+    def behave(link: socket.socket) -> None:
+        read_until(link, 65535)
+        link.sendall(frame(4, 0, 0, struct.pack(">HI", 4, 70_000)) + frame(8, 0, 0, struct.pack(">I", 200_000)))
+        read_until(link, 70_000)
+        link.sendall(frame(4, 0, 0, struct.pack(">HI", 4, 60_000)) + frame(8, 0, 1, struct.pack(">I", 10_000)))
+        read_until(link, 70_000)
+        link.sendall(frame(8, 0, 1, struct.pack(">I", 200_000)))
+        read_until(link, len(request))
+        link.sendall(finish(1))
+
+    with misbehaving(behave, got) as to:
+        connection = GrpcWire(to, 5.0).connect()
+        assert connection.call(request) == b""
+        connection.close()
+    assert rooms == [65535, 70_000, 70_000, len(request)]
+    assert b"".join(payloads(got)) == request
+    assert max(map(len, payloads(got))) <= 16384
+
+
+def payloads(got: bytearray) -> list[bytes]:
+    """The payloads of the DATA frames behind a client's preface, as far as they came."""
+    found, start = [], len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    while len(got) >= start + 9 + (size := int.from_bytes(got[start : start + 3], "big")):
+        if got[start + 3] == 0:
+            found.append(bytes(got[start + 9 : start + 9 + size]))
+        start += 9 + size
+    return found
+
+
+def test_headers_in_pieces_padding_and_a_smaller_table_are_read() -> None:
+    block = b"\x20" + bytes(hpack.Encoder().encode([(":status", "200"), ("content-type", "application/grpc")]))
+    padded = frame(0, 8, 1, b"\x03" + b"\0\0\0\0\x02ok" + b"\0\0\0")
+    said = frame(1, 0x20, 1, b"\0\0\0\0\x10" + block[:4]) + frame(9, 0, 1, block[4:9]) + frame(9, 4, 1, block[9:])
+    said += padded + headers(1, ("grpc-status", "0"), end=True)
+    with misbehaving(say(SETTINGS + said[:11], said[11:])) as to:
+        connection = GrpcWire(to, 5.0).connect()
+        assert connection.call(b"x") == b"ok"
+        connection.close()
+
+
+def test_heads_that_never_repeat_do_not_fill_the_memory() -> None:
+    wire = GrpcWire(Address("127.0.0.1", 1), 1.0)
+    connection = wire.connect()
+    for turn in range(1000):
+        message = service_pb2.ModelInferResponse(model_name="m", model_version="1", id=f"{turn:04}")
+        message.outputs.add(name="y", datatype="FP32", shape=[1])
+        message.raw_output_contents.append(struct.pack("<f", turn))
+        assert connection._read(message.SerializeToString()).layout.version == "1"
+    assert sum(map(len, wire.layouts.values())) < 100
 
 
 def test_a_kept_grpc_connection_answers_pings_and_ignores_tails_of_old_calls() -> None:

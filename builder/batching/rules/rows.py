@@ -72,14 +72,17 @@ def batch_normalization(op: Op) -> Plan:
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
-    if op.opset >= TRAINING_MODE:
-        trains = bool(op.attribute("training_mode", 0))
-    else:
-        several = sum(bool(v.name) for v in op.node.outputs) > 1
-        trains = several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
-    if trains:
+    if trains(op):
         op.refuse("it normalizes by the statistics of the whole batch (training mode)")
     return _per_channel(op)
+
+
+def trains(op: Op) -> bool:
+    """Whether a BatchNormalization takes the statistics of what it normalizes."""
+    if op.opset >= TRAINING_MODE:
+        return bool(op.attribute("training_mode", 0))
+    several = sum(bool(v.name) for v in op.node.outputs) > 1
+    return several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
 
 
 NO_IS_TEST = 7
@@ -149,13 +152,10 @@ _whole_row = rowwise(mixed=1)
 
 _BY_CHANNEL = [
     "AveragePool",
-    "Conv",
-    "ConvTranspose",
     "DepthToSpace",
     "GlobalAveragePool",
     "GlobalLpPool",
     "GlobalMaxPool",
-    "InstanceNormalization",
     "LpPool",
     "QLinearConv",
     "SpaceToDepth",
@@ -164,7 +164,6 @@ _BY_CHANNEL = [
 
 RULES: Mapping[tuple[str, str], Rule] = {
     **{("", name): _per_channel for name in _BY_CHANNEL},
-    ("", "BatchNormalization"): batch_normalization,
     ("", "CausalConvWithState"): rowwise(0, 3),
     ("", "DeformConv"): rowwise(0, 2, 4),
     ("", "GridSample"): rowwise(0, 1, weights="parameters"),

@@ -82,6 +82,16 @@ CASES = [
          "i = Reshape(x, s) c = Conv <group = 2> (i, w) y = Reshape(c, u)",
          "int64[3] s = {1, 4B, 6}; float[4B, 2B, 3] w; int64[3] u = {B, 4, 4}", batches=[3],
          refused={3: "the batch is on an axis that it mixes"}),
+    *(
+        Case(f"{name} with the samples among its channels", IMAGE,
+             f"i = Reshape(x, s) c = {name} <kernel_shape = [2, 3]> (i) y = Reshape(c, u)",
+             "int64[4] s = {1, 4B, 6, 6}; int64[4] u = {B, 4, 5, 4}", rtol=1e-4)
+        for name in ("AveragePool", "LpPool", "MaxPool")
+    ),
+    Case("GlobalMaxPool with the samples behind its channels", IMAGE,
+         "t = Transpose <perm = [1, 0, 2, 3]> (x) i = Reshape(t, s) c = GlobalMaxPool(i) r = Reshape(c, u) "
+         "y = Transpose(r)",
+         "int64[4] s = {1, 4B, 6, 6}; int64[2] u = {4, B}"),
     Case("InstanceNormalization with the samples among its channels", "float[B, 4, 6] x",
          "i = Reshape(x, s) k = Tile(w, r) c = InstanceNormalization(i, k, k) y = Reshape(c, u)",
          "int64[3] s = {1, 4B, 6}; float[4] w; int64[1] r = {B}; int64[3] u = {B, 4, 6}", rtol=1e-4),

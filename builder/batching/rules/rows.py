@@ -91,12 +91,21 @@ TRAINING_MODE = 14
 """From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
 
 
+def pool(op: Op) -> Plan:
+    """AveragePool and its kin: row by row of axis 0, and channel by channel: `[1, N * C, *s] -> [1, N * C, *p]`."""
+    batch = op.operand(0).batch
+    if op.static_batch == 1 or batch is None or batch.axis != 1:
+        return _per_channel(op)
+    place = replace(batch, lifted=False)
+    return Plan([place] * len(op.outputs), {0: place})
+
+
 def max_pool(op: Op) -> Plan:
     """MaxPool; its second output counts elements over the whole batch, the original's over one sample (B = 1).
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
-    plan = _per_channel(op)
+    plan = pool(op)
     indices = op.node.outputs[1] if len(op.node.outputs) > 1 else None
     if indices is None or not (indices.uses() or indices.is_graph_output()):
         return plan
@@ -150,20 +159,12 @@ def loss(op: Op) -> Plan:
 _per_channel = rowwise()
 _whole_row = rowwise(mixed=1)
 
-_BY_CHANNEL = [
-    "AveragePool",
-    "DepthToSpace",
-    "GlobalAveragePool",
-    "GlobalLpPool",
-    "GlobalMaxPool",
-    "LpPool",
-    "QLinearConv",
-    "SpaceToDepth",
-    "Col2Im",
-]
+_BY_CHANNEL = ["Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth"]
+_POOLS = ["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool"]
 
 RULES: Mapping[tuple[str, str], Rule] = {
     **{("", name): _per_channel for name in _BY_CHANNEL},
+    **{("", name): pool for name in _POOLS},
     ("", "CausalConvWithState"): rowwise(0, 3),
     ("", "DeformConv"): rowwise(0, 2, 4),
     ("", "GridSample"): rowwise(0, 1, weights="parameters"),

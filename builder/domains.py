@@ -83,6 +83,7 @@ class _Evidence:
 
     Attributes:
         highest: The largest values that stay inside the tables indexed, one for each.
+        lowest: The smallest values that do not count from the end of a table.
         longest: The longest sequence that a node allows, one for each.
         choices: The values a node has an answer for.
         mask: Some node tells only zero from not zero.
@@ -92,6 +93,7 @@ class _Evidence:
     """
 
     highest: list[int] = field(default_factory=list)
+    lowest: int = 0
     longest: list[int] = field(default_factory=list)
     choices: tuple[str, ...] | tuple[int, ...] = ()
     mask: bool = False
@@ -106,7 +108,8 @@ def _domain(dtype: ir.DataType, evidence: _Evidence) -> Domain:
     if dtype == ir.DataType.STRING:
         return Choices(_WORDS)
     if evidence.highest:
-        return Integers(0, max(0, min(evidence.highest)))
+        highest = max(0, min(evidence.highest))
+        return Integers(evidence.lowest if evidence.lowest <= highest else 0, highest)
     if evidence.longest:
         return Lengths(max(1, min(evidence.longest)))
     if dtype == ir.DataType.BOOL or evidence.mask:
@@ -155,6 +158,7 @@ def _note(evidence: _Evidence, node: ir.Node, position: int, reach: Reach) -> No
         size = size_of(node)
         highest = None if size is None else reach.highest_within(size)
         evidence.highest.extend([] if highest is None else [highest])
+        evidence.lowest = max(evidence.lowest, reach.lowest_from_the_front())
         evidence.unsized |= size is None
     if length_of := _SEQUENCES.get((node.op_type, position)):
         length = length_of(node)

@@ -51,9 +51,18 @@ class Reach:
             limits.append((size + self.low) / -self.low_t)
         return math.floor(min(limits)) if limits else None
 
+    def lowest_from_the_front(self) -> int:
+        """The smallest `t` at which the value is not negative: what counts from the end is seldom meant."""
+        if self.low >= 0 or self.low_t or self.high_t <= 0:
+            return 0
+        return math.ceil(-self.low / self.high_t)
+
 
 Reaches = Mapping[str, Reach]
 """By the name of the input the values come from."""
+
+Bounds = tuple[float, float]
+"""The smallest and the largest value."""
 
 
 _KEEP = frozenset(
@@ -151,15 +160,44 @@ def casts_to_bool(node: ir.Node) -> bool:
 _RESHAPING = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose"})
 
 
-def bounds_of(value: ir.Value | None) -> tuple[float, float] | None:
-    """The smallest and largest value of a constant, None for anything else."""
+def bounds_of(value: ir.Value | None) -> Bounds | None:
+    """The smallest and largest value of a constant, None for anything else.
+
+    A size of a static shape is a constant, and so is the sum or product of two.
+    """
     while value is not None and (node := value.producer()) is not None and node.op_type in _RESHAPING:
         value = node.inputs[0]
+    made = None if value is None else value.producer()
+    if made is not None and made.op_type in ("Add", "Mul"):
+        left, right = (bounds_of(side) for side in made.inputs)
+        return None if left is None or right is None else _together(made.op_type, left, right)
+    if made is not None and made.op_type == "Gather":
+        return _size(made)
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None or not 0 < tensor.size <= 1 << 20 or not _is_number(tensor.dtype):
         return None
     array = tensor.numpy()
     return float(array.min()), float(array.max())
+
+
+def _together(op_type: str, left: Bounds, right: Bounds) -> Bounds:
+    """The bounds of a sum or product."""
+    if op_type == "Add":
+        return left[0] + right[0], left[1] + right[1]
+    corners = [a * b for a in left for b in right]
+    return min(corners), max(corners)
+
+
+def _size(gather: ir.Node) -> Bounds | None:
+    """The size of one axis, read off a static shape."""
+    shape, index = gather.inputs[:2]
+    source = None if shape is None else shape.producer()
+    axis = bounds_of(index)
+    if source is None or source.op_type != "Shape" or source.attributes or axis is None or axis[0] != axis[1]:
+        return None
+    dims = source.inputs[0].shape if source.inputs[0] is not None else None
+    size = dims[int(axis[0])] if dims is not None and -len(dims) <= axis[0] < len(dims) else None
+    return (float(size), float(size)) if isinstance(size, int) else None
 
 
 def _is_number(dtype: ir.DataType) -> bool:

@@ -81,6 +81,12 @@ CASES = [
          "int64[3, 2, 2] i = {0, 4, 0, 1, 1, 4, 1, 1, 2, 4, 2, 1}", batches=[3]),
     Case("ScatterND of a constant at the numbers of all samples", "float[B, 5] x", "y = ScatterND(x, i, u)",
          "int64[3, 1, 2] i = {0, 4, 1, 4, 2, 4}; float[3, 1] u", equal={"u": 0}, batches=[3]),
+    Case("ScatterND into a constant behind indexed axes", "float[B, 2, 3] u",
+         'v = Transpose <perm = [1, 0, 2]> (u) z = Expand(w, s) r = ScatterND <reduction = "add"> (z, i, v) '
+         "y = Transpose <perm = [1, 0, 2]> (r)", "float[4, 1, 3] w; int64[3] s = {4, B, 3}; int64[2, 1] i = {3, 1}"),
+    Case("ScatterND into other constants behind indexed axes", "float[B, 2, 3] u",
+         "v = Transpose <perm = [1, 0, 2]> (u) r = ScatterND(z, i, v) y = Transpose <perm = [1, 0, 2]> (r)",
+         "float[4, B, 3] z; int64[2, 1] i = {3, 1}", refused={3: "holds other values for other samples"}),
     Case("ScatterND behind indexed axes", "float[5, B, 2] x; float[B, 2] u",
          "v = Unsqueeze(u, a) y = ScatterND(x, i, v)", "int64[1, 1] i = {3}; int64[1] a = {0}", axes={"x": 1}),
     Case("Gather of a row of each sample's own from all rows", "float[B, 4, 3] x; int64[B] i",

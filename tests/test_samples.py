@@ -26,6 +26,10 @@ DOMAINS: list[tuple[str, str, str, Domain]] = [
      Integers(0, 6)),
     ("as a float", "float[1, 5] x", "a = Cast <to = 7> (x) y = Gather (table, a)", Integers(0, 6)),
     ("with an offset", "int64[1, 5] x", "a = Add (x, one) y = Gather (table, a)", Integers(0, 5)),
+    ("with an offset below zero", "int64[1, 5] x", "a = Sub (x, one) y = Gather (table, a)", Integers(1, 7)),
+    ("with an offset for every row", "int64[3] x",
+     "r = Constant <value_ints = [0, 1, 2]> () s = Shape (table) i = Constant <value_int = 1> () n = Gather (s, i) "
+     "b = Mul (r, n) j = Sub (x, one) a = Add (j, b) y = Gather (table, a)", Integers(1, 1)),
     ("a difference of two parts", "int64[1, 2] x",
      "l, r = Split <axis = 1> (x) d = Sub (l, r) y = Gather (table, d)", Integers(0, 6)),
     ("a sum of two parts", "int64[1, 2] x",

@@ -35,6 +35,9 @@ from builder.model import Dim
 SMALL_BYTES = 4096
 """A constant the walk has computed anyway is stored as it is up to this size."""
 
+TIME_MAJOR = 3
+"""Axes of a value in the order of recurrent networks: time, batch, features."""
+
 LARGEST_DECOMPOSITION = 64
 """Decompositions nested deeper than this are a rule that decomposes into itself."""
 
@@ -359,12 +362,18 @@ class Walk:
         return batch, self._spread(op, operand, batch)
 
     def _settle(self, operand: Operand, batch: Batch) -> tuple[Batch, ir.Value]:
-        """An output whose batch was dropped or could be on several axes: a leading axis of one is the batch again."""
+        """An output whose batch was dropped or could be on several axes: a leading axis of one is the batch again.
+
+        So is the only axis of one in `[T, 1, C]`, the order of recurrent networks, where none is left but it.
+        """
         assert operand.value is not None
-        if operand.shape[:1] == (self.static_batch,) and self.static_batch == 1:
+        shape = operand.shape
+        if shape[:1] == (self.static_batch,) and self.static_batch == 1:
             settled = Batch(0)
-            lifted = self.emit.move(operand.value, operand.shape, batch, replace(batch, lifted=True))
-            return settled, self.emit.reshape(lifted, settled.target(operand.shape))
+            lifted = self.emit.move(operand.value, shape, batch, replace(batch, lifted=True))
+            return settled, self.emit.reshape(lifted, settled.target(shape))
+        if batch.axis is None and len(shape) == TIME_MAJOR and [i for i, d in enumerate(shape) if d == 1] == [1]:
+            return Batch(1, lifted=True), operand.value
         if batch.axis is None:
             where = f" (dropped by {operand.lost})" if operand.lost else ""
             raise Refusal(f"output {operand.name!r} {list(operand.shape)} has no batch axis{where}")

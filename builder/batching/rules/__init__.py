@@ -13,6 +13,7 @@ from builder.batching.rule import Infer, Rule
 from builder.batching.rules import (
     along,
     attention,
+    channels,
     classical,
     einsum,
     elementwise,
@@ -53,6 +54,7 @@ def _merged(name: str, *modules: ModuleType) -> Mapping[Key, Entry]:
 _FAMILIES = (
     along,
     attention,
+    channels,
     classical,
     einsum,
     elementwise,

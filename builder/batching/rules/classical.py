@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import DROPPED, Batch, View, folded, placements
-from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.layout import DROPPED, Batch, View, folded
+from builder.batching.rule import Decomposition, Infer, Op, Operand, Plan, Refusal, Rule, Static, Wanted
 from builder.batching.rules.axes import only_batched, parallel
+from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import same_shape
 
 MATRIX = 2
@@ -62,7 +64,7 @@ def feature_vectorizer(op: Op) -> Plan:
     return Plan([found[0]], dict.fromkeys(range(len(op.inputs)), found[0]))
 
 
-def array_feature_extractor(op: Op) -> Plan:
+def array_feature_extractor(op: Op) -> Plan | Decomposition:
     """ArrayFeatureExtractor: columns of the last axis, at constant indices; or a table read at the samples' indices.
 
     `[N, F], [k] -> [N, k]` and `[F], [N, 1] -> [1, N]`
@@ -75,11 +77,19 @@ def array_feature_extractor(op: Op) -> Plan:
         if data.rank > 1:
             return Plan([form], {0: form})
         return Plan([View(DROPPED, (-1, math.prod(indices.shape)))], {0: form})
-    if data.batch is None and data.rank == 1 and indices.batch is not None and not indices.batch.lifted:
-        found = placements(indices.shape, indices.batch, op.outputs[0], op.static_batch)
-        if found:
-            return Plan([found[-1]])
+    if data.batch is None:
+        return _look_up(op, data.rank)
     op.refuse("it has no rule for these inputs")
+
+
+def _look_up(op: Op, rank: int) -> Decomposition:
+    """A table read along its last axis is a Gather at all indices in a row."""
+    nodes: list[ir.Node] = []
+    flat = constant(nodes, np.asarray([math.prod(op.operand(1).shape)], np.int64))
+    indices = append(nodes, "Reshape", [op.node.inputs[1], flat])
+    found = append(nodes, "Gather", [op.node.inputs[0], indices], attributes={"axis": rank - 1})
+    shape = constant(nodes, np.asarray(op.outputs[0], np.int64))
+    return Decomposition(nodes, [append(nodes, "Reshape", [found, shape])])
 
 
 def tf_idf(op: Op) -> Plan:

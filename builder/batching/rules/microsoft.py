@@ -42,16 +42,19 @@ def skip_layer_normalization(op: Op) -> Plan:
 
 
 def fused_convolution(op: Op) -> Plan | Decomposition:
-    """FusedConv: Conv, the sum with Z and an activation; the same apart where Z lies otherwise."""
+    """FusedConv: Conv, the sum with Z and an activation; the same apart where Z or the samples lie otherwise."""
     batches = [b for *_, b in op.batched()]
-    if op.given(3) is None or (len({b.place for b in batches}) == 1 and not any(b.lifted for b in batches)):
+    is_plain = all(i in (0, 3) for i, *_ in op.batched()) and (op.static_batch == 1 or batches[0].axis == 0)
+    together = len({b.place for b in batches}) == 1 and not any(b.lifted for b in batches)
+    if is_plain and (op.given(3) is None or together):
         return rowwise(0, 3)(op)
     nodes: list[ir.Node] = []
     kept = {k: v for k, v in op.node.attributes.items() if not k.startswith("activation")}
     result = append(nodes, "Conv", op.node.inputs[:3], attributes=kept)
-    result = append(nodes, "Add", [result, op.node.inputs[3]])
+    if op.given(3) is not None:
+        result = append(nodes, "Add", [result, op.node.inputs[3]])
     if op.attribute("activation_params"):
-        op.refuse("its activation has parameters, which have no rule beside a sum")
+        op.refuse("its activation has parameters, which have no rule apart from it")
     return Decomposition(nodes, [activated(op, nodes, result)])
 
 

@@ -171,9 +171,10 @@ def scatter_nd(op: Op) -> Plan:
     """
     data, indices, updates = op.operand(0), op.operand(1), op.operand(2)
     batch, depth = data.batch, indices.shape[-1]
-    if indices.batch is None and batch is not None and batch.axis is not None and batch.axis >= depth:
-        lowered = replace(batch, lifted=False)
-        want = lowered.at(indices.rank - 1 + batch.axis - depth)
+    held = batch or _behind_tuples(updates.batch, indices.rank - 1, depth)
+    if indices.batch is None and held is not None and held.axis is not None and held.axis >= depth:
+        lowered = replace(held, lifted=False)
+        want = lowered.at(indices.rank - 1 + held.axis - depth)
         if updates.batch is None or updates.batch.place == want.place or op.static_batch == 1:
             return Plan([lowered], {0: lowered, 2: want})
     needs(op, RANGE)
@@ -187,6 +188,13 @@ def scatter_nd(op: Op) -> Plan:
     lead = replace(own.lead, lifted=True)
     wants: dict[int, Wanted] = {0: place, 1: lead if own.indices is None else own.indices, 2: lead}
     return Plan([place], wants, build=_scatter_own(op, lead.sample_shape(indices.shape)))
+
+
+def _behind_tuples(batch: Batch | None, tuples: int, depth: int) -> Batch | None:
+    """Where constant data has the samples that updates hold behind their tuples: `[*u, *s] -> [*i, *s]`."""
+    if batch is None or batch.axis is None or batch.axis < tuples:
+        return None
+    return batch.at(batch.axis - tuples + depth)
 
 
 def _scatter_own(op: Op, shape: Shape) -> Build:

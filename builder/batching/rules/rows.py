@@ -72,14 +72,17 @@ def batch_normalization(op: Op) -> Plan:
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
-    if op.opset >= TRAINING_MODE:
-        trains = bool(op.attribute("training_mode", 0))
-    else:
-        several = sum(bool(v.name) for v in op.node.outputs) > 1
-        trains = several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
-    if trains:
+    if trains(op):
         op.refuse("it normalizes by the statistics of the whole batch (training mode)")
     return _per_channel(op)
+
+
+def trains(op: Op) -> bool:
+    """Whether a BatchNormalization takes the statistics of what it normalizes."""
+    if op.opset >= TRAINING_MODE:
+        return bool(op.attribute("training_mode", 0))
+    several = sum(bool(v.name) for v in op.node.outputs) > 1
+    return several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
 
 
 NO_IS_TEST = 7
@@ -88,12 +91,21 @@ TRAINING_MODE = 14
 """From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
 
 
+def pool(op: Op) -> Plan:
+    """AveragePool and its kin: row by row of axis 0, and channel by channel: `[1, N * C, *s] -> [1, N * C, *p]`."""
+    batch = op.operand(0).batch
+    if op.static_batch == 1 or batch is None or batch.axis != 1:
+        return _per_channel(op)
+    place = replace(batch, lifted=False)
+    return Plan([place] * len(op.outputs), {0: place})
+
+
 def max_pool(op: Op) -> Plan:
     """MaxPool; its second output counts elements over the whole batch, the original's over one sample (B = 1).
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
-    plan = _per_channel(op)
+    plan = pool(op)
     indices = op.node.outputs[1] if len(op.node.outputs) > 1 else None
     if indices is None or not (indices.uses() or indices.is_graph_output()):
         return plan
@@ -147,24 +159,12 @@ def loss(op: Op) -> Plan:
 _per_channel = rowwise()
 _whole_row = rowwise(mixed=1)
 
-_BY_CHANNEL = [
-    "AveragePool",
-    "Conv",
-    "ConvTranspose",
-    "DepthToSpace",
-    "GlobalAveragePool",
-    "GlobalLpPool",
-    "GlobalMaxPool",
-    "InstanceNormalization",
-    "LpPool",
-    "QLinearConv",
-    "SpaceToDepth",
-    "Col2Im",
-]
+_BY_CHANNEL = ["Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth"]
+_POOLS = ["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool"]
 
 RULES: Mapping[tuple[str, str], Rule] = {
     **{("", name): _per_channel for name in _BY_CHANNEL},
-    ("", "BatchNormalization"): batch_normalization,
+    **{("", name): pool for name in _POOLS},
     ("", "CausalConvWithState"): rowwise(0, 3),
     ("", "DeformConv"): rowwise(0, 2, 4),
     ("", "GridSample"): rowwise(0, 1, weights="parameters"),

@@ -199,7 +199,10 @@ def concat_of(op: Op, members: Sequence[int]) -> Plan:
 
 
 def _concat_rows(op: Op, members: Sequence[int], axis: int, *, certain: bool) -> Plan:
-    """Along the batch's axis: `[o1 * N, ...] + [o2 * N, ...] -> [(o1 + o2) * N, ...]`."""
+    """Along the batch's axis: `[o1 * N, ...] + [o2 * N, ...] -> [(o1 + o2) * N, ...]`.
+
+    A constant belongs there if it holds the same rows for every sample.
+    """
     wants: dict[int, Wanted] = {}
     rows = 0
     lifted = any(b.lifted or b.inner != 1 for *_, b in op.batched())
@@ -208,7 +211,7 @@ def _concat_rows(op: Op, members: Sequence[int], axis: int, *, certain: bool) ->
         if operand.shape[axis] % op.static_batch:
             op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
         own = operand.shape[axis] // op.static_batch
-        if op.static_batch > 1 and (operand.batch is None or operand.batch.inner != 1):
+        if op.static_batch > 1 and operand.batch is not None and operand.batch.inner != 1:
             op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
         wants[i] = Batch(axis, own, 1, lifted=lifted)
         rows += own

@@ -1,0 +1,174 @@
+"""Operators by channel, where the samples are among the channels or where the parameters depend on the samples.
+
+A convolution that has a kernel for every sample is written with the batch in its groups: `[1, B * C, H, W]` by
+`[B * O, C, k, k]` in B groups. How many groups there are is an attribute, which cannot grow with N: the samples go
+back to axis 0, and kernels of their own are multiplied with patches of the image.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Attribute
+from builder.batching.layout import Batch
+from builder.batching.rule import Decomposition, Op, Plan, Rule, per_sample
+from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.rows import Carry, batch_normalization, rowwise, trains
+
+_row_by_row = rowwise()
+
+
+def convolution(op: Op) -> Plan | Decomposition:
+    """Conv: row by row of axis 0; with kernels that depend on the samples a product with patches of the image.
+
+    `[N, C, *s], [N * O, C / g, *k] -> [N, O, *p]`
+
+    Source: https://onnx.ai/onnx/operators/onnx__Conv.html
+    """
+    return _convolved(op, _by_patches)
+
+
+def transposed_convolution(op: Op) -> Plan | Decomposition:
+    """ConvTranspose: as Conv; kernels that depend on the samples give patches, which are then put in their places.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
+    """
+    return _convolved(op, _into_patches)
+
+
+def _convolved(op: Op, apart: Callable[[Op, list[ir.Node]], ir.Value]) -> Plan | Decomposition:
+    others = [i for i, *_ in op.batched() if i > 0]
+    if not others:
+        return _among_channels(op) or _row_by_row(op)
+    nodes: list[ir.Node] = []
+    if 1 in others:
+        result = apart(op, nodes)
+    else:
+        result = append(nodes, op.node.op_type, op.node.inputs[:2], attributes=op.node.attributes)
+    if op.given(2) is not None:
+        result = append(nodes, "Add", [result, _by_channel(op, nodes, 2)])
+    return Decomposition(nodes, [result])
+
+
+def _by_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
+    """`[n, C, *s] -> patches [n, g, C / g * K, P]`, times `[1, g, O / g, C / g * K]`, with K places in a kernel."""
+    (rows, channels, *size), (outputs, each, *kernel) = op.operand(0).shape, op.operand(1).shape
+    groups, places, out = channels // each, math.prod(kernel), op.outputs[0]
+    image = _shaped(nodes, op.node.inputs[0], (rows * channels, 1, *size))
+    cut = append(nodes, "Conv", [image, _places(op, nodes)], attributes=_without_groups(op))
+    patches = _shaped(nodes, cut, (rows, groups, each * places, math.prod(out[2:])))
+    kernels = _shaped(nodes, op.node.inputs[1], (1, groups, outputs // groups, each * places))
+    return _shaped(nodes, append(nodes, "MatMul", [kernels, patches]), out)
+
+
+def _into_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
+    """`[1, g, O / g * K, C / g]` times `[n, g, C / g, S]` are the patches of `[n, O, *p]`, K to a kernel."""
+    (rows, channels, *size), (_, each, *kernel) = op.operand(0).shape, op.operand(1).shape
+    out = op.outputs[0]
+    groups, places = out[1] // each, math.prod(kernel)
+    kernels = _shaped(nodes, op.node.inputs[1], (1, groups, channels // groups, each * places))
+    kernels = append(nodes, "Transpose", [kernels], attributes={"perm": [0, 1, 3, 2]})
+    image = _shaped(nodes, op.node.inputs[0], (rows, groups, channels // groups, math.prod(size)))
+    patches = _shaped(nodes, append(nodes, "MatMul", [kernels, image]), (rows * out[1], places, *size))
+    put = append(nodes, "ConvTranspose", [patches, _places(op, nodes)], attributes=_without_groups(op))
+    return _shaped(nodes, put, out)
+
+
+def _places(op: Op, nodes: list[ir.Node]) -> ir.Value:
+    """Kernels `[K, 1, *k]` of which each is one at a place of its own, and zero elsewhere."""
+    kernel = op.operand(1).shape[2:]
+    places = math.prod(kernel)
+    return constant(nodes, np.eye(places, dtype=op.operand(1).dtype.numpy()).reshape(places, 1, *kernel))
+
+
+def _without_groups(op: Op) -> Mapping[str, Attribute]:
+    return {k: v for k, v in op.node.attributes.items() if k != "group"}
+
+
+def instance_normalization(op: Op) -> Plan | Decomposition:
+    """InstanceNormalization: row by row of axis 0; a scale and a bias of the samples' own are applied to the result.
+
+    Source: https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html
+    """
+    return _normalized(op, _row_by_row)
+
+
+def channel_normalization(op: Op) -> Plan | Decomposition:
+    """BatchNormalization: as InstanceNormalization, which it is in training mode where each channel is one sample's.
+
+    Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
+    """
+    if not trains(op):
+        return _normalized(op, batch_normalization)
+    if _samples(op) is None or any(v.uses() or v.is_graph_output() for v in op.node.outputs[1:]):
+        return batch_normalization(op)
+    nodes: list[ir.Node] = []
+    attributes = {"epsilon": float(op.attribute("epsilon", 1e-5))}
+    result = append(nodes, "InstanceNormalization", op.node.inputs[:3], attributes=attributes)
+    return Decomposition(nodes, [result] * len(op.node.outputs))
+
+
+def _normalized(op: Op, row_by_row: Carry) -> Plan | Decomposition:
+    others = [i for i, *_ in op.batched() if i > 0]
+    if not others:
+        return _among_channels(op) or row_by_row(op)
+    if not {1, 2}.issuperset(others):
+        op.refuse(f"its statistics (input {max(others)}) depend on the samples")
+    nodes: list[ir.Node] = []
+    channels, kind = op.operand(0).shape[1], op.operand(1).dtype.numpy()
+    plain = [constant(nodes, np.full(channels, value, kind)) for value in (1, 0)]
+    given = [op.node.inputs[0], *plain, *op.node.inputs[3:]]
+    result = append(nodes, op.node.op_type, given, attributes=op.node.attributes)
+    result = append(nodes, "Mul", [result, _by_channel(op, nodes, 1)])
+    return Decomposition(nodes, [append(nodes, "Add", [result, _by_channel(op, nodes, 2)])])
+
+
+def _by_channel(op: Op, nodes: list[ir.Node], index: int) -> ir.Value:
+    """`[C] -> [1, C, 1, ...]`."""
+    return _shaped(nodes, op.node.inputs[index], (1, op.outputs[0][1], *(1,) * (len(op.outputs[0]) - 2)))
+
+
+def _samples(op: Op) -> Batch | None:
+    """The batch of a static `[1, B * C, *s]`; None where the samples are not on axis 1 like this."""
+    operand = op.operand(0)
+    batch = operand.batch
+    if op.static_batch == 1 or batch is None or batch.axis != 1 or batch.outer != 1 or operand.shape[0] != 1:
+        return None
+    return batch
+
+
+def _among_channels(op: Op) -> Decomposition | None:
+    """`[1, B * C, *s] -> [B, C, *s]` with the parameters of one sample, where those of all are the same.
+
+    Raises:
+        DifferentRows: A parameter has other values for other samples.
+    """
+    batch, groups = _samples(op), int(op.attribute("group", 1))
+    is_grouped = op.node.op_type in ("Conv", "ConvTranspose")
+    if batch is None or (is_grouped and groups % op.static_batch):
+        return None
+    nodes: list[ir.Node] = []
+    _, _, *size = op.operand(0).shape
+    given: list[ir.Value | None] = [_shaped(nodes, op.node.inputs[0], (op.static_batch, batch.inner, *size))]
+    for index in range(1, len(op.inputs)):
+        parameter = op.given(index)
+        if parameter is not None:
+            rows = Batch(0, 1, parameter.shape[0] // op.static_batch)
+            given.append(constant(nodes, per_sample(op, parameter, 0, rows)))
+    own = {"group": groups // op.static_batch} if is_grouped else {}
+    result = append(nodes, op.node.op_type, given, attributes={**op.node.attributes, **own})
+    return Decomposition(nodes, [_shaped(nodes, result, op.outputs[0])] * len(op.node.outputs))
+
+
+def _shaped(nodes: list[ir.Node], value: ir.Value | None, shape: Sequence[int]) -> ir.Value:
+    return append(nodes, "Reshape", [value, constant(nodes, np.asarray(shape, np.int64))])
+
+
+RULES: Mapping[tuple[str, str], Rule] = {
+    ("", "BatchNormalization"): channel_normalization,
+    ("", "Conv"): convolution,
+    ("", "ConvTranspose"): transposed_convolution,
+    ("", "InstanceNormalization"): instance_normalization,
+}

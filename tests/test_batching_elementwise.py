@@ -32,6 +32,11 @@ CASES = [
     Case("BitwiseNot", "int32[B, 3] x", "y = BitwiseNot(x)", opset=18),
     *(Case(f"{name} of two inputs", "float[B, 3] a; float[B, 3] b", f"y = {name}(a, b)") for name in NUMBERS),
     *(Case(f"{name} of two inputs", "float[B, 3] a; float[B, 3] b", f"y = {name}(a, b)") for name in COMPARISONS),
+    *(
+        Case(f"{name} at an opset whose inference gives it no shape", "float[B, 2, 3] x", f"y = {name}(x, w)",
+             "float[3] w", opset=13)
+        for name in ("GreaterOrEqual", "LessOrEqual")
+    ),
     *(Case(f"{name} of two inputs", "bool[B, 3] a; bool[B, 3] b", f"y = {name}(a, b)") for name in LOGIC),
     *(Case(f"{name} of two inputs", "int64[B, 3] a; int64[B, 3] b", f"y = {name}(a, b)", opset=18) for name in BITS),
     Case("BitShift", "uint8[B, 3] a; uint8[B, 3] b", 'y = BitShift <direction = "LEFT"> (a, b)'),

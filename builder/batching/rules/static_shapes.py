@@ -258,6 +258,7 @@ _SAME = [
 
 SHAPES: Mapping[tuple[str, str], Infer] = {
     **{("com.microsoft", name): _same for name in _SAME},
+    **{("", name): _borrowed("Less", 0, 1) for name in ("GreaterOrEqual", "LessOrEqual")},
     ("", "GroupNormalization"): _same,
     ("", "MeanVarianceNormalization"): _same,
     ("", "MaxUnpool"): _unpooled,

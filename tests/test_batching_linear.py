@@ -79,6 +79,11 @@ CASES = [
                   3: "pairs every sample of the batch with every other"}),
     Case("FusedMatMul", "float[B, 4, 5] a; float[B, 3, 5] b",
          "y = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (a, b)"),
+    Case("FusedMatMul of a transposed batch", "float[B, 4, 5] x; float[B, 5, 3] b",
+         "t = Transpose <perm = [1, 0, 2]> (x)\n y = com.microsoft.FusedMatMul <transBatchA = 1> (t, b)"),
+    Case("FusedMatMul of two transposed batches", "float[B, 4, 5] x; float[B, 3, 5] b",
+         "t = Transpose <perm = [2, 0, 1]> (x)\n u = Transpose <perm = [1, 0, 2]> (b)\n"
+         "y = com.microsoft.FusedMatMul <transA = 1, transBatchA = 1, transB = 1, transBatchB = 1> (t, u)"),
     Case("TransposeMatMul", "float[B, 5, 4] a; float[B, 5, 3] b",
          "y = com.microsoft.TransposeMatMul <transA = 1> (a, b)"),
     Case("FusedMatMul of the batch with itself", "float[B, 5] x", "y = com.microsoft.FusedMatMul <transB = 1> (x, x)",

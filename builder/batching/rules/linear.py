@@ -192,16 +192,21 @@ def _gemm_apart(op: Op) -> Decomposition:
 
 
 def fused_matmul(op: Op) -> Decomposition:
-    """com.microsoft FusedMatMul: `alpha * A' @ B'`, the last two axes transposed on request."""
-    if op.attribute("transBatchA", 0) or op.attribute("transBatchB", 0):
-        op.refuse("transposed batch axes have no rule")
+    """com.microsoft FusedMatMul: `alpha * A' @ B'`.
+
+    On request axis 0 is moved to before the last (transBatch), then the last two axes are swapped (trans).
+    """
     nodes: list[ir.Node] = []
     sides = []
     for index, name in ((0, "transA"), (1, "transB")):
         value = op.node.inputs[index]
         rank = op.operand(index).rank
+        perm = list(range(rank))
+        if op.attribute(name.replace("trans", "transBatch"), 0):
+            perm = [*perm[1:-1], 0, *perm[-1:]]
         if op.attribute(name, 0) and rank > 1:
-            perm = [*range(rank - 2), rank - 1, rank - 2]
+            perm[-2:] = perm[:-3:-1]
+        if perm != sorted(perm):
             value = append(nodes, "Transpose", [value], attributes={"perm": perm})
         sides.append(value)
     result = append(nodes, "MatMul", sides)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Array
-from builder.batching.rule import Infer, Operand, Refusal, Static
+from builder.batching.layout import Shape
+from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static
 from builder.batching.statics import evaluate, infer
 
 Inputs = Sequence[Operand | None]
@@ -51,7 +52,7 @@ def _broadcast(*members: int) -> Infer:
     """The output's shape is that of some inputs, broadcast; its type that of the last."""
 
     def shape(node: ir.Node, inputs: Inputs) -> Static:
-        found = np.broadcast_shapes(*(_at(inputs, i).shape for i in members))
+        found = _broadcast_shapes(*(_at(inputs, i).shape for i in members))
         return [(_at(inputs, members[-1]).dtype, found)]
 
     return shape
@@ -101,11 +102,24 @@ def _channels_last(shape_of: Infer, weights: int | None = None) -> Infer:
 
 
 def _product(node: ir.Node, inputs: Inputs) -> Static:
-    a, b = _at(inputs, 0), _at(inputs, 1)
-    left = (*a.shape[:-2], *a.shape[:-3:-1]) if _int(node, "transA") else a.shape
-    right = (*b.shape[:-2], *b.shape[:-3:-1]) if _int(node, "transB") else b.shape
-    lead = np.broadcast_shapes(left[:-2], right[:-2])
-    return [(a.dtype, (*lead, *left[-2:-1], *right[-1:]))]
+    left, right = _factor(node, inputs, 0, "A"), _factor(node, inputs, 1, "B")
+    lead = _broadcast_shapes(left[:-2], right[:-2])
+    return [(_at(inputs, 0).dtype, (*lead, *left[-2:-1], *right[-1:]))]
+
+
+def _factor(node: ir.Node, inputs: Inputs, index: int, side: str) -> Shape:
+    """`A -> A'`: axis 0 moved to before the last (transBatch), then the last two axes swapped (trans)."""
+    shape = _at(inputs, index).shape
+    if _int(node, f"transBatch{side}"):
+        shape = (*shape[1:-1], *shape[:1], *shape[-1:])
+    return (*shape[:-2], *shape[:-3:-1]) if _int(node, f"trans{side}") else shape
+
+
+def _broadcast_shapes(*shapes: Shape) -> Shape:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise Malformed(f"its inputs do not broadcast: {error}") from error
 
 
 def _float_product(node: ir.Node, inputs: Inputs) -> Static:
@@ -145,7 +159,7 @@ def _dequantize(node: ir.Node, inputs: Inputs) -> Static:
 
 def _normalized(node: ir.Node, inputs: Inputs) -> Static:
     """SkipLayerNormalization: output, mean, inverse deviation, the sum that was normalized."""
-    shape = np.broadcast_shapes(_at(inputs, 0).shape, _at(inputs, 1).shape)
+    shape = _broadcast_shapes(_at(inputs, 0).shape, _at(inputs, 1).shape)
     dtype = _at(inputs, 0).dtype
     statistic = (ir.DataType.FLOAT, (*shape[:-1], 1))
     return [(dtype, shape), statistic, statistic, (dtype, shape)][: len(node.outputs)]

@@ -51,8 +51,9 @@ Builder = Callable[..., Ended]
 
 AS_NOBODY = """
 import os, sys
-import builder.publish, builder.cli, builder.export.publishing, google.protobuf.text_format, onnxruntime
-import onnxruntime.capi.onnxruntime_pybind11_state, onnx.reference, tritonclient.grpc.model_config_pb2
+import builder.publish, builder.cli, builder.export.publishing, builder.inspection
+import google.protobuf.text_format, onnx.reference, tritonclient.grpc.model_config_pb2
+import onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state
 if os.getuid() == 0: os.setuid(65534)
 builder.cli.main()
 """

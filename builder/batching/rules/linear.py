@@ -192,9 +192,9 @@ def _gemm_apart(op: Op) -> Decomposition:
 
 
 def fused_matmul(op: Op) -> Decomposition:
-    """com.microsoft FusedMatMul: `alpha * A' @ B'`.
+    """com.microsoft FusedMatMul: `alpha * A' @ B'`, each side's axes moved on request.
 
-    On request axis 0 is moved to before the last (transBatch), then the last two axes are swapped (trans).
+    First axis 0 to before the last (transBatch), then the last two are swapped (trans).
     """
     nodes: list[ir.Node] = []
     sides = []

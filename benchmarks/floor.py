@@ -4,7 +4,8 @@
 
 Imports the libraries that `publish` imports, parses the model, opens a session on the original and one on the
 rewritten file, asks the original for every row of the reference and the rewritten one for the batches (lists of
-rows) that `publish` proves, and writes the bytes to disk. Rewriting, comparing, hashing and configuring are free.
+rows) that `publish` proves, and writes the bytes to disk. Threads do not spin, as in `publish`. Rewriting, comparing,
+hashing and configuring are free.
 """
 
 import json
@@ -28,13 +29,15 @@ def main(original: Path, published: Path, reference: Path, batches: Path, out: P
     with np.load(reference) as arrays:
         inputs = {name.removeprefix("input:"): arrays[name] for name in arrays if name.startswith("input:")}
 
-    static = onnxruntime.InferenceSession(original, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    static = onnxruntime.InferenceSession(original, options, providers=["CPUExecutionProvider"])
     originals = [value.name for value in static.get_inputs()]
     for row in range(len(next(iter(inputs.values())))):
         rows = [array[row : row + 1] for array in inputs.values()]
         static.run(None, dict(zip(originals, rows, strict=True)))
 
-    batched = onnxruntime.InferenceSession(model_bytes, providers=["CPUExecutionProvider"])
+    batched = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
     for chosen in json.loads(batches.read_text()):
         batched.run(None, {name: array[chosen] for name, array in inputs.items()})
 

@@ -72,9 +72,8 @@ def run_floor(model: Path, target: Path) -> None:
         onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     target.mkdir()
     for file in (model, model.parent / WEIGHTS):
-        with file.open("rb") as content, (target / file.name).open("wb") as stream:
-            shutil.copyfileobj(content, stream, 1 << 20)
-            stream.flush()
+        copied = shutil.copyfile(file, target / file.name)
+        with copied.open("rb+") as stream:
             os.fsync(stream.fileno())
 
 

@@ -3,6 +3,7 @@
 import math
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import google.protobuf.message
 import onnx
 import onnx_ir as ir
 
-from builder import digest, external_data, soundness, zipmap
+from builder import digest, external_data, lease, soundness, zipmap
 from builder.errors import ModelError
+from builder.lease import Lease
 
 Dim = int | str
 """A fixed size, or the name of a symbolic one."""
@@ -37,6 +39,7 @@ class Model:
         path: The .onnx file.
         external_files: The external data files, all inside the model's folder, in order of name.
         digests: The SHA-256 of each of its files.
+        leases: Of its large external data files: unbroken, they still have that digest.
         ir: The parsed model; external weights stay mapped on disk.
         inputs: What a caller feeds (initializers that are also listed as inputs are left out).
         outputs: What the graph returns.
@@ -46,6 +49,7 @@ class Model:
     path: Path
     external_files: tuple[Path, ...]
     digests: Mapping[Path, str]
+    leases: Mapping[Path, Lease]
     ir: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -83,10 +87,12 @@ def load(path: Path) -> Model:
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not model.graph.outputs:
         raise ModelError(path, "the graph has no outputs", "export it with outputs")
+    leases = _leases(path, external)  # before the digests
     return Model(
         path=path,
         external_files=external,
         digests=_digests(path, [path, *external]),
+        leases=leases,
         ir=model,
         inputs=tuple(_spec(path, v, "input") for v in inputs),
         outputs=tuple(_spec(path, v, "output") for v in model.graph.outputs),
@@ -181,8 +187,19 @@ def _spec(path: Path, value: ir.Value, kind: str) -> TensorSpec:
     return TensorSpec(str(value.name), value.type.dtype, dims)
 
 
+def _leases(path: Path, files: Sequence[Path]) -> dict[Path, Lease]:
+    with _readable(path):
+        return {file: Lease(file) for file in files if file.stat().st_size >= lease.MIN_BYTES}
+
+
 def _digests(path: Path, files: Sequence[Path]) -> dict[Path, str]:
-    try:
+    with _readable(path):
         return {file: digest.of(file) for file in files}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ModelError(path, f"{error.filename} cannot be read: {error.strerror}", "check its permissions") from error

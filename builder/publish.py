@@ -241,7 +241,7 @@ def _artifact(
         plan=None if compiled is None else compiled.facts,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
     )
-    return Artifact(files, described, verified.reference)
+    return Artifact(files, described, verified.reference, model.leases)
 
 
 def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:

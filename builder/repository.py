@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from builder import manifest as version_manifest
 from builder import reference, staging
 from builder.config import Config, ConfigOptions, ExistingConfig, make_config
 from builder.errors import RepositoryError
+from builder.lease import Lease
 from builder.manifest import Content, Manifest
 from builder.model_directory import ModelDirectory, check_model_name, size_bytes
 from builder.reference import Array
@@ -26,11 +27,13 @@ class Artifact:
             beside it. A path is copied.
         manifest: Describes it; `manifest.model` is `ModelFile.of` these files.
         reference: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
+        leases: Of files to copy, held since before they were read for the manifest.
     """
 
     files: Mapping[str, Content]
     manifest: Manifest
     reference: Mapping[str, Array]
+    leases: Mapping[Path, Lease] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +242,9 @@ class Repository:
             else:
                 staging.write(path, content)
         manifest = artifact.manifest
-        is_copied = any(isinstance(content, Path) for content in artifact.files.values())
-        if is_copied and manifest.model.at(folder) != manifest.model:
+        copied = [content for content in artifact.files.values() if isinstance(content, Path)]
+        is_held = all(file in artifact.leases and artifact.leases[file].is_unbroken() for file in copied)
+        if not is_held and manifest.model.at(folder) != manifest.model:
             what = "the model's files changed while they were being published"
             raise RepositoryError(manifest.source.file, what, "publish again")
         with staging.flushed(folder / manifest.reference.file) as stream:

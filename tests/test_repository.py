@@ -17,6 +17,7 @@ from artifacts import names, scale, tree
 from builder import pbtxt
 from builder.config import ConfigOptions
 from builder.errors import RepositoryError
+from builder.lease import Lease
 from builder.manifest import Manifest, read_manifest
 from builder.repository import Artifact, Repository, Switch
 
@@ -169,6 +170,21 @@ def test_weights_that_change_after_the_proof_are_not_published(repository: Repos
     with pytest.raises(RepositoryError, match="changed while they were being published"):
         repository.install("scale", artifact)
     assert tree(repository.root) == {}
+
+
+def test_weights_are_read_again_only_when_their_lease_was_broken(repository: Repository, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
+    weights.write_bytes(b"changed")  # before the lease, so that only reading them again can tell
+    held = replace(artifact, leases={weights: Lease(weights)})
+
+    repository.install("unread", held)
+
+    with pytest.raises(BlockingIOError):
+        os.open(weights, os.O_WRONLY | os.O_NONBLOCK)
+    with pytest.raises(RepositoryError, match="changed while they were being published"):
+        repository.install("read", held)
 
 
 def test_every_file_is_on_disk_before_it_is_renamed_into_the_repository(

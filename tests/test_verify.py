@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import sys
@@ -11,7 +12,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from by_hand import by_hand, original
+from by_hand import HEADER, by_hand, original
+from onnx import parser
+from onnx.external_data_helper import convert_model_to_external_data
 
 from builder.batching import BatchedModel, add_batch_axis, keep_static
 from builder.comparison import Tolerance, compare, tolerance_for
@@ -20,6 +23,7 @@ from builder.manifest import Manifest, ModelFile, ReferenceFile, ServedTensor, S
 from builder.model import load
 from builder.naming import rename
 from builder.proof import batch_sizes, batches, dimensions_of
+from builder.session import Session, open_rewritten
 from builder.verify import VerifiedModel, verify, verify_published
 
 MODELS = Path(__file__).parent / "models"
@@ -123,6 +127,46 @@ def test_weights_in_other_files_stay_there_and_are_found(tmp_path: Path) -> None
     assert len(verified.model_bytes) < (MODELS / f"{stem}.onnx.data").stat().st_size + 100_000
     assert any(onnx.external_data_helper.uses_external_data(t) for t in onnx.load_from_string(
         verified.model_bytes).graph.initializer)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "tail", "is_mapped"),
+    [
+        ("external", "y = Tanh (h)", True),
+        ("inline", "y = Tanh (h)", False),
+        ("external", "y = com.microsoft.Gelu (h)", False),
+        ("external", "i = Cast <to = 10> (h) y = Cast <to = 1> (i)", False),
+    ],
+    ids=["external", "inline", "of_another_domain", "fp16"],
+)
+def test_only_external_weights_of_plain_fp32_are_proven_where_they_are_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, tail: str, is_mapped: bool
+) -> None:
+    model = parser.parse_model(HEADER + ORIGINAL.replace("y = Tanh (h)", tail))
+    if weights == "external":
+        (w,) = model.graph.initializer
+        w.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(w), w.name))  # as bytes, to be taken out
+        convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    onnx.save(model, tmp_path / "model.onnx")
+    batched = rename(add_batch_axis(load(tmp_path / "model.onnx")))
+    assert len(batched.original.external_files) == (weights == "external")
+    packing = []
+
+    def spy(*arguments: Any, **options: Any) -> Session:
+        session = open_rewritten(*arguments, **options)
+        chosen: Any = session.session.get_session_options()
+        with contextlib.suppress(RuntimeError):  # an entry that is not set
+            packing.append(chosen.get_session_config_entry("session.disable_prepacking"))
+        return session
+
+    monkeypatch.setattr("builder.verify.open_rewritten", spy)
+
+    verify(batched, max_batch_size=4)
+    assert packing == [], "so few weights are packed"
+
+    monkeypatch.setattr("builder.verify.MAPPED_BYTES", 1)
+    verify(batched, max_batch_size=4)
+    assert packing == ["1"] * is_mapped
 
 
 def test_a_static_model_is_compared_request_by_request(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page in a real browser: the form filled, a run started, the tab read, the report downloaded."""
 
+import csv
 import json
 import os
 import shutil
@@ -120,6 +121,16 @@ def press_start(browser: Any) -> None:
     button.click()
 
 
+def download(browser: Any, name: str, folder: Path) -> Path:
+    """Click on a file's link in the tab of downloads, and wait for the file."""
+    link = f"//a[contains(., 'Download Triton {name}')]"
+    wait_until(lambda: browser.find_elements(By.XPATH, link))
+    browser.find_element(By.XPATH, link).click()
+    file = folder / "downloads" / name
+    wait_until(file.exists)
+    return file
+
+
 def picture(browser: Any, name: str) -> None:
     if SCREENSHOTS:
         browser.save_screenshot(str(Path(SCREENSHOTS) / name))
@@ -157,16 +168,18 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     assert len(browser.find_elements(By.CSS_SELECTOR, "svg rect")) > 8
     browser.switch_to.default_content()
     picture(browser, "triton-tab.png")
-    browser.get(f"{page}/triton/report.html?download=1")
-    report = tmp_path / "downloads" / "report.html"
-    wait_until(report.exists)
+    browser.find_element(By.XPATH, "//*[text()='Download Data']").click()
+    report, table, result_file = (
+        download(browser, name, tmp_path) for name in ("report.html", "stages.csv", "result.json")
+    )
+    with table.open(newline="") as lines:
+        assert [line["concurrency"] for line in csv.DictReader(lines)] == ["1", "2", "4", "8"]
+    result = json.loads(result_file.read_text())
+    assert [stage["concurrency"] for stage in result["stages"]] == [1, 2, 4, 8]
+    assert result["run"]["limits"]["max_p99_ms"] == 5000
     browser.get(report.as_uri())
     assert "classifier over http: passed" in browser.find_element(By.TAG_NAME, "h1").text
     picture(browser, "report.png")
-    with urllib.request.urlopen(f"{page}/triton/result.json") as answer:
-        result = json.load(answer)
-    assert [stage["concurrency"] for stage in result["stages"]] == [1, 2, 4, 8]
-    assert result["run"]["limits"]["max_p99_ms"] == 5000
     assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"]["passed"]
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+from onnx_ir.passes.common import ShapeInferencePass
 
+from builder.errors import ModelError
 from builder.model import Model
+from builder.opsets import inlined
 from builder.reach import Reach, Reaches, attribute_of, bounds_of, casts_to_bool, through
 
 
@@ -69,10 +71,13 @@ _LARGE = 1e3
 def find_domains(model: Model) -> dict[str, Domain]:
     """The domain of each served input, by its name in the original."""
     names = [spec.name for spec in model.inputs]
-    inlined = InlinePass()(model.ir.clone()).model if model.ir.functions else model.ir
-    evidence = _follow(inlined.graph, names)
+    try:
+        whole = inlined(model.ir, where=model.path)
+    except ModelError:  # what its functions say is not known
+        whole = model.ir.clone()
+    evidence = _follow(whole.graph, names)
     if any(found.unsized for found in evidence.values()):
-        inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(inlined.clone()).model
+        inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model
         evidence = _follow(inferred.graph, names)
     return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in model.inputs}
 

@@ -9,22 +9,19 @@ every value rounded to the low precision. ONNX Runtime on a CPU does not round b
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import (
-    InlinePass,
-    LiftConstantsToInitializersPass,
-    RemoveUnusedNodesPass,
-    ShapeInferencePass,
-)
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass, ShapeInferencePass
 
 from builder.batching import BatchedModel, Rewrite
 from builder.edges import Edges
 from builder.errors import ModelError
+from builder.opsets import inlined
 from builder.samples import draw
 from builder.session import one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
 
@@ -135,7 +132,7 @@ def reduce_precision(
         ModelError: Too little of the model can.
     """
     low = _FORMATS[precision]
-    model = _prepare(batched.ir)
+    model = _prepare(batched.ir, batched.original.path)
     largest = _largest_values(batched, model, samples)
     plan = _plan(model, low, largest)
     reduction = _describe(plan, precision)
@@ -152,11 +149,9 @@ def reduce_precision(
     return ReducedModel(replace(batched, ir=model, rewrites=rewrites), twin, reduction)
 
 
-def _prepare(source: ir.Model) -> ir.Model:
+def _prepare(source: ir.Model, where: Path) -> ir.Model:
     """A copy with no functions, its constants among the initializers and every value typed."""
-    model = source.clone()
-    if model.functions:
-        model = InlinePass()(model).model
+    model = inlined(source, where=where)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for number, node in enumerate(model.graph):
         for output in node.outputs:

@@ -204,4 +204,6 @@ def refuse_stale_shapes(where: Path, warnings: Sequence[str]) -> None:
         if found := _STALE_SHAPE.search(line):
             expected, actual, name = found.groups()
             what = f"the graph declares {expected} for {name!r}, which is {actual}: ONNX Runtime warns on every call"
-            raise VerificationError(where, what, "publish it as it is with --static, and report it")
+            raise VerificationError(
+                where, what, "if the file came with that shape, declare the real one in it; if not, report it"
+            )

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
-from builder.soundness import RUNTIME_OPERATORS
+from builder.opsets import why_not
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,47 +121,8 @@ def _opset_problems(model: ir.Model, target: Target) -> Iterator[str]:
     if opset <= target.opset:
         return
     for node in _nodes(model):
-        if node.domain == "" and (reason := _why_not(node, opset, target.opset)):
+        if node.domain == "" and (reason := why_not(node, opset, target.opset)):
             yield f"{_label(node)}: {reason}"
-
-
-def _why_not(node: ir.Node, opset: int, lower: int) -> str | None:
-    """Why a node of one opset does not mean the same in a lower one."""
-    if not onnx.defs.has(node.op_type, domain="") or node.op_type in RUNTIME_OPERATORS:
-        return None
-    here = onnx.defs.get_schema(node.op_type, opset, "")
-    if here.since_version <= lower:
-        return None
-    try:
-        there = onnx.defs.get_schema(node.op_type, lower, "")
-    except onnx.defs.SchemaError:
-        return f"the operator came with opset {here.since_version}"
-    if missing := sorted(set(node.attributes) - set(there.attributes)):
-        return f"its attribute {', '.join(missing)} came after opset {lower}"
-    for name, attribute in there.attributes.items():
-        default = here.attributes[name].default_value if name in here.attributes else None
-        if name not in node.attributes and attribute.default_value != default:
-            return f"its attribute {name} has another default since opset {here.since_version}"
-    if not (there.min_input <= len(node.inputs) <= there.max_input and len(node.outputs) <= there.max_output):
-        return f"it has other inputs since opset {here.since_version}"
-    return _type_problem(node, there)
-
-
-def _type_problem(node: ir.Node, schema: onnx.defs.OpSchema) -> str | None:
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-    for values, formals in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
-        for position, value in enumerate(values):
-            if value is None or not isinstance(value.type, ir.TensorType):
-                continue
-            formal = formals[min(position, len(formals) - 1)].type_str
-            if _type_name(value.type.dtype) not in allowed.get(formal, {formal}):
-                return f"{value.name!r} is {value.type.dtype}, which it takes only in later opsets"
-    return None
-
-
-def _type_name(dtype: ir.DataType) -> str:
-    """As a schema writes it: `tensor(float)`."""
-    return f"tensor({dtype.name.lower()})"
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -14,6 +14,7 @@ from loadtest.errors import LoadTestError
 from loadtest.outcome import Outcome
 
 _WAITING_S = 0.05
+_MEETING_S = 20.0
 
 
 class TritonUser(User):
@@ -71,10 +72,10 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
 
         web.set_up(environment, outcome)
     else:
-        _refuse_early(environment)
+        _refuse_early(environment, runner)
 
 
-def _refuse_early(environment: Environment) -> None:
+def _refuse_early(environment: Environment, runner: Any) -> None:
     """Leave before the first user starts when the run cannot be."""
     options = environment.parsed_options
     assert options is not None
@@ -82,7 +83,17 @@ def _refuse_early(environment: Environment) -> None:
         check(settings.to_text(options, environment.host))
     except LoadTestError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(runner, MasterRunner) and options.processes:
+            _send_home(runner, options.processes)
         sys.exit(error.exit_code)
+
+
+def _send_home(runner: MasterRunner, workers: int) -> None:
+    """End the processes forked for `--processes`: a worker that came too late would look for its master for minutes."""
+    with gevent.Timeout(_MEETING_S, False):
+        while len(runner.clients) < workers:
+            gevent.sleep(_WAITING_S)
+    runner.quit()
 
 
 _events: Any = events

@@ -1,5 +1,6 @@
 """What tests share: one real Triton for all of them."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ with pytest.MonkeyPatch.context() as once:
     # A process that is under way would be patched halfway. The load test's modules find this import later.
     once.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
     import locust  # noqa: F401
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a script's background job, and in whatever that starts; some tests interrupt what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

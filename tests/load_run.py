@@ -81,7 +81,7 @@ class UnderWay:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise
+            raise AssertionError(f"still running after {timeout_s:g} s: {self.read('stderr')}") from None
         path = self.report_dir / "result.json"
         result = json.loads(path.read_text()) if path.exists() else {}
         return Finished(self.process.returncode, self.read("stdout"), self.read("stderr"), result, self.report_dir)

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 from kserve_server import serving_kserve
-from load_run import ROOT, environment, run, start
+from load_run import LOCUSTFILE, ROOT, environment, run, start
 from load_server import classifier, serving, write_config, write_manifest, write_model, write_reference, write_version
 from onnx import helper, numpy_helper
 from test_load_scenarios import read
@@ -257,6 +257,36 @@ def test_an_open_loop_with_fewer_users_than_processes_is_refused(server: Server,
     finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port)
     assert (finished.code, finished.result["stages"]) == (2, [])
     assert "2 processes need at least one request under way each" in "".join(finished.last_lines)
+
+
+SLOW = """
+import os
+import time
+from locust.runners import WorkerRunner
+
+connect = WorkerRunner.connect_to_master
+
+def connect_late(worker):
+    time.sleep(4)
+    connect(worker)
+    open(f"{os.environ['MET']}/{os.getpid()}", "w").close()
+
+WorkerRunner.connect_to_master = connect_late
+"""
+
+
+def test_a_run_that_is_refused_ends_its_processes_however_late_they_are(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "met").mkdir()
+    monkeypatch.setenv("MET", str(tmp_path / "met"))
+    port = str(free_port())
+    options = ("-f", f"{LOCUSTFILE},{tmp_path / 'slow.py'}", "--processes", "2")
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port, model="nothing")
+    assert (finished.code, finished.result) == (6, {})
+    assert "the server does not serve it" in finished.stderr
+    assert len(list((tmp_path / "met").iterdir())) == 2, "each met its master, and was sent home"
 
 
 def start_worker(port: str) -> "subprocess.Popen[bytes]":

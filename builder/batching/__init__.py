@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite, batch_axes_of, keep_batched, keep_static
 from builder.batching.one_by_one import run_one_by_one
@@ -12,6 +12,7 @@ from builder.batching.sizes import free_axes
 from builder.batching.walk import Walk, label
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
+from builder.opsets import inlined
 
 __all__ = [
     "BatchedModel",
@@ -42,9 +43,7 @@ def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int] | None = None)
     axes, static_batch = batch_axes_of(model, batch_axes or {})
     if _is_batched(model, axes):
         return keep_batched(model)
-    source = model.ir.clone()
-    if source.functions:
-        source = InlinePass()(source).model
+    source = inlined(model.ir, where=model.path)
     values = {v.name: v for v in source.graph.inputs}
     walk = Walk(static_batch, source.opset_imports)
     walk.emit.reserve([t.name for t in (*model.inputs, *model.outputs)])

@@ -3,7 +3,7 @@
 import math
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def load(path: Path) -> Model:
     soundness.check_operators(path, proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
-    _complete_outputs(proto)
+    _complete_outputs(path, proto)
     soundness.check_form(path, proto)
     _refuse_sparse(path, proto.graph)
     external = external_data.locate(path, soundness.tensors_of(proto))
@@ -159,16 +159,22 @@ def _check_types(path: Path, graph: onnx.GraphProto) -> None:
                 raise ModelError(path, f"{kind} {value.name!r} has no element type", "export it again")
 
 
-def _complete_outputs(proto: onnx.ModelProto) -> None:
-    """Fill in output shapes that the exporter left out, as far as they can be inferred."""
+def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
+    """Fill in output shapes that the exporter left out.
+
+    Raises:
+        ModelError: One cannot be inferred.
+    """
     if all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
         return
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto)
-    except onnx.shape_inference.InferenceError:
-        return
-    for value, found in zip(proto.graph.output, inferred.graph.output, strict=True):
-        value.CopyFrom(found)
+    with suppress(onnx.shape_inference.InferenceError):
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        for value, found in zip(proto.graph.output, inferred.graph.output, strict=True):
+            value.CopyFrom(found)
+    for value in proto.graph.output:
+        if not value.type.tensor_type.HasField("shape"):
+            what = f"output {value.name!r} has no shape, and none can be inferred from the graph"
+            raise ModelError(path, what, "declare it in the file, or export it with static shapes")
 
 
 def _spec(path: Path, value: ir.Value, kind: str) -> TensorSpec:

@@ -481,3 +481,28 @@ def test_a_malformed_node_is_named_with_the_reason(tmp_path: Path, graph: str, w
     model = load(written(tmp_path, parsed(graph)))
     with pytest.raises(ModelError, match=re.escape(what)):
         add_batch_axis(model)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("y = Add (x, x)", (1, 4)),
+        ("s = Shape (x) y = Expand (x, s)", (1, 4)),
+        ("i = NonZero (x) m = Constant <value_ints = [-1]> () s = Reshape (i, m) y = Reshape (x, s)", None),
+    ],
+    ids=["by_types", "by_values", "not_at_all"],
+)
+def test_an_output_without_a_shape_gets_the_one_that_follows(
+    tmp_path: Path, body: str, found: tuple[int, ...] | None
+) -> None:
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) {{ {body} }}'
+    )
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    if found is None:
+        with pytest.raises(ModelError, match="output 'y' has no shape, and none can be inferred"):
+            load(path)
+    else:
+        assert load(path).outputs[0].shape == found

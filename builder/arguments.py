@@ -52,14 +52,30 @@ def name_pair(text: str) -> tuple[str, str]:
 
 
 @Argument
-def input_axis(text: str) -> tuple[str, int]:
-    """`INPUT=AXIS`, split at the last equals sign."""
+def input_axis(text: str) -> tuple[str, int | None]:
+    """`INPUT=AXIS` or `INPUT=none`, split at the last equals sign."""
     tensor, equals, axis = text.rpartition("=")
     if not (tensor and equals and axis):
         raise ValueError(f"{text!r} is not of the form INPUT=AXIS")
+    if axis == "none":
+        return tensor, None
     if not re.fullmatch(r"-?\d+", axis):
-        raise ValueError(f"{axis!r} in {text!r} is not a number")
+        raise ValueError(f"{axis!r} in {text!r} is not a number, and not none")
     return tensor, int(axis)
+
+
+@Argument
+def constant(text: str) -> tuple[str, float | Path]:
+    """`INPUT=NUMBER` or `INPUT=FILE.npy`, split at the first equals sign."""
+    tensor, equals, value = text.partition("=")
+    if not (tensor and equals and value):
+        raise ValueError(f"{text!r} is not of the form INPUT=NUMBER or INPUT=FILE.npy")
+    if value.endswith(".npy"):
+        return tensor, Path(value)
+    try:
+        return tensor, float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} in {text!r} is no number, and no .npy file") from None
 
 
 @Argument

@@ -19,6 +19,7 @@ from builder.arguments import (
     COUNT,
     address,
     batch_sizes,
+    constant,
     folder,
     folder_or_bucket,
     input_axis,
@@ -76,6 +77,14 @@ def _repository(command: Command) -> Command:
 _batch_axes = click.option(
     "--batch-axis", "batch_axes", type=input_axis, multiple=True, metavar="INPUT=AXIS", help="Where the batch is."
 )
+_constants = click.option(
+    "--constant",
+    "constants",
+    type=constant,
+    multiple=True,
+    metavar="INPUT=VALUE",
+    help="Make an input a constant: a number or FILE.npy.",
+)
 _dynamic = click.option(
     "--dynamic", multiple=True, type=named_axes, metavar="INPUT:AXIS=NAME,…", help="Other axes to make dynamic."
 )
@@ -127,6 +136,7 @@ def cli() -> None:
     "--prove", "effort", type=click.Choice(["sample", "full", "off"]), default="sample", help="How far to prove."
 )
 @_batch_axes
+@_constants
 @_dynamic
 @click.option("--max-queue-delay-us", type=click.IntRange(0, 2**63 - 1), help="How long a request may wait for others.")
 @click.option("--preferred-batch-size", type=batch_sizes, metavar="N,N", help="Batches to send off when reached.")
@@ -167,6 +177,9 @@ def publish(model: Path, repository: Path | str, name: str | None, as_json: bool
     looks_like_module = re.fullmatch(r"[\w.]+:\w+", str(model)) is not None and not model.exists()
     if not is_module and (looks_like_module or any(exporting.values())):
         raise click.UsageError("a PyTorch module needs its inputs named, each with --input NAME=DTYPE[DIM,DIM,…]")
+
+    if is_module and (options.constants or None in options.batch_axes.values()):
+        raise click.UsageError("--constant and --batch-axis INPUT=none are for ONNX files: let the module hold its own")
 
     def publish_to(root: Path, report: "Report") -> "Publication":
         if is_module:
@@ -223,6 +236,7 @@ def _publish_options(asked: dict[str, Any]) -> "PublishOptions":
         output_names=asked["output_names"],
         renames=_mapping(asked["renames"], "--rename"),
         batch_axes=_mapping(asked["batch_axes"], "--batch-axis"),
+        constants=_mapping(asked["constants"], "--constant"),
         dynamic=_mapping(asked["dynamic"], "--dynamic"),
         samples=asked["samples"],
         effort=asked["effort"],
@@ -290,6 +304,8 @@ def export(factory: str, output: Path, inputs: Sequence[Any], as_json: bool, **a
     if asked["is_static"] and (asked["dynamic"] or asked["batch_axes"]):
         raise click.UsageError("--static makes no axis dynamic: leave out --dynamic and --batch-axis")
     asked["batch_axes"] = _mapping(asked["batch_axes"], "--batch-axis")
+    if None in asked["batch_axes"].values():
+        raise click.UsageError("--batch-axis INPUT=none is for ONNX files: let the module hold its own")
     asked["dynamic"] = _mapping(asked["dynamic"], "--dynamic")
     done = export(factory, output, options=ExportOptions(inputs=tuple(inputs), **asked), report=_report)
     if as_json:
@@ -301,15 +317,23 @@ def export(factory: str, output: Path, inputs: Sequence[Any], as_json: bool, **a
 @cli.command()
 @click.argument("model", type=_FILE)
 @_batch_axes
+@_constants
 @_json
-def inspect(model: Path, batch_axes: Sequence[tuple[str, int]], as_json: bool) -> None:
+def inspect(
+    model: Path,
+    batch_axes: Sequence[tuple[str, int | None]],
+    constants: Sequence[tuple[str, float | Path]],
+    as_json: bool,
+) -> None:
     """Show MODEL's tensors, where the batch is, and what would be rewritten or stands in the way.
 
     Exits with 3 when the samples of the batch cannot be separated.
     """
     from builder import inspection
 
-    found = inspection.inspect(model, batch_axes=_mapping(batch_axes, "--batch-axis"))
+    found = inspection.inspect(
+        model, batch_axes=_mapping(batch_axes, "--batch-axis"), constants=_mapping(constants, "--constant")
+    )
     if as_json:
         _print_json(found.to_json())
     else:

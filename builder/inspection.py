@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.batching import BatchedModel, BatchedTensor, add_batch_axis
+from builder.constants import fix_inputs
 from builder.errors import ModelError
 from builder.manifest import check_served
 from builder.model import Model, load
@@ -52,13 +53,15 @@ class Inspection:
         }
 
 
-def inspect(path: Path, *, batch_axes: Mapping[str, int]) -> Inspection:
+def inspect(
+    path: Path, *, batch_axes: Mapping[str, int | None], constants: Mapping[str, float | Path] | None = None
+) -> Inspection:
     """Load the model and try to batch it; nothing is run or written.
 
     Raises:
         ModelError: It cannot be read. That it cannot be batched is a finding, not an error.
     """
-    model = load(path)
+    model = fix_inputs(load(path), constants or {})
     try:
         batched = add_batch_axis(model, batch_axes=batch_axes)
         check_served(batched)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import google.protobuf.message
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -44,6 +46,7 @@ class Model:
         inputs: What a caller feeds (initializers that are also listed as inputs are left out).
         outputs: What the graph returns.
         zipmaps: Outputs that are lists of dictionaries in the file and tensors here: the labels of their columns.
+        constants: Inputs of the file that are constants here: what to feed the file.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     @property
     def files(self) -> Iterator[Path]:

@@ -16,6 +16,7 @@ import numpy as np
 from builder import __version__, manifest
 from builder.batching import BatchedModel, Rewrite, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.config import ConfigOptions
+from builder.constants import fix_inputs
 from builder.errors import ModelError, RepositoryError
 from builder.manifest import Content, Manifest, ModelFile, Proof, ReferenceFile, ServedTensor, Source, check_served
 from builder.model import Model, load
@@ -50,7 +51,8 @@ class PublishOptions:
         output_names: Names for all outputs, in order.
         renames: Names for single inputs or outputs, by the name in the file.
         dynamic: Other axes to make dynamic: by input, axis of the file's shape, and name.
-        batch_axes: For inputs whose batch is not axis 0, the axis it is on.
+        batch_axes: For inputs whose batch is not axis 0, the axis it is on; None where each sample brings its own.
+        constants: Inputs to make constants: a number that fills them, or an .npy file.
         samples: An .npz with the caller's own samples.
         effort: How much the proof may cost.
         precision: What the model computes in; its inputs and outputs keep their types.
@@ -67,7 +69,8 @@ class PublishOptions:
     input_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
-    batch_axes: Mapping[str, int] = field(default_factory=dict)
+    batch_axes: Mapping[str, int | None] = field(default_factory=dict)
+    constants: Mapping[str, float | Path] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     samples: Path | None = None
     effort: Effort = "sample"
@@ -113,8 +116,10 @@ def publish(
     name = model_name_of(path) if name is None else name
     contract = _contract(repository, name)
     repository.check_writable(name)
-    model = load(path)
+    model = fix_inputs(load(path), options.constants)
     report("load", describe(model))
+    for constant in model.constants:
+        report("load", f"input {constant!r} is a constant now")
     batched = _batch(model, options)
     check_served(batched)
     report("batch", _describe_batch(batched))
@@ -257,6 +262,8 @@ def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:
 def _rewrites(batched: BatchedModel) -> Iterator[Rewrite]:
     for output, labels in batched.original.zipmaps.items():
         yield Rewrite(output, "ZipMap", f"its dictionaries became a tensor with the columns {list(labels)}")
+    for name in batched.original.constants:
+        yield Rewrite(name, "Constant", "the input became a constant")
     yield from batched.rewrites
 
 
@@ -281,6 +288,9 @@ def _shaping(options: PublishOptions) -> dict[str, Any]:
         "output_names": list(options.output_names or ()),
         "rename": dict(options.renames),
         "batch_axis": dict(options.batch_axes),
+        "constant": {
+            name: value.name if isinstance(value, Path) else value for name, value in options.constants.items()
+        },
         "dynamic": {name: {str(axis): size for axis, size in axes.items()} for name, axes in options.dynamic.items()},
         "samples": options.samples.name if options.samples is not None else None,
         "prove": options.effort if options.effort != "sample" else None,

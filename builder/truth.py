@@ -175,7 +175,7 @@ class Original:
     def _answer_chunk(self, inputs: Arrays, start: int) -> dict[str, Array]:
         """The answers to one static batch, the last row repeated where there are too few: `[B0, *dims]`."""
         size = self._batched.static_batch
-        feeds = {}
+        feeds = dict(self._batched.original.constants)
         for tensor in self._batched.inputs:
             rows = inputs[tensor.name]
             feeds[tensor.original] = tensor.join(rows[np.minimum(np.arange(start, start + size), len(rows) - 1)])

@@ -262,6 +262,12 @@ def test_the_version_is_printed(builder: Builder) -> None:
         "publish m.onnx --rename =x",
         "publish m.onnx --rename x=y --rename x=z",
         "publish m.onnx --batch-axis x=first",
+        "publish m.onnx --constant x",
+        "publish m.onnx --constant x=many",
+        "publish m.onnx --constant x=1 --constant x=2",
+        "publish m:f --input x=float32[1,4] --constant x=1",
+        "publish m:f --input x=float32[1,4] --batch-axis x=none",
+        "export m:f --input x=float32[1,4] --batch-axis x=none -o m.onnx",
         "publish m.onnx --kind tpu",
         "publish m.onnx --instances 0",
         "publish m.onnx --max-queue-delay-us -1",
@@ -281,6 +287,21 @@ def test_wrong_usage_ends_with_2_and_shows_the_usage(builder: Builder, arguments
     ended = builder(*arguments.split())
     assert (ended.code, ended.out) == (2, "")
     assert "Usage: python -m builder" in ended.err
+
+
+def test_inputs_without_a_batch_become_constants_or_each_samples_own(
+    builder: Builder, root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scaled.onnx"
+    text = "g (float[1, 4] x, float[4] by) => (float[1, 4] y) { y = Mul (x, by) }"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), path)
+
+    assert builder("publish", path, "--repository", root).is_refusal(3, "different batches")
+    assert builder("inspect", path, "--constant", "by=2").code == 0
+    done = builder("publish", path, "--repository", root, "--name", "two", "--constant", "by=2", "--json")
+    assert [tensor["name"] for tensor in json.loads(done.out)["manifest"]["inputs"]] == ["x"]
+    done = builder("publish", path, "--repository", root, "--name", "own", "--batch-axis", "by=none", "--json")
+    assert [tensor["dims"] for tensor in json.loads(done.out)["manifest"]["inputs"]] == [[4], [4]]
 
 
 # ---------------------------------------------------------------- 3: the model

@@ -28,14 +28,14 @@ OLDEST_IR_VERSION = 4
 """Before it, every initializer had to be listed as an input too."""
 
 
-def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int] | None = None) -> BatchedModel:
+def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
     """Make axis 0 of every input and output the symbolic batch.
 
     A model whose batch is symbolic already stays as it is: whether its samples are independent is for the proof.
 
     Args:
         model: Loaded with a static batch, or a symbolic one.
-        batch_axes: For inputs whose batch is not axis 0, the axis it is on.
+        batch_axes: For inputs whose batch is not axis 0, the axis it is on; None where each sample brings its own.
 
     Raises:
         ModelError: Some node mixes samples or has no rule; every such node is listed.
@@ -51,7 +51,7 @@ def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int] | None = None)
     for spec in model.inputs:
         axis, shape = axes[spec.name], _fixed(spec)
         graph_inputs.append(walk.add_input(values[spec.name], shape, axis))
-        dims = (*shape[:axis], *shape[axis + 1 :])
+        dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
         inputs.append(BatchedTensor(spec.name, spec.name, spec.dtype, dims, shape, axis))
     walk.emit.measure_batch_on(graph_inputs[0])
     walk.walk(source.graph)
@@ -81,14 +81,14 @@ def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int] | None = None)
     return BatchedModel(model, batched, tuple(inputs), outputs, static_batch, False, rewrites)
 
 
-def _is_batched(model: Model, axes: Mapping[str, int]) -> bool:
+def _is_batched(model: Model, axes: Mapping[str, int | None]) -> bool:
     """Whether axis 0 of every input and output is symbolic already.
 
     Raises:
         ModelError: Other axes are symbolic while the batch is not, on some input or output.
     """
     specs = (*model.inputs, *model.outputs)
-    if all(spec.shape and isinstance(spec.shape[0], str) for spec in specs) and not any(axes.values()):
+    if all(spec.shape and isinstance(spec.shape[0], str) for spec in specs) and set(axes.values()) == {0}:
         return True
     for spec in model.inputs:
         free = [i for i, d in enumerate(spec.shape) if isinstance(d, str) and i != axes[spec.name]]

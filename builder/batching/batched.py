@@ -31,7 +31,8 @@ class BatchedTensor:
         dtype: The element type, the same in both.
         dims: The shape of one sample, without the batch.
         original_shape: The shape in the original, its static batch included.
-        batch_axis: The axis of `original_shape` that holds the batch; None when the model is kept static.
+        batch_axis: The axis of `original_shape` that holds the batch; None when the model is kept static, or for an
+            input of which the original takes one for its batch of 1: each sample brings its own.
         rows: How many rows of that axis belong to one sample; above 1 they are an axis of `dims`.
         outer: How many of them are slower than the batch there: the axis is `outer * B0 * (rows / outer)`.
     """
@@ -69,7 +70,7 @@ class BatchedTensor:
     def join(self, samples: Array) -> Array:
         """Lay samples out for the original, the inverse of `split`: `[B0, *dims] -> [..., B0 * rows, ...]`."""
         if self.batch_axis is None:
-            whole: Array = samples[0]
+            whole: Array = np.asarray(samples[0])
             return whole
         axis, inner = self.batch_axis, self.rows // self.outer
         before, after = samples.shape[1 : axis + 1], samples.shape[axis + 1 + (self.rows > 1) :]
@@ -108,38 +109,55 @@ class BatchedModel:
         return replace(self, inputs=rename(self.inputs), outputs=rename(self.outputs))
 
 
-def batch_axes_of(model: Model, asked: Mapping[str, int]) -> tuple[dict[str, int], int]:
+def batch_axes_of(model: Model, asked: Mapping[str, int | None]) -> tuple[dict[str, int | None], int]:
     """The batch axis of every input, and the static batch they agree on; a symbolic batch counts as 1.
 
+    An input asked to have none is a sample's as a whole.
+
     Raises:
-        ModelError: An input has no such axis, or the inputs disagree.
+        ModelError: An input has no such axis, the inputs disagree, or several samples share one without a batch.
     """
     known = {spec.name for spec in model.inputs}
     if not known:
         raise ModelError(model.path, "the graph has no inputs, so there is no batch", "export it with an input")
     for name in asked.keys() - known:
         raise ModelError(model.path, f"--batch-axis names {name!r}, which is no input", f"inputs are {sorted(known)}")
-    axes = {}
+    axes: dict[str, int | None] = {}
     sizes = {}
     for spec in model.inputs:
         axis = asked.get(spec.name, 0)
+        if axis is None:
+            axes[spec.name] = None
+            continue
         if not -len(spec.shape) <= axis < len(spec.shape):
             raise ModelError(
                 model.path,
                 f"input {spec.name!r} {list(spec.shape)} has no axis {axis} for the batch",
                 "name the axis with --batch-axis INPUT=AXIS, or publish it with --static",
             )
-        axes[spec.name] = axis % len(spec.shape)
-        size = spec.shape[axes[spec.name]]
+        axis %= len(spec.shape)
+        axes[spec.name] = axis
+        size = spec.shape[axis]
         sizes[spec.name] = size if isinstance(size, int) else 1
+    if not sizes:
+        raise ModelError(model.path, "--batch-axis leaves no input with a batch", "publish it with --static")
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         listed = ", ".join(f"{s.name} {list(s.shape)} (axis {axes[s.name]})" for s in model.inputs)
         raise ModelError(
             model.path,
             f"the inputs have different batches: {listed}",
-            "name the batch's axis with --batch-axis INPUT=AXIS, or publish it with --static",
+            "name the batch's axis with --batch-axis INPUT=AXIS, give an input without one a value with --constant "
+            "INPUT=FILE.npy or let each sample bring its own with --batch-axis INPUT=none, or publish it with --static",
         )
-    return axes, next(iter(sizes.values()))
+    static_batch = next(iter(sizes.values()))
+    if static_batch > 1 and None in axes.values():
+        shared = ", ".join(name for name, axis in axes.items() if axis is None)
+        raise ModelError(
+            model.path,
+            f"the {static_batch} samples of its static batch share {shared}, so none can bring its own",
+            "export it with a batch of 1, or give the value with --constant INPUT=FILE.npy",
+        )
+    return axes, static_batch
 
 
 def keep_static(model: Model) -> BatchedModel:

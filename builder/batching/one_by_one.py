@@ -18,7 +18,7 @@ OLDEST_OPSET = 9
 """Before it, Scan had a batch axis of its own."""
 
 
-def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int] | None = None) -> BatchedModel:
+def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
     """Wrap the graph so that it sees one sample at a time: `[N, *dims] -> N times [1, *dims] -> [N, *dims]`.
 
     An output of which the first axis is not a batch of one is a sample's answer as a whole.
@@ -58,7 +58,7 @@ def _dims(spec: TensorSpec, axis: int | None) -> tuple[int | str, ...]:
     return spec.shape if axis is None else (*spec.shape[:axis], *spec.shape[axis + 1 :])
 
 
-def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int], opset: int) -> ir.Model:
+def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int | None], opset: int) -> ir.Model:
     """The clone `source` with all of its nodes moved into the body of a Scan; weights stay outside."""
     graph = source.graph
     nodes = list(graph)
@@ -71,7 +71,8 @@ def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int], opset: int) -
         outer_inputs.append(_value(spec.name, inner.dtype, ("batch", *_dims(spec, axes[spec.name]))))
         row = _value(f"{spec.name}.row", inner.dtype, _dims(spec, axes[spec.name]))
         body_inputs.append(row)
-        node, taken = _reaxis("Unsqueeze", row, axes[spec.name], opset)
+        axis = axes[spec.name]
+        node, taken = _reaxis("Unsqueeze", row, axis, opset) if axis is not None else _copy(row)
         taken.type, taken.shape = inner.type, inner.shape
         inner.replace_all_uses_with(taken, replace_graph_outputs=True)
         before.extend(node)

@@ -10,7 +10,7 @@ from builder.batching import numbering
 from builder.batching.control_flow import STEERS
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
-from builder.batching.layout import Batch, Shape, View
+from builder.batching.layout import DROPPED, Batch, Shape, View
 from builder.batching.rule import (
     Computed,
     Decomposition,
@@ -317,12 +317,12 @@ class Walk:
     # ------------------------------------------------------------------ ends of the graph
 
     def add_input(self, original: ir.Value, shape: Shape, axis: int | None) -> ir.Value:
-        """A graph input: `[N, *dims]`, moved to where the original has its batch. Returns the graph's value."""
+        """A graph input: `[N, *dims]`, moved to where the original has its batch, if any. Returns the graph's value."""
         assert original.dtype is not None
-        dims: tuple[Dim, ...] = shape if axis is None else ("batch", *shape[:axis], *shape[axis + 1 :])
+        dims: tuple[Dim, ...] = ("batch", *(shape if axis is None else (*shape[:axis], *shape[axis + 1 :])))
         value = ir.Value(name=original.name, type=ir.TensorType(original.dtype), shape=ir.Shape(dims))
         value.meta.update(original.meta)
-        inner, batch = value, None
+        inner, batch = value, DROPPED
         if axis is not None:
             batch = Batch(axis)
             order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]

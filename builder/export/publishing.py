@@ -31,7 +31,7 @@ def publish_module(
     stays_static = options.is_static or options.is_per_sample
     asked = ExportOptions(
         inputs=tuple(inputs),
-        batch_axes={} if stays_static else options.batch_axes,
+        batch_axes={} if stays_static else {n: axis for n, axis in options.batch_axes.items() if axis is not None},
         dynamic=options.dynamic,
         is_static=stays_static,
         exporter=exporter,

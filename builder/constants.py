@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
-from builder.samples import stored_dtype
+from builder.samples import fits, stored_dtype
 
 Array = np.ndarray[Any, Any]
 
@@ -59,12 +59,7 @@ def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
     wanted = f"{dtype.name}{list(spec.shape)}"
     if isinstance(value, Path):
         array = _read(value, wanted)
-        kinds = {array.dtype.kind} if dtype.kind == "U" else {array.dtype}
-        fits_type = kinds == ({"U"} if dtype.kind == "U" else {dtype})
-        fits_shape = array.ndim == len(spec.shape) and all(
-            isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
-        )
-        if not (fits_type and fits_shape):
+        if not fits(array, spec.dtype, spec.shape):
             what = f"the array for the input {spec.name!r} is {array.dtype.name}{list(array.shape)}"
             raise ModelError(value, what, f"give {wanted}")
         return array

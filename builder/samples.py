@@ -1,7 +1,7 @@
 """The samples a model is proven with: drawn at random from what its inputs may hold, or the caller's own."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,17 @@ def stored_dtype(dtype: ir.DataType) -> np.dtype[Any]:
     if dtype == ir.DataType.STRING:
         return np.dtype(np.str_)
     return np.dtype(np.uint16) if dtype == ir.DataType.BFLOAT16 else dtype.numpy()
+
+
+def fits(array: Array, dtype: ir.DataType, shape: Sequence[int | str]) -> bool:
+    """Whether an array is stored as this ONNX type is, in this shape; a size with a name may be any."""
+    stored = stored_dtype(dtype)
+    has_type = array.dtype.kind == stored.kind if dtype == ir.DataType.STRING else array.dtype == stored
+    return has_type and len(shape) == array.ndim and all(map(_takes, shape, array.shape))
+
+
+def _takes(dim: int | str, size: int) -> bool:
+    return isinstance(dim, str) or dim == size
 
 
 def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Array]]:
@@ -157,11 +168,7 @@ def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Arr
     if array is None:
         found = ", ".join(arrays) or "nothing"
         raise ModelError(path, f"there is no array for the input {tensor.name!r}; found {found}", f"add {wanted}")
-    shape_fits = array.ndim == len(tensor.dims) + 1 and all(
-        isinstance(dim, str) or dim == size for dim, size in zip(tensor.dims, array.shape[1:], strict=True)
-    )
-    kind_fits = array.dtype.kind == "U" if tensor.dtype == ir.DataType.STRING else None
-    if not shape_fits or not (array.dtype == stored_dtype(tensor.dtype) if kind_fits is None else kind_fits):
+    if not fits(array, tensor.dtype, ("rows", *tensor.dims)):
         found = f"{array.dtype.name}{list(array.shape)}"
         raise ModelError(path, f"the array for the input {tensor.name!r} is {found}", f"give {wanted}")
     return array

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOW = ["errors", "model", "batching", "naming", "verify", "precision", "tensorrt", "config", "repository",
-        "publish", "cli", "__main__"]  # fmt: skip
+FLOW = ["errors", "model", "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt",
+        "repository", "publishing", "exporting", "cli", "__main__"]  # fmt: skip
 """The parts of `builder` from left to right: none may reach one to its right, not even through others."""
 
 ONLY_IN = {
-    "onnxruntime": {"builder.session", "builder.verify", "builder.server.backends.onnxruntime.model"},
+    "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
     "tensorrt": {"builder.tensorrt"},
     "polygraphy": {"builder.tensorrt"},
-    "modelopt": {"builder.precision"},
-    "torch": {f"builder.export.{module}" for module in ("exporters", "frozen", "subject")},
+    "modelopt": {"builder.lowering.precision"},
+    "torch": {f"builder.exporting.{module}" for module in ("exporters", "frozen", "subject")},
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
 }
 HEAVY = {"google.protobuf", "gevent", "grpc", "locust", "matplotlib", "ml_dtypes", "numpy", "onnx", "onnx_ir",
@@ -192,7 +192,7 @@ def test_a_backward_import_through_a_third_module_is_found() -> None:
 
 
 def test_two_parts_that_import_each_other_are_found() -> None:
-    imports = {"builder.model": {"builder.naming.X"}, "builder.naming": {"builder.model.Model"}}
+    imports = {"builder.model": {"builder.naming.X"}, "builder.naming": {"builder.model.loading.Model"}}
     with pytest.raises(CycleError):
         TopologicalSorter(part_graph(imports, "builder")).prepare()
 

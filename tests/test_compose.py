@@ -15,18 +15,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import bare_triton
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
-from artifacts import scale
-from bare_triton import BareTriton
 from ruamel.yaml import YAML
-from serving import grpc_inputs
+from support import bare_triton
+from support.artifacts import scale
+from support.bare_triton import BareTriton
+from support.serving import grpc_inputs
 from tritonclient.utils import InferenceServerException
 
-from builder.deploy import deploy
-from builder.live_server import Address, LiveServer
+from builder.deployment import LiveServer
+from builder.deployment.live_server import Address
+from builder.deployment.rollout import deploy
 from builder.repository import Repository
 from builder.server import free_port
 

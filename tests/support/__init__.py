@@ -1,0 +1,1 @@
+"""What the tests share: servers, models, and the ways to run them."""

@@ -23,7 +23,7 @@ from support.artifacts import names, scale, scale_model, tree
 from support.clients import Clients, asking
 from support.serving import client
 
-from builder.cli import commands as cli
+from builder import cli
 from builder.deployment import LiveServer, live_server
 from builder.deployment.live_server import Address
 from builder.deployment.rollout import deploy

@@ -99,7 +99,7 @@ def _loads(ir_version: int, opset: int) -> bool:
 def test_an_unknown_release_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["publish", str(tmp_path / "model.onnx"), "--triton", "23.01"])
     assert result.exit_code == 2
-    assert "what Triton 23.01 takes is not known" in result.output
+    assert "'23.01' is not known" in result.output
     assert all(release in result.output for release in TARGETS)
 
 

@@ -2,18 +2,20 @@
 
 Each command of `python -m builder` is one call here:
 
+    from pathlib import Path
     from builder import ConfigOptions, PublishOptions, Repository, VerificationError, publish, verify
 
+    folder = Path("model_repository")
     options = PublishOptions(input_names=("image",), config=ConfigOptions(max_batch_size=8))
     try:
-        done = publish("digits.onnx", "model_repository", options=options)
+        done = publish("digits.onnx", folder, options=options)
     except VerificationError as error:
         print(f"{error.where}: {error.what}. To fix it: {error.fix}")
         raise
     print(done.version.path, done.manifest.proof.batch_sizes)
 
-    verify("digits", "model_repository")
-    Repository("model_repository").prune("digits", keep=3)
+    verify("digits", folder)
+    Repository(folder).prune("digits", keep=3)
 
 docs/api.md lists all of them. What they raise is in `builder.errors`. A name is imported when it is first used, so
 `import builder` costs nothing.

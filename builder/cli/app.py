@@ -7,11 +7,9 @@ import click
 from builder.cli import faults
 from builder.cli.commands import COMMANDS
 from builder.cli.exit_codes import INTERRUPTED
-from builder.cli.help_pages import WIDTH, Program
+from builder.cli.help_pages import PROGRAM, WIDTH, Program
 from builder.errors import BuilderError, HostError
 from builder.version import __version__
-
-PROGRAM = "python -m builder"
 
 
 @click.group(cls=Program, context_settings={"max_content_width": WIDTH})

@@ -127,7 +127,7 @@ def constant(text: str) -> tuple[str, float | Path]:
         raise ValueError(f"{value!r} is neither a number nor the name of a .npy file") from None
 
 
-@argument("INPUT:AXIS=NAME,…", example="image:2=height,3=width")
+@argument("INPUT:AXIS=NAME,...", example="image:2=height,3=width")
 def named_axes(text: str) -> tuple[str, dict[int, str]]:
     """Read `INPUT:AXIS=NAME,AXIS=NAME`: the colon is the last one before the first equals sign."""
     before, equals, after = text.partition("=")
@@ -142,13 +142,13 @@ def named_axes(text: str) -> tuple[str, dict[int, str]]:
     return tensor, axes
 
 
-@argument("NAME,…", example="image,mask")
+@argument("NAME,...", example="image,mask")
 def names(text: str) -> tuple[str, ...]:
     """Read names separated by commas."""
     return tuple(part.strip() for part in text.split(","))
 
 
-@argument("N,…", fix=f"write whole numbers from 1 to {LARGEST_INT32}, separated by commas, for example 8,16")
+@argument("N,...", fix=f"write whole numbers from 1 to {LARGEST_INT32}, separated by commas, for example 8,16")
 def batch_sizes(text: str) -> tuple[int, ...]:
     """Read batch sizes separated by commas."""
     sizes = [part.strip() for part in text.split(",")]
@@ -214,7 +214,7 @@ def folder_or_bucket(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-@argument("NAME=DTYPE[DIM,…]", example="image=float32[1,3,224,224]")
+@argument("NAME=DTYPE[DIM,...]", example="image=float32[1,3,224,224]")
 def module_input(text: str) -> "InputSpec":
     """Read an input of a PyTorch module."""
     from builder.exporting import InputSpec

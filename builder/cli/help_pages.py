@@ -1,11 +1,14 @@
 """Help as a newcomer needs it: options in sections, plain placeholders, and the exit codes at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from click.types import OptionHelpExtra
 
 from builder.cli.exit_codes import exit_codes
+
+PROGRAM = "python -m builder"
 
 WIDTH = 100
 """The most columns that help fills; a narrower terminal gets narrower help."""
@@ -25,13 +28,30 @@ class Option(click.Option):
         super().__init__(*names, **attributes)
         self.section = section
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the name and the help, which ends with the default as a sentence."""
+        record = super().get_help_record(ctx)
+        default = super().get_help_extra(ctx).get("default")
+        return (record[0], f"{record[1]} Default: {default}.") if record and default else record
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """Leave out the default, so that it does not stand there twice."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("default", None)
+        return extra
+
 
 class Command(click.Command):
-    """A command that lists its options by section, in the order in which they are declared."""
+    """A command that lists its options by section, in the order in which they are declared, and then gives examples.
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+    Args:
+        examples: Command lines, without `python -m builder`.
+    """
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
         attributes.setdefault("context_settings", {"max_content_width": WIDTH})
         super().__init__(*arguments, **attributes)
+        self.examples = tuple(f"{PROGRAM} {example}" for example in examples)
 
     def sections(self, ctx: click.Context) -> Mapping[str, list[tuple[str, str]]]:
         """Return the name and the help of every option, by section; the general section is the first one."""
@@ -47,6 +67,12 @@ class Command(click.Command):
         for section, records in self.sections(ctx).items():
             with formatter.section(section):
                 formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, each on one line, so that it can be copied."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {example}\n" for example in self.examples))
 
 
 class Program(click.Group):

@@ -24,7 +24,6 @@ PROOF = "Proof that the answers are the original's"
 PYTORCH = "PyTorch modules"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:

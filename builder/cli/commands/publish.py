@@ -49,7 +49,16 @@ TARGET = "Precision and Triton release"
 TENSORRT = "TensorRT"
 
 
-@click.command(cls=Command, short_help="Make a model's batch dynamic and publish it.")
+@click.command(
+    cls=Command,
+    short_help="Make a model's batch dynamic and publish it.",
+    examples=(
+        "publish digits.onnx --input-names image --output-names scores",
+        "publish digits.onnx --max-batch-size 64 --max-queue-delay-us 500",
+        "publish detector.onnx --dynamic image:2=height,3=width --samples images.npz",
+        "publish nets:classifier --input 'image=float32[1,3,224,224]'",
+    ),
+)
 @click.argument("model", type=FILE_TO_READ)
 @option(
     "--repository",

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from builder.exporting import ExportedModel, ExportOptions
 
 
-@click.command(cls=Command, short_help="Export a PyTorch module to an ONNX file.")
+@click.command(
+    cls=Command,
+    short_help="Export a PyTorch module to an ONNX file.",
+    examples=("export nets:classifier --input 'image=float32[1,3,224,224]' -o classifier.onnx",),
+)
 @click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
 @option(
     "-o",

@@ -11,7 +11,7 @@ from builder.cli.options import as_json, batch_axes, constants, option, reposito
 from builder.cli.output import print_json, report
 
 
-@click.command(cls=Command, short_help="Show what publishing a model would change.")
+@click.command(cls=Command, short_help="Show what publishing a model would change.", examples=("inspect digits.onnx",))
 @click.argument("model", type=FILE_TO_READ)
 @batch_axes
 @constants
@@ -35,7 +35,12 @@ def inspect(
         raise found.refusal
 
 
-@click.command("list", cls=Command, short_help="List the models and versions of a repository.")
+@click.command(
+    "list",
+    cls=Command,
+    short_help="List the models and versions of a repository.",
+    examples=("list --repository model_repository",),
+)
 @repository
 @as_json
 def list_(repository: Path, as_json: bool) -> None:
@@ -50,7 +55,11 @@ def list_(repository: Path, as_json: bool) -> None:
         listing.show(models)
 
 
-@click.command(cls=Command, short_help="Check that a published version is still right.")
+@click.command(
+    cls=Command,
+    short_help="Check that a published version is still right.",
+    examples=("verify digits", "verify digits --version 2"),
+)
 @click.argument("name")
 @option("--version", type=VERSION, help="The version to check. Default: the one that is served.")
 @repository
@@ -69,7 +78,9 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
             click.echo(f"{name} {found.version} {output}: equal, largest difference {difference or 0:.1e}")
 
 
-@click.command(cls=Command, short_help="Serve an earlier version again.")
+@click.command(
+    cls=Command, short_help="Serve an earlier version again.", examples=("rollback digits", "rollback digits --to 1")
+)
 @click.argument("name")
 @option("--to", type=VERSION, help="The version to serve. Default: the one before the version that is served.")
 @repository
@@ -87,7 +98,7 @@ def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None
         click.echo(f"{name}: version {switch.before} → {switch.after}")
 
 
-@click.command(cls=Command, short_help="Remove old versions of a model.")
+@click.command(cls=Command, short_help="Remove old versions of a model.", examples=("prune digits --keep 3",))
 @click.argument("name")
 @option("--keep", type=whole_number(1), required=True, help="How many of the newest versions to keep.")
 @repository

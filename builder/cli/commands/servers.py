@@ -13,7 +13,11 @@ from builder.cli.options import as_json, option, repository
 from builder.cli.output import print_json, report
 
 
-@click.command(cls=Command, short_help="Serve a repository with Triton on this machine.")
+@click.command(
+    cls=Command,
+    short_help="Serve a repository with Triton on this machine.",
+    examples=("serve", "serve --host 0.0.0.0 --http-port 9000"),
+)
 @repository
 @option(
     "--host",
@@ -42,7 +46,11 @@ def serve(repository: Path, **where: Any) -> None:
     serve(repository, **where)
 
 
-@click.command(cls=Command, short_help="Load a version into a running Triton and check it.")
+@click.command(
+    cls=Command,
+    short_help="Load a version into a running Triton and check it.",
+    examples=("deploy digits --server grpc://127.0.0.1:8001 --watch 30s",),
+)
 @click.argument("name")
 @option(
     "--server",
@@ -109,7 +117,7 @@ def deploy(name: str, server: Any, repository: Path, as_json: bool, **given: Any
         click.echo(f"{done.name}: {done.server} serves version {done.version}")
 
 
-@click.command(cls=Command, short_help="Publish, serve and check the example model.")
+@click.command(cls=Command, short_help="Publish, serve and check the example model.", examples=("demo",))
 @repository
 @as_json
 def demo(repository: Path, as_json: bool) -> None:

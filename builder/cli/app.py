@@ -4,11 +4,11 @@ import sys
 
 import click
 
-from builder.cli import faults
+from builder.cli import faults, machine
 from builder.cli.commands import COMMANDS
 from builder.cli.exit_codes import INTERRUPTED
 from builder.cli.help_pages import PROGRAM, WIDTH, Program
-from builder.errors import BuilderError, HostError
+from builder.errors import BuilderError
 from builder.version import __version__
 
 
@@ -36,9 +36,12 @@ def main() -> None:
     except BuilderError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except MemoryError as error:
-        click.echo(f"error: {_describe_memory(error)}", err=True)
-        sys.exit(HostError.exit_code)
+    except (MemoryError, OSError) as error:
+        fault = machine.find_fault(error)
+        if fault is None:
+            raise
+        click.echo(f"error: {fault}", err=True)
+        sys.exit(fault.exit_code)
     except (click.Abort, KeyboardInterrupt, ImportError) as error:
         # Ctrl-C while a compiled module is being imported ends as an ImportError.
         if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
@@ -52,9 +55,3 @@ def _show(error: click.ClickException) -> None:
         click.echo(faults.describe(error), err=True)
     else:
         error.show()
-
-
-def _describe_memory(error: MemoryError) -> str:
-    what = f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
-    fix = "close other programs, or run the command on a machine with more memory"
-    return str(HostError("this machine", what, fix))

@@ -26,6 +26,19 @@ Read = Callable[[str], Any]
 """From the text of an argument to its value; raises ValueError with what is wrong with the text."""
 
 
+class MisreadError(ValueError):
+    """A text that cannot be read, with a fix for this very text.
+
+    Args:
+        what: What is wrong with it, as a clause without a full stop.
+        fix: What to write instead, starting with a verb.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
 class Argument(click.ParamType[Any]):
     """A type of argument, read by a function.
 
@@ -51,7 +64,8 @@ class Argument(click.ParamType[Any]):
         try:
             return self._read(value)
         except ValueError as error:
-            raise BadValue(str(error), self.fix, param=param, ctx=ctx) from None
+            fix = error.fix if isinstance(error, MisreadError) else self.fix
+            raise BadValue(str(error), fix, param=param, ctx=ctx) from None
 
 
 def argument(form: str, *, example: str = "", fix: str = "") -> Callable[[Read], Argument]:
@@ -74,12 +88,12 @@ def whole_number(least: int, most: int = LARGEST_INT32, *, form: str = "N") -> A
         except ValueError:
             raise ValueError(f"{text!r} is not a whole number") from None
         if number < least:
-            raise ValueError(f"{number} is too small")
+            raise MisreadError(f"{number} is too small", f"use {least} or more")
         if number > most:
-            raise ValueError(f"{number} is too large")
+            raise MisreadError(f"{number} is too large", f"use {most} or less")
         return number
 
-    return Argument(form, read, fix=f"use a whole number from {least} to {most}")
+    return Argument(form, read, fix=f"use a whole number, {least} or more")
 
 
 VERSION = whole_number(1, LARGEST_INT64, form="VERSION")
@@ -189,14 +203,15 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-@argument("RELEASE", fix="use one of the known releases, or leave out --triton")
+@argument("RELEASE", example="26.10")
 def release(text: str) -> str:
     """Read the release of a Triton container whose limits are known."""
     from builder.lowering import TARGETS
 
     found = text.removesuffix("-py3")
     if found not in TARGETS:
-        raise ValueError(f"Triton release {text!r} is not known here; known releases are {', '.join(TARGETS)}")
+        what = f"it is not known what Triton release {text!r} can load"
+        raise MisreadError(what, f"use {', '.join(TARGETS)}, or leave out --triton to publish without this check")
     return found
 
 

@@ -106,10 +106,15 @@ def show(result: DemoResult) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 100)
     table = Table(
-        "protocol", "rows per request", "requests", "rows/s", "most frequent batch sizes", "largest difference"
+        "protocol",
+        "rows per request",
+        "requests",
+        "rows/s",
+        "most frequent batch sizes (times run)",
+        "largest difference",
     )
     for drive in result.drives:
-        sizes = ", ".join(f"{size} ({count} times)" for size, count in _most_frequent(drive.executed))
+        sizes = ", ".join(f"{size} ({count})" for size, count in _most_frequent(drive.executed))
         table.add_row(
             drive.protocol,
             str(drive.rows_per_request),
@@ -121,7 +126,7 @@ def show(result: DemoResult) -> None:
     console.print(table)
     console.print(
         f"Accuracy on {result.images} test images: {result.accuracy_triton:.2%} with Triton, "
-        f"{result.accuracy_original:.2%} with the original model. Every answer was equal to the original's."
+        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's."
     )
 
 

@@ -63,7 +63,7 @@ def _what(error: click.UsageError) -> str:
             return f"there is no option {error.option_name}"
         case click.NoSuchCommand():
             return f"there is no command {error.command_name!r}"
-    return error.message.rstrip(".")
+    return f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}"
 
 
 def _fix(error: click.UsageError) -> str:

@@ -53,6 +53,14 @@ class Command(click.Command):
         super().__init__(*arguments, **attributes)
         self.examples = tuple(f"{PROGRAM} {example}" for example in examples)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Tell every error of the parser which command it belongs to; click leaves that out of some."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def sections(self, ctx: click.Context) -> Mapping[str, list[tuple[str, str]]]:
         """Return the name and the help of every option, by section; the general section is the first one."""
         found: dict[str, list[tuple[str, str]]] = {OPTIONS: []}

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import click
+
 from builder.progress import format_bytes
 from builder.record import Proof
 from builder.repository import ListedModel, ListedVersion
@@ -41,7 +43,7 @@ def show(models: Sequence[ListedModel]) -> None:
     from rich.table import Table
 
     if not models:
-        print("no models")
+        click.echo("no models")
         return
     table = Table("model", "version", "size", "published", "made from", "max batch", "proven at batch sizes")
     for model in models:

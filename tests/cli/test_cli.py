@@ -1,5 +1,6 @@
 """The command line: the result on stdout, everything else on stderr, an exit code and a fix for every error."""
 
+import errno
 import json
 import os
 import re
@@ -305,8 +306,28 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
         ),
         ("publish m.onnx --nam x", "python -m builder publish: there is no option --nam", "use --name"),
         ("publish m.onnx --kind tpu", "--kind: 'tpu' is not one of 'auto', 'cpu', 'gpu'", "use auto, cpu or gpu"),
-        ("publish m.onnx --instances 0", "--instances: 0 is too small", "use a whole number from 1 to 2147483647"),
-        ("publish m.onnx --instances x", "--instances: 'x' is not a whole number", "use a whole number from 1 to"),
+        ("publish m.onnx --instances 0", "--instances: 0 is too small", "use 1 or more"),
+        ("publish m.onnx --instances x", "--instances: 'x' is not a whole number", "use a whole number, 1 or more"),
+        (
+            "verify m --version 9223372036854775808",
+            "--version: 9223372036854775808 is too large",
+            "use 922337203685477580",
+        ),
+        (
+            "publish m.onnx --triton 23.01",
+            "--triton: it is not known what Triton release '23.01' can",
+            "use 24.10, 25.03",
+        ),
+        (
+            "publish m.onnx --name",
+            "python -m builder publish: option '--name' requires an argument",
+            "run `python -m b",
+        ),
+        (
+            "publish m.onnx x",
+            "python -m builder publish: got unexpected extra argument (x)",
+            "run `python -m builder pu",
+        ),
         ("publish m.onnx --rename x", "--rename: 'x' is not of the form OLD=NEW", "write it as OLD=NEW, for example "),
         ("publish m.onnx --rename x=y --rename x=z", "--rename: 'x' is named twice", "give --rename once for 'x'"),
         ("publish m.onnx --constant x=many", "--constant: 'many' is neither a number nor the name of a", "write a nu"),
@@ -531,3 +552,50 @@ def test_ctrl_c_in_the_import_of_a_compiled_module_ends_with_130(
     monkeypatch.setattr(cli, "main", cut_off(None))
     with pytest.raises(ImportError, match="initialization failed"):
         builder("list")
+
+
+# ---------------------------------------------------------------- 6: what any machine can run out of
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "fix"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "this machine: No space left on device", "free some disk"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "/x: Permission denied",
+            "give this user permission",
+        ),
+        (MemoryError(), "this machine: there is not enough memory", "close other programs"),
+    ],
+)
+def test_a_machine_that_runs_out_of_something_ends_with_6(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch, raised: BaseException, error: str, fix: str
+) -> None:
+    def run(**_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(cli, "main", run)
+    ended = builder("list")
+    assert ended.is_refusal(6, error)
+    assert f"fix: {fix}" in ended.err
+
+
+def test_any_other_error_of_the_system_is_a_bug_and_keeps_its_traceback(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+
+    monkeypatch.setattr(cli, "main", run)
+    with pytest.raises(FileNotFoundError):
+        builder("list")
+
+
+def test_output_that_cannot_be_written_ends_with_6(root: Path) -> None:
+    root.mkdir()
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "builder", "list", "--repository", str(root)]
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 6
+    assert ended.stderr.startswith("error: this machine: No space left on device\nfix: free some disk space")

@@ -3,7 +3,7 @@
 Each command of `python -m builder` is one call here:
 
     from pathlib import Path
-    from builder import ConfigOptions, PublishOptions, Repository, VerificationError, publish, verify
+    from builder import ConfigOptions, PublishOptions, VerificationError, prune, publish, verify
 
     folder = Path("model_repository")
     options = PublishOptions(input_names=("image",), config=ConfigOptions(max_batch_size=8))
@@ -15,7 +15,7 @@ Each command of `python -m builder` is one call here:
     print(done.version.path, done.manifest.proof.batch_sizes)
 
     verify("digits", folder)
-    Repository(folder).prune("digits", keep=3)
+    prune("digits", folder, keep=3)
 
 docs/api.md lists all of them. What they raise is in `builder.errors`. A name is imported when it is first used, so
 `import builder` costs nothing.
@@ -27,7 +27,17 @@ from typing import TYPE_CHECKING
 from builder.version import __version__
 
 if TYPE_CHECKING:
-    from builder.api import Inspection, Verification, deploy, inspect, publish, verify
+    from builder.api import (
+        Inspection,
+        Verification,
+        deploy,
+        inspect,
+        list_models,
+        prune,
+        publish,
+        rollback,
+        verify,
+    )
     from builder.config import ConfigOptions
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting.export import ExportedModel, ExportOptions, InputSpec, export
@@ -37,7 +47,17 @@ if TYPE_CHECKING:
     from builder.tensorrt import BuildOptions
 
 _HOMES = {
-    "builder.api": ("Inspection", "Verification", "deploy", "inspect", "publish", "verify"),
+    "builder.api": (
+        "Inspection",
+        "Verification",
+        "deploy",
+        "inspect",
+        "list_models",
+        "prune",
+        "publish",
+        "rollback",
+        "verify",
+    ),
     "builder.config": ("ConfigOptions",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec", "export"),
@@ -69,7 +89,10 @@ __all__ = [
     "deploy",
     "export",
     "inspect",
+    "list_models",
+    "prune",
     "publish",
+    "rollback",
     "serve",
     "verify",
 ]

@@ -1,6 +1,7 @@
-"""The calls behind the commands: each command that takes more than one step is one function here.
+"""The calls behind the commands: one function for each command that works on files.
 
-`builder` exports them for use from Python, and `builder.cli` makes the same calls.
+`builder` exports them for use from Python, and `builder.cli` makes the same calls. `serve` and `export` are one call
+already, in `builder.server` and `builder.exporting`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from builder.progress import Report, silent
 from builder.proof import verify_published
 from builder.publishing import Publication, PublishOptions, bucket, model_name_of
 from builder.record import Proof, check_served
-from builder.repository import Repository
+from builder.repository import ListedModel, Repository, Switch
 from builder.tensors import Arrays
 
 REPOSITORY = Path("model_repository")
@@ -159,6 +160,41 @@ def _runner(model: Path, *, is_plan: bool) -> Iterator[Callable[[Arrays], Arrays
 
     with open_plan(model) as run:
         yield run
+
+
+def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
+    """Return every model of a repository with its versions, in the order of their names.
+
+    Raises:
+        RepositoryError: There is no such folder, or it cannot be read.
+    """
+    return list(Repository(Path(repository)).list_models())
+
+
+def rollback(name: str, repository: Path | str = REPOSITORY, *, to: int | None = None) -> Switch:
+    """Serve an earlier version of a model again, in one atomic change of its config.pbtxt.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        to: The version to serve. Default: the one before the version that is served.
+
+    Raises:
+        RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
+    """
+    return Repository(Path(repository)).rollback(name, to)
+
+
+def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple[int, ...]:
+    """Remove all versions of a model but the newest `keep`. The version that is served always stays.
+
+    Returns:
+        The versions that were removed, in ascending order.
+
+    Raises:
+        RepositoryError: There is no such model, or its config.pbtxt does not say which version is served.
+    """
+    return Repository(Path(repository)).prune(name, keep=keep)
 
 
 def deploy(

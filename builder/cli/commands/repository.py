@@ -45,10 +45,10 @@ def inspect(
 @as_json
 def list_(repository: Path, as_json: bool) -> None:
     """List the models and versions of a repository: which one is served, its size, and when and how it was made."""
+    from builder import api
     from builder.cli import listing
-    from builder.repository import Repository
 
-    models = list(Repository(repository).list_models())
+    models = api.list_models(repository)
     if as_json:
         print_json(listing.to_json(models))
     else:
@@ -87,9 +87,9 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @as_json
 def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change of its config.pbtxt."""
-    from builder.repository import Repository
+    from builder import api
 
-    switch = Repository(repository).rollback(name, to)
+    switch = api.rollback(name, repository, to=to)
     if as_json:
         print_json({"name": name, "before": switch.before, "after": switch.after})
     elif switch.before == switch.after:
@@ -105,9 +105,9 @@ def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None
 @as_json
 def prune(name: str, keep: int, repository: Path, as_json: bool) -> None:
     """Remove old versions of NAME. The version that is served always stays."""
-    from builder.repository import Repository
+    from builder import api
 
-    removed = Repository(repository).prune(name, keep=keep)
+    removed = api.prune(name, repository, keep=keep)
     if as_json:
         print_json({"name": name, "removed": removed})
     else:

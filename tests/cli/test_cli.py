@@ -7,7 +7,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,9 +68,13 @@ def as_nobody(*arguments: object) -> Ended:
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-def open_to_nobody(model: Path) -> None:
-    for parent in (model.parent, *model.parents[1:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can enter; pytest keeps its own closed, and closes them again while others run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o777)
+        yield path
 
 
 @pytest.fixture
@@ -390,11 +395,10 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
     assert not root.exists()
 
 
-def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
+def test_files_that_may_not_be_read_end_with_3(open_folder: Path) -> None:
+    model, root = write_model(open_folder / "linear.onnx"), open_folder / "repository"
     samples = model.with_suffix(".npz")
     np.savez(samples, x=np.eye(4, dtype=np.float32))
-    open_to_nobody(model)
-    model.parent.chmod(0o777)
     samples.chmod(0)
     assert as_nobody("publish", model, "--repository", root, "--samples", samples).is_refusal(3, "Permission denied")
     model.chmod(0)
@@ -483,19 +487,18 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
     assert tree(published) == before
 
 
-def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
+def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(open_folder: Path) -> None:
+    model, theirs = write_model(open_folder / "linear.onnx"), open_folder / "theirs"
     for folder in (theirs, theirs / "repository"):
         folder.mkdir()
         folder.chmod(0o755)
-    open_to_nobody(model)
     theirs.chmod(0o555)
-    before = tree(tmp_path)
+    before = tree(open_folder)
     for repository in (theirs / "repository", theirs / "new"):
         ended = as_nobody("publish", model, "--repository", repository)
         assert ended.is_refusal(5, "give this user write permission")
         assert "load" not in ended.err
-    assert tree(tmp_path) == before
+    assert tree(open_folder) == before
 
 
 # ---------------------------------------------------------------- 6: the machine

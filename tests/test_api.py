@@ -33,6 +33,11 @@ def test_every_public_name_can_be_imported_and_is_documented(name: str) -> None:
     assert name == "__version__" or f"{name}" in PAGE
 
 
+def test_every_error_is_public() -> None:
+    errors = {kind.__name__ for kind in builder.BuilderError.__subclasses__()}
+    assert errors | {"BuilderError"} <= set(builder.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(ImportError, match="cannot import name 'publsh' from 'builder'"):
         exec("from builder import publsh")

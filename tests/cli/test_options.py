@@ -125,6 +125,18 @@ GIVEN = (
 )
 
 
+def unchanged(options: Any, defaults: Any) -> set[str]:
+    """Return the fields that have their default value, those of option classes inside included."""
+    inner = inner_classes(type(options))
+    pairs = {name: (getattr(options, name), getattr(defaults, name)) for name in field_names(type(options))}
+    own = {name for name, (value, default) in pairs.items() if name not in inner and value == default}
+    return own.union(*(unchanged(*pairs[name]) for name in inner))
+
+
+def test_the_command_line_below_gives_every_option() -> None:
+    assert unchanged(EXPECTED, PublishOptions()) == {"is_static", "profiles", "precision"}  # the last two: inner ones
+
+
 def test_every_option_of_publish_fills_its_field() -> None:
     assert fill(PublishOptions, parsed("publish", *GIVEN.split())) == EXPECTED
 

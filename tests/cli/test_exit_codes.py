@@ -57,7 +57,7 @@ def test_no_page_names_an_exit_code_that_does_not_exist(page: Path) -> None:
 
 def test_the_tree_of_errors_shows_the_codes_of_its_classes() -> None:
     tree = dict(re.findall(r"(\w+Error) +(\d+)", errors.__doc__ or ""))
-    kinds = [errors.BuilderError, *errors.BuilderError.__subclasses__()]
+    kinds: list[type[errors.BuilderError]] = [errors.BuilderError, *errors.BuilderError.__subclasses__()]
     assert tree == {kind.__name__: str(kind.exit_code) for kind in kinds}
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Inspection,
         Verification,
         deploy,
+        export,
         inspect,
         list_models,
         prune,
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
         verify,
     )
     from builder.config import ConfigOptions
+    from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
-    from builder.exporting.export import ExportedModel, ExportOptions, InputSpec, export
+    from builder.exporting import ExportedModel, ExportOptions, InputSpec
     from builder.publishing import Publication, PublishOptions
     from builder.repository import Repository
     from builder.server import Server, serve
@@ -51,6 +53,7 @@ _HOMES = {
         "Inspection",
         "Verification",
         "deploy",
+        "export",
         "inspect",
         "list_models",
         "prune",
@@ -59,8 +62,9 @@ _HOMES = {
         "verify",
     ),
     "builder.config": ("ConfigOptions",),
+    "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
-    "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec", "export"),
+    "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
     "builder.publishing": ("Publication", "PublishOptions"),
     "builder.repository": ("Repository",),
     "builder.server": ("Server", "serve"),
@@ -72,6 +76,7 @@ __all__ = [
     "BuildOptions",
     "BuilderError",
     "ConfigOptions",
+    "Deployment",
     "ExportOptions",
     "ExportedModel",
     "HostError",

@@ -1,7 +1,7 @@
 """The calls behind the commands: one function for each command that works on files.
 
-`builder` exports them for use from Python, and `builder.cli` makes the same calls. `serve` and `export` are one call
-already, in `builder.server` and `builder.exporting`.
+`builder` exports them for use from Python, and `builder.cli` makes the same calls. (`serve` is one call already, in
+`builder.server`, which imports nothing heavy.)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import deployment, publishing
+from builder import deployment, exporting, publishing
 from builder.batching import BatchedModel, add_batch_axis
-from builder.deployment.live_server import Address
-from builder.deployment.rollout import Deployment
+from builder.deployment import Address, Deployment
 from builder.errors import ModelError
-from builder.exporting import InputSpec
+from builder.exporting import ExportedModel, ExportOptions, InputSpec
 from builder.exporting.publishing import publish_module
 from builder.model import Model, fix_inputs, load
 from builder.progress import Report, silent
@@ -73,6 +72,23 @@ def publish(
         return publish_to(Path(repository), report)
     file = f"{str(model).rpartition(':')[2]}.onnx" if inputs else model
     return bucket.publish(str(repository), name or model_name_of(Path(file)), publish_to, report=report)
+
+
+def export(factory: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+    """Export a PyTorch module to an ONNX file with a dynamic batch.
+
+    Args:
+        factory: `package.module:factory`, where `factory()` returns a `torch.nn.Module`.
+        path: The file to write.
+        options: The inputs of `forward`, and how to export it.
+        report: Called with each step and what it found.
+
+    Raises:
+        ModelError: The module is missing, does not take the inputs, or cannot be exported.
+        VerificationError: The file would give other answers than the module.
+        HostError: PyTorch is not installed, or the file cannot be written.
+    """
+    return exporting.export(factory, Path(path), options=options, report=report)
 
 
 @dataclass(frozen=True, slots=True)

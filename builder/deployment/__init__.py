@@ -5,7 +5,7 @@ with the stored reference, watch it for a while. `live_server` is the running se
 comparison, and `rehearsal` the trial.
 """
 
-from builder.deployment.live_server import LiveServer
-from builder.deployment.rollout import deploy
+from builder.deployment.live_server import Address, LiveServer
+from builder.deployment.rollout import Deployment, deploy
 
-__all__ = ["LiveServer", "deploy"]
+__all__ = ["Address", "Deployment", "LiveServer", "deploy"]

@@ -43,11 +43,12 @@ def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
     FACTORY is a function without arguments that returns a torch.nn.Module; a class or a module also works. The file
     is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
     """
-    from builder import exporting
+    from builder import api
+    from builder.exporting import ExportOptions
 
-    options = fill(exporting.ExportOptions, given)
+    options = fill(ExportOptions, given)
     _check(options)
-    done = exporting.export(factory, output, options=options, report=report)
+    done = api.export(factory, output, options=options, report=report)
     if as_json:
         print_json(_to_json(done))
     else:

@@ -112,9 +112,7 @@ def name_pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-@argument(
-    "INPUT=AXIS", fix="write the number of an axis, for example tokens=1, or tokens=none for an input without one"
-)
+@argument("INPUT=AXIS", example="tokens=1")
 def input_axis(text: str) -> tuple[str, int | None]:
     """Read `INPUT=AXIS` or `INPUT=none`, split at the last equals sign."""
     tensor, equals, axis = text.rpartition("=")
@@ -123,11 +121,12 @@ def input_axis(text: str) -> tuple[str, int | None]:
     if axis == "none":
         return tensor, None
     if not re.fullmatch(r"-?\d+", axis):
-        raise ValueError(f"{axis!r} is neither the number of an axis nor the word none")
+        what = f"{axis!r} is neither the number of an axis nor the word none"
+        raise MisreadError(what, f"write {tensor}=1 for axis 1, or {tensor}=none for an input without a batch axis")
     return tensor, int(axis)
 
 
-@argument("INPUT=VALUE", fix="write a number, for example scale=0.5, or a .npy file, for example scale=scale.npy")
+@argument("INPUT=VALUE", example="scale=0.5 or scale=scale.npy")
 def constant(text: str) -> tuple[str, float | Path]:
     """Read `INPUT=NUMBER` or `INPUT=FILE.npy`, split at the first equals sign."""
     tensor, equals, value = text.partition("=")
@@ -138,7 +137,8 @@ def constant(text: str) -> tuple[str, float | Path]:
     try:
         return tensor, float(value)
     except ValueError:
-        raise ValueError(f"{value!r} is neither a number nor the name of a .npy file") from None
+        what = f"{value!r} is neither a number nor the name of a .npy file"
+        raise MisreadError(what, f"write a number, as in {tensor}=0.5, or a file, as in {tensor}={value}.npy") from None
 
 
 @argument("INPUT:AXIS=NAME,...", example="image:2=height,3=width")
@@ -210,7 +210,7 @@ def release(text: str) -> str:
 
     found = text.removesuffix("-py3")
     if found not in TARGETS:
-        what = f"it is not known what Triton release {text!r} can load"
+        what = f"Triton release {text!r} is unknown"
         raise MisreadError(what, f"use {', '.join(TARGETS)}, or leave out --triton to publish without this check")
     return found
 

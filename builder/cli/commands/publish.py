@@ -296,14 +296,14 @@ def _check(options: "PublishOptions") -> None:
 def _batch_conflicts(options: "PublishOptions") -> Iterator[tuple[str, str]]:
     largest, preferred = options.config.max_batch_size, options.config.preferred_batch_sizes
     if options.is_static and options.is_per_sample:
-        yield "--static and --per-sample exclude each other", "leave one of the two out"
+        yield "--static and --per-sample exclude each other", "leave out --static or --per-sample"
     if options.dynamic and (options.is_static or options.is_per_sample):
         other = "--static" if options.is_static else "--per-sample"
         yield f"--dynamic does not work with {other}", f"leave out {other}, so that the batch is made dynamic too"
     if options.is_static and preferred:
-        yield "--preferred-batch-size has no effect with --static", "leave one of the two out"
+        yield "--preferred-batch-size has no effect with --static", "leave out --preferred-batch-size or --static"
     if options.is_static and largest:
-        yield "--max-batch-size has no effect with --static", "leave one of the two out"
+        yield "--max-batch-size has no effect with --static", "leave out --max-batch-size or --static"
     if largest and max(preferred or (0,)) > largest:
         what = f"--preferred-batch-size {max(preferred or (0,))} is larger than --max-batch-size {largest}"
         yield what, f"use preferred sizes of at most {largest}, or a larger --max-batch-size"
@@ -314,7 +314,7 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[tuple[str, str]]:
     if is_plan and accelerator:
         yield (
             "--accelerator is for an ONNX file, and --format tensorrt makes a plan of it",
-            "leave one of the two out",
+            "leave out --accelerator or --format",
         )
     if options.profiles and not (is_plan or accelerator):
         yield (

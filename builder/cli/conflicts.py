@@ -20,8 +20,9 @@ def check_options(options: "PublishOptions") -> None:
     Raises:
         WrongUsage: The first contradiction.
     """
-    for what, fix in (*_batch_conflicts(options), *_tensorrt_conflicts(options)):
-        raise WrongUsage(what, fix)
+    conflicts = [*_batch_conflicts(options), *_tensorrt_conflicts(options)]
+    if conflicts:
+        raise WrongUsage(*conflicts[0])
 
 
 def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:

@@ -63,6 +63,8 @@ def _what(error: click.UsageError) -> str:
             return f"there is no option {error.option_name}"
         case click.NoSuchCommand():
             return f"there is no command {error.command_name!r}"
+        case WrongUsage() | BadValue():
+            return error.message
     return f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}"
 
 

@@ -32,7 +32,7 @@ from random_networks import resnet26_small
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from load_server import serving, write_version  # noqa: E402
+from support.load_server import serving, write_version  # noqa: E402
 
 from builder.server import Server, free_port  # noqa: E402
 

@@ -22,7 +22,7 @@ def compare(first: Path, second: Path, picture: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from loadtest import compare as comparing
+    from loadtest.report import compare as comparing
 
     rows = comparing.compare(comparing.read_result(first), comparing.read_result(second))
     table = Table("load", "rows/s A", "rows/s B", "B / A", "p99 µs A", "p99 µs B", title=f"A = {first}, B = {second}")
@@ -40,7 +40,7 @@ def compare(first: Path, second: Path, picture: Path) -> None:
 @click.option("--protocol", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
 def reproduce(file: Path, address: str, protocol: str) -> None:
     """Send the request of a kept wrong answer again; exit code 1 when the answer is still wrong."""
-    from loadtest import reproduce as reproducing
+    from loadtest.report import reproduce as reproducing
     from loadtest.settings import read_address
 
     fault = reproducing.reproduce(file, read_address("--address", address), protocol)

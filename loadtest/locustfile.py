@@ -9,9 +9,9 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest import settings
-from loadtest.conductor import Crew, Leader, check
 from loadtest.errors import LoadTestError
-from loadtest.outcome import Outcome
+from loadtest.report.outcome import Outcome
+from loadtest.run.conductor import Crew, Leader, check
 
 _WAITING_S = 0.05
 _MEETING_S = 20.0
@@ -68,7 +68,7 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
     outcome = Outcome(environment, leader)
     outcome.listen()
     if environment.web_ui is not None:
-        from loadtest import web
+        from loadtest.report import web
 
         web.set_up(environment, outcome)
     else:

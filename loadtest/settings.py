@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from loadtest.errors import SettingsError
-from loadtest.exchange import Address
+from loadtest.wire.exchange import Address
 
 SCENARIOS = ("steps", "constant", "spike", "soak", "ramp", "rate", "replay")
 PROTOCOLS = ("http", "grpc")

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from artifacts import names, scale, scale_model, tree
 from clients import Clients, asking
-from load_server import serving
 from serving import client
+from support.load_server import serving
 
 from builder import cli, live_server
 from builder.deploy import deploy

@@ -1,0 +1,1 @@
+"""What is sent, and whether each answer to it is right."""

@@ -1,0 +1,1 @@
+"""A run: its stages led, its load made, its figures measured."""

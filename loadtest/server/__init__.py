@@ -1,0 +1,1 @@
+"""The server under test: what it serves, and what it counts."""

@@ -1,0 +1,1 @@
+"""Servers, models and runs that several tests share."""

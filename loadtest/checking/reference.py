@@ -1,7 +1,7 @@
-"""The stored reference of a published version: samples, the answers to them, and how near is right.
+"""The stored reference of a published version: samples, the right answers to them, and how close an answer must be.
 
-Read from the repository's files alone (`NAME/VERSION/reference.npz` and `manifest.json`), whose layout
-docs/design.md gives under "On disk".
+Everything is read from the repository's files (`NAME/VERSION/reference.npz` and `manifest.json`), which docs/design.md
+describes under "On disk".
 """
 
 import json
@@ -14,19 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.errors import SettingsError
-from loadtest.wire.tensors import Array
+from loadtest.errors import SettingsError, reason
+from loadtest.wire import Array, TensorSpec
 
-_PUBLISH_AGAIN = "publish the model again, or leave --repository out to run without checking answers"
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One input or output: `datatype` in KServe's words (`FP32`), `dims` without the batch, -1 where free."""
-
-    name: str
-    datatype: str
-    dims: tuple[int, ...]
+_PUBLISH_AGAIN = "publish the model again, or leave out --repository to run without checking answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +30,24 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Reference:
-    """What one published version answers.
+    """What one published version answers to its samples.
 
     Attributes:
         model: The model's name.
         version: The version's number.
-        max_batch_size: Triton's bound; 0 means that a row is a whole request.
+        max_batch_size: Triton's limit on rows per request; 0 means that the model takes no batches.
         inputs: In the order of the manifest.
         outputs: In the order of the manifest.
         samples: Per input, `[rows, *dims]`.
-        answers: Per output, `[rows, *dims]`; row i answers row i of the samples.
+        answers: Per output, `[rows, *dims]`; row i is the answer to row i of the samples.
         tolerances: Per output.
     """
 
     model: str
     version: int
     max_batch_size: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     samples: Mapping[str, Array]
     answers: Mapping[str, Array]
     tolerances: Mapping[str, Tolerance]
@@ -67,32 +58,32 @@ class Reference:
         return len(self.samples[self.inputs[0].name])
 
     @cached_property
-    def row_of_inputs(self) -> dict[bytes, int]:
-        """Which row holds these very inputs; how one version's sample is found in another's reference."""
+    def row_by_inputs(self) -> dict[bytes, int]:
+        """Which row has exactly these inputs. This finds one version's sample in another version's reference."""
         return {self.input_bytes(row): row for row in range(self.rows)}
 
     def input_bytes(self, row: int) -> bytes:
-        """All inputs of `row`, one after the other in order of name."""
+        """Return all inputs of `row`, joined in the order of their names."""
         return b"\0".join(self.samples[name][row].tobytes() for name in sorted(self.samples))
 
 
 def find_versions(repository: Path, model: str) -> list[int]:
-    """The versions of `model` that carry a reference, in ascending order."""
+    """Return the versions of `model` that have a reference, in ascending order."""
     found = (path.parent.name for path in (repository / model).glob("*/reference.npz"))
     return sorted(int(name) for name in found if name.isdecimal() and not name.startswith("0"))
 
 
 def read_reference(repository: Path, model: str, version: int) -> Reference:
-    """Read what `version` of `model` was published with.
+    """Read the reference that was stored when `version` of `model` was published.
 
     Raises:
-        SettingsError: The repository has no such version, or its reference is damaged.
+        SettingsError: The repository does not have this version, or its reference is damaged.
     """
     folder = repository / model / str(version)
     manifest = _read_manifest(folder / "manifest.json")
     arrays = _read_arrays(folder / "reference.npz")
     batched = int(manifest["max_batch_size"]) > 0
-    inputs, outputs = (_tensors(manifest[side], batched) for side in ("inputs", "outputs"))
+    inputs, outputs = (_specs(manifest[side], batched) for side in ("inputs", "outputs"))
     reference = Reference(
         model=model,
         version=version,
@@ -111,14 +102,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise SettingsError(path, "there is no such file", _PUBLISH_AGAIN) from error
+        raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
     except (OSError, ValueError) as error:
-        raise SettingsError(path, f"it cannot be read: {error}", _PUBLISH_AGAIN) from error
+        raise SettingsError(path, f"the file cannot be read: {reason(error)}", _PUBLISH_AGAIN) from error
     if not isinstance(manifest, dict) or manifest.get("format") != 1:
-        raise SettingsError(path, "it is not a manifest of format 1", _PUBLISH_AGAIN)
+        raise SettingsError(path, "the file is not a manifest of format 1", _PUBLISH_AGAIN)
     missing = [key for key in ("max_batch_size", "inputs", "outputs", "proof") if key not in manifest]
     if missing:
-        raise SettingsError(path, f"it lacks {', '.join(missing)}", _PUBLISH_AGAIN)
+        raise SettingsError(path, f"these keys are missing: {', '.join(missing)}", _PUBLISH_AGAIN)
     return manifest
 
 
@@ -127,31 +118,32 @@ def _read_arrays(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
-        raise SettingsError(path, "there is no such file", _PUBLISH_AGAIN) from error
+        raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise SettingsError(path, f"it cannot be read: {error}", _PUBLISH_AGAIN) from error
+        raise SettingsError(path, f"the file cannot be read: {reason(error)}", _PUBLISH_AGAIN) from error
 
 
-def _tensors(entries: Sequence[Mapping[str, Any]], batched: bool) -> tuple[Tensor, ...]:
-    """Triton never serves empty dims beside a batch: such a tensor is `[1]` on the wire."""
+def _specs(entries: Sequence[Mapping[str, Any]], batched: bool) -> tuple[TensorSpec, ...]:
+    """Read inputs or outputs; with batching, Triton serves a tensor without dims as `[1]`."""
     scalar = (1,) if batched else ()
     return tuple(
-        Tensor(entry["name"], kserve_datatype(entry["data_type"]), tuple(entry["dims"]) or scalar) for entry in entries
+        TensorSpec(entry["name"], kserve_datatype(entry["data_type"]), tuple(entry["dims"]) or scalar)
+        for entry in entries
     )
 
 
 def kserve_datatype(data_type: str) -> str:
-    """config.pbtxt's word for a type in KServe's words: `TYPE_FP32` is `FP32`, `TYPE_STRING` is `BYTES`."""
+    """Return KServe's name of a type in config.pbtxt: `TYPE_FP32` is `FP32`, `TYPE_STRING` is `BYTES`."""
     name = data_type.removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
 
 
-def _side(arrays: Mapping[str, Array], prefix: str, tensors: tuple[Tensor, ...], folder: Path) -> dict[str, Array]:
-    missing = [tensor.name for tensor in tensors if f"{prefix}:{tensor.name}" not in arrays]
+def _side(arrays: Mapping[str, Array], prefix: str, specs: tuple[TensorSpec, ...], folder: Path) -> dict[str, Array]:
+    missing = [spec.name for spec in specs if f"{prefix}:{spec.name}" not in arrays]
     if missing:
-        what = f"it lacks the {prefix}s {', '.join(missing)} that manifest.json lists"
+        what = f"these {prefix}s of manifest.json are missing: {', '.join(missing)}"
         raise SettingsError(folder / "reference.npz", what, _PUBLISH_AGAIN)
-    return {tensor.name: _with_dims(arrays[f"{prefix}:{tensor.name}"], tensor.dims) for tensor in tensors}
+    return {spec.name: _with_dims(arrays[f"{prefix}:{spec.name}"], spec.dims) for spec in specs}
 
 
 def _with_dims(array: Array, dims: tuple[int, ...]) -> Array:
@@ -161,7 +153,8 @@ def _with_dims(array: Array, dims: tuple[int, ...]) -> Array:
 def _check_rows(reference: Reference, folder: Path) -> None:
     counts = {name: len(array) for name, array in (*reference.samples.items(), *reference.answers.items())}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise SettingsError(folder / "reference.npz", f"its rows do not match: {counts}", _PUBLISH_AGAIN)
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise SettingsError(folder / "reference.npz", f"the numbers of rows differ or are 0: {listed}", _PUBLISH_AGAIN)
 
 
 def _tolerances(manifest: Mapping[str, Any]) -> dict[str, Tolerance]:

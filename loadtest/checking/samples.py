@@ -1,26 +1,14 @@
-"""What users send: requests encoded once, each knowing the right answer of every version that may reply."""
+"""The rows that a load test sends to a model: the samples of its reference, or random ones without a reference."""
 
-import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import cycle, islice
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.checking.answers import Expected, take_rows
-from loadtest.checking.reference import Reference, Tensor
-from loadtest.wire.tensors import DTYPES, FLOATS, Array
+from loadtest.checking.reference import Reference
+from loadtest.wire import DTYPES, FLOATS, Array, TensorSpec
 
-POOL_SIZE = 256
-POOL_BYTES = 64 << 20
-DECK_SIZE = 2048
-DECK_LIMIT = 1 << 17
 _DRAWN_ROWS = 32
-
-References: TypeAlias = Callable[[str, int], "Reference | None"]
-"""Finds the reference of a model's version, None when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +18,18 @@ class Samples:
     Attributes:
         model: The model's name.
         version: The version to ask for; empty lets the server choose.
-        max_batch_size: 0 means that a row is a whole request.
+        max_batch_size: 0 means that the model takes no batches: a row is a whole request.
         inputs: The tensors, in the order they are sent.
-        outputs: The names asked for.
+        outputs: The names of the outputs to ask for.
         arrays: Per input, `[rows, *dims]`.
-        reference: Where the rows come from, None when they were drawn at random.
-        binary: Whether the server takes tensors as bytes over HTTP; one without that extension takes JSON.
+        reference: Where the rows come from, None if they were drawn at random.
+        binary: Whether the server takes tensors as raw bytes over HTTP. A server without that extension gets JSON.
     """
 
     model: str
     version: str
     max_batch_size: int
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     arrays: Mapping[str, Array]
     reference: Reference | None
@@ -54,13 +42,13 @@ class Samples:
 
 
 def from_reference(reference: Reference, version: str, *, binary: bool = True) -> Samples:
-    """The reference's own samples."""
+    """Return the samples of a reference, to be sent to `version` (empty: the server's choice)."""
     return Samples(
         model=reference.model,
         version=version,
         max_batch_size=reference.max_batch_size,
         inputs=reference.inputs,
-        outputs=tuple(tensor.name for tensor in reference.outputs),
+        outputs=tuple(spec.name for spec in reference.outputs),
         arrays=reference.samples,
         reference=reference,
         binary=binary,
@@ -72,16 +60,15 @@ def draw(
     version: str,
     *,
     max_batch_size: int,
-    inputs: tuple[Tensor, ...],
+    inputs: tuple[TensorSpec, ...],
     outputs: tuple[str, ...],
     seed: int = 0,
     binary: bool = True,
 ) -> Samples:
-    """Random rows for a model without a reference; free dims become 1, integers are 0 or 1."""
+    """Draw random rows for a model without a reference; dims of any size become 1, integers are 0 or 1."""
     rng = np.random.default_rng(seed)
     arrays = {
-        tensor.name: _draw(rng, tensor.datatype, (_DRAWN_ROWS, *(max(dim, 1) for dim in tensor.dims)))
-        for tensor in inputs
+        spec.name: _draw(rng, spec.datatype, (_DRAWN_ROWS, *(max(dim, 1) for dim in spec.dims))) for spec in inputs
     }
     return Samples(model, version, max_batch_size, inputs, outputs, arrays, None, binary)
 
@@ -94,93 +81,3 @@ def _draw(rng: np.random.Generator, datatype: str, shape: tuple[int, ...]) -> Ar
     if datatype in FLOATS:
         return rng.standard_normal(shape).astype(DTYPES[datatype])
     return rng.integers(0, 2, shape).astype(DTYPES[datatype])
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One encoded request.
-
-    Attributes:
-        samples: Where its rows come from.
-        group: The rows of `samples` it carries.
-        wire: The bytes to send, as the protocol's encoder laid them out.
-        expected: By version (empty: the answer said none), the right answer; None where that version has no
-            reference for these rows.
-    """
-
-    samples: Samples
-    group: tuple[int, ...]
-    wire: bytes
-    expected: dict[str, Expected | None] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """How many rows it carries."""
-        return len(self.group)
-
-    def inputs(self) -> dict[str, Array]:
-        """The tensors it carries: `[rows, *dims]` each."""
-        samples = self.samples
-        return {name: take_rows(array, self.group, samples.max_batch_size) for name, array in samples.arrays.items()}
-
-    def expect(self, version: str, references: References) -> Expected | None:
-        """The right answer of `version` to these rows, looked up once."""
-        if version not in self.expected:
-            self.expected[version] = self._find(version, references)
-        return self.expected[version]
-
-    def _find(self, version: str, references: References) -> Expected | None:
-        own = self.samples.reference
-        if own is None or not (version.isdecimal() or version == ""):
-            return None
-        reference = own if version == "" or int(version) == own.version else references(own.model, int(version))
-        if reference is None:
-            return None
-        if reference is own:
-            return Expected(own, self.group)
-        rows = [reference.row_of_inputs.get(own.input_bytes(row)) for row in self.group]
-        found = tuple(row for row in rows if row is not None)
-        return Expected(reference, found) if len(found) == len(rows) else None
-
-
-Encode: TypeAlias = Callable[[Samples, Mapping[str, Array]], bytes]
-"""Lays out one request's inputs for the wire."""
-
-
-def make_pool(samples: Samples, rows: int, encode: Encode, rng: random.Random) -> list[Request]:
-    """Encode requests of `rows` rows each: every sample once, or random groups that cover all of them."""
-    pool: list[Request] = []
-    spent = 0
-    for group in _groups(samples.rows, rows, rng):
-        request = Request(samples, group, b"")
-        request.wire = encode(samples, request.inputs())
-        pool.append(request)
-        spent += len(request.wire)
-        if spent > POOL_BYTES:
-            break
-    return pool
-
-
-def _groups(total: int, rows: int, rng: random.Random) -> Iterator[tuple[int, ...]]:
-    """Deal `total` samples out in hands of `rows`, shuffled anew whenever all were dealt."""
-    everyone = cycle(range(total)) if rows == 1 else _shuffled_for_ever(total, rng)
-    hands = total if rows == 1 else max(POOL_SIZE, -(-total // rows))
-    return (tuple(islice(everyone, rows)) for _ in range(hands))
-
-
-def _shuffled_for_ever(total: int, rng: random.Random) -> Iterator[int]:
-    while True:
-        yield from rng.sample(range(total), total)
-
-
-def make_deck(pools: Sequence[tuple[float, list[Request]]], rng: random.Random) -> list[Request]:
-    """Shuffle pools into one deck: each has its weight's share of the cards, and all its requests are there."""
-    total = sum(weight for weight, _ in pools)
-    size = max(DECK_SIZE, *(math.ceil(len(pool) * total / weight) for weight, pool in pools))
-    deck: list[Request] = []
-    for weight, pool in pools:
-        cards = max(round(min(size, DECK_LIMIT) * weight / total), 1)
-        turns = max(round(cards / len(pool)), 1) if len(pools) == 1 else cards / len(pool)
-        deck += islice(cycle(rng.sample(pool, len(pool))), round(turns * len(pool)))
-    rng.shuffle(deck)
-    return deck

@@ -1,14 +1,13 @@
-"""Writes a result: result.json, stages.csv, report.html and the kept wrong answers."""
+"""Writes the report of a run: result.json, stages.csv, report.html and the kept wrong answers."""
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-from loadtest.errors import SettingsError
+from loadtest.run import cannot_write
 
 _COLUMNS = (
     "name",
@@ -38,26 +37,8 @@ _SERVER = (
 )
 
 
-def check_directory(directory: Path) -> None:
-    """Hold that a report can be written, before anything is measured for it.
-
-    Raises:
-        SettingsError: It cannot.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise _cannot_write(directory, error) from error
-
-
-def _cannot_write(directory: Path, error: OSError) -> SettingsError:
-    return SettingsError(directory, f"the report cannot be written: {error}", "name another --report-dir")
-
-
 def write(directory: Path, result: Mapping[str, Any], examples: Iterable[tuple[str, bytes]] = ()) -> list[Path]:
-    """Write the report's files, over those of an earlier run.
+    """Write the report's files, over those of an earlier run, and return their paths.
 
     Raises:
         SettingsError: The directory cannot be written.
@@ -74,17 +55,17 @@ def write(directory: Path, result: Mapping[str, Any], examples: Iterable[tuple[s
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     except OSError as error:
-        raise _cannot_write(directory, error) from error
+        raise cannot_write(directory, error) from error
     return [directory / name for name in files]
 
 
 def to_json(result: Mapping[str, Any]) -> str:
-    """The result as JSON text."""
+    """Return the result as JSON text."""
     return json.dumps(result, indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(result: Mapping[str, Any]) -> str:
-    """One line per stage; times in microseconds, batch sizes as `size:count` words."""
+    """Return one line for each stage; times in microseconds, batch sizes as in `1:20 4:7` (size:count)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     latencies = [f"{name}_us" for name in _LATENCIES]
@@ -108,11 +89,11 @@ def _cell(value: Any) -> Any:
 
 
 def to_html(result: Mapping[str, Any]) -> str:
-    """The report as one page that needs nothing else."""
+    """Return the report as one page that needs no other file."""
     data = json.dumps(result, allow_nan=False).replace("</", "<\\/")
-    return page().replace('"@RESULT@"', data)
+    return read_page().replace('"@RESULT@"', data)
 
 
-def page() -> str:
-    """The page that draws a result: the one put in place of `"@RESULT@"`, or else the server's newest."""
-    return (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+def read_page() -> str:
+    """Return the page that draws a result: the one in place of `"@RESULT@"`, or else the server's newest."""
+    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")

@@ -1,24 +1,25 @@
-"""The tab "Triton" in Locust's page, a start form that refuses what cannot run, and the report to download.
+"""Extends Locust's page: the tab "Triton", a start form that refuses a run that cannot work, and downloads.
 
 Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web-ui
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response, jsonify, request
 from locust.env import Environment
 
-from loadtest import settings
+from loadtest import options
 from loadtest.errors import LoadTestError
-from loadtest.report import files as report
+from loadtest.report import files
 from loadtest.report.outcome import Outcome
 from loadtest.report.result import Result
-from loadtest.run.conductor import check
+from loadtest.run import check
 
 _COLUMNS = {
     "name": "Stage",
-    "concurrency": "Concurrency",
+    "concurrency": "Users",
     "throughput": "Rows/s",
     "p50": "p50 (µs)",
     "p90": "p90 (µs)",
@@ -27,11 +28,15 @@ _COLUMNS = {
     "input": "Input (µs)",
     "infer": "Inference (µs)",
     "output": "Output (µs)",
-    "batches": "Executed batches (size: count)",
+    "batches": "Executed batch sizes (size: count)",
     "failures": "Failures",
     "wrong": "Wrong answers",
 }
-_DOWNLOADS = {"report.html": "text/html", "result.json": "application/json", "stages.csv": "text/csv"}
+_DOWNLOADS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "report.html": ("text/html", files.to_html),
+    "result.json": ("application/json", files.to_json),
+    "stages.csv": ("text/csv", files.to_csv),
+}
 
 _TAB_SCRIPT = """<script>
 setInterval(() => {
@@ -50,11 +55,9 @@ setInterval(() => {
 
 def set_up(environment: Environment, outcome: Outcome) -> None:
     """Extend Locust's page."""
-    web_ui = environment.web_ui
-    assert web_ui is not None
-    assert web_ui.app is not None
-    options = environment.parsed_options
-    base = (options.web_base_path if options else "") or ""
+    web_ui: Any = environment.web_ui
+    parsed = environment.parsed_options
+    base = (parsed.web_base_path if parsed else "") or ""
     web_ui.template_args |= _template(base)
     _add_routes(web_ui, outcome, base)
     web_ui.app.before_request(lambda: _refuse_start(environment, base))
@@ -77,15 +80,15 @@ def _add_routes(web_ui: Any, outcome: Outcome, base: str) -> None:
     def send(name: str) -> Response:
         result = outcome.now()
         if result is None:
-            return Response("no run was started yet", 404)
-        writers = {"report.html": report.to_html, "result.json": report.to_json, "stages.csv": report.to_csv}
-        response = Response(writers[name](result), mimetype=_DOWNLOADS[name])
+            return Response("No run has been started yet.", 404)
+        mimetype, write = _DOWNLOADS[name]
+        response = Response(write(result), mimetype=mimetype)
         if request.args.get("download"):
             response.headers["Content-Disposition"] = f"attachment; filename={name}"
         return response
 
     def live() -> Response:
-        return Response(report.page(), mimetype="text/html")
+        return Response(files.read_page(), mimetype="text/html")
 
     for name in _DOWNLOADS:
         view = web_ui.auth_required_if_enabled(lambda name=name: send(name))
@@ -94,12 +97,11 @@ def _add_routes(web_ui: Any, outcome: Outcome, base: str) -> None:
 
 
 def _refuse_start(environment: Environment, base: str) -> Response | None:
-    """Answer a start that cannot run with the reason, before the first user starts."""
-    if request.method != "POST" or request.path != f"{base}/swarm":
+    """Answer a start that cannot work with the reason, before the first user starts."""
+    parsed = environment.parsed_options
+    if parsed is None or request.method != "POST" or request.path != f"{base}/swarm":
         return None
-    options = environment.parsed_options
-    assert options is not None
-    text = settings.to_text(options, environment.host)
+    text = options.to_text(parsed, environment.host)
     text.update({name: request.form[name].strip() for name in text if name in request.form})
     try:
         check(text)

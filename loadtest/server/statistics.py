@@ -1,4 +1,4 @@
-"""What the server counted while the client measured: Triton's statistics and its Prometheus metrics.
+"""What the server counted while the client measured, from Triton's statistics and its Prometheus metrics.
 
 Sources: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md,
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from loadtest.server.target import NotThereError, fetch, fetch_json, model_url
+from loadtest.server.control import ControlError, fetch, fetch_json, model_url
 from loadtest.settings import Settings
 
 SPLIT = ("queue", "compute_input", "compute_infer", "compute_output")
-_PATIENCE_S = 1.0
-"""How long a snapshot may hold up the run that it is taken for."""
+_TIMEOUT_S = 1.0
+"""How long a snapshot may delay the run that it is taken for."""
 
-_UNCOUNTED_REQUESTS, _UNCOUNTED_SHARE = 100, 0.4
-"""How far the two sides' counts may lie apart because they are not read at the same instant."""
+_SLACK_REQUESTS, _SLACK_SHARE = 100, 0.4
+"""How far the counts of client and server may differ, because they are not read at the same moment."""
 
 _GAUGES = {
     "gpu_utilization": "nv_gpu_utilization",
@@ -31,7 +31,7 @@ _GAUGES = {
 
 @dataclass
 class Counts:
-    """Running totals of one version of a model since it was loaded."""
+    """What one version of a model has counted since it was loaded."""
 
     inferences: int = 0
     executions: int = 0
@@ -41,7 +41,7 @@ class Counts:
     batch_sizes: Counter[int] = field(default_factory=Counter)
 
     def minus(self, earlier: "Counts") -> "Counts":
-        """What came on top since `earlier`."""
+        """Return what was added since `earlier`."""
         return Counts(
             self.inferences - earlier.inferences,
             self.executions - earlier.executions,
@@ -52,7 +52,7 @@ class Counts:
         )
 
     def plus(self, other: "Counts") -> "Counts":
-        """Both together."""
+        """Return the sum of both."""
         return Counts(
             self.inferences + other.inferences,
             self.executions + other.executions,
@@ -65,21 +65,21 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The server at one moment: totals by (model, version), and gauges summed or averaged over devices."""
+    """The server at one moment: counts by (model, version), and gauges summed or averaged over devices."""
 
     counts: Mapping[tuple[str, str], Counts]
     gauges: Mapping[str, float]
 
 
 def take_snapshot(settings: Settings) -> Snapshot | None:
-    """Ask the server; None when it does not answer or keeps no statistics."""
+    """Ask the server for its statistics; None if it does not answer or keeps none."""
     counts: dict[tuple[str, str], Counts] = {}
     try:
         for choice in settings.models:
-            stats = fetch_json(f"{model_url(settings.host, choice.name)}/stats", _PATIENCE_S)
+            stats = fetch_json(f"{model_url(settings.host, choice.name)}/stats", _TIMEOUT_S)
             for entry in stats["model_stats"]:
                 counts[entry["name"], str(entry["version"])] = _counts(entry)
-    except (NotThereError, KeyError, TypeError, ValueError):
+    except (ControlError, KeyError, TypeError, ValueError):
         return None
     return Snapshot(counts, _gauges(settings.metrics_url))
 
@@ -102,14 +102,14 @@ def _gauges(url: str) -> dict[str, float]:
     if url == "none":
         return {}
     try:
-        text = fetch(url, _PATIENCE_S).decode("utf-8", "replace")
-    except (NotThereError, ValueError):
+        text = fetch(url, _TIMEOUT_S).decode("utf-8", "replace")
+    except (ControlError, ValueError):
         return {}
     return read_gauges(text)
 
 
 def read_gauges(text: str) -> dict[str, float]:
-    """The gauges of a Prometheus text: bytes and watts summed over devices, utilizations averaged."""
+    """Read gauges from Prometheus text; bytes and watts are summed over devices, utilizations averaged."""
     found: dict[str, float] = {}
     for name, metric in _GAUGES.items():
         values = [
@@ -123,12 +123,16 @@ def read_gauges(text: str) -> dict[str, float]:
 
 
 def has_restarted(earlier: Snapshot, later: Snapshot, answered: int) -> bool:
-    """Tell whether the server lost count between two snapshots, in which the client alone got `answered` answers.
+    """Tell whether the server or a model was restarted between two snapshots, given the answers this client received.
 
-    Triton's counters start anew with the server, and with a model that is loaded again.
+    Triton's counters start again from 0 with the server, and with a model that is loaded again, so a restart shows
+    as a count that rose by less than the number of answers. Client and server are not read at the same moment, so
+    a difference of up to 100, or of up to 40 % of the answers, proves nothing. With 2,000 answers, a count that
+    went from 100 to 900 rose by 800 and misses 1,200: more than 40 % (800), so there was a restart. A count that
+    went from 100 to 1,500 rose by 1,400 and misses 600: no restart.
     """
-    gained = _requests(later) - _requests(earlier)
-    return answered - gained > max(_UNCOUNTED_REQUESTS, _UNCOUNTED_SHARE * answered)
+    missing = answered - (_requests(later) - _requests(earlier))
+    return missing > max(_SLACK_REQUESTS, _SLACK_SHARE * answered)
 
 
 def _requests(snapshot: Snapshot) -> int:
@@ -136,9 +140,10 @@ def _requests(snapshot: Snapshot) -> int:
 
 
 def summarize(snapshots: Iterable[Snapshot | None]) -> dict[str, Any] | None:
-    """The server's side of a stretch of time from its snapshots; None where it gave too few.
+    """Return what the server did between the first and the last snapshot; None if there are fewer than two.
 
-    Times are means per request, microseconds. `batch_sizes` counts executions.
+    Times are means per request, in microseconds. `batch_sizes` counts executions. A count that fell was reset by a
+    restart, so what it shows was all counted since then.
     """
     known = [snapshot for snapshot in snapshots if snapshot is not None]
     if len(known) < 2:
@@ -164,7 +169,7 @@ def summarize(snapshots: Iterable[Snapshot | None]) -> dict[str, Any] | None:
 
 
 def _summarize_gauges(snapshots: list[Snapshot]) -> dict[str, float]:
-    """Utilization and power as means, memory at its highest."""
+    """Return means of utilization and power, and the highest use of memory."""
     figures: dict[str, float] = {}
     for name in _GAUGES:
         values = [snapshot.gauges[name] for snapshot in snapshots[1:] if name in snapshot.gauges]

@@ -1,80 +1,30 @@
-"""The server under load, seen from the outside: is it ready, what does it serve, what does it count.
+"""Checks, before the first request, that the server is ready and serves what the settings and the repository say."""
 
-All but the question whether the load's own port serves the model goes over HTTP, whatever protocol the load uses.
-Source: https://github.com/triton-inference-server/server/tree/main/docs/protocol
-"""
-
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from loadtest.checking.reference import Reference, Tensor, find_versions, read_reference
-from loadtest.checking.samples import Samples, draw, from_reference
+from loadtest.checking import Reference, Samples, draw, find_versions, from_reference, read_reference
 from loadtest.errors import ServerError, SettingsError
+from loadtest.server.control import TIMEOUT_S, ControlError, fetch, fetch_json, model_url
 from loadtest.settings import ModelChoice, Settings
-from loadtest.wire.exchange import ExchangeError
-from loadtest.wire.grpc import is_model_ready
+from loadtest.wire import ExchangeError, TensorSpec, is_model_ready
 
-_TIMEOUT_S = 5.0
-_NAME_HTTP = "name the server's HTTP address with --host, as in http://127.0.0.1:8000"
-
-
-class NotThereError(Exception):
-    """A control request got no usable answer; `status` is HTTP's, 0 for nonsense, None for silence."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def fetch(url: str, timeout_s: float = _TIMEOUT_S) -> bytes:
-    """GET `url`.
-
-    Raises:
-        NotThereError: No answer, or one that is not 200.
-    """
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            raise NotThereError(error.read(500).decode("utf-8", "replace") or error.reason, error.code) from error
-    except http.client.HTTPException as error:
-        raise NotThereError("what comes is not HTTP", 0) from error
-    except OSError as error:
-        raise NotThereError(str(getattr(error, "reason", error))) from error
-
-
-def fetch_json(url: str, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
-    """GET a JSON object.
-
-    Raises:
-        NotThereError: No answer, or another one.
-    """
-    try:
-        value = json.loads(fetch(url, timeout_s))
-    except ValueError as error:
-        raise NotThereError("the answer is not JSON", 200) from error
-    if not isinstance(value, dict):
-        raise NotThereError("the answer is not a JSON object", 200)
-    return value
+_NAME_HTTP = "give the server's HTTP address with --host, as in --host http://127.0.0.1:8000"
+_NAME_REPOSITORY = "name the repository that the server serves with --repository"
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the server says of a model.
+    """What the server says about a model.
 
     Attributes:
         name: The model's name.
         versions: Those that are ready.
-        max_batch_size: None when the server does not say.
-        batched: Whether axis 0 of every tensor is the batch; their dims lack it then.
+        max_batch_size: None if the server does not say.
+        batched: Whether axis 0 of every tensor is the batch; then the dims do not include it.
         inputs: The tensors it takes.
         outputs: The tensors it gives.
     """
@@ -83,112 +33,16 @@ class Served:
     versions: tuple[str, ...]
     max_batch_size: int | None
     batched: bool
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-
-def model_url(host: str, name: str, version: str = "") -> str:
-    """Where the server tells of a model."""
-    url = f"{host}/v2/models/{quote(name, safe='')}"
-    return f"{url}/versions/{version}" if version else url
-
-
-def check_ready(settings: Settings) -> bool:
-    """Hold that a KServe v2 server is there and ready, and tell whether it takes tensors as bytes over HTTP.
-
-    Raises:
-        ServerError: It is not.
-    """
-    host = settings.host
-    try:
-        metadata = fetch_json(f"{host}/v2")
-    except NotThereError as error:
-        if error.status is None:
-            raise ServerError(host, f"the server does not answer: {error}", f"start it, or {_NAME_HTTP}") from error
-        raise ServerError(
-            host, f"it does not speak KServe v2: GET /v2 answers {error.status or 'nonsense'}, {error}", _NAME_HTTP
-        ) from error
-    if "name" not in metadata:
-        raise ServerError(host, "it does not speak KServe v2: GET /v2 names no server", _NAME_HTTP)
-    try:
-        fetch(f"{host}/v2/health/ready")
-    except NotThereError as error:
-        raise ServerError(host, "the server is not ready", "wait for its models, or read its log") from error
-    return "binary_tensor_data" in (metadata.get("extensions") or ())
-
-
-def find_served(settings: Settings, choice: ModelChoice) -> Served:
-    """What the server says of the model to load.
-
-    Raises:
-        ServerError: It does not serve that model, or not that version.
-    """
-    where = f"{settings.host}, model {choice.name}" + (f" version {choice.version}" if choice.version else "")
-    try:
-        metadata = fetch_json(model_url(settings.host, choice.name, choice.version))
-    except NotThereError as error:
-        what = f"the server does not serve it: {error}"
-        raise ServerError(where, what, f"choose one that it serves ({_ready_models(settings.host)})") from error
-    max_batch_size = _max_batch_size(settings.host, choice)
-    try:
-        batched = _is_batched(metadata["inputs"], max_batch_size)
-        inputs, outputs = (tuple(_tensor(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
-        versions = tuple(map(str, metadata.get("versions") or ()))
-        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ServerError(where, f"its metadata cannot be read: {error!r}", _NAME_HTTP) from error
-
-
-def check_grpc(settings: Settings, choice: ModelChoice) -> None:
-    """Hold that the port which the load goes to serves the model, as the HTTP port says.
-
-    Raises:
-        ServerError: It does not.
-    """
-    where, mend = f"{settings.grpc}, model {choice.name}", "name the server's gRPC port with --grpc-address"
-    try:
-        ready = is_model_ready(settings.grpc, _TIMEOUT_S, choice.name, choice.version)
-    except ExchangeError as error:
-        what = f"{settings.host} serves it, but its gRPC port does not answer: {error}"
-        raise ServerError(where, what, mend) from error
-    if not ready:
-        raise ServerError(where, f"{settings.host} serves it, but not this gRPC port", mend)
-
-
-def _ready_models(host: str) -> str:
-    request = urllib.request.Request(f"{host}/v2/repository/index", data=b"{}", method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            index = json.load(answer)
-        return ", ".join(sorted({entry["name"] for entry in index if entry.get("state") == "READY"})) or "none"
-    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-        return "it does not list them"
-
-
-def _max_batch_size(host: str, choice: ModelChoice) -> int | None:
-    try:
-        return int(fetch_json(f"{model_url(host, choice.name, choice.version)}/config").get("max_batch_size", 0))
-    except NotThereError:
-        return None
-
-
-def _is_batched(inputs: Sequence[dict[str, Any]], max_batch_size: int | None) -> bool:
-    if max_batch_size is not None:
-        return max_batch_size > 0
-    return all(int(entry["shape"][0]) == -1 for entry in inputs if entry["shape"])
-
-
-def _tensor(entry: dict[str, Any], batched: bool) -> Tensor:
-    shape = tuple(int(dim) for dim in entry["shape"])
-    return Tensor(entry["name"], entry["datatype"], shape[1:] if batched else shape)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 def prepare(settings: Settings) -> list[Samples]:
-    """The samples of every model to load, held against what the server serves.
+    """Return the samples to send to each model, once the server was checked.
 
     Raises:
-        ServerError: The server is not there, or does not serve what the settings or the repository say.
-        SettingsError: The repository lacks a reference, or one is damaged.
+        ServerError: The server is not ready, or does not serve what the settings or the repository say.
+        SettingsError: A reference is missing in the repository, or damaged.
     """
     binary = check_ready(settings)
     return [_prepare_model(settings, choice, binary=binary) for choice in settings.models]
@@ -205,8 +59,8 @@ def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> 
             choice.version,
             max_batch_size=(served.max_batch_size or 1) if served.batched else 0,
             inputs=served.inputs,
-            outputs=tuple(tensor.name for tensor in served.outputs),
-            seed=settings.seed,
+            outputs=tuple(spec.name for spec in served.outputs),
+            seed=settings.load.seed,
             binary=binary,
         )
     reference = find_reference(settings.repository, choice, served.versions)
@@ -214,39 +68,141 @@ def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> 
     return from_reference(reference, choice.version, binary=binary)
 
 
+# ---- what the server says
+
+
+def check_ready(settings: Settings) -> bool:
+    """Check that a KServe v2 server is ready, and tell whether it takes tensors as raw bytes over HTTP.
+
+    Raises:
+        ServerError: It is not.
+    """
+    host = settings.host
+    try:
+        metadata = fetch_json(f"{host}/v2")
+    except ControlError as error:
+        if error.status is None:
+            fix = f"start the server, or {_NAME_HTTP}"
+            raise ServerError(host, f"the server does not answer: {error}", fix) from error
+        got = f"GET /v2 returned {f'status {error.status}' if error.status else 'no HTTP response'}, {error}"
+        raise ServerError(host, f"the server does not speak KServe v2: {got}", _NAME_HTTP) from error
+    if "name" not in metadata:
+        what = "the server does not speak KServe v2: GET /v2 returned no server name"
+        raise ServerError(host, what, _NAME_HTTP)
+    try:
+        fetch(f"{host}/v2/health/ready")
+    except ControlError as error:
+        fix = "wait until its models are loaded, or look for the reason in its log"
+        raise ServerError(host, "the server is not ready", fix) from error
+    return "binary_tensor_data" in (metadata.get("extensions") or ())
+
+
+def find_served(settings: Settings, choice: ModelChoice) -> Served:
+    """Return what the server says about a model.
+
+    Raises:
+        ServerError: It does not serve this model, or not this version.
+    """
+    where = f"{settings.host}, model {choice.name}" + (f" version {choice.version}" if choice.version else "")
+    try:
+        metadata = fetch_json(model_url(settings.host, choice.name, choice.version))
+    except ControlError as error:
+        what = f"the server does not serve this: {error}"
+        raise ServerError(where, what, _choose_served(settings.host)) from error
+    max_batch_size = _max_batch_size(settings.host, choice)
+    try:
+        batched = _is_batched(metadata["inputs"], max_batch_size)
+        inputs, outputs = (tuple(_spec(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
+        versions = tuple(map(str, metadata.get("versions") or ()))
+        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(where, f"the server's metadata cannot be read: {error!r}", _NAME_HTTP) from error
+
+
+def _choose_served(host: str) -> str:
+    try:
+        index = json.loads(fetch(f"{host}/v2/repository/index", post=b"{}"))
+        names = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
+    except (ControlError, ValueError, KeyError, TypeError, AttributeError):
+        return "name a model that it serves with --model"
+    if not names:
+        return "load a model: the server has none that is ready"
+    return f"choose with --model one that it serves: {', '.join(names)}"
+
+
+def check_grpc(settings: Settings, choice: ModelChoice) -> None:
+    """Check that the gRPC port, which the load goes to, serves what the HTTP port does.
+
+    Raises:
+        ServerError: It does not.
+    """
+    where, fix = f"{settings.grpc}, model {choice.name}", "give the server's gRPC port with --grpc-address"
+    try:
+        ready = is_model_ready(settings.grpc, TIMEOUT_S, choice.name, choice.version)
+    except ExchangeError as error:
+        what = f"{settings.host} serves the model, but the gRPC port does not answer: {error}"
+        raise ServerError(where, what, fix) from error
+    if not ready:
+        raise ServerError(where, f"{settings.host} serves the model, but this gRPC port does not", fix)
+
+
+def _max_batch_size(host: str, choice: ModelChoice) -> int | None:
+    try:
+        return int(fetch_json(f"{model_url(host, choice.name, choice.version)}/config").get("max_batch_size", 0))
+    except ControlError:
+        return None
+
+
+def _is_batched(inputs: Sequence[dict[str, Any]], max_batch_size: int | None) -> bool:
+    if max_batch_size is not None:
+        return max_batch_size > 0
+    return all(int(entry["shape"][0]) == -1 for entry in inputs if entry["shape"])
+
+
+def _spec(entry: dict[str, Any], batched: bool) -> TensorSpec:
+    shape = tuple(int(dim) for dim in entry["shape"])
+    return TensorSpec(entry["name"], entry["datatype"], shape[1:] if batched else shape)
+
+
+# ---- does it agree with the settings and the repository
+
+
 def _check_rows(settings: Settings, served: Served) -> None:
-    bound = served.max_batch_size
+    limit = served.max_batch_size
     most = max(rows for rows, _ in settings.rows)
-    if bound is not None and most > max(bound, 1):
-        what = f"{most} rows per request, but model {served.name} takes at most {max(bound, 1)}"
-        raise SettingsError("--rows", what, "ask for fewer rows")
+    if limit is not None and most > max(limit, 1):
+        what = f"model {served.name} takes at most {max(limit, 1)} rows per request, not {most}"
+        raise SettingsError("--rows", what, f"give {max(limit, 1)} or less")
 
 
 def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str]) -> Reference:
-    """The reference of the version asked for, or else of the newest that the server has; it may not say which it has.
+    """Return the reference of the version asked for, or else of the newest version that the server has.
+
+    A server need not say which versions it has; then the newest version of the repository is taken.
 
     Raises:
-        SettingsError: The repository has none.
+        SettingsError: The repository has no reference for the model.
         ServerError: The server and the repository have no version in common.
     """
     stored = find_versions(repository, choice.name)
     if not stored:
         raise SettingsError(
             repository / choice.name,
-            "there is no version with a reference",
-            "name the repository the model was published in, or leave --repository out",
+            "no version of this model has a reference",
+            "name the repository that the model was published to, or leave out --repository to check nothing",
         )
     numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
     wanted = [choice.version] if choice.version else numbered
     common = [version for version in stored if str(version) in wanted]
     if not common:
         what = f"the server has version {', '.join(wanted)}, the repository has {', '.join(map(str, stored))}"
-        raise ServerError(f"model {choice.name}", what, "name the repository that is served with --repository")
+        raise ServerError(f"model {choice.name}", what, _NAME_REPOSITORY)
     return read_reference(repository, choice.name, common[-1])
 
 
 def _check_same(settings: Settings, reference: Reference, served: Served) -> None:
-    """Hold that names, types and dims of the repository are those of the server."""
+    """Check that names, types and dims in the repository are those of the server."""
+    where = f"model {reference.model}"
     for side, ours, theirs in (
         ("inputs", reference.inputs, served.inputs),
         ("outputs", reference.outputs, served.outputs),
@@ -256,32 +212,27 @@ def _check_same(settings: Settings, reference: Reference, served: Served) -> Non
                 f"the {side} differ: the repository's version {reference.version} has {_describe(ours)}, "
                 f"the server {settings.host} has {_describe(theirs)}"
             )
-            mend = "name the repository that is served, or reload the server"
-            raise ServerError(f"model {reference.model}", what, mend)
+            raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
     if served.batched != (reference.max_batch_size > 0):
         what = (
-            f"max_batch_size is {reference.max_batch_size} in the repository, and the server {settings.host} "
-            f"takes {'batches' if served.batched else 'no batches'}"
+            f"max_batch_size is {reference.max_batch_size} in the repository, but the server {settings.host} "
+            f"{'takes' if served.batched else 'does not take'} batches"
         )
-        raise ServerError(f"model {reference.model}", what, "name the repository that is served")
+        raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
 
 
-def _match(ours: Sequence[Tensor], theirs: Sequence[Tensor], *, exact: bool) -> bool:
-    there = {tensor.name: tensor for tensor in theirs}
+def _match(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], *, exact: bool) -> bool:
+    there = {spec.name: spec for spec in theirs}
     if exact and len(ours) != len(theirs):
         return False
-    return all(
-        tensor.name in there
-        and there[tensor.name].datatype == tensor.datatype
-        and _dims_match(tensor.dims, there[tensor.name].dims)
-        for tensor in ours
-    )
+    return all(spec.name in there and _agree(spec, there[spec.name]) for spec in ours)
 
 
-def _dims_match(ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    same_length = len(ours) == len(theirs)
-    return same_length and all(a == b or -1 in (a, b) for a, b in zip(ours, theirs, strict=True))
+def _agree(ours: TensorSpec, theirs: TensorSpec) -> bool:
+    if ours.datatype != theirs.datatype or len(ours.dims) != len(theirs.dims):
+        return False
+    return all(a == b or -1 in (a, b) for a, b in zip(ours.dims, theirs.dims, strict=True))
 
 
-def _describe(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(f"{tensor.name} {tensor.datatype}{list(tensor.dims)}" for tensor in tensors) or "none"
+def _describe(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.datatype}{list(spec.dims)}" for spec in specs) or "none"

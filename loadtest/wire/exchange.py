@@ -1,25 +1,25 @@
-"""One request, one answer, over one kept connection: what the HTTP and the gRPC client share."""
+"""What the HTTP and the gRPC client share: addresses, sockets, and the error for a request that got no answer."""
 
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Protocol
-
-from loadtest.checking.answers import Answer
 
 RECEIVE_BYTES = 1 << 18
 MEMO_LIMIT = 512
+"""Parsed headings are kept and reused, up to this many; then the memo starts again from empty."""
+
 IDLE_S = 1.0
-"""A connection kept idle so long may have been hung up by the server, which then is no failure."""
+"""The server may have closed a connection that was idle this long. That is no failure: the client opens a new one."""
 
 
 class ExchangeError(Exception):
-    """No answer came, or none that can be read.
+    """A request got no answer, or one that cannot be read.
 
     Args:
-        kind: What failures are counted by: `refused`, `timeout`, `cut`, `malformed`, `http_503`, `grpc_UNAVAILABLE`…
+        kind: The name this failure is counted under: `refused`, `timeout`, `cut`, `malformed`, `http_503`,
+            `grpc_UNAVAILABLE`…
         message: What the server or the operating system said.
-        usable: Whether the connection can carry the next request.
+        usable: Whether the connection can still carry the next request.
     """
 
     def __init__(self, kind: str, message: str, *, usable: bool = False) -> None:
@@ -27,20 +27,6 @@ class ExchangeError(Exception):
         self.kind = kind
         self.message = message
         self.usable = usable
-
-
-class Connection(Protocol):
-    """A kept connection of one user."""
-
-    def ask(self, wire: bytes) -> Answer:
-        """Send an encoded request and wait for its answer.
-
-        Raises:
-            ExchangeError: It failed; unless `usable`, the connection is closed and opens anew at the next call.
-        """
-
-    def close(self) -> None:
-        """Hang up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +42,10 @@ class Address:
         return f"{host}:{self.port}"
 
     def connect(self, timeout_s: float, alpn: str | None = None) -> socket.socket:
-        """Open a connection without Nagle's delay.
+        """Open a connection that sends small packets at once (without Nagle's delay).
 
         Raises:
-            ExchangeError: Nobody accepts it in time.
+            ExchangeError: The connection was refused, or not accepted in time.
         """
         try:
             link = socket.create_connection((self.host, self.port), timeout_s)
@@ -76,7 +62,7 @@ class Address:
 
 
 def poll(link: socket.socket) -> bytes | None:
-    """What came on a connection while nobody asked: None is nothing, empty is the other side's hanging up."""
+    """Return what arrived on an idle connection: None if nothing did, empty bytes if the server closed it."""
     timeout_s = link.gettimeout()
     link.settimeout(0)
     try:
@@ -90,14 +76,14 @@ def poll(link: socket.socket) -> bytes | None:
 
 
 def send_all(link: socket.socket, data: bytes) -> None:
-    """`sendall`, cheaper under gevent when the system takes all bytes at once."""
+    """Do what `sendall` does; under gevent this is cheaper when the system takes all bytes at once."""
     sent = link.send(data)
     if sent < len(data):
         link.sendall(memoryview(data)[sent:])
 
 
 def to_exchange_error(error: OSError) -> ExchangeError:
-    """Name what the operating system reports by the kind it is counted under."""
+    """Turn what the operating system reports into the kind of failure that it is counted under."""
     if isinstance(error, TimeoutError):
         return ExchangeError("timeout", "no answer in time")
     if isinstance(error, ConnectionRefusedError):
@@ -105,3 +91,8 @@ def to_exchange_error(error: OSError) -> ExchangeError:
     if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
         return ExchangeError("cut", str(error))
     return ExchangeError("network", str(error))
+
+
+def closed_early() -> ExchangeError:
+    """Return the error for a connection that was closed in the middle of an answer."""
+    return ExchangeError("cut", "the server closed the connection before its answer was complete")

@@ -1,52 +1,34 @@
 """KServe v2 inference over HTTP/1.1, with the binary tensor extension where the server has it.
 
-Requests are whole byte strings, headers included, encoded once; heads of answers repeat and are parsed once.
+A request is encoded once, headers included, and sent many times. The JSON heading of an answer repeats from request
+to request, so it is parsed once and then looked up by its bytes.
+
 Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
 import json
-import socket
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from loadtest.checking.answers import Answer, Layout, Slot
-from loadtest.checking.samples import Samples
-from loadtest.wire.exchange import (
-    IDLE_S,
-    MEMO_LIMIT,
-    RECEIVE_BYTES,
-    Address,
-    ExchangeError,
-    poll,
-    send_all,
-    to_exchange_error,
-)
-from loadtest.wire.tensors import DTYPES, Array, to_wire
+from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
+from loadtest.wire.http1 import Http1Connection, Response
+from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
+from loadtest.wire.tensors import DTYPES, to_wire
+
+_JSON_BYTES = "Inference-Header-Content-Length"
+_JSON_BYTES_KEY = _JSON_BYTES.lower().encode()
 
 
-def infer_path(model: str, version: str) -> str:
-    """The URL path that a model's requests go to."""
+def model_path(model: str, version: str = "") -> str:
+    """Return the URL path of a model, or of one of its versions."""
     path = f"/v2/models/{quote(model, safe='')}"
-    return f"{path}/versions/{version}/infer" if version else f"{path}/infer"
+    return f"{path}/versions/{version}" if version else path
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A parsed head: its status and where its body ends; `content_bytes` None is when the server hangs up."""
-
-    status: int
-    chunked: bool
-    content_bytes: int | None
-    json_bytes: int | None
-    closes: bool
-
-
-class HttpWire:
+class HttpClient:
     """Encodes requests and opens connections to one server.
 
     Args:
@@ -54,235 +36,135 @@ class HttpWire:
         timeout_s: How long an answer may take.
     """
 
-    name = "http"
+    protocol = "http"
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self.heads: dict[bytes, _Head] = {}
         self.layouts: dict[tuple[bytes, int], Layout] = {}
 
-    def encode(self, samples: Samples, inputs: Mapping[str, Array]) -> bytes:
-        """One POST: request line, headers, the JSON that describes the tensors, the tensors."""
-        tensors: list[dict[str, Any]] = [
-            {"name": tensor.name, "shape": list(inputs[tensor.name].shape), "datatype": tensor.datatype}
-            for tensor in samples.inputs
+    def encode(self, request: InferRequest) -> bytes:
+        """Return one POST: request line, headers, the JSON that describes the tensors, and the tensors."""
+        tensors = [
+            {"name": tensor.name, "shape": list(tensor.array.shape), "datatype": tensor.datatype}
+            for tensor in request.inputs
         ]
-        outputs: list[dict[str, Any]] = [{"name": name} for name in samples.outputs]
-        blobs: list[bytes] = []
-        if samples.binary:
-            blobs = [to_wire(inputs[tensor.name], tensor.datatype) for tensor in samples.inputs]
-            for tensor, blob in zip(tensors, blobs, strict=True):
-                tensor["parameters"] = {"binary_data_size": len(blob)}
-            for output in outputs:
-                output["parameters"] = {"binary_data": True}
+        if request.binary:
+            blobs = [to_wire(tensor.array, tensor.datatype) for tensor in request.inputs]
+            description = _describe(tensors, request.outputs, [len(blob) for blob in blobs])
+            content_type = f"application/octet-stream\r\n{_JSON_BYTES}: {len(description)}"
         else:
-            for tensor in tensors:
-                tensor["data"] = inputs[tensor["name"]].ravel().tolist()
-        description = json.dumps({"inputs": tensors, "outputs": outputs}, separators=(",", ":")).encode()
-        size = len(description) + sum(map(len, blobs))
-        kind = "application/json"
-        if samples.binary:
-            kind = f"application/octet-stream\r\nInference-Header-Content-Length: {len(description)}"
+            blobs = []
+            for described, tensor in zip(tensors, request.inputs, strict=True):
+                described["data"] = tensor.array.ravel().tolist()
+            description = _to_json({"inputs": tensors, "outputs": [{"name": name} for name in request.outputs]})
+            content_type = "application/json"
         head = (
-            f"POST {infer_path(samples.model, samples.version)} HTTP/1.1\r\nHost: {self.address}\r\n"
-            f"Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n"
+            f"POST {model_path(request.model, request.version)}/infer HTTP/1.1\r\nHost: {self.address}\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(description) + sum(map(len, blobs))}\r\n\r\n"
         )
         return b"".join((head.encode(), description, *blobs))
 
     def connect(self) -> "HttpConnection":
-        """A connection for one user; it opens with the first request."""
+        """Return a connection for one user; it opens with the first request."""
         return HttpConnection(self)
+
+
+def _describe(tensors: Sequence[dict[str, Any]], outputs: Sequence[str], sizes: Sequence[int]) -> bytes:
+    """Return the JSON of a request whose tensors follow it as raw bytes, of these sizes."""
+    for tensor, size in zip(tensors, sizes, strict=True):
+        tensor["parameters"] = {"binary_data_size": size}
+    wanted = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    return _to_json({"inputs": tensors, "outputs": wanted})
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class HttpConnection:
     """One user's kept connection."""
 
-    def __init__(self, wire: HttpWire) -> None:
-        self._wire = wire
-        self._socket: socket.socket | None = None
-        self._asked_at = 0.0
+    def __init__(self, client: HttpClient) -> None:
+        self._layouts = client.layouts
+        self._connection = Http1Connection(client.address, client.timeout_s)
 
     def close(self) -> None:
-        """Hang up."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Close the connection; the next request opens a new one."""
+        self._connection.close()
 
-    def ask(self, wire: bytes) -> Answer:
-        """Send an encoded request and wait for its answer.
+    def infer(self, encoded: bytes) -> Answer:
+        """Send an encoded request and return the answer to it.
 
         Raises:
-            ExchangeError: It failed.
+            ExchangeError: There was none, or one that cannot be read.
         """
+        response = self._connection.exchange(encoded)
+        if response.status != 200:
+            raise ExchangeError(f"http_{response.status}", error_text(response.body), usable=response.keeps_alive)
+        json_bytes = self._json_bytes(response)
+        if json_bytes is None:
+            return _read_json(response.body)
+        return Answer(self._layout(response.body, json_bytes), response.body)
+
+    def _json_bytes(self, response: Response) -> int | None:
+        """Return how many bytes of JSON the body begins with; None if it is all JSON."""
         try:
-            return self._ask(wire)
-        except OSError as error:
+            return response.number(_JSON_BYTES_KEY)
+        except ExchangeError:
             self.close()
-            raise to_exchange_error(error) from error
-        except ExchangeError as error:
-            if not error.usable:
-                self.close()
             raise
 
-    def _ask(self, wire: bytes) -> Answer:
-        link, now = self._socket, time.perf_counter()
-        if link is not None and now - self._asked_at > IDLE_S and poll(link) is not None:
-            self.close()
-            link = None
-        if link is None:
-            link = self._socket = self._wire.address.connect(self._wire.timeout_s)
-        self._asked_at = now
-        send_all(link, wire)
-        data = link.recv(RECEIVE_BYTES)
-        while True:
-            while (split := data.find(b"\r\n\r\n")) < 0:
-                data += self._more()
-            head = self._head(data[:split])
-            if head.status >= 200:
-                break
-            data = data[split + 4 :]
-        content = self._content(data, split + 4, head)
-        if head.closes:
-            self.close()
-        if head.status != 200:
-            raise ExchangeError(f"http_{head.status}", _error_text(content), usable=not head.closes)
-        if head.json_bytes is None:
-            return _read_json(content)
-        return Answer(self._layout(content, head.json_bytes), content)
-
-    def _more(self) -> bytes:
-        data = self._receive()
-        if not data:
-            raise ExchangeError("cut", "the server closed the connection before its answer was complete")
-        return data
-
-    def _receive(self) -> bytes:
-        assert self._socket is not None
-        if time.perf_counter() - self._asked_at > self._wire.timeout_s:
-            raise TimeoutError
-        return self._socket.recv(RECEIVE_BYTES)
-
-    def _head(self, head: bytes) -> _Head:
-        heads = self._wire.heads
-        found = heads.get(head)
+    def _layout(self, body: bytes, json_bytes: int) -> Layout:
+        key = (body[:json_bytes], len(body))
+        found = self._layouts.get(key)
         if found is None:
-            if len(heads) >= MEMO_LIMIT:
-                heads.clear()
-            found = heads[head] = _parse_head(head)
-        return found
-
-    def _content(self, data: bytes, start: int, head: _Head) -> bytes:
-        if head.chunked:
-            return self._chunks(data[start:])
-        if head.content_bytes is None:
-            return self._rest(data[start:])
-        missing = start + head.content_bytes - len(data)
-        if missing <= 0:
-            return data[start : start + head.content_bytes]
-        pieces = [data[start:]]
-        while missing > 0:
-            piece = self._more()
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)[: head.content_bytes]
-
-    def _rest(self, data: bytes) -> bytes:
-        while more := self._receive():
-            data += more
-        return data
-
-    def _chunks(self, data: bytes) -> bytes:
-        content = b""
-        while True:
-            while (split := data.find(b"\r\n")) < 0:
-                data += self._more()
-            try:
-                size = int(data[:split].split(b";")[0], 16)
-            except ValueError as error:
-                raise ExchangeError("malformed", "a chunk's size is not a number") from error
-            if size == 0:
-                while b"\r\n\r\n" not in data[split:]:  # trailers may stand before the empty line
-                    data += self._more()
-                return content
-            data = data[split + 2 :]
-            while len(data) < size + 2:
-                data += self._more()
-            content += data[:size]
-            data = data[size + 2 :]
-
-    def _layout(self, content: bytes, json_bytes: int) -> Layout:
-        layouts = self._wire.layouts
-        key = (content[:json_bytes], len(content))
-        found = layouts.get(key)
-        if found is None:
-            if len(layouts) >= MEMO_LIMIT:
-                layouts.clear()
-            found = layouts[key] = _parse_layout(*key)
+            if len(self._layouts) >= MEMO_LIMIT:
+                self._layouts.clear()
+            found = self._layouts[key] = _parse_layout(body, json_bytes)
         return found
 
 
-def _parse_head(head: bytes) -> _Head:
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    chunked = "chunked" in fields.get("transfer-encoding", "").lower()
+def _parse_layout(body: bytes, json_bytes: int) -> Layout:
+    """Read the JSON that describes an answer's binary outputs, which follow it in the order described."""
     try:
-        protocol, status = status_line.split(" ")[:2]
-        content_bytes, json_bytes = (
-            int(fields[name]) if name in fields else None
-            for name in ("content-length", "inference-header-content-length")
-        )
-        ends_with_connection = not chunked and content_bytes is None
-        return _Head(
-            status=int(status),
-            chunked=chunked,
-            content_bytes=content_bytes,
-            json_bytes=json_bytes,
-            closes=ends_with_connection or "close" in fields.get("connection", "").lower() or protocol == "HTTP/1.0",
-        )
-    except ValueError as error:
-        raise ExchangeError("malformed", f"not an HTTP answer: {status_line[:80]!r}") from error
-
-
-def _parse_layout(head: bytes, total_bytes: int) -> Layout:
-    """Read the JSON that describes an answer's binary outputs, which follow it in order."""
-    try:
-        description: dict[str, Any] = json.loads(head)
-        slots, start = [], len(head)
+        description: dict[str, Any] = json.loads(body[:json_bytes])
+        slots, start = [], json_bytes
         for output in description["outputs"]:
             stop = start + int(output["parameters"]["binary_data_size"])
             slots.append(Slot(output["name"], output["datatype"], tuple(output["shape"]), start, stop))
             start = stop
         layout = Layout(description["model_name"], str(description.get("model_version", "")), tuple(slots))
     except (ValueError, KeyError, TypeError) as error:
-        raise _not_kserve(head) from error
-    if start != total_bytes:
-        raise ExchangeError("malformed", f"{start} bytes were announced, {total_bytes} came", usable=True)
+        raise _not_kserve(body[:json_bytes]) from error
+    if start != len(body):
+        raise ExchangeError("malformed", f"the answer announced {start} bytes but has {len(body)}", usable=True)
     return layout
 
 
-def _read_json(content: bytes) -> Answer:
-    """Read an answer whose outputs stand in its JSON."""
+def _read_json(body: bytes) -> Answer:
+    """Read an answer whose outputs are written out in its JSON."""
     try:
-        description: dict[str, Any] = json.loads(content)
-        slots, body = [], b""
+        description: dict[str, Any] = json.loads(body)
+        slots, data = [], b""
         for output in description["outputs"]:
             datatype, shape = output["datatype"], tuple(output["shape"])
-            data = to_wire(np.array(output.get("data", []), DTYPES.get(datatype, np.str_)).reshape(shape), datatype)
-            slots.append(Slot(output["name"], datatype, shape, len(body), len(body) + len(data)))
-            body += data
+            array = np.array(output.get("data", []), DTYPES.get(datatype, np.str_)).reshape(shape)
+            start, data = len(data), data + to_wire(array, datatype)
+            slots.append(Slot(output["name"], datatype, shape, start, len(data)))
         layout = Layout(description["model_name"], str(description.get("model_version") or ""), tuple(slots))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise _not_kserve(content) from error
-    return Answer(layout, body)
+        raise _not_kserve(body) from error
+    return Answer(layout, data)
 
 
-def _not_kserve(content: bytes) -> ExchangeError:
-    return ExchangeError("malformed", f"not a KServe v2 answer: {content[:120]!r}", usable=True)
+def _not_kserve(body: bytes) -> ExchangeError:
+    return ExchangeError("malformed", f"not a KServe v2 answer: {body[:120]!r}", usable=True)
 
 
-def _error_text(content: bytes) -> str:
+def error_text(body: bytes) -> str:
+    """Return the message in the body of an error response: KServe's `{"error": …}`, or else its beginning."""
     try:
-        return str(json.loads(content)["error"])
+        return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return content[:200].decode("utf-8", "replace")
+        return body[:200].decode("utf-8", "replace")

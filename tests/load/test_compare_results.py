@@ -10,7 +10,8 @@ from support.load_results import result_of
 from support.load_run import ROOT
 
 from loadtest.errors import SettingsError
-from loadtest.report.compare import compare, estimate, read_result
+from loadtest.report import compare_stages, read_result
+from loadtest.report.compare import estimate
 
 
 def test_an_estimate_carries_a_95_percent_interval() -> None:
@@ -21,7 +22,7 @@ def test_an_estimate_carries_a_95_percent_interval() -> None:
 
 
 def test_stages_of_the_same_load_are_compared() -> None:
-    rows = compare(result_of((100, 1000), (150, 2000)), result_of((100, 1000), (300, 2000), (400, 3000)))
+    rows = compare_stages(result_of((100, 1000), (150, 2000)), result_of((100, 1000), (300, 2000), (400, 3000)))
     assert [(row.load, row.ratio, row.differs) for row in rows] == [(1.0, 1.0, False), (2.0, 2.0, True)]
 
 
@@ -29,14 +30,14 @@ def test_runs_without_a_common_load_are_refused() -> None:
     other = result_of((100, 1000))
     other["stages"][0]["concurrency_asked"] = 7
     with pytest.raises(SettingsError, match="no load in common"):
-        compare(result_of((100, 1000)), other)
+        compare_stages(result_of((100, 1000)), other)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 99}'])
-def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
-    with pytest.raises(SettingsError, match="to mend it: name the result"):
+    with pytest.raises(SettingsError, match="fix: name the result"):
         read_result(path)
 
 
@@ -45,6 +46,7 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws_a_picture(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("static.json", "dynamic.json")]
     for path, ladder in zip(paths, [((100, 1000), (150, 2000)), ((100, 1000), (300, 2000))], strict=True):

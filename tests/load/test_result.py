@@ -1,4 +1,4 @@
-"""The verdict, the knee, and who is blamed, worked out from windows."""
+"""The result of a run, worked out from windows: verdict, knee and notes."""
 
 import time
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 from support.load_results import KEY, record_of, result_of, window
 from support.load_settings import read
 
-from loadtest.report.result import make_result
-from loadtest.run.conductor import Run
-from loadtest.run.measure import Load
-from loadtest.scenarios.stages import Stage, make_stages
-from loadtest.server.statistics import Counts, Snapshot, has_restarted, read_gauges, summarize
+from loadtest.report import make_result
+from loadtest.run import Busy, Run
+from loadtest.scenarios import Stage, make_stages
+from loadtest.server import Snapshot, has_restarted, summarize
+from loadtest.server.statistics import Counts, read_gauges
 
 
 def test_the_knee_is_the_lowest_load_with_95_percent_of_the_best() -> None:
@@ -29,11 +29,11 @@ def test_the_best_throughput_within_the_p99_limit_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--max-p99-ms", "0.5"), "no stage kept p99 within 0.5 ms; the lowest was 1.000 ms"),
-        (("--min-throughput", "1000"), "the best throughput was 300 rows/s, 1000 were asked for"),
+        (("--max-p99-ms", "0.5"), "no stage kept p99 within 0.5 ms; the lowest p99 was 1.000 ms"),
+        (("--min-throughput", "1000"), "the best throughput was 300 rows/s, but 1000 are required"),
         (
             ("--max-p99-ms", "1.5", "--min-throughput", "200"),
-            "the best throughput within p99 1.5 ms was 100 rows/s, 200 were asked for",
+            "the best throughput with p99 within 1.5 ms was 100 rows/s, but 200 are required",
         ),
     ],
 )
@@ -45,18 +45,18 @@ def test_a_ladder_fails_when_no_stage_keeps_both_limits(options: tuple[str, ...]
 def test_every_stage_of_a_spike_must_keep_the_limits() -> None:
     made = read("--scenario", "spike", "--concurrency", "1,2", "--max-p99-ms", "2", "--min-throughput", "50")
     run = Run(made, time.time(), complete=True)
-    for stage, (rows, latency_us) in zip(make_stages(made), [(100, 1000), (100, 3000), (40, 1000)], strict=True):
+    for stage, (rows, latency_us) in zip(make_stages(made.load), [(100, 1000), (100, 3000), (40, 1000)], strict=True):
         run.records.append(record_of(stage, window(rows, latency_us)))
     assert make_result(run)["verdict"]["reasons"] == [
-        "stage spike: p99 was 3.001 ms, the limit is 2 ms",
-        "stage after: throughput was 40 rows/s, 50 were asked for",
+        "stage spike: p99 was 3.001 ms, but the limit is 2 ms",
+        "stage after: throughput was 40 rows/s, but 50 are required",
     ]
 
 
 def test_a_stage_without_an_answer_fails_and_is_named() -> None:
     made = read("--scenario", "soak", "--concurrency", "1", "--stages", "2")
     run = Run(made, time.time(), complete=True)
-    for stage, rows in zip(make_stages(made), (100, 0), strict=True):
+    for stage, rows in zip(make_stages(made.load), (100, 0), strict=True):
         run.records.append(record_of(stage, window(rows, 1000)))
     assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
 
@@ -66,7 +66,7 @@ def test_a_replay_must_send_every_request(tmp_path: Path, answered: int, reasons
     path = tmp_path / "a.csv"
     path.write_text("0\n1\n2\n")
     run = Run(read("--scenario", "replay", "--arrivals-file", str(path)), time.time(), complete=True)
-    (stage,) = make_stages(run.settings)
+    (stage,) = make_stages(run.settings.load)
     run.records.append(record_of(stage, window(answered, 1000)))
     assert make_result(run)["verdict"]["reasons"] == reasons
 
@@ -74,14 +74,14 @@ def test_a_replay_must_send_every_request(tmp_path: Path, answered: int, reasons
 @pytest.mark.parametrize(("achieved", "said"), [(96, False), (90, True)])
 def test_a_rate_that_was_not_achieved_is_noted(achieved: int, said: bool) -> None:
     run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
-    (stage,) = make_stages(run.settings)
+    (stage,) = make_stages(run.settings.load)
     run.records.append(record_of(stage, window(achieved, 1000)))
-    assert any("90 of 100 requests/s were achieved" in note for note in make_result(run)["notes"]) is said
+    assert any("only 90 of 100 requests/s were achieved" in note for note in make_result(run)["notes"]) is said
 
 
 def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
-    stage = make_stages(run.settings)[0]
+    stage = make_stages(run.settings.load)[0]
     early = window(9_999, 100, wrong={"nan": 1})
     run.records.append(record_of(stage, window(1, 100), discarded=early))
     result = make_result(run)
@@ -92,7 +92,7 @@ def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
 def test_failures_beyond_the_limit_fail_the_run() -> None:
     assert result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "6"))["verdict"]["passed"]
     reasons = result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "5"))["verdict"]["reasons"]
-    assert reasons == ["6 requests failed, 5 may: 6 refused"]
+    assert reasons == ["6 requests failed, but at most 5 may: 6 refused"]
 
 
 def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:
@@ -101,32 +101,32 @@ def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:
     assert reasons == ["the run was stopped before its end", "no request was answered"]
 
 
-def test_a_saturated_client_is_blamed_and_the_processes_that_would_do_are_named() -> None:
+def test_a_saturated_client_is_named_with_the_processes_it_needs() -> None:
     result = result_of((100, 1000), busy=0.98)
     (stage,) = result["stages"]
     assert (stage["client_saturated"], stage["client_processes_that_would_do"]) == (True, 2)
-    assert "the load generator was the bottleneck (busy 98% of the time), not the server" in result["notes"][1]
-    assert "--processes 2 would do" in result["notes"][1]
+    assert "the load generator, not the server, was the bottleneck (busy 98% of the time)" in result["notes"][1]
+    assert "use --processes 2" in result["notes"][1]
     assert not result_of((100, 1000), busy=0.5)["stages"][0]["client_saturated"]
 
 
-def test_a_client_that_waits_for_a_cpu_is_told_to_take_cores_of_its_own() -> None:
+def test_a_client_that_waits_for_a_cpu_needs_cores_of_its_own() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     crowded = window(100, 1000)
-    crowded.loads["local"] = Load(1.0, 0.5, 0.45)
-    run.records.append(record_of(make_stages(run.settings)[0], crowded))
-    assert "it waited 45% of the time for a CPU" in make_result(run)["notes"][1]
+    crowded.busy["local"] = Busy(1.0, 0.5, 0.45)
+    run.records.append(record_of(make_stages(run.settings.load)[0], crowded))
+    assert "it waited for a CPU 45% of the time" in make_result(run)["notes"][1]
 
 
-def test_an_open_loop_that_sends_late_blames_the_client() -> None:
+def test_an_open_loop_that_sends_late_names_the_client() -> None:
     run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
     late = window(100, 1000)
     late.late_us.record(50_000, 100)
-    (stage,) = make_stages(run.settings)
+    (stage,) = make_stages(run.settings.load)
     run.records.append(record_of(stage, late))
     result = make_result(run)
     assert result["stages"][0]["client_saturated"]
-    assert "sent requests late though users were free (p99 50." in result["notes"][1]
+    assert "sent requests late although users were free (p99 50." in result["notes"][1]
 
 
 def counts(inferences: int, executions: int, batches: dict[int, int], infer_ns: int = 0) -> Snapshot:
@@ -174,7 +174,7 @@ def test_a_stages_windows_are_a_fifth_of_its_time() -> None:
 
 
 def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
-    (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "1"))
+    (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "1").load)
     record = record_of(stage, *(window(turn, 100) for turn in range(1, 101)))
     assert (record.measured.requests, len(record.windows), len(record.recent)) == (5050, 100, 3)
     record.close()
@@ -182,7 +182,7 @@ def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
 
 
 def test_a_stage_that_became_stable_counts_its_last_three_windows() -> None:
-    (stage,) = make_stages(read("--concurrency", "1"))
+    (stage,) = make_stages(read("--concurrency", "1").load)
     record = record_of(stage, *(window(rows, 100) for rows in (10, 50, 100, 101, 102)))
     record.snapshots += [None] * 6
     record.keep_stable()

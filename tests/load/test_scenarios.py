@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from support.load_settings import read
 
-from loadtest.checking.reference import Tensor
-from loadtest.checking.samples import Samples, draw, make_deck, make_pool
+from loadtest.checking import Samples, make_order, make_pool
 from loadtest.errors import SettingsError
-from loadtest.scenarios.stages import due_times, make_stages, read_arrivals
-from loadtest.wire.exchange import Address
-from loadtest.wire.tensors import Array
+from loadtest.scenarios import Arrivals, make_stages, read_arrivals
+from loadtest.wire import Address, InferRequest, TensorSpec
 
 
 def test_addresses_follow_from_the_host() -> None:
@@ -33,18 +31,18 @@ def test_models_and_rows_carry_weights() -> None:
 @pytest.mark.parametrize(
     ("arguments", "where", "what"),
     [
-        (["--model", ""], "--model", "it is missing"),
-        (["--model-version", "two"], "--model-version", "is not a version"),
-        (["--model", "a,b", "--model-version", "1"], "--model-version", "several models"),
+        (["--model", ""], "--model", "this option is missing"),
+        (["--model-version", "two"], "--model-version", "is not a version number"),
+        (["--model", "a,b", "--model-version", "1"], "--model-version", "one model only, not for 2"),
         (["--rows", "0"], "--rows", "is not a whole number from 1 up"),
         (["--rows", "1=-2"], "--rows", "is not a number above 0"),
         (["--concurrency", "1,x"], "--concurrency", "'x' is not"),
-        (["--concurrency", ","], "--concurrency", "it is empty"),
-        (["--scenario", "constant"], "--concurrency", "takes one number, not 5"),
-        (["--scenario", "spike", "--concurrency", "1"], "--concurrency", "takes two numbers"),
-        (["--scenario", "rate"], "--rate", "needs it"),
-        (["--scenario", "replay"], "--arrivals-file", "needs it"),
-        (["--repository", "/no/such/place"], "--repository", "is not a directory"),
+        (["--concurrency", ","], "--concurrency", "this option is empty"),
+        (["--scenario", "constant"], "--concurrency", "needs one number, not 5"),
+        (["--scenario", "spike", "--concurrency", "1"], "--concurrency", "needs two numbers, not 1"),
+        (["--scenario", "rate"], "--rate", "scenario rate needs this option"),
+        (["--scenario", "replay"], "--arrivals-file", "scenario replay needs this option"),
+        (["--repository", "/no/such/place"], "--repository", "/no/such/place is not a directory"),
         (["--grpc-address", "nowhere"], "--grpc-address", "is not HOST:PORT"),
         (["--stage-time", "nan"], "--stage-time", "is not a number above 0"),
         (["--max-p99-ms", "-1"], "--max-p99-ms", "is not a number above 0"),
@@ -57,13 +55,13 @@ def test_an_option_that_makes_no_sense_is_named(arguments: list[str], where: str
 
 
 @pytest.mark.parametrize("host", ["", "ftp://a", "http://a:notaport", "http://a/path"])
-def test_a_host_that_is_no_http_address_is_refused(host: str) -> None:
+def test_a_host_that_is_not_an_http_address_is_refused(host: str) -> None:
     with pytest.raises(SettingsError, match="--host"):
         read(host=host)
 
 
-def test_steps_are_a_ladder_held_until_stable() -> None:
-    stages = make_stages(read("--concurrency", "1,2,4", "--stage-time", "5"))
+def test_steps_are_a_ladder_of_stages_until_stable() -> None:
+    stages = make_stages(read("--concurrency", "1,2,4", "--stage-time", "5").load)
     assert [(stage.users, stage.until_stable, stage.window_s) for stage in stages] == [
         (1, True, 1.0),
         (2, True, 1.0),
@@ -71,7 +69,7 @@ def test_steps_are_a_ladder_held_until_stable() -> None:
     ]
 
 
-def test_the_other_closed_loops_hold_every_stage_to_its_end() -> None:
+def test_the_other_closed_loops_run_every_stage_to_its_end() -> None:
     users = {
         "constant": (["--concurrency", "7"], [7]),
         "spike": (["--concurrency", "2,9"], [2, 9, 2]),
@@ -79,20 +77,20 @@ def test_the_other_closed_loops_hold_every_stage_to_its_end() -> None:
         "ramp": (["--concurrency", "1,9", "--stages", "3"], [1, 5, 9]),
     }
     for scenario, (arguments, expected) in users.items():
-        stages = make_stages(read("--scenario", scenario, *arguments))
+        stages = make_stages(read("--scenario", scenario, *arguments).load)
         assert [stage.users for stage in stages] == expected
         assert not any(stage.until_stable for stage in stages)
 
 
-def test_constant_arrivals_are_dealt_out_over_processes() -> None:
-    arrivals = {"kind": "constant", "rate": 100.0}
-    dealt = [list(islice(due_times(arrivals, index, 2), 3)) for index in range(2)]
-    assert dealt == [[0.0, 0.02, 0.04], [0.01, 0.03, 0.05]]
+def test_constant_arrivals_are_shared_out_over_processes() -> None:
+    arrivals = Arrivals("constant", 100.0)
+    shares = [list(islice(arrivals.due_times(index, 2), 3)) for index in range(2)]
+    assert shares == [[0.0, 0.02, 0.04], [0.01, 0.03, 0.05]]
 
 
 def test_poisson_arrivals_of_processes_add_up_to_the_rate() -> None:
-    arrivals = {"kind": "poisson", "rate": 200.0, "seed": 5}
-    merged = sorted(due for index in range(4) for due in islice(due_times(arrivals, index, 4), 5000) if due < 80)
+    arrivals = Arrivals("poisson", 200.0, 5)
+    merged = sorted(due for index in range(4) for due in islice(arrivals.due_times(index, 4), 5000) if due < 80)
     gaps = np.diff(merged)
     assert len(merged) / 80 == pytest.approx(200, rel=0.05)
     assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.05)
@@ -101,19 +99,19 @@ def test_poisson_arrivals_of_processes_add_up_to_the_rate() -> None:
 def test_a_replay_reads_times_behind_a_header(tmp_path: Path) -> None:
     path = tmp_path / "arrivals.csv"
     path.write_text("time,what\n0.0,a\n0.5,b\n\n0.5,c\n2,d\n")
-    assert read_arrivals(path) == [0.0, 0.5, 0.5, 2.0]
-    (stage,) = make_stages(read("--scenario", "replay", "--arrivals-file", str(path)))
+    assert read_arrivals(path) == (0.0, 0.5, 0.5, 2.0)
+    (stage,) = make_stages(read("--scenario", "replay", "--arrivals-file", str(path)).load)
     assert stage.arrivals is not None
-    assert [list(due_times(stage.arrivals, index, 2)) for index in range(2)] == [[0.0, 0.5], [0.5, 2.0]]
+    assert [list(stage.arrivals.due_times(index, 2)) for index in range(2)] == [[0.0, 0.5], [0.5, 2.0]]
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "holds no times"),
-        ("1\nx\n", "line 2.*is not a time"),
-        ("2\n1\n", "line 2.*after a later"),
-        ("-1\n", "line 1"),
+        ("", "has no times"),
+        ("1\nx\n", "line 2.*is not a number"),
+        ("2\n1\n", "line 2: 1 is earlier than the time before it, 2"),
+        ("-1\n", "line 1: -1 is not a time from 0 up"),
     ],
 )
 def test_a_damaged_arrivals_file_is_refused(tmp_path: Path, text: str, what: str) -> None:
@@ -124,14 +122,12 @@ def test_a_damaged_arrivals_file_is_refused(tmp_path: Path, text: str, what: str
 
 
 def samples(rows: int) -> Samples:
-    drawn = draw("m", "", max_batch_size=8, inputs=(Tensor("x", "FP32", (2,)),), outputs=("y",))
-    return Samples("m", "", 8, drawn.inputs, ("y",), {"x": np.arange(rows * 2.0).reshape(rows, 2)}, None)
+    array = np.arange(rows * 2.0).reshape(rows, 2)
+    return Samples("m", "", 8, (TensorSpec("x", "FP32", (2,)),), ("y",), {"x": array}, None)
 
 
-def encode(_: Samples, inputs: object) -> bytes:
-    assert isinstance(inputs, dict)
-    array: Array = inputs["x"]
-    return array.tobytes()
+def encode(request: InferRequest) -> bytes:
+    return request.inputs[0].array.tobytes()
 
 
 def test_groups_of_rows_are_random_and_cover_every_sample() -> None:
@@ -141,12 +137,12 @@ def test_groups_of_rows_are_random_and_cover_every_sample() -> None:
     assert len({request.group for request in pool}) == len(pool)
 
 
-def test_a_deck_holds_every_request_and_keeps_the_weights() -> None:
+def test_the_order_has_every_request_and_keeps_the_weights() -> None:
     heavy, light = (
         make_pool(samples(50), 1, encode, random.Random(1)),
         make_pool(samples(40), 1, encode, random.Random(2)),
     )
-    deck = make_deck([(3.0, heavy), (1.0, light)], random.Random(3))
-    assert {id(request) for request in deck} == {id(request) for request in (*heavy, *light)}
-    share = sum(request in light for request in deck) / len(deck)
+    order = make_order([(3.0, heavy), (1.0, light)], random.Random(3))
+    assert {id(request) for request in order} == {id(request) for request in (*heavy, *light)}
+    share = sum(request in light for request in order) / len(order)
     assert share == pytest.approx(0.25, abs=0.01)

@@ -1,19 +1,18 @@
-"""The users of one process among each other."""
+"""How the users of one process share it."""
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 from support.load_server import write_version
 from support.load_settings import read
 
-from loadtest.checking.answers import Answer, Layout
-from loadtest.checking.reference import read_reference
-from loadtest.checking.samples import from_reference
+from loadtest.checking import from_reference, read_reference
 from loadtest.run.traffic import Traffic
-from loadtest.scenarios.stages import PAUSE
+from loadtest.scenarios import PAUSE, Arrivals
+from loadtest.wire import Answer, Layout
 
 
 @pytest.fixture
@@ -25,17 +24,17 @@ def traffic(tmp_path: Path) -> Traffic:
 
 
 class Instant:
-    """A connection whose answers are there before one waits for them."""
+    """A connection whose answers are there at once."""
 
     def __init__(self, asked: "list[Instant]") -> None:
         self._asked = asked
 
-    def ask(self, _wire: bytes) -> Answer:
+    def infer(self, _encoded: bytes) -> Answer:
         self._asked.append(self)
         return Answer(Layout("classifier", "7", ()), b"")
 
     def close(self) -> None:
-        """Nothing to hang up."""
+        """There is nothing to close."""
 
 
 def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> None:
@@ -47,33 +46,37 @@ def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> 
     assert turns > 0.8 * len(asked) > 8
 
 
-def test_users_of_an_open_loop_wait_for_its_first_arrival_rather_than_nap_through_it(traffic: Traffic) -> None:
+def test_users_of_an_open_loop_wake_for_its_first_request(traffic: Traffic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.run.traffic._LONGEST_SLEEP_S", 60.0)
     asked: list[Instant] = []
     traffic.begin(PAUSE, 0, 1)
     traffic._idle.append(Instant(asked))
     user = gevent.spawn(traffic.work)
     gevent.sleep(0.01)
-    started = time.perf_counter()
-    traffic.begin({"kind": "replay", "rate": 1.0, "times": [0.0]}, 0, 1)
-    user.join()
+    traffic.begin(Arrivals.recorded((0.0,)), 0, 1)
+    user.join(timeout=10)
+    assert user.ready(), "the user slept on when the next stage began"
     traffic.work()
     assert len(asked) == 1
-    assert time.perf_counter() - started < 0.3
 
 
-def test_a_process_is_drained_when_the_last_answer_under_way_has_come(traffic: Traffic) -> None:
+def test_a_process_is_drained_when_the_last_answer_in_flight_has_come(traffic: Traffic) -> None:
+    arrived, released = Event(), Event()
+
     class Slow(Instant):
-        def ask(self, wire: bytes) -> Answer:
-            gevent.sleep(0.2)
-            return super().ask(wire)
+        def infer(self, encoded: bytes) -> Answer:
+            arrived.set()
+            released.wait()
+            return super().infer(encoded)
 
     asked: list[Instant] = []
     traffic.begin(None, 0, 1)
     traffic._idle.append(Slow(asked))
     user = gevent.spawn(traffic.work)
-    gevent.sleep(0.05)
+    arrived.wait()
     traffic.begin(PAUSE, 0, 1)
     assert not traffic.take().drained
+    released.set()
     user.join()
     window = traffic.take()
     assert (window.drained, window.requests) == (True, 1)

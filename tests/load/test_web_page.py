@@ -23,9 +23,12 @@ StaleElementReferenceException = pytest.importorskip("selenium.common.exceptions
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SCREENSHOTS = os.environ.get("LOADTEST_SCREENSHOTS")
-"""A directory to keep pictures of the page in; they stand in the documentation."""
+"""A directory to save pictures of the page to; the documentation shows them."""
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium and chromium-driver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium and chromium-driver"),
+]
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1500,1700"
@@ -188,5 +191,5 @@ def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: 
     open_options(browser)
     fill(browser, model="nothing")
     press_start(browser)
-    wait_until(lambda: "the server does not serve it" in browser.find_element(By.TAG_NAME, "body").text)
+    wait_until(lambda: "the server does not serve this" in browser.find_element(By.TAG_NAME, "body").text)
     assert not browser.find_elements(By.XPATH, "//*[text()='STOP']")

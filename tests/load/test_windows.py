@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from loadtest.run.measure import Latencies, Load, Recorder, Tally, Window, is_stable, join_windows, merge_processes
+from loadtest.run.latencies import Latencies
+from loadtest.run.recorder import Recorder
+from loadtest.run.windows import Busy, Tally, Window, is_stable, join_windows, merge_processes
 
 KEY = ("m", "1")
 
@@ -36,6 +38,14 @@ def test_merged_histograms_give_what_one_process_would_have_given() -> None:
     assert merged.summarize()["max"] == pytest.approx(max(values), rel=2e-3)
 
 
+def test_the_worked_example_of_two_processes_holds() -> None:
+    merged = latencies([100, 100, 100, 900])
+    merged.add(latencies([200, 5000]))
+    assert list(merged.counts())[:3] == [(100, 3), (200, 1), (900, 1)]
+    figures = merged.summarize()
+    assert (merged.count, figures["p50"], figures["mean"]) == (6, 100, 1066.7)
+
+
 def test_percentiles_are_right_to_three_digits_and_the_mean_is_exact() -> None:
     figures = latencies(list(range(1, 10_001))).summarize()
     assert figures["p50"] == pytest.approx(5000, rel=1e-3)
@@ -43,7 +53,7 @@ def test_percentiles_are_right_to_three_digits_and_the_mean_is_exact() -> None:
     assert figures["mean"] == 5000.5
 
 
-def test_a_window_survives_the_wire() -> None:
+def test_a_window_survives_being_sent() -> None:
     recorder = Recorder("w1")
     recorder.answered(KEY, 4, 1500)
     recorder.found_wrong(KEY, "nan", "x: NaN came")
@@ -70,9 +80,9 @@ def test_taking_a_window_starts_the_next_one_empty() -> None:
 
 def test_processes_add_up_and_windows_follow_each_other() -> None:
     first, second = window(10, 100), window(30, 200)
-    first.loads["a"], second.loads["b"] = Load(1.0, 0.5), Load(1.0, 0.25)
+    first.busy["a"], second.busy["b"] = Busy(1.0, 0.5), Busy(1.0, 0.25)
     together = merge_processes([first, second])
-    assert (together.seconds, together.total.rows, set(together.loads)) == (1.0, 40, {"a", "b"})
+    assert (together.seconds, together.total.rows, set(together.busy)) == (1.0, 40, {"a", "b"})
     longer = join_windows([together, window(5, 300, 2.0)])
     assert (longer.seconds, longer.total.rows, longer.total.latency_us.count) == (3.0, 45, 45)
 
@@ -93,4 +103,4 @@ def test_three_windows_must_agree_within_a_tenth(windows: list[Window], stable: 
 
 
 def test_waiting_for_a_cpu_counts_as_being_busy() -> None:
-    assert Load(seconds=2.0, cpu_s=1.0, cpu_wait_s=0.9).share == 0.95
+    assert Busy(seconds=2.0, cpu_s=1.0, cpu_wait_s=0.9).share == 0.95

@@ -1,4 +1,4 @@
-"""The least that speaks KServe v2 and is not Triton: JSON over HTTP, typed contents over gRPC, no statistics."""
+"""A minimal KServe v2 server that is not Triton: JSON over HTTP, typed contents over gRPC, no statistics."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ METADATA: dict[str, Any] = {
 
 @contextmanager
 def serving_kserve(model: Path) -> Iterator[tuple[str, str]]:
-    """Serve a classifier of `load_server` without naming versions; its HTTP and gRPC addresses."""
+    """Serve a classifier of `load_server` without naming versions; yield the HTTP and the gRPC address."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
     def infer(image: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def serving_kserve(model: Path) -> Iterator[tuple[str, str]]:
 
         def do_GET(self) -> None:
             known = {
-                "/v2": {"name": "least", "version": "1", "extensions": []},
+                "/v2": {"name": "minimal", "version": "1", "extensions": []},
                 "/v2/health/ready": {},
                 "/v2/models/classifier": METADATA,
             }

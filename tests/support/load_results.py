@@ -3,10 +3,9 @@
 import time
 from typing import Any
 
-from loadtest.report.result import make_result
-from loadtest.run.conductor import Run, StageRecord
-from loadtest.run.measure import Load, Tally, Window
-from loadtest.scenarios.stages import Stage, make_stages
+from loadtest.report import make_result
+from loadtest.run import Busy, Run, StageRecord, Tally, Window
+from loadtest.scenarios import Stage, make_stages
 from support.load_settings import read
 
 KEY = ("m", "1")
@@ -16,7 +15,7 @@ def window(rows: int, latency_us: int, *, busy: float = 0.3, **counts: Any) -> W
     made = Window(1.0)
     made.tallies[KEY] = Tally(requests=rows, rows=rows, **counts)
     made.tallies[KEY].latency_us.record(latency_us, rows)
-    made.loads["local"] = Load(1.0, busy)
+    made.busy["local"] = Busy(1.0, busy)
     return made
 
 
@@ -32,6 +31,6 @@ def result_of(*ladder: tuple[int, int], options: tuple[str, ...] = (), **more: A
     users = ",".join(str(2**step) for step in range(len(ladder)))
     made = read("--concurrency", users, *options)
     run = Run(made, time.time(), complete=True)
-    for stage, (rows, latency_us) in zip(make_stages(made), ladder, strict=True):
+    for stage, (rows, latency_us) in zip(make_stages(made.load), ladder, strict=True):
         run.records.append(record_of(stage, *(window(rows, latency_us, **more) for _ in range(3))))
     return make_result(run)

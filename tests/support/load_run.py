@@ -1,11 +1,16 @@
-"""Runs load tests as their users do: Locust in a process of its own, its report read back."""
+"""Runs load tests as their users do: Locust in a process of its own, and the report read afterwards."""
 
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +47,7 @@ class Finished:
 
 
 def arguments(server: Server, report_dir: Path, *more: str, model: str = "classifier") -> list[str]:
-    """The command line against a server of the tests."""
+    """Return the command line of a run against a server of the tests."""
     addresses = ["--grpc-address", server.grpc_address, "--metrics-url", f"http://{server.metrics_address}/metrics"]
     return [
         *[sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", f"http://{server.http_address}"],
@@ -58,7 +63,7 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class UnderWay:
-    """A headless run that has been started."""
+    """A headless run in progress."""
 
     process: "subprocess.Popen[bytes]"
     report_dir: Path
@@ -75,7 +80,7 @@ class UnderWay:
         return self.report_dir.joinpath(stream).read_text()
 
     def finish(self, timeout_s: float = 60.0) -> Finished:
-        """Wait for the run's end; one that does not end is killed and fails the test."""
+        """Wait for the end of the run; if it does not end, it is killed and the test fails."""
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -88,7 +93,7 @@ class UnderWay:
 
 
 def start(server: Server, report_dir: Path, *more: str, model: str = "classifier") -> UnderWay:
-    """A headless run under way."""
+    """Start a headless run."""
     command = [*arguments(server, report_dir, *more, model=model), "--headless", "--only-summary"]
     report_dir.mkdir(exist_ok=True)
     with (report_dir / "stdout").open("wb") as stdout, (report_dir / "stderr").open("wb") as stderr:
@@ -96,5 +101,57 @@ def start(server: Server, report_dir: Path, *more: str, model: str = "classifier
 
 
 def run(server: Server, report_dir: Path, *more: str, model: str = "classifier", timeout_s: float = 60.0) -> Finished:
-    """A headless run from start to end."""
+    """Make a headless run from start to end."""
     return start(server, report_dir, *more, model=model).finish(timeout_s)
+
+
+def answered(server: Server, model: str = "classifier") -> int:
+    """Return how many requests the server says it has answered."""
+    with urllib.request.urlopen(f"http://{server.http_address}/v2/models/{model}/stats") as answer:
+        versions = json.load(answer)["model_stats"]
+    return sum(int(version["inference_stats"]["success"]["count"]) for version in versions)
+
+
+def wait_until_answered(server: Server, requests: int, timeout_s: float = 40.0) -> None:
+    """Return once the server has answered this many requests more than now."""
+    wanted, until = answered(server) + requests, time.monotonic() + timeout_s
+    while answered(server) < wanted:
+        assert time.monotonic() < until, "the load did not begin"
+        time.sleep(0.05)
+
+
+@dataclass
+class Snapshots:
+    """Counts the snapshots that a run takes of the server: one before its first window, one after each."""
+
+    url: str
+    taken: threading.Semaphore
+
+    def wait_for(self, number: int, timeout_s: float = 40.0) -> None:
+        """Return once so many were taken: 2 means that the first window was measured."""
+        for _ in range(number):
+            assert self.taken.acquire(timeout=timeout_s), "the load did not begin"
+
+
+@contextmanager
+def counting_snapshots() -> Iterator[Snapshots]:
+    """A URL to give as `--metrics-url`: a run reads the metrics with every snapshot."""
+    taken = threading.Semaphore(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            taken.release()
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Snapshots(f"http://127.0.0.1:{listener.server_address[1]}/metrics", taken)
+        finally:
+            listener.shutdown()
+            thread.join()

@@ -1,4 +1,4 @@
-"""A small hand-made model repository, and real servers on it, for the load tests' own tests."""
+"""A small model repository made by hand, and real servers on it, for the tests of the load tester."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def write_version(
     max_batch_size: int = 16,
     served: Sequence[int] | None = None,
 ) -> Path:
-    """Publish a classifier by hand: model, reference, manifest and config; `served` defaults to this version."""
+    """Write what publishing writes: model, reference, manifest and config; `served` defaults to `version`."""
     folder = repository / name / str(version)
     folder.mkdir(parents=True)
     model = classifier(seed, batch=None if max_batch_size else 1)
@@ -74,12 +74,12 @@ def write_version(
 
 
 def write_model(folder: Path, model: onnx.ModelProto) -> None:
-    """Store the model's bytes, over those that are there."""
+    """Write the model, over one that is there."""
     (folder / "model.onnx").write_bytes(model.SerializeToString())
 
 
 def write_reference(folder: Path, model: onnx.ModelProto, *, max_batch_size: int = 16) -> None:
-    """Run ONNX Runtime on random rows and store them with the answers, and a manifest."""
+    """Run ONNX Runtime on random rows; write them with the answers, and a manifest."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(7).standard_normal((ROWS, DIMS)).astype(np.float32)
     answers = [session.run(["scores", "label"], {"image": row[np.newaxis]}) for row in images]
@@ -94,7 +94,7 @@ def write_reference(folder: Path, model: onnx.ModelProto, *, max_batch_size: int
 
 
 def write_manifest(folder: Path, *, max_batch_size: int = 16) -> None:
-    """Store the part of a manifest that load tests read."""
+    """Write the part of a manifest that load tests read."""
     lead = [] if max_batch_size else [1]
     manifest = {
         "format": 1,
@@ -110,7 +110,7 @@ def write_manifest(folder: Path, *, max_batch_size: int = 16) -> None:
 
 
 def write_config(repository: Path, name: str, *, max_batch_size: int = 16, served: Sequence[int]) -> None:
-    """Write config.pbtxt, dynamic batching on when the model takes batches."""
+    """Write config.pbtxt, with dynamic batching if the model takes batches."""
     lead = "" if max_batch_size else "1, "
     text = _CONFIG.format(
         name=name,
@@ -124,8 +124,44 @@ def write_config(repository: Path, name: str, *, max_batch_size: int = 16, serve
     (repository / name / "config.pbtxt").write_text(text)
 
 
+def write_rare(repository: Path, rows: int = 10_000) -> None:
+    """A model with a reference of 10,000 rows, changed afterwards so that it answers a single one wrongly."""
+    folder = write_version(repository, "rare", seed=6)
+    model = classifier(6)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(8).standard_normal((rows, 5)).astype(np.float32)
+    scores, labels = session.run(["scores", "label"], {"image": images})
+    np.savez(folder / "reference.npz", **{"input:image": images, "output:scores": scores, "output:label": labels})
+    write_model(folder, corrupted(model, images[1234]))
+
+
+def corrupted(model: onnx.ModelProto, victim: Any) -> onnx.ModelProto:
+    """Return the same model, except that it adds 0.01 to the scores of the row `victim` (FP32[5])."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    nodes = made.graph.node
+    softmax = next(node for node in nodes if node.op_type == "Softmax")
+    softmax.output[0] = "clean"
+    constants = {"victim": victim, "five": np.array([4.5], np.float32), "off": np.array([0.01], np.float32)}
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
+    extra = [
+        helper.make_node("Equal", ["image", "victim"], ["same"]),
+        helper.make_node("Cast", ["same"], ["same_f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["same_f", "axis"], ["hits"], keepdims=1),
+        helper.make_node("Greater", ["hits", "five"], ["is_victim"]),
+        helper.make_node("Cast", ["is_victim"], ["is_victim_f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["is_victim_f", "off"], ["shift"]),
+        helper.make_node("Add", ["clean", "shift"], ["scores"]),
+    ]
+    ordered = [*nodes[:2], *extra, *nodes[2:]]
+    del nodes[:]
+    nodes.extend(ordered)
+    return made
+
+
 @contextmanager
 def serving(repository: Path, **options: Any) -> Iterator[Server]:
-    """The embedded Triton on free ports."""
+    """Run the embedded Triton on free ports."""
     with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0, **options) as server:
         yield server

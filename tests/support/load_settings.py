@@ -3,12 +3,12 @@
 import argparse
 from typing import Any
 
-from loadtest import settings
+from loadtest import options, settings
 from loadtest.settings import Settings
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes the option of Locust's parser that says whether the start form shows the argument."""
+    """Accepts the extra argument of Locust's parser, which says whether the start form shows an option."""
 
     def add_argument(self, *names: str, **more: Any) -> argparse.Action:
         more.pop("include_in_web_ui", None)
@@ -16,7 +16,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def read(*arguments: str, host: str = "http://127.0.0.1:8000") -> Settings:
+    """Read the options of a command line; `--model m` is given unless the arguments say otherwise."""
     parser = Parser()
-    settings.declare(parser)
-    options = parser.parse_args(["--model", "m", *arguments])
-    return settings.from_text(settings.to_text(options, host))
+    options.declare(parser)
+    parsed = parser.parse_args(["--model", "m", *arguments])
+    return settings.from_text(options.to_text(parsed, host))

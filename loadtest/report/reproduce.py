@@ -35,7 +35,7 @@ def send_again(path: Path, address: Address, protocol: str) -> Fault | None:
     try:
         answer = connection.infer(request.encoded)
     except ExchangeError as error:
-        raise ServerError(address, str(error), "start the server, or give its address with --address") from error
+        raise ServerError(address, str(error), "start the server, or set --address to where it listens") from error
     finally:
         connection.close()
     expected = Expected(reference, request.group)

@@ -93,7 +93,9 @@ class Leader:
         self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
         self._members &= self._prepared.keys()
         if not self._members:
-            raise ServerError("the load generator", "no worker is connected", "start at least one worker")
+            raise ServerError(
+                "the load generator", "no worker is connected", "start a worker: add --worker to the command"
+            )
         for error in self._prepared.values():
             if error is not None:
                 raise messages.to_error(error)

@@ -40,5 +40,5 @@ def check_directory(directory: Path) -> None:
 def cannot_write(directory: Path, error: OSError) -> SettingsError:
     """Return the error for a report that cannot be written."""
     return SettingsError(
-        directory, f"the report cannot be written: {reason(error)}", "give another directory with --report-dir"
+        directory, f"the report cannot be written: {reason(error)}", "set --report-dir to a directory you can write to"
     )

@@ -138,8 +138,8 @@ class Traffic:
     def _send_when_due(self, connection: Connection, due_times: Iterator[float], offset: float) -> None:
         """Send a request when it is due, `offset` seconds into the stage; latency counts from then.
 
-        If the user gets here before that, it sleeps, and by how much it wakes too late is the load generator's own
-        delay. If it gets here after that, all users were busy waiting for answers: that delay is the server's.
+        A user that is free before then sleeps. If it wakes late, that is the load generator's own delay. If no user
+        becomes free until later, all of them were waiting for answers, and the delay is the server's.
         For example, a request is due at 2.000 s. A user that slept until 2.0003 s and gets its answer at 2.010 s
         counts 300 µs of lateness and 10 ms of latency. One that came free only at 2.050 s and gets its answer at
         2.060 s counts no lateness, and 60 ms of latency.

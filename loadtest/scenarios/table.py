@@ -179,16 +179,16 @@ SCENARIOS: dict[str, Scenario] = {
     "steps": Scenario(
         _steps,
         Reads.LADDER_OF_USERS,
-        "one number of users after the other, each until its figures are stable",
+        "several numbers of users, one after the other, each until the figures are stable",
         is_ladder=True,
         is_steady=True,
     ),
-    "constant": Scenario(_constant, Reads.USERS, "one number of users", is_steady=True),
+    "constant": Scenario(_constant, Reads.USERS, "a constant number of users", is_steady=True),
     "spike": Scenario(_spike, Reads.LOW_AND_HIGH_USERS, "few users, then many, then few again"),
     "soak": Scenario(
         _soak,
         Reads.USERS,
-        "one number of users for a long time, in equal stages",
+        "a constant number of users for a long time, in equal stages",
         uses_stages=True,
     ),
     "ramp": Scenario(
@@ -198,7 +198,7 @@ SCENARIOS: dict[str, Scenario] = {
         uses_stages=True,
         is_ladder=True,
     ),
-    "rate": Scenario(_rate, Reads.RATES, "requests sent at a fixed rate, however slow the answers", is_ladder=True),
+    "rate": Scenario(_rate, Reads.RATES, "requests sent at a fixed rate, however slow the answers are", is_ladder=True),
     "replay": Scenario(_replay, Reads.ARRIVALS_FILE, "requests sent at the times in a file"),
 }
 

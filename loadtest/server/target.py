@@ -12,8 +12,8 @@ from loadtest.server.control import TIMEOUT_S, ControlError, fetch, fetch_json, 
 from loadtest.settings import ModelChoice, Settings
 from loadtest.wire import ExchangeError, TensorSpec, is_model_ready
 
-_NAME_HTTP = "give the server's HTTP address with --host, as in --host http://127.0.0.1:8000"
-_NAME_REPOSITORY = "name the repository that the server serves with --repository"
+_NAME_HTTP = "set --host to the server's HTTP address, as in --host http://127.0.0.1:8000"
+_NAME_REPOSITORY = "set --repository to the repository that the server serves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,10 @@ def _choose_served(host: str) -> str:
         index = json.loads(fetch(f"{host}/v2/repository/index", post=b"{}"))
         names = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
     except (ControlError, ValueError, KeyError, TypeError, AttributeError):
-        return "name a model that it serves with --model"
+        return "set --model to a model that it serves"
     if not names:
         return "load a model: the server has none that is ready"
-    return f"choose with --model one that it serves: {', '.join(names)}"
+    return f"set --model to one that it serves: {', '.join(names)}"
 
 
 def check_grpc(settings: Settings, choice: ModelChoice) -> None:
@@ -136,7 +136,7 @@ def check_grpc(settings: Settings, choice: ModelChoice) -> None:
     Raises:
         ServerError: It does not.
     """
-    where, fix = f"{settings.grpc}, model {choice.name}", "give the server's gRPC port with --grpc-address"
+    where, fix = f"{settings.grpc}, model {choice.name}", "set --grpc-address to the server's gRPC port"
     try:
         ready = is_model_ready(settings.grpc, TIMEOUT_S, choice.name, choice.version)
     except ExchangeError as error:
@@ -189,7 +189,7 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
         raise SettingsError(
             repository / choice.name,
             "no version of this model has a reference",
-            "name the repository that the model was published to, or leave out --repository to check nothing",
+            "set --repository to where the model was published, or leave it out to check nothing",
         )
     numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
     wanted = [choice.version] if choice.version else numbered

@@ -35,7 +35,7 @@ def test_a_model_that_is_not_served_is_refused_before_the_first_user(server: Ser
     finished = run(server, tmp_path, model="nothing")
     assert (finished.code, finished.result) == (6, {})
     assert "model nothing: the server does not serve this" in finished.stderr
-    assert "choose with --model one that it serves: classifier" in finished.stderr
+    assert "set --model to one that it serves: classifier" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

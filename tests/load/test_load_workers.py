@@ -1,12 +1,13 @@
 """Whole load tests with several processes: forked, as workers, lost, and late."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.load_run import LOCUSTFILE, ROOT, environment, run, start, wait_until_answered
+from support.load_run import LOCUSTFILE, ROOT, counting_snapshots, environment, run, start, wait_until_answered
 from support.load_server import (
     serving,
     write_version,
@@ -112,22 +113,29 @@ def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path
 
 def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
-    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "15")
-    master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "1")
-    workers = [start_worker(port)]
-    try:
-        master.wait_for("All users spawned")
-        workers.append(start_worker(port))
-        finished = master.finish()
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    assert finished.code == 0, finished.stdout + finished.stderr
-    (stage,) = finished.result["stages"]
-    assert stage["client_processes"] == 2
+    shared = ("--repository", str(repository), "--scenario", "soak", "--concurrency", "4", "--stage-time", "10")
+    with counting_snapshots() as snapshots:
+        more = ("--stages", "20", "--metrics-url", snapshots.url, "--expect-workers", "1")
+        master = start(server, tmp_path, *shared, *more, "--master", "--master-bind-port", port)
+        workers = [start_worker(port)]
+        try:
+            master.wait_for("All users spawned")
+            workers.append(start_worker(port))
+            master.wait_for("2 workers connected", timeout_s=90)
+            snapshots.forget()
+            snapshots.wait_for(3)
+            master.process.send_signal(signal.SIGINT)
+            finished = master.finish()
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    assert finished.last_lines[-1] == "FAILED: the run was stopped before its end", finished.stderr
+    stage = finished.result["stages"][-1]
+    assert (stage["client_processes"], stage["concurrency"], stage["failures"]) == (2, 4, {})
     last = stage["windows"][-1]
-    assert last["mean_us"] * last["requests"] / last["seconds"] / 1e6 == pytest.approx(4, abs=0.8)
+    in_flight = last["mean_us"] * last["requests"] / last["seconds"] / 1e6
+    assert in_flight > 2.4, "two users of the first worker alone would have 2 requests in flight"
 
 
 @pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])

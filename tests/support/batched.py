@@ -156,11 +156,11 @@ def _dims(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """ONNX Runtime, quiet and on one thread, running the graph as it stands."""
+def session(model: onnx.ModelProto, *, log_severity: int = 3) -> ort.InferenceSession:
+    """Return a session on one thread that runs the graph as it is written and, by default, logs errors only."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = log_severity
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
@@ -204,12 +204,15 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
             assert all(d == s for d, s in fixed), f"{value.name} is declared {declared} and has {array.shape}"
 
 
-def proofs(cases: Iterable[Case]) -> list[ParameterSet]:
-    """Every case at every static batch it must be right at."""
-    old = "this ONNX Runtime cannot run it yet"
+def proofs(cases: Iterable[Case], table: str = "") -> list[ParameterSet]:
+    """Every case at every static batch it must be right at; `table` stands first in the test's name."""
+    old = "needs ONNX Runtime 1.24 or newer"
     return [
         pytest.param(
-            case, b, id=f"{case.name}, B={b}", marks=pytest.mark.skipif(case.recent and IS_OLD_RUNTIME, reason=old)
+            case,
+            b,
+            id=f"{table}{case.name}, B={b}",
+            marks=pytest.mark.skipif(case.recent and IS_OLD_RUNTIME, reason=old),
         )
         for case in cases
         for b in case.batches
@@ -217,10 +220,13 @@ def proofs(cases: Iterable[Case]) -> list[ParameterSet]:
     ]
 
 
-def refusals(cases: Iterable[Case]) -> list[ParameterSet]:
-    """Every case at every static batch it must be refused at."""
+def refusals(cases: Iterable[Case], table: str = "") -> list[ParameterSet]:
+    """Every case at every static batch it must be refused at; `table` stands first in the test's name."""
     return [
-        pytest.param(case, b, id=f"{case.name}, B={b}") for case in cases for b in case.batches if b in case.refused
+        pytest.param(case, b, id=f"{table}{case.name}, B={b}")
+        for case in cases
+        for b in case.batches
+        if b in case.refused
     ]
 
 

@@ -117,7 +117,6 @@ KNOWN_COMPLEX: set[str] = {
     "builder/proof/verification.py:verify",
     "builder/publishing/pipeline.py:publish",
     "builder/samples/reach.py:bounds_of",
-    "tests/support/random_graphs.py:grow",
 }
 """Functions with more than MOST_COMPLEX paths, as FILE:FUNCTION."""
 

@@ -238,10 +238,12 @@ def ask(server: BareTriton) -> None:
             client.infer("scale", grpc_inputs({"x": inputs["x"]}))
 
 
+@pytest.mark.slow
 def test_the_servers_command_line_serves_the_repository(triton: BareTriton) -> None:
     ask(triton)
 
 
+@pytest.mark.slow
 def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton, repository: Repository) -> None:
     index = f"http://{triton.http_address}/v2/repository/index"
 
@@ -260,6 +262,7 @@ def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton
         assert deploy(repository, "scale", live, watch_s=1).before == 1
 
 
+@pytest.mark.slow
 def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
     with (
         bare_triton.running(command_of(SERVICES["triton"]), repository=repository.root) as server,
@@ -271,6 +274,7 @@ def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
         assert client.is_model_ready("scale")
 
 
+@pytest.mark.slow
 def test_a_broken_model_keeps_no_other_from_being_served_and_shows_in_the_health(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     repository.install("scale", scale(2.0))
@@ -295,6 +299,7 @@ def health(service: str, address: str) -> int:
     return run("sh", "-c", re.sub(r"127\.0\.0\.1:\d+", address, check)).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["triton", "triton-cpu"])
 def test_a_health_check_tells_a_ready_server_from_none(service: str, triton: BareTriton) -> None:
     assert health(service, triton.http_address) == 0
@@ -320,6 +325,7 @@ def metrics_in(text: str) -> set[str]:
     return set(re.findall(r"nv_\w+", text))
 
 
+@pytest.mark.slow
 def test_the_dashboard_asks_for_metrics_that_the_server_has(triton: BareTriton) -> None:
     ask(triton)
     with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics", timeout=5) as answer:
@@ -361,6 +367,7 @@ def test_prometheus_takes_its_configuration() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_every_query_of_the_dashboard_gives_an_answer_in_a_real_prometheus(triton: BareTriton, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     text = (CONTAINERS / "prometheus.yml").read_text()

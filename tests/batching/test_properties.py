@@ -25,6 +25,7 @@ def holds(model: onnx.ModelProto, folder: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES,
     derandomize=True,

@@ -31,6 +31,8 @@ from builder.errors import HostError, RepositoryError, VerificationError
 from builder.repository import Repository
 from builder.server import Server, free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 _numbers = itertools.count(1)

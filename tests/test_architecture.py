@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 
@@ -27,9 +28,11 @@ from support.sources import (
     users,
 )
 
-FLOW = ["errors", "digest", "tensors", "progress", "model", "batching", "samples", "record", "naming", "config",
-        "proof", "lowering", "tensorrt", "repository", "publishing", "exporting", "cli", "__main__"]  # fmt: skip
-"""The parts of `builder` from left to right: none may reach one to its right, not even through others."""
+FLOWS = {
+    "builder": ["errors", "digest", "tensors", "progress", "model", "batching", "samples", "record", "naming", "config",
+                "proof", "lowering", "tensorrt", "repository", "publishing", "exporting", "cli", "__main__"],
+}  # fmt: skip
+"""The parts of a package from left to right: none may reach one to its right, not even through others."""
 
 BESIDE = {"deployment", "server"}
 """The parts of `builder` that are no step of the flow. Only the command line uses them."""
@@ -155,25 +158,26 @@ MODULE_GRAPH = module_graph(IMPORTS, PACKAGES)
 # ---- The order of packages and modules
 
 
-def backward(graph: Graph) -> list[tuple[str, str]]:
-    """Return the pairs of FLOW where the left one reaches the right one."""
+def backward(graph: Graph, flow: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of a flow where the left one reaches the right one."""
     return [
-        (left, right) for index, left in enumerate(FLOW) for right in FLOW[index + 1 :] if right in reached(graph, left)
+        (left, right) for index, left in enumerate(flow) for right in flow[index + 1 :] if right in reached(graph, left)
     ]
 
 
 def test_every_part_of_builder_is_in_the_flow_or_beside_it() -> None:
     parts = {name for module in SOURCES if (name := part(module)) is not None}
-    assert sorted([*FLOW, *BESIDE]) == sorted(parts)
+    assert sorted([*FLOWS["builder"], *BESIDE]) == sorted(parts)
 
 
-def test_no_step_reaches_a_later_step_of_the_flow() -> None:
-    assert backward(part_graph(IMPORTS, "builder")) == []
+@pytest.mark.parametrize("package", FLOWS)
+def test_no_step_reaches_a_later_step_of_the_flow(package: str) -> None:
+    assert backward(part_graph(IMPORTS, package), FLOWS[package]) == []
 
 
 def test_no_step_but_the_command_line_uses_what_stands_beside_the_flow() -> None:
     graph = part_graph(IMPORTS, "builder")
-    assert {name for name in FLOW if BESIDE & reached(graph, name)} == {"cli", "__main__"}
+    assert {name for name in FLOWS["builder"] if BESIDE & reached(graph, name)} == {"cli", "__main__"}
 
 
 def test_errors_stand_on_nothing() -> None:
@@ -325,7 +329,11 @@ def test_nothing_catches_every_exception() -> None:
 
 def test_a_backward_import_through_a_third_module_is_found() -> None:
     imports = {"builder.errors": {"builder.naming.X"}, "builder.naming": {"builder.cli.main"}}
-    assert backward(part_graph(imports, "builder")) == [("errors", "naming"), ("errors", "cli"), ("naming", "cli")]
+    assert backward(part_graph(imports, "builder"), FLOWS["builder"]) == [
+        ("errors", "naming"),
+        ("errors", "cli"),
+        ("naming", "cli"),
+    ]
 
 
 def test_two_parts_that_import_each_other_are_found() -> None:

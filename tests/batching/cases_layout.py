@@ -1,4 +1,4 @@
-"""Operators that lay out elements anew."""
+"""Operators that rearrange elements: reshape, transpose, join, cut, repeat."""
 
 from support.batched import Case
 

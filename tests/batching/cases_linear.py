@@ -1,4 +1,4 @@
-"""Products: MatMul, Gemm, Einsum and their fused kin."""
+"""Products: MatMul, Gemm, Einsum and their fused variants."""
 
 from support.batched import Case
 

@@ -1,4 +1,4 @@
-"""A model that mixes its rows answers each of them alone when the graph runs one sample at a time."""
+"""A model that mixes the rows of a batch answers each row alone when its graph runs one sample at a time."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Clients of the `scale` model that never pause, and what they saw."""
+"""Clients that ask the `scale` model without a pause, and the answers they got."""
 
 import itertools
 import threading
@@ -31,14 +31,14 @@ class Seen:
 
 @dataclass(slots=True)
 class Clients:
-    """What all clients saw so far."""
+    """What all clients got so far."""
 
     answers: list[Seen] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     is_over: bool = False
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many more answers have come."""
+        """Wait until `count` more answers have come."""
         target, deadline = len(self.answers) + count, time.monotonic() + 30
         while len(self.answers) < target:
             assert time.monotonic() < deadline, f"{len(self.answers)} of {target} answers, errors: {self.errors[:3]}"

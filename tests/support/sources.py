@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,10 +47,16 @@ SOURCES = {module_name(path): path for package in ("builder", "loadtest") for pa
 PACKAGES = {module for module, path in SOURCES.items() if path.name == "__init__.py"}
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """Return the syntax tree of a source; every check reads the same one."""
+    return ast.parse(source)
+
+
 def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
     """Yield every name that `source` imports; `from a import b` yields `a.b`, and relative names made absolute."""
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
@@ -73,7 +80,7 @@ def read_front_doors() -> dict[str, FrontDoor]:
 
 def front_door(source: str) -> FrontDoor:
     """Return what the source of an `__init__.py` shows."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     offered = None
     for node in tree.body:
         match node:
@@ -188,7 +195,7 @@ def _passes_by(door: FrontDoor, package: str, origin: str, attribute: str) -> bo
 
 def asserts(source: str) -> list[ast.Assert]:
     """Return the `assert` statements of a source."""
-    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert)]
+    return [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Assert)]
 
 
 def says_not_none(node: ast.Assert) -> bool:

@@ -1,7 +1,8 @@
 """Every model of the tables `cases_*.py` is right at every batch size, or refused; and the tables are complete."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ from _pytest.mark import ParameterSet
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from support.batched import Case, batch, compare, operators, proofs, prove, refusals, refuse, session
 
-from builder.batching import operators as table_of_operators
+from builder.batching import operators as table
 from builder.batching.control_flow import STEERS
 from builder.batching.rules import RULES, SHAPES
 from builder.batching.rules.refused import REFUSED
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+NO_KERNEL = {
+    ("com.microsoft", name)
+    for name in ("BiasAdd", "BiasSplitGelu", "GroupNorm", "NhwcConv", "NhwcFusedConv", "SkipGroupNorm")
+}
+"""Operators that ONNX Runtime runs on accelerators only; cases here prove their rules on other layouts."""
 
 TABLES: dict[str, list[Case]] = {
     path.stem.removeprefix("cases_"): import_module(f"batching.{path.stem}").CASES
@@ -26,12 +33,6 @@ TABLES: dict[str, list[Case]] = {
 
 WARNING = 2
 """ONNX Runtime's level of logging from which it says that a shape is not the declared one."""
-
-NO_KERNEL = {
-    ("com.microsoft", name)
-    for name in ("BiasAdd", "BiasSplitGelu", "GroupNorm", "NhwcConv", "NhwcFusedConv", "SkipGroupNorm")
-}
-"""Operators that ONNX Runtime runs on accelerators only; cases here prove their rules on other layouts."""
 
 
 def of_every_table(select: Callable[[Iterable[Case], str], list[ParameterSet]]) -> list[ParameterSet]:
@@ -50,14 +51,14 @@ def test_a_model_that_mixes_samples_is_refused_with_its_reason(case: Case, stati
     refuse(case, static_batch, tmp_path)
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_every_case_of_a_table_has_a_name_of_its_own(table: str) -> None:
-    names = [case.name for case in TABLES[table]]
+@pytest.mark.parametrize("cases", TABLES.values(), ids=TABLES)
+def test_every_case_of_a_table_has_a_name_of_its_own(cases: Sequence[Case]) -> None:
+    names = [case.name for case in cases]
     assert sorted(names) == sorted(set(names))
 
 
 def test_every_rule_has_a_case() -> None:
-    cases = [case for table in TABLES.values() for case in table]
+    cases = chain.from_iterable(TABLES.values())
     proven = {key for case in cases if set(case.batches) - case.refused.keys() for key in operators(case)}
     assert (RULES.keys() | STEERS.keys()) - proven == NO_KERNEL
 
@@ -78,15 +79,9 @@ def test_every_operator_without_an_onnx_schema_that_has_a_rule_has_a_shape() -> 
 
 
 def test_the_table_of_operators_is_up_to_date() -> None:
-    assert (DOCS / "operators.md").read_text() == table_of_operators.page(), (
+    assert (DOCS / "operators.md").read_text() == table.page(), (
         "run `python -m builder.batching.operators > docs/operators.md`"
     )
-
-
-def test_every_refused_node_is_listed(tmp_path: Path) -> None:
-    case = next(c for c in TABLES["graph_ends"] if c.name == "several reasons")
-    for reason in case.refused.values():
-        refuse(Case(case.name, case.inputs, case.body, refused={1: reason}), 1, tmp_path)
 
 
 def test_a_case_fails_when_the_batched_model_is_wrong(tmp_path: Path) -> None:
@@ -97,6 +92,12 @@ def test_a_case_fails_when_the_batched_model_is_wrong(tmp_path: Path) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + np.float32(1), weight.name))
     with pytest.raises(AssertionError, match="N=1"):
         compare(case, model, batched)
+
+
+def test_every_refused_node_is_listed(tmp_path: Path) -> None:
+    case = next(c for c in TABLES["graph_ends"] if c.name == "several reasons")
+    for reason in case.refused.values():
+        refuse(Case(case.name, case.inputs, case.body, refused={1: reason}), 1, tmp_path)
 
 
 def test_the_runtime_gives_no_warning_about_shapes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -275,7 +275,7 @@ def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_a_broken_model_keeps_no_other_from_being_served_and_shows_in_the_health(tmp_path: Path) -> None:
+def test_a_broken_model_does_not_stop_others_and_shows_in_the_health_check(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     repository.install("scale", scale(2.0))
     repository.install("broken", scale(2.0))
@@ -301,7 +301,7 @@ def health(service: str, address: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("service", ["triton", "triton-cpu"])
-def test_a_health_check_tells_a_ready_server_from_none(service: str, triton: BareTriton) -> None:
+def test_a_health_check_passes_only_when_the_server_is_ready(service: str, triton: BareTriton) -> None:
     assert health(service, triton.http_address) == 0
     assert health(service, f"127.0.0.1:{free_port()}") != 0
 
@@ -337,7 +337,7 @@ def test_the_dashboard_asks_for_metrics_that_the_server_has(triton: BareTriton) 
     assert used - exposed == ONLY_WITH_A_GPU
 
 
-def test_the_dashboard_and_its_provisioning_speak_of_the_same_things() -> None:
+def test_the_dashboard_and_its_provisioning_use_the_same_names() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     provisioning = CONTAINERS / "grafana" / "provisioning"
     (source,) = read_yaml(provisioning / "datasources" / "prometheus.yml")["datasources"]

@@ -50,7 +50,7 @@ def test_a_static_batch_above_one_has_no_answer_for_a_row_alone(tmp_path: Path) 
         run_one_by_one(load(path))
 
 
-def test_an_opset_without_such_a_scan_is_refused(tmp_path: Path) -> None:
+def test_an_opset_without_this_form_of_scan_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "float[1,3]", "y = Relu(x)", "float[1,3]", opset=8)
     with pytest.raises(ModelError, match="opset 8 has no Scan"):
         run_one_by_one(load(path))

@@ -23,7 +23,7 @@ from typing import Any
 from rich.progress import track
 
 from builder.errors import BuilderError
-from builder.publish import PublishOptions, publish
+from builder.publishing import PublishOptions, publish
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits" / "digits.onnx"
 STEPS = ("load", "batch", "rename", "verify", "install")

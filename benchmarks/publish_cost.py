@@ -21,7 +21,7 @@ from statistics import median
 
 from random_networks import CACHE, resnet50
 
-from builder.proof import batches
+from builder.proof.prover import batches
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "digits" / "digits.onnx"

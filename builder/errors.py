@@ -1,4 +1,4 @@
-"""Every fault a user can mend, as one tree.
+"""Every fault a user can fix, as one tree.
 
 BuilderError                 1
 ├─ (usage, from click)       2
@@ -12,21 +12,21 @@ The number is the process's exit code. A bug is none of these: it keeps its trac
 
 
 class BuilderError(Exception):
-    """A fault the user can mend.
+    """A fault the user can fix.
 
     Args:
         where: The file, node, model or address the fault is at.
         what: What is wrong with it, as one sentence without a full stop.
-        mend: What to do about it, as one sentence without a full stop.
+        fix: What to do about it, as one sentence without a full stop.
     """
 
     exit_code = 1
 
-    def __init__(self, where: object, what: str, mend: str) -> None:
-        super().__init__(f"{where}: {what}\n  to mend it: {mend}")
+    def __init__(self, where: object, what: str, fix: str) -> None:
+        super().__init__(f"{where}: {what}\nfix: {fix}")
         self.where = str(where)
         self.what = what
-        self.mend = mend
+        self.fix = fix
 
 
 class ModelError(BuilderError):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
-from builder.manifest import ServedTensor
+from builder.record import ServedTensor
 
 _VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]*")
 _EXPORTER_WORDS = frozenset(
@@ -114,8 +114,8 @@ def _asked(
 
     for name in (*renames.values(), *(input_names or ()), *(output_names or ())):
         if not _VALID_NAME.fullmatch(name):
-            mend = "use letters, digits and _ . - / : and begin with a letter, a digit or _"
-            raise ModelError(batched.original.path, f"{name!r} is not a name for an input or output", mend)
+            fix = "use letters, digits and _ . - / : and begin with a letter, a digit or _"
+            raise ModelError(batched.original.path, f"{name!r} is not a name for an input or output", fix)
 
     def side(names: Sequence[str] | None, tensors: Sequence[BatchedTensor], option: str) -> list[str | None]:
         if names is not None and len(names) != len(tensors):
@@ -137,8 +137,8 @@ def _check_names(batched: BatchedModel, inputs: Sequence[str], outputs: Sequence
     passed_on = {new for t, new in zip(batched.inputs, inputs, strict=True) if t.original in handed_on}
     twice += [name for name in outputs if name in inputs and name not in passed_on]
     if twice:
-        mend = "give each its own with --rename OLD=NEW, --input-names or --output-names"
-        raise ModelError(where, f"{twice[0]!r} would name two of its inputs and outputs", mend)
+        fix = "give each its own with --rename OLD=NEW, --input-names or --output-names"
+        raise ModelError(where, f"{twice[0]!r} would name two of its inputs and outputs", fix)
 
 
 # ---------------------------------------------------------------- names for a first version
@@ -236,9 +236,9 @@ def _onto_contract(
             names.append(found)
     if faults:
         table = "\n".join(_table(sides))
-        mend = "name them after the served ones with --rename OLD=NEW, or publish a new model with --name"
+        fix = "name them after the served ones with --rename OLD=NEW, or publish a new model with --name"
         what = f"does not map onto the served version with certainty ({'; '.join(faults)})\n{table}"
-        raise ModelError(batched.original.path, what, mend)
+        raise ModelError(batched.original.path, what, fix)
     return names[0], names[1]
 
 

@@ -22,18 +22,16 @@ import numpy as np
 import onnx_ir as ir
 
 from builder import digest
-from builder.comparison import Tolerance
+from builder.config import Profile
 from builder.errors import HostError, ModelError
-from builder.manifest import Plan
-from builder.precision import Precision
-from builder.profiles import Profile
-from builder.proof import Proven, Prover
+from builder.lowering import Precision
+from builder.proof import VerifiedModel
+from builder.proof.comparison import Tolerance
+from builder.proof.prover import Proven, Prover
+from builder.proof.session import one_line, onnxruntime_errors, open_rewritten
+from builder.record import Plan
 from builder.samples import draw
-from builder.session import one_line, onnxruntime_errors, open_rewritten
-from builder.verify import VerifiedModel
-
-Array = np.ndarray[Any, Any]
-Arrays = Mapping[str, Array]
+from builder.tensors import Arrays
 
 IN_CONTAINER = "docker compose run --rm builder publish MODEL.onnx --format tensorrt"
 
@@ -219,8 +217,8 @@ def _build(
             return bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
         except PolygraphyException as error:
             what = f"TensorRT cannot build it: {_one_line(error)}"
-            mend = "free memory of the GPU, lower --max-batch-size, --profile or --workspace-mb"
-            raise HostError(where, what, mend) from error
+            fix = "free memory of the GPU, lower --max-batch-size, --profile or --workspace-mb"
+            raise HostError(where, what, fix) from error
 
 
 def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any]:
@@ -394,7 +392,7 @@ def _prover(verified: VerifiedModel, run: Callable[[Arrays], Arrays], failure_di
         tolerances=tolerances,
         bfloat16=frozenset(),
         failure_dir=failure_dir,
-        mend="TensorRT answers wrongly: publish with --format onnx, and report it to NVIDIA with that file",
+        fix="TensorRT answers wrongly: publish with --format onnx, and report it to NVIDIA with that file",
     )
 
 

@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from by_hand import by_hand, original
+from support.by_hand import by_hand, original
 
 from builder.batching import BatchedModel
 from builder.errors import ModelError
-from builder.manifest import ServedTensor
 from builder.naming import Contract, rename, stable_name
+from builder.record import ServedTensor
 
 
 @pytest.mark.parametrize(
@@ -336,8 +336,8 @@ def test_a_later_version_is_mapped_onto_the_contract_or_refused(tmp_path: Path, 
         assert re.search(rf"input +{name} TYPE_FP32 \[{dim}\]", str(refusal.value)), "the served side is shown"
     for name, dim in side.new:
         assert re.search(rf"{name} TYPE_FP32 \[{dim}\]\n", str(refusal.value)), "this side is shown"
-    assert "--rename OLD=NEW" in refusal.value.mend
-    assert "--name" in refusal.value.mend
+    assert "--rename OLD=NEW" in refusal.value.fix
+    assert "--name" in refusal.value.fix
 
 
 def test_a_data_type_that_changed_is_refused(tmp_path: Path) -> None:

@@ -6,23 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import scale
-from by_hand import original
 from click.testing import CliRunner
+from support.artifacts import scale
+from support.by_hand import original
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
 from builder.cli import cli
-from builder.config import Config, ConfigOptions, make_config
+from builder.config import Config, ConfigOptions, Profile, Shapes, make_config, make_profiles
+from builder.config.profiles import parse
 from builder.errors import HostError, ModelError, RepositoryError, VerificationError
-from builder.manifest import Manifest, ModelFile, Plan
 from builder.model import load
 from builder.naming import rename
-from builder.profiles import Profile, Shapes, make_profiles, parse
-from builder.publish import PublishOptions, publish
-from builder.reference import first_row
-from builder.session import open_rewritten
+from builder.proof import VerifiedModel, verify
+from builder.proof.session import open_rewritten
+from builder.publishing import PublishOptions, publish
+from builder.record import Manifest, ModelFile, Plan, first_row
 from builder.tensorrt import find_host, prove_profile, read_formats
-from builder.verify import VerifiedModel, verify
 
 MODELS = Path(__file__).parent / "models"
 

@@ -5,14 +5,21 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite, batch_axes_of, keep_batched, keep_static
+from builder.batching.batched import (
+    BatchedModel,
+    BatchedTensor,
+    Rewrite,
+    batch_axes_of,
+    keep_batched,
+    keep_static,
+)
 from builder.batching.one_by_one import run_one_by_one
 from builder.batching.rule import Refusal
 from builder.batching.sizes import free_axes
 from builder.batching.walk import Walk, label
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
-from builder.opsets import inlined
+from builder.model.opsets import inlined
 
 __all__ = [
     "BatchedModel",

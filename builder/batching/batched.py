@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array
 from builder.batching.rules.refused import RANDOM, REFUSED
 from builder.errors import ModelError
 from builder.model import Dim, Model, TensorSpec
+from builder.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import Batch, Shape, View
+from builder.tensors import Array
 
-Array = np.ndarray[Any, Any]
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
 
 

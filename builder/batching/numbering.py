@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array
 from builder.batching.rule import Computed, DifferentRows, Operand, Refusal
 from builder.batching.statics import evaluate
+from builder.tensors import Array
 
 LINEAR = frozenset(
     [

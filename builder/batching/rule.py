@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array, Attribute, Emitter
+from builder.batching.emit import Attribute, Emitter
 from builder.batching.layout import Batch, Shape, View
+from builder.tensors import Array
 
 Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
 

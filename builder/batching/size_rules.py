@@ -12,8 +12,8 @@ import onnx_ir as ir
 from builder.batching.dims import Baked, Dim, Symbol, fixed, hint, is_fixed, regroup, text
 
 if TYPE_CHECKING:
-    from builder.batching.emit import Array
     from builder.batching.sizes import SizeWalk
+    from builder.tensors import Array
 
 TO_THE_END = 2**31 - 1
 

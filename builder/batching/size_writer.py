@@ -7,7 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.dims import Dim, Symbol
-from builder.batching.emit import Array, Emitter
+from builder.batching.emit import Emitter
+from builder.tensors import Array
 
 
 class SizeWriter:

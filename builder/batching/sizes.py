@@ -118,7 +118,7 @@ class SizeWalk:
     # ------------------------------------------------------------------ the walk
 
     def run(self) -> None:
-        """Follow the sizes through every node, and mend what bakes them."""
+        """Follow the sizes through every node, and fix what bakes them."""
         for node in list(self.graph):
             if any(v is not None and v not in self.dims and not self._is_constant(v) for v in node.inputs):
                 continue

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from builder.batching.emit import Array
 from builder.batching.layout import Shape
 from builder.batching.rule import Computed, Malformed, Operand, Refusal
-from builder.soundness import RUNTIME_OPERATORS
+from builder.model.soundness import RUNTIME_OPERATORS
+from builder.tensors import Array
 
 LARGEST_BYTES = 256 * 2**20
 """A constant beyond this is never computed, only carried over."""

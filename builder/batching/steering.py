@@ -12,8 +12,8 @@ from builder.batching.rule import Operand, Refusal
 from builder.batching.statics import evaluate
 
 if TYPE_CHECKING:
-    from builder.batching.emit import Array
     from builder.batching.walk import Walk
+    from builder.tensors import Array
 
 Results = Sequence[Operand | None]
 Steer = Callable[["Walk", ir.Node], Results]

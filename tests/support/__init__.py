@@ -1,1 +1,1 @@
-"""Servers, models and runs that several tests share."""
+"""What the tests share: servers, models, and the ways to run them."""

@@ -1,12 +1,12 @@
 """Nodes for a rule that answers with the same computation in other operators."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array, Attribute
+from builder.batching.emit import Attribute
+from builder.tensors import Array
 
 AXES_AS_INPUT = 13
 """From this opset on, Squeeze, Unsqueeze and ReduceSum take their axes as an input."""
@@ -52,5 +52,5 @@ def scaled(nodes: list[ir.Node], value: ir.Value, factor: float, dtype: ir.DataT
 
 def scalar(number: float, dtype: ir.DataType) -> Array:
     """A number as an array of rank 0."""
-    made: np.ndarray[Any, Any] = np.asarray(number).astype(dtype.numpy())
+    made: Array = np.asarray(number).astype(dtype.numpy())
     return made

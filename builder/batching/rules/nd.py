@@ -7,12 +7,13 @@ from itertools import product
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array, Emitter
+from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, Shape
 from builder.batching.numbering import names_its_sample
 from builder.batching.rule import Build, Op, Plan, Rule, Wanted
 from builder.batching.rules.indexing import BATCH_DIMS, each_lifted, needs
 from builder.batching.rules.numbers import sample_numbers
+from builder.tensors import Array
 
 RANGE = 11
 """The opset that brought Range."""

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array, Emitter
+from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, View, folded
 from builder.batching.rule import Op, Plan, Rule, Wanted
 from builder.batching.rules.axes import normalized, only_batched, parallel
 from builder.batching.rules.numbers import offsets
+from builder.tensors import Array
 
 Built = Sequence[ir.Value]
 

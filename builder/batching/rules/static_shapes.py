@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Array
 from builder.batching.layout import Shape
 from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static
 from builder.batching.statics import evaluate, infer
+from builder.tensors import Array
 
 Inputs = Sequence[Operand | None]
 

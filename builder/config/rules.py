@@ -1,0 +1,149 @@
+"""What Triton refuses at load, and what an existing config may say beside a new version."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from builder.config.pbtxt import messages
+from builder.record import Manifest, ServedTensor
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+BACKENDS = {"model.onnx": "onnxruntime", "model.plan": "tensorrt"}
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
+
+
+def problems(config: "ModelConfig") -> Iterator[str]:
+    """Why Triton would refuse this config, each as one clause; nothing when it would load.
+
+    Source: ValidateModelConfig, ValidateInstanceGroup and ValidateIOShape in
+    https://github.com/triton-inference-server/core/blob/main/src/model_config_utils.cc, GenerateWarmupData in
+    https://github.com/triton-inference-server/core/blob/main/src/backend_model_instance.cc
+    """
+    if config.max_batch_size < 0:
+        yield f"max_batch_size is {config.max_batch_size}"
+    for side in ("input", "output"):
+        tensors = getattr(config, side)
+        if not tensors:
+            yield f"it lists no {side}"
+        for name, count in Counter(tensor.name for tensor in tensors).items():
+            if count > 1:
+                yield f"{side} {name!r} is listed {count} times"
+        for tensor in tensors:
+            for what in _tensor_problems(tensor, config.max_batch_size):
+                yield f"{side} {tensor.name!r}: {what}"
+    yield from _batching_problems(config)
+    yield from _instance_problems(config)
+    yield from _warmup_problems(config)
+
+
+def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
+    if tensor.data_type == messages().TYPE_INVALID:
+        yield "it has no data_type"
+    if not tensor.dims:
+        yield "it has no dims"
+    if any(dim < 1 and dim != -1 for dim in [*tensor.dims, *tensor.reshape.shape]):
+        yield "every dim is a number from 1 up, or -1"
+    if tensor.HasField("reshape"):
+        if not tensor.reshape.shape and max_batch_size == 0:
+            yield "it reshapes to a scalar, which takes max_batch_size above 0"
+        shape = tensor.reshape.shape
+        if _fixed_size(tensor.dims) != _fixed_size(shape):
+            yield f"reshape {list(shape)} does not hold as many values as dims {list(tensor.dims)}"
+    if getattr(tensor, "format", 0) != 0 and len(tensor.dims) != 3:
+        yield "a format of NHWC or NCHW takes 3 dims"
+
+
+def _fixed_size(dims: Sequence[int]) -> int:
+    """How many values a shape holds; -1 when it varies."""
+    size = 1
+    for dim in dims:
+        if dim == -1:
+            return -1
+        size *= dim
+    return size
+
+
+def _batching_problems(config: "ModelConfig") -> Iterator[str]:
+    batching = config.dynamic_batching
+    preferred = [*batching.preferred_batch_size, *config.sequence_batching.oldest.preferred_batch_size]
+    for size in preferred:
+        if not 0 < size <= config.max_batch_size:
+            yield f"preferred_batch_size {size} is not between 1 and max_batch_size {config.max_batch_size}"
+    levels = batching.priority_levels
+    if levels and not 0 < batching.default_priority_level <= levels:
+        yield f"default_priority_level is not between 1 and priority_levels {levels}"
+    for level in batching.priority_queue_policy:
+        if levels and not 0 < level <= levels:
+            yield f"priority_queue_policy {level} is not between 1 and priority_levels {levels}"
+    if batching.preserve_ordering:
+        if levels > 1:
+            yield "preserve_ordering allows one priority level"
+        policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+        delay = messages().ModelQueuePolicy.DELAY
+        if any(policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies):
+            yield "preserve_ordering does not go with a queue policy whose timeout_action is DELAY"
+
+
+def _instance_problems(config: "ModelConfig") -> Iterator[str]:
+    group_kind = messages().ModelInstanceGroup
+    for group in config.instance_group:
+        if group.kind in (group_kind.KIND_CPU, group_kind.KIND_MODEL) and group.gpus:
+            yield f"an instance_group of {group_kind.Kind.Name(group.kind)} names GPUs"
+        if group.profile and config.backend != "tensorrt":
+            yield "instance_group.profile is for TensorRT alone"
+
+
+def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
+    required = {tensor.name for tensor in config.input if not tensor.optional}
+    for warmup in config.model_warmup:
+        at = f"model_warmup {warmup.name!r}"
+        if warmup.batch_size > max(1, config.max_batch_size):
+            yield f"{at}: batch_size {warmup.batch_size} is above max_batch_size {config.max_batch_size}"
+        for name, value in warmup.inputs.items():
+            if any(dim < 0 for dim in value.dims):
+                yield f"{at}: input {name!r} has a dim of -1"
+            if value.WhichOneof("input_data_type") is None:
+                yield f"{at}: input {name!r} has no data"
+        if absent := sorted(required - set(warmup.inputs)):
+            yield f"{at}: no data for input {', '.join(map(repr, absent))}"
+
+
+def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:
+    """What an existing config says that a version with this manifest cannot fulfil, each as one clause."""
+    backend = BACKENDS[manifest.model.file]
+    if config.name not in ("", name):
+        yield f"its name is {config.name!r}, its directory's {name!r}"
+    if config.backend not in ("", *PLATFORMS) or config.platform not in ("", *PLATFORMS.values()):
+        yield f"its backend is {config.backend or config.platform!r}, the new version is for {backend}"
+    if config.HasField("ensemble_scheduling"):
+        yield "it is an ensemble"
+    if config.default_model_filename not in ("", manifest.model.file):
+        yield f"default_model_filename is {config.default_model_filename!r}, not {manifest.model.file!r}"
+    for name in sorted({tensor.name for tensor in manifest.inputs} - {tensor.name for tensor in config.input}):
+        yield f"input {name!r} of the new version is not listed"
+    yield from _side_disagreements("input", config.input, manifest.inputs)
+    yield from _side_disagreements("output", config.output, manifest.outputs)
+
+
+def _side_disagreements(side: str, listed: Iterable[Any], served: Sequence[ServedTensor]) -> Iterator[str]:
+    by_name = {tensor.name: tensor for tensor in served}
+    for tensor in listed:
+        if tensor.name in by_name:
+            yield from _tensor_disagreements(side, tensor, by_name[tensor.name])
+        else:
+            yield f"{side} {tensor.name!r} is not one of the new version's: {', '.join(map(repr, by_name))}"
+
+
+def _tensor_disagreements(side: str, tensor: Any, served: ServedTensor) -> Iterator[str]:
+    """A fixed dim needs its own number; one that varies may be narrowed for an input, not for an output."""
+    data_type = messages().DataType.Name(tensor.data_type)
+    if data_type != served.data_type:
+        yield f"{side} {tensor.name!r} is {data_type}, the new version's is {served.data_type}"
+    dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+    fits = len(dims) == len(served.dims) and all(
+        dim == own or (own == -1 and side == "input") for dim, own in zip(dims, served.dims, strict=True)
+    )
+    if not fits:
+        yield f"{side} {tensor.name!r} has dims {dims}, the new version's are {list(served.dims)}"

@@ -1,0 +1,228 @@
+"""Hold an export to the module: the same inputs to both, at several batch sizes and sizes of other axes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching import BatchedModel, BatchedTensor
+from builder.errors import ModelError, VerificationError
+from builder.exporting.export import ExportOptions
+from builder.exporting.frozen import Frozen, find_frozen
+from builder.exporting.subject import Subject
+from builder.proof.comparison import as_numbers, coarsest_precision, tolerance_for
+from builder.proof.prover import Prover, batch_sizes, dimensions_of
+from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
+from builder.record import read_arrays
+from builder.samples import draw, read_samples
+from builder.tensors import Array, Arrays
+
+ROWS = 8
+"""The largest batch that an export is proven at, and how many different samples it is proven with."""
+OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
+"""Fractions of the given sizes at which other dynamic axes are proven."""
+
+
+Run = Callable[[Arrays], Arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared: batch sizes, sizes of other axes by name, and the largest difference found."""
+
+    batch_sizes: tuple[int, ...]
+    other_sizes: tuple[Mapping[str, int], ...]
+    largest_difference: float
+
+    def describe(self) -> str:
+        """One line."""
+        sizes = f"at batch {', '.join(map(str, self.batch_sizes))}" if self.batch_sizes else "as it is"
+        others = [" ".join(f"{name}={size}" for name, size in other.items()) for other in self.other_sizes]
+        also = f", with {'; '.join(others)} too" if others else ""
+        return f"equals the module {sizes}{also}; largest difference {self.largest_difference:.1e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An export beside the module that it came from.
+
+    Attributes:
+        subject: The module: what it answers is right.
+        batched: The export, each tensor's batch in front.
+        options: What was asked for.
+        traced: The inputs that it was exported with.
+        failures: What a batch that is answered wrongly is called after, where it is kept.
+    """
+
+    subject: Subject
+    batched: BatchedModel
+    options: ExportOptions
+    traced: Arrays
+    failures: Path
+
+    def reference(self) -> Arrays:
+        """The module's answers to the caller's samples, or to drawn ones: `input:NAME`, `output:NAME`.
+
+        Raises:
+            ModelError: It answers none of them, or the samples cannot be read.
+        """
+        if self.options.samples is not None:
+            return self._ask(read_samples(self.options.samples, self.batched))
+        return self._draw(self.options.sizes)
+
+    def _draw(self, sizes: Mapping[str, int]) -> Arrays:
+        failure = None
+        for inputs in draw(self.batched, rows=ROWS, sizes=sizes):
+            try:
+                reference = self._ask(inputs)
+            except ModelError as error:
+                failure = failure or error
+                continue
+            if self._is_numeric(reference):
+                return reference
+        what = "it answers drawn inputs with nothing but NaN and infinities"
+        raise failure or ModelError(self.subject.where, what, "give inputs that it can answer with --samples FILE.npz")
+
+    def _is_numeric(self, reference: Arrays) -> bool:
+        """Whether most of every output is numbers."""
+        outputs = [self._numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs]
+        return all(np.isfinite(o).mean() >= 0.5 for o in outputs if o.dtype.kind == "f" and o.size)
+
+    def _numbers(self, tensor: BatchedTensor, array: Array) -> Array:
+        return as_numbers(array, is_bfloat16=tensor.dtype == ir.DataType.BFLOAT16)
+
+    def _ask(self, inputs: Arrays) -> Arrays:
+        """The module's answers, asked in chunks of the batch that it was exported with."""
+        rows, step = min(map(len, inputs.values())), self.batched.static_batch
+        chunks = []
+        for start in range(0, rows, step):
+            taken = np.minimum(np.arange(start, start + step), rows - 1)
+            chunks.append(self.answer({name: array[taken] for name, array in inputs.items()}))
+        found = {f"input:{name}": array[:rows] for name, array in inputs.items()}
+        for tensor in self.batched.outputs:
+            found[f"output:{tensor.name}"] = np.concatenate([chunk[tensor.name] for chunk in chunks])[:rows]
+        return found
+
+    def answer(self, feeds: Arrays) -> dict[str, Array]:
+        """The module's answers to one batch, `[batch, *dims]` in and out.
+
+        Raises:
+            ModelError: `forward` fails, or an output has not as many rows as the batch.
+        """
+        size = len(next(iter(feeds.values())))
+        answers = self.subject.run(self.laid_out(feeds))
+        return {tensor.name: self._rows(tensor, answers[tensor.original], size) for tensor in self.batched.outputs}
+
+    def laid_out(self, feeds: Arrays) -> Arrays:
+        """A batch, `[batch, *dims]`, as `forward` takes it."""
+        return {tensor.original: tensor.join(feeds[tensor.name]) for tensor in self.batched.inputs}
+
+    def _rows(self, tensor: BatchedTensor, answer: Array, size: int) -> Array:
+        if tensor.batch_axis is not None:
+            fits = answer.ndim == len(tensor.original_shape) and answer.shape[tensor.batch_axis] == size * tensor.rows
+            if not fits:
+                what = f"output {tensor.name!r} of forward is {list(answer.shape)} for a batch of {size}"
+                raise ModelError(self.subject.where, what, "keep the batch an axis of every output, or use --static")
+        return tensor.split(answer)
+
+    def refuse_mixing(self, reference: Arrays) -> None:
+        """Hold the module itself to what it answers chunk by chunk, wherever it takes other batches at all.
+
+        Raises:
+            VerificationError: A row's answer depends on its batch.
+        """
+        if self.batched.is_static:
+            return
+        try:
+            self._prover(reference, self.answer).prove((1, 2, 3))
+        except ModelError:
+            return  # forward is written for one batch size: only the export can be held to others
+        except VerificationError as error:
+            alone = self.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
+            found = self._explain(alone, "for a row alone", "in this batch")
+            what = f"the module itself answers a row otherwise in a batch than alone: {error.what}{found}"
+            fix = "let no row bear on another's answer, and nothing in forward be random, or export it with --static"
+            raise VerificationError(self.subject.where, what, fix) from error
+
+    def prove(self, model_bytes: bytes, folder: Path, reference: Arrays) -> Proof:
+        """Hold the bytes to the module.
+
+        Raises:
+            ModelError: ONNX Runtime cannot load them, or the module takes no other size of the dynamic axes.
+            VerificationError: They answer otherwise; it says what was frozen, where that is found.
+        """
+        sizes = () if self.batched.is_static else batch_sizes(ROWS, dimensions_of(self.batched.original.ir.graph))
+        with onnxruntime_warnings() as warnings:
+            run = self._open(model_bytes, folder)
+            largest = self._hold(self._prover(reference, run), sizes, "")
+            others = tuple(self._others())
+            for other, rows in others:
+                named = ", ".join(f"{name}={size}" for name, size in other.items())
+                largest = max(largest, self._hold(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
+        refuse_stale_shapes(self.failures, warnings)
+        return Proof(sizes, tuple(other for other, _ in others), largest)
+
+    def _open(self, model_bytes: bytes, folder: Path) -> Run:
+        try:
+            return open_rewritten(model_bytes, where=self.failures, folder=folder).run
+        except VerificationError as error:
+            fix = "write forward in operators and types that ONNX Runtime has on the CPU"
+            raise ModelError(self.subject.where, error.what, fix) from error
+
+    def _hold(self, prover: Prover, sizes: Sequence[int], context: str) -> float:
+        try:
+            return max(prover.prove(sizes).largest.values(), default=0.0)
+        except VerificationError as error:
+            found = self._explain(self.traced, "when it was traced", "here")
+            raise VerificationError(self.subject.where, f"{context}{error.what}{found}", error.fix) from error
+
+    def _others(self) -> Iterator[tuple[Mapping[str, int], Arrays]]:
+        """Other sizes of the dynamic axes that the module can take, and its answers there.
+
+        Raises:
+            ModelError: It takes none.
+        """
+        given, failures = self.options.sizes, []
+        for numerator, denominator in OTHER_SIZES if given else ():
+            sizes = {name: max(1, size * numerator // denominator) for name, size in given.items()}
+            try:
+                yield sizes, self._draw(sizes)
+            except ModelError as error:
+                failures.append(error)
+        if len(failures) == len(OTHER_SIZES):
+            what = f"it takes no other size than the one given: {failures[0].what}"
+            raise ModelError(self.subject.where, what, "leave out --dynamic") from failures[0]
+
+    def _prover(self, reference: Arrays, run: Run) -> Prover:
+        precision = coarsest_precision(self.batched.original.ir.graph)
+        outputs = {t.name: self._numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs}
+        return Prover(
+            where=self.failures,
+            run=run,
+            reference=reference,
+            tolerances={name: tolerance_for(rows, precision) for name, rows in outputs.items()},
+            bfloat16=frozenset(t.name for t in self.batched.outputs if t.dtype == ir.DataType.BFLOAT16),
+            failure_dir=self.failures.parent,
+        )
+
+    def _explain(self, traced: Arrays, before: str, now: str) -> str:
+        """The lines of code whose values a trace keeps, and that make the kept batch come out wrong."""
+        kept_in = self.failures.with_suffix(".failed.npz")
+        if not kept_in.exists():
+            return ""
+        kept = read_arrays(kept_in)
+        feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}
+        rows = len(next(iter(feeds.values())))
+        batches = [feeds, *({name: array[i : i + 1] for name, array in feeds.items()} for i in range(rows))]
+        outputs = {t.name for t in self.batched.outputs}
+        wrong = {name for name in outputs if _differs(kept, name)} or outputs
+        frozen: list[Frozen] = find_frozen(self.subject, traced, map(self.laid_out, batches), wrong)
+        return "".join(f"\n    frozen at {found.describe(before, now)}" for found in frozen)
+
+
+def _differs(kept: Arrays, name: str) -> bool:
+    """Whether an output of the kept batch is clearly not the expected one."""
+    got, expected = kept.get(f"got:{name}"), kept[f"expected:{name}"]
+    return got is None or got.shape != expected.shape or not np.allclose(got, expected, rtol=1e-3, equal_nan=True)

@@ -1,0 +1,86 @@
+"""Make inputs that are the same in every request constants of the model."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.errors import ModelError
+from builder.model.loading import Model
+from builder.model.types import TensorSpec, fits, stored_dtype
+from builder.tensors import Array
+
+INITIALIZERS_ALONE = 4
+"""The IR version from which on an initializer need not be an input too."""
+
+
+def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
+    """The model with these inputs turned into initializers.
+
+    Args:
+        model: As it was loaded.
+        values: By input: a number that fills it, or an .npy file with an array of its type and shape.
+
+    Raises:
+        ModelError: There is no such input, or its value does not fit it.
+    """
+    if not values:
+        return model
+    specs = {spec.name: spec for spec in model.inputs}
+    if unknown := sorted(values.keys() - specs.keys()):
+        fix = f"inputs are {sorted(specs)}"
+        raise ModelError(model.path, f"--constant names {', '.join(unknown)}, which is no input", fix)
+    constants = {name: _array(model.path, specs[name], value) for name, value in values.items()}
+    fixed = model.ir.clone()
+    fixed.ir_version = max(fixed.ir_version, INITIALIZERS_ALONE)
+    for value in [value for value in fixed.graph.inputs if value.name in constants]:
+        fixed.graph.inputs.remove(value)
+        value.const_value = _tensor(specs[str(value.name)], constants[str(value.name)])
+        fixed.graph.register_initializer(value)
+    inputs = tuple(spec for spec in model.inputs if spec.name not in constants)
+    return replace(model, ir=fixed, inputs=inputs, constants=constants)
+
+
+def _tensor(spec: TensorSpec, array: Array) -> ir.TensorProtocol:
+    if spec.dtype == ir.DataType.STRING:
+        texts = [str(text).encode() for text in array.ravel()]
+        return ir.StringTensor(texts, shape=ir.Shape(array.shape), name=spec.name)
+    values = array.view(spec.dtype.numpy()) if spec.dtype == ir.DataType.BFLOAT16 else array
+    return ir.tensor(values, dtype=spec.dtype, name=spec.name)
+
+
+def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
+    """The value as it is fed, `[*shape]`."""
+    dtype = stored_dtype(spec.dtype)
+    wanted = f"{dtype.name}{list(spec.shape)}"
+    if isinstance(value, Path):
+        array = _read(value, wanted)
+        if not fits(array, spec.dtype, spec.shape):
+            what = f"the array for the input {spec.name!r} is {array.dtype.name}{list(array.shape)}"
+            raise ModelError(value, what, f"give {wanted}")
+        return array
+    sizes = [dim for dim in spec.shape if isinstance(dim, int)]
+    if len(sizes) < len(spec.shape) or dtype.kind == "U" or spec.dtype == ir.DataType.BFLOAT16:
+        fix = f"write {wanted} with numpy.save, and give --constant {spec.name}=FILE.npy"
+        raise ModelError(path, f"the input {spec.name!r} {list(spec.shape)} cannot be filled with a number", fix)
+    with np.errstate(over="ignore"):
+        filled = np.full(sizes, value).astype(dtype)
+    if dtype.kind != "f" and (filled != value).any():
+        raise ModelError(path, f"{value:g} is no value for the input {spec.name!r}, which is {wanted}", "give another")
+    return filled
+
+
+def _read(path: Path, wanted: str) -> Array:
+    fix = f"write {wanted} with numpy.save"
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        what = f"this constant cannot be read: {error.strerror or error}"
+        raise ModelError(path, what, "check the path and its permissions") from error
+    except (ValueError, EOFError) as error:
+        raise ModelError(path, f"this constant cannot be read: {error}", fix) from error
+    if not isinstance(array, np.ndarray):
+        raise ModelError(path, "holds several arrays", fix)
+    return array

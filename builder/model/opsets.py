@@ -1,0 +1,81 @@
+"""What a node means in another opset than its own, and functions written in another opset than their model."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from builder.errors import ModelError
+from builder.model.soundness import RUNTIME_OPERATORS
+
+
+def inlined(model: ir.Model, *, where: Path) -> ir.Model:
+    """A copy of the model with the bodies of its own functions in place of their calls.
+
+    A function may be written in another opset than the model; its nodes then become the model's, where each means
+    the same there.
+
+    Raises:
+        ModelError: Some do not; every such node is listed.
+    """
+    copy = model.clone()
+    if not copy.functions:
+        return copy
+    problems: list[str] = []
+    for function in copy.functions.values():
+        problems += _problems(function, copy.opset_imports)
+        function.opset_imports.update(copy.opset_imports)
+    if problems:
+        listed = "\n".join(f"    {problem}" for problem in problems)
+        what = f"its functions are of another opset than itself, and not all of their nodes mean the same:\n{listed}"
+        raise ModelError(where, what, "export it without functions, or in one opset")
+    return InlinePass()(copy).model
+
+
+def _problems(function: ir.Function, opsets: Mapping[str, int]) -> Iterator[str]:
+    for node in function.all_nodes():
+        opset, other = function.opset_imports.get(node.domain), opsets.get(node.domain)
+        if opset is not None and other is not None and (reason := why_not(node, opset, other)):
+            yield f"{node.op_type} {node.name or node.outputs[0].name!r} of function {function.name!r}: {reason}"
+
+
+def why_not(node: ir.Node, opset: int, other: int) -> str | None:
+    """Why a node of one version of its operators does not mean the same in another; None when it does."""
+    if not onnx.defs.has(node.op_type, domain=node.domain) or node.op_type in RUNTIME_OPERATORS:
+        return None
+    try:
+        here = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        there = onnx.defs.get_schema(node.op_type, other, node.domain)
+    except onnx.defs.SchemaError:
+        since = onnx.defs.get_schema(node.op_type, max(opset, other), node.domain).since_version
+        return f"the operator came with opset {since}"
+    if here.since_version == there.since_version:
+        return None
+    if missing := sorted(set(node.attributes) - set(there.attributes)):
+        return f"opset {other} does not know its attribute {', '.join(missing)}"
+    for name, attribute in there.attributes.items():
+        default = here.attributes[name].default_value if name in here.attributes else onnx.AttributeProto()
+        if name not in node.attributes and attribute.default_value != default:
+            return f"its attribute {name} has another default in opset {other}"
+    if not (there.min_input <= len(node.inputs) <= there.max_input and len(node.outputs) <= there.max_output):
+        return f"it has other inputs in opset {other}"
+    return _type_problem(node, there, other)
+
+
+def _type_problem(node: ir.Node, schema: onnx.defs.OpSchema, opset: int) -> str | None:
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    for values, formals in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
+        for position, value in enumerate(values):
+            if value is None or not isinstance(value.type, ir.TensorType):
+                continue
+            formal = formals[min(position, len(formals) - 1)].type_str
+            if _type_name(value.type.dtype) not in allowed.get(formal, {formal}):
+                return f"{value.name!r} is {value.type.dtype}, which it does not take in opset {opset}"
+    return None
+
+
+def _type_name(dtype: ir.DataType) -> str:
+    """As a schema writes it: `tensor(float)`."""
+    return f"tensor({dtype.name.lower()})"

@@ -1,0 +1,480 @@
+"""The command line: results on stdout, all else on stderr, and an exit code and a fix for every kind of fault."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+from support.artifacts import tree
+
+from builder import __version__
+from builder.cli import cli, main
+
+ROOT = Path(__file__).parents[2]
+LINEAR = "(float[1, 4] x) => (float[1, 3] y) { y = MatMul (x, w) }"
+MIXING = '(float["N", 4] x) => (float["N", 4] y) { y = Softmax <axis = 0> (x) }'
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def is_refusal(self, code: int, what: str) -> bool:
+        """Whether nothing but a mendable error of this code came out, with where, what and how to fix it."""
+        *_, error, fix = self.err.rstrip("\n").split("\n")
+        return (
+            self.code == code
+            and self.out == ""
+            and "Traceback" not in self.err
+            and re.match(r"error: .+: .+|  .+", error) is not None
+            and fix.startswith("fix: ")
+            and what in self.err
+        )
+
+
+Builder = Callable[..., Ended]
+
+
+AS_NOBODY = """
+import os, sys
+import builder.publishing, builder.cli, builder.exporting.publishing, builder.cli.inspection
+import google.protobuf.text_format, onnx.reference, tritonclient.grpc.model_config_pb2
+import onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state
+if os.getuid() == 0: os.setuid(65534)
+builder.cli.main()
+"""
+
+
+def as_nobody(*arguments: object) -> Ended:
+    """`python -m builder` with these arguments and the rights of nobody."""
+    command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def open_to_nobody(model: Path) -> None:
+    for parent in (model.parent, *model.parents[1:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Builder:
+    """`python -m builder` with these arguments."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["builder", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            code: object = 0
+        except SystemExit as end:
+            code = end.code
+        captured = capfd.readouterr()
+        assert isinstance(code, int)
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+def write_model(path: Path, graph: str = LINEAR, factor: float = 1) -> Path:
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {graph}')
+    if "w" in model.graph.node[0].input:
+        weights = factor * np.arange(12, dtype=np.float32).reshape(4, 3)
+        model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "linear.onnx")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def published(builder: Builder, tmp_path: Path, root: Path) -> Path:
+    """A repository with versions 1 and 2 of `linear`."""
+    for factor in (1, 2):
+        builder("publish", write_model(tmp_path / "linear.onnx", factor=factor), "--repository", root)
+    return root
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_publish_prints_the_path_alone_and_each_step_on_stderr(builder: Builder, model: Path, root: Path) -> None:
+    done = builder("publish", model, "--repository", root)
+    assert (done.code, done.out) == (0, f"{root / 'linear' / '1'}\n")
+    steps = [line.split()[0] for line in done.err.splitlines()]
+    assert [step for step in dict.fromkeys(steps) if step != "note"] == ["load", "batch", "rename", "verify", "install"]
+
+
+def test_publish_prints_json_that_says_what_was_proven(builder: Builder, model: Path, root: Path) -> None:
+    done = builder("publish", model, "--repository", root, "--json", "--max-batch-size", 5, "--rename", "y=z")
+    found = json.loads(done.out)
+    assert (done.code, found["name"], found["version"], found["created"]) == (0, "linear", 1, True)
+    assert Path(found["path"]) == root / "linear" / "1"
+    assert found["manifest"] == json.loads((root / "linear" / "1" / "manifest.json").read_text())
+    assert found["manifest"]["max_batch_size"] == 5
+    assert found["manifest"]["outputs"][0]["name"] == "z"
+
+
+def test_publish_puts_the_settings_it_is_given_into_the_config(builder: Builder, model: Path, root: Path) -> None:
+    options = "--max-queue-delay-us 700 --preferred-batch-size 4,8 --instances 3 --kind cpu --no-warmup"
+    assert builder("publish", model, "--repository", root, *options.split()).code == 0
+    config = (root / "linear" / "config.pbtxt").read_text()
+    for expected in ("max_queue_delay_microseconds: 700", "count: 3", "KIND_CPU"):
+        assert expected in config
+    assert re.search(r"preferred_batch_size: \[?\s*4", config)
+    assert "model_warmup" not in config
+
+
+def test_publish_goes_to_model_repository_by_default(
+    builder: Builder, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert builder("publish", model).code == 0
+    assert (tmp_path / "model_repository" / "linear" / "1" / "model.onnx").is_file()
+
+
+def test_inspect_shows_where_the_batch_is_and_what_would_change(builder: Builder, tmp_path: Path) -> None:
+    graph = "(float[1, 4] x) => (float[2, 2] y) { s = Constant <value = int64[2] {2, 2}> ()  y = Reshape (x, s) }"
+    path = write_model(tmp_path / "m.onnx", graph)
+    shown = builder("inspect", path)
+    assert shown.code == 0
+    assert shown.err == ""
+    assert "[N, 4]" in shown.out
+    found = json.loads(builder("inspect", path, "--json").out)
+    assert found["batchable"] is True
+    assert found["opset"] == {"ai.onnx": 17}
+    assert found["inputs"] == [
+        {"name": "x", "data_type": "FLOAT", "shape": [1, 4], "batch_axis": 0, "rows_per_sample": 1, "dims": [4]}
+    ]
+    assert found["rewrites"][0]["op_type"] == "Reshape"
+
+
+def test_inspect_shows_what_stands_in_the_way_and_ends_with_3(builder: Builder, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", "(float[3, 4] x) => (float[3, 4] y) { [n] y = Softmax <axis = 0> (x) }")
+    shown = builder("inspect", path, "--json")
+    found = json.loads(shown.out)
+    assert (shown.code, found["batchable"], found["static_batch"]) == (3, False, None)
+    assert "Softmax 'n'" in found["refusal"]
+    assert "--static" in found["fix"]
+    assert "error: " in shown.err
+
+
+def test_inspect_changes_nothing(builder: Builder, model: Path, tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    builder("inspect", model)
+    assert tree(tmp_path) == before
+
+
+def test_list_shows_every_version_and_which_is_served(builder: Builder, published: Path) -> None:
+    shown = builder("list", "--repository", published)
+    assert (shown.code, shown.err) == (0, "")
+    assert re.search(r"linear.*  1 ", shown.out)
+    assert re.search(r"linear.*→ 2 ", shown.out)
+    (listed,) = json.loads(builder("list", "--repository", published, "--json").out)
+    assert (listed["name"], listed["problem"]) == ("linear", None)
+    assert [(v["version"], v["served"]) for v in listed["versions"]] == [(1, False), (2, True)]
+    assert listed["versions"][0]["source"]["file"] == "linear.onnx"
+    assert 32 in listed["versions"][0]["proven_batch_sizes"]
+
+
+def test_list_says_when_there_is_nothing(builder: Builder, root: Path) -> None:
+    root.mkdir()
+    assert builder("list", "--repository", root).out == "no models\n"
+    assert builder("list", "--repository", root, "--json").out == "[]\n"
+
+
+def test_verify_proves_the_served_version_or_the_one_asked_for(builder: Builder, published: Path) -> None:
+    shown = builder("verify", "linear", "--repository", published)
+    assert (shown.code, shown.out.startswith("linear 2 y: equal")) == (0, True)
+    found = json.loads(builder("verify", "linear", "--version", 1, "--repository", published, "--json").out)
+    assert (found["version"], list(found["largest_difference"])) == (1, ["y"])
+
+
+def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path) -> None:
+    at = ("--repository", published)
+    assert builder("rollback", "linear", *at).out == "linear: version 2 → 1\n"
+    assert builder("rollback", "linear", "--to", 1, *at).out == "linear: version 1 is served already\n"
+    assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed nothing\n"  # 2 is kept, 1 is served
+    assert builder("rollback", "linear", "--to", 2, *at).out == "linear: version 1 → 2\n"
+    assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed 1\n"
+
+
+def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> None:
+    at = ("--repository", published, "--json")
+    assert json.loads(builder("rollback", "linear", *at).out) == {"name": "linear", "before": 2, "after": 1}
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": []}
+    assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": [1]}
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_has_help(builder: Builder, command: str) -> None:
+    shown = builder(command, "--help")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"Usage: python -m builder {command} ")
+
+
+def test_the_version_is_printed(builder: Builder) -> None:
+    assert builder("--version").out == f"builder, version {__version__}\n"
+
+
+# ---------------------------------------------------------------- 2: usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "frobnicate",
+        "publish",
+        "publish m.onnx other.onnx",
+        "publish m.onnx --frobnicate",
+        "publish m.onnx --max-batch-size 0",
+        "publish m.onnx --max-batch-size 2147483648",
+        "publish m.onnx --preferred-batch-size 2147483648",
+        "publish m.onnx --instances 2147483648",
+        "publish m.onnx --max-batch-size many",
+        "publish m.onnx --preferred-batch-size 4,x",
+        "publish m.onnx --preferred-batch-size 0",
+        "publish m.onnx --rename x",
+        "publish m.onnx --rename =x",
+        "publish m.onnx --rename x=y --rename x=z",
+        "publish m.onnx --batch-axis x=first",
+        "publish m.onnx --constant x",
+        "publish m.onnx --constant x=many",
+        "publish m.onnx --constant x=1 --constant x=2",
+        "publish m:f --input x=float32[1,4] --constant x=1",
+        "publish m:f --input x=float32[1,4] --batch-axis x=none",
+        "export m:f --input x=float32[1,4] --batch-axis x=none -o m.onnx",
+        "publish m.onnx --kind tpu",
+        "publish m.onnx --instances 0",
+        "publish m.onnx --max-queue-delay-us -1",
+        "publish m.onnx --static --preferred-batch-size 4",
+        "publish m.onnx --max-batch-size 4 --preferred-batch-size 2,8",
+        "verify",
+        "verify m --version 0",
+        "verify m --version 1.5",
+        "rollback m --to 0",
+        "prune m",
+        "prune m --keep 0",
+        "serve --http-port 65536",
+        "serve --model-control-mode sometimes",
+    ],
+)
+def test_wrong_usage_ends_with_2_and_shows_the_usage(builder: Builder, arguments: str) -> None:
+    ended = builder(*arguments.split())
+    assert (ended.code, ended.out) == (2, "")
+    assert "Usage: python -m builder" in ended.err
+
+
+def test_inputs_without_a_batch_become_constants_or_each_samples_own(
+    builder: Builder, root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scaled.onnx"
+    text = "g (float[1, 4] x, float[4] by) => (float[1, 4] y) { y = Mul (x, by) }"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), path)
+
+    assert builder("publish", path, "--repository", root).is_refusal(3, "different batches")
+    assert builder("inspect", path, "--constant", "by=2").code == 0
+    done = builder("publish", path, "--repository", root, "--name", "two", "--constant", "by=2", "--json")
+    assert [tensor["name"] for tensor in json.loads(done.out)["manifest"]["inputs"]] == ["x"]
+    done = builder("publish", path, "--repository", root, "--name", "own", "--batch-axis", "by=none", "--json")
+    assert [tensor["dims"] for tensor in json.loads(done.out)["manifest"]["inputs"]] == [[4], [4]]
+
+
+# ---------------------------------------------------------------- 3: the model
+
+
+def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("not a model")
+    for path, what in ((tmp_path / "missing.onnx", "no such file"), (tmp_path, "a directory")):
+        assert builder("publish", path, "--repository", root).is_refusal(3, what)
+        assert builder("inspect", path).is_refusal(3, what)
+    assert builder("publish", tmp_path / "text.onnx", "--repository", root).is_refusal(3, "not an ONNX file")
+    assert not root.exists()
+
+
+@pytest.mark.slow
+def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
+    samples = model.with_suffix(".npz")
+    np.savez(samples, x=np.eye(4, dtype=np.float32))
+    open_to_nobody(model)
+    model.parent.chmod(0o777)
+    samples.chmod(0)
+    assert as_nobody("publish", model, "--repository", root, "--samples", samples).is_refusal(3, "Permission denied")
+    model.chmod(0)
+    for command in (("publish", model, "--repository", root), ("inspect", model)):
+        assert as_nobody(*command).is_refusal(3, "cannot be read: Permission denied")
+
+
+def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: Path) -> None:
+    at = ("--repository", root)
+    assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
+    assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a name")
+    assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is no input")
+    assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")
+
+
+# ---------------------------------------------------------------- 4: the answers
+
+
+def test_answers_that_differ_end_with_4_and_keep_the_failing_batch(
+    builder: Builder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = builder("publish", write_model(tmp_path / "mixing.onnx", MIXING), "--repository", root)
+    assert ended.is_refusal(4, "output 'y' differs from the original's")
+    assert "mixing.failed.npz" in ended.err
+    with np.load(tmp_path / "mixing.failed.npz") as kept:
+        assert {"input:x", "expected:y", "got:y"} == set(kept.files)
+    assert not root.exists()
+
+
+def test_published_bytes_that_changed_end_with_4(builder: Builder, published: Path) -> None:
+    path = published / "linear" / "2" / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(np.float32(2).tobytes(), np.float32(3).tobytes(), 1))
+    assert builder("verify", "linear", "--repository", published).is_refusal(4, "not the bytes that were published")
+
+
+# ---------------------------------------------------------------- 5: the repository
+
+
+@pytest.mark.parametrize("name", ["../x", ".x", "a/b", "", "a b", "/x", "x" * 201, "grö"])
+def test_a_name_that_would_leave_the_repository_ends_with_5(
+    builder: Builder, model: Path, published: Path, name: str
+) -> None:
+    before = tree(published.parent)
+    at = ("--repository", published)
+    for arguments in (
+        ("publish", model, "--name", name),
+        ("verify", name),
+        ("rollback", name),
+        ("prune", name, "--keep", 1),
+    ):
+        assert builder(*arguments, *at).is_refusal(5, f"model name {name!r}")
+    assert tree(published.parent) == before
+
+
+def test_what_is_not_there_ends_with_5(builder: Builder, published: Path, tmp_path: Path) -> None:
+    at = ("--repository", published)
+    assert builder("verify", "other", *at).is_refusal(5, "there is no such model")
+    assert builder("verify", "linear", "--version", 7, *at).is_refusal(5, "there is no version 7")
+    assert builder("rollback", "linear", "--to", 7, *at).is_refusal(5, "choose one that is there: 1, 2")
+    assert builder("prune", "other", "--keep", 1, *at).is_refusal(5, "there is no such model")
+    for command in (("list",), ("verify", "linear"), ("serve",)):
+        missing = builder(*command, "--repository", tmp_path / "missing")
+        assert missing.is_refusal(5, str(tmp_path / "missing"))
+    builder("rollback", "linear", *at)
+    assert builder("rollback", "linear", *at).is_refusal(5, "there is no version before 1")
+
+
+def test_a_repository_that_is_a_file_ends_with_5(builder: Builder, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    for command in (("publish", model), ("verify", "linear"), ("list",), ("serve",)):
+        assert builder(*command, "--repository", file).code == 5
+        assert builder(*command, "--repository", file / "below").code == 5
+    assert builder("publish", model, "--repository", file).is_refusal(5, f"{file}: it is a file")
+    assert file.read_text() == "kept"
+
+
+def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path, published: Path) -> None:
+    config = published / "linear" / "config.pbtxt"
+    config.write_text("max_batch_size: many")
+    before = tree(published)
+    for command in (("publish", model), ("verify", "linear"), ("rollback", "linear"), ("prune", "linear", "--keep", 1)):
+        assert builder(*command, "--repository", published).is_refusal(5, "config.pbtxt")
+    assert "linear" in builder("list", "--repository", published).out
+    assert tree(published) == before
+
+
+@pytest.mark.slow
+def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    for folder in (theirs, theirs / "repository"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    open_to_nobody(model)
+    theirs.chmod(0o555)
+    before = tree(tmp_path)
+    for repository in (theirs / "repository", theirs / "new"):
+        ended = as_nobody("publish", model, "--repository", repository)
+        assert ended.is_refusal(5, "give this user write permission")
+        assert "load" not in ended.err
+    assert tree(tmp_path) == before
+
+
+# ---------------------------------------------------------------- 6: the machine
+
+
+def test_a_port_in_use_ends_with_6(builder: Builder, published: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for option in ("--http-port", "--grpc-port", "--metrics-port"):
+            ports = {"--http-port": 0, "--grpc-port": 0, "--metrics-port": 0, option: port}
+            ended = builder("serve", "--repository", published, *(part for pair in ports.items() for part in pair))
+            assert ended.is_refusal(6, f"127.0.0.1:{port}")
+
+
+def test_a_host_that_is_not_this_machine_ends_with_6(builder: Builder, published: Path) -> None:
+    assert builder("serve", "--repository", published, "--host", "999.1.1.1").is_refusal(6, "999.1.1.1")
+
+
+def test_memory_that_does_not_suffice_ends_with_6(tmp_path: Path, root: Path) -> None:
+    graph = f"(float[1, {2**28}] x) => (float[1, 1] y) {{ y = ReduceMax <axes = [1]> (x) }}"
+    path = write_model(tmp_path / "large.onnx", graph)
+    script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); import builder.__main__"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "publish", str(path), "--repository", str(root)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "memory does not suffice" in ended.stderr.splitlines()[-1]
+    assert ended.returncode == 6
+    assert not root.exists()
+
+
+# ---------------------------------------------------------------- 130: interrupted
+
+
+def test_ctrl_c_in_the_import_of_a_compiled_module_ends_with_130(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(cause: BaseException | None) -> Callable[..., None]:
+        def run(**_: object) -> None:
+            raise ImportError("initialization failed") from cause
+
+        return run
+
+    monkeypatch.setattr(cli, "main", cut_off(KeyboardInterrupt()))
+    assert builder("list") == Ended(130, "", "interrupted; nothing is left half done\n")
+    monkeypatch.setattr(cli, "main", cut_off(None))
+    with pytest.raises(ImportError, match="initialization failed"):
+        builder("list")

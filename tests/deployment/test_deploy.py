@@ -1,0 +1,589 @@
+"""Deploying to a real Triton, while clients keep asking it."""
+
+import itertools
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from support import bare_triton
+from support.artifacts import names, scale, scale_model, tree
+from support.clients import Clients, asking
+from support.load_server import serving
+from support.serving import client
+
+from builder.cli import commands as cli
+from builder.deployment import LiveServer, live_server
+from builder.deployment.live_server import Address
+from builder.deployment.rollout import deploy
+from builder.errors import HostError, RepositoryError, VerificationError
+from builder.repository import Repository
+from builder.server import Server, free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    repository = tmp_path_factory.mktemp("deployed") / "models"
+    repository.mkdir()
+    with serving(repository, model_control_mode="explicit") as server:
+        yield server
+
+
+@pytest.fixture
+def live(server: Server) -> Iterator[LiveServer]:
+    with LiveServer(Address.parse(server.grpc_address), timeout_s=60) as live:
+        yield live
+
+
+@pytest.fixture
+def load_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that each version took to load during the test."""
+    times: list[float] = []
+    load = LiveServer.load
+
+    def timed(live: LiveServer, name: str, version: int, **called: Any) -> float:
+        times.append(load(live, name, version, **called))
+        return times[-1]
+
+    monkeypatch.setattr(LiveServer, "load", timed)
+    return times
+
+
+@pytest.fixture
+def repository(server: Server) -> Repository:
+    return Repository(server.repository)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"scale_{next(_numbers)}"
+
+
+def publish(repository: Repository, name: str, *factors: float) -> None:
+    for factor in factors:
+        repository.install(name, scale(factor))
+
+
+def publish_the_next(repository: Repository, name: str, live: LiveServer) -> None:
+    """Serve version 1, which doubles, and publish version 2, which triples."""
+    publish(repository, name, 2.0)
+    deploy(repository, name, live)
+    publish(repository, name, 3.0)
+
+
+def break_answers(repository: Repository, name: str, version: int) -> None:
+    """Put a sound model that answers something else behind the reference's back."""
+    path = repository.model(name).version_dir(version) / "model.onnx"
+    before = path.stat().st_size
+    path.write_bytes(scale_model(7.0).SerializeToString())
+    assert path.stat().st_size == before
+
+
+def break_model(repository: Repository, name: str, version: int) -> None:
+    """Put bytes there that no runtime loads."""
+    path = repository.model(name).version_dir(version) / "model.onnx"
+    path.write_bytes(b"?" * path.stat().st_size)
+
+
+def is_ready(server: Server) -> bool:
+    with client(server) as connection:
+        return bool(connection.is_server_ready())
+
+
+def wait_until_ready(server: Server) -> None:
+    """Triton calls itself not ready until a version that it unloads is gone."""
+    deadline = time.monotonic() + 30
+    while not is_ready(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_first_version_is_served_and_checked(live: LiveServer, repository: Repository, name: str) -> None:
+    publish(repository, name, 2.0)
+
+    done = deploy(repository, name, live)
+
+    assert (done.version, done.before) == (1, None)
+    assert live.ready_versions(name) == (1,)
+    assert done.rows > 4
+    assert done.largest_difference == {"y": 0.0}
+
+
+def test_no_request_fails_while_a_version_takes_over(
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
+) -> None:
+    publish_the_next(repository, name, live)
+
+    with asking(server, name) as clients:
+        done = deploy(repository, name, live)
+
+    assert (done.version, done.before) == (2, 1)
+    assert clients.errors == []
+    assert clients.factors() == {"1": {2.0}, "2": {3.0}}
+    assert_no_downtime(clients, load_times)
+
+
+def assert_no_downtime(clients: Clients, load_times: list[float]) -> None:
+    """Check that answers kept coming: no pause is as long as a load, which takes longer on a busy machine too."""
+    assert clients.longest_silence_s() < max(load_times)
+
+
+def test_no_client_meets_a_version_that_answers_wrongly(
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
+) -> None:
+    publish_the_next(repository, name, live)
+    break_answers(repository, name, 2)
+
+    with asking(server, name) as clients, pytest.raises(VerificationError) as caught:
+        deploy(repository, name, live)
+
+    assert "row 0" in caught.value.what
+    assert "version 1 is still served" in caught.value.what
+    assert clients.errors == []
+    assert clients.factors() == {"1": {2.0}}
+    assert_no_downtime(clients, load_times)
+    assert repository.model(name).served_version() == 1
+    wait_until_ready(server)
+
+
+def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
+) -> None:
+    publish_the_next(repository, name, live)
+    break_answers(repository, name, 2)
+
+    with asking(server, name) as clients, pytest.raises(VerificationError, match="version 1 is served again"):
+        deploy(repository, name, live, rehearse=False)
+
+    assert clients.errors == []
+    assert clients.factors()["1"] == {2.0}
+    assert clients.answers[-1].version == "1"
+    assert_no_downtime(clients, load_times)
+    assert repository.model(name).served_version() == 1
+    assert live.ready_versions(name) == (1,)
+
+
+def test_a_version_that_does_not_load_leaves_the_server_ready_and_the_repository_at_the_one_before(
+    server: Server, live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish_the_next(repository, name, live)
+    break_model(repository, name, 2)
+
+    with (
+        asking(server, name) as clients,
+        pytest.raises(HostError, match=r"INVALID_PROTOBUF.*version 1 is still served"),
+    ):
+        deploy(repository, name, live)
+
+    assert clients.errors == []
+    assert clients.factors() == {"1": {2.0}}
+    assert repository.model(name).served_version() == 1
+    assert names(repository.root / name) == ["1", "2", "config.pbtxt", "warmup"]
+    assert f"{name}.candidate" not in names(repository.root)
+    wait_until_ready(server)
+
+
+def test_an_older_version_takes_over_as_smoothly(
+    server: Server, live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0, 3.0)
+    deploy(repository, name, live)
+
+    with asking(server, name) as clients:
+        done = deploy(repository, name, live, version=1, watch_s=1)
+
+    assert (done.version, done.before) == (1, 2)
+    assert repository.model(name).served_version() == 1
+    assert clients.errors == []
+    assert clients.factors() == {"1": {2.0}, "2": {3.0}}
+
+
+def test_watching_notices_that_another_version_answers_and_leaves_what_somebody_else_did(
+    live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0, 3.0)
+
+    def interfere(step: str, what: str) -> None:
+        if step == "check":
+            repository.rollback(name, 1)
+            live.load(name, 1)
+
+    with pytest.raises(HostError, match=r"version 1 of .* answered, where 2 was deployed.* is left as it is"):
+        deploy(repository, name, live, watch_s=5, report=interfere)
+
+    assert repository.model(name).served_version() == 1
+    assert live.ready_versions(name) == (1,)
+
+
+def test_a_first_version_that_answers_wrongly_is_unloaded_again(
+    server: Server, live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0)
+    break_answers(repository, name, 1)
+    before = tree(repository.root / name)
+
+    for rehearse in (True, False):
+        with pytest.raises(VerificationError, match="the server serves no version, as before"):
+            deploy(repository, name, live, rehearse=rehearse)
+
+        assert live.ready_versions(name) == ()
+        assert tree(repository.root / name) == before
+    wait_until_ready(server)
+
+
+def test_a_version_that_is_live_already_is_checked_and_stays_even_when_it_is_wrong(
+    live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0)
+    deploy(repository, name, live)
+    assert deploy(repository, name, live).before == 1
+    reference = repository.model(name).version_dir(1) / "reference.npz"
+    arrays = repository.model(name).read_reference(1)
+    np.savez(reference, **{**arrays, "output:y": arrays["output:y"] + 1})
+
+    with pytest.raises(VerificationError, match="nothing to put back"):
+        deploy(repository, name, live)
+
+    assert live.ready_versions(name) == (1,)
+
+
+def test_slack_lets_a_coarser_server_pass(live: LiveServer, repository: Repository, name: str) -> None:
+    publish(repository, name, 2.0)
+    reference = repository.model(name).version_dir(1) / "reference.npz"
+    arrays = repository.model(name).read_reference(1)
+    np.savez(reference, **{**arrays, "output:y": arrays["output:y"] * np.float32(1 + 5e-5)})
+
+    with pytest.raises(VerificationError):
+        deploy(repository, name, live)
+    assert deploy(repository, name, live, slack=10).version == 1
+
+
+def test_two_deployments_of_one_model_take_turns(live: LiveServer, repository: Repository, name: str) -> None:
+    publish(repository, name, 2.0, 3.0)
+    said: list[tuple[str, str]] = []
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(deploy, repository, name, live, version=version, report=lambda *step: said.append(step))
+            for version in (1, 2)
+        ]
+        done = [one.result(timeout=60) for one in both]
+
+    assert [one.version for one in done] == [1, 2]
+    assert ("wait", f"for another deployment of {name}") in said
+    assert repository.model(name).served_version() in live.ready_versions(name)
+
+
+def test_a_model_of_somebody_elses_under_the_candidates_name_is_not_touched(
+    live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0)
+    publish(repository, f"{name}.candidate", 4.0)
+    before = tree(repository.root)
+
+    with pytest.raises(RepositoryError, match="somebody's model has it"):
+        deploy(repository, name, live)
+
+    assert tree(repository.root) == before
+    assert deploy(repository, name, live, rehearse=False).version == 1
+
+
+def test_a_candidate_that_a_killed_deployment_left_is_replaced(
+    live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish(repository, name, 2.0)
+
+    def die(step: str, what: str) -> None:
+        if step == "rehearse":
+            raise KeyboardInterrupt
+
+    publish(repository, f"{name}.candidate", 4.0)
+    config = repository.model(f"{name}.candidate").config_path
+    config.write_text(config.read_text() + 'parameters { key: "builder.candidate_of" value { string_value: "x" } }')
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy(repository, name, live, report=die)
+
+    assert f"{name}.candidate" not in names(repository.root)
+    assert live.ready_versions(name) == ()
+
+
+# ---- the server's state
+
+
+def refused(repository: Repository, name: str, address: str, **options: Any) -> HostError:
+    """Deploy to a server that cannot take it; nothing in the repository changes."""
+    before = tree(repository.root)
+    with LiveServer(Address.parse(address), timeout_s=20, **options) as live, pytest.raises(HostError) as caught:
+        deploy(repository, name, live)
+    assert tree(repository.root) == before
+    assert address in caught.value.where
+    return caught.value
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Repository:
+    """A repository with version 1 and 2 of `scale`."""
+    repository = Repository(tmp_path / "models")
+    publish(repository, "scale", 2.0, 3.0)
+    return repository
+
+
+def test_a_server_that_is_down_is_named(own: Repository) -> None:
+    error = refused(own, "scale", f"127.0.0.1:{free_port()}")
+
+    assert "Connection refused" in error.what
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(own: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_server, "_FIRST_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = refused(own, "scale", f"127.0.0.1:{silent.getsockname()[1]}")
+
+    assert "Deadline Exceeded" in error.what
+
+
+def test_the_http_port_is_not_taken_for_the_grpc_port(own: Repository, server: Server) -> None:
+    assert "gRPC port" in refused(own, "scale", server.http_address).fix
+
+
+def test_a_grpc_server_that_is_no_inference_server_is_refused(own: Repository) -> None:
+    other = grpc.server(ThreadPoolExecutor(1))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    try:
+        error = refused(own, "scale", f"127.0.0.1:{port}")
+    finally:
+        other.stop(None).wait()
+
+    assert "KServe v2" in error.what
+
+
+@pytest.mark.parametrize("mode", ["none", "poll"])
+def test_a_server_that_is_not_in_explicit_mode_is_refused(own: Repository, mode: Any) -> None:
+    with serving(own.root, model_control_mode=mode) as server:
+        error = refused(own, "scale", server.grpc_address)
+
+    assert "--model-control-mode=explicit" in error.fix
+
+
+def test_a_server_that_reads_another_repository_is_refused(own: Repository, server: Server) -> None:
+    assert "holds no model 'scale'" in refused(own, "scale", server.grpc_address).what
+
+
+def test_a_copy_of_the_repository_is_told_from_the_repository(own: Repository, tmp_path: Path) -> None:
+    shutil.copytree(own.root, tmp_path / "copy")
+    other = Repository(tmp_path / "other")
+    publish(other, "scale", 5.0, 6.0)
+    for root, why in ((tmp_path / "copy", "does not see what is written"), (other.root, "is another model")):
+        with serving(root, model_control_mode="explicit") as server:
+            if root == other.root:
+                with client(server) as connection:
+                    connection.load_model("scale")
+            assert why in refused(own, "scale", server.grpc_address).what
+
+
+def test_without_a_rehearsal_a_copy_is_told_by_its_config(own: Repository, tmp_path: Path) -> None:
+    shutil.copytree(own.root, tmp_path / "copy")
+    own.rollback("scale", 1)
+    with (
+        serving(tmp_path / "copy", model_control_mode="explicit") as server,
+        LiveServer(Address.parse(server.grpc_address), timeout_s=3) as live,
+        pytest.raises(HostError) as caught,
+    ):
+        deploy(own, "scale", live, rehearse=False)
+
+    assert "should serve version 1, but it serves 2" in caught.value.what
+    assert own.model("scale").served_version() == 1
+
+
+def test_restricted_protocols_take_their_key(own: Repository) -> None:
+    command = [
+        "tritonserver",
+        f"--model-repository={bare_triton.REPOSITORY}",
+        "--model-control-mode=explicit",
+        "--grpc-restricted-protocol=model-repository,model-config,statistics:admin-key=open sesame",
+    ]
+    with bare_triton.running(command, repository=own.root) as server:
+        assert "TRITON_ADMIN_KEY" in refused(own, "scale", server.grpc_address).fix
+        assert "TRITON_ADMIN_KEY" in refused(own, "scale", server.grpc_address, admin_key="wrong").fix
+        with LiveServer(Address.parse(server.grpc_address), admin_key="open sesame") as live:
+            assert deploy(own, "scale", live, watch_s=1).version == 2
+
+
+def test_a_server_that_dies_on_the_way_leaves_the_repository_at_the_one_before(own: Repository) -> None:
+    with (
+        serving(own.root, model_control_mode="explicit") as server,
+        LiveServer(Address.parse(server.grpc_address), timeout_s=20) as live,
+    ):
+        deploy(own, "scale", live, version=1)
+
+        def kill(step: str, what: str) -> None:
+            if step == "load":
+                server.stop()
+
+        with pytest.raises(HostError, match="the server could not be told"):
+            deploy(own, "scale", live, version=2, report=kill)
+
+    assert own.model("scale").served_version() == 1
+
+
+def test_a_load_that_takes_too_long_is_given_up_and_put_back(own: Repository) -> None:
+    with serving(own.root, model_control_mode="explicit") as server:
+        address = Address.parse(server.grpc_address)
+        with LiveServer(address, timeout_s=20) as live:
+            deploy(own, "scale", live, version=1)
+        with LiveServer(address, timeout_s=0.05) as hasty, pytest.raises(HostError, match="Deadline Exceeded"):
+            deploy(own, "scale", hasty, version=2, rehearse=False)
+
+    assert own.model("scale").served_version() == 1
+
+
+def test_a_version_that_was_not_published_here_is_refused(own: Repository, server: Server) -> None:
+    with LiveServer(Address.parse(server.grpc_address)) as live:
+        with pytest.raises(RepositoryError, match="there is no version 3"):
+            deploy(own, "scale", live, version=3)
+        (own.root / "scale" / "2" / "manifest.json").unlink()
+        with pytest.raises(RepositoryError, match="not published by this package"):
+            deploy(own, "scale", live)
+        with pytest.raises(RepositoryError, match="no such model"):
+            deploy(own, "nothing", live)
+
+
+# ---- under a load test
+
+
+def test_a_load_test_over_a_good_and_a_bad_deployment_sees_no_failure(own: Repository, tmp_path: Path) -> None:
+    publish(own, "scale", 4.0)
+    break_answers(own, "scale", 3)
+    own.rollback("scale", 1)
+    with (
+        serving(own.root, model_control_mode="explicit", load_models=["scale"]) as server,
+        LiveServer(Address.parse(server.grpc_address), timeout_s=60) as live,
+        process(*locust(server, own.root, tmp_path)) as load_test,
+    ):
+        wait_for_requests(live, "scale", 200)
+        deploy(own, "scale", live, version=2)
+        with pytest.raises(VerificationError, match="version 2 is still served"):
+            deploy(own, "scale", live, version=3)
+        said = load_test.communicate(timeout=60)
+
+    assert load_test.returncode == 0, said
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["totals"]["failures"] == {}
+    assert result["totals"]["wrong"] == {}
+    assert result["totals"]["unchecked"] == 0
+    (stage,) = result["stages"]
+    assert [version["version"] for version in stage["versions"]] == ["1", "2"]
+
+
+def locust(server: Server, repository: Path, report: Path) -> list[str]:
+    """A constant load for long enough to deploy twice; every answer is checked."""
+    options = {
+        "--host": f"http://{server.http_address}",
+        "--grpc-address": server.grpc_address,
+        "--metrics-url": f"http://{server.metrics_address}/metrics",
+        "--model": "scale",
+        "--repository": str(repository),
+        "--protocol": "grpc",
+        "--scenario": "soak",
+        "--stages": "1",
+        "--concurrency": "4",
+        "--stage-time": "12",
+        "--warm-up": "0.1",
+        "--report-dir": str(report),
+    }
+    written = [word for option in options.items() for word in option]
+    return ["locust", "-f", "loadtest/locustfile.py", "--headless", *written]
+
+
+def wait_for_requests(live: LiveServer, name: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while live.traffic(name, 1).answered < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a module in the project's folder; kill it at the end, if it is still there."""
+    command = [sys.executable, "-m", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+# ---- the command line
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["builder", "deploy", *map(str, arguments)])
+            cli.main()
+            code: Any = 0
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return (code, *capsys.readouterr())
+
+
+def test_the_command_prints_the_result_and_exits_by_kind_of_failure(
+    server: Server, repository: Repository, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(repository, name, 2.0, 3.0)
+    there = ("--server", f"grpc://{server.grpc_address}", "--repository", repository.root)
+
+    code, out, err = run(capsys, name, *there, "--watch", "1s", "--json")
+    assert code == 0, err
+    assert json.loads(out)["version"] == 2
+    assert "watch" in err
+
+    publish(repository, name, 4.0)
+    break_answers(repository, name, 3)
+    code, out, err = run(capsys, name, *there)
+    assert (code, out) == (4, "")
+    assert "version 2 is still served" in err
+    assert run(capsys, name, *there, "--version", "9")[0] == 5
+    assert run(capsys, name, "--server", f"127.0.0.1:{free_port()}", "--repository", repository.root)[0] == 6
+    assert run(capsys, name, "--server", f"http://{server.http_address}", "--repository", repository.root)[0] == 2
+    assert run(capsys, name, *there, "--watch", "soon")[0] == 2
+
+
+def test_a_deployment_that_is_told_to_end_is_put_back(
+    server: Server, live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish_the_next(repository, name, live)
+    there = ("--server", server.grpc_address, "--repository", str(repository.root))
+    with process("builder", "deploy", name, *there, "--watch", "60s") as deployment:
+        assert deployment.stderr is not None
+        said = list(itertools.takewhile(lambda line: not line.startswith("watch"), deployment.stderr))
+        assert live.ready_versions(name) == (2,), said
+        deployment.terminate()
+        deployment.communicate(timeout=30)
+
+    assert deployment.returncode == 130
+    assert live.ready_versions(name) == (1,)
+    assert repository.model(name).served_version() == 1

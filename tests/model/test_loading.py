@@ -1,0 +1,509 @@
+"""Loading: what is sound is described, and whatever else a file may hold is refused in bounded time and memory."""
+
+import hashlib
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+from onnx.helper import make_attribute, make_function, make_graph, make_node, make_opsetid, make_tensor_value_info
+
+from builder.batching import add_batch_axis
+from builder.errors import ModelError
+from builder.model import TensorSpec, load
+from builder.model.external_data import locate
+from builder.model.soundness import MAX_NODES, nodes_of
+
+RELU = "(float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"
+ADD = "(float[1, 4] x) => (float[1, 4] y) { y = Add (x, w) }"
+WEIGHT = numpy_helper.from_array(np.ones((1, 4), np.float32), "w")
+
+Edit = Callable[[onnx.ModelProto], None]
+
+
+def parsed(graph: str, *weights: onnx.TensorProto, opset: int = 17, ir_version: int = 8) -> onnx.ModelProto:
+    header = f'<ir_version: {ir_version}, opset_import: ["": {opset}, "ai.onnx.ml": 3, "my": 1, "com.microsoft": 1]>'
+    model = onnx.parser.parse_model(f"{header} g {graph}")
+    model.graph.initializer.extend(weights)
+    return model
+
+
+def written(folder: Path, content: onnx.ModelProto | bytes) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
+    return path
+
+
+def weight(**fields: Any) -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT)
+    tensor.MergeFrom(onnx.TensorProto(**fields))
+    return tensor
+
+
+def external(location: str | None, dims: tuple[int, ...] = (1, 4), **place: object) -> onnx.TensorProto:
+    """A weight in a file of its own, `w`: `float32[*dims]`."""
+    tensor = weight(dims=dims, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": location, **place}.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def refusal(path: Path) -> ModelError:
+    with pytest.raises(ModelError) as refused:
+        load(path)
+    error = refused.value
+    assert error.exit_code == 3
+    assert error.where
+    assert error.what
+    assert error.fix
+    return error
+
+
+# ---------------------------------------------------------------- what is sound
+
+
+def test_a_model_is_described_by_its_inputs_outputs_and_digest(tmp_path: Path) -> None:
+    text = "(float[1, 4] x, float[1, 4] w) => (float[1, 4] y) { y = Add (x, w) }"
+    model = load(written(tmp_path, parsed(text, WEIGHT)))
+    assert model.inputs == (TensorSpec("x", ir.DataType.FLOAT, (1, 4)),)  # w has a value: nobody feeds it
+    assert model.outputs == (TensorSpec("y", ir.DataType.FLOAT, (1, 4)),)
+    assert list(model.files) == [tmp_path / "model.onnx"]
+    assert model.sha256 == hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
+
+
+def test_the_digest_covers_the_weights_beside_the_model(tmp_path: Path) -> None:
+    path = written(tmp_path, parsed(ADD, external("w.bin")))
+    digests = set()
+    for value in (1, 1, 2):
+        (tmp_path / "w.bin").write_bytes(np.full(4, value, np.float32).tobytes())
+        digests.add(load(path).sha256)
+    assert len(digests) == 2
+
+
+def test_an_output_without_a_shape_gets_the_one_that_onnx_infers(tmp_path: Path) -> None:
+    model = parsed(RELU)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert load(written(tmp_path, model)).outputs[0].shape == (1, 4)
+
+
+def test_layer_normalization_below_opset_17_is_taken_as_the_runtime_leaves_it(tmp_path: Path) -> None:
+    text = "(float[1, 4] x) => (float[1, 4] y) { y = LayerNormalization (x, w) }"
+    scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
+    assert load(written(tmp_path, parsed(text, scale, opset=13))).outputs[0].shape == (1, 4)
+
+
+def test_an_operator_beside_one_of_the_runtime_is_still_checked(tmp_path: Path) -> None:
+    text = "(float[1, 4] x) => (float[1, 4] y) { n = LayerNormalization (x, w)  y = Relu (x, n) }"
+    scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
+    assert "Relu" in refusal(written(tmp_path, parsed(text, scale, opset=13))).what
+
+
+# ---------------------------------------------------------------- what is no model
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "model.onnx").what == "no such file"
+    assert "Not a directory" in refusal(written(tmp_path, b"") / "model.onnx").what
+
+
+def test_a_path_too_long_for_the_filesystem_is_refused(tmp_path: Path) -> None:
+    assert "File name too long" in refusal(tmp_path / ("x" * 5000)).what
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path).what == "a directory"
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert refusal(tmp_path / "pipe.onnx").what == "not a regular file"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x08", b"not a model\n", bytes(1000), b"\x89PNG\r\n\x1a\n" + bytes(99)])
+def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert refusal(written(tmp_path, content)).what.startswith("not an ONNX file")
+
+
+def test_a_model_cut_off_anywhere_is_refused_or_still_whole(tmp_path: Path) -> None:
+    whole = parsed(ADD, WEIGHT).SerializeToString()
+    ends = [end for end in range(len(whole)) if is_refused(written(tmp_path, whole[:end]))]
+    assert len(ends) > 0.9 * len(whole)
+
+
+def is_refused(path: Path) -> bool:
+    try:
+        load(path)
+    except ModelError:
+        return True
+    return False
+
+
+def test_a_file_beyond_what_protobuf_can_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, b"")
+    os.truncate(path, 2**31)
+    error = refusal(path)
+    assert "2 GiB" in error.what
+    assert "external data" in error.fix
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, parsed(RELU))
+    path.chmod(0)
+    script = (
+        "import os, sys; from pathlib import Path; from builder.model import load\n"
+        "from builder.errors import ModelError\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "try: load(Path(sys.argv[1]))\n"
+        "except ModelError as error: print(error.what)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "cannot be read: Permission denied\n"
+
+
+# ---------------------------------------------------------------- operators and types
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        (parsed(RELU, opset=99), "opset 99 is unknown; the newest known is"),
+        (parsed(RELU, opset=0), "opset 0 is unknown"),
+        (parsed(RELU, opset=-3), "opset -3 is unknown"),
+        (parsed(RELU, ir_version=99), "ir_version 99 is higher than the checker's"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { [n] y = Blend (x) }"), "opset 17: ai.onnx::Blend (n)"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { y = my.Blend (x) }"), "my::Blend"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu <slope = 2> (x) }"), "Unrecognized attribute: slope"),
+        (parsed("(float[1, 4] x) => (seq(float[1, 4]) y) { y = SequenceConstruct (x) }"), "'sequence'"),
+        (parsed("(optional(float[1, 4]) x) => (float[1, 4] y) { y = OptionalGetElement (x) }"), "'optional'"),
+        (parsed("(float[1, 4] x) => () { y = Relu (x) }"), "no outputs"),
+        (parsed("(float[0, 4] x) => (float[0, 4] y) { y = Relu (x) }"), "dimension below 1"),
+        (parsed("(float[1, 65536, 65536] x) => (float[1, 1] y) { y = ReduceSum (x) }"), "2 GiB"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (z) }"), "topologically sorted"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { b = Add (a, x)  a = Relu (b)  y = Relu (b) }"), "sorted"),
+        (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (x)  y = Relu (x) }"), "single static assignment"),
+        (parsed("(float[1, 4] x, float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"), "single static assignment"),
+        (parsed(ADD, WEIGHT, WEIGHT), "not unique"),
+        (parsed(ADD, WEIGHT, ir_version=3), "not in graph input"),
+        (parsed(ADD, weight(dims=[2**40, 2**40], raw_data=bytes(16))), "overflow"),
+        (parsed(ADD, weight(dims=[-1, 4], raw_data=bytes(16))), "Negative dimension"),
+        (parsed(ADD, weight(dims=[1, 4], raw_data=bytes(15))), "too small"),
+        (parsed(ADD, weight(dims=[1, 4])), "one and only one value field"),
+        (parsed(ADD, weight(dims=[1, 4], data_type=77, raw_data=bytes(16))), "77 is not a valid DataType"),
+    ],
+)
+def test_an_unsound_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
+    assert what in refusal(written(tmp_path, model)).what
+
+
+def without_opsets(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+def with_two_opsets(model: onnx.ModelProto) -> None:
+    model.opset_import.append(make_opsetid("ai.onnx", 11))
+
+
+def with_sparse_weight(model: onnx.ModelProto) -> None:
+    sparse = model.graph.sparse_initializer.add(dims=[1, 4])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64)))
+
+
+def with_untyped_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 0
+
+
+def with_unknown_type(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 77
+
+
+def with_negative_dim(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+
+
+def with_shapeless_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def with_nameless_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = model.graph.node[0].input[0] = ""
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (without_opsets, "opset_import"),
+        (with_two_opsets, "'ai.onnx' is imported in two versions"),
+        (with_sparse_weight, "sparse"),
+        (with_untyped_input, "input 'x' has no element type"),
+        (with_unknown_type, "77 is not a valid DataType"),
+        (with_negative_dim, "dimension below 1"),
+        (with_shapeless_input, "'shape' of 'type' is required"),
+        (with_nameless_input, "'name' of 'value_info' is required"),
+    ],
+)
+def test_a_spoilt_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit, what: str) -> None:
+    model = parsed(RELU)
+    edit(model)
+    assert what in refusal(written(tmp_path, model)).what
+
+
+@pytest.mark.parametrize("field", ["producer_name", "name", "op_type", "key"])
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, field: str) -> None:
+    model = parsed(RELU)
+    model.producer_name = model.graph.name = model.graph.node[0].op_type = "QQQQ"
+    model.metadata_props.add(key="QQQQ", value="")
+    before = {"producer_name": b"\x12\x04", "name": b"\x12\x04", "op_type": b"\x22\x04", "key": b"\x0a\x04"}[field]
+    content = model.SerializeToString()
+    at = content.rindex(before + b"QQQQ") if field == "name" else content.index(before + b"QQQQ")
+    error = refusal(written(tmp_path, content[: at + 2] + b"\xff\xfe\xfd\xfc" + content[at + 6 :]))
+    assert error.what == f"its {field} is not text in UTF-8"
+
+
+@pytest.mark.parametrize("opset", [16, 17])
+def test_inputs_of_types_that_triton_has_not_are_refused_by_name(tmp_path: Path, opset: int) -> None:
+    text = "(complex64[1, 4] x) => (complex64[1, 4] y) { y = Identity (x) }"
+    model = load(written(tmp_path, parsed(text, opset=opset)))
+    assert model.inputs[0].dtype == ir.DataType.COMPLEX64  # readable; what serves it says no, see test_publish
+
+
+def test_an_initializer_listed_as_an_input_is_a_weight_and_not_an_input(tmp_path: Path) -> None:
+    text = "(float[1, 4] x, float[1, 4] w) => (float[1, 4] y) { y = Add (x, w) }"
+    model = load(written(tmp_path, parsed(text, WEIGHT, opset=7, ir_version=3)))
+    assert [spec.name for spec in model.inputs] == ["x"]
+
+
+def test_weights_without_values_are_taken(tmp_path: Path) -> None:
+    text = "(float[1, 4] x) => (float[1, 4] y) { y = Concat <axis = 1> (x, w) }"
+    assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
+
+
+# ---------------------------------------------------------------- bombs
+
+
+@pytest.mark.slow
+def test_a_million_nodes_are_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
+    model = parsed(RELU)
+    node = field(1, model.graph.node[0].SerializeToString())
+    path = written(tmp_path, model.SerializeToString() + field(7, node * 1_000_000))
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "builder", "inspect", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert f"1,000,001 nodes, its functions written out; the most is {MAX_NODES:,}" in done.stderr
+    assert time.monotonic() - started < 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20  # KiB
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message, as bytes."""
+    length, digits = len(content), b""
+    while length > 127:
+        digits, length = digits + bytes([length & 127 | 128]), length >> 7
+    return bytes([number << 3 | 2]) + digits + bytes([length]) + content
+
+
+def test_functions_that_double_forty_times_are_refused(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = my.F0 (x) }")
+    for i in range(40):
+        called = ("my", f"F{i + 1}") if i < 39 else ("", "Relu")
+        body = [
+            make_node(called[1], ["a"], ["b"], domain=called[0]),
+            make_node(called[1], ["b"], ["c"], domain=called[0]),
+        ]
+        model.functions.append(make_function("my", f"F{i}", ["a"], ["c"], body, model.opset_import))
+    assert f"{2**40:,} nodes" in refusal(written(tmp_path, model)).what
+
+
+def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = my.F (x) }")
+    body = [make_node("F", ["a"], ["b"], domain="my")]
+    model.functions.append(make_function("my", "F", ["a"], ["b"], body, model.opset_import))
+    assert refusal(written(tmp_path, model)).what == "function 'F' calls itself"
+
+
+def nested(depth: int) -> onnx.GraphProto:
+    """`If` in `If` in `If`."""
+    y = make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])
+    graph = make_graph([make_node("Relu", ["x"], ["y"])], "g", [], [y])
+    for level in range(depth):
+        graph.node[-1].output[0] = graph.output[0].name = f"y{level}"
+        other = make_graph([make_node("Relu", ["x"], [f"z{level}"])], "g", [], [y])
+        other.output[0].name = f"z{level}"
+        choice = make_node("If", ["c"], ["y"])
+        choice.attribute.extend([make_attribute("then_branch", graph), make_attribute("else_branch", other)])
+        graph = make_graph([choice], "g", [], [y])
+    return graph
+
+
+def test_thirty_branches_in_branches_are_read(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4] x, bool c) => (float[1, 4] y) { y = Relu (x) }")
+    del model.graph.node[:]
+    model.graph.node.extend(nested(30).node)
+    model.graph.output[0].name = model.graph.node[0].output[0]
+    load(written(tmp_path, model))
+    assert len(list(nodes_of(model.graph.node))) == 61
+
+
+def test_a_message_nested_twenty_thousand_deep_is_refused(tmp_path: Path) -> None:
+    graph = b""
+    for _ in range(20_000):
+        attribute = field(1, b"then_branch") + field(6, graph)
+        graph = field(1, field(4, b"If") + field(5, attribute))
+    assert refusal(written(tmp_path, b"\x08\x08" + field(7, graph))).what.startswith("not an ONNX file")
+
+
+# ---------------------------------------------------------------- weights in files of their own
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder, with a secret beside it."""
+    values = np.ones(4, np.float32).tobytes()
+    (tmp_path / "secret.bin").write_bytes(values)
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (inside / "w.bin").write_bytes(values)
+    (inside / "short.bin").write_bytes(values[:10])
+    (inside / "link.bin").symlink_to("w.bin")
+    (inside / "escape.bin").symlink_to("../secret.bin")
+    (inside / "up").symlink_to("..")
+    (inside / "circle.bin").symlink_to("circle.bin")
+    os.mkfifo(inside / "pipe")
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        (external("gone.bin"), "'gone.bin', which is missing"),
+        (external("short.bin"), "short.bin is truncated: weights reach to byte 16"),
+        (external("w.bin", offset=4), "w.bin is truncated: weights reach to byte 20"),
+        (external("w.bin", offset=10**30), "w.bin is truncated"),
+        (external("w.bin", length=4), "has 4 bytes in its file, and its shape needs 16"),
+        (external("w.bin", offset=-4), "negative place"),
+        (external("w.bin", offset="here"), "no readable place"),
+        (external("w.bin", dims=(2**40, 2**40)), "w.bin is truncated"),
+        (external("w.bin", dims=(-1, 4)), "negative place"),
+        (external("../secret.bin"), "outside the model's folder; it was not read"),
+        (external("../model/w.bin"), "outside the model's folder; it was not read"),
+        (external("/etc/passwd"), "outside the model's folder; it was not read"),
+        (external("escape.bin"), "secret.bin', outside the model's folder; it was not read"),
+        (external("up/secret.bin"), "secret.bin', outside the model's folder; it was not read"),
+        (external("/dev/zero"), "outside the model's folder; it was not read"),
+        (external(None), "'', outside the model's folder"),
+        (external("w\0.bin"), "outside the model's folder"),
+        (external("x" * 5000), "File name too long"),
+        (external("circle.bin"), "its links lead in a circle"),
+        (external("pipe"), "which is not a file"),
+        (external("."), "which is not a file"),
+    ],
+)
+def test_weights_that_cannot_be_where_the_model_says_are_refused(
+    folder: Path, tensor: onnx.TensorProto, what: str
+) -> None:
+    assert what in refusal(written(folder, parsed(ADD, tensor))).what
+
+
+def test_weights_outside_the_folder_are_never_opened(folder: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from builder.model import load; from builder.errors import ModelError\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == 'open' else None)\n"
+        "try: load(Path(sys.argv[1]))\n"
+        "except ModelError: print(any('secret' in path or 'escape' in path for path in opened), len(opened) > 0)"
+    )
+    path = written(folder, parsed(ADD, external("escape.bin")))
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
+
+
+def test_weights_behind_a_link_inside_the_folder_are_found_under_the_name_the_model_has(folder: Path) -> None:
+    path = written(folder, parsed(ADD, external("link.bin"), ir_version=8))
+    assert load(path).external_files == (folder / "link.bin",)
+
+
+def test_weights_of_constants_in_branches_and_functions_are_located_too(folder: Path) -> None:
+    constant = make_node("Constant", [], ["w"], value=external("../secret.bin"))
+    branch = nested(1)
+    branch.node[0].attribute[0].g.node.insert(0, constant)
+    in_branch = parsed("(float[1, 4] x, bool c) => (float[1, 4] y) { y = Relu (x) }")
+    del in_branch.graph.node[:]
+    in_branch.graph.node.extend(branch.node)
+    in_function = parsed("(float[1, 4] x) => (float[1, 4] y) { y = my.F (x) }")
+    body = [constant, make_node("Add", ["a", "w"], ["b"])]
+    in_function.functions.append(make_function("my", "F", ["a"], ["b"], body, in_function.opset_import))
+    for model in (in_branch, in_function):
+        assert "it was not read" in refusal(written(folder, model)).what
+
+
+def test_the_path_of_the_model_may_itself_be_a_link(folder: Path, tmp_path: Path) -> None:
+    real = written(folder, parsed(ADD, external("w.bin")))
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    assert load(link / real.name).external_files == (folder / "w.bin",)
+
+
+def test_locating_weights_reads_no_tensor_that_is_in_the_model(tmp_path: Path) -> None:
+    assert locate(tmp_path / "model.onnx", [WEIGHT]) == ()
+
+
+# ---------------------------------------------------------------- malformed nodes, refused where the walk meets them
+
+
+@pytest.mark.parametrize(
+    ("graph", "what"),
+    [
+        ("(float[1, 4] x) => (float[1, 4] y) { c = Constant ()  y = Add (x, c) }", "it has not one value"),
+        (
+            "(float[1, 4] x) => (float[1, 4] y) {"
+            " n = Constant <value = int64 {2}> ()"
+            " y = Loop <body = b (int64 i, bool c, float[1, 4] s) => (bool d, float[1, 4] t)"
+            " { d = Identity (c)  t = Relu (s) }> (n, , x, x) }",
+            "its body takes 3 inputs, and gets 4",
+        ),
+        ("(uint16[1, 4] x) => (uint16[1, 4] y) { y = LeakyRelu (x) }", "shape inference fails"),
+    ],
+)
+def test_a_malformed_node_is_named_with_the_reason(tmp_path: Path, graph: str, what: str) -> None:
+    model = load(written(tmp_path, parsed(graph)))
+    with pytest.raises(ModelError, match=re.escape(what)):
+        add_batch_axis(model)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("y = Add (x, x)", (1, 4)),
+        ("s = Shape (x) y = Expand (x, s)", (1, 4)),
+        ("i = NonZero (x) m = Constant <value_ints = [-1]> () s = Reshape (i, m) y = Reshape (x, s)", None),
+    ],
+    ids=["by_types", "by_values", "not_at_all"],
+)
+def test_an_output_without_a_shape_gets_the_one_that_follows(
+    tmp_path: Path, body: str, found: tuple[int, ...] | None
+) -> None:
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4] x) => (float[1, 4] y) {{ {body} }}'
+    )
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    if found is None:
+        with pytest.raises(ModelError, match="output 'y' has no shape, and none can be inferred"):
+            load(path)
+    else:
+        assert load(path).outputs[0].shape == found

@@ -1,0 +1,167 @@
+"""An install killed before any of its calls: what is left on disk, and what the next change makes of it."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.artifacts import names, scale, tree
+from support.serving import client, infer, load
+
+from builder.config import pbtxt
+from builder.record import read_manifest
+from builder.repository import Artifact, Repository
+from builder.server import Server
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parents[1]
+
+
+def crash(before: Path, out: Path) -> list[Path]:
+    """Kill an install before each of its calls; return the folders left, the last of an install that completed."""
+    script = [sys.executable, "-W", "ignore", str(TESTS / "support" / "crashes.py"), str(before), str(out)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    subprocess.run(script, check=True, env=environment)
+    return sorted(out.iterdir(), key=lambda folder: int(folder.name))
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Version 2 was to follow version 1, whose warmup is another."""
+    folder = tmp_path_factory.mktemp("crashed")
+    first = replace(scale(), reference={k: v[::-1] for k, v in scale().reference.items()})
+    Repository(folder / "before/models").install("scale", first)
+    return crash(folder / "before", folder / "after")
+
+
+@pytest.fixture
+def crashes(crashed: list[Path], tmp_path: Path) -> list[Path]:
+    """A copy that the test may change."""
+    return [Path(shutil.copytree(folder, tmp_path / "crashes" / folder.name)) for folder in crashed]
+
+
+def is_orphaned(folder: Path) -> bool:
+    """Whether version 2 is in place and not served."""
+    repository = Repository(folder / "models")
+    return repository.model("scale").versions() == (1, 2) and repository.model("scale").served_version() == 1
+
+
+def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
+    """Assert that Triton would find a whole model, and nothing it would stumble over; return the served version."""
+    text = (model / "config.pbtxt").read_text()
+    (version,) = pbtxt.parse(text, where="").version_policy.specific.versions
+    for number in (entry.name for entry in model.iterdir() if entry.name not in ("config.pbtxt", "warmup")):
+        assert expected[int(number)].manifest.model.at(model / number) == expected[int(number)].manifest.model
+        assert read_manifest(model / number) == expected[int(number)].manifest
+    assert set(re.findall(r"[0-9a-f]{64}\.raw", text)) <= tree(model / "warmup").keys()
+    return int(version)
+
+
+def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_has_the_new_version(
+    crashes: list[Path],
+) -> None:
+    config = Repository(crashes[0] / "models").model("scale").read_config()
+    seen = set()
+
+    for folder in crashes:
+        assert [entry.name for entry in (folder / "models").iterdir()] == ["scale"]
+        version = check_whole(folder / "models/scale", {1: scale(), 2: scale(3.0)})
+        if version == 1:
+            assert (folder / "models/scale/config.pbtxt").read_text() == config
+        repository = Repository(folder / "models")
+        seen.add((version, repository.model("scale").versions()))
+
+        published = repository.install("scale", scale(4.0))
+
+        assert published.version == version + 1
+        assert repository.model("scale").versions() == tuple(range(1, version + 2))
+        assert names(folder / ".models.staging") == ["lock"]
+        named = set(re.findall(r"[0-9a-f]{64}\.raw", config + repository.model("scale").read_config()))
+        assert tree(folder / "models/scale/warmup").keys() <= named
+    assert seen == {(1, (1,)), (1, (1, 2)), (2, (1, 2))}
+
+
+def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(tmp_path: Path) -> None:
+    seen = set()
+
+    for folder in crash(tmp_path / "nothing", tmp_path / "crashes"):
+        root = folder / "models"
+        models = [entry.name for entry in root.iterdir()] if root.exists() else []
+        seen.add(tuple(models))
+        if models:
+            assert check_whole(root / "scale", {1: scale(3.0)}) == 1
+
+        assert Repository(root).install("scale", scale(3.0)).created == (not models)
+        assert names(folder / ".models.staging") == ["lock"]
+    assert seen == {(), ("scale",)}
+
+
+def test_killed_at_any_call_of_the_cleaning_up_the_next_change_still_cleans_up(
+    crashes: list[Path], tmp_path: Path
+) -> None:
+    orphaned = next(folder for folder in crashes if is_orphaned(folder))
+
+    for folder in crash(orphaned, tmp_path / "again"):
+        repository = Repository(folder / "models")
+        version = check_whole(folder / "models/scale", {1: scale(), 2: scale(3.0)})
+        assert repository.install("scale", scale(4.0)).version == version + 1
+
+
+def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(crashes: list[Path]) -> None:
+    orphaned = [Repository(folder / "models") for folder in crashes if is_orphaned(folder)]
+    assert orphaned
+    for repository in orphaned:
+        switch_by_hand(repository, 1, 2)
+        assert repository.install("scale", scale(4.0)).version == 3
+        assert repository.model("scale").versions() == (1, 2, 3)
+
+
+def test_a_whole_version_that_was_rolled_back_by_hand_after_a_late_kill_is_not_taken_back(
+    crashes: list[Path],
+) -> None:
+    late = [
+        r for r in (Repository(folder / "models") for folder in crashes[:-1]) if r.model("scale").served_version() == 2
+    ]
+    assert late
+    for repository in late:
+        switch_by_hand(repository, 2, 1)
+        assert repository.install("scale", scale(4.0)).version == 3
+        assert repository.model("scale").versions() == (1, 2, 3)
+
+
+def switch_by_hand(repository: Repository, before: int, after: int) -> None:
+    path = repository.model("scale").config_path
+    text = path.read_text()
+    assert f"versions: [{before}]" in text
+    path.write_text(text.replace(f"versions: [{before}]", f"versions: [{after}]"))
+
+
+def test_triton_loads_every_state_that_a_kill_leaves(triton: Server, crashes: list[Path]) -> None:
+    states = {}
+    for folder in crashes:
+        content = sorted(tree(folder / "models").items())
+        states[hashlib.sha256(repr(content).encode()).digest()] = folder / "models/scale"
+    assert len(states) > 3
+    factors = {1: 2.0, 2: 3.0}
+
+    for state in states.values():
+        shutil.copytree(state, triton.repository / "scale")
+        load(triton, "scale")
+        version = Repository(triton.repository).model("scale").served_version()
+        rows = scale().reference
+        request = {"x": rows["input:x"], "n": rows["input:n"][:, None], "s": rows["input:s"].astype(object)}
+        assert (infer(triton, "scale", request)["y"] == factors[version] * rows["input:x"]).all()
+        with client(triton) as connection:
+            assert connection.get_model_metadata("scale").versions == [str(version)]
+            connection.unload_model("scale")
+        shutil.rmtree(triton.repository / "scale")

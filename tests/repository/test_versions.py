@@ -1,0 +1,768 @@
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.artifacts import names, scale, tree
+
+from builder.config import ConfigOptions, pbtxt
+from builder.errors import RepositoryError
+from builder.model.lease import Lease
+from builder.record import Manifest, read_manifest
+from builder.repository import Artifact, Repository, Switch
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "models")
+
+
+def staging_of(repository: Repository) -> Path:
+    return repository.root.parent / ".models.staging"
+
+
+def served(repository: Repository, name: str = "scale") -> int:
+    return repository.model(name).served_version()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+# Installing
+
+
+def test_a_first_install_brings_config_warmup_model_reference_and_manifest(repository: Repository) -> None:
+    published = repository.install("scale", scale())
+
+    assert (published.version, published.created, published.config_changed) == (1, True, True)
+    assert published.path == repository.root / "scale" / "1"
+    files = sorted(re.sub(r"[0-9a-f]{64}", "HASH", file) for file in tree(repository.root))
+    assert files == [
+        *("scale/1/manifest.json", "scale/1/model.onnx", "scale/1/reference.npz", "scale/config.pbtxt"),
+        *["scale/warmup/HASH.raw"] * 3,
+    ]
+    assert read_manifest(published.path) == scale().manifest
+    assert names(staging_of(repository)) == ["lock"]
+
+
+def test_each_install_adds_a_version_and_serves_it(repository: Repository) -> None:
+    for factor in (2.0, 3.0, 4.0):
+        repository.install("scale", scale(factor))
+
+    assert repository.model("scale").versions() == (1, 2, 3)
+    assert served(repository) == 3
+    assert (repository.root / "scale/2/model.onnx").read_bytes() == scale(3.0).files["model.onnx"]
+
+
+def test_installing_what_is_served_already_adds_nothing_and_says_so(repository: Repository) -> None:
+    repository.install("scale", scale())
+    before = tree(repository.root)
+
+    again = repository.install("scale", scale())
+
+    assert (again.version, again.created, again.config_changed) == (1, False, False)
+    assert tree(repository.root) == before
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        scale(3.0),
+        scale(max_batch_size=16),
+        replace(scale(), manifest=replace(scale().manifest, options={"rename": ["a=b"]})),
+        replace(scale(), manifest=replace(scale().manifest, source=replace(scale().manifest.source, sha256="f" * 64))),
+    ],
+    ids=["bytes", "larger batch", "options", "source"],
+)
+def test_what_differs_from_the_served_version_is_a_new_one(repository: Repository, different: Artifact) -> None:
+    repository.install("scale", scale())
+
+    assert repository.install("scale", different).version == 2
+
+
+def test_a_smaller_batch_of_the_same_bytes_changes_only_the_config(repository: Repository) -> None:
+    repository.install("scale", scale(max_batch_size=8))
+
+    published = repository.install("scale", scale(max_batch_size=4))
+
+    assert (published.version, published.created, published.config_changed) == (1, False, True)
+    assert repository.model("scale").max_batch_size() == 4
+
+
+def test_another_option_of_the_config_changes_only_the_config(repository: Repository) -> None:
+    repository.install("scale", scale())
+    version = tree(repository.root / "scale/1")
+
+    published = repository.install("scale", scale(), ConfigOptions(max_queue_delay_us=100))
+
+    assert (published.version, published.created, published.config_changed) == (1, False, True)
+    assert "max_queue_delay_microseconds: 100" in repository.model("scale").read_config()
+    assert tree(repository.root / "scale/1") == version
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "reference.npz", "manifest.json"])
+def test_a_served_version_whose_files_were_damaged_is_published_anew(repository: Repository, file: str) -> None:
+    repository.install("scale", scale())
+    damaged = repository.root / "scale/1" / file
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert repository.install("scale", scale()).version == 2
+
+    (repository.root / "scale/2" / file).unlink()
+    assert repository.install("scale", scale()).version == 3
+
+
+def test_the_same_artifact_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Repository(tmp_path / name).install("scale", scale())
+
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_a_lower_number_that_triton_reads_from_a_stray_name_is_not_given_again(repository: Repository) -> None:
+    repository.install("scale", scale())
+    (repository.root / "scale/5-old").mkdir()
+
+    assert repository.install("scale", scale(3.0)).version == 6
+    assert repository.model("scale").versions() == (1, 6)
+
+
+def test_a_version_that_would_not_fit_in_64_bits_is_refused(repository: Repository) -> None:
+    repository.install("scale", scale())
+    (repository.root / "scale" / str(2**63 - 1)).mkdir()
+
+    with pytest.raises(RepositoryError, match="would not fit in 64 bits"):
+        repository.install("scale", scale(3.0))
+
+
+def test_external_weights_are_copied_beside_the_model(repository: Repository, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
+
+    published = repository.install("scale", artifact)
+
+    weights.write_bytes(b"changed")
+    assert (published.path / "weights.bin").read_bytes() == b"weights"
+    assert artifact.manifest.model.at(published.path) == artifact.manifest.model
+
+
+def test_weights_that_change_after_the_proof_are_not_published(repository: Repository, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
+    weights.write_bytes(b"changed")
+
+    with pytest.raises(RepositoryError, match="changed while they were being published"):
+        repository.install("scale", artifact)
+    assert tree(repository.root) == {}
+
+
+def test_weights_are_read_again_only_when_their_lease_was_broken(repository: Repository, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
+    weights.write_bytes(b"changed")  # before the lease, so that only reading them again can tell
+    held = replace(artifact, leases={weights: Lease(weights)})
+
+    repository.install("unread", held)
+
+    with pytest.raises(BlockingIOError):
+        os.open(weights, os.O_WRONLY | os.O_NONBLOCK)
+    with pytest.raises(RepositoryError, match="changed while they were being published"):
+        repository.install("read", held)
+
+
+def test_every_file_is_on_disk_before_it_is_renamed_into_the_repository(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[str] = set()
+    unflushed: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def record_fsync(descriptor: int) -> None:
+        flushed.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def record_rename(source: Path, target: Path) -> Path:
+        inside = [source, *source.rglob("*")] if source.is_dir() else [source]
+        if repository.root in Path(target).parents:
+            unflushed.extend(str(path) for path in inside if str(path) not in flushed)
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    repository.install("scale", scale(), ConfigOptions(warmup=False))
+    repository.install("scale", scale(3.0), ConfigOptions(warmup=True))
+
+    assert unflushed == []
+    model = repository.root / "scale"
+    assert {str(folder) for folder in (repository.root.parent, repository.root, model, model / "warmup")} <= flushed
+
+
+def test_the_config_keeps_its_permissions(repository: Repository) -> None:
+    repository.install("scale", scale())
+    path = repository.model("scale").config_path
+    path.chmod(0o640)
+
+    repository.install("scale", scale(3.0))
+
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_warmup_files_that_no_config_names_go_with_the_change_after_next(repository: Repository) -> None:
+    repository.install("scale", scale())
+    old = tree(repository.root / "scale/warmup").keys()
+    other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
+
+    repository.install("scale", other)
+    assert old < tree(repository.root / "scale/warmup").keys()
+    (repository.root / "scale/warmup/by-hand").write_bytes(b"kept")
+    repository.install("scale", scale(4.0), ConfigOptions(warmup=False))
+
+    repository.install("scale", scale(5.0))
+    assert tree(repository.root / "scale/warmup").keys() == {"by-hand"}
+
+
+# Hand edits
+
+
+def test_hand_edits_and_comments_survive_the_next_install(repository: Repository) -> None:
+    repository.install("scale", scale())
+    path = repository.model("scale").config_path
+    edit(
+        path,
+        "dynamic_batching {\n}",
+        "# agreed with the web team\ndynamic_batching { max_queue_delay_microseconds: 250 }\n"
+        "response_cache { enable: true }",
+    )
+    edit(path, "count: 1", "count: 3 # one per core")
+
+    repository.install("scale", scale(3.0))
+
+    text = path.read_text()
+    for edited in (
+        "# agreed with the web team",
+        "max_queue_delay_microseconds: 250",
+        "enable: true",
+        "3 # one per core",
+    ):
+        assert edited in text
+    assert served(repository) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, the new version's is TYPE_FP32"),
+        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], the new version's are \[3\]"),
+        ("dynamic_batching {", "dynamic_batching { preferred_batch_size: 16", "preferred_batch_size 16"),
+        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name one version"),
+        ("versions: [1]", "versions: [1, 2]", "does not name one version"),
+        ('name: "scale"', 'name: "other"', "its name is 'other'"),
+        ('backend: "onnxruntime"', 'backend: "python"', "its backend is 'python'"),
+        ("max_batch_size: 8", "max_batch_size: eight", "not a model configuration"),
+    ],
+)
+def test_an_edit_that_contradicts_the_new_version_is_refused_and_kept(
+    repository: Repository, old: str, new: str, message: str
+) -> None:
+    repository.install("scale", scale())
+    edit(repository.model("scale").config_path, old, new)
+    before = tree(repository.root)
+
+    with pytest.raises(RepositoryError, match=message):
+        repository.install("scale", scale(3.0))
+
+    assert tree(repository.root) == before
+
+
+# A model that something else put there
+
+
+def foreign(repository: Repository, policy: str = "version_policy { specific { versions: [4] } }") -> Path:
+    repository.install("scale", scale())
+    folder = repository.root / "scale"
+    (folder / "1").rename(folder / "4")
+    for file in ("manifest.json", "reference.npz"):
+        (folder / "4" / file).unlink()
+    text = (folder / "config.pbtxt").read_text().split("parameters {")[0]
+    (folder / "config.pbtxt").write_text(re.sub(r"version_policy \{.*?\n\}", policy, text, flags=re.DOTALL))
+    shutil.rmtree(folder / "warmup")
+    return folder
+
+
+def test_a_version_is_added_to_a_model_of_another_hand_when_its_config_agrees(repository: Repository) -> None:
+    folder = foreign(repository)
+
+    assert repository.install("scale", scale(3.0)).version == 5
+    assert not (folder / "warmup").exists()
+    model = next(repository.list_models())
+    assert [(v.version, v.served, v.published is not None) for v in model.versions] == [
+        (4, False, False),
+        (5, True, True),
+    ]
+
+
+def test_a_model_of_another_hand_that_leaves_the_version_to_triton_is_not_touched(repository: Repository) -> None:
+    folder = foreign(repository, policy="")
+    before = tree(folder)
+
+    with pytest.raises(RepositoryError, match="does not name one version"):
+        repository.install("scale", scale(3.0))
+    assert tree(folder) == before
+
+
+def test_rollback_reaches_a_version_of_another_hand_and_prune_leaves_it(repository: Repository) -> None:
+    folder = foreign(repository)
+    before = (folder / "config.pbtxt").read_text()
+    for factor in (3.0, 4.0):
+        repository.install("scale", scale(factor))
+
+    assert repository.prune("scale", keep=1) == (5,)
+    assert repository.rollback("scale") == Switch("scale", 6, 4)
+    assert pbtxt.parse((folder / "config.pbtxt").read_text(), where="") == pbtxt.parse(before, where="")
+    assert repository.model("scale").versions() == (4, 6)
+
+
+def test_a_directory_with_files_but_no_config_is_not_published_into(repository: Repository) -> None:
+    (repository.root / "scale/1").mkdir(parents=True)
+
+    with pytest.raises(RepositoryError, match="not empty and has no config"):
+        repository.install("scale", scale())
+
+
+def test_an_empty_directory_is_published_into(repository: Repository) -> None:
+    (repository.root / "scale").mkdir(parents=True)
+
+    assert repository.install("scale", scale()).version == 1
+
+
+# Rollback and prune
+
+
+def test_rollback_serves_the_version_below_and_its_reference_warms_up(repository: Repository) -> None:
+    repository.install("scale", scale())
+    config = repository.model("scale").read_config()
+    other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
+    repository.install("scale", other)
+
+    switch = repository.rollback("scale")
+
+    assert (switch.before, switch.after) == (2, 1)
+    assert pbtxt.parse(repository.model("scale").read_config(), where="") == pbtxt.parse(config, where="")
+    assert set(re.findall(r"[0-9a-f]{64}\.raw", config)) <= tree(repository.root / "scale/warmup").keys()
+
+
+def test_rollback_can_go_forward_again_to_a_version_that_is_named(repository: Repository) -> None:
+    repository.install("scale", scale())
+    repository.install("scale", scale(3.0))
+    before = tree(repository.root)
+    repository.rollback("scale")
+
+    assert repository.rollback("scale", 2).after == 2
+    assert tree(repository.root) == before
+    assert repository.rollback("scale", 2).before == 2
+
+
+def test_rollback_takes_the_batch_that_the_version_was_proven_for(repository: Repository) -> None:
+    repository.install("scale", scale(max_batch_size=4))
+    repository.install("scale", scale(3.0, max_batch_size=16))
+
+    repository.rollback("scale")
+    assert repository.model("scale").max_batch_size() == 4
+    repository.rollback("scale", 2)
+    assert repository.model("scale").max_batch_size() == 16
+    edit(repository.model("scale").config_path, "max_batch_size: 16", "max_batch_size: 2")
+    edit(repository.model("scale").config_path, "batch_size: 16", "batch_size: 2")
+    repository.rollback("scale")
+    assert repository.model("scale").max_batch_size() == 2
+
+
+def test_rollback_away_from_a_version_with_a_damaged_manifest_works(repository: Repository) -> None:
+    repository.install("scale", scale())
+    published = repository.install("scale", scale(3.0))
+    (published.path / "manifest.json").write_text("{")
+
+    assert repository.rollback("scale").after == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [(None, "no version before 1"), (7, "there is no version 7"), (2, "model.onnx has 0 bytes")],
+)
+def test_rollback_to_what_is_not_there_or_not_whole_is_refused(
+    repository: Repository, to: int | None, message: str
+) -> None:
+    repository.install("scale", scale())
+    repository.install("scale", scale(3.0))
+    (repository.root / "scale/2/model.onnx").write_bytes(b"")
+    repository.rollback("scale")
+    before = tree(repository.root)
+
+    with pytest.raises(RepositoryError, match=message):
+        repository.rollback("scale", to)
+    assert tree(repository.root) == before
+
+
+@pytest.mark.parametrize("change", ["rollback", "prune"])
+def test_changing_a_model_that_is_not_there_is_refused_and_makes_nothing(repository: Repository, change: str) -> None:
+    with pytest.raises(RepositoryError, match="no such model"):
+        repository.rollback("scale") if change == "rollback" else repository.prune("scale", keep=1)
+    assert not repository.root.exists()
+
+
+def test_prune_keeps_the_newest_and_the_served_version(repository: Repository) -> None:
+    for factor in (2.0, 3.0, 4.0, 5.0):
+        repository.install("scale", scale(factor))
+    repository.rollback("scale", 2)
+    (repository.root / "scale/1-backup").mkdir()
+
+    assert repository.prune("scale", keep=1) == (1, 3)
+    assert repository.model("scale").versions() == (2, 4)
+    assert repository.prune("scale", keep=1) == ()
+    assert (repository.root / "scale/1-backup").exists()
+    assert names(staging_of(repository)) == ["lock"]
+
+
+def test_prune_keeps_at_least_one_version(repository: Repository) -> None:
+    repository.install("scale", scale())
+
+    with pytest.raises(RepositoryError, match="keep at least 1"):
+        repository.prune("scale", keep=0)
+
+
+# Listing and reading
+
+
+def test_list_tells_versions_sizes_sources_and_which_is_served(repository: Repository) -> None:
+    repository.install("scale", scale())
+    repository.install("scale", scale(3.0))
+    repository.install("other", scale())
+
+    other, model = repository.list_models()
+
+    assert (other.name, model.name, model.problem) == ("other", "scale", None)
+    assert [version.served for version in model.versions] == [False, True]
+    assert model.versions[0].bytes == sum(map(len, tree(repository.root / "scale/1").values()))
+    assert model.versions[0].manifest == scale().manifest
+    published = model.versions[0].published
+    assert published is not None
+    assert published.timestamp() == pytest.approx((repository.root / "scale/1/manifest.json").stat().st_mtime, abs=1e-3)
+
+
+def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) -> None:
+    for name in ("a", "b", "c", "d"):
+        repository.install(name, scale())
+    repository.model("a").config_path.write_text("{")
+    repository.model("b").config_path.unlink()
+    (repository.root / "c/1/manifest.json").write_text('{"format": 2}')
+    shutil.rmtree(repository.root / "d/1")
+
+    a, b, c, d = repository.list_models()
+
+    assert a.problem is not None
+    assert "not a model configuration" in a.problem
+    assert b.problem is not None
+    assert "no config.pbtxt" in b.problem
+    assert c.problem is None
+    assert c.versions[0].problem is not None
+    assert "its format is 2" in c.versions[0].problem
+    assert d.problem == "its config serves version 1, which is not there"
+
+
+def test_list_of_no_repository_is_refused(repository: Repository) -> None:
+    with pytest.raises(RepositoryError, match="No such file"):
+        list(repository.list_models())
+
+
+def test_the_reference_comes_back_as_it_was_given(repository: Repository) -> None:
+    repository.install("scale", scale())
+
+    reference = repository.model("scale").read_reference(1)
+
+    assert reference.keys() == scale().reference.keys()
+    for name, rows in scale().reference.items():
+        np.testing.assert_array_equal(reference[name], rows, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "cannot be read"),
+        (lambda path: np.savez(path, x=np.zeros(3)), "does not hold what"),
+        (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "does not hold what"),
+        (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "cannot be read"),
+    ],
+    ids=["missing", "empty", "truncated", "other arrays", "fewer rows", "pickled"],
+)
+def test_a_damaged_reference_is_refused(repository: Repository, damage: object, message: str) -> None:
+    repository.install("scale", scale())
+    assert callable(damage)
+    damage(repository.root / "scale/1/reference.npz")
+
+    with pytest.raises(RepositoryError, match=message):
+        repository.model("scale").read_reference(1)
+
+
+def test_a_reference_carries_no_time(repository: Repository) -> None:
+    published = repository.install("scale", scale())
+
+    with zipfile.ZipFile(published.path / "reference.npz") as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("[]", "it has no format"),
+        ('{"format": 2}', "its format is 2, this release reads 1"),
+        (scale().manifest.to_json().replace('"rows": 4', '"rows": "4"'), "manifest.proof.rows is '4', expected int"),
+        (scale().manifest.to_json().replace('"name": "x"', '"nam": "x"'), r"manifest.inputs\[0\].name is missing"),
+        (scale().manifest.to_json().replace("3\n", '"a"\n'), r"manifest.inputs\[0\].dims\[0\] is 'a'"),
+    ],
+)
+def test_a_manifest_that_is_not_one_is_refused_by_the_place_where_it_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(RepositoryError, match=message):
+        Manifest.from_json(text, where="manifest.json")
+
+
+def test_a_manifest_with_what_a_later_release_added_is_read() -> None:
+    text = scale().manifest.to_json().replace('"builder"', '"later": 1, "builder"')
+
+    assert Manifest.from_json(text, where="manifest.json") == scale().manifest
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/b", "/x", ".x", "-x", "a b", "a\nb", "a\0b", "ä", "x" * 201, "a\\b", "a?b", "a%2e"],
+)
+def test_a_name_that_would_leave_the_repository_or_not_load_is_refused(repository: Repository, name: str) -> None:
+    for change in (
+        lambda: repository.install(name, scale()),
+        lambda: repository.rollback(name),
+        lambda: repository.prune(name, keep=1),
+    ):
+        with pytest.raises(RepositoryError, match="not usable"):
+            change()
+    assert list(repository.root.parent.iterdir()) == []
+
+
+def test_a_repository_that_is_a_file_is_refused(repository: Repository) -> None:
+    repository.root.write_text("not a directory")
+
+    with pytest.raises(RepositoryError, match=f"{repository.root}: File exists"):
+        repository.install("scale", scale())
+    with pytest.raises(RepositoryError, match="Not a directory"):
+        list(repository.list_models())
+
+
+def test_a_repository_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+
+    with pytest.raises(RepositoryError, match="Not a directory"):
+        Repository(tmp_path / "file/models").install("scale", scale())
+
+
+def test_the_filesystems_root_is_refused_as_a_repository() -> None:
+    with pytest.raises(RepositoryError, match="no place beside it"):
+        Repository(Path("/")).install("scale", scale())
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder made by this user, and from then on only the rights of nobody."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    if os.geteuid() != os.getuid():
+        os.seteuid(os.getuid())
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def drop_rights(folder: Path) -> None:
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    else:
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o555)
+
+
+@pytest.mark.parametrize("published_before", [False, True])
+def test_a_repository_that_may_not_be_written_to_is_refused(unprivileged: Path, published_before: bool) -> None:
+    repository = Repository(unprivileged / "models")
+    if published_before:
+        repository.install("scale", scale())
+    before = tree(unprivileged)
+    drop_rights(unprivileged)
+
+    with pytest.raises(RepositoryError, match=r"Permission denied\nfix: give this user write permission"):
+        repository.install("scale", scale(3.0))
+    assert tree(unprivileged) == before
+
+
+def run_limited(root: Path, prelude: str) -> str:
+    """Install version 2 in a process of its own; return the error it ends with."""
+    script = f"""
+import sys
+sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+from pathlib import Path
+from support.artifacts import scale
+from builder.errors import RepositoryError
+from builder.repository import Repository
+artifact = scale(3.0, files={{"model.onnx": bytes(2_000_000)}})
+{prelude}
+try:
+    Repository(Path({str(root)!r})).install("scale", artifact)
+except RepositoryError as error:
+    print(error)
+"""
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_written_to_its_end_leaves_everything_as_it_was(repository: Repository) -> None:
+    repository.install("scale", scale())
+    before = tree(repository.root)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+
+    assert os.strerror(errno.EFBIG) in run_limited(repository.root, limit)
+
+    assert tree(repository.root) == before
+    assert names(staging_of(repository)) == ["lock"]
+    assert repository.install("scale", scale(3.0)).version == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        pytest.skip(f"this user may not mount: {done.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_leaves_everything_as_it_was(small_disk: Path) -> None:
+    repository = Repository(small_disk / "models")
+    repository.install("scale", scale())
+    before = tree(repository.root)
+
+    with pytest.raises(RepositoryError, match=r"No space left on device\nfix: free some space"):
+        repository.install("scale", scale(3.0, files={"model.onnx": bytes(2_000_000)}))
+
+    assert tree(repository.root) == before
+    assert names(staging_of(repository)) == ["lock"]
+    assert repository.install("scale", scale(3.0)).version == 2
+
+
+def test_a_mount_point_is_refused_and_a_folder_below_it_taken(small_disk: Path) -> None:
+    with pytest.raises(RepositoryError, match=rf"mount point(.|\n)*such as {small_disk}/models"):
+        Repository(small_disk).install("scale", scale())
+    assert list(small_disk.iterdir()) == []
+
+    assert Repository(small_disk / "models").install("scale", scale()).version == 1
+
+
+def test_a_mount_point_of_the_same_filesystem_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "models").mkdir()
+    bind = ["mount", "--bind", str(tmp_path / "source"), str(tmp_path / "models")]
+    if subprocess.run(bind, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount")
+    try:
+        with pytest.raises(RepositoryError, match="mount point"):
+            Repository(tmp_path / "models").install("scale", scale())
+        assert list((tmp_path / "models").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path / "models")], check=True)
+
+
+def test_a_repository_behind_a_link_is_staged_beside_the_real_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/models").symlink_to(tmp_path / "real")
+
+    Repository(tmp_path / "elsewhere/models").install("scale", scale())
+
+    assert (tmp_path / ".real.staging").is_dir()
+    assert names(tmp_path / "elsewhere") == ["models"]
+
+
+# Interrupted, and two at once
+
+
+def test_an_interrupt_in_the_middle_leaves_everything_as_it_was(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.install("scale", scale())
+    before = tree(repository.root)
+    rename = Path.rename
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if Path(target) == repository.model("scale").config_path:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        repository.install("scale", scale(3.0))
+
+    assert tree(repository.root) == before
+    assert names(staging_of(repository)) == ["lock"]
+
+
+@pytest.mark.slow
+def test_two_installs_at_once_both_succeed_with_a_version_each(repository: Repository) -> None:
+    script = f"""
+import sys
+sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+from pathlib import Path
+from support.artifacts import scale
+from builder.repository import Repository
+artifacts = [scale(float(sys.argv[1]) + i / 100) for i in range(5)]
+print("ready", flush=True)
+input()
+for artifact in artifacts:
+    print(Repository(Path({str(repository.root)!r})).install("scale", artifact).version)
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, factor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for factor in ("2", "3")
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    outputs = [process.communicate("\n")[0].split() for process in both]
+
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(int(version) for output in outputs for version in output) == list(range(1, 11))
+    assert repository.model("scale").versions() == tuple(range(1, 11))
+    assert served(repository) == 10

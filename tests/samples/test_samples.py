@@ -1,0 +1,256 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from support.by_hand import by_hand, original
+
+from builder.batching import keep_static
+from builder.errors import ModelError
+from builder.model import load
+from builder.samples import draw, read_samples
+from builder.samples.domains import Choices, Domain, Integers, Lengths, Mask, Normal, Unit, find_domains
+
+MODELS = Path(__file__).parents[1] / "models"
+
+TABLE = "<float[7, 3] table>"
+DOMAINS: list[tuple[str, str, str, Domain]] = [
+    # What it shows; inputs; nodes up to y; the domain of x. `table` has 7 rows, `small` 4, `one` is 1, `t` 10000.
+    ("an index stays in its table", "int64[1, 5] x", "y = Gather (table, x)", Integers(0, 6)),
+    ("along the right axis", "int64[1, 5] x", "y = Gather <axis = 1> (table, x)", Integers(0, 2)),
+    ("the smallest of several tables", "int64[1, 5] x", "a = Gather (table, x) y = Gather (small, x)", Integers(0, 3)),
+    ("through casts and shapes", "int32[1, 5] x",
+     "a = Cast <to = 7> (x) five = Constant <value_ints = [5]> () b = Reshape (a, five) y = Gather (table, b)",
+     Integers(0, 6)),
+    ("as a float", "float[1, 5] x", "a = Cast <to = 7> (x) y = Gather (table, a)", Integers(0, 6)),
+    ("with an offset", "int64[1, 5] x", "a = Add (x, one) y = Gather (table, a)", Integers(0, 5)),
+    ("with an offset below zero", "int64[1, 5] x", "a = Sub (x, one) y = Gather (table, a)", Integers(1, 7)),
+    ("with an offset for every row", "int64[3] x",
+     "r = Constant <value_ints = [0, 1, 2]> () s = Shape (table) i = Constant <value_int = 1> () n = Gather (s, i) "
+     "b = Mul (r, n) j = Sub (x, one) a = Add (j, b) y = Gather (table, a)", Integers(1, 1)),
+    ("a difference of two parts", "int64[1, 2] x",
+     "l, r = Split <axis = 1> (x) d = Sub (l, r) y = Gather (table, d)", Integers(0, 6)),
+    ("a sum of two parts", "int64[1, 2] x",
+     "l, r = Split <axis = 1> (x) d = Add (l, r) y = Gather (table, d)", Integers(0, 3)),
+    ("a multiple", "int64[1, 5] x", "two = Constant <value_int = 2> () a = Mul (x, two) y = Gather (table, a)",
+     Integers(0, 3)),
+    ("a remainder needs no bound", "int64[1, 5] x",
+     "seven = Constant <value_int = 7> () a = Mod (x, seven) y = Gather (table, a)", Integers(0, 9)),
+    ("behind a start token", "int64[1, 5] x",
+     "s = Constant <value_ints = [0]> () s2 = Unsqueeze (s, s) a = Concat <axis = 1> (s2, x) y = Gather (table, a)",
+     Integers(0, 6)),
+    ("elements", "int64[1, 3] x", "y = GatherElements (table, x)", Integers(0, 6)),
+    ("tuples", "int64[1, 2] x", "y = GatherND (table, x)", Integers(0, 2)),
+    ("scattered to", "int64[1, 3] x, float[1, 3] u", "y = ScatterElements (table, x, u)", Integers(0, 6)),
+    ("one hot", "int64[1, 5] x",
+     "d = Constant <value_int = 9> () v = Constant <value_floats = [0.0, 1.0]> () y = OneHot (x, d, v)",
+     Integers(0, 8)),
+    ("labels of a loss", "int64[1] x, float[1, 5] s", "y = SoftmaxCrossEntropyLoss (s, x)", Integers(0, 4)),
+    ("inside a branch", "int64[1, 5] x, bool c", "y = If (c) <"
+     "then_branch = a () => (float[1, 5, 3] p) { p = Gather (table, x) }, "
+     "else_branch = b () => (float[1, 5, 3] q) { q = Gather (small, x) }>", Integers(0, 3)),
+    ("a mask to hide by a penalty", "float[1, 5] x", "a = Sub (one_f, x) y = Mul (a, t)", Mask()),
+    ("a mask of whole numbers, cast", "int64[1, 5] x", "y = Cast <to = 9> (x)", Mask()),
+    ("a mask, compared", "int64[1, 5] x", "zero = Constant <value_int = 0> () y = Equal (x, zero)", Mask()),
+    ("a mask that weighs", "int64[1, 5] x, float[1, 5] h", "a = Cast <to = 1> (x) y = Mul (a, h)", Mask()),
+    ("a mask that is counted", "int64[1, 5] x",
+     "i = Constant <value_int = 1> () a = CumSum (x, i) y = Gather (table, a)", Mask()),
+    ("a boolean", "bool[1, 5] x", "y = Not (x)", Mask()),
+    ("token ids beside a padding id", "int64[1, 5] x", "p = Equal (x, one) y = Gather (table, x)", Integers(0, 6)),
+    ("lengths of sequences", "float[9, 1, 2] s, int32[1] x",
+     "y, h = GRU <hidden_size = 1> (s, w, w3, , x)", Lengths(9)),
+    ("lengths, where the shape is not written down", "float[1, 9, 2] s, int64[1] x",
+     "st = Transpose <perm = [1, 0, 2]> (s) n = Cast <to = 6> (x) y, h = GRU <hidden_size = 1> (st, w, w3, , n)",
+     Lengths(9)),
+    ("pixels", "uint8[1, 3, 4, 4] x", "y = Cast <to = 1> (x)", Integers(0, 255)),
+    ("signed bytes", "int8[1, 4] x", "y = Cast <to = 1> (x)", Integers(-128, 127)),
+    ("other whole numbers", "int64[1, 4] x", "y = Cast <to = 1> (x)", Integers(0, 9)),
+    ("features", "float[1, 4] x", "y = Neg (x)", Normal()),
+    ("half features", "float16[1, 4] x", "y = Neg (x)", Normal()),
+    ("positive features", "float[1, 4] x", "y = Log (x)", Unit()),
+    ("strings", "string[1, 2] x", "y = Identity (x)", Choices(
+        ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"))),
+    ("strings of an encoder", "string[1, 2] x",
+     'y = ai.onnx.ml.LabelEncoder <keys_strings = ["cat", "dog"], values_floats = [0.0, 1.0]> (x)',
+     Choices(("cat", "dog"))),
+    ("a raw mask of a fused attention", "float[1, 5, 4] s, int32[1, 5] x",
+     "y = com.microsoft.Attention <num_heads = 2> (s, w4, b4, x)", Mask()),
+    ("lengths of a fused attention", "float[1, 5, 4] s, int32[1] x",
+     "y = com.microsoft.Attention <num_heads = 2> (s, w4, b4, x)", Lengths(5)),
+]  # fmt: skip
+
+WEIGHTS = (
+    "<int64 one = {1}, float one_f = {1.0}, float t = {-10000.0}, "
+    + ", ".join(
+        f"float[{', '.join(map(str, shape))}] {name} = {{{', '.join(['0.5'] * int(np.prod(shape)))}}}"
+        for name, shape in {
+            "table": (7, 3), "small": (4, 3), "w": (1, 3, 2), "w3": (1, 3, 1), "w4": (4, 12), "b4": (12,),
+        }.items()
+    )
+    + ">"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "body", "domain"), [c[1:] for c in DOMAINS], ids=[c[0] for c in DOMAINS])
+def test_the_graph_tells_what_an_input_may_hold(tmp_path: Path, inputs: str, body: str, domain: Domain) -> None:
+    model = original(tmp_path, f"g ({inputs}) => (float[1] y) {WEIGHTS} {{ {body} }}")
+    assert find_domains(model)["x"] == domain
+
+
+def test_indices_are_followed_into_functions(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (int64[1, 5] x) => (float[1, 5, 2] y) <float[2, 2] table = {1.0, 2.0, 3.0, 4.0}> { y = own.embed (table, x) }
+        <domain: "own", opset_import: ["" : 17]> embed (t, ids) => (z) { z = Gather (t, ids) }"""
+    )
+    onnx.save(proto, tmp_path / "model.onnx")
+    assert find_domains(load(tmp_path / "model.onnx"))["x"] == Integers(0, 1)
+
+
+@pytest.mark.parametrize(
+    "entry", json.loads((MODELS / "manifest.json").read_text())["models"], ids=lambda entry: str(entry["stem"])
+)
+def test_what_is_found_agrees_with_what_the_exported_models_were_made_for(entry: dict[str, Any]) -> None:
+    domains = find_domains(load(MODELS / entry["file"]))
+    for tensor in entry["inputs"]:
+        sample = tensor["sample"]
+        expected: dict[str, Domain] = {
+            "normal": Normal(),
+            "randint": Integers(0, sample.get("high", 0) - 1),
+            "mask": Mask(),
+            "bool": Mask(),
+        }
+        assert domains[tensor["name"]] == expected[sample["kind"]], tensor["name"]
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def drawn(folder: Path, inputs: str, body: str = "y = Identity (x)", rows: int = 16) -> list[np.ndarray[Any, Any]]:
+    """The samples of x, from the first to the most cautious."""
+    model = original(folder, f"g ({inputs}) => (float[1] y) {WEIGHTS} {{ {body} }}")
+    return [samples["x"] for samples in draw(by_hand(model), rows=rows)]
+
+
+def test_drawn_rows_differ_and_come_out_the_same_again(tmp_path: Path) -> None:
+    first, second = (drawn(tmp_path, "float[1, 3, 4] x")[0] for _ in range(2))
+    assert first.shape == (16, 3, 4)
+    assert first.dtype == np.float32
+    assert len(np.unique(first, axis=0)) == 16
+    assert (first == second).all()
+
+
+def test_drawn_indices_reach_both_ends_of_the_table(tmp_path: Path) -> None:
+    ids = drawn(tmp_path, "int64[1, 5] x", "y = Gather (table, x)", rows=32)[0]
+    assert (ids.min(), ids.max(), ids.dtype) == (0, 6, np.int64)
+
+
+def test_a_drawn_mask_is_right_padded_and_never_empty(tmp_path: Path) -> None:
+    mask = drawn(tmp_path, "int64[1, 6] x", "y = Cast <to = 9> (x)", rows=32)[0]
+    assert set(np.unique(mask)) == {0, 1}
+    assert (np.diff(mask, axis=1) <= 0).all(), "ones, then zeros"
+    assert (mask.sum(axis=1) >= 3).all()
+    assert mask[0].all()
+    assert len(np.unique(mask, axis=0)) > 1
+
+
+def test_a_drawn_boolean_mask_hides_some_and_shows_some_whatever_true_means(tmp_path: Path) -> None:
+    mask = drawn(tmp_path, "bool[1, 6] x", "y = Not (x)", rows=32)[0]
+    assert mask.dtype == np.bool_
+    assert mask.any(axis=1).all()
+    assert not mask.all(axis=1).any()
+
+
+def test_a_mask_of_one_number_a_row_is_never_hidden(tmp_path: Path) -> None:
+    assert (drawn(tmp_path, "int64[1] x", "y = Cast <to = 9> (x)")[0] == 1).all()
+
+
+def test_drawn_lengths_are_at_least_one_and_one_is_the_longest(tmp_path: Path) -> None:
+    inputs, body = "float[9, 1, 2] s, int32[1] x", "y, h = GRU <hidden_size = 1> (s, w, w3, , x)"
+    model = original(tmp_path, f"g ({inputs}) => (float[1] y) {WEIGHTS} {{ {body} }}")
+    first, *_, last = (samples["x"] for samples in draw(by_hand(model, axes={"s": 1}), rows=32))
+    assert (first.min(), first.max()) == (1, 9)
+    assert (last == 9).all(), "the most cautious are full"
+
+
+def test_each_further_draw_is_more_cautious(tmp_path: Path) -> None:
+    whole = drawn(tmp_path, "int64[1, 4] x", "y = Cast <to = 1> (x)")
+    assert [int(x.max()) for x in whole] == [9, 9, 1]
+    features = drawn(tmp_path, "float[1, 4] x", "y = Neg (x)")
+    assert [bool((x < 0).any()) for x in features] == [True, False, False]
+    mask = drawn(tmp_path, "bool[1, 4] x", "y = Not (x)")
+    assert [(bool(x.any()), bool(x.all())) for x in mask] == [(True, False), (False, False), (True, True)]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "stored"),
+    [("float16", np.float16), ("double", np.float64), ("bfloat16", np.uint16), ("string", np.str_)],
+)
+def test_samples_are_drawn_as_they_are_stored(tmp_path: Path, tensor: str, stored: type) -> None:
+    values = drawn(tmp_path, f"{tensor}[1, 4] x")[0]
+    assert values.dtype.type is stored
+    assert len(np.unique(values, axis=0)) > 1
+
+
+def test_open_dimensions_are_tried_with_several_sizes_and_one_name_has_one_size(tmp_path: Path) -> None:
+    model = original(tmp_path, "g (float[1, n] x, float[1, n] z) => (float[1, n] y) { y = Add (x, z) }")
+    draws = list(draw(by_hand(model), rows=4))
+    assert all(samples["x"].shape == samples["z"].shape for samples in draws)
+    assert len({samples["x"].shape for samples in draws}) > 1
+
+
+def test_a_model_that_is_kept_static_is_drawn_whole_requests(tmp_path: Path) -> None:
+    model = original(tmp_path, "g (float[2, 3] x) => (float[2, 3] y) { y = Neg (x) }")
+    assert next(draw(keep_static(model), rows=4))["x"].shape == (4, 2, 3)
+
+
+# ---------------------------------------------------------------- the caller's own
+
+IDS = np.arange(6, dtype=np.int64).reshape(3, 2)
+X = np.ones((3, 4), np.float32)
+
+
+def read(folder: Path, **arrays: Any) -> dict[str, np.ndarray[Any, Any]]:
+    text = "g (float[1, 4] x, int64[1, 2] ids) => (float[1, 4] y, int64[1, 2] z) { y = Neg (x) z = Neg (ids) }"
+    np.savez(folder / "own.npz", **arrays)
+    batched = by_hand(original(folder, text)).renamed({"x": "image"})
+    return read_samples(folder / "own.npz", batched)
+
+
+@pytest.mark.parametrize("name", ["x", "image", "input:x", "input:image"])
+def test_own_samples_are_found_by_any_of_the_inputs_names(tmp_path: Path, name: str) -> None:
+    samples = read(tmp_path, **{name: X, "ids": IDS, "labels": np.arange(3)})
+    assert samples.keys() == {"image", "ids"}
+    assert (samples["ids"] == IDS).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X}, r"no array for the input 'ids'; found x\n.*add int64\[rows, 2\]"),
+        ({"x": X.astype(np.float64), "ids": IDS}, r"input 'image' is float64\[3, 4\]\n.*give float32\[rows, 4\]"),
+        ({"x": X[:, :3], "ids": IDS}, r"input 'image' is float32\[3, 3\]"),
+        ({"x": X[0], "ids": IDS}, r"input 'image' is float32\[4\]"),
+        ({"x": X, "ids": IDS[:2]}, r"differ in their number of rows: image 3, ids 2"),
+        ({"x": X[:1], "ids": IDS[:1]}, r"too few rows"),
+        ({"x": np.array([None]), "ids": IDS}, r"cannot be read"),
+    ],
+)
+def test_own_samples_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read(tmp_path, **arrays)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    batched = by_hand(original(tmp_path, "g (float[1, 4] x) => (float[1, 4] y) { y = Neg (x) }"))
+    (tmp_path / "own.npz").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_samples(tmp_path / "own.npz", batched)
+    np.save(tmp_path / "own.npy", X)
+    with pytest.raises(ModelError, match="one array without a name"):
+        read_samples(tmp_path / "own.npy", batched)
+    with pytest.raises(ModelError, match="No such file"):
+        read_samples(tmp_path / "missing.npz", batched)

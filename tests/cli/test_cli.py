@@ -403,6 +403,7 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_files_that_may_not_be_read_end_with_3(open_folder: Path) -> None:
     model, root = write_model(open_folder / "linear.onnx"), open_folder / "repository"
     samples = model.with_suffix(".npz")
@@ -495,6 +496,7 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
     assert tree(published) == before
 
 
+@pytest.mark.slow
 def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(open_folder: Path) -> None:
     model, theirs = write_model(open_folder / "linear.onnx"), open_folder / "theirs"
     for folder in (theirs, theirs / "repository"):

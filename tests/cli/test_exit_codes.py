@@ -8,7 +8,7 @@ import pytest
 
 from builder import errors
 from builder.cli import cli
-from builder.cli.exit_codes import exit_codes
+from builder.cli.exit_codes import BUG, exit_codes
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,6 +53,12 @@ def test_the_reference_lists_every_exit_code() -> None:
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES if page.name not in OTHER_PROGRAM])
 def test_no_page_names_an_exit_code_that_does_not_exist(page: Path) -> None:
     assert codes_in(page.read_text()) <= exit_codes().keys()
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_a_page_that_lists_the_exit_codes_lists_all_that_a_user_can_meet(page: Path) -> None:
+    for marked in page.read_text().split("<!-- exit codes -->")[1:]:
+        assert codes_in(f"Exit codes: {marked.partition(chr(10) * 2)[0]}") == exit_codes().keys() - {BUG}
 
 
 def test_the_tree_of_errors_shows_the_codes_of_its_classes() -> None:

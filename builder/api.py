@@ -11,7 +11,8 @@ from pathlib import Path
 
 from builder import deployment, exporting, publishing
 from builder.batching import BatchedModel, add_batch_axis
-from builder.deployment import Address, Deployment
+from builder.deployment import Deployment
+from builder.deployment.live_server import Address
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec
 from builder.exporting.publishing import publish_module

@@ -14,7 +14,7 @@ from builder.cli.faults import BadValue
 
 if TYPE_CHECKING:
     from builder.config import Shapes
-    from builder.deployment import Address
+    from builder.deployment.live_server import Address
     from builder.exporting import InputSpec
 
 LARGEST_INT32 = 2**31 - 1
@@ -248,6 +248,6 @@ def profile(text: str) -> "tuple[str, Shapes]":
 @argument("grpc://HOST:PORT", example="grpc://127.0.0.1:8001")
 def address(text: str) -> "Address":
     """Read the address of a server's gRPC endpoint."""
-    from builder.deployment import Address
+    from builder.deployment.live_server import Address
 
     return Address.parse(text)

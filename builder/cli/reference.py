@@ -45,6 +45,9 @@ def _command(program: click.Context, command: Command) -> Iterator[str]:
     yield _code([usage])
     yield "For example:\n"
     yield _code(command.examples)
+    arguments = [param.get_help_record(ctx) for param in command.params if isinstance(param, click.Argument)]
+    if arguments:
+        yield _table("Arguments", "", [(f"`{name}`", text) for name, text in arguments])
     for section, options in command.sections(ctx).items():
         yield _table(section, "", [(f"`{name}`", text) for name, text in options if name != "--help"])
 

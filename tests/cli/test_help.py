@@ -35,6 +35,12 @@ def test_every_option_is_explained_in_sentences(option: click.Option) -> None:
     assert len(text.split()) >= 4
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_is_explained_in_a_sentence(name: str) -> None:
+    for argument in COMMANDS[name].params:
+        assert not isinstance(argument, click.Argument) or re.fullmatch(r"[A-Z].*\.", argument.help or "", re.DOTALL)
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_knows_its_section(option: click.Option) -> None:
     assert isinstance(option, Option)
@@ -63,6 +69,7 @@ def test_a_short_help_that_is_cut_off_is_seen() -> None:
 def test_the_options_of_publish_are_in_sections() -> None:
     headings = re.findall(r"^(\S.*):$", shown(COMMANDS["publish"], "publish", 100), re.MULTILINE)
     assert [heading.partition(" (")[0] for heading in headings] == [
+        "Positional arguments",
         "Options",
         "Batch",
         "Names of inputs and outputs",

@@ -57,7 +57,11 @@ TENSORRT = "TensorRT"
         "publish nets:classifier --input 'image=float32[1,3,224,224]'",
     ),
 )
-@click.argument("model", type=FILE_TO_READ)
+@click.argument(
+    "model",
+    type=FILE_TO_READ,
+    help="An ONNX file, or a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs.",
+)
 @option(
     "--repository",
     type=folder_or_bucket,
@@ -242,8 +246,7 @@ TENSORRT = "TensorRT"
 def publish(model: Path, repository: Path | str, name: str | None, as_json: bool, **given: Any) -> None:
     """Make the batch of MODEL dynamic, compare it with the original, and install it as a new version.
 
-    MODEL is an ONNX file, or a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each parameter of
-    forward(). Nothing in the repository changes unless every answer matches the original's.
+    Nothing in the repository changes unless every answer matches the original's.
     """
     from builder import api
     from builder.publishing import PublishOptions

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     short_help="Export a PyTorch module to an ONNX file.",
     examples=("export nets:classifier --input 'image=float32[1,3,224,224]' -o classifier.onnx",),
 )
-@click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
+@click.argument(
+    "factory",
+    metavar="PACKAGE.MODULE:FACTORY",
+    help="A function without arguments that returns a torch.nn.Module; a class or a module also works.",
+)
 @option(
     "-o",
     "--output",
@@ -40,8 +44,7 @@ if TYPE_CHECKING:
 def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
     """Export the PyTorch module that FACTORY makes to an ONNX file with a dynamic batch.
 
-    FACTORY is a function without arguments that returns a torch.nn.Module; a class or a module also works. The file
-    is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
+    The file is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
     """
     from builder import api
     from builder.exporting import ExportOptions

@@ -12,7 +12,7 @@ from builder.cli.output import print_json, report
 
 
 @click.command(cls=Command, short_help="Show what publishing a model would change.", examples=("inspect digits.onnx",))
-@click.argument("model", type=FILE_TO_READ)
+@click.argument("model", type=FILE_TO_READ, help="An ONNX file.")
 @batch_axes
 @constants
 @as_json
@@ -60,7 +60,7 @@ def list_(repository: Path, as_json: bool) -> None:
     short_help="Check that a published version is still right.",
     examples=("verify digits", "verify digits --version 2"),
 )
-@click.argument("name")
+@click.argument("name", help="The model's name in the repository.")
 @option("--version", type=VERSION, help="The version to check. Default: the one that is served.")
 @repository
 @as_json
@@ -81,7 +81,7 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @click.command(
     cls=Command, short_help="Serve an earlier version again.", examples=("rollback digits", "rollback digits --to 1")
 )
-@click.argument("name")
+@click.argument("name", help="The model's name in the repository.")
 @option("--to", type=VERSION, help="The version to serve. Default: the one before the version that is served.")
 @repository
 @as_json
@@ -99,7 +99,7 @@ def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None
 
 
 @click.command(cls=Command, short_help="Remove old versions of a model.", examples=("prune digits --keep 3",))
-@click.argument("name")
+@click.argument("name", help="The model's name in the repository.")
 @option("--keep", type=whole_number(1), required=True, help="How many of the newest versions to keep.")
 @repository
 @as_json

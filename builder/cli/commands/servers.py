@@ -51,7 +51,7 @@ def serve(repository: Path, **where: Any) -> None:
     short_help="Load a version into a running Triton and check it.",
     examples=("deploy digits --server grpc://127.0.0.1:8001 --watch 30s",),
 )
-@click.argument("name")
+@click.argument("name", help="The model's name in the repository.")
 @option(
     "--server",
     type=address,

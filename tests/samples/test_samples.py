@@ -100,7 +100,7 @@ def test_the_graph_shows_what_an_input_may_hold(tmp_path: Path, inputs: str, bod
 
 
 def test_every_operator_in_a_table_is_in_the_domain_that_it_is_listed_under() -> None:
-    tables = [
+    tables: list[Any] = [
         domains.INDEX_INPUTS,
         domains.LENGTH_INPUTS,
         domains.MASK_INPUTS,

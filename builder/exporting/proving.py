@@ -19,8 +19,15 @@ from builder.record import read_arrays
 from builder.samples import draw, read_samples
 from builder.tensors import Array, Arrays
 
-ROWS = 8
-"""The largest batch that an export is proven with, and the number of different samples."""
+LARGEST_BATCH = 8
+"""The largest batch that an export is proven with."""
+
+ROWS = 32
+"""The number of different samples.
+
+Fewer could all take the branch of an `if` that was frozen in the trace: with 8 samples and an even chance for either
+branch, one time in 256.
+"""
 
 OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
 """The sizes at which other dynamic axes are proven: 2/1, 3/2 and 1/2 of the given ones."""
@@ -154,7 +161,8 @@ class Trial:
             ModelError: ONNX Runtime cannot load them, or the module accepts no other size of the dynamic axes.
             VerificationError: The answers differ. The message says which values were frozen, if that can be found.
         """
-        sizes = () if self.batched.is_static else batch_sizes(ROWS, dimensions_of(self.batched.original.ir.graph))
+        dimensions = dimensions_of(self.batched.original.ir.graph)
+        sizes = () if self.batched.is_static else batch_sizes(LARGEST_BATCH, dimensions)
         with onnxruntime_warnings() as warnings:
             run = self._open(model_bytes, folder)
             largest = self._compare(self._prover(reference, run), sizes, "")

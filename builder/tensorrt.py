@@ -1,7 +1,7 @@
 """Build a TensorRT plan of a proven model, and prove the plan.
 
-The network is strongly typed, as TensorRT 11 knows it only and TensorRT 10 takes it too: what computes in which
-precision is decided in the ONNX file. A plan runs on the version of TensorRT and the kind of GPU that built it.
+The network is strongly typed: the ONNX file decides which node computes in which precision. TensorRT 11 requires this,
+and TensorRT 10 supports it. A plan runs on the version of TensorRT and the kind of GPU that built it.
 """
 
 import ctypes
@@ -36,19 +36,19 @@ from builder.tensors import Arrays
 IN_CONTAINER = "docker compose run --rm builder publish MODEL.onnx --format tensorrt"
 
 _NAMES = {"fp16": {"Half", "FP16"}, "bf16": {"BFloat16", "BF16"}}
-"""How the engine inspector names the formats of a layer's tensors, by precision."""
+"""The engine inspector's names for the formats of a layer's tensors, by precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build.
+    """How to build a plan.
 
     Attributes:
-        precision: That the model was brought to; a plan that has none of it is a failure.
-        timing_cache: Where measured kernels are kept for the next build.
-        workspace_mb: The most scratch memory that a kernel may take; TensorRT's default is all there is.
+        precision: The precision of the model. A plan without a layer in it is refused.
+        timing_cache: The file that keeps measured kernels for the next build.
+        workspace_mb: The most scratch memory that a kernel may use. By default TensorRT uses all there is.
         version_compatible: Let later versions of TensorRT run the plan.
-        hardware_compatible: Let later architectures of GPUs run the plan.
+        hardware_compatible: Let later GPU architectures run the plan.
     """
 
     precision: Precision = "fp32"
@@ -60,7 +60,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What builds: the version of TensorRT, the CUDA version and release of the driver, and the GPU."""
+    """What a plan is built with: TensorRT's version, the driver's CUDA version and release, and the GPU's name."""
 
     tensorrt: str
     cuda: str
@@ -70,13 +70,13 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class CompiledModel:
-    """A plan that answers as the original does.
+    """A plan that gives the original model's answers.
 
     Attributes:
         plan: The bytes of `model.plan`.
-        facts: For the manifest.
-        proven: What came of the comparison.
-        batch_sizes: That were run.
+        facts: How it was built, for the manifest.
+        proven: The result of the comparison.
+        batch_sizes: The batch sizes that were compared.
     """
 
     plan: bytes
@@ -86,25 +86,25 @@ class CompiledModel:
 
 
 def find_host() -> Host:
-    """The TensorRT and the GPU that are here.
+    """Find the TensorRT and the GPU of this machine.
 
     Raises:
-        HostError: There is no GPU, no TensorRT or no Polygraphy.
+        HostError: The GPU, TensorRT or Polygraphy is missing.
     """
     driver = _driver()
     missing = [name for name in ("tensorrt", "polygraphy") if importlib.util.find_spec(name) is None]
     if driver is None:
-        missing.insert(0, "NVIDIA GPU")
+        missing.insert(0, "an NVIDIA GPU")
     if driver is None or missing:
-        what = f"a TensorRT plan is built where it will run, and here is no {' and no '.join(missing)}"
-        raise HostError("this machine", what, f"build it in the image that will serve it: {IN_CONTAINER}")
+        what = f"a TensorRT plan requires an NVIDIA GPU, tensorrt and polygraphy; missing: {', '.join(missing)}"
+        raise HostError("this machine", what, f"use the container that will serve the plan: {IN_CONTAINER}")
     import tensorrt
 
     return replace(driver, tensorrt=str(tensorrt.__version__))
 
 
 def _driver() -> Host | None:
-    """The first GPU, asked of the driver itself; None without one.
+    """Ask the NVIDIA driver for its version and the first GPU; None if there is no GPU.
 
     Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html
     """
@@ -136,11 +136,11 @@ def compile_plan(
     report: Callable[[str], None] = lambda _: None,
     failure_dir: Path = Path(),
 ) -> CompiledModel:
-    """Build the plan and hold it to the original's answers, at the edges and in the middle of each profile.
+    """Build the plan, and compare it with the original model at the edges and in the middle of each profile.
 
     Raises:
-        ModelError: TensorRT lacks an operator, or did not build the precision that was asked for.
-        HostError: The GPU's memory does not suffice.
+        ModelError: TensorRT does not support an operator, or built no layer in the requested precision.
+        HostError: The build fails, for example because the GPU has too little memory.
         VerificationError: A row differs from the original's.
     """
     where = verified.batched.original.path
@@ -150,14 +150,21 @@ def compile_plan(
         with _runners(plan, where, len(profiles)) as (engine, runs):
             layers = _layers(engine)
             if options.precision != "fp32" and not layers.keys() & _NAMES[options.precision]:
-                what = f"TensorRT built no layer in {options.precision}; its layers are {dict(layers)}"
-                raise ModelError(where, what, "leave --precision out, or report it")
+                counts = ", ".join(f"{count} {name}" for name, count in layers.items())
+                what = f"TensorRT built no layer in {options.precision}, only {counts}"
+                raise ModelError(where, what, "leave out --precision")
             proven = [
                 prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)
                 for profile, run in zip(profiles, runs, strict=True)
             ]
+    sizes = sorted({size for profile in profiles for size in _sizes(verified, profile)})
+    facts = _facts(verified, profiles, host, layers)
+    return CompiledModel(plan, facts, reduce(Proven.beside, proven), tuple(sizes))
+
+
+def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, layers: Mapping[str, int]) -> Plan:
     weights = [verified.batched.original.digests[file] for file in verified.external_files]
-    facts = Plan(
+    return Plan(
         tensorrt=host.tensorrt,
         cuda=host.cuda,
         gpu=host.gpu,
@@ -166,16 +173,14 @@ def compile_plan(
         layers=dict(layers),
         profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
     )
-    sizes = sorted({size for profile in profiles for size in _sizes(verified, profile)})
-    return CompiledModel(plan, facts, reduce(Proven.beside, proven), tuple(sizes))
 
 
 @contextmanager
 def open_plan(path: Path) -> Iterator[Callable[[Arrays], Arrays]]:
-    """Run a published plan: from inputs by name, each `[batch, *dims]`, to outputs by name.
+    """Open a published plan: yield a function from inputs by name, each `[batch, *dims]`, to outputs by name.
 
     Raises:
-        HostError: There is no GPU or no TensorRT here, or it takes no such plan.
+        HostError: The GPU or TensorRT is missing, or cannot run this plan.
     """
     find_host()
     with _runners(path.read_bytes(), path, 1) as (_, runs):
@@ -187,14 +192,14 @@ def _check_types(verified: VerifiedModel) -> None:
     refused = (ir.DataType.STRING, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
     for tensor in (*batched.inputs, *batched.outputs):
         if tensor.dtype in refused:
-            what = f"tensor {tensor.name!r} is {tensor.dtype}, which a plan does not take or give here"
+            what = f"tensor {tensor.name!r} is {tensor.dtype}, which is not supported for inputs and outputs of a plan"
             raise ModelError(batched.original.path, what, "publish it with --format onnx")
 
 
 def _build(
     verified: VerifiedModel, profiles: Sequence[Profile], options: BuildOptions, report: Callable[[str], None]
 ) -> bytes:
-    """Parse and build. TensorRT reads external weights beside the file, so it gets one."""
+    """Parse and build. TensorRT reads external weights beside a file, so the model is written to a temporary folder."""
     from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
@@ -209,20 +214,20 @@ def _build(
         try:
             parsed = NetworkFromOnnxPath(str(file), strongly_typed=True)()
         except PolygraphyException as error:
-            what = f"TensorRT cannot take it: {_one_line(error)}"
+            what = f"TensorRT cannot parse the model: {_one_line(error)}"
             raise ModelError(where, what, "export it without that operator, or publish with --format onnx") from error
         config = CreateConfig(progress_monitor=_progress(report), **_config(profiles, options))
         cache = str(options.timing_cache) if options.timing_cache is not None else None
         try:
             return bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
         except PolygraphyException as error:
-            what = f"TensorRT cannot build it: {_one_line(error)}"
-            fix = "free memory of the GPU, lower --max-batch-size, --profile or --workspace-mb"
+            what = f"TensorRT cannot build the plan: {_one_line(error)}"
+            fix = "free GPU memory, or lower --max-batch-size, the shapes of --profile or --workspace-mb"
             raise HostError(where, what, fix) from error
 
 
 def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any]:
-    """Arguments of Polygraphy's CreateConfig, which switches TF32 off and detailed verbosity on by itself."""
+    """Return the arguments of Polygraphy's CreateConfig, which itself disables TF32 and enables detailed verbosity."""
     import tensorrt
     from polygraphy.backend.trt import Profile as TensorrtProfile
 
@@ -242,7 +247,7 @@ def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any
 
 
 def _progress(report: Callable[[str], None]) -> Any:
-    """Tells of the outer phases of a build.
+    """Return a monitor that reports the outer phases of a build.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/ProgressMonitor.html
     """
@@ -264,7 +269,7 @@ def _progress(report: Callable[[str], None]) -> Any:
 
 @contextmanager
 def _runners(plan: bytes, where: Path, profiles: int) -> Iterator[tuple[Any, list[Callable[[Arrays], Arrays]]]]:
-    """The engine, and for each profile what runs it."""
+    """Yield the engine, and a function for each profile that runs it."""
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
 
@@ -274,9 +279,8 @@ def _runners(plan: bytes, where: Path, profiles: int) -> Iterator[tuple[Any, lis
             yield engine, [_run(runner, index) for index in range(profiles)]
     except PolygraphyException as error:
         what = f"TensorRT cannot run the plan: {_one_line(error)}"
-        raise HostError(
-            where, what, "build it on this GPU with this TensorRT, and see that its memory is free"
-        ) from error
+        fix = "build the plan again with the TensorRT and the GPU of this machine, and free GPU memory"
+        raise HostError(where, what, fix) from error
 
 
 def _run(runner: Any, profile: int) -> Callable[[Arrays], Arrays]:
@@ -289,19 +293,22 @@ def _run(runner: Any, profile: int) -> Callable[[Arrays], Arrays]:
 
 
 def _layers(engine: Any) -> Counter[str]:
-    """How many outputs of layers have each format, as the engine itself tells.
+    """Count the outputs of layers by format, as the engine reports them.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-tools.html
     """
     import tensorrt
 
-    told = json.loads(engine.create_engine_inspector().get_engine_information(tensorrt.LayerInformationFormat.JSON))
-    layers = [layer for layer in told["Layers"] if isinstance(layer, dict)]
+    report = json.loads(engine.create_engine_inspector().get_engine_information(tensorrt.LayerInformationFormat.JSON))
+    layers = [layer for layer in report["Layers"] if isinstance(layer, dict)]
     return read_formats(layers)
 
 
 def read_formats(layers: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    """Count the data types of the layers' outputs: the last word of `Format/Datatype`, or its first one."""
+    """Count the data types of the layers' outputs: the last known word of `Format/Datatype`, or else "other".
+
+    `Row major linear FP16 format` counts as `FP16`, and `N/A due to dynamic shapes` as `other`.
+    """
     known = ("BFloat16", "BF16", "Half", "FP16", "Float", "FP32", "Int8", "Int32", "Int64", "Bool", "FP8", "UInt8")
     found: Counter[str] = Counter()
     for layer in layers:
@@ -312,7 +319,7 @@ def read_formats(layers: Sequence[Mapping[str, Any]]) -> Counter[str]:
 
 
 def _sizes(verified: VerifiedModel, profile: Profile) -> tuple[int, ...]:
-    """The batch sizes to prove a profile at: its edges, beside them, its optimum, and the middle."""
+    """Return the batch sizes to compare in a profile: at and near its edges, at its optimum, and in the middle."""
     if verified.batched.is_static:
         return ()
     shapes = next(iter(profile.values()))
@@ -329,12 +336,13 @@ def prove_profile(
     *,
     failure_dir: Path = Path(),
 ) -> Proven:
-    """Hold what `run` answers to the original's answers, at the edges and in the middle of a profile.
+    """Compare the answers of `run` with the original model's, at the edges and in the middle of a profile.
 
-    At sizes of other axes that the original cannot take, the truth is the proven ONNX file in ONNX Runtime.
+    At sizes of other axes that the original does not accept, they are compared with those of the proven ONNX file in
+    ONNX Runtime.
 
     Raises:
-        ModelError: Nothing here can tell what is right at such a size.
+        ModelError: There is nothing to compare with at such a size.
         VerificationError: A row differs.
     """
     prover = _prover(verified, run, failure_dir)
@@ -346,7 +354,7 @@ def prove_profile(
 
 
 def _references(verified: VerifiedModel, profile: Profile, precision: Precision) -> Iterator[Arrays]:
-    """Samples and answers at the smallest, the usual and the largest size of the axes other than the batch."""
+    """Yield samples and answers at the optimal, the smallest and the largest size of the axes other than the batch."""
     batched = verified.batched
     dims = {tensor.name: verified.reference[f"input:{tensor.name}"].shape[1:] for tensor in batched.inputs}
     first = 0 if batched.is_static else 1
@@ -363,8 +371,8 @@ def _reference_at(verified: VerifiedModel, shapes: Mapping[str, Sequence[int]], 
     batched = verified.batched
     where = batched.original.path
     if precision == "bf16":
-        what = f"nothing here can tell what is right at {dict(shapes)}: ONNX Runtime runs no bf16 on a CPU"
-        raise ModelError(where, what, "leave these sizes out of --profile, or --precision bf16")
+        what = f"at {_listed(shapes)} there is nothing to compare with: ONNX Runtime does not run bf16 on a CPU"
+        raise ModelError(where, what, "leave these sizes out of --profile, or leave out --precision bf16")
     sizes = {
         dim: size
         for tensor in batched.inputs
@@ -376,7 +384,7 @@ def _reference_at(verified: VerifiedModel, shapes: Mapping[str, Sequence[int]], 
     try:
         answers = session.run(inputs)
     except onnxruntime_errors() as error:
-        what = f"at {dict(shapes)} the model itself does not run: {one_line(error)}"
+        what = f"at {_listed(shapes)} the ONNX model itself fails: {one_line(error)}"
         raise ModelError(where, what, "leave these sizes out of --profile") from error
     return {f"input:{name}": rows for name, rows in inputs.items()} | {
         f"output:{name}": rows for name, rows in answers.items()
@@ -392,8 +400,12 @@ def _prover(verified: VerifiedModel, run: Callable[[Arrays], Arrays], failure_di
         tolerances=tolerances,
         bfloat16=frozenset(),
         failure_dir=failure_dir,
-        fix="TensorRT answers wrongly: publish with --format onnx, and report it to NVIDIA with that file",
+        fix="publish with --format onnx, and report the wrong answer to NVIDIA with that file",
     )
+
+
+def _listed(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{name} {list(dims)}" for name, dims in shapes.items())
 
 
 def _one_line(error: Exception) -> str:

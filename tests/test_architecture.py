@@ -16,9 +16,8 @@ FLOW = ["errors", "model", "batching", "samples", "record", "naming", "config", 
 
 ONLY_IN = {
     "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
-    "tensorrt": {"builder.tensorrt"},
-    "polygraphy": {"builder.tensorrt"},
-    "modelopt": {"builder.lowering.precision"},
+    "tensorrt": {f"builder.tensorrt.{module}" for module in ("building", "host", "running")},
+    "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
     "torch": {f"builder.exporting.{module}" for module in ("exporters", "frozen", "subject")},
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
 }

@@ -318,7 +318,7 @@ REFUSALS: dict[str, tuple[str, str, str]] = {
         changed('"Y" data_type: TYPE_FP32', '"Y" data_type: TYPE_INT64'),
         "configuration expects datatype TYPE_INT64 for output 'Y', model provides TYPE_FP32",
     ),
-    "a type Triton's ONNX Runtime lacks": (
+    "a type that Triton's ONNX Runtime does not have": (
         DOUBLE,
         changed('"X" data_type: TYPE_FP32', '"X" data_type: TYPE_BF16'),
         "unsupported datatype TYPE_BF16 for input 'X'",

@@ -89,13 +89,13 @@ def serve(repository: Path, *options: str) -> Iterator[Serving]:
     )
     assert process.stderr is not None
     try:
-        told = []
+        printed = []
         for line in process.stderr:
-            told.append(line)
+            printed.append(line)
             if line.startswith("serve "):
                 break
-        found = re.fullmatch(r"serve +HTTP (\S+), gRPC (\S+), metrics \S+\n", told[-1])
-        assert found, "".join(told)
+        found = re.fullmatch(r"serve +HTTP (\S+), gRPC (\S+), metrics \S+\n", printed[-1])
+        assert found, "".join(printed)
         yield Serving(repository, process, dict(zip(PROTOCOLS, found.groups(), strict=True)))
     finally:
         process.terminate()
@@ -264,9 +264,9 @@ def test_a_signal_ends_serve_with_0_and_leaves_no_process(small: Path, signum: s
         triton = serving.triton_pid
         assert processes_of(triton)
         serving.process.send_signal(signum)
-        out, told = serving.process.communicate(timeout=30)
+        out, printed = serving.process.communicate(timeout=30)
         assert (serving.process.returncode, out) == (0, "")
-        assert "Traceback" not in told
+        assert "Traceback" not in printed
         assert eventually(lambda: processes_of(triton) == {})
 
 
@@ -274,10 +274,10 @@ def test_a_killed_triton_ends_serve_with_6_and_the_reason(small: Path) -> None:
     with serve(small) as serving:
         triton = serving.triton_pid
         os.kill(triton, signal.SIGKILL)
-        _, told = serving.process.communicate(timeout=30)
+        _, printed = serving.process.communicate(timeout=30)
         assert serving.process.returncode == 6
-        assert f"error: {small}: Triton was killed by SIGKILL" in told
-        assert told.splitlines()[-1] == "fix: start the server again"
+        assert f"error: {small}: Triton was killed by SIGKILL" in printed
+        assert printed.splitlines()[-1] == "fix: start the server again"
         assert eventually(lambda: processes_of(triton) == {})
 
 

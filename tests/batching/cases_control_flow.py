@@ -1,12 +1,6 @@
 """Branches, loops, sequences, optionals and functions."""
 
-from pathlib import Path
-
-import onnx
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
-
-from builder.batching import rules
+from support.batched import Case
 
 SCAN = (
     "Scan <num_scan_inputs = 1, body = step (float[B, 3] h, float[B, 3] e) => (float[B, 3] n, float[B, 3] o) "
@@ -95,45 +89,3 @@ CASES = [
          "3> () "
          "d = Constant <value_ints = [1, 2]> () e = Cast <to = 1> (c) f = Cast <to = 1> (d) y = Sum(x, a, b, e, f)"),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)
-
-
-DEFINED = [
-    Case("Gelu", "float[B, 3] x", "y = Gelu(x)", opset=20, rtol=1e-4),
-    Case("Mish", "float[B, 3] x", "y = Mish(x)", opset=18, rtol=1e-4),
-    Case("HardSwish", "float[B, 3] x", "y = HardSwish(x)", rtol=1e-4),
-    Case("Celu", "float[B, 3] x", "y = Celu <alpha = 2.0> (x)", rtol=1e-4),
-    Case("ThresholdedRelu", "float[B, 3] x", "y = ThresholdedRelu <alpha = 0.5> (x)", opset=22, rtol=1e-4),
-    Case("LayerNormalization", "float[B, 4, 6] x", "y = LayerNormalization <axis = -1> (x, w)", "float[6] w",
-         rtol=1e-4),
-    Case("GroupNormalization", "float[B, 4, 6] x", "y = GroupNormalization <num_groups = 2> (x, w, w)", "float[4] w",
-         opset=21, rtol=1e-4),
-    Case("MeanVarianceNormalization", "float[B, 4, 6] x", "y = MeanVarianceNormalization <axes = [1, 2]> (x)",
-         rtol=1e-4),
-    Case("SoftmaxCrossEntropyLoss", "float[B, 5] x; int64[B] t",
-         'y = SoftmaxCrossEntropyLoss <reduction = "none"> (x, t)', below={"t": 5}, rtol=1e-4, opset=13),
-    Case("RMSNormalization", "float[B, 4, 6] x", "y = RMSNormalization(x, w)", "float[6] w", opset=23, rtol=1e-4),
-    Case("Attention", "float[B, 2, 4, 6] q; float[B, 2, 5, 6] k; float[B, 2, 5, 6] v", "y = Attention(q, k, v)",
-         opset=23, rtol=1e-4),
-    Case("Clip", "float[B, 3] x", 'y = Clip(x, "", h)', "float h"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(DEFINED))
-def test_an_operator_without_a_rule_is_carried_by_its_definition_in_onnx(
-    case: Case, static_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert onnx.defs.get_schema(case.name, case.opset).all_function_opset_versions  # type: ignore[attr-defined]
-    monkeypatch.delitem(rules.RULES, ("", case.name))
-    prove(case, static_batch, tmp_path)

@@ -1,9 +1,6 @@
-"""Operators that lay out elements anew."""
+"""Operators that rearrange elements: reshape, transpose, join, cut, repeat."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 CASES = [
     Case("Reshape to [1, -1]", "float[B, 3, 4] x", "y = Reshape(x, s)", "int64[2] s = {B, -1}"),
@@ -131,15 +128,3 @@ CASES = [
     Case("EyeLike over the batch", "float[B, 3] x", "e = EyeLike(x) y = Mul(x, e)", batches=[3],
          refused={3: "holds other values for other samples"}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

@@ -5,7 +5,7 @@ import http.client
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal, TextIO
@@ -72,16 +72,7 @@ class Server:
             raise RepositoryError(repository, what, "publish a model there first, or choose another directory")
         host = ports.resolve(host)
         chosen = ports.claim_ports(host, [http_port, grpc_port, metrics_port])
-        options = [
-            f"--model-repository={runtime.REPOSITORY}",
-            f"--backend-directory={runtime.BACKENDS}",
-            "--disable-auto-complete-config",
-            f"--model-control-mode={model_control_mode}",
-            *(f"--load-model={model}" for model in load_models),
-            *ports.flags(host, chosen),
-            "--allow-gpu-metrics=false",
-            "--pinned-memory-pool-byte-size=0",
-        ]
+        options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
         server = cls(repository, TritonProcess(repository, options, log_to), [f"{reachable}:{p}" for p in chosen])
         try:
@@ -153,13 +144,9 @@ def serve(
         RepositoryError: There is no such directory.
         HostError: Triton did not start, or ended by itself.
     """
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise _Stopped
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with Server.start(
+    with (
+        _stopped_by_signals(),
+        Server.start(
             repository,
             host=host,
             http_port=http_port,
@@ -168,16 +155,42 @@ def serve(
             model_control_mode=model_control_mode,
             load_models=["*"] if model_control_mode == "explicit" else [],
             log_to=sys.stderr,
-        ) as server:
-            with contextlib.suppress(OSError):  # stderr may be closed
-                where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
-                print(f"serve    {where}", file=sys.stderr, flush=True)
-            server.wait()
+        ) as server,
+    ):
+        with contextlib.suppress(OSError):  # stderr may be closed
+            where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
+            print(f"serve    {where}", file=sys.stderr, flush=True)
+        server.wait()
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End the block at SIGINT or SIGTERM, wherever it is, and restore the previous handlers."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise _Stopped
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     except _Stopped:
         return
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _options(model_control_mode: ModelControlMode, load_models: Sequence[str]) -> list[str]:
+    """Return the options of `tritonserver`, except for its addresses."""
+    return [
+        f"--model-repository={runtime.REPOSITORY}",
+        f"--backend-directory={runtime.BACKENDS}",
+        "--disable-auto-complete-config",
+        f"--model-control-mode={model_control_mode}",
+        *(f"--load-model={model}" for model in load_models),
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+    ]
 
 
 class _Stopped(BaseException):

@@ -133,6 +133,7 @@ def test_a_server_ends_when_the_process_that_started_it_is_killed(repository: Pa
         assert eventually(lambda: processes_of(triton_pid) == {})
 
 
+# The second of sleep is for nothing to happen: at the end of the thread Triton would get a signal, and end soon after.
 START_IN_THREAD = START.replace("server = Server", "def start():\n    global server\n    server = Server").replace(
     "print", "thread = threading.Thread(target=start)\nthread.start()\nthread.join()\ntime.sleep(1)\nprint"
 )

@@ -32,6 +32,8 @@ from support.sources import (
 FLOWS = {
     "builder": ["errors", "digest", "tensors", "progress", "model", "batching", "samples", "record", "naming", "config",
                 "proof", "lowering", "tensorrt", "repository", "publishing", "exporting", "cli", "__main__"],
+    "loadtest": ["errors", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
+                 "locustfile", "__main__"],
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""
 
@@ -44,6 +46,18 @@ ONLY_IN = {
     "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
     "torch": {f"builder.exporting.{module}" for module in ("exporters", "frozen", "subject")},
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
+    "httptools": {"loadtest.wire.http1"},
+    "hpack": {"loadtest.wire.http2"},
+    "hdrh": {"loadtest.run.latencies"},
+    "matplotlib": {"loadtest.report.compare"},
+    "flask": {"loadtest.report.web"},
+    "locust": {
+        "loadtest.locustfile",
+        "loadtest.run.leader",
+        "loadtest.run.worker",
+        "loadtest.report.outcome",
+        "loadtest.report.web",
+    },
 }
 HEAVY = {"google.protobuf", "gevent", "grpc", "locust", "matplotlib", "ml_dtypes", "numpy", "onnx", "onnx_ir",
          "onnxruntime", "tensorrt", "tritonclient"}  # fmt: skip
@@ -80,7 +94,7 @@ KNOWN_SIDE_ENTRANCES: set[str] = {
 }
 """Modules that other packages import although no front door shows them."""
 
-KNOWN_WITHOUT_ALL: set[str] = {"builder", "builder.batching.rules", "loadtest"}
+KNOWN_WITHOUT_ALL: set[str] = {"builder", "builder.batching.rules"}
 """Packages whose front door has no `__all__`."""
 
 KNOWN_COMPLEX: set[str] = {

@@ -14,8 +14,7 @@ from builder.batching import BatchedModel, add_batch_axis
 from builder.deployment import Deployment
 from builder.deployment.live_server import Address
 from builder.errors import ModelError
-from builder.exporting import ExportedModel, ExportOptions, InputSpec
-from builder.exporting.publishing import publish_module
+from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, fix_inputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published

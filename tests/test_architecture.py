@@ -33,6 +33,8 @@ FLOWS = {
     "builder": ["version", "errors", "digest", "tensors", "progress", "model", "batching", "samples", "record",
                 "naming", "config", "proof", "lowering", "tensorrt", "repository", "publishing", "exporting", "api",
                 "cli", "__main__"],
+    "loadtest": ["errors", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
+                 "locustfile", "__main__"],
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""
 
@@ -41,11 +43,22 @@ BESIDE = {"deployment", "server"}
 
 ONLY_IN = {
     "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
-    "tensorrt": {"builder.tensorrt"},
-    "polygraphy": {"builder.tensorrt"},
-    "modelopt": {"builder.lowering.precision"},
+    "tensorrt": {f"builder.tensorrt.{module}" for module in ("building", "host", "running")},
+    "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
     "torch": {f"builder.exporting.{module}" for module in ("exporters", "frozen", "subject")},
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
+    "httptools": {"loadtest.wire.http1"},
+    "hpack": {"loadtest.wire.http2"},
+    "hdrh": {"loadtest.run.latencies"},
+    "matplotlib": {"loadtest.report.compare"},
+    "flask": {"loadtest.report.web"},
+    "locust": {
+        "loadtest.locustfile",
+        "loadtest.run.leader",
+        "loadtest.run.worker",
+        "loadtest.report.outcome",
+        "loadtest.report.web",
+    },
 }
 HEAVY = {"google.protobuf", "gevent", "grpc", "locust", "matplotlib", "ml_dtypes", "numpy", "onnx", "onnx_ir",
          "onnxruntime", "tensorrt", "tritonclient"}  # fmt: skip
@@ -64,12 +77,6 @@ KNOWN_CIRCLES: set[str] = {
     "builder.batching.sizes",
     "builder.batching.steering",
     "builder.batching.walk",
-    "builder.exporting.export",
-    "builder.exporting.exporters",
-    "builder.exporting.frozen",
-    "builder.exporting.proving",
-    "builder.exporting.strategies",
-    "builder.exporting.subject",
 }
 """Modules that import themselves through others."""
 
@@ -78,7 +85,6 @@ KNOWN_SIDE_ENTRANCES: set[str] = {
     "builder.batching.rules.elementwise",
     "builder.batching.rules.refused",
     "builder.config.making",
-    "builder.exporting.publishing",
     "builder.model.lease",
     "builder.model.opsets",
     "builder.model.soundness",
@@ -112,16 +118,8 @@ KNOWN_COMPLEX: set[str] = {
     "builder/batching/statics.py:evaluate",
     "builder/batching/statics.py:infer",
     "builder/batching/walk.py:_apply",
-    "builder/exporting/subject.py:_flat",
-    "builder/lowering/precision.py:_largest_values",
-    "builder/lowering/precision.py:_lower",
-    "builder/lowering/precision.py:_positions",
-    "builder/naming.py:_match",
-    "builder/naming.py:_pair",
-    "builder/naming.py:_rename_graph",
     "builder/proof/verification.py:verify",
     "builder/publishing/pipeline.py:publish",
-    "builder/samples/reach.py:bounds_of",
 }
 """Functions with more than MOST_COMPLEX paths, as FILE:FUNCTION."""
 

@@ -6,7 +6,7 @@ Modules that import NumPy or ONNX are imported inside these functions, so that `
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +21,8 @@ LARGEST_INT32 = 2**31 - 1
 """The largest number that an int32 field of config.pbtxt holds."""
 
 LARGEST_INT64 = 2**63 - 1
+
+Parsed = TypeVar("Parsed")
 
 Read = Callable[[str], Any]
 """From the text of an argument to its value; raises ValueError with what is wrong with the text."""
@@ -234,7 +236,7 @@ def module_input(text: str) -> "InputSpec":
     """Read an input of a PyTorch module."""
     from builder.exporting import InputSpec
 
-    return InputSpec.parse(text)
+    return _parsed(InputSpec.parse, text)
 
 
 @argument("INPUT=MIN:OPT:MAX", example="ids=1x16:8x128:32x512")
@@ -250,4 +252,15 @@ def address(text: str) -> "Address":
     """Read the address of a server's gRPC endpoint."""
     from builder.deployment.live_server import Address
 
-    return Address.parse(text)
+    return _parsed(Address.parse, text)
+
+
+def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
+    """Read with a parser whose error may say, after a colon, how to fix this very text."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        what, colon, fix = str(error).rpartition(": ")
+        if colon:
+            raise MisreadError(what, fix) from None
+        raise

@@ -352,6 +352,8 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
         ),
         ("list --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),
         ("deploy m --server grpc://h:1 --watch soon", "--watch: 'soon' is not a duration", "write seconds, minutes or"),
+        ("deploy m --server http://h:1", "--server: 'http://h:1' is not a gRPC address", "write it as grpc://"),
+        ("export m:f -o m.onnx --input x=f9[1]", "--input: unknown type 'f9' in 'x=f9[1]'", "use one of float16, "),
         ("deploy m --server grpc://h:1 --slack 0.5", "--slack: 0.5 is less than 1", "use a number from 1 up"),
         (
             "publish m.onnx --static --per-sample",

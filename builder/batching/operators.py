@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import onnx
 
 from builder.batching.control_flow import STEERS
-from builder.batching.rules import RULES
+from builder.batching.rules import OPERATORS
 from builder.batching.rules.refused import REFUSED
 
 Key = tuple[str, str]
@@ -43,7 +43,7 @@ def _table(domain: str) -> Iterator[str]:
 def _names(domain: str) -> set[str]:
     """The operators of a domain: those ONNX knows at its newest opset or knew before, and those with a rule."""
     known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == domain}
-    return known | {name for table in (RULES, STEERS, REFUSED) for d, name in table if d == domain}
+    return known | {name for table in (OPERATORS, STEERS, REFUSED) for d, name in table if d == domain}
 
 
 def describe(key: Key) -> tuple[str, str]:
@@ -52,8 +52,8 @@ def describe(key: Key) -> tuple[str, str]:
         return "refused", REFUSED[key]
     if key in STEERS:
         return "followed", _summary(STEERS[key])
-    if key in RULES:
-        return "rule", _summary(RULES[key])
+    if key in OPERATORS:
+        return "rule", _summary(OPERATORS[key].rule)
     schema = onnx.defs.get_schema(key[1], domain=key[0])
     if schema.all_function_opset_versions:  # type: ignore[attr-defined]
         return "by definition", ""

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Op, Plan, Rule, Wanted, per_sample
+from builder.batching.rule import Op, Plan, Static, Wanted, per_sample
 from builder.batching.rules.axes import normalized, on_axes, only_batched, parallel
+from builder.batching.rules.inference import Inputs, integer, required, same_as_first
+from builder.batching.rules.table import ai_onnx, microsoft, table
 
 
 def reduce(op: Op) -> Plan:
@@ -184,27 +187,39 @@ _REDUCTIONS = [
     "ReduceSumSquare",
 ]
 
-RULES: dict[tuple[str, str], Rule] = {
-    **{("", name): reduce for name in _REDUCTIONS},
-    ("", "ArgMax"): arg_reduce,
-    ("", "ArgMin"): arg_reduce,
-    ("", "Softmax"): softmax,
-    ("", "LogSoftmax"): softmax,
-    ("", "Hardmax"): softmax,
-    ("", "TopK"): top_k,
-    ("", "CumSum"): cumulative,
-    ("", "CumProd"): cumulative,
-    ("", "LayerNormalization"): layer_normalization,
-    ("", "RMSNormalization"): layer_normalization,
-    ("", "LpNormalization"): lp_normalization,
-    ("", "MeanVarianceNormalization"): mean_variance,
-    ("", "Trilu"): triangular,
-    ("", "OneHot"): one_hot,
-    ("", "DFT"): dft,
-    ("", "ReverseSequence"): reverse_sequence,
-    ("", "Det"): matrices,
-    ("", "SimplifiedLayerNormalization"): layer_normalization,
-    ("com.microsoft", "Inverse"): matrices,
-    ("com.microsoft", "Trilu"): triangular,
-    ("com.microsoft", "UnfoldTensor"): unfold,
-}
+
+def _simplified(node: ir.Node, inputs: Inputs) -> Static:
+    """SimplifiedLayerNormalization: the result, and the inverse deviations `[*s, 1, ...]`."""
+    first = required(inputs, 0)
+    axis = integer(node, "axis", -1) % first.rank
+    statistic = (ir.DataType.FLOAT, (*first.shape[:axis], *(1,) * (first.rank - axis)))
+    return [(first.dtype, first.shape), statistic][: len(node.outputs)]
+
+
+def _unfolded(node: ir.Node, inputs: Inputs) -> Static:
+    """UnfoldTensor: `[*s, d, *t] -> [*s, windows, *t, size]`."""
+    first = required(inputs, 0)
+    dim, size, step = integer(node, "dim", -1) % first.rank, integer(node, "size"), integer(node, "step", 1)
+    windows = (first.shape[dim] - size) // step + 1
+    return [(first.dtype, (*first.shape[:dim], windows, *first.shape[dim + 1 :], size))]
+
+
+OPERATORS = table(
+    ai_onnx(*_REDUCTIONS, rule=reduce),
+    ai_onnx("ArgMax", "ArgMin", rule=arg_reduce),
+    ai_onnx("Softmax", "LogSoftmax", "Hardmax", rule=softmax),
+    ai_onnx("TopK", rule=top_k),
+    ai_onnx("CumSum", "CumProd", rule=cumulative),
+    ai_onnx("LayerNormalization", "RMSNormalization", rule=layer_normalization),
+    ai_onnx("SimplifiedLayerNormalization", rule=layer_normalization, shape=_simplified),
+    ai_onnx("LpNormalization", rule=lp_normalization),
+    ai_onnx("MeanVarianceNormalization", rule=mean_variance, shape=same_as_first),
+    ai_onnx("Trilu", rule=triangular),
+    ai_onnx("OneHot", rule=one_hot),
+    ai_onnx("DFT", rule=dft),
+    ai_onnx("ReverseSequence", rule=reverse_sequence),
+    ai_onnx("Det", rule=matrices),
+    microsoft("Inverse", rule=matrices, shape=same_as_first),
+    microsoft("Trilu", rule=triangular, shape=same_as_first),
+    microsoft("UnfoldTensor", rule=unfold, shape=_unfolded),
+)

@@ -6,8 +6,10 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from builder.batching.layout import View, padded
-from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Rule, Static
+from builder.batching.rule import Infer, Op, Plan, Refusal, Static
 from builder.batching.rules.axes import on_axes
+from builder.batching.rules.inference import Inputs, optional, required, same_as_first
+from builder.batching.rules.table import ai_onnx, microsoft, table
 from builder.batching.statics import evaluate
 
 IMAGE_RANK = 4
@@ -129,34 +131,7 @@ def rotary_embedding_by_table(op: Op) -> Plan:
     return on_axes(op, {0: 0, 1: 0}, [0])
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Attention"): attention,
-    ("", "LinearAttention"): linear_attention,
-    ("", "RotaryEmbedding"): rotary_embedding,
-    ("", "TensorScatter"): tensor_scatter,
-    ("com.microsoft", "Attention"): packed_attention,
-    ("com.microsoft", "EmbedLayerNormalization"): embed_layer_normalization,
-    ("com.microsoft", "GroupQueryAttention"): group_query_attention,
-    ("com.microsoft", "MultiHeadAttention"): multi_head_attention,
-    ("com.microsoft", "QAttention"): quantized_attention,
-    ("com.microsoft", "QEmbedLayerNormalization"): quantized_embed_layer_normalization,
-    ("com.microsoft", "RotaryEmbedding"): rotary_embedding_by_table,
-}
-
 # ---------------------------------------------------------------------- static shapes
-
-Inputs = Sequence[Operand | None]
-
-
-def _given(inputs: Inputs, index: int) -> Operand | None:
-    return inputs[index] if index < len(inputs) else None
-
-
-def _required(inputs: Inputs, index: int) -> Operand:
-    found = _given(inputs, index)
-    if found is None:
-        raise Refusal(f"input {index} is missing")
-    return found
 
 
 def _heads(node: ir.Node, name: str = "num_heads") -> int:
@@ -167,10 +142,10 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
     """Attention: `[N, T, E']`, and `[2, N, H, P + T, D]`."""
 
     def shape(node: ir.Node, inputs: Inputs) -> Static:
-        x, w, cache = _required(inputs, 0), _required(inputs, weights), _given(inputs, past)
+        x, w, cache = required(inputs, 0), required(inputs, weights), optional(inputs, past)
         sizes = node.attributes.get("qkv_hidden_sizes")
         hidden = int(sizes.value[2]) if sizes is not None and len(sizes.value) else w.shape[1] // 3
-        dtype = x.dtype if scale is None else _required(inputs, scale).dtype
+        dtype = x.dtype if scale is None else required(inputs, scale).dtype
         heads = _heads(node)
         length = x.shape[1] + (cache.shape[3] if cache is not None else 0)
         present = (2, x.shape[0], heads, length, hidden // heads)
@@ -181,7 +156,7 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
 
 def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
     """MultiHeadAttention: `[N, T, E']`, caches `[N, H, P + S, D]`, products `[N, H, T, S]`."""
-    query, key, value, past = (*(_required(inputs, 0),), *(_given(inputs, i) for i in (1, 2, 6)))
+    query, key, value, past = (*(required(inputs, 0),), *(optional(inputs, i) for i in (1, 2, 6)))
     heads, rows, steps = _heads(node), query.shape[0], query.shape[1]
     if query.rank == PACKED_RANK or (key is not None and key.rank == PACKED_RANK):
         packed = query if query.rank == PACKED_RANK else key
@@ -209,7 +184,7 @@ PACKED_RANK = 5
 
 def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     """GroupQueryAttention: `[N, T, H * D]`, caches `[N, G, S, D]`."""
-    query, key, past = _required(inputs, 0), _given(inputs, 1), _given(inputs, 3)
+    query, key, past = required(inputs, 0), optional(inputs, 1), optional(inputs, 3)
     heads, groups = _heads(node), _heads(node, "kv_num_heads")
     packed = key is None
     depth = query.shape[2] // (heads + 2 * groups if packed else heads)
@@ -218,7 +193,7 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     output = (query.dtype, (*query.shape[:2], heads * depth))
     if past is None:
         return [output] + [(query.dtype, ())] * (len(node.outputs) - 1)
-    total = _given(inputs, 6)
+    total = optional(inputs, 6)
     known = evaluate(total) if total is not None and total.batch is None else None
     if known is None:
         raise Refusal("the length of its cache depends on the samples")
@@ -226,15 +201,24 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     return [output, cache, cache, (query.dtype, ())][: len(node.outputs)]
 
 
-def _first(node: ir.Node, inputs: Inputs) -> Static:
-    first = _required(inputs, 0)
-    return [(first.dtype, first.shape)]
+def _embedded(node: ir.Node, inputs: Inputs) -> Static:
+    """EmbedLayerNormalization: `[N, T, H]`, the length of every sample's mask, the sum of the embeddings."""
+    ids, words = required(inputs, 0), required(inputs, 2)
+    floats = ir.DataType.FLOAT if node.op_type.startswith("Q") else words.dtype
+    found = (floats, (*ids.shape, words.shape[1]))
+    return [found, (ir.DataType.INT32, ids.shape[:1]), found][: len(node.outputs)]
 
 
-SHAPES: Mapping[tuple[str, str], Infer] = {
-    ("com.microsoft", "Attention"): _packed(1, 4),
-    ("com.microsoft", "GroupQueryAttention"): _group_query,
-    ("com.microsoft", "MultiHeadAttention"): _multi_head,
-    ("com.microsoft", "QAttention"): _packed(1, 8, scale=3),
-    ("com.microsoft", "RotaryEmbedding"): _first,
-}
+OPERATORS = table(
+    ai_onnx("Attention", rule=attention),
+    ai_onnx("LinearAttention", rule=linear_attention),
+    ai_onnx("RotaryEmbedding", rule=rotary_embedding),
+    ai_onnx("TensorScatter", rule=tensor_scatter),
+    microsoft("Attention", rule=packed_attention, shape=_packed(1, 4)),
+    microsoft("EmbedLayerNormalization", rule=embed_layer_normalization, shape=_embedded),
+    microsoft("GroupQueryAttention", rule=group_query_attention, shape=_group_query),
+    microsoft("MultiHeadAttention", rule=multi_head_attention, shape=_multi_head),
+    microsoft("QAttention", rule=quantized_attention, shape=_packed(1, 8, scale=3)),
+    microsoft("QEmbedLayerNormalization", rule=quantized_embed_layer_normalization, shape=_embedded),
+    microsoft("RotaryEmbedding", rule=rotary_embedding_by_table, shape=same_as_first),
+)

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from builder.batching.emit import Attribute
 from builder.batching.layout import Batch
-from builder.batching.rule import Decomposition, Op, Plan, Rule, per_sample
+from builder.batching.rule import Decomposition, Op, Plan, per_sample
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.rows import Carry, batch_normalization, rowwise, trains
+from builder.batching.rules.table import ai_onnx, table
 
 _row_by_row = rowwise()
 
@@ -166,9 +167,9 @@ def _shaped(nodes: list[ir.Node], value: ir.Value | None, shape: Sequence[int]) 
     return append(nodes, "Reshape", [value, constant(nodes, np.asarray(shape, np.int64))])
 
 
-RULES: Mapping[tuple[str, str], Rule] = {
-    ("", "BatchNormalization"): channel_normalization,
-    ("", "Conv"): convolution,
-    ("", "ConvTranspose"): transposed_convolution,
-    ("", "InstanceNormalization"): instance_normalization,
-}
+OPERATORS = table(
+    ai_onnx("BatchNormalization", rule=channel_normalization),
+    ai_onnx("Conv", rule=convolution),
+    ai_onnx("ConvTranspose", rule=transposed_convolution),
+    ai_onnx("InstanceNormalization", rule=instance_normalization),
+)

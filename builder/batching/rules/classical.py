@@ -1,17 +1,18 @@
 """ai.onnx.ml: classical models take axis 0 row by row. ONNX infers no shapes for some of them."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Decomposition, Infer, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted
 from builder.batching.rules.axes import only_batched, parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import same_shape
+from builder.batching.rules.inference import Inputs, required, same_as_first
+from builder.batching.rules.table import ai_onnx, ai_onnx_ml, table
 
 MATRIX = 2
 """Axes of a value whose rows are samples."""
@@ -110,13 +111,12 @@ def tf_idf(op: Op) -> Plan:
 # ---------------------------------------------------------------------- static shapes
 
 
-def _rows(inputs: Sequence[Operand | None]) -> int:
-    first = inputs[0]
-    assert first is not None
+def _rows(inputs: Inputs) -> int:
+    first = required(inputs, 0)
     return first.shape[0] if first.rank > 1 else 1
 
 
-def _classifier(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+def _classifier(node: ir.Node, inputs: Inputs) -> Static:
     """Labels `[N]` and scores `[N, classes]`."""
     for name, dtype in (
         ("classlabels_int64s", ir.DataType.INT64),
@@ -129,7 +129,7 @@ def _classifier(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
     raise Refusal("it lists no class labels")
 
 
-def _svm_classifier(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+def _svm_classifier(node: ir.Node, inputs: Inputs) -> Static:
     """Without probabilities the scores are one for every pair of classes, two for a single pair."""
     labels, (dtype, (rows, classes)) = _classifier(node, inputs)
     votes = node.attributes.get("vectors_per_class")
@@ -138,71 +138,41 @@ def _svm_classifier(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
     return [labels, (dtype, (rows, max(2, classes * (classes - 1) // 2) if pairwise else classes))]
 
 
-def _regressor(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+def _regressor(node: ir.Node, inputs: Inputs) -> Static:
     """Values `[N, targets]`."""
     attr = node.attributes.get("n_targets") or node.attributes.get("targets")
     return [(ir.DataType.FLOAT, (_rows(inputs), int(attr.value) if attr is not None else 1))]
 
 
-def _extractor(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    data, indices = inputs[:2]
-    assert data is not None
-    assert indices is not None
+def _extractor(node: ir.Node, inputs: Inputs) -> Static:
+    data, indices = required(inputs, 0), required(inputs, 1)
     count = math.prod(indices.shape)
     lead = data.shape[:-1] if data.rank > 1 else (1,)
     return [(data.dtype, (*lead, count))]
 
 
-def _floats(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    first = inputs[0]
-    assert first is not None
+def _floats(node: ir.Node, inputs: Inputs) -> Static:
+    first = required(inputs, 0)
     return [(ir.DataType.FLOAT, first.shape)]
 
 
-def _like(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    first = inputs[0]
-    assert first is not None
-    return [(first.dtype, first.shape)]
-
-
-def _columns(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+def _columns(node: ir.Node, inputs: Inputs) -> Static:
     """FeatureVectorizer: `[N, sum of columns]`."""
     attr = node.attributes.get("inputdimensions")
     widths = attr.value if attr is not None else [o.shape[-1] for o in inputs if o is not None]
     return [(ir.DataType.FLOAT, (_rows(inputs), sum(widths)))]
 
 
-_MODELS = [
-    "LinearClassifier",
-    "LinearRegressor",
-    "SVMClassifier",
-    "SVMRegressor",
-    "TreeEnsemble",
-    "TreeEnsembleClassifier",
-    "TreeEnsembleRegressor",
-]
-_PER_ELEMENT = ["Binarizer", "CategoryMapper", "LabelEncoder"]
-
-RULES: dict[tuple[str, str], Rule] = {
-    **{("ai.onnx.ml", name): by_row for name in _MODELS},
-    **{("ai.onnx.ml", name): same_shape for name in _PER_ELEMENT},
-    **{("ai.onnx.ml", name): along_features for name in ("Imputer", "Normalizer", "Scaler")},
-    ("", "TfIdfVectorizer"): tf_idf,
-    ("ai.onnx.ml", "ArrayFeatureExtractor"): array_feature_extractor,
-    ("ai.onnx.ml", "FeatureVectorizer"): feature_vectorizer,
-    ("ai.onnx.ml", "OneHotEncoder"): one_hot_encoder,
-}
-
-SHAPES: Mapping[tuple[str, str], Infer] = {
-    ("ai.onnx.ml", "ArrayFeatureExtractor"): _extractor,
-    ("ai.onnx.ml", "FeatureVectorizer"): _columns,
-    ("ai.onnx.ml", "Imputer"): _like,
-    ("ai.onnx.ml", "LinearClassifier"): _classifier,
-    ("ai.onnx.ml", "LinearRegressor"): _regressor,
-    ("ai.onnx.ml", "Normalizer"): _floats,
-    ("ai.onnx.ml", "SVMClassifier"): _svm_classifier,
-    ("ai.onnx.ml", "SVMRegressor"): _regressor,
-    ("ai.onnx.ml", "Scaler"): _floats,
-    ("ai.onnx.ml", "TreeEnsembleClassifier"): _classifier,
-    ("ai.onnx.ml", "TreeEnsembleRegressor"): _regressor,
-}
+OPERATORS = table(
+    ai_onnx_ml("LinearClassifier", "TreeEnsembleClassifier", rule=by_row, shape=_classifier),
+    ai_onnx_ml("SVMClassifier", rule=by_row, shape=_svm_classifier),
+    ai_onnx_ml("LinearRegressor", "SVMRegressor", "TreeEnsembleRegressor", rule=by_row, shape=_regressor),
+    ai_onnx_ml("TreeEnsemble", rule=by_row),
+    ai_onnx_ml("Binarizer", "CategoryMapper", "LabelEncoder", rule=same_shape),
+    ai_onnx_ml("Normalizer", "Scaler", rule=along_features, shape=_floats),
+    ai_onnx_ml("Imputer", rule=along_features, shape=same_as_first),
+    ai_onnx_ml("ArrayFeatureExtractor", rule=array_feature_extractor, shape=_extractor),
+    ai_onnx_ml("FeatureVectorizer", rule=feature_vectorizer, shape=_columns),
+    ai_onnx_ml("OneHotEncoder", rule=one_hot_encoder),
+    ai_onnx("TfIdfVectorizer", rule=tf_idf),
+)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Op, Plan, Rule, Wanted, per_sample
+from builder.batching.rule import Op, Plan, Wanted, per_sample
+from builder.batching.rules.table import ai_onnx, table
 
 ELLIPSIS = "..."
 
@@ -92,4 +93,4 @@ def _refuse_mixing(op: Op, terms: Sequence[str], output: str, places: Mapping[in
         op.refuse(f"equation {equation!r} mixes the samples of the batch")
 
 
-RULES: dict[tuple[str, str], Rule] = {("", "Einsum"): einsum}
+OPERATORS = table(ai_onnx("Einsum", rule=einsum))

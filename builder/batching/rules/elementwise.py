@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, View, padded
-from builder.batching.rule import Decomposition, Op, Plan, Rule, Wanted, per_sample
+from builder.batching.rule import Decomposition, Op, Plan, Wanted, per_sample
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.decompose import append
+from builder.batching.rules.inference import borrowed, broadcast, same_as_first
+from builder.batching.rules.table import ai_onnx, microsoft, table
 
 LEGACY_BROADCAST = 7
 """Before this opset, binary operators broadcast on request, along an axis they name."""
@@ -132,7 +134,7 @@ def dropout(op: Op) -> Plan:
     return Plan([only_batched(op, 0, role="ratio")] * len(op.outputs))
 
 
-BROADCASTING = [
+_BROADCASTING = [
     "Add",
     "And",
     "BitShift",
@@ -142,9 +144,7 @@ BROADCASTING = [
     "Div",
     "Equal",
     "Greater",
-    "GreaterOrEqual",
     "Less",
-    "LessOrEqual",
     "Max",
     "Mean",
     "Min",
@@ -159,7 +159,7 @@ BROADCASTING = [
     "Where",
     "Xor",
 ]
-UNARY = [
+_UNARY = [
     "Abs",
     "Acos",
     "Acosh",
@@ -206,14 +206,20 @@ UNARY = [
     "Tanh",
     "ThresholdedRelu",
 ]
-RULES: dict[tuple[str, str], Rule] = {
-    **{("", name): elementwise for name in BROADCASTING},
-    **{("", name): same_shape for name in UNARY},
-    ("", "CastLike"): cast_like,
-    ("", "Clip"): clip,
-    ("", "Dropout"): dropout,
-    ("com.microsoft", "BiasGelu"): elementwise,
-    ("com.microsoft", "FastGelu"): elementwise,
-    ("com.microsoft", "Gelu"): same_shape,
-    ("com.microsoft", "QuickGelu"): same_shape,
-}
+
+_ORDERS = ["GreaterOrEqual", "LessOrEqual"]
+
+BROADCASTING = frozenset([*_BROADCASTING, *_ORDERS])
+"""Operators of ai.onnx that broadcast all of their inputs."""
+
+OPERATORS = table(
+    ai_onnx(*_BROADCASTING, rule=elementwise),
+    ai_onnx(*_ORDERS, rule=elementwise, shape=borrowed("Less", 0, 1)),
+    ai_onnx(*_UNARY, rule=same_shape),
+    ai_onnx("CastLike", rule=cast_like),
+    ai_onnx("Clip", rule=clip),
+    ai_onnx("Dropout", rule=dropout),
+    microsoft("BiasGelu", rule=elementwise, shape=broadcast(1, 0)),
+    microsoft("FastGelu", rule=elementwise, shape=same_as_first),
+    microsoft("Gelu", "QuickGelu", rule=same_shape, shape=same_as_first),
+)

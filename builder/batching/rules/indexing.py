@@ -9,9 +9,11 @@ import onnx_ir as ir
 from builder.batching.emit import Attribute, Emitter
 from builder.batching.layout import DROPPED, Batch
 from builder.batching.numbering import names_its_sample
-from builder.batching.rule import Decomposition, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted
 from builder.batching.rules.axes import parallel, sample_indices, settle
 from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.inference import Inputs, required
+from builder.batching.rules.table import ai_onnx, table
 from builder.batching.statics import evaluate
 
 BATCH_DIMS = 12
@@ -184,20 +186,10 @@ def compress(op: Op) -> Plan:
     return Plan([form], {0: form}, {"axis": axis + form.lifted})
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Gather"): gather,
-    ("", "GatherElements"): gather_elements,
-    ("", "ScatterElements"): gather_elements,
-    ("", "Scatter"): gather_elements,
-    ("", "Compress"): compress,
-}
-
-
-def _compressed(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+def _compressed(node: ir.Node, inputs: Inputs) -> Static:
     """Compress keeps as many as the condition says."""
-    data, condition = inputs
-    assert data is not None
-    kept = None if condition is None or condition.batch is not None else evaluate(condition)
+    data, condition = required(inputs, 0), required(inputs, 1)
+    kept = None if condition.batch is not None else evaluate(condition)
     if kept is None:
         raise Refusal("how much it returns depends on the samples' values")
     count = int(np.count_nonzero(kept))
@@ -207,4 +199,8 @@ def _compressed(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
     return [(data.dtype, (*data.shape[:axis], count, *data.shape[axis + 1 :]))]
 
 
-SHAPES = {("", "Compress"): _compressed}
+OPERATORS = table(
+    ai_onnx("Gather", rule=gather),
+    ai_onnx("GatherElements", "ScatterElements", "Scatter", rule=gather_elements),
+    ai_onnx("Compress", rule=compress, shape=_compressed),
+)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from builder.batching.layout import DROPPED, Batch, folded, padded
-from builder.batching.rule import Decomposition, Op, Operand, Plan, Rule, Wanted, per_sample
+from builder.batching.layout import DROPPED, Batch, Shape, folded, padded
+from builder.batching.rule import Decomposition, Op, Operand, Plan, Static, Wanted, per_sample
 from builder.batching.rules.decompose import append, scaled
+from builder.batching.rules.inference import Inputs, broadcast_shapes, integer, required
+from builder.batching.rules.table import ai_onnx, microsoft, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +239,27 @@ def activated(op: Op, nodes: list[ir.Node], value: ir.Value) -> ir.Value:
     return append(nodes, str(name), [value], attributes={n: float(v) for n, v in given.items() if v is not None})
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "MatMul"): matmul,
-    ("", "Gemm"): gemm,
-    ("com.microsoft", "FusedMatMul"): fused_matmul,
-    ("com.microsoft", "TransposeMatMul"): fused_matmul,
-    ("com.microsoft", "FusedGemm"): fused_gemm,
-}
+# ---------------------------------------------------------------------- static shapes
+
+
+def product_shape(node: ir.Node, inputs: Inputs) -> Static:
+    """`[*b, M, K] @ [*b, K, n] -> [*b, M, n]`, of the type of the first factor; the factors transposed on request."""
+    left, right = _factor(node, inputs, 0, "A"), _factor(node, inputs, 1, "B")
+    lead = broadcast_shapes(left[:-2], right[:-2])
+    return [(required(inputs, 0).dtype, (*lead, *left[-2:-1], *right[-1:]))]
+
+
+def _factor(node: ir.Node, inputs: Inputs, index: int, side: str) -> Shape:
+    """`A -> A'`: axis 0 moved to before the last (transBatch), then the last two axes swapped (trans)."""
+    shape = required(inputs, index).shape
+    if integer(node, f"transBatch{side}"):
+        shape = (*shape[1:-1], *shape[:1], *shape[-1:])
+    return (*shape[:-2], *shape[:-3:-1]) if integer(node, f"trans{side}") else shape
+
+
+OPERATORS = table(
+    ai_onnx("MatMul", rule=matmul),
+    ai_onnx("Gemm", rule=gemm),
+    microsoft("FusedMatMul", "TransposeMatMul", rule=fused_matmul, shape=product_shape),
+    microsoft("FusedGemm", rule=fused_gemm, shape=product_shape),
+)

@@ -3,15 +3,30 @@
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, folded
-from builder.batching.rule import Decomposition, Op, Plan, Rule
+from builder.batching.rule import Decomposition, Op, Plan, Static
 from builder.batching.rules.axes import on_axes
 from builder.batching.rules.decompose import append
 from builder.batching.rules.elementwise import elementwise
 from builder.batching.rules.indexing import look_up
+from builder.batching.rules.inference import (
+    Inputs,
+    borrowed,
+    broadcast_shapes,
+    channels_last,
+    constant_value,
+    integer,
+    optional,
+    pooled,
+    required,
+    same_as_first,
+    stand_in,
+)
 from builder.batching.rules.linear import activated
 from builder.batching.rules.nd import gather_nd
 from builder.batching.rules.rows import rowwise
 from builder.batching.rules.shape import pad, unsqueeze_at
+from builder.batching.rules.table import microsoft, table
+from builder.batching.statics import evaluate
 
 
 def skip_layer_normalization(op: Op) -> Plan:
@@ -97,26 +112,90 @@ def repeat_block(op: Op) -> Plan:
     return on_axes(op, {0: 0, 1: 0}, [0])
 
 
-_image = rowwise(0)
+# ---------------------------------------------------------------------- static shapes
+
+
+def _normalized(node: ir.Node, inputs: Inputs) -> Static:
+    """SkipLayerNormalization: output, mean, inverse deviation, the sum that was normalized."""
+    shape = broadcast_shapes(required(inputs, 0).shape, required(inputs, 1).shape)
+    dtype = required(inputs, 0).dtype
+    statistic = (ir.DataType.FLOAT, (*shape[:-1], 1))
+    return [(dtype, shape), statistic, statistic, (dtype, shape)][: len(node.outputs)]
+
+
+def _expanded(node: ir.Node, inputs: Inputs) -> Static:
+    """ExpandDims: an axis of one at a constant place."""
+    first = required(inputs, 0)
+    at = int(constant_value(inputs, 1).item()) % (first.rank + 1)
+    return [(first.dtype, (*first.shape[:at], 1, *first.shape[at:]))]
+
+
+def _halved(node: ir.Node, inputs: Inputs) -> Static:
+    """BiasSplitGelu: `[*s, 2 * d] -> [*s, d]`."""
+    first = required(inputs, 0)
+    return [(first.dtype, (*first.shape[:-1], first.shape[-1] // 2))]
+
+
+def _pairs(node: ir.Node, inputs: Inputs) -> Static:
+    """CDist: `[M, F], [n, F] -> [M, n]`."""
+    a, b = required(inputs, 0), required(inputs, 1)
+    return [(a.dtype, (a.shape[0], b.shape[0]))]
+
+
+def _gathered(node: ir.Node, inputs: Inputs) -> Static:
+    """GatherBlockQuantized: the table's shape, indices in place of one axis; two 4-bit values are in a byte."""
+    data, indices, scales = required(inputs, 0), required(inputs, 1), required(inputs, 2)
+    axis = integer(node, "gather_axis") % data.rank
+    last = data.shape[-1] * (2 if data.dtype == ir.DataType.UINT8 and integer(node, "bits", 4) == 4 else 1)
+    shape = (*data.shape[:-1], last)
+    return [(scales.dtype, (*shape[:axis], *indices.shape, *shape[axis + 1 :]))]
+
+
+def _sampled(node: ir.Node, inputs: Inputs) -> Static:
+    """GridSample: `[N, C, H, W], [N, h, w, 2] -> [N, C, h, w]`."""
+    data, grid = required(inputs, 0), required(inputs, 1)
+    return [(data.dtype, (*data.shape[:2], *grid.shape[1:-1]))]
+
+
+def _padded_transpose(node: ir.Node, inputs: Inputs) -> Static:
+    """ConvTranspose whose pads are an input."""
+    pads = None if optional(inputs, 2) is None else evaluate(required(inputs, 2))
+    spatial = required(inputs, 0).rank - 2
+    listed = [int(p) for p in pads.ravel()] if pads is not None else [0] * (2 * spatial)
+    attributes = [*node.attributes.values(), ir.Attr("pads", ir.AttributeType.INTS, listed)]
+    return stand_in("ConvTranspose", [required(inputs, 0), required(inputs, 1)], attributes)
+
+
+def _scores(node: ir.Node, inputs: Inputs) -> Static:
+    """NGramRepeatBlock: the shape of its second input."""
+    return same_as_first(node, inputs[1:])
+
+
+_nhwc_conv = channels_last(borrowed("Conv", 0, 1), weights=1)
+_images = rowwise(0)
 _nhwc = rowwise(mixed=1)
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("com.microsoft", "BiasAdd"): elementwise,
-    ("com.microsoft", "BiasSplitGelu"): gelu_with_bias,
-    ("com.microsoft", "CDist"): distances,
-    ("com.microsoft", "ConvTransposeWithDynamicPads"): _image,
-    ("com.microsoft", "ExpandDims"): expand_dims,
-    ("com.microsoft", "FusedConv"): fused_convolution,
-    ("com.microsoft", "GatherBlockQuantized"): gather_blocks,
-    ("com.microsoft", "GatherND"): gather_nd,
-    ("com.microsoft", "GridSample"): rowwise(0, 1, weights="parameters"),
-    ("com.microsoft", "GroupNorm"): _nhwc,
-    ("com.microsoft", "NGramRepeatBlock"): repeat_block,
-    ("com.microsoft", "NhwcConv"): _nhwc,
-    ("com.microsoft", "NhwcFusedConv"): rowwise(0, 3, mixed=1),
-    ("com.microsoft", "NhwcMaxPool"): _nhwc,
-    ("com.microsoft", "Pad"): pad,
-    ("com.microsoft", "SkipGroupNorm"): rowwise(0, 3, mixed=1),
-    ("com.microsoft", "SkipLayerNormalization"): skip_layer_normalization,
-    ("com.microsoft", "SkipSimplifiedLayerNormalization"): skip_layer_normalization,
-}
+OPERATORS = table(
+    microsoft("BiasAdd", rule=elementwise, shape=same_as_first),
+    microsoft("BiasSplitGelu", rule=gelu_with_bias, shape=_halved),
+    microsoft("CDist", rule=distances, shape=_pairs),
+    microsoft("ConvTransposeWithDynamicPads", rule=_images, shape=_padded_transpose),
+    microsoft("ExpandDims", rule=expand_dims, shape=_expanded),
+    microsoft("FusedConv", rule=fused_convolution, shape=borrowed("Conv", 0, 1)),
+    microsoft("GatherBlockQuantized", rule=gather_blocks, shape=_gathered),
+    microsoft("GatherND", rule=gather_nd, shape=borrowed("GatherND", 0, 1)),
+    microsoft("GridSample", rule=rowwise(0, 1, weights="parameters"), shape=_sampled),
+    microsoft("GroupNorm", rule=_nhwc, shape=same_as_first),
+    microsoft("NGramRepeatBlock", rule=repeat_block, shape=_scores),
+    microsoft("NhwcConv", rule=_nhwc, shape=_nhwc_conv),
+    microsoft("NhwcFusedConv", rule=rowwise(0, 3, mixed=1), shape=_nhwc_conv),
+    microsoft("NhwcMaxPool", rule=_nhwc, shape=channels_last(pooled("MaxPool"))),
+    microsoft("Pad", rule=pad, shape=borrowed("Pad", 0, 1)),
+    microsoft("SkipGroupNorm", rule=rowwise(0, 3, mixed=1), shape=same_as_first),
+    microsoft(
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        rule=skip_layer_normalization,
+        shape=_normalized,
+    ),
+)

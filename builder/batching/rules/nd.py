@@ -10,9 +10,10 @@ import onnx_ir as ir
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, Shape
 from builder.batching.numbering import names_its_sample
-from builder.batching.rule import Build, Op, Plan, Rule, Wanted
+from builder.batching.rule import Build, Op, Plan, Wanted
 from builder.batching.rules.indexing import BATCH_DIMS, each_lifted, needs
 from builder.batching.rules.numbers import sample_numbers
+from builder.batching.rules.table import ai_onnx, table
 from builder.tensors import Array
 
 RANGE = 11
@@ -213,7 +214,7 @@ def _scatter_own(op: Op, shape: Shape) -> Build:
     return build
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "GatherND"): gather_nd,
-    ("", "ScatterND"): scatter_nd,
-}
+OPERATORS = table(
+    ai_onnx("GatherND", rule=gather_nd),
+    ai_onnx("ScatterND", rule=scatter_nd),
+)

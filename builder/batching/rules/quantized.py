@@ -9,14 +9,26 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Decomposition, Op, Plan, Rule
+from builder.batching.rule import Decomposition, Op, Plan, Static
 from builder.batching.rules.along import softmax_axes
 from builder.batching.rules.axes import parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import elementwise
-from builder.batching.rules.linear import product
+from builder.batching.rules.inference import (
+    Inputs,
+    borrowed,
+    broadcast,
+    channels_last,
+    integer,
+    optional,
+    pooled,
+    required,
+    same_as_first,
+)
+from builder.batching.rules.linear import product, product_shape
 from builder.batching.rules.rows import rowwise
 from builder.batching.rules.shape import concat_of
+from builder.batching.rules.table import ai_onnx, microsoft, table
 
 REDUCES_BY_INPUT = 18
 """From this opset on ReduceMin and ReduceMax take their axes as an input."""
@@ -247,26 +259,70 @@ def image(op: Op) -> Plan:
     return rowwise(mixed=1 if op.attribute("channels_last", 0) else 2)(op)
 
 
-_rows = rowwise()
-_PER_ELEMENT = ["QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid", "QLinearWhere"]
-_IMAGES = ["QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"]
+# ---------------------------------------------------------------------- static shapes
 
-RULES: dict[tuple[str, str], Rule] = {
-    **{("com.microsoft", name): elementwise for name in _PER_ELEMENT},
-    **{("com.microsoft", name): image for name in _IMAGES},
-    ("", "ConvInteger"): conv_integer,
-    ("", "DequantizeLinear"): quantize,
-    ("", "DynamicQuantizeLinear"): dynamic_quantize,
-    ("", "MatMulInteger"): matmul_integer,
-    ("", "QLinearMatMul"): qlinear_matmul,
-    ("", "QuantizeLinear"): quantize,
-    ("com.microsoft", "DequantizeLinear"): quantize,
-    ("com.microsoft", "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
-    ("com.microsoft", "MatMulBnb4"): by_blocks,
-    ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
-    ("com.microsoft", "MatMulNBits"): by_blocks,
-    ("com.microsoft", "QGemm"): quantized_gemm,
-    ("com.microsoft", "QLinearConcat"): quantized_concat,
-    ("com.microsoft", "QLinearSoftmax"): quantized_softmax,
-    ("com.microsoft", "QuantizeLinear"): quantize,
-}
+
+def _quantize(node: ir.Node, inputs: Inputs) -> Static:
+    """QuantizeLinear: of the type of its zero point."""
+    point = optional(inputs, 2)
+    return [(ir.DataType.UINT8 if point is None else point.dtype, required(inputs, 0).shape)]
+
+
+def _dequantize(node: ir.Node, inputs: Inputs) -> Static:
+    """DequantizeLinear: of the type of its scale."""
+    return [(required(inputs, 1).dtype, required(inputs, 0).shape)]
+
+
+def _float_product(node: ir.Node, inputs: Inputs) -> Static:
+    """A product of integers, as floats."""
+    ((_, shape),) = product_shape(node, inputs)
+    return [(ir.DataType.FLOAT, shape)]
+
+
+def _packed_product(node: ir.Node, inputs: Inputs) -> Static:
+    """MatMulNBits, MatMulBnb4: `[*b, K] -> [*b, N]`, N being an attribute."""
+    a = required(inputs, 0)
+    return [(a.dtype, (*a.shape[:-1], integer(node, "N")))]
+
+
+def _gemm(node: ir.Node, inputs: Inputs) -> Static:
+    """QGemm: `[M, n]`, floats where it has no zero point for the output."""
+    a, b, point = required(inputs, 0), required(inputs, 3), optional(inputs, 8)
+    rows = a.shape[1] if integer(node, "transA") else a.shape[0]
+    columns = b.shape[0] if integer(node, "transB") else b.shape[1]
+    return [(ir.DataType.FLOAT if point is None else point.dtype, (rows, columns))]
+
+
+def _concat(node: ir.Node, inputs: Inputs) -> Static:
+    """QLinearConcat: every third input from input 2 on is a tensor to join."""
+    members = [required(inputs, i) for i in range(2, len(inputs), 3)]
+    axis = integer(node, "axis") % members[0].rank
+    shape = members[0].shape
+    total = sum(m.shape[axis] for m in members)
+    return [(members[0].dtype, (*shape[:axis], total, *shape[axis + 1 :]))]
+
+
+_conv = borrowed("QLinearConv", *range(8), drop=["channels_last"])
+_rows = rowwise()
+
+OPERATORS = table(
+    ai_onnx("QuantizeLinear", "DequantizeLinear", rule=quantize),
+    ai_onnx("DynamicQuantizeLinear", rule=dynamic_quantize),
+    ai_onnx("MatMulInteger", rule=matmul_integer),
+    ai_onnx("ConvInteger", rule=conv_integer),
+    ai_onnx("QLinearMatMul", rule=qlinear_matmul),
+    microsoft("QuantizeLinear", rule=quantize, shape=_quantize),
+    microsoft("DequantizeLinear", rule=quantize, shape=_dequantize),
+    microsoft("DynamicQuantizeMatMul", rule=dynamic_quantize_matmul, shape=_float_product),
+    microsoft("MatMulIntegerToFloat", rule=matmul_integer_to_float, shape=_float_product),
+    microsoft("MatMulBnb4", "MatMulNBits", rule=by_blocks, shape=_packed_product),
+    microsoft("QGemm", rule=quantized_gemm, shape=_gemm),
+    microsoft("QLinearAdd", "QLinearMul", rule=elementwise, shape=broadcast(0, 3)),
+    microsoft("QLinearWhere", rule=elementwise, shape=broadcast(0, 4, 1)),
+    microsoft("QLinearLeakyRelu", "QLinearSigmoid", rule=elementwise, shape=same_as_first),
+    microsoft("QLinearSoftmax", rule=quantized_softmax, shape=same_as_first),
+    microsoft("QLinearConcat", rule=quantized_concat, shape=_concat),
+    microsoft("QLinearConv", rule=image, shape=channels_last(_conv)),
+    microsoft("QLinearAveragePool", rule=image, shape=channels_last(pooled("AveragePool"))),
+    microsoft("QLinearGlobalAveragePool", rule=image, shape=channels_last(pooled("GlobalAveragePool"))),
+)

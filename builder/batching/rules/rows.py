@@ -1,7 +1,7 @@
 """Operators that take axis 0 row by row: convolutions, pooling, normalization of images, losses."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +9,19 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, folded
-from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.rule import Op, Plan, Static, Wanted
+from builder.batching.rules.inference import (
+    BORROWED_OPSET,
+    Inputs,
+    constant_value,
+    integer,
+    optional,
+    required,
+    same_as_first,
+)
 from builder.batching.rules.numbers import folded_shape, offsets
+from builder.batching.rules.table import ai_onnx, table
+from builder.batching.statics import infer
 
 Built = Sequence[ir.Value]
 Carry = Callable[[Op], Plan]
@@ -156,23 +167,41 @@ def loss(op: Op) -> Plan:
     return rowwise(0, 1, mixed=1)(op)
 
 
+# ---------------------------------------------------------------------- static shapes
+
+
+def _unpooled(node: ir.Node, inputs: Inputs) -> Static:
+    """MaxUnpool to a constant shape, or to the one its kernel gives."""
+    if optional(inputs, 2) is None:
+        return infer(node, inputs, {"": BORROWED_OPSET})
+    return [(required(inputs, 0).dtype, tuple(int(d) for d in constant_value(inputs, 2).ravel()))]
+
+
+def _spectrum(node: ir.Node, inputs: Inputs) -> Static:
+    """STFT: `[N, frames, bins, 2]`; ONNX's inference takes `onesided` for 0 where it is left out."""
+    signal, window = required(inputs, 0), optional(inputs, 2)
+    if optional(inputs, 3) is not None:
+        size = int(constant_value(inputs, 3).item())
+    else:
+        size = window.shape[0] if window is not None else 0
+    frames = 1 + (signal.shape[1] - size) // int(constant_value(inputs, 1).item())
+    bins = size // 2 + 1 if integer(node, "onesided", 1) else size
+    return [(signal.dtype, (signal.shape[0], frames, bins, 2))]
+
+
 _per_channel = rowwise()
 _whole_row = rowwise(mixed=1)
 
-_BY_CHANNEL = ["Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth"]
-_POOLS = ["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool"]
-
-RULES: Mapping[tuple[str, str], Rule] = {
-    **{("", name): _per_channel for name in _BY_CHANNEL},
-    **{("", name): pool for name in _POOLS},
-    ("", "CausalConvWithState"): rowwise(0, 3),
-    ("", "DeformConv"): rowwise(0, 2, 4),
-    ("", "GridSample"): rowwise(0, 1, weights="parameters"),
-    ("", "GroupNormalization"): _whole_row,
-    ("", "LRN"): _whole_row,
-    ("", "MaxPool"): max_pool,
-    ("", "MaxUnpool"): max_unpool,
-    ("", "NegativeLogLikelihoodLoss"): loss,
-    ("", "STFT"): rowwise(mixed=1),
-    ("", "SoftmaxCrossEntropyLoss"): loss,
-}
+OPERATORS = table(
+    ai_onnx("Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth", rule=_per_channel),
+    ai_onnx("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", rule=pool),
+    ai_onnx("MaxPool", rule=max_pool),
+    ai_onnx("MaxUnpool", rule=max_unpool, shape=_unpooled),
+    ai_onnx("CausalConvWithState", rule=rowwise(0, 3)),
+    ai_onnx("DeformConv", rule=rowwise(0, 2, 4)),
+    ai_onnx("GridSample", rule=rowwise(0, 1, weights="parameters")),
+    ai_onnx("GroupNormalization", rule=_whole_row, shape=same_as_first),
+    ai_onnx("LRN", rule=_whole_row),
+    ai_onnx("STFT", rule=rowwise(mixed=1), shape=_spectrum),
+    ai_onnx("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", rule=loss),
+)

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, Shape, choose, padded, placements
-from builder.batching.rule import Known, Op, Plan, Rule, Wanted
+from builder.batching.rule import Known, Op, Plan, Wanted
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
+from builder.batching.rules.table import ai_onnx, table
 
 
 def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch, Batch]:
@@ -155,8 +156,6 @@ def tile(op: Op) -> Plan:
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()
-    if op.opset < 6:
-        op.refuse("Tile before opset 6 has no rule")
     result = batch
     if batch.axis is not None and repeats[batch.axis] != 1:
         result = replace(batch, outer=batch.outer * repeats[batch.axis])
@@ -375,19 +374,19 @@ def eye_like(op: Op) -> Known:
     return Known([np.eye(operand.shape[0], operand.shape[1], k=int(op.attribute("k", 0)), dtype=kind)])
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Reshape"): reshape,
-    ("", "Flatten"): flatten,
-    ("", "Squeeze"): squeeze,
-    ("", "Unsqueeze"): unsqueeze,
-    ("", "Transpose"): transpose,
-    ("", "Expand"): expand,
-    ("", "Tile"): tile,
-    ("", "Concat"): concat,
-    ("", "Slice"): slice_,
-    ("", "Split"): split,
-    ("", "Pad"): pad,
-    ("", "Shape"): shape_of,
-    ("", "Size"): size_of,
-    ("", "EyeLike"): eye_like,
-}
+OPERATORS = table(
+    ai_onnx("Reshape", rule=reshape),
+    ai_onnx("Flatten", rule=flatten),
+    ai_onnx("Squeeze", rule=squeeze),
+    ai_onnx("Unsqueeze", rule=unsqueeze),
+    ai_onnx("Transpose", rule=transpose),
+    ai_onnx("Expand", rule=expand),
+    ai_onnx("Tile", rule=tile, since=6),
+    ai_onnx("Concat", rule=concat, since=4),
+    ai_onnx("Slice", rule=slice_),
+    ai_onnx("Split", rule=split),
+    ai_onnx("Pad", rule=pad, since=2),
+    ai_onnx("Shape", rule=shape_of),
+    ai_onnx("Size", rule=size_of),
+    ai_onnx("EyeLike", rule=eye_like),
+)

@@ -7,9 +7,11 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.rule import Op, Plan, Static, Wanted
 from builder.batching.rules.axes import normalized, only_batched, parallel
+from builder.batching.rules.inference import Inputs, constant_value, required
 from builder.batching.rules.numbers import offsets
+from builder.batching.rules.table import ai_onnx, microsoft, table
 from builder.tensors import Array
 
 Built = Sequence[ir.Value]
@@ -215,12 +217,18 @@ def max_roi_pool(op: Op) -> Plan:
     return Plan([_lead(op)], wants, build=build, what="regions name images of the whole batch")
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "AffineGrid"): affine_grid,
-    ("", "CenterCropPad"): center_crop_pad,
-    ("", "MaxRoiPool"): max_roi_pool,
-    ("", "Resize"): resize,
-    ("", "RoiAlign"): roi_align,
-    ("", "Upsample"): upsample,
-    ("com.microsoft", "CropAndResize"): roi_align,
-}
+def _cropped(node: ir.Node, inputs: Inputs) -> Static:
+    """CropAndResize: `[R, C, h, w]`, h and w being a constant."""
+    data, rois = required(inputs, 0), required(inputs, 1)
+    return [(data.dtype, (rois.shape[0], data.shape[1], *(int(d) for d in constant_value(inputs, 3).ravel())))]
+
+
+OPERATORS = table(
+    ai_onnx("AffineGrid", rule=affine_grid),
+    ai_onnx("CenterCropPad", rule=center_crop_pad),
+    ai_onnx("MaxRoiPool", rule=max_roi_pool),
+    ai_onnx("Resize", rule=resize),
+    ai_onnx("RoiAlign", rule=roi_align),
+    ai_onnx("Upsample", rule=upsample, since=7),
+    microsoft("CropAndResize", rule=roi_align, shape=_cropped),
+)

@@ -1,9 +1,13 @@
 """Operators on strings."""
 
+import onnx_ir as ir
+
 from builder.batching.layout import View
-from builder.batching.rule import Op, Plan, Rule
+from builder.batching.rule import Op, Plan, Refusal, Static
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.elementwise import elementwise, same_shape
+from builder.batching.rules.inference import Inputs, same_as_first
+from builder.batching.rules.table import ai_onnx, table
 
 
 def string_normalizer(op: Op) -> Plan:
@@ -16,8 +20,15 @@ def string_normalizer(op: Op) -> Plan:
     return Plan([View(batch, flat)], {0: View(batch, flat)})
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "RegexFullMatch"): same_shape,
-    ("", "StringConcat"): elementwise,
-    ("", "StringNormalizer"): string_normalizer,
-}
+def _words(node: ir.Node, inputs: Inputs) -> Static:
+    """StringNormalizer: as many words as it gets, unless it drops some."""
+    if "stopwords" in node.attributes:
+        raise Refusal("it drops words, so how much it returns depends on the samples' values")
+    return same_as_first(node, inputs)
+
+
+OPERATORS = table(
+    ai_onnx("RegexFullMatch", rule=same_shape),
+    ai_onnx("StringConcat", rule=elementwise),
+    ai_onnx("StringNormalizer", rule=string_normalizer, shape=_words),
+)

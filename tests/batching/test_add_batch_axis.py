@@ -13,12 +13,9 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from support.batched import Case, batch, compare, operators, proofs, prove, refusals, refuse
 
-from builder.batching import operators as table
 from builder.batching.control_flow import STEERS
 from builder.batching.rules import RULES, SHAPES
 from builder.batching.rules.refused import REFUSED
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 NO_KERNEL = {
     ("com.microsoft", name)
@@ -112,16 +109,6 @@ def test_every_rule_is_of_an_operator_that_exists() -> None:
     known = {(s.domain, s.name) for s in runtime.get_all_operator_schema()}
     known |= {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
     assert {k for k in RULES.keys() | STEERS.keys() | SHAPES.keys() if k not in known} == set()
-
-
-def test_every_operator_without_an_onnx_schema_that_has_a_rule_has_a_shape() -> None:
-    assert {k for k in RULES if k[0] == "com.microsoft"} - SHAPES.keys() == set()
-
-
-def test_the_table_of_operators_is_up_to_date() -> None:
-    assert (DOCS / "operators.md").read_text() == table.page(), (
-        "run `python -m builder.batching.operators > docs/operators.md`"
-    )
 
 
 def test_a_case_fails_when_the_batched_model_is_wrong(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from builder.batching.rules import (
 )
 from builder.batching.rules.inference import has_schema, unknown
 from builder.batching.rules.refused import RANDOM, REFUSED
-from builder.batching.rules.table import Entry, Key, table
+from builder.batching.rules.registry import Entry, Key, table
 
 __all__ = ["OPERATORS", "RANDOM", "REFUSED", "RULES", "SHAPES", "Entry", "Key"]
 

@@ -9,7 +9,7 @@ from builder.batching.layout import DROPPED
 from builder.batching.rule import Op, Plan, Static, Wanted, per_sample
 from builder.batching.rules.axes import normalized, on_axes, only_batched, parallel
 from builder.batching.rules.inference import Inputs, integer, required, same_as_first
-from builder.batching.rules.table import ai_onnx, microsoft, table
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 
 def reduce(op: Op) -> Plan:

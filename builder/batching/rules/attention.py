@@ -9,7 +9,7 @@ from builder.batching.layout import View, padded
 from builder.batching.rule import Infer, Op, Plan, Refusal, Static
 from builder.batching.rules.axes import on_axes
 from builder.batching.rules.inference import Inputs, optional, required, same_as_first
-from builder.batching.rules.table import ai_onnx, microsoft, table
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.statics import evaluate
 
 IMAGE_RANK = 4

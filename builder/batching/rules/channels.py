@@ -15,8 +15,8 @@ from builder.batching.emit import Attribute
 from builder.batching.layout import Batch
 from builder.batching.rule import Decomposition, Op, Plan, per_sample
 from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.rules.rows import Carry, batch_normalization, rowwise, trains
-from builder.batching.rules.table import ai_onnx, table
 
 _row_by_row = rowwise()
 

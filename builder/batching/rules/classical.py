@@ -12,7 +12,7 @@ from builder.batching.rules.axes import only_batched, parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import same_shape
 from builder.batching.rules.inference import Inputs, required, same_as_first
-from builder.batching.rules.table import ai_onnx, ai_onnx_ml, table
+from builder.batching.rules.registry import ai_onnx, ai_onnx_ml, table
 
 MATRIX = 2
 """Axes of a value whose rows are samples."""

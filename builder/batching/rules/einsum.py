@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from builder.batching.layout import DROPPED
 from builder.batching.rule import Op, Plan, Wanted, per_sample
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 
 ELLIPSIS = "..."
 

@@ -9,7 +9,7 @@ from builder.batching.rule import Decomposition, Op, Plan, Wanted, per_sample
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.decompose import append
 from builder.batching.rules.inference import borrowed, broadcast, same_as_first
-from builder.batching.rules.table import ai_onnx, microsoft, table
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 LEGACY_BROADCAST = 7
 """Before this opset, binary operators broadcast on request, along an axis they name."""

@@ -13,7 +13,7 @@ from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Want
 from builder.batching.rules.axes import parallel, sample_indices, settle
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.inference import Inputs, required
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
 
 BATCH_DIMS = 12

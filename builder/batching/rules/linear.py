@@ -9,7 +9,7 @@ from builder.batching.layout import DROPPED, Batch, Shape, folded, padded
 from builder.batching.rule import Decomposition, Op, Operand, Plan, Static, Wanted, per_sample
 from builder.batching.rules.decompose import append, scaled
 from builder.batching.rules.inference import Inputs, broadcast_shapes, integer, required
-from builder.batching.rules.table import ai_onnx, microsoft, table
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from builder.batching.rules.inference import (
 )
 from builder.batching.rules.linear import activated
 from builder.batching.rules.nd import gather_nd
+from builder.batching.rules.registry import microsoft, table
 from builder.batching.rules.rows import rowwise
 from builder.batching.rules.shape import pad, unsqueeze_at
-from builder.batching.rules.table import microsoft, table
 from builder.batching.statics import evaluate
 
 

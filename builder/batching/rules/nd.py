@@ -13,7 +13,7 @@ from builder.batching.numbering import names_its_sample
 from builder.batching.rule import Build, Op, Plan, Wanted
 from builder.batching.rules.indexing import BATCH_DIMS, each_lifted, needs
 from builder.batching.rules.numbers import sample_numbers
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 from builder.tensors import Array
 
 RANGE = 11

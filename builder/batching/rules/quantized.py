@@ -26,9 +26,9 @@ from builder.batching.rules.inference import (
     same_as_first,
 )
 from builder.batching.rules.linear import product, product_shape
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.rules.rows import rowwise
 from builder.batching.rules.shape import concat_of
-from builder.batching.rules.table import ai_onnx, microsoft, table
 
 REDUCES_BY_INPUT = 18
 """From this opset on ReduceMin and ReduceMax take their axes as an input."""

@@ -2,7 +2,7 @@
 
 from builder.batching.rule import Op, Plan
 from builder.batching.rules.axes import on_axes
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 LENGTHS = 4

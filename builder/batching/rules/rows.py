@@ -20,7 +20,7 @@ from builder.batching.rules.inference import (
     same_as_first,
 )
 from builder.batching.rules.numbers import folded_shape, offsets
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import infer
 
 Built = Sequence[ir.Value]

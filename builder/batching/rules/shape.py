@@ -11,7 +11,7 @@ from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, Shape, choose, padded, placements
 from builder.batching.rule import Known, Op, Plan, Wanted
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 
 
 def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch, Batch]:

@@ -11,7 +11,7 @@ from builder.batching.rule import Op, Plan, Static, Wanted
 from builder.batching.rules.axes import normalized, only_batched, parallel
 from builder.batching.rules.inference import Inputs, constant_value, required
 from builder.batching.rules.numbers import offsets
-from builder.batching.rules.table import ai_onnx, microsoft, table
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.tensors import Array
 
 Built = Sequence[ir.Value]

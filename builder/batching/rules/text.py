@@ -7,7 +7,7 @@ from builder.batching.rule import Op, Plan, Refusal, Static
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.elementwise import elementwise, same_shape
 from builder.batching.rules.inference import Inputs, same_as_first
-from builder.batching.rules.table import ai_onnx, table
+from builder.batching.rules.registry import ai_onnx, table
 
 
 def string_normalizer(op: Op) -> Plan:

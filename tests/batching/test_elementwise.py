@@ -90,6 +90,8 @@ CASES = [
     ),
     Case("FastGelu with a bias", "float[B, 2, 4] x", "y = com.microsoft.FastGelu(x, b)", "float[4] b"),
     Case("BiasGelu", "float[B, 2, 4] x", "y = com.microsoft.BiasGelu(x, b)", "float[4] b"),
+    Case("MurmurHash3 of numbers", "int64[B, 2, 4] x", "y = com.microsoft.MurmurHash3(x)"),
+    Case("MurmurHash3 of words, signed", "string[B, 3] x", "y = com.microsoft.MurmurHash3 <positive = 0> (x)"),
 ]  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, View, padded
-from builder.batching.rule import Decomposition, Op, Plan, Wanted, per_sample
+from builder.batching.rule import Decomposition, Op, Plan, Static, Wanted, per_sample
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.decompose import append
-from builder.batching.rules.inference import borrowed, broadcast, same_as_first
+from builder.batching.rules.inference import Inputs, borrowed, broadcast, integer, required, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 LEGACY_BROADCAST = 7
@@ -209,6 +209,13 @@ _UNARY = [
 
 _ORDERS = ["GreaterOrEqual", "LessOrEqual"]
 
+
+def _hashed(node: ir.Node, inputs: Inputs) -> Static:
+    """MurmurHash3: `[*s] -> [*s]`, of unsigned integers unless `positive` is 0."""
+    dtype = ir.DataType.UINT32 if integer(node, "positive", 1) else ir.DataType.INT32
+    return [(dtype, required(inputs, 0).shape)]
+
+
 BROADCASTING = frozenset([*_BROADCASTING, *_ORDERS])
 """Operators of ai.onnx that broadcast all of their inputs."""
 
@@ -222,4 +229,5 @@ OPERATORS = table(
     microsoft("BiasGelu", rule=elementwise, shape=broadcast(1, 0)),
     microsoft("FastGelu", rule=elementwise, shape=same_as_first),
     microsoft("Gelu", "QuickGelu", rule=same_shape, shape=same_as_first),
+    microsoft("MurmurHash3", rule=same_shape, shape=_hashed),
 )

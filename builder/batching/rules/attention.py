@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from builder.batching.layout import View, padded
-from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Rule, Static
+from builder.batching.layout import Placed, View, padded
+from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Rule, Static, given, required
 from builder.batching.rules.axes import on_axes
 from builder.batching.statics import evaluate
 
@@ -24,19 +24,20 @@ def attention(op: Op) -> Plan:
 
 def _with_bias(op: Op, inputs: Mapping[int, int], outputs: Sequence[int], *, bias: int) -> Plan:
     """`on_axes`, with one input that broadcasts from the right to `[N, H, T, S]`."""
-    given = op.given(bias)
-    mask = None if given is None else given.batch
-    if given is None or (mask is None and (given.rank < IMAGE_RANK or given.shape[0] == 1)):
+    added = op.given(bias)
+    mask = None if added is None else added.batch
+    if added is None or (mask is None and (added.rank < IMAGE_RANK or added.shape[0] == 1)):
         return on_axes(op, inputs, outputs)
-    if mask is None or (given.rank == IMAGE_RANK and mask.axis in (0, None) and given.shape[0] != 1):
+    elsewhere = mask.axis if isinstance(mask, Placed) and mask.axis != 0 else None
+    if mask is None or (added.rank == IMAGE_RANK and elsewhere is None and added.shape[0] != 1):
         return on_axes(op, {**inputs, bias: 0}, outputs)
     plan = on_axes(_without_batch(op, bias), inputs, outputs)
-    if op.static_batch > 1 or (mask.axis not in (0, None) and mask.certain):
-        op.refuse(f"its mask {given.name!r} has the batch on axis {mask.axis}")
-    alone = mask if mask.axis is None else mask.lift()
-    sample = alone.sample_shape(given.shape)
-    view = padded(alone, given.shape, IMAGE_RANK - 1)
-    if given.rank == IMAGE_RANK:
+    if op.static_batch > 1 or (elsewhere is not None and mask.certain):
+        op.refuse(f"its mask {added.name!r} has the batch on axis {elsewhere or 0}")
+    alone = mask.lift()
+    sample = alone.sample_shape(added.shape)
+    view = padded(alone, added.shape, IMAGE_RANK - 1)
+    if added.rank == IMAGE_RANK:
         view = View(alone, (-1, *sample[1:]))
     return replace(plan, inputs={**plan.inputs, bias: view})
 
@@ -148,17 +149,6 @@ RULES: dict[tuple[str, str], Rule] = {
 Inputs = Sequence[Operand | None]
 
 
-def _given(inputs: Inputs, index: int) -> Operand | None:
-    return inputs[index] if index < len(inputs) else None
-
-
-def _required(inputs: Inputs, index: int) -> Operand:
-    found = _given(inputs, index)
-    if found is None:
-        raise Refusal(f"input {index} is missing")
-    return found
-
-
 def _heads(node: ir.Node, name: str = "num_heads") -> int:
     return int(node.attributes[name].value)
 
@@ -167,10 +157,10 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
     """Attention: `[N, T, E']`, and `[2, N, H, P + T, D]`."""
 
     def shape(node: ir.Node, inputs: Inputs) -> Static:
-        x, w, cache = _required(inputs, 0), _required(inputs, weights), _given(inputs, past)
+        x, w, cache = required(inputs, 0), required(inputs, weights), given(inputs, past)
         sizes = node.attributes.get("qkv_hidden_sizes")
         hidden = int(sizes.value[2]) if sizes is not None and len(sizes.value) else w.shape[1] // 3
-        dtype = x.dtype if scale is None else _required(inputs, scale).dtype
+        dtype = x.dtype if scale is None else required(inputs, scale).dtype
         heads = _heads(node)
         length = x.shape[1] + (cache.shape[3] if cache is not None else 0)
         present = (2, x.shape[0], heads, length, hidden // heads)
@@ -181,15 +171,13 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
 
 def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
     """MultiHeadAttention: `[N, T, E']`, caches `[N, H, P + S, D]`, products `[N, H, T, S]`."""
-    query, key, value, past = (*(_required(inputs, 0),), *(_given(inputs, i) for i in (1, 2, 6)))
+    query, past = required(inputs, 0), given(inputs, 6)
     heads, rows, steps = _heads(node), query.shape[0], query.shape[1]
-    if query.rank == PACKED_RANK or (key is not None and key.rank == PACKED_RANK):
-        packed = query if query.rank == PACKED_RANK else key
-        assert packed is not None
+    packed = next((o for o in (query, given(inputs, 1)) if o is not None and o.rank == PACKED_RANK), None)
+    if packed is not None:
         length, depth, values = packed.shape[1], packed.shape[4], packed.shape[4]
     else:
-        assert key is not None
-        assert value is not None
+        key, value = required(inputs, 1), required(inputs, 2)
         length = key.shape[1] if key.rank < IMAGE_RANK else key.shape[2]
         values = value.shape[2] // heads if value.rank < IMAGE_RANK else value.shape[3]
         depth = key.shape[2] // heads if key.rank < IMAGE_RANK else key.shape[3]
@@ -209,7 +197,7 @@ PACKED_RANK = 5
 
 def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     """GroupQueryAttention: `[N, T, H * D]`, caches `[N, G, S, D]`."""
-    query, key, past = _required(inputs, 0), _given(inputs, 1), _given(inputs, 3)
+    query, key, past = required(inputs, 0), given(inputs, 1), given(inputs, 3)
     heads, groups = _heads(node), _heads(node, "kv_num_heads")
     packed = key is None
     depth = query.shape[2] // (heads + 2 * groups if packed else heads)
@@ -218,7 +206,7 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     output = (query.dtype, (*query.shape[:2], heads * depth))
     if past is None:
         return [output] + [(query.dtype, ())] * (len(node.outputs) - 1)
-    total = _given(inputs, 6)
+    total = given(inputs, 6)
     known = evaluate(total) if total is not None and total.batch is None else None
     if known is None:
         raise Refusal("the length of its cache depends on the samples")
@@ -227,7 +215,7 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _first(node: ir.Node, inputs: Inputs) -> Static:
-    first = _required(inputs, 0)
+    first = required(inputs, 0)
     return [(first.dtype, first.shape)]
 
 

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Decomposition, Infer, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.rule import Decomposition, Infer, Op, Operand, Plan, Refusal, Rule, Static, Wanted, required
 from builder.batching.rules.axes import only_batched, parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import same_shape
@@ -21,7 +20,7 @@ def by_row(op: Op) -> Plan:
     """A model that takes rows of features: `[N, F] -> [N, *t]`. A vector of features is one row."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
-    if batch.axis is not None and batch.axis == operand.rank - 1 and operand.rank <= MATRIX and batch.certain:
+    if batch.certain and batch.axis == operand.rank - 1 and operand.rank <= MATRIX:
         op.refuse(f"it takes axis {batch.axis}, which holds the batch, for features")
     if operand.rank == 1:
         return _vector(op)
@@ -29,7 +28,7 @@ def by_row(op: Op) -> Plan:
         return Plan([batch] * len(op.outputs))
     if op.static_batch > 1:
         op.refuse("the batch is on an axis that it mixes")
-    form = replace(batch.lift(), axis=0 if batch.axis == 0 else None, certain=batch.certain and batch.axis == 0)
+    form = batch.lift() if batch.is_on(0) else DROPPED
     return Plan([folded(form, shape) for shape in op.outputs], {0: folded(batch, operand.shape)})
 
 
@@ -59,9 +58,10 @@ def one_hot_encoder(op: Op) -> Plan:
 def feature_vectorizer(op: Op) -> Plan:
     """FeatureVectorizer joins columns: `[N, F1], [N, F2] -> [N, F1 + F2]`."""
     found = [b for *_, b in op.batched()]
-    if any(b.lifted or b.axis != 0 or b.rows != found[0].rows for b in found):
+    first = found[0]
+    if first.lifted or any(b.lifted or b.axis != 0 or b.rows != first.rows for b in found):
         op.refuse("it is batched only along axis 0 of its inputs")
-    return Plan([found[0]], dict.fromkeys(range(len(op.inputs)), found[0]))
+    return Plan([first], dict.fromkeys(range(len(op.inputs)), first))
 
 
 def array_feature_extractor(op: Op) -> Plan | Decomposition:
@@ -111,8 +111,7 @@ def tf_idf(op: Op) -> Plan:
 
 
 def _rows(inputs: Sequence[Operand | None]) -> int:
-    first = inputs[0]
-    assert first is not None
+    first = required(inputs, 0)
     return first.shape[0] if first.rank > 1 else 1
 
 
@@ -145,23 +144,19 @@ def _regressor(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
 
 
 def _extractor(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    data, indices = inputs[:2]
-    assert data is not None
-    assert indices is not None
+    data, indices = required(inputs, 0), required(inputs, 1)
     count = math.prod(indices.shape)
     lead = data.shape[:-1] if data.rank > 1 else (1,)
     return [(data.dtype, (*lead, count))]
 
 
 def _floats(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    first = inputs[0]
-    assert first is not None
+    first = required(inputs, 0)
     return [(ir.DataType.FLOAT, first.shape)]
 
 
 def _like(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    first = inputs[0]
-    assert first is not None
+    first = required(inputs, 0)
     return [(first.dtype, first.shape)]
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -38,10 +37,10 @@ def quantize(op: Op) -> Plan | Decomposition:
     if len(scale.shape) > 1:
         op.refuse("its scales are for blocks of the static shape")
     axis = op.axis(1, operand.rank)
-    if batch.axis == axis:
+    if batch.is_on(axis):
         if op.static_batch > 1:
             op.refuse(f"it scales every sample by its own number (axis {axis} holds the batch)")
-        batch = replace(batch.lift(), axis=None, certain=False)
+        batch = DROPPED
     return Plan([batch], {0: batch}, {"axis": axis + batch.lifted})
 
 

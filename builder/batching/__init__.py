@@ -57,7 +57,7 @@ def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int | None] | None 
     graph_inputs, inputs = [], []
     for spec in model.inputs:
         axis, shape = axes[spec.name], _fixed(spec)
-        graph_inputs.append(walk.add_input(values[spec.name], shape, axis))
+        graph_inputs.append(walk.add_input(values[spec.name], spec.dtype, shape, axis))
         dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
         inputs.append(BatchedTensor(spec.name, spec.name, spec.dtype, dims, shape, axis))
     walk.emit.measure_batch_on(graph_inputs[0])
@@ -126,12 +126,12 @@ def _outputs(
         except Refusal as refusal:
             problems.append(str(refusal))
             continue
-        assert value.shape is not None
-        dims = tuple(int(d) for d in value.shape.dims[1:] if isinstance(d, int))
         values.append(value)
-        operand = walk.operand(original)
+        shape = walk.operand(original).shape
         tensors.append(
-            BatchedTensor(spec.name, spec.name, spec.dtype, dims, operand.shape, batch.axis, batch.rows, batch.outer)
+            BatchedTensor(
+                spec.name, spec.name, spec.dtype, batch.dims(shape), shape, batch.axis, batch.rows, batch.outer
+            )
         )
     if problems:
         listed = "\n".join(f"    {p}" for p in problems)

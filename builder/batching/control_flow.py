@@ -16,7 +16,18 @@ import onnx_ir as ir
 from builder.batching import sequences
 from builder.batching.emit import static_dims
 from builder.batching.rule import Operand, Refusal
-from builder.batching.steering import Results, Steer, alias, known, reshaped, run, stack, value_of, walk_body
+from builder.batching.steering import (
+    Results,
+    Steer,
+    alias,
+    constant_of,
+    known,
+    reshaped,
+    run,
+    stack,
+    value_of,
+    walk_body,
+)
 
 if TYPE_CHECKING:
     from builder.batching.walk import Walk
@@ -61,8 +72,7 @@ def if_(walk: Walk, node: ir.Node) -> Results:
     asked = walk.operand(node.inputs[0])
     if asked.batch is not None and walk.static_batch == 1:
         return _either(walk, node, asked)
-    condition = value_of(walk, node.inputs[0], "which branch is taken")
-    assert condition is not None
+    condition = constant_of(asked, "which branch is taken")
     return _side(walk, node, "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Batch, Shape, View
+from builder.batching.layout import Batch, Placed, Shape, View
 from builder.tensors import Array
 
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
@@ -19,6 +19,13 @@ EXPAND = 8
 def static_dims(tensor: ir.TensorProtocol) -> Shape:
     """A stored tensor's shape."""
     return tuple(tensor.shape.numpy())
+
+
+def stored(value: ir.Value) -> ir.TensorProtocol:
+    """The tensor of a value that is stored in the graph."""
+    if value.const_value is None:
+        raise RuntimeError(f"value {value.name!r} is not stored in the graph")
+    return value.const_value
 
 
 class Emitter:
@@ -136,7 +143,8 @@ class Emitter:
     def batch_size(self) -> ir.Value:
         """N as `int64[1]`, computed once."""
         if self._batch_size is None:
-            assert self._batch_source is not None
+            if self._batch_source is None:
+                raise RuntimeError("no input was named to measure the batch on")
             (shape,) = self.node("Shape", [self._batch_source])
             (self._batch_size,) = self.node("Gather", [shape, self.constant(np.zeros(1, np.int64))], {"axis": 0})
         return self._batch_size
@@ -172,10 +180,9 @@ class Emitter:
         moved = self.move(value, shape, source, target.batch)
         return moved if target.shape == target.batch.target(shape) else self.reshape(moved, target.shape)
 
-    def _lift(self, value: ir.Value, sample: Shape, source: Batch) -> ir.Value:
+    def _lift(self, value: ir.Value, sample: Shape, source: Placed) -> ir.Value:
         """`[..., outer * N * inner, ...] -> [N, *sample]`."""
         axis = source.axis
-        assert axis is not None
         if any(d != 1 for d in (*sample[:axis], source.outer)):
             rest = (*sample[:axis], source.outer, -1, source.inner, *sample[axis + 1 :])
             value = self.reshape(value, rest)
@@ -184,11 +191,11 @@ class Emitter:
             value = self.transpose(value, order)
         return self.reshape(value, (-1, *sample))
 
-    def _lower(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
+    def _lower(self, value: ir.Value, sample: Shape, target: Placed) -> ir.Value:
         """`[N, *sample] -> [..., outer * N * inner, ...]`."""
         axis = target.axis
-        assert axis is not None
-        assert sample[axis] == target.rows, (sample, target)
+        if sample[axis] != target.rows:
+            raise RuntimeError(f"a sample of {sample} has no {target.rows} rows on axis {axis}")
         if any(d != 1 for d in (*sample[:axis], target.outer)):
             rest = (-1, *sample[:axis], target.outer, target.inner, *sample[axis + 1 :])
             value = self.reshape(value, rest)
@@ -200,7 +207,6 @@ class Emitter:
     def spread(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
         """Repeat an unbatched `[*sample]` for every sample and bring it to `target`."""
         if not target.lifted and target.rows == 1:
-            assert target.axis is not None
             return self._repeat(value, sample, target.axis)
         lifted = self._repeat(value, (1, *sample), 0)
         return lifted if target.lifted else self._lower(lifted, sample, target)

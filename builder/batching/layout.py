@@ -12,25 +12,26 @@ saw more than one. With B > 1 an operator must be shown not to mix the samples a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The place of the samples in one value.
+class Placed:
+    """The samples are on one axis of the static shape.
 
     Attributes:
-        axis: The axis of the static shape that holds the batch; None once the original has dropped it (B = 1).
+        axis: The axis of the static shape that holds the batch.
         outer: Elements of that axis slower than the batch.
         inner: Elements of that axis faster than the batch.
         lifted: The rewritten value is `[N, *sample]`; otherwise the batch is in place.
         certain: No other axis could be the batch just as well (a reshape of one sample leaves a choice).
     """
 
-    axis: int | None
+    axis: int
     outer: int = 1
     inner: int = 1
     lifted: bool = False
@@ -42,34 +43,96 @@ class Batch:
         return self.outer * self.inner
 
     @property
-    def place(self) -> tuple[int | None, int, int]:
+    def order(self) -> tuple[int, int]:
+        """Where the samples are within the axis, whichever axis it is."""
+        return self.outer, self.inner
+
+    @property
+    def place(self) -> tuple[int, int, int]:
         """The position alone, whatever the form."""
         return self.axis, self.outer, self.inner
 
-    def lift(self) -> "Batch":
+    def is_on(self, *axes: int) -> bool:
+        """Whether the samples are on one of these axes."""
+        return self.axis in axes
+
+    def lift(self) -> "Placed":
         """The same position in lifted form."""
         return replace(self, lifted=True)
 
-    def at(self, axis: int | None) -> "Batch":
+    def lower(self) -> "Placed":
+        """The same position in place."""
+        return replace(self, lifted=False)
+
+    def certain_if(self, certain: bool) -> "Placed":
+        """The same place, certain or not."""
+        return replace(self, certain=certain)
+
+    def at(self, axis: int) -> "Placed":
         """The same rows on another axis."""
         return replace(self, axis=axis)
 
+    def moved(self, to: Callable[[int], int]) -> "Placed":
+        """The same rows on the axis that theirs becomes."""
+        return replace(self, axis=to(self.axis))
+
     def sample_shape(self, shape: Shape) -> Shape:
         """`S -> sample`: the static shape with one sample's rows on the batch axis."""
-        if self.axis is None:
-            return shape
         return (*shape[: self.axis], self.rows, *shape[self.axis + 1 :])
+
+    def dims(self, shape: Shape) -> Shape:
+        """The shape of a sample as it is served: without the batch's axis, its rows an axis if they are several."""
+        return (*shape[: self.axis], *((self.rows,) if self.rows > 1 else ()), *shape[self.axis + 1 :])
 
     def target(self, shape: Shape) -> Shape:
         """The rewritten shape as a Reshape target: -1 where it grows with N."""
         if self.lifted:
             return (-1, *self.sample_shape(shape))
-        assert self.axis is not None, "a dropped batch axis is always lifted"
         return (*shape[: self.axis], -1, *shape[self.axis + 1 :])
 
 
-DROPPED = Batch(None, lifted=True, certain=False)
-"""The batch of a value whose batch axis the original has removed."""
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The original has removed the axis of its batch of 1, so no axis of the static shape holds the samples.
+
+    The rewritten value is always lifted: `[N, *S]`. The original's shape does not say which of its axes, if any, is
+    the batch, so that no choice is certain.
+    """
+
+    lifted: ClassVar[Literal[True]] = True
+    certain: ClassVar[Literal[False]] = False
+    order: ClassVar[tuple[int, int]] = (1, 1)
+    place: ClassVar[None] = None
+
+    def is_on(self, *axes: int) -> bool:
+        """Never: there is no axis."""
+        return False
+
+    def lift(self) -> "Dropped":
+        """Itself: it is lifted."""
+        return self
+
+    def certain_if(self, certain: bool) -> "Dropped":
+        """Itself: it is never certain."""
+        return self
+
+    def moved(self, to: Callable[[int], int]) -> "Dropped":
+        """Itself: there is no axis to move."""
+        return self
+
+    def sample_shape(self, shape: Shape) -> Shape:
+        """The whole static shape is one sample's."""
+        return shape
+
+    def target(self, shape: Shape) -> Shape:
+        """The rewritten shape as a Reshape target: -1 where it grows with N."""
+        return (-1, *shape)
+
+
+Batch = Placed | Dropped
+"""Where the samples of one value are."""
+
+DROPPED = Dropped()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +154,11 @@ def padded(batch: Batch, shape: Shape, rank: int) -> View:
     return View(batch.lift(), (-1, *(1,) * (rank - len(sample)), *sample))
 
 
-def placements(shape: Shape, batch: Batch, target: Shape, static_batch: int) -> list[Batch]:
+def placements(shape: Shape, batch: Placed, target: Shape, static_batch: int) -> list[Placed]:
     """Every place the batch can be at after `shape` is reshaped to `target`, without moving an element.
 
     The elements before the batch number `prod(S[:axis]) * outer` and stay before it.
     """
-    if batch.axis is None:
-        return []
     before = math.prod(shape[: batch.axis]) * batch.outer
     found = []
     prefix = 1
@@ -106,12 +167,12 @@ def placements(shape: Shape, batch: Batch, target: Shape, static_batch: int) -> 
             break
         outer, rest = divmod(before, prefix) if prefix else (0, 1)
         if not rest and dim and dim % (outer * static_batch) == 0:
-            found.append(Batch(axis, outer, dim // (outer * static_batch)))
+            found.append(Placed(axis, outer, dim // (outer * static_batch)))
         prefix *= dim
     return found
 
 
-def choose(shape: Shape, batch: Batch, target: Shape, found: Sequence[Batch], *, grows: int | None) -> Batch:
+def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed], *, grows: int | None) -> Placed:
     """Pick among `placements`: the reading an exporter most likely meant.
 
     Every choice gives right values; it decides which axis a later reduction is held to be one over samples. An axis of
@@ -119,23 +180,20 @@ def choose(shape: Shape, batch: Batch, target: Shape, found: Sequence[Batch], *,
 
     Args:
         shape: The static shape before.
-        batch: The batch before; its axis is not None.
+        batch: The batch before.
         target: The static shape after.
         found: What `placements` found; not empty.
         grows: The axis the model itself left open (-1 in a Reshape), if any.
     """
-    assert batch.axis is not None
     alone = [b for b in found if b.rows == 1]
     if alone:
         same = [b for b in alone if b.axis == batch.axis]
         return replace((same or alone)[0], certain=len(alone) == 1 and batch.certain)
     certain = batch.certain and len(found) == 1 and found[0].axis == grows
     for b in found:
-        assert b.axis is not None
         if b.outer == 1 and shape[: batch.axis] == target[: b.axis] and shape[batch.axis + 1 :] != target[b.axis :]:
             return replace(b, certain=certain)
     for b in found:
-        assert b.axis is not None
         if b.inner == 1 and shape[batch.axis + 1 :] == target[b.axis + 1 :]:
             return replace(b, certain=certain)
     leading = [b for b in found if b.outer == 1]

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from builder.batching.layout import Placed
 from builder.batching.rule import Computed, DifferentRows, Operand, Refusal
 from builder.batching.statics import evaluate
 from builder.tensors import Array
@@ -112,7 +113,7 @@ def _moved(operand: Operand | None, node: ir.Node) -> Operand | None:
 def names_its_sample(operand: Operand, static_batch: int, *, step: int, column: int | None = None) -> bool:
     """Whether the operand is ahead by `step` times the number of its sample (in one column of its last axis alone)."""
     batch, ahead = operand.batch, operand.ahead
-    if ahead is None or batch is None or batch.axis is None:
+    if ahead is None or not isinstance(batch, Placed):
         return False
     length = operand.shape[batch.axis]
     numbers = np.arange(length) // batch.inner % static_batch

@@ -68,8 +68,8 @@ def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int | None], opset:
     outer_inputs, body_inputs = [], []
     for spec in model.inputs:
         inner = originals[spec.name]
-        outer_inputs.append(_value(spec.name, inner.dtype, ("batch", *_dims(spec, axes[spec.name]))))
-        row = _value(f"{spec.name}.row", inner.dtype, _dims(spec, axes[spec.name]))
+        outer_inputs.append(_value(spec.name, spec.dtype, ("batch", *_dims(spec, axes[spec.name]))))
+        row = _value(f"{spec.name}.row", spec.dtype, _dims(spec, axes[spec.name]))
         body_inputs.append(row)
         axis = axes[spec.name]
         node, taken = _reaxis("Unsqueeze", row, axis, opset) if axis is not None else _copy(row)
@@ -112,8 +112,7 @@ def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int | None], opset:
     )
 
 
-def _value(name: str, dtype: ir.DataType | None, shape: tuple[int | str, ...]) -> ir.Value:
-    assert dtype is not None
+def _value(name: str, dtype: ir.DataType, shape: tuple[int | str, ...]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 

@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
-from builder.batching.layout import Batch, Shape, View
+from builder.batching.layout import Batch, Placed, Shape, View
 from builder.tensors import Array
 
 Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
+
+Input = TypeVar("Input")
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of a rule, turned into a ModelError by the walk
@@ -38,6 +40,23 @@ class DifferentRows(Refusal):
         self.operand, self.rows, self.axis = operand, rows, axis
 
 
+def given(inputs: Sequence[Input | None], index: int) -> Input | None:
+    """An optional input, or None where the node leaves it out."""
+    return inputs[index] if index < len(inputs) else None
+
+
+def required(inputs: Sequence[Input | None], index: int) -> Input:
+    """An input that a node must have.
+
+    Raises:
+        Refusal: The node leaves it out.
+    """
+    found = given(inputs, index)
+    if found is None:
+        raise Refusal(f"input {index} is missing")
+    return found
+
+
 @dataclass(eq=False, slots=True)
 class Operand:
     """A value of the original graph, and where the rewritten graph holds it.
@@ -50,7 +69,7 @@ class Operand:
         value: In the rewritten graph; None while nothing needed it there.
         origin: How to compute an unbatched operand: a tensor, or a node's output.
         items: The members, when the value is a sequence.
-        lost: The node that dropped the batch axis, when `batch.axis` is None.
+        lost: The node that dropped the batch axis, when `batch` is Dropped.
         ahead: What the original's value is more than the rewritten one's, by the number of the sample (see numbering).
     """
 
@@ -74,6 +93,13 @@ class Operand:
     def sample(self) -> Shape:
         """The shape of one sample's part; the whole shape when unbatched."""
         return self.shape if self.batch is None else self.batch.sample_shape(self.shape)
+
+    @property
+    def written(self) -> ir.Value:
+        """The value in the rewritten graph, once it is there."""
+        if self.value is None:
+            raise RuntimeError(f"{self.name!r} is not in the rewritten graph yet")
+        return self.value
 
 
 @dataclass(eq=False, slots=True)
@@ -151,14 +177,22 @@ class Op:
 
     def operand(self, index: int) -> Operand:
         """A required input."""
-        found = self.given(index)
-        if found is None:
-            self.refuse(f"input {index} is missing")
-        return found
+        return required(self.inputs, index)
+
+    def samples(self, index: int) -> tuple[Operand, Batch]:
+        """A required input that holds samples, and where they are."""
+        operand = self.operand(index)
+        if operand.batch is None:
+            self.refuse(f"input {index} ({operand.name!r}) does not depend on the samples")
+        return operand, operand.batch
 
     def given(self, index: int) -> Operand | None:
         """An optional input, or None where the node leaves it out."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        return given(self.inputs, index)
+
+    def value(self, index: int) -> ir.Value:
+        """A required input as the value of the original graph, for nodes that stand in this one's place."""
+        return required(self.node.inputs, index)
 
     def constant(self, index: int) -> Array:
         """The value of a required input that must not depend on the samples."""
@@ -201,7 +235,7 @@ Static = list[tuple[ir.DataType, Shape]]
 Infer = Callable[[ir.Node, Sequence[Operand | None]], Static]
 
 
-def per_sample(op: Op, operand: Operand, axis: int, batch: Batch) -> Array:
+def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:
     """An unbatched operand that spells out all B samples on `axis`, cut to the rows of one.
 
     `[..., outer * B * inner, ...] -> [..., outer * inner, ...]`

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.rule import Operand, Refusal
+from builder.batching.rule import Operand, Refusal, required
 from builder.batching.steering import Results, Steer, alias, known, position, run, stack, value_of, walk_body
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def _members(walk: Walk, node: ir.Node) -> tuple[Operand, ...]:
-    value = node.inputs[0]
-    assert value is not None
-    items = walk.operand(value).items
+    items = walk.operand(required(node.inputs, 0)).items
     if items is None:
         raise Refusal("its input is no sequence")
     return items
@@ -43,8 +41,8 @@ def sequence_construct(walk: Walk, node: ir.Node) -> Results:
 def sequence_insert(walk: Walk, node: ir.Node) -> Results:
     """SequenceInsert at a constant position, at the end by default."""
     items = list(_members(walk, node))
-    assert node.inputs[1] is not None
-    items.insert(position(walk, node, 2, len(items), default=len(items)), walk.operand(node.inputs[1]))
+    inserted = walk.operand(required(node.inputs, 1))
+    items.insert(position(walk, node, 2, len(items), default=len(items)), inserted)
     return _sequence(node, items)
 
 
@@ -78,8 +76,7 @@ def concat_from_sequence(walk: Walk, node: ir.Node) -> Results:
 
 def split_to_sequence(walk: Walk, node: ir.Node) -> Results:
     """SplitToSequence: slices of the input, of one each by default."""
-    value = node.inputs[0]
-    assert value is not None
+    value = required(node.inputs, 0)
     operand = walk.operand(value)
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
     axis += operand.rank if axis < 0 else 0

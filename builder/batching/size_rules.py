@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.dims import Baked, Dim, Symbol, fixed, hint, is_fixed, regroup, text
+from builder.batching.rule import required
 
 if TYPE_CHECKING:
     from builder.batching.sizes import SizeWalk
@@ -52,9 +53,7 @@ def _reshape(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:
 
 def _expand(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:
     """Expand: what is as large already is kept by a 1 in the target."""
-    data, given = node.inputs[0], walk.vector(node.inputs[1])
-    assert data is not None
-    source = walk.of(data)
+    source, given = walk.of(required(node.inputs, 0)), walk.vector(node.inputs[1])
     if given is None:
         raise Baked("its target is computed")
     shift = len(given) - len(source)
@@ -99,9 +98,7 @@ def _fresh(node: ir.Node, axis: int, length: int) -> Symbol:
 
 def _resize(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:
     """Resize: a size that is a multiple of the old one stays that multiple."""
-    data = node.inputs[0]
-    assert data is not None
-    source = walk.of(data)
+    source = walk.of(required(node.inputs, 0))
     sizes_input = node.inputs[3] if len(node.inputs) > 3 else None
     if sizes_input is None:
         found = walk.infer(node)[0]
@@ -126,9 +123,8 @@ def _resize(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:
 
 def _shape(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:
     """Shape: a vector as long as the input's rank."""
-    assert node.inputs[0] is not None
     node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-    return (fixed(len(walk.of(node.inputs[0]))),)
+    return (fixed(len(walk.of(required(node.inputs, 0)))),)
 
 
 def _range(walk: SizeWalk, node: ir.Node) -> tuple[Dim, ...]:

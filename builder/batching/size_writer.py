@@ -1,7 +1,7 @@
 """Write sizes that are known at run time only: vectors for targets of Reshape, Expand and Resize."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +31,8 @@ class SizeWriter:
         if all(isinstance(p, int) for p in parts):
             return self.constant(np.asarray(parts, np.int64))
         inputs = [self.constant(np.asarray([p], np.int64)) if isinstance(p, int) else self._size(p) for p in parts]
-        (joined,) = self._put_before(node, self.emit.node("Concat", inputs, {"axis": 0}))
+        (joined,) = self.emit.node("Concat", inputs, {"axis": 0})
+        self.graph.insert_before(node, self.emit.nodes[-1])
         return joined
 
     def _size(self, dim: Dim) -> ir.Value:
@@ -41,30 +42,24 @@ class SizeWriter:
             values.append(self.constant(np.asarray([numbers], np.int64)))
         product = values[0]
         for value in values[1:]:
-            (product,) = self._put_after(product, value, self.emit.node("Mul", [product, value]))
+            product = self._node("Mul", [product, value])
         return product
 
     def _size_of(self, symbol: Symbol) -> ir.Value:
         if symbol not in self._runtime:
             value, axis = symbol.source
-            (shape,) = self._put_after(value, value, self.emit.node("Shape", [value]))
+            shape = self._node("Shape", [value])
             index = self.constant(np.asarray([axis], np.int64))
-            (self._runtime[symbol],) = self._put_after(
-                shape, shape, self.emit.node("Gather", [shape, index], {"axis": 0})
-            )
+            self._runtime[symbol] = self._node("Gather", [shape, index], {"axis": 0})
         return self._runtime[symbol]
 
-    def _put_before(self, node: ir.Node, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
-        self.graph.insert_before(node, [v.producer() for v in values if v.producer() is not None])  # type: ignore[misc]
-        return values
-
-    def _put_after(self, first: ir.Value, second: ir.Value, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
-        """Put a node behind the later of its inputs."""
-        producers = [p for p in (first.producer(), second.producer()) if p is not None]
-        made = values[0].producer()
-        assert made is not None
-        if not producers:
-            self.graph.insert_before(self.graph[0], made)
-        else:
+    def _node(self, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, int] | None = None) -> ir.Value:
+        """Put a node behind the last of its inputs."""
+        (value,) = self.emit.node(op_type, inputs, attributes)
+        made = self.emit.nodes[-1]
+        producers = [p for p in (v.producer() for v in inputs) if p is not None]
+        if producers:
             self.graph.insert_after(max(producers, key=list(self.graph).index), made)
-        return values
+        else:
+            self.graph.insert_before(self.graph[0], made)
+        return value

@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.dims import BATCH_HINT, Baked, Dim, Symbol, fixed, hint, is_fixed, text
-from builder.batching.emit import Emitter
+from builder.batching.emit import Emitter, static_dims, stored
+from builder.batching.rule import required
 from builder.batching.rules.elementwise import BROADCASTING
 from builder.batching.size_rules import SPECIAL, constant_input
 from builder.batching.size_writer import SizeWriter
@@ -67,7 +68,9 @@ class SizeWalk:
             for position, axis in enumerate(kept):
                 size = tensor.original_shape[axis]
                 name = asked.pop(axis, None)
-                assert isinstance(size, int)
+                if not isinstance(size, int):
+                    what = f"input {tensor.original!r} {list(tensor.original_shape)} has a symbolic axis: {size}"
+                    raise ModelError(path, what, "leave out --dynamic, or export the model with all axes static")
                 dims.append(fixed(size) if name is None else (self._symbol(name, size, value, position + 1),))
             if asked:
                 raise ModelError(
@@ -190,8 +193,7 @@ class SizeWalk:
         """The dimensions of a value."""
         if value in self.dims:
             return self.dims[value]
-        assert value.const_value is not None
-        return tuple(fixed(d) for d in value.const_value.shape.numpy())
+        return tuple(fixed(d) for d in static_dims(stored(value)))
 
     def broadcast(self, shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...]:
         """Broadcast dimensions; two named sizes that were equal are taken for one."""
@@ -220,7 +222,8 @@ class SizeWalk:
 
     def _shrink(self, node: ir.Node, index: int, value: ir.Value, rank: int) -> None:
         others = [self.of(v) for v in node.inputs if v is not None and v is not value]
-        array = value.const_value.numpy()  # type: ignore[union-attr]
+        given = stored(value).numpy()
+        array = given
         for axis in range(array.ndim):
             at = axis + rank - array.ndim
             meets = [s[at - rank + len(s)] for s in others if at - rank + len(s) >= 0]
@@ -231,7 +234,7 @@ class SizeWalk:
             if node.op_type == "Concat" or not np.array_equal(array, np.broadcast_to(first, array.shape)):
                 raise Baked(f"constant {value.name!r} holds {array.shape[axis]} values for {text(named)}")
             array = first
-        if array.shape != value.const_value.shape.numpy():  # type: ignore[union-attr]
+        if array.shape != given.shape:
             node.replace_input_with(index, self.write.constant(array))
 
     def _check_product(self, node: ir.Node) -> None:
@@ -244,8 +247,7 @@ class SizeWalk:
             raise Baked(f"its weights are for {hint(named)} values of {text(named)}")
 
     def _check_split(self, node: ir.Node) -> None:
-        assert node.inputs[0] is not None
-        dims = self.of(node.inputs[0])
+        dims = self.of(required(node.inputs, 0))
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
         if not is_fixed(dims[axis]):
             raise Baked(f"it splits {text(dims[axis])} into parts of fixed sizes")

@@ -27,9 +27,11 @@ def known(array: Array, name: str) -> Operand:
 
 def value_of(walk: Walk, value: ir.Value | None, what: str) -> Array | None:
     """The constant value of an input that steers; None where it is left out."""
-    if value is None:
-        return None
-    operand = walk.operand(value)
+    return None if value is None else constant_of(walk.operand(value), what)
+
+
+def constant_of(operand: Operand, what: str) -> Array:
+    """The constant value of an operand that steers."""
     if operand.batch is not None:
         raise Refusal(f"{what} depends on the samples")
     array = evaluate(operand)
@@ -58,13 +60,13 @@ def stack(walk: Walk, rows: Results, *, axis: int) -> Operand | None:
     """Join one value of every iteration along a new axis."""
     if not rows:
         raise Refusal("a loop that never runs has no outputs to join")
-    if any(r is None for r in rows):
+    known_rows = [r for r in rows if r is not None]
+    if len(known_rows) < len(rows):
         return None
-    return run(walk, "Concat", [_unsqueezed(walk, r, axis) for r in rows], axis=axis)
+    return run(walk, "Concat", [_unsqueezed(walk, r, axis) for r in known_rows], axis=axis)
 
 
-def _unsqueezed(walk: Walk, operand: Operand | None, axis: int) -> ir.Value:
-    assert operand is not None
+def _unsqueezed(walk: Walk, operand: Operand, axis: int) -> ir.Value:
     where = axis + operand.rank + 1 if axis < 0 else axis
     target = (*operand.shape[:where], 1, *operand.shape[where:])
     return alias(walk, reshaped(walk, operand, target))

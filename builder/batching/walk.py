@@ -1,7 +1,7 @@
 """Carry the batch through the graph: one walk in topological order, a rule for each node."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from builder.batching import numbering
 from builder.batching.control_flow import STEERS
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
-from builder.batching.layout import DROPPED, Batch, Shape, View
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape, View
 from builder.batching.rule import (
     Computed,
     Decomposition,
@@ -103,7 +103,8 @@ class Walk:
             shape = static_dims(tensor)
             self.operands[value] = Operand(str(value.name), tensor.dtype, shape, origin=tensor)
         found = self.operands[value]
-        assert found is not None
+        if found is None:
+            raise Refusal(f"value {value.name!r} hangs on a refused node")
         return found
 
     def _give_up(self, node: ir.Node) -> None:
@@ -123,11 +124,11 @@ class Walk:
                 results = self._keep(node, inputs)
         self.operands.update(zip(node.outputs, results, strict=True))
 
-    def _keep(self, node: ir.Node, inputs: Sequence[Operand | None]) -> list[Operand | None]:
+    def _keep(self, node: ir.Node, inputs: Sequence[Operand | None]) -> list[Operand]:
         """A node that sees no sample is a constant: it is computed on demand, or copied when an operator needs it."""
         if not _domain(node) and node.op_type in RANDOM:
             raise Refusal(REFUSED["", node.op_type])
-        results: list[Operand | None] = []
+        results: list[Operand] = []
         for k, value in enumerate(node.outputs):
             origin = Computed(node, self.opsets.get(_domain(node), 1), tuple(inputs), k)
             results.append(Operand(str(value.name), ir.DataType.UNDEFINED, (), origin=origin))
@@ -138,7 +139,6 @@ class Walk:
         except Refusal:
             static = []
         for k, result in enumerate(results):
-            assert result is not None
             if static:
                 result.dtype, result.shape = static[k]
             elif node.outputs[k].name:
@@ -185,7 +185,6 @@ class Walk:
         if plan.what and not self._depth:
             self.changes.append(Change(node, plan.what))
         results = self._apply(op, plan, static)
-        assert results[0] is not None
         numbering.follow(node, opset, inputs, results[0])
         return results
 
@@ -203,12 +202,12 @@ class Walk:
 
     # ------------------------------------------------------------------ a plan becomes nodes
 
-    def _apply(self, op: Op, plan: Plan, static: Sequence[tuple[ir.DataType, Shape]]) -> list[Operand | None]:
+    def _apply(self, op: Op, plan: Plan, static: Sequence[tuple[ir.DataType, Shape]]) -> list[Operand]:
         inputs: list[ir.Value | None] = []
         for index in range(max([len(op.inputs), *(i + 1 for i in plan.inputs)])):
             operand = op.given(index)
             if index in plan.inputs:
-                inputs.append(self._prepare(op, operand, plan.inputs[index]))
+                inputs.append(self._prepare(op, index, plan.inputs[index]))
             else:
                 inputs.append(None if operand is None else self.materialize(operand))
         while inputs and inputs[-1] is None:
@@ -236,44 +235,42 @@ class Walk:
         dtype, shape = static
         if not original.name:
             value.name = ""
-        elif isinstance(batch, View):
+        if isinstance(batch, View):
             batch = batch.batch
-            value = self.emit.reshape(value, batch.target(shape), original.name)
-        assert not isinstance(batch, View)
+            if original.name:
+                value = self.emit.reshape(value, batch.target(shape), original.name)
         lost = None
-        if batch is not None and batch.axis is None:
+        if isinstance(batch, Dropped):
             lost = next((o.lost for o in op.inputs if o is not None and o.lost), None) or label(op.node)
         return Operand(str(original.name), dtype, shape, batch, value, lost=lost)
 
-    def _prepare(self, op: Op, operand: Operand | None, wanted: Wanted) -> ir.Value | None:
+    def _prepare(self, op: Op, index: int, wanted: Wanted) -> ir.Value | None:
         """Feed an input as the plan wants it."""
         if wanted is None:
             return None
         if isinstance(wanted, np.ndarray):
-            return self.emit.constant(wanted, operand.name if operand is not None else None)
-        assert operand is not None
+            given = op.given(index)
+            return self.emit.constant(wanted, given.name if given is not None else None)
+        operand = op.operand(index)
         batch = wanted.batch if isinstance(wanted, View) else wanted
-        value = self._spread(op, operand, batch) if operand.batch is None else self.move(operand, batch)
+        source = operand.batch
+        value = self._spread(op, operand, batch) if source is None else self.move(operand, source, batch)
         if isinstance(wanted, View) and wanted.shape != batch.target(operand.shape):
             value = self.emit.reshape(value, wanted.shape)
         return value
 
-    def move(self, operand: Operand, batch: Batch) -> ir.Value:
+    def move(self, operand: Operand, source: Batch, batch: Batch) -> ir.Value:
         """The operand's value with its batch in another form or place."""
-        assert operand.value is not None
-        assert operand.batch is not None
-        source = operand.batch
         if source.place != batch.place and source.sample_shape(operand.shape) != batch.sample_shape(operand.shape):
             raise Refusal(f"the batch of {operand.name!r} is not where it is needed")
-        return self.emit.move(operand.value, operand.shape, source, batch)
+        return self.emit.move(operand.written, operand.shape, source, batch)
 
     def _spread(self, op: Op, operand: Operand, batch: Batch) -> ir.Value:
         """An unbatched operand, repeated for every sample."""
         shape = batch.sample_shape(operand.shape)
-        if shape == operand.shape:
+        if isinstance(batch, Dropped) or shape == operand.shape:
             value = self.materialize(operand)
         else:
-            assert batch.axis is not None
             value = self.emit.constant(per_sample(op, operand, batch.axis, batch), operand.name)
         return self.emit.spread(value, shape, batch)
 
@@ -294,11 +291,10 @@ class Walk:
                     self._copy(top, origin)
                 elif isinstance(origin, np.ndarray):
                     top.value = self.emit.constant(origin, top.name)
-                else:
-                    assert origin is not None
+                elif origin is not None:
                     top.value = self.emit.initializer(top.name, origin)
             stack.pop()
-        return operand.value  # type: ignore[return-value]
+        return operand.written
 
     def _copy(self, operand: Operand, origin: Computed) -> None:
         """A constant node as it stands; a small result instead where it is known."""
@@ -316,68 +312,62 @@ class Walk:
 
     # ------------------------------------------------------------------ ends of the graph
 
-    def add_input(self, original: ir.Value, shape: Shape, axis: int | None) -> ir.Value:
+    def add_input(self, original: ir.Value, dtype: ir.DataType, shape: Shape, axis: int | None) -> ir.Value:
         """A graph input: `[N, *dims]`, moved to where the original has its batch, if any. Returns the graph's value."""
-        assert original.dtype is not None
         dims: tuple[Dim, ...] = ("batch", *(shape if axis is None else (*shape[:axis], *shape[axis + 1 :])))
-        value = ir.Value(name=original.name, type=ir.TensorType(original.dtype), shape=ir.Shape(dims))
+        value = ir.Value(name=original.name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
         value.meta.update(original.meta)
-        inner, batch = value, DROPPED
+        inner, batch = value, DROPPED if axis is None else Placed(axis)
         if axis is not None:
-            batch = Batch(axis)
             order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
             inner = self.emit.transpose(value, order)
-        self.operands[original] = Operand(str(original.name), original.dtype, shape, batch, inner)
+        self.operands[original] = Operand(str(original.name), dtype, shape, batch, inner)
         return value
 
-    def add_output(self, original: ir.Value) -> tuple[ir.Value, Batch]:
+    def add_output(self, original: ir.Value) -> tuple[ir.Value, Placed]:
         """A graph output brought to `[N, *dims]`, and where the original has its batch."""
         operand = self.operand(original)
-        batch = operand.batch
         shape = operand.shape
         if operand.ahead is not None:
             raise Refusal(f"output {operand.name!r} holds the numbers that samples have in their batch")
-        if batch is None:
+        if operand.batch is None:
             batch, value = self._constant_output(operand)
-        elif batch.axis is None or not batch.certain:
-            batch, value = self._settle(operand, batch)
+        elif operand.batch.certain:
+            batch, value = operand.batch, operand.written
         else:
-            assert operand.value is not None
-            value = operand.value
-        assert batch.axis is not None
+            batch, value = self._settle(operand, operand.batch)
         lifted = self.emit.move(value, shape, batch, batch.lift()) if not _leads(batch) else value
-        dims = (*shape[: batch.axis], *((batch.rows,) if batch.rows > 1 else ()), *shape[batch.axis + 1 :])
+        dims = batch.dims(shape)
         if lifted is not value or batch.lifted or batch.rows > 1:
             lifted = self.emit.reshape(lifted, (-1, *dims))
         result = self._output(lifted, str(original.name), operand.dtype, ("batch", *dims))
         result.meta.update(original.meta)
         return result, batch
 
-    def _constant_output(self, operand: Operand) -> tuple[Batch, ir.Value]:
+    def _constant_output(self, operand: Operand) -> tuple[Placed, ir.Value]:
         """An output that is the same for every sample: repeated, where it has a row for each."""
         if not operand.shape or operand.shape[0] != self.static_batch:
             raise Refusal(f"output {operand.name!r} does not depend on the inputs and has no batch axis")
-        batch = Batch(0)
+        batch = Placed(0)
         op = Op(ir.Node("", "Identity", []), 1, [operand], [operand.shape], self.static_batch, evaluate)
         return batch, self._spread(op, operand, batch)
 
-    def _settle(self, operand: Operand, batch: Batch) -> tuple[Batch, ir.Value]:
+    def _settle(self, operand: Operand, batch: Batch) -> tuple[Placed, ir.Value]:
         """An output whose batch was dropped or could be on several axes: a leading axis of one is the batch again.
 
         So is the only axis of one in `[T, 1, C]`, the order of recurrent networks, where none is left but it.
         """
-        assert operand.value is not None
         shape = operand.shape
         if shape[:1] == (self.static_batch,) and self.static_batch == 1:
-            settled = Batch(0)
-            lifted = self.emit.move(operand.value, shape, batch, replace(batch, lifted=True))
+            settled = Placed(0)
+            lifted = self.emit.move(operand.written, shape, batch, batch.lift())
             return settled, self.emit.reshape(lifted, settled.target(shape))
-        if batch.axis is None and len(shape) == TIME_MAJOR and [i for i, d in enumerate(shape) if d == 1] == [1]:
-            return Batch(1, lifted=True), operand.value
-        if batch.axis is None:
-            where = f" (dropped by {operand.lost})" if operand.lost else ""
-            raise Refusal(f"output {operand.name!r} {list(operand.shape)} has no batch axis{where}")
-        return batch, operand.value
+        if isinstance(batch, Placed):
+            return batch, operand.written
+        if len(shape) == TIME_MAJOR and [i for i, d in enumerate(shape) if d == 1] == [1]:
+            return Placed(1, lifted=True), operand.written
+        where = f" (dropped by {operand.lost})" if operand.lost else ""
+        raise Refusal(f"output {operand.name!r} {list(operand.shape)} has no batch axis{where}")
 
     def _output(self, value: ir.Value, name: str, dtype: ir.DataType, dims: Sequence[int | str]) -> ir.Value:
         """`value` under the output's own name; what is an input, a constant or another output is copied first."""
@@ -392,7 +382,7 @@ class Walk:
         return value
 
 
-def _leads(batch: Batch) -> bool:
+def _leads(batch: Placed) -> bool:
     """The batch is in place on axis 0 with the samples' rows together."""
     return not batch.lifted and batch.axis == 0 and batch.outer == 1
 

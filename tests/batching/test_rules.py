@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from builder.batching.layout import Batch
+from builder.batching.layout import Placed
 from builder.batching.rule import Answer, Op, Operand, Plan, Refusal
 from builder.batching.rules import OPERATORS, SHAPES, inference, registry
 from builder.batching.rules.elementwise import same_shape
@@ -23,7 +23,7 @@ def shapeless(operators: registry.Entries) -> set[registry.Key]:
 
 def relu(opset: int) -> Op:
     node = ir.Node("", "Relu", [None], num_outputs=1)
-    operand = Operand("x", ir.DataType.FLOAT, (1, 3), Batch(0))
+    operand = Operand("x", ir.DataType.FLOAT, (1, 3), Placed(0))
     return Op(node, opset, [operand], [(1, 3)], 1, lambda operand: np.zeros(()))
 
 
@@ -60,7 +60,7 @@ def test_an_operator_of_two_domains_is_two_operators() -> None:
 
 def test_a_rule_refuses_an_opset_that_it_is_not_written_for() -> None:
     def rule(op: Op) -> Answer:
-        return Plan([Batch(0)])
+        return Plan([Placed(0)])
 
     (entry,) = registry.ai_onnx("Relu", rule=rule, since=6).values()
     assert isinstance(entry.carry(relu(opset=6)), Plan)

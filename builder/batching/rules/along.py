@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import DROPPED
-from builder.batching.rule import Op, Plan, Static, Wanted, per_sample
+from builder.batching.layout import DROPPED, Dropped, Placed
+from builder.batching.rule import Op, Plan, Static, Wanted, per_sample, required
 from builder.batching.rules.axes import normalized, on_axes, only_batched, parallel
-from builder.batching.rules.inference import Inputs, integer, required, same_as_first
+from builder.batching.rules.inference import Inputs, integer, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 
@@ -26,17 +26,15 @@ def reduce(op: Op) -> Plan:
     axes = sorted(normalized(listed, operand.rank)) or list(range(operand.rank))
     form = parallel(op, batch, axes, "reduces over")
     keep = bool(op.attribute("keepdims", 1))
-    moved = form.axis
-    if moved is not None and not keep:
-        moved -= sum(a < moved for a in axes)
+    result = form if keep else form.moved(lambda axis: axis - sum(a < axis for a in axes))
     shifted = np.asarray(axes, np.int64) + form.lifted
     by_input = "axes" not in op.node.attributes and (
         op.opset >= 18 or (op.node.op_type == "ReduceSum" and op.opset >= 13)
     )
     inputs: dict[int, Wanted] = {0: form}
     if by_input:
-        return Plan([form.at(moved)], {**inputs, 1: shifted})
-    return Plan([form.at(moved)], inputs, {"axes": shifted.tolist()})
+        return Plan([result], {**inputs, 1: shifted})
+    return Plan([result], inputs, {"axes": shifted.tolist()})
 
 
 def arg_reduce(op: Op) -> Plan:
@@ -44,10 +42,8 @@ def arg_reduce(op: Op) -> Plan:
     operand = op.operand(0)
     axis = op.axis(0, operand.rank)
     form = parallel(op, only_batched(op, 0, role="input"), [axis], "picks along")
-    moved = form.axis
-    if moved is not None and not op.attribute("keepdims", 1):
-        moved -= axis < moved
-    return Plan([form.at(moved)], {0: form}, {"axis": axis + form.lifted})
+    result = form if op.attribute("keepdims", 1) else form.moved(lambda at: at - (axis < at))
+    return Plan([result], {0: form}, {"axis": axis + form.lifted})
 
 
 def softmax(op: Op) -> Plan:
@@ -75,7 +71,7 @@ def top_k(op: Op) -> Plan:
     """TopK along `axis`; over a batch of one it sorts one sample, which changes nothing."""
     axis = op.axis(-1, op.operand(0).rank)
     batch = only_batched(op, 0, role="count")
-    if op.static_batch == 1 and batch.axis == axis and batch.rows == 1:
+    if op.static_batch == 1 and isinstance(batch, Placed) and batch.axis == axis and batch.rows == 1:
         batch = DROPPED
     form = parallel(op, batch, [axis], "picks along")
     return Plan([form] * len(op.outputs), {0: form}, {"axis": axis + form.lifted})
@@ -100,8 +96,10 @@ def layer_normalization(op: Op) -> Plan:
     form = parallel(op, batch, range(axis, rank), "normalizes over")
     wants: dict[int, Wanted] = {0: form}
     for i, operand in enumerate(op.inputs[1:], start=1):
-        at = -1 if operand is None or form.axis is None else form.axis - (rank - operand.rank)
-        if operand is not None and at >= 0 and operand.shape[at] != 1 and op.static_batch > 1:
+        if operand is None or isinstance(form, Dropped) or op.static_batch == 1:
+            continue
+        at = form.axis - (rank - operand.rank)
+        if at >= 0 and operand.shape[at] != 1:
             wants[i] = per_sample(op, operand, at, form)
     return Plan([form] * len(op.outputs), wants, {"axis": axis + form.lifted})
 
@@ -132,8 +130,8 @@ def one_hot(op: Op) -> Plan:
     operand = op.operand(0)
     batch = only_batched(op, 0, role="depth or values")
     axis = op.axis(-1, operand.rank + 1)
-    moved = batch.axis if batch.axis is None or batch.axis < axis else batch.axis + 1
-    return Plan([batch.at(moved)], attributes={"axis": axis + batch.lifted})
+    result = batch.moved(lambda at: at if at < axis else at + 1)
+    return Plan([result], attributes={"axis": axis + batch.lifted})
 
 
 def dft(op: Op) -> Plan:
@@ -164,7 +162,8 @@ def matrices(op: Op) -> Plan:
     """Det, Inverse: of the last two axes. `[*b, M, M] -> [*b]` or `[*b, M, M]`."""
     rank = op.operand(0).rank
     form = parallel(op, only_batched(op, 0, role="input"), (rank - 2, rank - 1), "makes a matrix of")
-    return Plan([form if form.axis is None or form.axis < len(op.outputs[0]) else DROPPED], {0: form})
+    is_kept = isinstance(form, Dropped) or form.axis < len(op.outputs[0])
+    return Plan([form if is_kept else DROPPED], {0: form})
 
 
 def unfold(op: Op) -> Plan:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from builder.batching.layout import View, padded
-from builder.batching.rule import Infer, Op, Plan, Refusal, Static
+from builder.batching.layout import Placed, View, padded
+from builder.batching.rule import Infer, Op, Plan, Refusal, Static, given, required
 from builder.batching.rules.axes import on_axes
-from builder.batching.rules.inference import Inputs, optional, required, same_as_first
+from builder.batching.rules.inference import Inputs, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.statics import evaluate
 
@@ -26,19 +26,20 @@ def attention(op: Op) -> Plan:
 
 def _with_bias(op: Op, inputs: Mapping[int, int], outputs: Sequence[int], *, bias: int) -> Plan:
     """`on_axes`, with one input that broadcasts from the right to `[N, H, T, S]`."""
-    given = op.given(bias)
-    mask = None if given is None else given.batch
-    if given is None or (mask is None and (given.rank < IMAGE_RANK or given.shape[0] == 1)):
+    added = op.given(bias)
+    mask = None if added is None else added.batch
+    if added is None or (mask is None and (added.rank < IMAGE_RANK or added.shape[0] == 1)):
         return on_axes(op, inputs, outputs)
-    if mask is None or (given.rank == IMAGE_RANK and mask.axis in (0, None) and given.shape[0] != 1):
+    elsewhere = mask.axis if isinstance(mask, Placed) and mask.axis != 0 else None
+    if mask is None or (added.rank == IMAGE_RANK and elsewhere is None and added.shape[0] != 1):
         return on_axes(op, {**inputs, bias: 0}, outputs)
     plan = on_axes(_without_batch(op, bias), inputs, outputs)
-    if op.static_batch > 1 or (mask.axis not in (0, None) and mask.certain):
-        op.refuse(f"its mask {given.name!r} has the batch on axis {mask.axis}")
-    alone = mask if mask.axis is None else mask.lift()
-    sample = alone.sample_shape(given.shape)
-    view = padded(alone, given.shape, IMAGE_RANK - 1)
-    if given.rank == IMAGE_RANK:
+    if op.static_batch > 1 or (elsewhere is not None and mask.certain):
+        op.refuse(f"its mask {added.name!r} has the batch on axis {elsewhere or 0}")
+    alone = mask.lift()
+    sample = alone.sample_shape(added.shape)
+    view = padded(alone, added.shape, IMAGE_RANK - 1)
+    if added.rank == IMAGE_RANK:
         view = View(alone, (-1, *sample[1:]))
     return replace(plan, inputs={**plan.inputs, bias: view})
 
@@ -142,7 +143,7 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
     """Attention: `[N, T, E']`, and `[2, N, H, P + T, D]`."""
 
     def shape(node: ir.Node, inputs: Inputs) -> Static:
-        x, w, cache = required(inputs, 0), required(inputs, weights), optional(inputs, past)
+        x, w, cache = required(inputs, 0), required(inputs, weights), given(inputs, past)
         sizes = node.attributes.get("qkv_hidden_sizes")
         hidden = int(sizes.value[2]) if sizes is not None and len(sizes.value) else w.shape[1] // 3
         dtype = x.dtype if scale is None else required(inputs, scale).dtype
@@ -156,15 +157,13 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
 
 def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
     """MultiHeadAttention: `[N, T, E']`, caches `[N, H, P + S, D]`, products `[N, H, T, S]`."""
-    query, key, value, past = (*(required(inputs, 0),), *(optional(inputs, i) for i in (1, 2, 6)))
+    query, past = required(inputs, 0), given(inputs, 6)
     heads, rows, steps = _heads(node), query.shape[0], query.shape[1]
-    if query.rank == PACKED_RANK or (key is not None and key.rank == PACKED_RANK):
-        packed = query if query.rank == PACKED_RANK else key
-        assert packed is not None
+    packed = next((o for o in (query, given(inputs, 1)) if o is not None and o.rank == PACKED_RANK), None)
+    if packed is not None:
         length, depth, values = packed.shape[1], packed.shape[4], packed.shape[4]
     else:
-        assert key is not None
-        assert value is not None
+        key, value = required(inputs, 1), required(inputs, 2)
         length = key.shape[1] if key.rank < IMAGE_RANK else key.shape[2]
         values = value.shape[2] // heads if value.rank < IMAGE_RANK else value.shape[3]
         depth = key.shape[2] // heads if key.rank < IMAGE_RANK else key.shape[3]
@@ -184,7 +183,7 @@ PACKED_RANK = 5
 
 def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     """GroupQueryAttention: `[N, T, H * D]`, caches `[N, G, S, D]`."""
-    query, key, past = required(inputs, 0), optional(inputs, 1), optional(inputs, 3)
+    query, key, past = required(inputs, 0), given(inputs, 1), given(inputs, 3)
     heads, groups = _heads(node), _heads(node, "kv_num_heads")
     packed = key is None
     depth = query.shape[2] // (heads + 2 * groups if packed else heads)
@@ -193,7 +192,7 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     output = (query.dtype, (*query.shape[:2], heads * depth))
     if past is None:
         return [output] + [(query.dtype, ())] * (len(node.outputs) - 1)
-    total = optional(inputs, 6)
+    total = given(inputs, 6)
     known = evaluate(total) if total is not None and total.batch is None else None
     if known is None:
         raise Refusal("the length of its cache depends on the samples")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from builder.batching.layout import DROPPED, Batch, Shape
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape
 from builder.batching.rule import Op, Plan, Wanted
 
 
@@ -14,9 +14,7 @@ def only_batched(op: Op, index: int, *, role: str) -> Batch:
     for i, operand, _ in op.batched():
         if i != index:
             op.refuse(f"its {role} (input {i}, {operand.name!r}) depends on the samples")
-    batch = op.operand(index).batch
-    assert batch is not None
-    return batch
+    return op.samples(index)[1]
 
 
 def parallel(op: Op, batch: Batch, axes: Collection[int], verb: str) -> Batch:
@@ -25,7 +23,7 @@ def parallel(op: Op, batch: Batch, axes: Collection[int], verb: str) -> Batch:
     Raises:
         Refusal: The batch is on one of them, so that samples would be mixed.
     """
-    if batch.axis is None or batch.axis not in axes:
+    if isinstance(batch, Dropped) or batch.axis not in axes:
         return batch
     if op.static_batch == 1 and not batch.certain:
         return DROPPED
@@ -56,7 +54,7 @@ def on_axes(
     for i, operand, b in found:
         if i not in inputs:
             op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
-        if b.axis not in (None, inputs[i]) and (op.static_batch > 1 or (b.certain and i in strict)):
+        if isinstance(b, Placed) and b.axis != inputs[i] and (op.static_batch > 1 or (b.certain and i in strict)):
             op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
     given = {i: o for i, o in enumerate(op.inputs) if i in inputs and o is not None}
     taken = [i for i, o in given.items() if o.batch is not None or i not in shared or o.shape[inputs[i]] != 1]
@@ -64,15 +62,15 @@ def on_axes(
     if len(sizes) > 1 or any(s % op.static_batch for s in sizes):
         op.refuse(f"its inputs have batches of {sorted(sizes)}")
     rows = sizes.pop() // op.static_batch
-    if op.static_batch > 1 and len({b.place[1:] for *_, b in found}) > 1:
+    if op.static_batch > 1 and len({b.order for *_, b in found}) > 1:
         op.refuse("its inputs hold the samples in different orders")
-    outer, inner = next(((b.outer, b.inner) for *_, b in found if b.axis is not None and b.rows == rows), (1, rows))
-    batch = Batch(None, outer, inner, certain=all(b.certain for *_, b in found))
+    outer, inner = next((b.order for *_, b in found if isinstance(b, Placed) and b.rows == rows), (1, rows))
+    batch = Placed(0, outer, inner, certain=all(b.certain for *_, b in found))
     wants: dict[int, Wanted] = {i: batch.at(inputs[i]) for i in taken}
     return Plan([batch.at(axis) for axis in outputs[: len(op.outputs)]], wants)
 
 
-def settle(op: Op, batch: Batch, axis: int | None, shape: Shape) -> Batch:
+def settle(op: Op, batch: Placed, axis: int | None, shape: Shape) -> Batch:
     """The batch on `axis` of an output of static `shape`, or dropped where its rows are no longer there (B = 1)."""
     if axis is not None and 0 <= axis < len(shape) and shape[axis] == batch.rows * op.static_batch:
         return batch.at(axis)
@@ -86,7 +84,7 @@ def normalized(axes: Sequence[int], rank: int) -> list[int]:
     return [int(a) + rank if a < 0 else int(a) for a in axes]
 
 
-def sample_indices(op: Op, indices: Sequence[int], batch: Batch) -> tuple[list[int], Batch]:
+def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[int], Placed]:
     """Indices along the batch's axis as indices along one sample's rows.
 
     The static axis is `outer * B * inner`. A selection keeps the samples apart when it takes the same rows of every

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute
-from builder.batching.layout import Batch
+from builder.batching.layout import Placed
 from builder.batching.rule import Decomposition, Op, Plan, per_sample
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.registry import ai_onnx, table
@@ -131,13 +131,13 @@ def _by_channel(op: Op, nodes: list[ir.Node], index: int) -> ir.Value:
     return _shaped(nodes, op.node.inputs[index], (1, op.outputs[0][1], *(1,) * (len(op.outputs[0]) - 2)))
 
 
-def _samples(op: Op) -> Batch | None:
+def _samples(op: Op) -> Placed | None:
     """The batch of a static `[1, B * C, *s]`; None where the samples are not on axis 1 like this."""
     operand = op.operand(0)
     batch = operand.batch
-    if op.static_batch == 1 or batch is None or batch.axis != 1 or batch.outer != 1 or operand.shape[0] != 1:
+    if op.static_batch == 1 or not isinstance(batch, Placed):
         return None
-    return batch
+    return batch if (batch.axis, batch.outer, operand.shape[0]) == (1, 1, 1) else None
 
 
 def _among_channels(op: Op) -> Decomposition | None:
@@ -156,7 +156,7 @@ def _among_channels(op: Op) -> Decomposition | None:
     for index in range(1, len(op.inputs)):
         parameter = op.given(index)
         if parameter is not None:
-            rows = Batch(0, 1, parameter.shape[0] // op.static_batch)
+            rows = Placed(0, 1, parameter.shape[0] // op.static_batch)
             given.append(constant(nodes, per_sample(op, parameter, 0, rows)))
     own = {"group": groups // op.static_batch} if is_grouped else {}
     result = append(nodes, op.node.op_type, given, attributes={**op.node.attributes, **own})

@@ -1,17 +1,16 @@
 """ai.onnx.ml: classical models take axis 0 row by row. ONNX infers no shapes for some of them."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted, required
 from builder.batching.rules.axes import only_batched, parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import same_shape
-from builder.batching.rules.inference import Inputs, required, same_as_first
+from builder.batching.rules.inference import Inputs, same_as_first
 from builder.batching.rules.registry import ai_onnx, ai_onnx_ml, table
 
 MATRIX = 2
@@ -22,7 +21,7 @@ def by_row(op: Op) -> Plan:
     """A model that takes rows of features: `[N, F] -> [N, *t]`. A vector of features is one row."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
-    if batch.axis is not None and batch.axis == operand.rank - 1 and operand.rank <= MATRIX and batch.certain:
+    if batch.certain and batch.axis == operand.rank - 1 and operand.rank <= MATRIX:
         op.refuse(f"it takes axis {batch.axis}, which holds the batch, for features")
     if operand.rank == 1:
         return _vector(op)
@@ -30,7 +29,7 @@ def by_row(op: Op) -> Plan:
         return Plan([batch] * len(op.outputs))
     if op.static_batch > 1:
         op.refuse("the batch is on an axis that it mixes")
-    form = replace(batch.lift(), axis=0 if batch.axis == 0 else None, certain=batch.certain and batch.axis == 0)
+    form = batch.lift() if batch.is_on(0) else DROPPED
     return Plan([folded(form, shape) for shape in op.outputs], {0: folded(batch, operand.shape)})
 
 
@@ -60,9 +59,10 @@ def one_hot_encoder(op: Op) -> Plan:
 def feature_vectorizer(op: Op) -> Plan:
     """FeatureVectorizer joins columns: `[N, F1], [N, F2] -> [N, F1 + F2]`."""
     found = [b for *_, b in op.batched()]
-    if any(b.lifted or b.axis != 0 or b.rows != found[0].rows for b in found):
+    first = found[0]
+    if first.lifted or any(b.lifted or b.axis != 0 or b.rows != first.rows for b in found):
         op.refuse("it is batched only along axis 0 of its inputs")
-    return Plan([found[0]], dict.fromkeys(range(len(op.inputs)), found[0]))
+    return Plan([first], dict.fromkeys(range(len(op.inputs)), first))
 
 
 def array_feature_extractor(op: Op) -> Plan | Decomposition:

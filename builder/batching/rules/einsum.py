@@ -4,7 +4,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from builder.batching.layout import DROPPED
+from builder.batching.layout import DROPPED, Batch, Placed
 from builder.batching.rule import Op, Plan, Wanted, per_sample
 from builder.batching.rules.registry import ai_onnx, table
 
@@ -19,7 +19,7 @@ def einsum(op: Op) -> Plan:
     Source: https://onnx.ai/onnx/operators/onnx__Einsum.html
     """
     terms, output = _letters(op)
-    places = {i: None if b.axis is None else terms[i][b.axis] for i, _, b in op.batched()}
+    places = {i: terms[i][b.axis] if isinstance(b, Placed) else None for i, _, b in op.batched()}
     return _in_place(op, terms, output, places) or _lifted(op, terms, output, places)
 
 
@@ -52,7 +52,7 @@ def _in_place(op: Op, terms: Sequence[str], output: str, places: Mapping[int, st
     letter, first = next(iter(places.values())), batches[0]
     if letter is None or set(places.values()) != {letter} or letter not in output:
         return None
-    if any(b.lifted or b.place[1:] != first.place[1:] for b in batches):
+    if first.lifted or any(b.lifted or b.order != first.order for b in batches):
         return None
     if any(letter in t for i, t in enumerate(terms) if i not in places) or any(t.count(letter) > 1 for t in terms):
         return None
@@ -62,17 +62,17 @@ def _in_place(op: Op, terms: Sequence[str], output: str, places: Mapping[int, st
 def _lifted(op: Op, terms: Sequence[str], output: str, places: Mapping[int, str | None]) -> Plan:
     """The batch gets a letter of its own, in front of every batched term and of the output."""
     _refuse_mixing(op, terms, output, places)
-    found = [(places[i], b) for i, _, b in op.batched()]
-    kept = [(p, b) for p, b in found if p is not None and p in output]
-    letter, held = kept[0] if kept else (None, DROPPED)
-    result = DROPPED
-    if letter is not None:
-        certain = held.certain and len(set(places.values())) == 1
-        result = replace(held.lift(), axis=output.index(letter), certain=certain)
+    result: Batch = DROPPED
     inputs: dict[int, Wanted] = {i: b.lift() for i, _, b in op.batched()}
-    for i, term in enumerate(terms):
-        if op.static_batch > 1 and i not in places and letter is not None and letter in term:
-            inputs[i] = per_sample(op, op.operand(i), term.index(letter), result)
+    held = [(terms[i][b.axis], b) for i, _, b in op.batched() if isinstance(b, Placed)]
+    kept = [(letter, b) for letter, b in held if letter in output]
+    if kept:
+        letter, first = kept[0]
+        certain = first.certain and len(set(places.values())) == 1
+        result = replace(first.lift(), axis=output.index(letter), certain=certain)
+        for i, term in enumerate(terms):
+            if op.static_batch > 1 and i not in places and letter in term:
+                inputs[i] = per_sample(op, op.operand(i), term.index(letter), result)
     free = next(c for c in reversed(string.ascii_letters) if c not in "".join(terms))
     spelled = ",".join(free + t if i in places else t for i, t in enumerate(terms))
     return Plan([result], inputs, {"equation": f"{spelled}->{free}{output}"})
@@ -89,7 +89,7 @@ def _refuse_mixing(op: Op, terms: Sequence[str], output: str, places: Mapping[in
         return
     letter = next(iter(places.values()))
     kept = letter is not None and letter in output and all(t.count(letter) <= 1 for t in terms)
-    if not kept or len({(places[i], b.outer, b.inner) for i, _, b in op.batched()}) > 1:
+    if not kept or len({(places[i], b.order) for i, _, b in op.batched()}) > 1:
         op.refuse(f"equation {equation!r} mixes the samples of the batch")
 
 

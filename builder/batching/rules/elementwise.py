@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from builder.batching.layout import DROPPED, Batch, View, padded
-from builder.batching.rule import Decomposition, Op, Plan, Static, Wanted, per_sample
+from builder.batching.layout import DROPPED, Batch, Placed, View, padded
+from builder.batching.rule import Decomposition, Op, Plan, Static, Wanted, per_sample, required
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.decompose import append
-from builder.batching.rules.inference import Inputs, borrowed, broadcast, integer, required, same_as_first
+from builder.batching.rules.inference import Inputs, borrowed, broadcast, integer, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 LEGACY_BROADCAST = 7
@@ -28,18 +28,18 @@ def elementwise(op: Op) -> Plan:
 def _in_place(op: Op) -> Plan | None:
     """Every batched input has its batch on the same axis of the output: the node stays as it is."""
     shape = op.outputs[0]
-    places = {_place(op, i, b) for i, _, b in op.batched()}
-    if len(places) != 1 or any(b.lifted for *_, b in op.batched()):
+    claims = _claims(op)
+    first = claims[0]
+    if first.lifted or any(b.lifted or b.place != first.place for b in claims):
         return None
-    axis, outer, inner = places.pop()
-    batch = Batch(axis, outer, inner, certain=all(b.certain for *_, b in op.batched()))
-    if axis is None or shape[axis] != batch.rows * op.static_batch:
+    batch = first.certain_if(all(b.certain for b in claims))
+    if shape[batch.axis] != batch.rows * op.static_batch:
         return None
     inputs: dict[int, Wanted] = {}
     for i, operand in enumerate(op.inputs):
         if operand is None or operand.batch is not None:
             continue
-        at = axis - (len(shape) - operand.rank)
+        at = batch.axis - (len(shape) - operand.rank)
         if at < 0 or operand.shape[at] == 1:
             continue
         if batch.rows > 1:
@@ -59,7 +59,7 @@ def _lifted(op: Op) -> Plan:
             continue
         if operand.batch is not None:
             inputs[i] = padded(operand.batch, operand.shape, rank)
-        elif op.static_batch > 1 and batch.axis is not None:
+        elif op.static_batch > 1 and isinstance(batch, Placed):
             at = batch.axis - (rank - operand.rank)
             if at >= 0 and operand.shape[at] != 1:
                 inputs[i] = per_sample(op, operand, at, batch)
@@ -69,24 +69,27 @@ def _lifted(op: Op) -> Plan:
 def _common(op: Op) -> Batch:
     """Where the output's batch is, the inputs' being in different places or forms."""
     shape = op.outputs[0]
-    claims = [(_place(op, i, b), b) for i, _, b in op.batched()]
-    held = [(p, b) for p, b in claims if p[0] is not None and shape[p[0]] == b.rows * op.static_batch]
-    different = {p for p, _ in held}
+    claims = _claims(op)
+    held = [b for b in claims if isinstance(b, Placed) and shape[b.axis] == b.rows * op.static_batch]
+    different = {b.place for b in held}
     if op.static_batch > 1 and (len(different) > 1 or len(held) < len(claims)):
         op.refuse("it pairs every sample of the batch with every other")
-    alone = {p[0] for p, b in held if b.rows == 1 and b.certain and shape[p[0] or 0] == 1}
+    alone = {b.axis for b in held if b.rows == 1 and b.certain and shape[b.axis] == 1}
     if len(alone) > 1:
         op.refuse(f"it pairs every sample of the batch with every other (batch on axes {sorted(map(str, alone))})")
     if not held:
         return DROPPED
-    (axis, outer, inner), first = held[0]
-    return Batch(axis, outer, inner, lifted=True, certain=first.certain and len(different) == 1)
+    return held[0].lift().certain_if(held[0].certain and len(different) == 1)
 
 
-def _place(op: Op, index: int, batch: Batch) -> tuple[int | None, int, int]:
-    """The place of an input's batch, in axes of the output."""
-    shift = len(op.outputs[0]) - op.operand(index).rank
-    return (None if batch.axis is None else batch.axis + shift), batch.outer, batch.inner
+def _claims(op: Op) -> list[Batch]:
+    """Where each input that holds samples has them, in axes of the output."""
+    rank = len(op.outputs[0])
+    return [_shifted(b, rank - operand.rank) for _, operand, b in op.batched()]
+
+
+def _shifted(batch: Batch, by: int) -> Batch:
+    return batch.moved(lambda axis: axis + by)
 
 
 def _what(op: Op, inputs: Mapping[int, Wanted]) -> str:
@@ -110,11 +113,10 @@ def clip(op: Op) -> Plan | Decomposition:
     if all(i == 0 for i, *_ in op.batched()):
         return same_shape(op)
     nodes: list[ir.Node] = []
-    result = op.node.inputs[0]
+    result = op.value(0)
     for index, op_type in ((1, "Max"), (2, "Min")):
         if op.given(index) is not None:
             result = append(nodes, op_type, [result, op.node.inputs[index]])
-    assert result is not None
     return Decomposition(nodes, [result])
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
-from builder.batching.layout import DROPPED, Batch
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed
 from builder.batching.numbering import names_its_sample
-from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted, given, required
 from builder.batching.rules.axes import parallel, sample_indices, settle
 from builder.batching.rules.decompose import append, constant
-from builder.batching.rules.inference import Inputs, required
+from builder.batching.rules.inference import Inputs
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
 
@@ -32,7 +32,7 @@ def gather(op: Op) -> Plan | Decomposition:
             op.refuse("it reads a table at the numbers that samples have in their batch")
         return look_up(op, axis)
     if indices.batch is None:
-        if op.static_batch > 1 and data.batch.axis == axis and indices.rank > 1:
+        if op.static_batch > 1 and data.batch.is_on(axis) and indices.rank > 1:
             return _take_flat(op, axis)
         return _take(op, axis, data.batch)
     return _gather_per_sample(op, axis)
@@ -40,12 +40,10 @@ def gather(op: Op) -> Plan | Decomposition:
 
 def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
     """A table without samples, indexed by samples: `table, [N, *i] -> [*before, N, *i, *after]`."""
-    batch = op.operand(1).batch
-    assert batch is not None
+    _, batch = op.samples(1)
+    result = batch.moved(lambda at: at + axis)
     if not batch.lifted:
-        assert batch.axis is not None
-        return Plan([batch.at(batch.axis + axis)])
-    result = batch if batch.axis is None else batch.at(batch.axis + axis)
+        return Plan([result])
     node = op.node
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
@@ -62,16 +60,14 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
 def _take(op: Op, axis: int, batch: Batch) -> Plan:
     """Samples, indexed by a constant."""
     data, indices = op.operand(0), op.operand(1)
-    if axis != batch.axis:
-        moved = batch.axis
-        if moved is not None and moved > axis:
-            moved += indices.rank - 1
-        return Plan([batch.at(moved)], attributes={"axis": axis + batch.lifted})
+    if isinstance(batch, Dropped) or axis != batch.axis:
+        moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
+        return Plan([moved], attributes={"axis": axis + batch.lifted})
+    result: Batch
     size = data.shape[axis]
     listed = [int(i) % size if size else 0 for i in op.constant(1).ravel()]
     if indices.rank == 0 and op.static_batch == 1:
-        rows = listed
-        result = DROPPED
+        rows, result = listed, DROPPED
     elif listed == list(range(size)) and indices.rank == 1:
         return Plan([batch], build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
     else:
@@ -95,9 +91,7 @@ def _gather_per_sample(op: Op, axis: int) -> Plan:
 
     `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`
     """
-    data, indices = op.operand(0), op.operand(1)
-    assert data.batch is not None
-    assert indices.batch is not None
+    (data, held), (indices, where) = op.samples(0), op.samples(1)
     if op.static_batch > 1:
         _refuse_others(op, axis)
     needs(op, BATCH_DIMS)
@@ -105,13 +99,11 @@ def _gather_per_sample(op: Op, axis: int) -> Plan:
     samples = data.sample
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-        values, where = inputs
-        assert values is not None
-        assert where is not None
         rank = len(samples) + 1
-        values = emit.transpose(values, [0, before + 1, *(i for i in range(1, rank) if i != before + 1)])
-        where = emit.reshape(_not_negative(emit, where, samples[axis]), (-1, *indices.sample, 1))
-        (found,) = emit.node("GatherND", [values, where], {"batch_dims": 1})
+        order = [0, before + 1, *(i for i in range(1, rank) if i != before + 1)]
+        values = emit.transpose(required(inputs, 0), order)
+        at = emit.reshape(_not_negative(emit, required(inputs, 1), samples[axis]), (-1, *indices.sample, 1))
+        (found,) = emit.node("GatherND", [values, at], {"batch_dims": 1})
         order = [
             0,
             *range(1 + count, 1 + count + before),
@@ -120,20 +112,16 @@ def _gather_per_sample(op: Op, axis: int) -> Plan:
         ]
         return [emit.transpose(found, order)]
 
-    place = indices.batch.axis
-    result = DROPPED
-    if place is not None:
-        result = replace(indices.batch.lift(), axis=place + axis)
-    return Plan([result], {0: data.batch.lift(), 1: indices.batch.lift()}, build=build)
+    result = where.lift().moved(lambda place: place + axis)
+    return Plan([result], {0: held.lift(), 1: where.lift()}, build=build)
 
 
 def _refuse_others(op: Op, axis: int) -> None:
     """Refuse indices that are not known to be those of each sample's own rows."""
-    data, indices = op.operand(0), op.operand(1)
-    assert data.batch is not None
-    if data.batch.axis != axis:
+    (_, held), indices = op.samples(0), op.operand(1)
+    if isinstance(held, Dropped) or held.axis != axis:
         op.refuse("it reads every sample at every sample's indices")
-    if data.batch.outer != 1 or not names_its_sample(indices, op.static_batch, step=data.batch.inner):
+    if held.outer != 1 or not names_its_sample(indices, op.static_batch, step=held.inner):
         op.refuse("it picks among all samples of the batch")
 
 
@@ -161,7 +149,7 @@ def gather_elements(op: Op) -> Plan:
     forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
     same = len({b.place for b in forms}) == 1
-    if same and first.axis is not None and len({o.shape[first.axis] for o in op.inputs if o is not None}) == 1:
+    if same and isinstance(first, Placed) and len({o.shape[first.axis] for o in op.inputs if o is not None}) == 1:
         want = replace(first, lifted=any(b.lifted for b in forms), certain=all(b.certain for b in forms))
         return Plan([want], dict.fromkeys(range(len(op.inputs)), want), {"axis": axis + want.lifted})
     if op.static_batch > 1:
@@ -188,8 +176,8 @@ def compress(op: Op) -> Plan:
 
 def _compressed(node: ir.Node, inputs: Inputs) -> Static:
     """Compress keeps as many as the condition says."""
-    data, condition = required(inputs, 0), required(inputs, 1)
-    kept = None if condition.batch is not None else evaluate(condition)
+    data, condition = required(inputs, 0), given(inputs, 1)
+    kept = None if condition is None or condition.batch is not None else evaluate(condition)
     if kept is None:
         raise Refusal("how much it returns depends on the samples' values")
     count = int(np.count_nonzero(kept))

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from builder.batching.layout import Shape
-from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static
+from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static, required
 from builder.batching.statics import evaluate, infer
 from builder.tensors import Array
 
@@ -20,23 +20,6 @@ Inputs = Sequence[Operand | None]
 
 BORROWED_OPSET = 17
 """The opset of the ai.onnx operators whose inference is borrowed."""
-
-
-def required(inputs: Inputs, index: int) -> Operand:
-    """Return an input.
-
-    Raises:
-        Refusal: The node leaves it out.
-    """
-    found = optional(inputs, index)
-    if found is None:
-        raise Refusal(f"input {index} is missing")
-    return found
-
-
-def optional(inputs: Inputs, index: int) -> Operand | None:
-    """Return an input, or None where the node leaves it out."""
-    return inputs[index] if index < len(inputs) else None
 
 
 def constant_value(inputs: Inputs, index: int) -> Array:
@@ -107,11 +90,11 @@ def borrowed(op_type: str, *members: int, drop: Sequence[str] = ()) -> Infer:
     return shape
 
 
-def stand_in(op_type: str, given: Sequence[Operand], attributes: Sequence[ir.Attr]) -> Static:
+def stand_in(op_type: str, inputs: Sequence[Operand], attributes: Sequence[ir.Attr]) -> Static:
     """Infer the output of an ai.onnx operator on these inputs."""
-    node = ir.Node("", op_type, [None] * len(given), attributes, num_outputs=1)
+    node = ir.Node("", op_type, [None] * len(inputs), attributes, num_outputs=1)
     node.outputs[0].name = "y"
-    return infer(node, given, {"": BORROWED_OPSET})
+    return infer(node, inputs, {"": BORROWED_OPSET})
 
 
 def pooled(op_type: str) -> Infer:
@@ -133,10 +116,10 @@ def channels_last(shape_of: Infer, weights: int | None = None) -> Infer:
         is_nhwc = node.op_type.startswith("Nhwc")
         if not (integer(node, "channels_last") or is_nhwc):
             return shape_of(node, inputs)
-        given = [_channels_first(required(inputs, 0)), *inputs[1:]]
+        turned = [_channels_first(required(inputs, 0)), *inputs[1:]]
         if weights is not None and is_nhwc:
-            given[weights] = _channels_first(required(inputs, weights))
-        ((dtype, found),) = shape_of(node, given)
+            turned[weights] = _channels_first(required(inputs, weights))
+        ((dtype, found),) = shape_of(node, turned)
         return [(dtype, (found[0], *found[2:], found[1]))]
 
     return shape

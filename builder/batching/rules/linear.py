@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from builder.batching.layout import DROPPED, Batch, Shape, folded, padded
-from builder.batching.rule import Decomposition, Op, Operand, Plan, Static, Wanted, per_sample
+from builder.batching.layout import DROPPED, Batch, Placed, Shape, folded, padded
+from builder.batching.rule import Decomposition, Op, Operand, Plan, Static, Wanted, per_sample, required
 from builder.batching.rules.decompose import append, scaled
-from builder.batching.rules.inference import Inputs, broadcast_shapes, integer, required
+from builder.batching.rules.inference import Inputs, broadcast_shapes, integer
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 
 
@@ -24,9 +24,8 @@ class _Side:
 
     def place(self, rank: int) -> int | None:
         """The axis of the output its batch is on; None when it is summed over or dropped."""
-        if self.batch is None or self.batch.axis in (None, self.contracted):
+        if not isinstance(self.batch, Placed) or self.batch.axis == self.contracted:
             return None
-        assert self.batch.axis is not None
         if self.batch.axis == self.kept:
             return rank - (2 if self.index == 0 else 1) if rank > 1 else 0
         return self.batch.axis + rank - self.operand.rank
@@ -60,32 +59,30 @@ def product(op: Op, left: int, right: int) -> Plan:
 
 def _product_in_place(op: Op, sides: tuple[_Side, _Side]) -> Plan | None:
     rank = len(op.outputs[0])
-    batched = [s for s in sides if s.batch is not None]
-    if any(s.batch is None or s.batch.lifted or s.place(rank) is None for s in batched):
+    batched = _batched(sides)
+    (side, first), axis = batched[0], batched[0][0].place(rank)
+    if first.lifted or axis is None:
         return None
-    first = batched[0].batch
-    assert first is not None
-    axis = batched[0].place(rank)
-    assert axis is not None
-    if len(batched) == 2 and (
-        axis != batched[1].place(rank)
-        or axis >= rank - 2
-        or (second := sides[1].batch) is None
-        or first.place[1:] != second.place[1:]
-    ):
-        return None
+    for other, second in batched[1:]:
+        if second.lifted or other.place(rank) != axis or axis >= rank - 2 or second.order != first.order:
+            return None
     if op.outputs[0][axis] != first.rows * op.static_batch:
         return None
     if len(batched) == 1 and axis < rank - 2:
-        other = sides[1 - batched[0].index]
+        other = sides[1 - side.index]
         at = axis - (rank - other.operand.rank)
         if at >= 0 and other.operand.shape[at] != 1:
             if first.rows > 1:
                 return None
             constant = per_sample(op, other.operand, at, first)
             return Plan([first.at(axis)], {_input(op, other): constant}, what=_cut(other))
-    certain = all(s.batch is not None and s.batch.certain for s in batched)
+    certain = all(b.certain for _, b in batched)
     return Plan([replace(first, axis=axis, certain=certain)] + [None] * (len(op.outputs) - 1))
+
+
+def _batched(sides: tuple[_Side, _Side]) -> list[tuple[_Side, Batch]]:
+    """The factors that hold samples, and where."""
+    return [(s, s.batch) for s in sides if s.batch is not None]
 
 
 def _input(op: Op, side: _Side) -> int:
@@ -99,14 +96,14 @@ def _cut(side: _Side) -> str:
 def _product_lifted(op: Op, sides: tuple[_Side, _Side], indices: tuple[int, int]) -> Plan:
     shape = op.outputs[0]
     rank = len(shape)
-    batched = [s for s in sides if s.batch is not None]
-    places = [s.place(rank) for s in batched]
-    certain = [s.batch is not None and s.batch.certain and s.batch.rows == 1 for s in batched]
+    batched = _batched(sides)
+    places = [s.place(rank) for s, _ in batched]
+    certain = [(s, b) for s, b in batched if b.certain and b.rows == 1]
     if op.static_batch > 1 and (None in places or len(set(places)) > 1):
         op.refuse(_mixes(places))
-    if len(batched) == 2 and all(certain) and len(set(places)) > 1:
+    if len(certain) == 2 and len(set(places)) > 1:
         op.refuse(_mixes(places))
-    if any(known and s.batch and s.batch.axis == s.contracted for known, s in zip(certain, batched, strict=True)):
+    if any(b.is_on(s.contracted) for s, b in certain):
         op.refuse("it sums over the samples of the batch")
     depth = max(s.operand.rank for s in sides)
     inputs: dict[int, Wanted] = {}
@@ -114,14 +111,13 @@ def _product_lifted(op: Op, sides: tuple[_Side, _Side], indices: tuple[int, int]
         if side.batch is not None:
             inputs[index] = padded(side.batch, side.operand.shape, depth)
     axis = next((p for p in places if p is not None), None)
-    first = batched[0].batch
-    assert first is not None
-    result = DROPPED
-    if axis is not None and shape[axis] == first.rows * op.static_batch and len(set(places)) == 1:
-        result = replace(first.lift(), axis=axis)
-    if op.static_batch > 1:
+    first = batched[0][1]
+    result: Batch = DROPPED
+    if axis is not None and isinstance(first, Placed) and len(set(places)) == 1:
+        result = first.lift().at(axis) if shape[axis] == first.rows * op.static_batch else DROPPED
+    if op.static_batch > 1 and isinstance(result, Placed):
         for side, index in zip(sides, indices, strict=True):
-            at = -1 if axis is None else axis - (rank - side.operand.rank)
+            at = result.axis - (rank - side.operand.rank)
             if side.batch is None and 0 <= at < side.operand.rank - 2 and side.operand.shape[at] != 1:
                 inputs[index] = per_sample(op, side.operand, at, result)
     return Plan([result], inputs)
@@ -138,8 +134,7 @@ def _with_vector(op: Op) -> Decomposition:
     nodes: list[ir.Node] = []
     values = []
     for index, axis in ((0, 0), (1, 1)):
-        value = op.node.inputs[index]
-        assert value is not None
+        value = op.value(index)
         if op.operand(index).rank == 1:
             value = append(nodes, "Unsqueeze", [value], axes=[axis], opset=op.opset)
         values.append(value)
@@ -157,20 +152,14 @@ def gemm(op: Op) -> "Plan | Decomposition":
     a = op.operand(0)
     batch = a.batch
     bias = op.given(2)
-    rows = 1 if op.attribute("transA", 0) else 0
     if batch is not None and len(op.batched()) == 1 and not op.attribute("transA", 0):
         plain = bias is None or bias.rank < 2 or bias.shape[0] == 1
-        if not batch.lifted and batch.axis == rows and plain:
-            return Plan([batch.at(0)])
-        if not batch.lifted and batch.axis == rows and batch.rows == 1:
-            assert bias is not None
-            return Plan(
-                [batch.at(0)],
-                {2: per_sample(op, bias, 0, batch)},
-                what=f"bias {bias.name!r} held every sample",
-            )
-        if plain and (op.static_batch == 1 and (batch.axis != 0 or batch.lifted)):
-            result = batch.lift() if batch.axis == 0 else DROPPED
+        if not batch.lifted and batch.axis == 0 and plain:
+            return Plan([batch])
+        if not batch.lifted and batch.axis == 0 and batch.rows == 1 and bias is not None:
+            return Plan([batch], {2: per_sample(op, bias, 0, batch)}, what=f"bias {bias.name!r} held every sample")
+        if plain and op.static_batch == 1 and (batch.lifted or batch.axis != 0):
+            result = batch.lift() if batch.is_on(0) else DROPPED
             return Plan([folded(result, op.outputs[0])], {0: folded(batch, a.shape)})
     return _gemm_apart(op)
 
@@ -186,9 +175,7 @@ def _gemm_apart(op: Op) -> Decomposition:
     dtype = op.operand(0).dtype
     result = scaled(nodes, result, float(op.attribute("alpha", 1.0)), dtype)
     if op.given(2) is not None:
-        bias = op.node.inputs[2]
-        assert bias is not None
-        bias = scaled(nodes, bias, float(op.attribute("beta", 1.0)), dtype)
+        bias = scaled(nodes, op.value(2), float(op.attribute("beta", 1.0)), dtype)
         result = append(nodes, "Add", [result, bias])
     return Decomposition(nodes, [result])
 

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, folded
-from builder.batching.rule import Decomposition, Op, Plan, Static
+from builder.batching.rule import Decomposition, Op, Plan, Static, given, required
 from builder.batching.rules.axes import on_axes
 from builder.batching.rules.decompose import append
 from builder.batching.rules.elementwise import elementwise
@@ -15,9 +15,7 @@ from builder.batching.rules.inference import (
     channels_last,
     constant_value,
     integer,
-    optional,
     pooled,
-    required,
     same_as_first,
     stand_in,
 )
@@ -42,16 +40,16 @@ def skip_layer_normalization(op: Op) -> Plan:
     shape = op.outputs[0]
     if any(o.shape != shape for o, _ in found):
         op.refuse("it adds to every sample the same skip, which depends on the samples")
-    if any(b.axis == len(shape) - 1 and (b.certain or op.static_batch > 1) for _, b in found):
+    if any(b.is_on(len(shape) - 1) and (b.certain or op.static_batch > 1) for _, b in found):
         op.refuse("it normalizes over the axis that holds the batch")
     whole = [i for i in (0, 1) if op.operand(i).shape == shape]
     first = found[0][1]
     same = all(b.place == first.place for _, b in found)
     if not same and op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
-    if same and first.axis == 0 and not any(b.lifted for _, b in found):
+    if same and first.is_on(0) and not any(b.lifted for _, b in found):
         return Plan([first] * len(op.outputs), dict.fromkeys(whole, first))
-    form = first.lift() if same and first.axis != len(shape) - 1 else DROPPED
+    form = first.lift() if same and not first.is_on(len(shape) - 1) else DROPPED
     views = {i: folded(op.operand(i).batch or form, shape) for i in whole}
     return Plan([folded(form, found) for found in op.outputs], views)
 
@@ -59,7 +57,7 @@ def skip_layer_normalization(op: Op) -> Plan:
 def fused_convolution(op: Op) -> Plan | Decomposition:
     """FusedConv: Conv, the sum with Z and an activation; the same apart where Z or the samples lie otherwise."""
     batches = [b for *_, b in op.batched()]
-    is_plain = all(i in (0, 3) for i, *_ in op.batched()) and (op.static_batch == 1 or batches[0].axis == 0)
+    is_plain = all(i in (0, 3) for i, *_ in op.batched()) and (op.static_batch == 1 or batches[0].is_on(0))
     together = len({b.place for b in batches}) == 1 and not any(b.lifted for b in batches)
     if is_plain and (op.given(3) is None or together):
         return rowwise(0, 3)(op)
@@ -93,7 +91,7 @@ def distances(op: Op) -> Plan:
     if len(found) > 1:
         op.refuse("it compares the samples of the batch with each other")
     (index, batch) = next(iter(found.items()))
-    if batch.axis == 1 and (batch.certain or op.static_batch > 1):
+    if batch.is_on(1) and (batch.certain or op.static_batch > 1):
         op.refuse("it sums over the axis that holds the batch")
     if not batch.lifted and batch.axis == 0:
         return Plan([batch.at(index)])
@@ -159,7 +157,7 @@ def _sampled(node: ir.Node, inputs: Inputs) -> Static:
 
 def _padded_transpose(node: ir.Node, inputs: Inputs) -> Static:
     """ConvTranspose whose pads are an input."""
-    pads = None if optional(inputs, 2) is None else evaluate(required(inputs, 2))
+    pads = None if given(inputs, 2) is None else evaluate(required(inputs, 2))
     spatial = required(inputs, 0).rank - 2
     listed = [int(p) for p in pads.ravel()] if pads is not None else [0] * (2 * spatial)
     attributes = [*node.attributes.values(), ir.Attr("pads", ir.AttributeType.INTS, listed)]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Batch, Shape
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape
 from builder.batching.numbering import names_its_sample
 from builder.batching.rule import Build, Op, Plan, Wanted
 from builder.batching.rules.indexing import BATCH_DIMS, each_lifted, needs
@@ -31,7 +31,8 @@ def gather_nd(op: Op) -> Plan:
     data, indices = op.operand(0), op.operand(1)
     dims = int(op.attribute("batch_dims", 0))
     held, where = data.batch, indices.batch
-    if held is None and where is not None and dims == 0 and where.axis != indices.rank - 1 and indices.ahead is None:
+    is_table = held is None and dims == 0 and indices.ahead is None
+    if is_table and where is not None and not where.is_on(indices.rank - 1):
         return Plan([where])
     kept = _among_batch_dims(op, dims) or _behind(op, held, dims)
     if kept is not None:
@@ -42,7 +43,7 @@ def gather_nd(op: Op) -> Plan:
     own = _own(op, held, indices.rank - 1, dims)
     if own is None or held is None:
         op.refuse("it reads samples at given indices, and not every sample its own in the same way")
-    lifted = replace(own.lead, lifted=True)
+    lifted = own.lead.lift()
     wants: dict[int, Wanted] = {0: held.lift(), 1: lifted if own.indices is None else own.indices}
     if own.indices is None:
         return Plan([lifted], wants, {"batch_dims": dims + 1})
@@ -52,17 +53,19 @@ def gather_nd(op: Op) -> Plan:
 def _behind(op: Op, held: Batch | None, dims: int) -> Plan | None:
     """Constant indices of axes before the batch's."""
     indices = op.operand(1)
-    behind = -1 if held is None or held.axis is None else held.axis - dims - indices.shape[-1]
-    if indices.batch is not None or behind < 0 or held is None:
+    if indices.batch is not None or not isinstance(held, Placed):
         return None
-    lowered = replace(held, lifted=False)
+    behind = held.axis - dims - indices.shape[-1]
+    if behind < 0:
+        return None
+    lowered = held.lower()
     return Plan([lowered.at(indices.rank - 1 + behind)], {0: lowered})
 
 
 def _among_batch_dims(op: Op, dims: int) -> Plan | None:
     """The batch is on one axis of those that data and indices share."""
     first = op.batched()[0][2]
-    if first.axis is None or first.axis >= dims or any(b.place != first.place for *_, b in op.batched()):
+    if isinstance(first, Dropped) or first.axis >= dims or any(b.place != first.place for *_, b in op.batched()):
         return None
     want = replace(first, lifted=any(b.lifted for *_, b in op.batched()))
     if op.operand(1).ahead is not None or (want.lifted and op.opset < BATCH_DIMS):
@@ -72,10 +75,10 @@ def _among_batch_dims(op: Op, dims: int) -> Plan | None:
 
 def _first_axis(op: Op, source: Batch | None) -> Batch:
     """Where the result has its batch for a static batch of 1: where the indices had it, if that is still an axis."""
-    if source is None or source.axis is None or source.rows != 1 or source.axis >= op.operand(1).rank - 1:
+    if not isinstance(source, Placed) or source.rows != 1 or source.axis >= op.operand(1).rank - 1:
         return DROPPED
     same = op.outputs[0][source.axis] == 1
-    return replace(source.lift(), certain=False) if same else DROPPED
+    return source.lift().certain_if(False) if same else DROPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class _Own:
     """
 
     column: int
-    lead: Batch
+    lead: Placed
     indices: Array | None
 
 
@@ -106,8 +109,8 @@ def _own(op: Op, held: Batch | None, rank: int, dims: int, follower: Batch | Non
     indices = op.operand(1)
     depth = indices.shape[-1]
     shape = op.operand(0).shape
-    columns = range(depth) if held is None else [-1 if held.axis is None else held.axis - dims]
-    inner, outer = (1, 1) if held is None else (held.inner, held.outer)
+    columns = [held.axis - dims] if isinstance(held, Placed) else range(depth) if held is None else []
+    outer, inner = (1, 1) if held is None else held.order
     for column in columns:
         if not 0 <= column < depth or outer != 1 or shape[dims + column] % op.static_batch:
             continue
@@ -115,7 +118,7 @@ def _own(op: Op, held: Batch | None, rank: int, dims: int, follower: Batch | Non
             continue
         if indices.batch is not None:
             named = names_its_sample(indices, op.static_batch, step=inner, column=column)
-            if named and indices.batch.axis != rank:
+            if named and isinstance(indices.batch, Placed) and indices.batch.axis != rank:
                 return _Own(column, indices.batch, None)
             continue
         for lead in _leads(indices.shape[:-1], op.static_batch, follower):
@@ -125,12 +128,12 @@ def _own(op: Op, held: Batch | None, rank: int, dims: int, follower: Batch | Non
     return None
 
 
-def _leads(shape: Shape, static_batch: int, follower: Batch | None) -> list[Batch]:
+def _leads(shape: Shape, static_batch: int, follower: Batch | None) -> list[Placed]:
     """Where the samples could be among the tuples."""
     if follower is not None:
-        return [replace(follower, lifted=False)] if follower.axis is not None and follower.axis < len(shape) else []
+        return [follower.lower()] if isinstance(follower, Placed) and follower.axis < len(shape) else []
     fitting = [(axis, d // static_batch) for axis, d in enumerate(shape) if d and d % static_batch == 0]
-    return [Batch(a, *split) for (a, rows), first in product(fitting, (True, False)) for split in _split(rows, first)]
+    return [Placed(a, *split) for (a, rows), first in product(fitting, (True, False)) for split in _split(rows, first)]
 
 
 def _split(rows: int, first: bool) -> list[tuple[int, int]]:
@@ -138,10 +141,9 @@ def _split(rows: int, first: bool) -> list[tuple[int, int]]:
     return [(1, rows)] if first else [(rows, 1)] if rows > 1 else []
 
 
-def _cut(indices: Array, lead: Batch, column: int, inner: int, static_batch: int) -> Array | None:
+def _cut(indices: Array, lead: Placed, column: int, inner: int, static_batch: int) -> Array | None:
     """Constant indices `[..., outer * B * inner, ..., q]` as those of one sample; None if the samples differ."""
     axis = lead.axis
-    assert axis is not None
     before, after = indices.shape[:axis], indices.shape[axis + 1 :]
     grid = indices.reshape(*before, lead.outer, static_batch, lead.inner, *after).astype(np.int64)
     numbers = np.arange(static_batch).reshape([-1 if i == axis + 1 else 1 for i in range(grid.ndim - 1)])
@@ -174,8 +176,8 @@ def scatter_nd(op: Op) -> Plan:
     data, indices, updates = op.operand(0), op.operand(1), op.operand(2)
     batch, depth = data.batch, indices.shape[-1]
     held = batch or _behind_tuples(updates.batch, indices.rank - 1, depth)
-    if indices.batch is None and held is not None and held.axis is not None and held.axis >= depth:
-        lowered = replace(held, lifted=False)
+    if indices.batch is None and isinstance(held, Placed) and held.axis >= depth:
+        lowered = held.lower()
         want = lowered.at(indices.rank - 1 + held.axis - depth)
         if updates.batch is None or updates.batch.place == want.place or op.static_batch == 1:
             return Plan([lowered], {0: lowered, 2: want})
@@ -186,15 +188,15 @@ def scatter_nd(op: Op) -> Plan:
     own = _own(op, batch, indices.rank - 1, 0, updates.batch)
     if own is None:
         op.refuse("it writes samples at given indices, and not every sample its own in the same way")
-    place = batch.lift() if batch is not None else Batch(own.column, lifted=True)
-    lead = replace(own.lead, lifted=True)
+    place = batch.lift() if batch is not None else Placed(own.column, lifted=True)
+    lead = own.lead.lift()
     wants: dict[int, Wanted] = {0: place, 1: lead if own.indices is None else own.indices, 2: lead}
     return Plan([place], wants, build=_scatter_own(op, lead.sample_shape(indices.shape)))
 
 
 def _behind_tuples(batch: Batch | None, tuples: int, depth: int) -> Batch | None:
     """Where constant data has the samples that updates hold behind their tuples: `[*u, *s] -> [*i, *s]`."""
-    if batch is None or batch.axis is None or batch.axis < tuples:
+    if not isinstance(batch, Placed) or batch.axis < tuples:
         return None
     return batch.at(batch.axis - tuples + depth)
 

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Decomposition, Op, Plan, Static
+from builder.batching.rule import Decomposition, Op, Plan, Static, given, required
 from builder.batching.rules.along import softmax_axes
 from builder.batching.rules.axes import parallel
 from builder.batching.rules.decompose import append, constant
@@ -20,9 +19,7 @@ from builder.batching.rules.inference import (
     broadcast,
     channels_last,
     integer,
-    optional,
     pooled,
-    required,
     same_as_first,
 )
 from builder.batching.rules.linear import product, product_shape
@@ -50,10 +47,10 @@ def quantize(op: Op) -> Plan | Decomposition:
     if len(scale.shape) > 1:
         op.refuse("its scales are for blocks of the static shape")
     axis = op.axis(1, operand.rank)
-    if batch.axis == axis:
+    if batch.is_on(axis):
         if op.static_batch > 1:
             op.refuse(f"it scales every sample by its own number (axis {axis} holds the batch)")
-        batch = replace(batch.lift(), axis=None, certain=False)
+        batch = DROPPED
     return Plan([batch], {0: batch}, {"axis": axis + batch.lifted})
 
 
@@ -264,7 +261,7 @@ def image(op: Op) -> Plan:
 
 def _quantize(node: ir.Node, inputs: Inputs) -> Static:
     """QuantizeLinear: of the type of its zero point."""
-    point = optional(inputs, 2)
+    point = given(inputs, 2)
     return [(ir.DataType.UINT8 if point is None else point.dtype, required(inputs, 0).shape)]
 
 
@@ -287,7 +284,7 @@ def _packed_product(node: ir.Node, inputs: Inputs) -> Static:
 
 def _gemm(node: ir.Node, inputs: Inputs) -> Static:
     """QGemm: `[M, n]`, floats where it has no zero point for the output."""
-    a, b, point = required(inputs, 0), required(inputs, 3), optional(inputs, 8)
+    a, b, point = required(inputs, 0), required(inputs, 3), given(inputs, 8)
     rows = a.shape[1] if integer(node, "transA") else a.shape[0]
     columns = b.shape[0] if integer(node, "transB") else b.shape[1]
     return [(ir.DataType.FLOAT if point is None else point.dtype, (rows, columns))]

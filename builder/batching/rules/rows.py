@@ -8,17 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, folded
-from builder.batching.rule import Op, Plan, Static, Wanted
-from builder.batching.rules.inference import (
-    BORROWED_OPSET,
-    Inputs,
-    constant_value,
-    integer,
-    optional,
-    required,
-    same_as_first,
-)
+from builder.batching.layout import DROPPED, Placed, folded
+from builder.batching.rule import Op, Plan, Static, Wanted, given, required
+from builder.batching.rules.inference import BORROWED_OPSET, Inputs, constant_value, integer, same_as_first
 from builder.batching.rules.numbers import folded_shape, offsets
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import infer
@@ -45,7 +37,7 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
         for i, operand, b in op.batched():
             if i not in inputs_with_rows:
                 op.refuse(f"its {weights} (input {i}, {operand.name!r}) depend on the samples")
-            if b.axis is not None and b.axis >= mixed and b.certain:
+            if b.certain and b.axis >= mixed:
                 op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
         return _in_place(op, inputs_with_rows) or _folded(op, inputs_with_rows)
 
@@ -55,7 +47,7 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
 def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
     batches = [b for *_, b in op.batched()]
     first = batches[0]
-    if any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
+    if first.lifted or any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
         return None
     batch = replace(first, certain=all(b.certain for b in batches))
     spread: dict[int, Wanted] = {i: batch for i in inputs_with_rows if op.given(i) is not None}
@@ -67,14 +59,14 @@ def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
 def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
     batches = [b for *_, b in op.batched()]
     first = batches[0]
-    if op.static_batch > 1 and any(b.place != first.place or b.axis != 0 for b in batches):
+    if op.static_batch > 1 and any(b.place != first.place or not b.is_on(0) for b in batches):
         op.refuse("the batch is on an axis that it mixes")
     views: dict[int, Wanted] = {}
     for i in inputs_with_rows:
         operand = op.given(i)
         if operand is not None:
             views[i] = folded(operand.batch or (first if op.static_batch > 1 else DROPPED), operand.shape)
-    batch = replace(first.lift(), axis=0 if first.axis == 0 else None, certain=first.certain and first.axis == 0)
+    batch = first.lift() if first.is_on(0) else DROPPED
     return Plan([folded(batch, shape) for shape in op.outputs], views)
 
 
@@ -105,9 +97,9 @@ TRAINING_MODE = 14
 def pool(op: Op) -> Plan:
     """AveragePool and its kin: row by row of axis 0, and channel by channel: `[1, N * C, *s] -> [1, N * C, *p]`."""
     batch = op.operand(0).batch
-    if op.static_batch == 1 or batch is None or batch.axis != 1:
+    if op.static_batch == 1 or not isinstance(batch, Placed) or batch.axis != 1:
         return _per_channel(op)
-    place = replace(batch, lifted=False)
+    place = batch.lower()
     return Plan([place] * len(op.outputs), {0: place})
 
 
@@ -145,8 +137,7 @@ def max_unpool(op: Op) -> Plan:
     sample = op.operand(1).shape
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
-        values, where = inputs[:2]
-        assert where is not None
+        values, where = inputs[0], required(inputs, 1)
         apart = emit.reshape(where, (-1, *sample))
         (shifted,) = emit.node("Add", [apart, offsets(emit, each, len(sample) + 1)])
         given = [values, emit.reshape(shifted, (-1, *sample[1:]))]
@@ -172,15 +163,15 @@ def loss(op: Op) -> Plan:
 
 def _unpooled(node: ir.Node, inputs: Inputs) -> Static:
     """MaxUnpool to a constant shape, or to the one its kernel gives."""
-    if optional(inputs, 2) is None:
+    if given(inputs, 2) is None:
         return infer(node, inputs, {"": BORROWED_OPSET})
     return [(required(inputs, 0).dtype, tuple(int(d) for d in constant_value(inputs, 2).ravel()))]
 
 
 def _spectrum(node: ir.Node, inputs: Inputs) -> Static:
     """STFT: `[N, frames, bins, 2]`; ONNX's inference takes `onesided` for 0 where it is left out."""
-    signal, window = required(inputs, 0), optional(inputs, 2)
-    if optional(inputs, 3) is not None:
+    signal, window = required(inputs, 0), given(inputs, 2)
+    if given(inputs, 3) is not None:
         size = int(constant_value(inputs, 3).item())
     else:
         size = window.shape[0] if window is not None else 0

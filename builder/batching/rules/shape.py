@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Batch, Shape, choose, padded, placements
-from builder.batching.rule import Known, Op, Plan, Wanted
+from builder.batching.emit import Emitter, stored
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape, choose, padded, placements
+from builder.batching.rule import Known, Op, Plan, Wanted, required
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
 from builder.batching.rules.registry import ai_onnx, table
 
@@ -20,11 +20,9 @@ def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch,
     Returns:
         The form to bring the data to, and the batch of the result.
     """
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
-    found = placements(operand.shape, batch, target, op.static_batch)
-    if not found:
+    operand, batch = op.samples(0)
+    found = placements(operand.shape, batch, target, op.static_batch) if isinstance(batch, Placed) else []
+    if isinstance(batch, Dropped) or not found:
         if op.static_batch > 1:
             op.refuse(f"it splits the batch over several axes: {list(operand.shape)} to {list(target)}")
         return batch.lift(), DROPPED
@@ -56,21 +54,16 @@ def reshape(op: Op) -> Plan:
 
 
 def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-    data, target = inputs
-    assert data is not None
-    assert target is not None
-    assert target.const_value is not None
-    return [emit.reshape(data, target.const_value.numpy().tolist())]
+    data, target = required(inputs, 0), required(inputs, 1)
+    return [emit.reshape(data, stored(target).numpy().tolist())]
 
 
 def flatten(op: Op) -> Plan:
     """Flatten to two axes; it follows N by itself while the batch is on axis 0 and `axis` is behind it."""
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
+    operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
     source, result = reshaped(op, op.outputs[0], grows=0)
-    if not batch.lifted and batch.axis == 0 and axis == 1 and result.axis == 0:
+    if not batch.lifted and batch.axis == 0 and axis == 1 and result.is_on(0):
         return Plan([result])
     wanted = np.asarray(result.target(op.outputs[0]), np.int64)
     return Plan([result], {0: source, 1: wanted}, build=_build_reshape, what=f"flattens to {wanted.tolist()}")
@@ -88,13 +81,8 @@ def squeeze(op: Op) -> Plan:
 
 def _drop_axes(op: Op, batch: Batch, axes: Sequence[int]) -> Plan:
     shape = op.outputs[0]
-    if batch.axis is None:
-        result = batch
-    elif batch.axis in axes:
-        result = DROPPED
-    else:
-        result = batch.at(batch.axis - sum(a < batch.axis for a in axes))
-    source = batch.lift() if result.axis is None else batch
+    result = DROPPED if batch.is_on(*axes) else batch.moved(lambda axis: axis - sum(a < axis for a in axes))
+    source = batch.lift() if isinstance(result, Dropped) else batch
     return Plan([result], {0: source, 1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
 
 
@@ -110,19 +98,17 @@ def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
     shape = op.outputs[0]
     axes = set(normalized(listed, len(shape)))
     kept = [i for i in range(len(shape)) if i not in axes]
-    result = batch if batch.axis is None else batch.at(kept[batch.axis])
+    result = batch.moved(lambda axis: kept[axis])
     return Plan([result], {1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
 
 
 def transpose(op: Op) -> Plan:
     """Transpose: `perm` carries the batch along; lifted, the samples are transposed."""
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
+    operand, batch = op.samples(0)
     perm = list(op.attribute("perm", None) or range(operand.rank)[::-1])
     if sorted(perm) != list(range(operand.rank)):
         op.refuse(f"perm {perm} is no order of its input's {operand.rank} axes")
-    result = batch if batch.axis is None else batch.at(perm.index(batch.axis))
+    result = batch.moved(perm.index)
     if batch.lifted:
         perm = [0, *(p + 1 for p in perm)]
     return Plan([result], attributes={"perm": perm})
@@ -134,19 +120,17 @@ def expand(op: Op) -> Plan:
     batch = only_batched(op, 0, role="shape")
     shape = op.outputs[0]
     shift = len(shape) - operand.rank
-    axis = None if batch.axis is None else batch.axis + shift
-    kept = axis is not None and shape[axis] == batch.rows * op.static_batch
-    given = op.shown(1)
-    if kept and not batch.lifted:
-        assert axis is not None
-        target = np.asarray([1 if i == axis else d for i, d in enumerate(shape)], np.int64)
-        what = ""
+    result = batch.moved(lambda axis: axis + shift)
+    if isinstance(result, Placed) and shape[result.axis] != result.rows * op.static_batch:
+        if op.static_batch > 1:
+            op.refuse("it repeats the batch itself")
+        result = DROPPED
+    if not result.lifted:
+        given, what = op.shown(1), ""
+        target = np.asarray([1 if i == result.axis else d for i, d in enumerate(shape)], np.int64)
         if given is not None and op.static_batch > 1:
             what = f"shape {given.tolist()} became {target.tolist()}"
-        return Plan([batch.at(axis)], {1: target}, what=what)
-    if op.static_batch > 1 and not kept:
-        op.refuse("it repeats the batch itself")
-    result = batch.lift().at(axis) if kept else DROPPED
+        return Plan([result], {1: target}, what=what)
     sample = result.sample_shape(shape)
     return Plan([result], {0: padded(batch, operand.shape, len(shape)), 1: np.asarray((1, *sample), np.int64)})
 
@@ -156,10 +140,11 @@ def tile(op: Op) -> Plan:
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()
+    if operand.rank != len(repeats):
+        op.refuse(f"it repeats {len(repeats)} axes of an input that has {operand.rank}")
     result = batch
-    if batch.axis is not None and repeats[batch.axis] != 1:
+    if isinstance(batch, Placed) and repeats[batch.axis] != 1:
         result = replace(batch, outer=batch.outer * repeats[batch.axis])
-    assert operand.rank == len(repeats)
     if batch.lifted:
         return Plan([result], {1: np.asarray([1, *repeats], np.int64)})
     return Plan([result])
@@ -182,16 +167,16 @@ def concat_of(op: Op, members: Sequence[int]) -> Plan:
     found = [b for *_, b in op.batched()]
     first = found[0]
     certain = all(b.certain for b in found)
-    if any(b.axis != first.axis for b in found) and op.static_batch > 1:
+    if op.static_batch > 1 and len({b.axis for b in found if isinstance(b, Placed)}) > 1:
         op.refuse("its inputs have the batch on different axes")
-    if first.axis == axis:
+    if first.is_on(axis):
         return _concat_rows(op, members, axis, certain=certain)
     same = all(b.place == first.place for b in found)
     if not same and op.static_batch > 1:
         op.refuse("its inputs hold the samples in different orders")
-    want = DROPPED
-    if same:
-        agree = first.axis is not None and len({op.operand(i).shape[first.axis] for i in members}) == 1
+    want: Batch = DROPPED
+    if same and isinstance(first, Placed):
+        agree = len({op.operand(i).shape[first.axis] for i in members}) == 1
         in_place = agree and not any(b.lifted for b in found)
         want = replace(first, lifted=not in_place, certain=certain)
     return Plan([want], dict.fromkeys(members, want), {"axis": axis + want.lifted})
@@ -210,12 +195,12 @@ def _concat_rows(op: Op, members: Sequence[int], axis: int, *, certain: bool) ->
         if operand.shape[axis] % op.static_batch:
             op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
         own = operand.shape[axis] // op.static_batch
-        if op.static_batch > 1 and operand.batch is not None and operand.batch.inner != 1:
+        if op.static_batch > 1 and operand.batch is not None and operand.batch.order[1] != 1:
             op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
-        wants[i] = Batch(axis, own, 1, lifted=lifted)
+        wants[i] = Placed(axis, own, 1, lifted=lifted)
         rows += own
     certain = certain and all(op.operand(i).batch is not None for i in members)
-    return Plan([Batch(axis, rows, 1, lifted=lifted, certain=certain)], wants, {"axis": axis + lifted})
+    return Plan([Placed(axis, rows, 1, lifted=lifted, certain=certain)], wants, {"axis": axis + lifted})
 
 
 def slice_(op: Op) -> Plan:
@@ -229,7 +214,7 @@ def slice_(op: Op) -> Plan:
     rows: list[int] | None = None
     kept = []
     for k, axis in enumerate(axes):
-        if axis != batch.axis:
+        if isinstance(batch, Dropped) or axis != batch.axis:
             kept.append(k)
             continue
         indices = (
@@ -248,7 +233,7 @@ def slice_(op: Op) -> Plan:
     cut = _run(rows)
     if cut is None:
         op.refuse("it takes rows of each sample that are no slice")
-    at = [a == batch.axis for a in axes].index(True)
+    at = axes.index(result.axis)
     starts[at], ends[at], steps[at] = cut
     return _slice_plan(op, form, result, starts, ends, axes, steps, range(len(axes)))
 
@@ -305,7 +290,7 @@ def split(op: Op) -> Plan:
     operand = op.operand(0)
     batch = only_batched(op, 0, role="sizes")
     axis = op.axis(0, operand.rank)
-    if axis != batch.axis:
+    if isinstance(batch, Dropped) or axis != batch.axis:
         return Plan([batch] * len(op.outputs), {}, {"axis": axis + batch.lifted})
     sizes = [shape[axis] for shape in op.outputs]
     results, parts, start = [], [], 0
@@ -338,7 +323,7 @@ def pad(op: Op) -> Plan:
     for k, axis in enumerate(axes):
         before[axis], after[axis] = given[k], given[k + len(axes)]
     form = batch
-    if batch.axis is not None and (before[batch.axis] or after[batch.axis]):
+    if isinstance(batch, Placed) and (before[batch.axis] or after[batch.axis]):
         if op.static_batch > 1 or batch.rows == 1:
             op.refuse("it puts rows beside the samples of the batch")
         form = DROPPED

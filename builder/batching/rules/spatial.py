@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Op, Plan, Static, Wanted
+from builder.batching.layout import DROPPED, Batch, Placed, View, folded
+from builder.batching.rule import Op, Plan, Static, Wanted, required
 from builder.batching.rules.axes import normalized, only_batched, parallel
-from builder.batching.rules.inference import Inputs, constant_value, required
+from builder.batching.rules.inference import Inputs, constant_value
 from builder.batching.rules.numbers import offsets
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.tensors import Array
@@ -33,7 +33,7 @@ def resize(op: Op) -> Plan:
     if sizes is None or not sizes.size:
         return Plan([result], {0: view})
     own = sizes.ravel().astype(np.int64)
-    if isinstance(view, View) and batch.axis in axes and op.static_batch > 1:
+    if isinstance(view, View) and isinstance(batch, Placed) and batch.axis in axes and op.static_batch > 1:
         own[axes.index(batch.axis)] = batch.rows
     if axis not in axes:
         return Plan([result], {0: view, 3: own})
@@ -55,13 +55,12 @@ def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[B
     shape, target = op.operand(0).shape, op.outputs[0]
     changed = {i for i, (a, b) in enumerate(zip(shape, target, strict=True)) if a != b}
     changed |= {i for i, s in (scales or {}).items() if s != 1}
-    if batch.axis is not None:
-        parallel(op, batch, changed, "resizes")
-    if not batch.lifted and batch.axis is not None and batch.axis not in changed:
+    parallel(op, batch, changed, "resizes")
+    if not batch.lifted and batch.axis not in changed:
         return batch, batch, batch.axis
     if 0 in changed:
         op.refuse("it resizes axis 0, where the batch would have to be")
-    form = batch if batch.axis not in changed else DROPPED
+    form = DROPPED if batch.is_on(*changed) else batch
     return folded(form, shape), folded(form, target), 0
 
 
@@ -96,7 +95,7 @@ def center_crop_pad(op: Op) -> Plan:
     listed = op.attribute("axes", None)
     axes = normalized(listed, operand.rank) if listed is not None else list(range(operand.rank))
     wanted = dict(zip(axes, op.constant(1).ravel().tolist(), strict=True))
-    if batch.axis is not None and wanted.get(batch.axis) == operand.shape[batch.axis]:
+    if isinstance(batch, Placed) and wanted.get(batch.axis) == operand.shape[batch.axis]:
         del wanted[batch.axis]
     form = parallel(op, batch, wanted, "crops or pads")
     sizes = np.asarray(list(wanted.values()), np.int64)
@@ -112,9 +111,10 @@ def affine_grid(op: Op) -> Plan:
     """
     batch = only_batched(op, 0, role="size")
     size = op.constant(1).ravel()
-    if batch.axis not in (0, None) and (op.static_batch > 1 or batch.certain):
+    if isinstance(batch, Placed) and batch.axis != 0 and (op.static_batch > 1 or batch.certain):
         op.refuse(f"it mixes axis {batch.axis}, which holds the batch")
-    rows = Batch(0, batch.outer, batch.inner) if batch.axis == 0 else Batch(0, 1, op.operand(0).shape[0])
+    outer, inner = batch.order if batch.is_on(0) else (1, op.operand(0).shape[0])
+    rows = Placed(0, outer, inner)
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         full = _with_size_of(emit, inputs[0], 0, size, 0)
@@ -134,14 +134,13 @@ def roi_align(op: Op) -> Plan:
 
     Source: https://onnx.ai/onnx/operators/onnx__RoiAlign.html
     """
-    rois = op.operand(1)
     regions, own = _regions(op), op.static_batch
     images = op.operand(0).shape[0] // own
     numbers = op.given(2)
     if own > 1:
         _check_numbers(op, op.constant(2), images, regions)
     place = _lead(op)
-    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: Batch(0, 1, regions)}
+    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: Placed(0, 1, regions)}
     baked = own > 1 or numbers is None or numbers.batch is None
     if baked:
         wants[2] = op.constant(2).ravel()[:regions].astype(np.int64)
@@ -157,7 +156,6 @@ def roi_align(op: Op) -> Plan:
         names = [v.name for v in op.node.outputs]
         return emit.node(op.node.op_type, given, op.node.attributes, outputs=names, domain=op.node.domain, like=op.node)
 
-    assert rois.rank == ROI_RANK
     return Plan([place], wants, build=build, what="regions name images of the whole batch")
 
 
@@ -169,10 +167,12 @@ def _regions(op: Op) -> int:
         if i > 2:
             op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
     rois = op.operand(1)
+    if rois.rank != ROI_RANK:
+        op.refuse(f"its regions have {rois.rank} axes instead of {ROI_RANK}")
     for _, operand, b in op.batched():
-        if b.axis not in (0, None) and (op.static_batch > 1 or b.certain):
+        if isinstance(b, Placed) and b.axis != 0 and (op.static_batch > 1 or b.certain):
             op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
-        if op.static_batch > 1 and b.outer != 1:
+        if op.static_batch > 1 and b.order[0] != 1:
             op.refuse("its regions are not sorted by sample")
     if rois.shape[0] % op.static_batch or op.operand(0).shape[0] % op.static_batch:
         op.refuse("its regions are not as many for every sample")
@@ -187,7 +187,7 @@ def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
 
 def _lead(op: Op) -> Batch:
     certain = all(b.certain for *_, b in op.batched())
-    return Batch(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
+    return Placed(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
 
 
 def max_roi_pool(op: Op) -> Plan:
@@ -199,9 +199,9 @@ def max_roi_pool(op: Op) -> Plan:
     """
     if op.static_batch > 1:
         op.refuse("its regions name images by their number, which is known for a static batch of 1 only")
-    regions = _regions(op)
+    _regions(op)
     images = op.operand(0).shape[0]
-    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: DROPPED}
+    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: DROPPED}
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         kind = int(op.operand(1).dtype)
@@ -213,7 +213,6 @@ def max_roi_pool(op: Op) -> Plan:
         given = [inputs[0], emit.reshape(moved, (-1, len(column)))]
         return emit.node("MaxRoiPool", given, op.node.attributes, outputs=names, like=op.node)
 
-    assert regions == op.outputs[0][0]
     return Plan([_lead(op)], wants, build=build, what="regions name images of the whole batch")
 
 

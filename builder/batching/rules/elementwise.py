@@ -10,80 +10,109 @@ from builder.batching.rules.axes import only_batched
 from builder.batching.rules.decompose import append
 from builder.batching.rules.inference import Inputs, borrowed, broadcast, integer, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
+from builder.model import own_domain
 
-LEGACY_BROADCAST = 7
-"""Before this opset, binary operators broadcast on request, along an axis they name."""
+INPUTS_BROADCAST_SINCE = 7
+"""Before this opset, operators of two inputs broadcast on request only, along an axis they name."""
+
+TEST_MODE_IS_DEFAULT_SINCE = 7
+"""Before this opset Dropout drops values unless `is_test` is set."""
 
 
 def elementwise(op: Op) -> Plan:
-    """Element by element, broadcasting: `[N, *s], [N, *t], [*c] -> [N, *broadcast(s, t, c)]`.
+    """Element by element, with broadcasting: `[N, *s], [N, *t], [*c] -> [N, *broadcast(s, t, c)]`.
 
     Source: https://onnx.ai/onnx/repo-docs/Broadcasting.html
     """
-    if op.opset < LEGACY_BROADCAST and op.node.domain == "" and op.attribute("broadcast", 0):
-        op.refuse("it broadcasts as operators did before opset 7; export with a newer one")
+    is_own = own_domain(op.node.domain) == ""
+    if is_own and op.opset < INPUTS_BROADCAST_SINCE and op.attribute("broadcast", 0):
+        op.refuse(f"it broadcasts as operators did before opset {INPUTS_BROADCAST_SINCE}; export with a newer opset")
     return _in_place(op) or _lifted(op)
 
 
 def _in_place(op: Op) -> Plan | None:
-    """Every batched input has its batch on the same axis of the output: the node stays as it is."""
-    shape = op.outputs[0]
+    """Keep the node as it is, if every input that holds samples has them at one place on one axis of the output.
+
+    `[N, 3, 4] + [4]` needs nothing more. A constant that has a row for every sample, `[B, 3, 4]`, becomes `[1, 3, 4]`.
+    """
     claims = _claims(op)
     first = claims[0]
     if first.lifted or any(b.lifted or b.place != first.place for b in claims):
         return None
     batch = first.certain_if(all(b.certain for b in claims))
-    if shape[batch.axis] != batch.rows * op.static_batch:
+    if not _is_still_there(op, batch):
         return None
-    inputs: dict[int, Wanted] = {}
-    for i, operand in enumerate(op.inputs):
-        if operand is None or operand.batch is not None:
-            continue
-        at = batch.axis - (len(shape) - operand.rank)
-        if at < 0 or operand.shape[at] == 1:
-            continue
-        if batch.rows > 1:
-            return None
-        inputs[i] = per_sample(op, operand, at, batch)
+    constants = _constants_with_rows(op, batch)
+    # The rows of one sample are a single element then, which broadcasts along the axis; several would not.
+    if constants and batch.rows > 1:
+        return None
+    inputs: dict[int, Wanted] = {i: per_sample(op, op.operand(i), at, batch) for i, at in constants.items()}
     return Plan([batch] * len(op.outputs), inputs, what=_what(op, inputs))
 
 
 def _lifted(op: Op) -> Plan:
-    """Lift every batched input, padded so that samples broadcast from the right."""
-    shape = op.outputs[0]
-    rank = len(shape)
-    batch = _common(op)
-    inputs: dict[int, Wanted] = {}
-    for i, operand in enumerate(op.inputs):
-        if operand is None:
-            continue
-        if operand.batch is not None:
-            inputs[i] = padded(operand.batch, operand.shape, rank)
-        elif op.static_batch > 1 and isinstance(batch, Placed):
-            at = batch.axis - (rank - operand.rank)
-            if at >= 0 and operand.shape[at] != 1:
-                inputs[i] = per_sample(op, operand, at, batch)
+    """Lift every input that holds samples, with axes of one after N so that samples broadcast from the right.
+
+    `[N, 4] * [N, 3, 4]`, the output of one sample being `[3, 4]`, becomes `[N, 1, 4] * [N, 3, 4]`.
+    """
+    batch, rank = _common(op), len(op.outputs[0])
+    inputs: dict[int, Wanted] = {i: padded(b, operand.shape, rank) for i, operand, b in op.batched()}
+    if op.static_batch > 1 and isinstance(batch, Placed):
+        inputs |= {i: per_sample(op, op.operand(i), at, batch) for i, at in _constants_with_rows(op, batch).items()}
     return Plan([batch.lift()] * len(op.outputs), inputs, what=_what(op, inputs))
 
 
+def _constants_with_rows(op: Op, batch: Placed) -> dict[int, int]:
+    """Return the inputs without samples that do not broadcast along the batch's axis, and which axis of them that is.
+
+    With an output `[B, 3, 4]` and its batch on axis 0, `[B, 3, 4]` has rows on its axis 0; `[1, 3, 4]` and `[4]` have
+    none.
+    """
+    found = {}
+    for i, operand in enumerate(op.inputs):
+        if operand is None or operand.batch is not None:
+            continue
+        at = batch.axis - (len(op.outputs[0]) - operand.rank)
+        if at >= 0 and operand.shape[at] != 1:
+            found[i] = at
+    return found
+
+
 def _common(op: Op) -> Batch:
-    """Where the output's batch is, the inputs' being in different places or forms."""
-    shape = op.outputs[0]
+    """Return where the output has its batch, when the inputs have theirs in different places or forms.
+
+    An input's samples are still on their axis in the output unless it was broadcast along that axis: with B = 1,
+    `[1, 4]` added to `[5, 4]` gives five rows of the one sample. If no input's are, the batch counts as dropped.
+
+    When several are, on different axes, the output has one element for every pair of samples: with B = 3, `[3, 1]`
+    (samples on axis 0) plus `[1, 3]` (samples on axis 1) gives `[3, 3]`, element (i, j) being sample i plus sample j.
+    That is refused. With B = 1 the sum is `[1, 1]`. It is refused where both axes are the batch's for certain, because
+    a model exported with a batch of 3 would pair its samples; otherwise one of the axes only looks like the batch, and
+    the output is sample plus sample, lifted.
+    """
     claims = _claims(op)
-    held = [b for b in claims if isinstance(b, Placed) and shape[b.axis] == b.rows * op.static_batch]
-    different = {b.place for b in held}
-    if op.static_batch > 1 and (len(different) > 1 or len(held) < len(claims)):
-        op.refuse("it pairs every sample of the batch with every other")
-    alone = {b.axis for b in held if b.rows == 1 and b.certain and shape[b.axis] == 1}
-    if len(alone) > 1:
-        op.refuse(f"it pairs every sample of the batch with every other (batch on axes {sorted(map(str, alone))})")
+    held = [b for b in claims if isinstance(b, Placed) and _is_still_there(op, b)]
+    places = {b.place for b in held}
+    if op.static_batch > 1 and (len(places) > 1 or len(held) < len(claims)):
+        op.refuse(PAIRS)
+    certain_axes = {b.axis for b in held if b.rows == 1 and b.certain}
+    if op.static_batch == 1 and len(certain_axes) > 1:
+        op.refuse(f"{PAIRS} (they are on axes {sorted(certain_axes)})")
     if not held:
         return DROPPED
-    return held[0].lift().certain_if(held[0].certain and len(different) == 1)
+    return held[0].lift().certain_if(held[0].certain and len(places) == 1)
+
+
+PAIRS = "it combines every sample of the batch with every other sample"
+
+
+def _is_still_there(op: Op, batch: Placed) -> bool:
+    """Return whether an axis of the output has the rows of all samples, no more."""
+    return op.outputs[0][batch.axis] == batch.rows * op.static_batch
 
 
 def _claims(op: Op) -> list[Batch]:
-    """Where each input that holds samples has them, in axes of the output."""
+    """Return where each input that holds samples has them, in axes of the output: shapes are aligned at the right."""
     rank = len(op.outputs[0])
     return [_shifted(b, rank - operand.rank) for _, operand, b in op.batched()]
 
@@ -93,12 +122,12 @@ def _shifted(batch: Batch, by: int) -> Batch:
 
 
 def _what(op: Op, inputs: Mapping[int, Wanted]) -> str:
-    baked = [op.operand(i).name for i, w in inputs.items() if not isinstance(w, Batch | View) and w is not None]
-    return f"constant {', '.join(map(repr, baked))} held every sample of the batch, now one" if baked else ""
+    cut = [op.operand(i).name for i, w in inputs.items() if not isinstance(w, Batch | View) and w is not None]
+    return f"constant {', '.join(map(repr, cut))} held every sample of the batch, now one" if cut else ""
 
 
 def same_shape(op: Op) -> Plan:
-    """Element by element: `[N, *s] -> [N, *s]`, in whatever form it comes."""
+    """Element by element: `[N, *s] -> [N, *s]`; the node stays as it is."""
     index, _, batch = op.batched()[0]
     if len(op.batched()) > 1 or index != 0:
         return elementwise(op)
@@ -106,7 +135,7 @@ def same_shape(op: Op) -> Plan:
 
 
 def clip(op: Op) -> Plan | Decomposition:
-    """Clip: its bounds are scalars; bounds that depend on the samples become `Min(Max(x, low), high)`.
+    """Clip to constant bounds, element by element; with bounds that depend on the samples `Min(Max(x, low), high)`.
 
     Source: https://onnx.ai/onnx/operators/onnx__Clip.html
     """
@@ -121,7 +150,7 @@ def clip(op: Op) -> Plan | Decomposition:
 
 
 def cast_like(op: Op) -> Decomposition:
-    """CastLike: a Cast; of its second input it reads the type only."""
+    """CastLike becomes a Cast to the type of its second input, whose values it never reads."""
     nodes: list[ir.Node] = []
     kept = {k: v for k, v in op.node.attributes.items() if k != "to"}
     to = {"to": int(op.operand(1).dtype)}
@@ -129,9 +158,11 @@ def cast_like(op: Op) -> Decomposition:
 
 
 def dropout(op: Op) -> Plan:
-    """Dropout at inference: the identity, with a mask of ones."""
-    training = op.constant_or_none(2)
-    if (training is not None and bool(training.item())) or (op.opset < 7 and not op.attribute("is_test", 0)):
+    """Dropout in inference mode: the identity, with a mask of ones."""
+    mode = op.constant_or_none(2)
+    is_training = mode is not None and bool(mode.item())
+    is_training_by_default = op.opset < TEST_MODE_IS_DEFAULT_SINCE and not op.attribute("is_test", 0)
+    if is_training or is_training_by_default:
         op.refuse("it drops values at random (training mode)")
     return Plan([only_batched(op, 0, role="ratio")] * len(op.outputs))
 

@@ -16,7 +16,7 @@ from builder.batching.rules.inference import Inputs
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
 
-BATCH_DIMS = 12
+BATCH_DIMS_EXIST_SINCE = 12
 """The opset that gave GatherND its attribute `batch_dims`."""
 
 
@@ -94,7 +94,7 @@ def _gather_per_sample(op: Op, axis: int) -> Plan:
     (data, held), (indices, where) = op.samples(0), op.samples(1)
     if op.static_batch > 1:
         _refuse_others(op, axis)
-    needs(op, BATCH_DIMS)
+    needs(op, BATCH_DIMS_EXIST_SINCE)
     before, count = axis, indices.rank
     samples = data.sample
 

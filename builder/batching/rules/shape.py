@@ -1,8 +1,8 @@
-"""Operators that lay out elements anew: reshape, transpose, join, cut, repeat."""
+"""Operators that arrange elements: reshape, transpose, join, cut, repeat."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,11 +11,29 @@ from builder.batching.emit import Emitter, stored
 from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape, choose, padded, placements
 from builder.batching.rule import Known, Op, Plan, Wanted, required
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
-from builder.batching.rules.registry import ai_onnx, table
+from builder.batching.rules.registry import MICROSOFT, ai_onnx, table
+
+SLICE_TAKES_INPUTS_SINCE = 10
+"""From this opset on Slice takes its starts, ends, axes and steps as inputs."""
+
+SPLIT_TAKES_SIZES_SINCE = 13
+"""From this opset on Split takes the sizes of its parts as an input."""
+
+PADS_ARE_INPUTS_SINCE = 11
+"""From this opset on Pad takes its pads as an input."""
+
+PAD_TAKES_AXES_SINCE = 18
+"""From this opset on Pad takes the axes to pad as an input."""
 
 
 def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch, Batch]:
-    """How the data's batch goes through a reshape to the static `target`.
+    """Follow the data's batch through a reshape to the static `target`.
+
+    A reshape moves no element, so the product of the sizes in front of the batch stays what it was. For a static
+    `[1, 64, 49, 32]` with the batch on axis 0 it is 1; in `[64, 49, 32]` the batch is then on axis 0 too, in front of
+    the 64: `outer` is 1, `inner` 64, and the rewritten value is `[N * 64, 49, 32]`. For a static `[64, 1, 32]` with
+    the batch on axis 1 it is 64; in `[64, 32]` the batch is either behind the 64 (`[64 * N, 32]`) or in front of the
+    32 (`[64, N * 32]`), and `choose` picks one.
 
     Returns:
         The form to bring the data to, and the batch of the result.
@@ -33,10 +51,10 @@ def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch,
 
 
 def reshape(op: Op) -> Plan:
-    """Reshape: the batch keeps its place among the elements, so the target follows from the static shapes.
+    """Reshape to a target that follows from the static shapes: the batch keeps its place among the elements.
 
-    `[N, 3, 8, 8]` to a static `[1, 192]` becomes `[-1, 192]`; `[N, 64, 49, 32]` to `[64, 49, 32]` becomes
-    `[-1, 49, 32]`.
+    `[N, 3, 8, 8]` to a static `[1, 192]` becomes `[-1, 192]`. `[N, 64, 49, 32]` to a static `[64, 49, 32]` becomes
+    `[-1, 49, 32]`, where axis 0 holds 64 rows of each sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__Reshape.html
     """
@@ -59,7 +77,7 @@ def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence
 
 
 def flatten(op: Op) -> Plan:
-    """Flatten to two axes; it follows N by itself while the batch is on axis 0 and `axis` is behind it."""
+    """Flatten to two axes: as it stands if the batch is axis 0 and `axis` is 1; otherwise a Reshape."""
     operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
     source, result = reshaped(op, op.outputs[0], grows=0)
@@ -70,7 +88,7 @@ def flatten(op: Op) -> Plan:
 
 
 def squeeze(op: Op) -> Plan:
-    """Squeeze axes of one. The batch of one is dropped with them only where every sample is lifted."""
+    """Squeeze takes out axes of one. If the batch of 1 is among them, the samples are lifted first: `[N, *s]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="axes")
     given = op.constant_or_none(1)
@@ -87,13 +105,13 @@ def _drop_axes(op: Op, batch: Batch, axes: Sequence[int]) -> Plan:
 
 
 def unsqueeze(op: Op) -> Plan:
-    """Unsqueeze: axes of one are put in."""
+    """Unsqueeze puts in axes of one."""
     given = op.constant_or_none(1)
     return unsqueeze_at(op, given.ravel().tolist() if given is not None else op.attribute("axes", ()))
 
 
 def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
-    """Put in axes of one; the batch moves behind those before it."""
+    """Put in axes of one: the batch moves to the right by those in front of it."""
     batch = only_batched(op, 0, role="axes")
     shape = op.outputs[0]
     axes = set(normalized(listed, len(shape)))
@@ -103,11 +121,11 @@ def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
 
 
 def transpose(op: Op) -> Plan:
-    """Transpose: `perm` carries the batch along; lifted, the samples are transposed."""
+    """Transpose moves the batch's axis like any other; where samples are lifted, N stays in front."""
     operand, batch = op.samples(0)
     perm = list(op.attribute("perm", None) or range(operand.rank)[::-1])
     if sorted(perm) != list(range(operand.rank)):
-        op.refuse(f"perm {perm} is no order of its input's {operand.rank} axes")
+        op.refuse(f"perm {perm} is not an order of its input's {operand.rank} axes")
     result = batch.moved(perm.index)
     if batch.lifted:
         perm = [0, *(p + 1 for p in perm)]
@@ -115,7 +133,7 @@ def transpose(op: Op) -> Plan:
 
 
 def expand(op: Op) -> Plan:
-    """Expand: 1 in the target keeps an axis as it is, so the batch's axis becomes 1 there."""
+    """Expand to a target with 1 on the batch's axis: Expand leaves an axis as it is where the target has 1."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="shape")
     shape = op.outputs[0]
@@ -123,7 +141,7 @@ def expand(op: Op) -> Plan:
     result = batch.moved(lambda axis: axis + shift)
     if isinstance(result, Placed) and shape[result.axis] != result.rows * op.static_batch:
         if op.static_batch > 1:
-            op.refuse("it repeats the batch itself")
+            op.refuse("it repeats the samples of the batch")
         result = DROPPED
     if not result.lifted:
         given, what = op.shown(1), ""
@@ -136,7 +154,7 @@ def expand(op: Op) -> Plan:
 
 
 def tile(op: Op) -> Plan:
-    """Tile: repeats along the batch's axis come before the samples: `[o * N * i] -> [r * o * N * i]`."""
+    """Tile: r repeats of the batch's axis are r times as many rows in front of the samples: `[N * i] -> [r * N * i]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()
@@ -151,7 +169,7 @@ def tile(op: Op) -> Plan:
 
 
 def concat(op: Op) -> Plan:
-    """Concat: inputs without samples are repeated for each; along the batch's axis the rows of a sample add up.
+    """Concat: inputs without samples are repeated for each sample; along the batch's axis, rows of a sample are joined.
 
     Source: https://onnx.ai/onnx/operators/onnx__Concat.html
     """
@@ -159,92 +177,107 @@ def concat(op: Op) -> Plan:
 
 
 def concat_of(op: Op, members: Sequence[int]) -> Plan:
-    """Join the inputs `members`; all others must be without samples."""
+    """Join the inputs `members`; all others must be without samples.
+
+    A class token `[1, 1, 8]`, joined to `[N, 49, 8]` along axis 1, is repeated: `[N, 1, 8]`, and the result is
+    `[N, 50, 8]`. If the samples lie in different places (B = 1), all are lifted, and the axis is one to the right.
+    """
     for i, operand, _ in op.batched():
         if i not in members:
             op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
     axis = op.axis(0, len(op.outputs[0]))
-    found = [b for *_, b in op.batched()]
-    first = found[0]
-    certain = all(b.certain for b in found)
-    if op.static_batch > 1 and len({b.axis for b in found if isinstance(b, Placed)}) > 1:
+    batches = [b for *_, b in op.batched()]
+    if op.static_batch > 1 and len({b.axis for b in batches if isinstance(b, Placed)}) > 1:
         op.refuse("its inputs have the batch on different axes")
-    if first.is_on(axis):
-        return _concat_rows(op, members, axis, certain=certain)
-    same = all(b.place == first.place for b in found)
-    if not same and op.static_batch > 1:
-        op.refuse("its inputs hold the samples in different orders")
-    want: Batch = DROPPED
-    if same and isinstance(first, Placed):
-        agree = len({op.operand(i).shape[first.axis] for i in members}) == 1
-        in_place = agree and not any(b.lifted for b in found)
-        want = replace(first, lifted=not in_place, certain=certain)
+    if batches[0].is_on(axis):
+        return _concat_rows(op, members, axis)
+    want = _concat_form(op, members)
     return Plan([want], dict.fromkeys(members, want), {"axis": axis + want.lifted})
 
 
-def _concat_rows(op: Op, members: Sequence[int], axis: int, *, certain: bool) -> Plan:
-    """Along the batch's axis: `[o1 * N, ...] + [o2 * N, ...] -> [(o1 + o2) * N, ...]`.
+def _concat_form(op: Op, members: Sequence[int]) -> Batch:
+    """Return a place and form that all members can be brought to, the batch being on another axis than the joined."""
+    batches = [b for *_, b in op.batched()]
+    first = batches[0]
+    if any(b.place != first.place for b in batches):
+        if op.static_batch > 1:
+            op.refuse("its inputs hold the samples in different orders")
+        return DROPPED
+    if isinstance(first, Dropped):
+        return DROPPED
+    have_one_size = len({op.operand(i).shape[first.axis] for i in members}) == 1
+    is_in_place = have_one_size and not any(b.lifted for b in batches)
+    return replace(first, lifted=not is_in_place, certain=all(b.certain for b in batches))
 
-    A constant belongs there if it holds the same rows for every sample.
+
+def _concat_rows(op: Op, members: Sequence[int], axis: int) -> Plan:
+    """Join along the batch's axis: `[o1 * N, ...] + [o2 * N, ...] -> [(o1 + o2) * N, ...]`.
+
+    The order of the elements says whose they are. With B = 2, an axis of 6 that holds 3 rows in front of the samples is
+    `r0s0 r0s1 r1s0 r1s1 r2s0 r2s1`. Two more elements `r3s0 r3s1` behind it make an axis of 8 with 4 rows: the rows
+    add up, `outer` 3 + 1. With the rows behind the samples, `s0r0 s0r1 s0r2 s1r0 s1r1 s1r2`, the new elements would
+    not be next to the rows of their sample, so `inner` must be 1 (with B = 1 there is no other sample). A constant may
+    be a member if it holds the same rows for every sample.
     """
     wants: dict[int, Wanted] = {}
     rows = 0
     lifted = any(b.lifted or b.inner != 1 for *_, b in op.batched())
     for i in members:
         operand = op.operand(i)
-        if operand.shape[axis] % op.static_batch:
-            op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
+        has_rows_behind = operand.batch is not None and operand.batch.order[1] != 1
+        if operand.shape[axis] % op.static_batch or (op.static_batch > 1 and has_rows_behind):
+            op.refuse(f"it joins rows of {operand.name!r} to the samples of the batch")
         own = operand.shape[axis] // op.static_batch
-        if op.static_batch > 1 and operand.batch is not None and operand.batch.order[1] != 1:
-            op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
         wants[i] = Placed(axis, own, 1, lifted=lifted)
         rows += own
-    certain = certain and all(op.operand(i).batch is not None for i in members)
+    certain = all(b.certain for *_, b in op.batched()) and all(op.operand(i).batch is not None for i in members)
     return Plan([Placed(axis, rows, 1, lifted=lifted, certain=certain)], wants, {"axis": axis + lifted})
 
 
+@dataclass(slots=True)
+class _Cuts:
+    """What a Slice takes along each of its axes; the four lists are as long as each other."""
+
+    starts: list[int]
+    ends: list[int]
+    axes: list[int]
+    steps: list[int]
+
+    def indices(self, k: int, size: int) -> Sequence[int]:
+        """Return the indices that cut `k` takes of an axis of this size."""
+        start, end, step = self.starts[k], self.ends[k], self.steps[k]
+        # With a negative step, an end below -size means down to the first element, not counted from the end.
+        return range(size)[start : None if step < 0 and end < -size else end : step]
+
+    def only(self, kept: Sequence[int]) -> "_Cuts":
+        """Return some of the cuts."""
+        starts, ends, axes, steps = ([values[k] for k in kept] for values in astuple(self))
+        return _Cuts(starts, ends, axes, steps)
+
+
 def slice_(op: Op) -> Plan:
-    """Slice: along other axes it stays; along the batch's axis it must take the same rows of every sample.
+    """Slice: other axes as before; along the batch's axis it must take the same rows of every sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__Slice.html
     """
-    operand = op.operand(0)
+    operand, cuts = op.operand(0), _cuts(op)
     batch = only_batched(op, 0, role="bounds")
-    starts, ends, axes, steps = _bounds(op)
-    rows: list[int] | None = None
-    kept = []
-    for k, axis in enumerate(axes):
-        if isinstance(batch, Dropped) or axis != batch.axis:
-            kept.append(k)
-            continue
-        indices = (
-            range(operand.shape[axis])[starts[k] : ends[k] : steps[k]]
-            if steps[k] > 0
-            else _backwards(operand.shape[axis], starts[k], ends[k], steps[k])
-        )
-        if list(indices) != list(range(operand.shape[axis])):
-            rows, taken = sample_indices(op, list(indices), batch)
-    if rows is None and not batch.lifted:
-        return _slice_plan(op, batch, batch, starts, ends, axes, steps, kept)
-    form = batch.lift()
-    if rows is None:
-        return _slice_plan(op, form, form, starts, ends, axes, steps, kept)
-    result = taken.lift()
-    cut = _run(rows)
-    if cut is None:
-        op.refuse("it takes rows of each sample that are no slice")
-    at = axes.index(result.axis)
-    starts[at], ends[at], steps[at] = cut
-    return _slice_plan(op, form, result, starts, ends, axes, steps, range(len(axes)))
+    at = next((k for k, axis in enumerate(cuts.axes) if batch.is_on(axis)), None)
+    if at is None or isinstance(batch, Dropped):
+        return _slice_plan(op, batch, batch, cuts)
+    indices = cuts.indices(at, operand.shape[batch.axis])
+    if list(indices) == list(range(operand.shape[batch.axis])):
+        return _slice_plan(op, batch, batch, cuts.only([k for k in range(len(cuts.axes)) if k != at]))
+    rows, taken = sample_indices(op, indices, batch)
+    bounds = _bounds_of(rows)
+    if bounds is None:
+        op.refuse("it takes rows of each sample that are not evenly spaced")
+    cuts.starts[at], cuts.ends[at], cuts.steps[at] = bounds
+    return _slice_plan(op, batch.lift(), taken.lift(), cuts)
 
 
-def _backwards(size: int, start: int, end: int, step: int) -> Sequence[int]:
-    """Indices of a slice with a negative step; an end below -size means down to the first element."""
-    return range(size)[start : None if end < -size else end : step]
-
-
-def _run(rows: Sequence[int]) -> tuple[int, int, int] | None:
-    """Start, end and step that give `rows`, or None."""
+def _bounds_of(rows: Sequence[int]) -> tuple[int, int, int] | None:
+    """Return the start, end and step that take `rows`, or None."""
     step = rows[1] - rows[0] if len(rows) > 1 else 1
     if step == 0 or list(rows) != list(range(rows[0], rows[0] + step * len(rows), step)):
         return None
@@ -252,41 +285,30 @@ def _run(rows: Sequence[int]) -> tuple[int, int, int] | None:
     return rows[0], end if end >= 0 else -(2**31), step
 
 
-def _bounds(op: Op) -> tuple[list[int], list[int], list[int], list[int]]:
+def _cuts(op: Op) -> _Cuts:
     rank = op.operand(0).rank
-    if op.opset >= 10:
-        starts, ends = op.constant(1).ravel().tolist(), op.constant(2).ravel().tolist()
-        axes = op.constant_or_none(3)
-        steps = op.constant_or_none(4)
-        listed = axes.ravel().tolist() if axes is not None else range(len(starts))
-        stride = steps.ravel().tolist() if steps is not None else [1] * len(starts)
-    else:
+    if op.opset < SLICE_TAKES_INPUTS_SINCE:
         starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
-        listed = op.attribute("axes", None) or range(len(starts))
-        stride = [1] * len(starts)
-    return starts, ends, normalized(listed, rank), stride
+        axes, steps = op.attribute("axes", None), None
+    else:
+        starts, ends = op.constant(1).ravel().tolist(), op.constant(2).ravel().tolist()
+        axes, steps = ([] if v is None else v.ravel().tolist() for v in map(op.constant_or_none, (3, 4)))
+    return _Cuts(starts, ends, normalized(axes or range(len(starts)), rank), steps or [1] * len(starts))
 
 
-def _slice_plan(
-    op: Op,
-    form: Batch,
-    result: Batch,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    axes: Sequence[int],
-    steps: Sequence[int],
-    kept: Sequence[int],
-) -> Plan:
-    if not kept:
+def _slice_plan(op: Op, form: Batch, result: Batch, cuts: _Cuts) -> Plan:
+    """Plan a Slice of the data in this form by these cuts, axes being those of the static shape."""
+    if not cuts.axes:
         return Plan([result], {0: form}, build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
-    lists = [[values[k] for k in kept] for values in (starts, ends, [a + form.lifted for a in axes], steps)]
-    if op.opset >= 10:
-        return Plan([result], {0: form, **{1 + i: np.asarray(v, np.int64) for i, v in enumerate(lists)}})
-    return Plan([result], {0: form}, {"starts": lists[0], "ends": lists[1], "axes": lists[2]})
+    axes = [axis + form.lifted for axis in cuts.axes]
+    if op.opset < SLICE_TAKES_INPUTS_SINCE:
+        return Plan([result], {0: form}, {"starts": cuts.starts, "ends": cuts.ends, "axes": axes})
+    lists = (cuts.starts, cuts.ends, axes, cuts.steps)
+    return Plan([result], {0: form, **{1 + i: np.asarray(v, np.int64) for i, v in enumerate(lists)}})
 
 
 def split(op: Op) -> Plan:
-    """Split: along the batch's axis every part must hold whole rows of every sample."""
+    """Split: other axes as before; along the batch's axis every part must hold the same rows of every sample."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="sizes")
     axis = op.axis(0, operand.rank)
@@ -300,47 +322,50 @@ def split(op: Op) -> Plan:
         parts.append(len(rows))
         start += size
         if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] != sum(parts[:-1]):
-            op.refuse("it cuts between rows of one sample that do not lie together")
-    if op.opset >= 13:
+            op.refuse("it separates rows of a sample that are not next to each other")
+    if op.opset >= SPLIT_TAKES_SIZES_SINCE:
         attributes = {"axis": axis + 1, "num_outputs": None}
         return Plan(results, {0: batch.lift(), 1: np.asarray(parts, np.int64)}, attributes)
     return Plan(results, {0: batch.lift()}, {"axis": axis + 1, "split": parts})
 
 
 def pad(op: Op) -> Plan:
-    """Pad: nothing may be put beside the samples, but the rows of one may be padded once it is lifted.
+    """Pad: other axes as before; along the batch's axis only several rows of one sample may be padded (B = 1).
 
     Source: https://onnx.ai/onnx/operators/onnx__Pad.html
     """
-    operand = op.operand(0)
     batch = only_batched(op, 0, role="padding")
-    rank = operand.rank
-    by_input = op.opset >= PADS_AS_INPUT or op.node.domain == "com.microsoft"
-    given = op.constant(1).ravel().tolist() if by_input else list(op.attribute("pads"))
-    listed = op.constant_or_none(3) if op.opset >= 18 else None
+    before, after = _pads(op)
+    form = batch
+    if isinstance(batch, Placed) and (before[batch.axis] or after[batch.axis]):
+        if op.static_batch > 1 or batch.rows == 1:
+            op.refuse("it adds rows to the samples of the batch")
+        form = DROPPED
+    pads = [0, *before, 0, *after] if form.lifted else [*before, *after]
+    if not _takes_pads(op):
+        return Plan([form], {0: form}, {"pads": pads})
+    has_axes = op.opset >= PAD_TAKES_AXES_SINCE and op.given(3) is not None
+    return Plan([form], {0: form, 1: np.asarray(pads, np.int64), **({3: None} if has_axes else {})})
+
+
+def _pads(op: Op) -> tuple[list[int], list[int]]:
+    """Return how many elements are put in front of and behind each axis."""
+    rank = op.operand(0).rank
+    given = op.constant(1).ravel().tolist() if _takes_pads(op) else list(op.attribute("pads"))
+    listed = op.constant_or_none(3) if op.opset >= PAD_TAKES_AXES_SINCE else None
     axes = normalized(listed.ravel().tolist(), rank) if listed is not None else list(range(rank))
     before, after = [0] * rank, [0] * rank
     for k, axis in enumerate(axes):
         before[axis], after[axis] = given[k], given[k + len(axes)]
-    form = batch
-    if isinstance(batch, Placed) and (before[batch.axis] or after[batch.axis]):
-        if op.static_batch > 1 or batch.rows == 1:
-            op.refuse("it puts rows beside the samples of the batch")
-        form = DROPPED
-    if form.lifted:
-        before, after = [0, *before], [0, *after]
-    pads = [*before, *after]
-    if by_input:
-        return Plan([form], {0: form, 1: np.asarray(pads, np.int64), **({3: None} if listed is not None else {})})
-    return Plan([form], {0: form}, {"pads": pads})
+    return before, after
 
 
-PADS_AS_INPUT = 11
-"""From this opset on Pad takes its pads as an input."""
+def _takes_pads(op: Op) -> bool:
+    return op.opset >= PADS_ARE_INPUTS_SINCE or op.node.domain == MICROSOFT
 
 
 def shape_of(op: Op) -> Known:
-    """Shape: a constant of the static model. Who reads it is told the batch by its own rule."""
+    """Shape: a constant of the static model; whatever reads it gets the batch of the call by its own rule."""
     full = op.operand(0).shape
     start, end = int(op.attribute("start", 0)), op.attribute("end", None)
     return Known([np.asarray(full[start : None if end is None else int(end)], np.int64)])
@@ -352,7 +377,7 @@ def size_of(op: Op) -> Known:
 
 
 def eye_like(op: Op) -> Known:
-    """EyeLike: of its input it reads the shape only."""
+    """EyeLike: a constant, since it reads only the shape of its input."""
     operand = op.operand(0)
     dtype = op.attribute("dtype", int(operand.dtype))
     kind = type(operand.dtype)(dtype).numpy()

@@ -194,7 +194,7 @@ _REDUCTIONS = [
 
 
 def _simplified(node: ir.Node, inputs: Inputs) -> Static:
-    """SimplifiedLayerNormalization: the result, and the inverse deviations `[*s, 1, ...]`."""
+    """Infer the input's shape, and `[*s, 1, ...]` for the inverse deviations."""
     first = required(inputs, 0)
     axis = integer(node, "axis", -1) % first.rank
     statistic = (ir.DataType.FLOAT, (*first.shape[:axis], *(1,) * (first.rank - axis)))
@@ -202,7 +202,7 @@ def _simplified(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _unfolded(node: ir.Node, inputs: Inputs) -> Static:
-    """UnfoldTensor: `[*s, d, *t] -> [*s, windows, *t, size]`."""
+    """Infer `[*s, d, *t] -> [*s, windows, *t, size]`."""
     first = required(inputs, 0)
     dim, size, step = integer(node, "dim", -1) % first.rank, integer(node, "size"), integer(node, "step", 1)
     windows = (first.shape[dim] - size) // step + 1

@@ -122,7 +122,7 @@ def group_query_attention(op: Op) -> Plan:
 
 
 def _plain_mask(op: Op, index: int) -> None:
-    """Refuse a mask of one axis that is longer than the batch: it lists where all samples start, then where they end."""
+    """Refuse a mask of one axis longer than the batch: it lists where all samples start, then where they end."""
     mask = op.given(index)
     if mask is not None and mask.rank == 1 and mask.shape[0] != op.operand(0).shape[0]:
         op.refuse(f"its mask {mask.name!r} lists the starts and ends of all samples on one axis")

@@ -1,4 +1,4 @@
-"""ai.onnx.ml: classical models take axis 0 row by row. ONNX infers no shapes for some of them."""
+"""Classical models of ai.onnx.ml, which take axis 0 row by row. ONNX infers no shapes for some of them."""
 
 import math
 
@@ -18,41 +18,41 @@ MATRIX = 2
 
 
 def by_row(op: Op) -> Plan:
-    """A model that takes rows of features: `[N, F] -> [N, *t]`. A vector of features is one row."""
+    """Row by row of features: `[N, F] -> [N, *t]`; a vector of features is one row."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
     if batch.certain and batch.axis == operand.rank - 1 and operand.rank <= MATRIX:
-        op.refuse(f"it takes axis {batch.axis}, which holds the batch, for features")
+        op.refuse(f"it treats axis {batch.axis}, which holds the batch, as features")
     if operand.rank == 1:
         return _vector(op)
     if not batch.lifted and batch.axis == 0:
         return Plan([batch] * len(op.outputs))
     if op.static_batch > 1:
-        op.refuse("the batch is on an axis that it mixes")
+        op.refuse("it mixes the axis that holds the batch")
     form = batch.lift() if batch.is_on(0) else DROPPED
     return Plan([folded(form, shape) for shape in op.outputs], {0: folded(batch, operand.shape)})
 
 
 def _vector(op: Op) -> Plan:
-    """A vector of features (B = 1) is a row of its own in `[N, F]`; the answer of one row is the answer's one row."""
+    """Make each vector of features (B = 1) a row of `[N, F]`; the answer of one row is a row of the answer."""
     if op.static_batch > 1:
-        op.refuse("it takes the batch for features")
+        op.refuse("it treats the batch as features")
     outputs = [View(DROPPED, (-1, *shape[1:])) if shape != op.operand(0).shape else DROPPED for shape in op.outputs]
     return Plan(outputs, {0: DROPPED})
 
 
 def along_features(op: Op) -> Plan:
-    """Normalizer, Scaler, Imputer: along the last axis. `[N, F] -> [N, F]`."""
+    """Normalizer, Scaler, Imputer along the last axis: `[N, F] -> [N, F]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
-    form = parallel(op, batch, [operand.rank - 1], "takes for features")
+    form = parallel(op, batch, [operand.rank - 1], "treats as features")
     if operand.rank < MATRIX or not form.lifted:
         return Plan([form], {0: form})
     return Plan([folded(form, operand.shape)], {0: folded(form, operand.shape)})
 
 
 def one_hot_encoder(op: Op) -> Plan:
-    """OneHotEncoder: a new last axis. `[N, *s] -> [N, *s, categories]`."""
+    """OneHotEncoder puts in a new last axis: `[N, *s] -> [N, *s, categories]`."""
     return Plan([only_batched(op, 0, role="parameters")])
 
 
@@ -61,14 +61,14 @@ def feature_vectorizer(op: Op) -> Plan:
     found = [b for *_, b in op.batched()]
     first = found[0]
     if first.lifted or any(b.lifted or b.axis != 0 or b.rows != first.rows for b in found):
-        op.refuse("it is batched only along axis 0 of its inputs")
+        op.refuse("its samples must be the rows of all its inputs, axis 0")
     return Plan([first], dict.fromkeys(range(len(op.inputs)), first))
 
 
 def array_feature_extractor(op: Op) -> Plan | Decomposition:
-    """ArrayFeatureExtractor: columns of the last axis, at constant indices; or a table read at the samples' indices.
+    """ArrayFeatureExtractor: constant columns of the samples, or columns of a constant table that the samples name.
 
-    `[N, F], [k] -> [N, k]` and `[F], [N, 1] -> [1, N]`
+    `[N, F], [k] -> [N, k]`; `[F], [N, 1] -> [1, N]`.
 
     Source: https://onnx.ai/onnx/operators/onnx_aionnxml_ArrayFeatureExtractor.html
     """
@@ -80,11 +80,11 @@ def array_feature_extractor(op: Op) -> Plan | Decomposition:
         return Plan([View(DROPPED, (-1, math.prod(indices.shape)))], {0: form})
     if data.batch is None:
         return _look_up(op, data.rank)
-    op.refuse("it has no rule for these inputs")
+    op.refuse("its data and its indices both depend on the samples")
 
 
 def _look_up(op: Op, rank: int) -> Decomposition:
-    """A table read along its last axis is a Gather at all indices in a row."""
+    """Read a table along its last axis: a Gather at all indices as a vector, in the shape of the answer."""
     nodes: list[ir.Node] = []
     flat = constant(nodes, np.asarray([math.prod(op.operand(1).shape)], np.int64))
     indices = append(nodes, "Reshape", [op.node.inputs[1], flat])
@@ -117,7 +117,7 @@ def _rows(inputs: Inputs) -> int:
 
 
 def _classifier(node: ir.Node, inputs: Inputs) -> Static:
-    """Labels `[N]` and scores `[N, classes]`."""
+    """Infer labels `[N]` and scores `[N, classes]`."""
     for name, dtype in (
         ("classlabels_int64s", ir.DataType.INT64),
         ("classlabels_ints", ir.DataType.INT64),
@@ -130,16 +130,18 @@ def _classifier(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _svm_classifier(node: ir.Node, inputs: Inputs) -> Static:
-    """Without probabilities the scores are one for every pair of classes, two for a single pair."""
+    """Infer labels and scores; without probabilities, one score for each pair of classes (two if there is one pair)."""
     labels, (dtype, (rows, classes)) = _classifier(node, inputs)
     votes = node.attributes.get("vectors_per_class")
     proba = node.attributes.get("prob_a")
-    pairwise = votes is not None and votes.value and not (proba is not None and proba.value)
-    return [labels, (dtype, (rows, max(2, classes * (classes - 1) // 2) if pairwise else classes))]
+    has_probabilities = proba is not None and proba.value
+    if votes is not None and votes.value and not has_probabilities:
+        return [labels, (dtype, (rows, max(2, classes * (classes - 1) // 2)))]
+    return [labels, (dtype, (rows, classes))]
 
 
 def _regressor(node: ir.Node, inputs: Inputs) -> Static:
-    """Values `[N, targets]`."""
+    """Infer `[N, targets]`."""
     attr = node.attributes.get("n_targets") or node.attributes.get("targets")
     return [(ir.DataType.FLOAT, (_rows(inputs), int(attr.value) if attr is not None else 1))]
 
@@ -157,7 +159,7 @@ def _floats(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _columns(node: ir.Node, inputs: Inputs) -> Static:
-    """FeatureVectorizer: `[N, sum of columns]`."""
+    """Infer `[N, sum of columns]`."""
     attr = node.attributes.get("inputdimensions")
     widths = attr.value if attr is not None else [o.shape[-1] for o in inputs if o is not None]
     return [(ir.DataType.FLOAT, (_rows(inputs), sum(widths)))]

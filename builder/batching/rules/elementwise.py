@@ -244,7 +244,7 @@ _ORDERS = ["GreaterOrEqual", "LessOrEqual"]
 
 
 def _hashed(node: ir.Node, inputs: Inputs) -> Static:
-    """MurmurHash3: `[*s] -> [*s]`, of unsigned integers unless `positive` is 0."""
+    """Infer the input's shape, of unsigned integers unless `positive` is 0."""
     dtype = ir.DataType.UINT32 if integer(node, "positive", 1) else ir.DataType.INT32
     return [(dtype, required(inputs, 0).shape)]
 

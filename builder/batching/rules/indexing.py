@@ -29,7 +29,7 @@ def gather(op: Op) -> Plan | Decomposition:
     axis = op.axis(0, data.rank)
     if data.batch is None:
         if indices.ahead is not None:
-            op.refuse("it reads a table at the numbers that samples have in their batch")
+            op.refuse("it reads a table at the positions that samples have in the static batch")
         return look_up(op, axis)
     if indices.batch is None:
         if op.static_batch > 1 and data.batch.is_on(axis) and indices.rank > 1:
@@ -39,7 +39,7 @@ def gather(op: Op) -> Plan | Decomposition:
 
 
 def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
-    """A table without samples, indexed by samples: `table, [N, *i] -> [*before, N, *i, *after]`."""
+    """Look up samples in a table that is a constant: `[*before, a, *after], [N, *i] -> [*before, N, *i, *after]`."""
     _, batch = op.samples(1)
     result = batch.moved(lambda at: at + axis)
     if not batch.lifted:
@@ -58,7 +58,7 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
 
 
 def _take(op: Op, axis: int, batch: Batch) -> Plan:
-    """Samples, indexed by a constant."""
+    """Take constant indices of the samples."""
     data, indices = op.operand(0), op.operand(1)
     if isinstance(batch, Dropped) or axis != batch.axis:
         moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
@@ -78,7 +78,7 @@ def _take(op: Op, axis: int, batch: Batch) -> Plan:
 
 
 def _take_flat(op: Op, axis: int) -> Decomposition:
-    """Indices of several axes along the batch: one axis of them first, so that the samples in it can be told apart."""
+    """Take indices of several axes along the batch as one vector first, which keeps the samples recognizable."""
     nodes: list[ir.Node] = []
     flat = constant(nodes, op.constant(1).ravel())
     rows = append(nodes, "Gather", [op.node.inputs[0], flat], attributes={"axis": axis})
@@ -87,7 +87,7 @@ def _take_flat(op: Op, axis: int) -> Decomposition:
 
 
 def _gather_per_sample(op: Op, axis: int) -> Plan:
-    """Samples indexed by samples: each reads its own. Gather becomes GatherND with one batch axis.
+    """Let each sample read its own data at its own indices: Gather becomes GatherND with one batch axis.
 
     `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`
     """
@@ -120,13 +120,13 @@ def _refuse_others(op: Op, axis: int) -> None:
     """Refuse indices that are not known to be those of each sample's own rows."""
     (_, held), indices = op.samples(0), op.operand(1)
     if isinstance(held, Dropped) or held.axis != axis:
-        op.refuse("it reads every sample at every sample's indices")
+        op.refuse("it reads every sample at the indices of every other sample")
     if held.outer != 1 or not names_its_sample(indices, op.static_batch, step=held.inner):
-        op.refuse("it picks among all samples of the batch")
+        op.refuse("it picks from all samples of the batch")
 
 
 def _not_negative(emit: Emitter, indices: ir.Value, size: int) -> ir.Value:
-    """Indices counted from the front, as `int64`."""
+    """Count indices from the front, as `int64`."""
     (wide,) = emit.node("Cast", [indices], {"to": int(ir.DataType.INT64)})
     zero, length = emit.constant(np.asarray(0, np.int64)), emit.constant(np.asarray(size, np.int64))
     (negative,) = emit.node("Less", [wide, zero])
@@ -135,13 +135,13 @@ def _not_negative(emit: Emitter, indices: ir.Value, size: int) -> ir.Value:
 
 
 def needs(op: Op, opset: int) -> None:
-    """Refuse a model older than what the rewritten form takes."""
+    """Refuse a model whose opset does not have what the rewritten node needs."""
     if op.opset < opset:
-        op.refuse(f"its batched form needs opset {opset}, the model has {op.opset}")
+        op.refuse(f"with a dynamic batch it needs opset {opset}, and the model has opset {op.opset}")
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements and ScatterElements: all inputs have one rank and meet index by index, but along `axis`.
+    """GatherElements, ScatterElements: along another axis than the batch's, all inputs alike.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
@@ -158,28 +158,28 @@ def gather_elements(op: Op) -> Plan:
 
 
 def each_lifted(op: Op) -> dict[int, Wanted]:
-    """Every input lifted from where its batch is; those without samples are repeated for each (B = 1)."""
+    """Lift every input; one without samples is repeated for each of them (B = 1)."""
     operands = enumerate(op.inputs)
     return {i: o.batch.lift() if o.batch is not None else DROPPED for i, o in operands if o is not None}
 
 
 def compress(op: Op) -> Plan:
-    """Compress along `axis` by a constant condition is a Gather."""
+    """Compress along another axis than the batch's, by a constant condition."""
     operand = op.operand(0)
     batch = operand.batch
     if batch is None or "axis" not in op.node.attributes:
-        op.refuse("it selects among the elements of all samples")
+        op.refuse("it selects from the elements of all samples")
     axis = op.axis(0, operand.rank)
     form = parallel(op, batch, [axis], "selects along")
     return Plan([form], {0: form}, {"axis": axis + form.lifted})
 
 
 def _compressed(node: ir.Node, inputs: Inputs) -> Static:
-    """Compress keeps as many as the condition says."""
+    """Infer the shape: as many elements along `axis` as the condition is true for."""
     data, condition = required(inputs, 0), given(inputs, 1)
     kept = None if condition is None or condition.batch is not None else evaluate(condition)
     if kept is None:
-        raise Refusal("how much it returns depends on the samples' values")
+        raise Refusal("the size of its output depends on the values of the samples")
     count = int(np.count_nonzero(kept))
     if "axis" not in node.attributes:
         return [(data.dtype, (count,))]

@@ -124,7 +124,7 @@ def repeat_block(op: Op) -> Plan:
 
 
 def _normalized(node: ir.Node, inputs: Inputs) -> Static:
-    """SkipLayerNormalization: output, mean, inverse deviation, the sum that was normalized."""
+    """Infer the output, the mean, the inverse deviation, and the sum that was normalized."""
     shape = broadcast_shapes(required(inputs, 0).shape, required(inputs, 1).shape)
     dtype = required(inputs, 0).dtype
     statistic = (ir.DataType.FLOAT, (*shape[:-1], 1))
@@ -132,26 +132,26 @@ def _normalized(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _expanded(node: ir.Node, inputs: Inputs) -> Static:
-    """ExpandDims: an axis of one at a constant place."""
+    """Infer the shape with one axis of one more."""
     first = required(inputs, 0)
     at = int(constant_value(inputs, 1).item()) % (first.rank + 1)
     return [(first.dtype, (*first.shape[:at], 1, *first.shape[at:]))]
 
 
 def _halved(node: ir.Node, inputs: Inputs) -> Static:
-    """BiasSplitGelu: `[*s, 2 * d] -> [*s, d]`."""
+    """Infer `[*s, 2 * d] -> [*s, d]`."""
     first = required(inputs, 0)
     return [(first.dtype, (*first.shape[:-1], first.shape[-1] // 2))]
 
 
 def _pairs(node: ir.Node, inputs: Inputs) -> Static:
-    """CDist: `[M, F], [n, F] -> [M, n]`."""
+    """Infer `[M, F], [n, F] -> [M, n]`."""
     a, b = required(inputs, 0), required(inputs, 1)
     return [(a.dtype, (a.shape[0], b.shape[0]))]
 
 
 def _gathered(node: ir.Node, inputs: Inputs) -> Static:
-    """GatherBlockQuantized: the table's shape, indices in place of one axis; two 4-bit values are in a byte."""
+    """Infer the table's shape with the indices in place of one axis; two 4-bit values are in a byte."""
     data, indices, scales = required(inputs, 0), required(inputs, 1), required(inputs, 2)
     axis = integer(node, "gather_axis") % data.rank
     last = data.shape[-1] * (2 if data.dtype == ir.DataType.UINT8 and integer(node, "bits", 4) == 4 else 1)
@@ -160,13 +160,13 @@ def _gathered(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _sampled(node: ir.Node, inputs: Inputs) -> Static:
-    """GridSample: `[N, C, H, W], [N, h, w, 2] -> [N, C, h, w]`."""
+    """Infer `[N, C, H, W], [N, h, w, 2] -> [N, C, h, w]`."""
     data, grid = required(inputs, 0), required(inputs, 1)
     return [(data.dtype, (*data.shape[:2], *grid.shape[1:-1]))]
 
 
 def _padded_transpose(node: ir.Node, inputs: Inputs) -> Static:
-    """ConvTranspose whose pads are an input."""
+    """Infer the shape of a ConvTranspose whose pads are an input."""
     pads = None if given(inputs, 2) is None else evaluate(required(inputs, 2))
     spatial = required(inputs, 0).rank - 2
     listed = [int(p) for p in pads.ravel()] if pads is not None else [0] * (2 * spatial)
@@ -175,7 +175,7 @@ def _padded_transpose(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _scores(node: ir.Node, inputs: Inputs) -> Static:
-    """NGramRepeatBlock: the shape of its second input."""
+    """Infer the shape of the second input."""
     return same_as_first(node, inputs[1:])
 
 

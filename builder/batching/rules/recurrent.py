@@ -9,9 +9,9 @@ LENGTHS = 4
 
 
 def recurrent(op: Op) -> Plan:
-    """`X [T, N, I], initial states [D, N, H] -> Y [T, D, N, H], last states [D, N, H]`.
+    """LSTM, GRU, RNN: `X [T, N, I], initial states [D, N, H] -> Y [T, D, N, H], last states [D, N, H]`.
 
-    States stored for the static batch are repeated for every sample.
+    Initial states that are constants, stored for the static batch, are repeated for every sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
     """

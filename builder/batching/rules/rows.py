@@ -1,4 +1,4 @@
-"""Operators that take axis 0 row by row: convolutions, pooling, normalization of images, losses."""
+"""Operators that take axis 0 row by row: convolutions, pooling, normalizing images, losses."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,15 +15,22 @@ from builder.batching.rules.numbers import folded_shape, offsets
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import infer
 
+TEST_MODE_IS_DEFAULT_SINCE = 7
+"""Before this opset BatchNormalization trains unless `is_test` is set."""
+
+TRAINING_MODE_EXISTS_SINCE = 14
+"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+
 Built = Sequence[ir.Value]
 Carry = Callable[[Op], Plan]
 
 
 def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry:
-    """An operator that treats every index of axis 0 of `row_inputs` (and of its outputs) alone.
+    """Make the rule of an operator that takes axis 0 of `row_inputs`, and of its outputs, row by row.
 
-    `[rows * N, *s] -> [rows * N, *t]`: the batch stays in place on axis 0 together with whatever else is there; from
-    anywhere else it is folded into axis 0 and taken out again.
+    `[rows * N, *s] -> [rows * N, *t]`: on axis 0 the batch stays where it is, with whatever else is there. From another
+    axis it is moved: a static `[4, 3, 8, 8]` whose batch was dropped is lifted, `[N, 4, 3, 8, 8]`, goes through as
+    `[N * 4, 3, 8, 8]`, and comes out as `[N, 4, ...]`.
 
     Args:
         row_inputs: The inputs with rows; input 0 if none is given.
@@ -60,7 +67,7 @@ def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
     batches = [b for *_, b in op.batched()]
     first = batches[0]
     if op.static_batch > 1 and any(b.place != first.place or not b.is_on(0) for b in batches):
-        op.refuse("the batch is on an axis that it mixes")
+        op.refuse("it mixes the axis that holds the batch")
     views: dict[int, Wanted] = {}
     for i in inputs_with_rows:
         operand = op.given(i)
@@ -71,7 +78,7 @@ def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
 
 
 def batch_normalization(op: Op) -> Plan:
-    """BatchNormalization with given statistics; in training mode it takes them over the batch.
+    """BatchNormalization with given statistics, row by row; in training mode it computes them over the batch.
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
@@ -81,21 +88,15 @@ def batch_normalization(op: Op) -> Plan:
 
 
 def trains(op: Op) -> bool:
-    """Whether a BatchNormalization takes the statistics of what it normalizes."""
-    if op.opset >= TRAINING_MODE:
+    """Return whether a BatchNormalization computes the statistics of what it normalizes."""
+    if op.opset >= TRAINING_MODE_EXISTS_SINCE:
         return bool(op.attribute("training_mode", 0))
     several = sum(bool(v.name) for v in op.node.outputs) > 1
-    return several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
-
-
-NO_IS_TEST = 7
-"""Before this opset BatchNormalization trains unless `is_test` is set."""
-TRAINING_MODE = 14
-"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+    return several or (op.opset < TEST_MODE_IS_DEFAULT_SINCE and not op.attribute("is_test", 0))
 
 
 def pool(op: Op) -> Plan:
-    """AveragePool and its kin: row by row of axis 0, and channel by channel: `[1, N * C, *s] -> [1, N * C, *p]`."""
+    """Pooling: row by row of axis 0, or channel by channel where the samples are there, `[1, N * C, *s]`."""
     batch = op.operand(0).batch
     if op.static_batch == 1 or not isinstance(batch, Placed) or batch.axis != 1:
         return _per_channel(op)
@@ -104,7 +105,7 @@ def pool(op: Op) -> Plan:
 
 
 def max_pool(op: Op) -> Plan:
-    """MaxPool; its second output counts elements over the whole batch, the original's over one sample (B = 1).
+    """MaxPool: as other pooling; its second output, positions in the whole batch, becomes positions in one sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
@@ -113,7 +114,7 @@ def max_pool(op: Op) -> Plan:
     if indices is None or not (indices.uses() or indices.is_graph_output()):
         return plan
     if op.static_batch > 1:
-        op.refuse("its indices count over all samples of the batch")
+        op.refuse("its indices are positions in the whole batch")
     each = math.prod(op.operand(0).shape)
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
@@ -126,20 +127,20 @@ def max_pool(op: Op) -> Plan:
 
 
 def max_unpool(op: Op) -> Plan:
-    """MaxUnpool at indices over one sample (B = 1): those of every sample get its elements before them added.
+    """MaxUnpool at positions in one sample (B = 1), which become positions in the whole batch.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxUnpool.html
     """
     if op.static_batch > 1:
-        op.refuse("its indices count over all samples of the batch")
+        op.refuse("its indices are positions in the whole batch")
     plan = rowwise(0, 1, weights="output shape")(op)
     each = math.prod(op.outputs[0])
     sample = op.operand(1).shape
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         values, where = inputs[0], required(inputs, 1)
-        apart = emit.reshape(where, (-1, *sample))
-        (shifted,) = emit.node("Add", [apart, offsets(emit, each, len(sample) + 1)])
+        by_sample = emit.reshape(where, (-1, *sample))
+        (shifted,) = emit.node("Add", [by_sample, offsets(emit, each, len(sample) + 1)])
         given = [values, emit.reshape(shifted, (-1, *sample[1:]))]
         if op.given(2) is not None:
             given.append(folded_shape(emit, op.outputs[0]))
@@ -149,7 +150,7 @@ def max_unpool(op: Op) -> Plan:
 
 
 def loss(op: Op) -> Plan:
-    """NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss: one number for each row, unless they are reduced.
+    """NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss with a loss for each row: `[N, C], [N] -> [N]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html
     """
@@ -162,14 +163,14 @@ def loss(op: Op) -> Plan:
 
 
 def _unpooled(node: ir.Node, inputs: Inputs) -> Static:
-    """MaxUnpool to a constant shape, or to the one its kernel gives."""
+    """Infer the constant shape that it is given, or what its kernel makes."""
     if given(inputs, 2) is None:
         return infer(node, inputs, {"": BORROWED_OPSET})
     return [(required(inputs, 0).dtype, tuple(int(d) for d in constant_value(inputs, 2).ravel()))]
 
 
 def _spectrum(node: ir.Node, inputs: Inputs) -> Static:
-    """STFT: `[N, frames, bins, 2]`; ONNX's inference takes `onesided` for 0 where it is left out."""
+    """Infer `[N, frames, bins, 2]`; ONNX's own inference takes `onesided` for 0 where it is left out, but it is 1."""
     signal, window = required(inputs, 0), given(inputs, 2)
     if given(inputs, 3) is not None:
         size = int(constant_value(inputs, 3).item())

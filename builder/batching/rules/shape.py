@@ -154,7 +154,7 @@ def expand(op: Op) -> Plan:
 
 
 def tile(op: Op) -> Plan:
-    """Tile: r repeats of the batch's axis are r times as many rows in front of the samples: `[N * i] -> [r * N * i]`."""
+    """Tile: r repeats of the batch's axis are r times the rows in front of the samples: `[N * i] -> [r * N * i]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()

@@ -1,4 +1,4 @@
-"""Resizing, sampling grids and regions: the batch is spelled out in sizes and in image numbers."""
+"""Resizing, sampling and cutting out regions, where sizes and the numbers of images spell out the batch."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,17 @@ from builder.batching.rules.numbers import offsets
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.tensors import Array
 
+RESIZE_TAKES_SIZES_SINCE = 11
+"""From this opset on Resize has an input `roi` before its scales, and one for sizes."""
+
+UPSAMPLE_TAKES_SCALES_SINCE = 9
+"""From this opset on Upsample takes its scales as an input."""
+
 Built = Sequence[ir.Value]
 
 
 def resize(op: Op) -> Plan:
-    """Resize: the batch's axis keeps its size, so constant `sizes` take it from the call.
+    """Resize other axes than the batch's, whose entry in constant `sizes` becomes the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html
     """
@@ -26,8 +32,8 @@ def resize(op: Op) -> Plan:
     listed = op.attribute("axes", None)
     rank = op.operand(0).rank
     axes = normalized(listed, rank) if listed is not None else list(range(rank))
-    scales = op.constant_or_none(2 if op.opset >= SIZES else 1)
-    sizes = op.constant_or_none(3) if op.opset >= SIZES else None
+    scales = op.constant_or_none(2 if op.opset >= RESIZE_TAKES_SIZES_SINCE else 1)
+    sizes = op.constant_or_none(3) if op.opset >= RESIZE_TAKES_SIZES_SINCE else None
     by_axis = None if scales is None else dict(zip(axes, scales.tolist(), strict=False))
     view, result, axis = _unresized(op, batch, by_axis)
     if sizes is None or not sizes.size:
@@ -46,12 +52,8 @@ def resize(op: Op) -> Plan:
     return Plan([result], {0: view}, build=build, what=f"sizes {sizes.ravel().tolist()} take the batch from the call")
 
 
-SIZES = 11
-"""From this opset on Resize has an input `roi` before its scales, and one for sizes."""
-
-
 def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[Batch | View, Batch | View, int]:
-    """The input and the output with their batch on an axis that keeps its size, and that axis."""
+    """Return the input and the output with their batch on an axis that keeps its size, and that axis."""
     shape, target = op.operand(0).shape, op.outputs[0]
     changed = {i for i, (a, b) in enumerate(zip(shape, target, strict=True)) if a != b}
     changed |= {i for i, s in (scales or {}).items() if s != 1}
@@ -59,13 +61,13 @@ def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[B
     if not batch.lifted and batch.axis not in changed:
         return batch, batch, batch.axis
     if 0 in changed:
-        op.refuse("it resizes axis 0, where the batch would have to be")
+        op.refuse("it resizes axis 0, which has to hold the batch")
     form = DROPPED if batch.is_on(*changed) else batch
     return folded(form, shape), folded(form, target), 0
 
 
 def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array, at: int) -> ir.Value:
-    """`sizes` with the length of the data's `axis` in place of entry `at`."""
+    """Append `sizes` with the length of the data's `axis` in place of entry `at`."""
     (shape,) = emit.node("Shape", [data])
     (rows,) = emit.node("Gather", [shape, emit.constant(np.asarray([axis], np.int64))], {"axis": 0})
     parts = [sizes[:at], sizes[at + 1 :]]
@@ -74,19 +76,15 @@ def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array,
 
 
 def upsample(op: Op) -> Plan:
-    """Upsample (opset 7 to 9) by scales."""
+    """Upsample other axes than the batch's, by scales."""
     batch = only_batched(op, 0, role="scales")
-    scales = op.constant(1).tolist() if op.opset >= SCALES_AS_INPUT else list(op.attribute("scales", ()))
+    scales = op.constant(1).tolist() if op.opset >= UPSAMPLE_TAKES_SCALES_SINCE else list(op.attribute("scales", ()))
     view, result, _ = _unresized(op, batch, dict(enumerate(scales)))
     return Plan([result], {0: view})
 
 
-SCALES_AS_INPUT = 9
-"""From this opset on Upsample takes its scales as an input."""
-
-
 def center_crop_pad(op: Op) -> Plan:
-    """CenterCropPad to a constant shape; the batch's axis keeps its size and is left out.
+    """CenterCropPad to a constant shape, without the batch's axis, which keeps its size.
 
     Source: https://onnx.ai/onnx/operators/onnx__CenterCropPad.html
     """
@@ -105,7 +103,7 @@ def center_crop_pad(op: Op) -> Plan:
 
 
 def affine_grid(op: Op) -> Plan:
-    """AffineGrid: `theta [N, 2, 3], size (N, C, H, W) -> [N, H, W, 2]`; the size takes the batch from the call.
+    """AffineGrid: `theta [N, 2, 3], size (N, C, H, W) -> [N, H, W, 2]`; the size gets the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__AffineGrid.html
     """
@@ -128,7 +126,7 @@ def affine_grid(op: Op) -> Plan:
 
 
 def roi_align(op: Op) -> Plan:
-    """RoiAlign, CropAndResize: every region names the image it is cut from by its number in the batch.
+    """RoiAlign, CropAndResize: the number of the image that a region is cut from becomes that in the batch of the call.
 
     `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`
 
@@ -175,14 +173,14 @@ def _regions(op: Op) -> int:
         if op.static_batch > 1 and b.order[0] != 1:
             op.refuse("its regions are not sorted by sample")
     if rois.shape[0] % op.static_batch or op.operand(0).shape[0] % op.static_batch:
-        op.refuse("its regions are not as many for every sample")
+        op.refuse("its samples have different numbers of regions")
     return rois.shape[0] // op.static_batch
 
 
 def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
     rows = numbers.reshape(op.static_batch, regions) - images * np.arange(op.static_batch)[:, None]
     if (rows != rows[:1]).any() or (rows < 0).any() or (rows >= images).any():
-        op.refuse("its regions are cut from other samples")
+        op.refuse("it cuts regions of one sample from the image of another")
 
 
 def _lead(op: Op) -> Batch:
@@ -191,14 +189,14 @@ def _lead(op: Op) -> Batch:
 
 
 def max_roi_pool(op: Op) -> Plan:
-    """MaxRoiPool: column 0 of every region is the number of its image (B = 1).
+    """MaxRoiPool: column 0 of a region, the number of its image, becomes that in the batch of the call (B = 1).
 
     `X [N, C, H, W], rois [N * R, 5] -> [N * R, C, h, w]`
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html
     """
     if op.static_batch > 1:
-        op.refuse("its regions name images by their number, which is known for a static batch of 1 only")
+        op.refuse("its regions name images by number, which can be followed for a static batch of 1 only")
     _regions(op)
     images = op.operand(0).shape[0]
     wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: DROPPED}
@@ -217,7 +215,7 @@ def max_roi_pool(op: Op) -> Plan:
 
 
 def _cropped(node: ir.Node, inputs: Inputs) -> Static:
-    """CropAndResize: `[R, C, h, w]`, h and w being a constant."""
+    """Infer `[R, C, h, w]`, h and w being constants."""
     data, rois = required(inputs, 0), required(inputs, 1)
     return [(data.dtype, (rois.shape[0], data.shape[1], *(int(d) for d in constant_value(inputs, 3).ravel())))]
 

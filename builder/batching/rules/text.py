@@ -11,7 +11,7 @@ from builder.batching.rules.registry import ai_onnx, table
 
 
 def string_normalizer(op: Op) -> Plan:
-    """StringNormalizer, word by word: `[C] -> [C]` and `[1, C] -> [1, C]`, where it drops no words.
+    """StringNormalizer word by word, if it drops no words: `[N, C] -> [N, C]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__StringNormalizer.html
     """
@@ -21,9 +21,9 @@ def string_normalizer(op: Op) -> Plan:
 
 
 def _words(node: ir.Node, inputs: Inputs) -> Static:
-    """StringNormalizer: as many words as it gets, unless it drops some."""
+    """Infer the shape: as many words as there are, unless it drops some."""
     if "stopwords" in node.attributes:
-        raise Refusal("it drops words, so how much it returns depends on the samples' values")
+        raise Refusal("it drops words, so the size of its output depends on the values of the samples")
     return same_as_first(node, inputs)
 
 

@@ -57,7 +57,7 @@ CASES = [
          "float[2B, 3] w; int64[2] s = {2B, 3}", equal={"w": 0}),
     Case("every sample with every other", "float[B, 3] x",
          "a = Unsqueeze(x, i) b = Unsqueeze(x, j) y = Sub(a, b)", "int64[1] i = {0}; int64[1] j = {1}",
-         refused={1: "pairs every sample", 3: "pairs every sample"}),
+         refused={1: "combines every sample", 3: "combines every sample"}),
     Case("two inputs with their batch on different axes", "float[B, 3] a; float[3, B] b",
          "t = Transpose <perm = [1, 0]> (b) y = Add(a, t)", axes={"b": 1}),
     Case("a sum whose operands lie in different forms", "float[B, 3] x",

@@ -81,7 +81,7 @@ CASES = [
     Case("Conv over the channels of all samples", "float[B, 4, 6] x",
          "i = Reshape(x, s) c = Conv <group = 2> (i, w) y = Reshape(c, u)",
          "int64[3] s = {1, 4B, 6}; float[4B, 2B, 3] w; int64[3] u = {B, 4, 4}", batches=[3],
-         refused={3: "the batch is on an axis that it mixes"}),
+         refused={3: "mixes the axis that holds the batch"}),
     *(
         Case(f"{name} with the samples among its channels", IMAGE,
              f"i = Reshape(x, s) c = {name} <kernel_shape = [2, 3]> (i) y = Reshape(c, u)",
@@ -128,7 +128,7 @@ CASES = [
     Case("com.microsoft GridSample", "float[B, 2, 5, 5] x; float[B, 3, 3, 2] g", "y = com.microsoft.GridSample(x, g)",
          rtol=1e-4),
     Case("MaxPool with the places of its maxima", IMAGE, "y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)",
-         outputs=["y", "i"], refused={3: "count over all samples"}),
+         outputs=["y", "i"], refused={3: "positions in the whole batch"}),
     Case("MaxPool, and MaxUnpool at its places", IMAGE,
          "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
          "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)", batches=[1]),
@@ -184,7 +184,7 @@ CASES = [
          "int64[6] i = {0, 0, 1, 1, 2, 2}", batches=[3], rtol=1e-4),
     Case("RoiAlign of other samples", "float[B, 2, 8, 8] x", "y = RoiAlign(x, r, i)",
          "float[3, 4] r = {0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4}; int64[3] i = {0, 2, 1}", batches=[3],
-         refused={3: "cut from other samples"}),
+         refused={3: "regions of one sample from the image of another"}),
     Case("MaxRoiPool", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
          "q = Squeeze(r, a) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
          "float[3, 1] z = {0, 0, 0}; int64[1] a = {0}", batches=[1]),

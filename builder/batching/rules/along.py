@@ -127,7 +127,7 @@ def mean_variance(op: Op) -> Plan:
 def triangular(op: Op) -> Plan:
     """Trilu: a triangle of the last two axes."""
     rank = op.operand(0).rank
-    form = parallel(op, only_batched(op, 0, role="diagonal"), (rank - 2, rank - 1), "cuts a triangle over")
+    form = parallel(op, only_batched(op, 0, role="diagonal"), (rank - 2, rank - 1), "cuts a triangle along")
     return Plan([form], {0: form})
 
 
@@ -167,7 +167,7 @@ def reverse_sequence(op: Op) -> Plan:
 def matrices(op: Op) -> Plan:
     """Det, Inverse of the matrices in the last two axes: `[*b, M, M] -> [*b]` or `[*b, M, M]`."""
     rank = op.operand(0).rank
-    form = parallel(op, only_batched(op, 0, role="input"), (rank - 2, rank - 1), "takes as part of a matrix")
+    form = parallel(op, only_batched(op, 0, role="input"), (rank - 2, rank - 1), "has its matrices along")
     is_kept = isinstance(form, Dropped) or form.axis < len(op.outputs[0])
     return Plan([form if is_kept else DROPPED], {0: form})
 
@@ -175,7 +175,7 @@ def matrices(op: Op) -> Plan:
 def unfold(op: Op) -> Plan:
     """UnfoldTensor: windows along `dim` become a new last axis."""
     dim = op.axis(-1, op.operand(0).rank, "dim")
-    form = parallel(op, only_batched(op, 0, role="input"), [dim], "cuts windows from")
+    form = parallel(op, only_batched(op, 0, role="input"), [dim], "cuts windows along")
     return Plan([form], {0: form}, {"dim": dim + form.lifted})
 
 

@@ -22,7 +22,7 @@ def by_row(op: Op) -> Plan:
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
     if batch.certain and batch.axis == operand.rank - 1 and operand.rank <= MATRIX:
-        op.refuse(f"it treats axis {batch.axis}, which holds the batch, as features")
+        op.refuse(f"it has its features along axis {batch.axis}, which holds the batch")
     if operand.rank == 1:
         return _vector(op)
     if not batch.lifted and batch.axis == 0:
@@ -36,7 +36,7 @@ def by_row(op: Op) -> Plan:
 def _vector(op: Op) -> Plan:
     """Make each vector of features (B = 1) a row of `[N, F]`; the answer of one row is a row of the answer."""
     if op.static_batch > 1:
-        op.refuse("it treats the batch as features")
+        op.refuse("it takes the batch for features")
     outputs = [View(DROPPED, (-1, *shape[1:])) if shape != op.operand(0).shape else DROPPED for shape in op.outputs]
     return Plan(outputs, {0: DROPPED})
 
@@ -45,7 +45,7 @@ def along_features(op: Op) -> Plan:
     """Normalizer, Scaler, Imputer along the last axis: `[N, F] -> [N, F]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
-    form = parallel(op, batch, [operand.rank - 1], "treats as features")
+    form = parallel(op, batch, [operand.rank - 1], "has its features along")
     if operand.rank < MATRIX or not form.lifted:
         return Plan([form], {0: form})
     return Plan([folded(form, operand.shape)], {0: folded(form, operand.shape)})
@@ -74,7 +74,7 @@ def array_feature_extractor(op: Op) -> Plan | Decomposition:
     """
     data, indices = op.operand(0), op.operand(1)
     if data.batch is not None and indices.batch is None:
-        form = parallel(op, data.batch, [data.rank - 1], "takes columns of")
+        form = parallel(op, data.batch, [data.rank - 1], "takes columns along")
         if data.rank > 1:
             return Plan([form], {0: form})
         return Plan([View(DROPPED, (-1, math.prod(indices.shape)))], {0: form})
@@ -100,7 +100,7 @@ def tf_idf(op: Op) -> Plan:
     """
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
-    form = parallel(op, batch, [operand.rank - 1], "counts words of")
+    form = parallel(op, batch, [operand.rank - 1], "counts words along")
     if operand.rank == 1:
         return Plan([DROPPED], {0: form.lift()})
     view: Wanted = form if not form.lifted and form.axis == 0 else folded(form, operand.shape)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from builder.batching.control_flow import STEERS
+from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.rules import RULES
 from builder.batching.rules.refused import REFUSED
 
@@ -43,15 +43,15 @@ def _table(domain: str) -> Iterator[str]:
 def _names(domain: str) -> set[str]:
     """The operators of a domain: those ONNX knows at its newest opset or knew before, and those with a rule."""
     known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == domain}
-    return known | {name for table in (RULES, STEERS, REFUSED) for d, name in table if d == domain}
+    return known | {name for table in (RULES, CONTROL_FLOW, REFUSED) for d, name in table if d == domain}
 
 
 def describe(key: Key) -> tuple[str, str]:
     """The state of an operator, and how it is carried or why it is not."""
     if key in REFUSED:
         return "refused", REFUSED[key]
-    if key in STEERS:
-        return "followed", _summary(STEERS[key])
+    if key in CONTROL_FLOW:
+        return "followed", _summary(CONTROL_FLOW[key])
     if key in RULES:
         return "rule", _summary(RULES[key])
     schema = onnx.defs.get_schema(key[1], domain=key[0])

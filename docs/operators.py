@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from builder.batching import numbering, size_rules, statics
-from builder.batching.control_flow import STEERS
+from builder.batching import numbering, sizes, statics
+from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.rules import OPERATORS, REFUSED, SHAPES
 from builder.batching.rules.elementwise import BROADCASTING
 from builder.batching.rules.inference import has_schema
@@ -23,6 +23,9 @@ from builder.samples.reach import Reach, through
 
 Key = tuple[str, str]
 """Domain and type of an operator."""
+
+MOST_INPUTS = 12
+"""More than any operator has that treats one of its inputs as a mask."""
 
 DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
@@ -85,7 +88,7 @@ def _row(operator: Key) -> Sequence[str]:
 def _names(domain: str) -> set[str]:
     """Return the operators of a domain: those ONNX knows or once knew, and those in a table."""
     known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == domain}
-    return known | {name for table in (OPERATORS, STEERS, REFUSED) for d, name in table if d == domain}
+    return known | {name for table in (OPERATORS, CONTROL_FLOW, REFUSED) for d, name in table if d == domain}
 
 
 # ---------------------------------------------------------------------- batching
@@ -95,8 +98,8 @@ def batch(operator: Key) -> tuple[str, str]:
     """Return what happens to the batch at an operator, and how, or why it is refused."""
     if operator in REFUSED:
         return "refused", REFUSED[operator]
-    if operator in STEERS:
-        return "control flow", _first_sentence(STEERS[operator])
+    if operator in CONTROL_FLOW:
+        return "control flow", _first_sentence(CONTROL_FLOW[operator])
     if operator in OPERATORS:
         entry = OPERATORS[operator]
         since = f", opset {entry.since}" if entry.since > 1 else ""
@@ -137,7 +140,7 @@ def _offset(operator: Key) -> str:
 
 
 def _sizes(operator: Key) -> str:
-    if operator in size_rules.SPECIAL:
+    if operator in sizes.RULES:
         return "rule"
     if not has_schema(operator):
         return "no"
@@ -159,10 +162,11 @@ def _followed(operator: Key) -> str:
 
 
 def _meaning(operator: Key) -> str:
-    _, op_type = operator
+    domain, op_type = operator
     said = {position: "index" for name, position in domains._TABLES if name == op_type}
     said |= {position: "length" for name, position in domains._SEQUENCES if name == op_type}
-    said |= {position: "mask" for name, position in domains._MASKS if name == op_type}
+    node = ir.Node(domain, op_type, [ir.Value(name=f"x{position}") for position in range(MOST_INPUTS)])
+    said |= {position: "mask" for position in range(MOST_INPUTS) if domains._is_mask(node, position)}
     parts = [f"{position}: {what}" for position, what in sorted(said.items())]
     if op_type in domains._COMPARISONS:
         parts.append("mask beside 0 or 1")

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.rules.refused import RANDOM, REFUSED
-from builder.errors import ModelError
-from builder.model import Dim, Model, TensorSpec
+from builder.model import Dim, Model
 from builder.tensors import Array
 
 
@@ -107,97 +105,3 @@ class BatchedModel:
             return tuple(replace(t, name=names.get(t.name, t.name)) for t in tensors)
 
         return replace(self, inputs=rename(self.inputs), outputs=rename(self.outputs))
-
-
-def batch_axes_of(model: Model, asked: Mapping[str, int | None]) -> tuple[dict[str, int | None], int]:
-    """The batch axis of every input, and the static batch they agree on; a symbolic batch counts as 1.
-
-    An input asked to have none is a sample's as a whole.
-
-    Raises:
-        ModelError: An input has no such axis, the inputs disagree, or several samples share one without a batch.
-    """
-    known = {spec.name for spec in model.inputs}
-    if not known:
-        raise ModelError(model.path, "the graph has no inputs, so there is no batch", "export it with an input")
-    for name in asked.keys() - known:
-        raise ModelError(model.path, f"--batch-axis names {name!r}, which is no input", f"inputs are {sorted(known)}")
-    axes: dict[str, int | None] = {}
-    sizes = {}
-    for spec in model.inputs:
-        axis = asked.get(spec.name, 0)
-        if axis is None:
-            axes[spec.name] = None
-            continue
-        if not -len(spec.shape) <= axis < len(spec.shape):
-            raise ModelError(
-                model.path,
-                f"input {spec.name!r} {list(spec.shape)} has no axis {axis} for the batch",
-                "name the axis with --batch-axis INPUT=AXIS, or publish it with --static",
-            )
-        axis %= len(spec.shape)
-        axes[spec.name] = axis
-        size = spec.shape[axis]
-        sizes[spec.name] = size if isinstance(size, int) else 1
-    if not sizes:
-        raise ModelError(model.path, "--batch-axis leaves no input with a batch", "publish it with --static")
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        listed = ", ".join(f"{s.name} {list(s.shape)} (axis {axes[s.name]})" for s in model.inputs)
-        raise ModelError(
-            model.path,
-            f"the inputs have different batches: {listed}",
-            "name the batch's axis with --batch-axis INPUT=AXIS, give an input without one a value with --constant "
-            "INPUT=FILE.npy or let each sample bring its own with --batch-axis INPUT=none, or publish it with --static",
-        )
-    static_batch = next(iter(sizes.values()))
-    if static_batch > 1 and None in axes.values():
-        shared = ", ".join(name for name, axis in axes.items() if axis is None)
-        raise ModelError(
-            model.path,
-            f"the {static_batch} samples of its static batch share {shared}, so none can bring its own",
-            "export it with a batch of 1, or give the value with --constant INPUT=FILE.npy",
-        )
-    return axes, static_batch
-
-
-def keep_static(model: Model) -> BatchedModel:
-    """Take the model as it is, without batching: `max_batch_size` 0 for Triton.
-
-    Raises:
-        ModelError: It draws random numbers.
-    """
-    for graph in (model.ir.graph, *(function.graph for function in model.ir.functions.values())):
-        for node in graph.all_nodes():
-            if node.domain in ("", "ai.onnx") and node.op_type in RANDOM:
-                what = f"{node.op_type} {node.name or node.outputs[0].name!r}: {REFUSED['', node.op_type]}"
-                raise ModelError(model.path, what, "export it without what is random in it")
-
-    def whole(spec: TensorSpec) -> BatchedTensor:
-        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape, spec.shape, None)
-
-    return BatchedModel(
-        original=model,
-        ir=model.ir.clone(),
-        inputs=tuple(map(whole, model.inputs)),
-        outputs=tuple(map(whole, model.outputs)),
-        static_batch=1,
-        is_static=True,
-        rewrites=(),
-    )
-
-
-def keep_batched(model: Model) -> BatchedModel:
-    """Take a model that is batched already as it is; one sample at a time is the original's truth."""
-
-    def rows(spec: TensorSpec) -> BatchedTensor:
-        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape[1:], (1, *spec.shape[1:]), 0)
-
-    return BatchedModel(
-        original=model,
-        ir=model.ir.clone(),
-        inputs=tuple(map(rows, model.inputs)),
-        outputs=tuple(map(rows, model.outputs)),
-        static_batch=1,
-        is_static=False,
-        rewrites=(),
-    )

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite, batch_axes_of
+from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
+from builder.batching.input_axes import batch_axes_of
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
 

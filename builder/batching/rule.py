@@ -69,8 +69,10 @@ class Operand:
         value: In the rewritten graph; None while nothing needed it there.
         origin: How to compute an unbatched operand: a tensor, or a node's output.
         items: The members, when the value is a sequence.
-        lost: The node that dropped the batch axis, when `batch` is Dropped.
-        ahead: What the original's value is more than the rewritten one's, by the number of the sample (see numbering).
+        dropped_by: The node that dropped the batch's axis, when `batch` is Dropped.
+        offset: What the original's value is more than the rewritten one's, where it counts over the samples of the
+            static batch (see numbering).
+        computed: The value of a constant, once it was evaluated.
     """
 
     name: str
@@ -80,9 +82,15 @@ class Operand:
     value: ir.Value | None = None
     origin: "ir.TensorProtocol | Array | Computed | None" = None
     items: "tuple[Operand, ...] | None" = None
-    lost: str | None = None
-    ahead: Array | None = field(default=None, repr=False)
+    dropped_by: str | None = None
+    offset: Array | None = field(default=None, repr=False)
     computed: Array | None = field(default=None, repr=False)
+
+    @classmethod
+    def known(cls, array: Array, name: str) -> "Operand":
+        """Return a constant whose value was computed here."""
+        dtype = ir.DataType.STRING if array.dtype.kind in "OUS" else ir.DataType.from_numpy(array.dtype)
+        return cls(name, dtype, array.shape, origin=array)
 
     @property
     def rank(self) -> int:
@@ -141,12 +149,14 @@ class Decomposition:
     """The same computation as nodes the walk has rules for; they are walked in the node's place.
 
     Attributes:
-        nodes: In order; they read the node's input values and each other's.
+        nodes: In order; they read the node's input values, those in `given`, and each other's.
         outputs: The values that stand for the node's outputs.
+        given: The operands of values that are in no graph, such as the parameters of a function.
     """
 
     nodes: Sequence[ir.Node]
     outputs: Sequence[ir.Value]
+    given: Mapping[ir.Value, Operand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

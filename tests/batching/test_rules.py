@@ -82,8 +82,8 @@ def test_the_page_of_operators_is_up_to_date() -> None:
     [
         ("builder.batching.rules.OPERATORS", ("", "Relu")),
         ("builder.batching.rules.REFUSED", ("", "NonZero")),
-        ("builder.batching.control_flow.STEERS", ("", "If")),
-        ("builder.batching.size_rules.SPECIAL", ("", "Reshape")),
+        ("builder.batching.control_flow.CONTROL_FLOW", ("", "If")),
+        ("builder.batching.sizes.RULES", ("", "Reshape")),
     ],
 )
 def test_the_page_shows_a_change_in_a_table(name: str, key: registry.Key, monkeypatch: pytest.MonkeyPatch) -> None:

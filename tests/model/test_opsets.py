@@ -50,8 +50,14 @@ def test_a_function_of_another_opset_is_batched_and_right(
         ("b = Softmax (c)", 13, 12, "Softmax 'b' of function 'f': its attribute axis has another default in opset 13"),
         ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator came with opset 18"),
         ("i = Constant <value_ints = [1]> () b = Squeeze (c, i)", 12, 13, "Squeeze 'b' .* other inputs in opset 12"),
+        (
+            "s = Constant <value_floats = [1.0, 1.0, 1.0]> () b = GroupNormalization <num_groups = 1> (c, s, s)",
+            21,
+            18,
+            "GroupNormalization 'b' of function 'f': the operator means something else from opset 21 on",
+        ),
     ],
-    ids=["attribute", "default", "operator", "inputs"],
+    ids=["attribute", "default", "operator", "inputs", "operator that changed"],
 )
 def test_a_node_that_means_something_else_is_named(
     tmp_path: Path, body: str, model_opset: int, function_opset: int, reason: str
@@ -63,3 +69,12 @@ def test_a_node_that_means_something_else_is_named(
     )
     with pytest.raises(ModelError, match=reason):
         inlined(ir.from_proto(proto), where=tmp_path)
+
+
+def test_an_attribute_that_only_the_newer_opset_has_makes_no_difference(tmp_path: Path) -> None:
+    proto = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[1, 2, 4] x) => (float[1, 8] y) {{ y = own.f (x) }}
+        <domain: "own", opset_import: ["" : 13]> f (c) => (b) {{ {RESHAPE} }}"""
+    )
+    assert [node.op_type for node in inlined(ir.from_proto(proto), where=tmp_path).graph] == ["Constant", "Reshape"]

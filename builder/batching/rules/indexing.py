@@ -28,7 +28,7 @@ def gather(op: Op) -> Plan | Decomposition:
     data, indices = op.operand(0), op.operand(1)
     axis = op.axis(0, data.rank)
     if data.batch is None:
-        if indices.ahead is not None:
+        if indices.offset is not None:
             op.refuse("it reads a table at the positions that samples have in the static batch")
         return look_up(op, axis)
     if indices.batch is None:

@@ -31,7 +31,7 @@ def gather_nd(op: Op) -> Plan:
     data, indices = op.operand(0), op.operand(1)
     dims = int(op.attribute("batch_dims", 0))
     held, where = data.batch, indices.batch
-    is_table = held is None and dims == 0 and indices.ahead is None
+    is_table = held is None and dims == 0 and indices.offset is None
     if is_table and where is not None and not where.is_on(indices.rank - 1):
         return Plan([where])
     kept = _among_batch_dims(op, dims) or _behind(op, held, dims)
@@ -71,7 +71,7 @@ def _among_batch_dims(op: Op, dims: int) -> Plan | None:
     if isinstance(first, Dropped) or first.axis >= dims or any(b.place != first.place for *_, b in op.batched()):
         return None
     want = replace(first, lifted=any(b.lifted for *_, b in op.batched()))
-    if op.operand(1).ahead is not None or (want.lifted and op.opset < BATCH_DIMS_EXIST_SINCE):
+    if op.operand(1).offset is not None or (want.lifted and op.opset < BATCH_DIMS_EXIST_SINCE):
         return None
     return Plan([want], {0: want, 1: want}, {"batch_dims": dims + want.lifted})
 

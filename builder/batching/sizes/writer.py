@@ -1,4 +1,4 @@
-"""Write sizes that are known at run time only: vectors for targets of Reshape, Expand and Resize."""
+"""Write sizes that are known at run time only: vectors for the targets of Reshape, Expand and Resize."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.dims import Dim, Symbol
 from builder.batching.emit import Emitter
+from builder.batching.sizes.dims import Dim, Symbol
 from builder.tensors import Array
 
 
@@ -20,14 +20,14 @@ class SizeWriter:
         self._runtime: dict[Symbol, ir.Value] = {}
 
     def constant(self, array: Array) -> ir.Value:
-        """An initializer of the graph."""
+        """Return an initializer of the graph."""
         value = self.emit.constant(array)
         if value.graph is None:
             self.graph.register_initializer(value)
         return value
 
-    def sizes(self, node: ir.Node, parts: Sequence[int | Dim]) -> ir.Value:
-        """An `int64` vector of numbers and dimensions, computed in front of `node`."""
+    def vector(self, node: ir.Node, parts: Sequence[int | Dim]) -> ir.Value:
+        """Return numbers and dimensions as an `int64` vector, computed in front of `node` where it is no constant."""
         if all(isinstance(p, int) for p in parts):
             return self.constant(np.asarray(parts, np.int64))
         inputs = [self.constant(np.asarray([p], np.int64)) if isinstance(p, int) else self._size(p) for p in parts]
@@ -36,10 +36,10 @@ class SizeWriter:
         return joined
 
     def _size(self, dim: Dim) -> ir.Value:
-        numbers = math.prod(f for f in dim if isinstance(f, int))
+        number = math.prod(f for f in dim if isinstance(f, int))
         values = [self._size_of(f) for f in dim if isinstance(f, Symbol)]
-        if numbers != 1:
-            values.append(self.constant(np.asarray([numbers], np.int64)))
+        if number != 1:
+            values.append(self.constant(np.asarray([number], np.int64)))
         product = values[0]
         for value in values[1:]:
             product = self._node("Mul", [product, value])

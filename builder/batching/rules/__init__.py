@@ -1,4 +1,4 @@
-"""The rules: for each operator, one function that says how the batch goes through a node of it.
+"""The rules that carry the batch through the operators: one function for each operator or family of operators.
 
 A family of operators has a module. Its rules are functions from `Op`, a node as the walk sees it, to an `Answer`; its
 `OPERATORS`, at the end of the module, says which operators each of them is for:
@@ -9,8 +9,8 @@ A family of operators has a module. Its rules are functions from `Op`, a node as
         microsoft("QGemm", rule=quantized_gemm, shape=_gemm),
     )
 
-`OPERATORS` of this package is all of them in one table, and `REFUSED` holds the operators that no batch goes through,
-each with the reason.
+`OPERATORS` of this package joins these tables. `REFUSED` holds the operators that no batch can go through, each with
+the reason.
 
 To add an operator:
 
@@ -22,8 +22,10 @@ To add an operator:
 3. Give `shape=` where ONNX cannot infer the shape of the output: always for operators of ONNX Runtime
    (`com.microsoft`). Give `since=` if older opsets gave the operator another form, which the rule does not take.
 4. Add a `Case` for each way through the rule to tests/batching: one that it carries, and one for every refusal.
-5. Run `python docs/operators.py > docs/operators.md`, and read the operator's line: it shows what all other tables of
-   the builder say of the operator, and where the operator is missing.
+5. Run `python docs/operators.py > docs/operators.md`, and read the operator's line: it shows what the other tables of
+   the builder say of the operator, and where it is missing.
+
+An operator that no batch can go through belongs in `refused`, with the reason that users are to read.
 """
 
 from collections.abc import Mapping

@@ -12,8 +12,8 @@ from builder.batching.rules.inference import Inputs, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.statics import evaluate
 
-IMAGE_RANK = 4
-"""Axes of `[N, heads, T, D]`; in a value of 3 axes the heads are in the last."""
+RANK_WITH_HEADS = 4
+"""Axes of `[N, heads, T, D]`; in a value of 3 axes the last axis holds the heads."""
 
 
 def attention(op: Op) -> Plan:
@@ -37,13 +37,13 @@ def _with_bias(op: Op, inputs: Mapping[int, int], outputs: Sequence[int], *, bia
 
 def _is_for_all_samples(mask: Operand) -> bool:
     """Return whether a mask is a constant that broadcasts along the batch."""
-    return mask.batch is None and (mask.rank < IMAGE_RANK or mask.shape[0] == 1)
+    return mask.batch is None and (mask.rank < RANK_WITH_HEADS or mask.shape[0] == 1)
 
 
 def _has_rows(mask: Operand) -> bool:
     """Return whether axis 0 of a mask `[N, H, T, S]` is the batch's."""
     is_elsewhere = isinstance(mask.batch, Placed) and mask.batch.axis != 0
-    return mask.rank == IMAGE_RANK and mask.shape[0] != 1 and not is_elsewhere
+    return mask.rank == RANK_WITH_HEADS and mask.shape[0] != 1 and not is_elsewhere
 
 
 def _broadcasting(op: Op, mask: Operand, batch: Batch) -> View:
@@ -55,8 +55,8 @@ def _broadcasting(op: Op, mask: Operand, batch: Batch) -> View:
     if op.static_batch > 1 or (axis != 0 and batch.certain):
         op.refuse(f"its mask {mask.name!r} has the batch on axis {axis}")
     lifted = batch.lift()
-    if mask.rank < IMAGE_RANK:
-        return padded(lifted, mask.shape, IMAGE_RANK - 1)
+    if mask.rank < RANK_WITH_HEADS:
+        return padded(lifted, mask.shape, RANK_WITH_HEADS - 1)
     return View(lifted, (-1, *lifted.sample_shape(mask.shape)[1:]))
 
 
@@ -100,19 +100,19 @@ def packed_attention(op: Op) -> Plan:
 
     Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
-    _plain_mask(op, 3)
+    _refuse_starts_and_ends(op, 3)
     return _with_bias(op, {0: 0, 3: 0, 4: 1}, [0, 1], bias=5)
 
 
 def quantized_attention(op: Op) -> Plan:
-    """QAttention: as Attention, with scales for the whole tensor."""
-    _plain_mask(op, 5)
+    """QAttention: as Attention, with a scale for each whole tensor."""
+    _refuse_starts_and_ends(op, 5)
     return on_axes(op, {0: 0, 5: 0, 8: 1}, [0, 1])
 
 
 def multi_head_attention(op: Op) -> Plan:
     """MultiHeadAttention: query, key, value, padding mask and caches have the batch on axis 0."""
-    _plain_mask(op, 4)
+    _refuse_starts_and_ends(op, 4)
     return _with_bias(op, {0: 0, 1: 0, 2: 0, 4: 0, 6: 0, 7: 0}, [0] * 4, bias=5)
 
 
@@ -121,7 +121,7 @@ def group_query_attention(op: Op) -> Plan:
     return _with_bias(op, {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 9: 0}, [0] * 4, bias=10)
 
 
-def _plain_mask(op: Op, index: int) -> None:
+def _refuse_starts_and_ends(op: Op, index: int) -> None:
     """Refuse a mask of one axis longer than the batch: it lists where all samples start, then where they end."""
     mask = op.given(index)
     if mask is not None and mask.rank == 1 and mask.shape[0] != op.operand(0).shape[0]:
@@ -139,7 +139,7 @@ def quantized_embed_layer_normalization(op: Op) -> Plan:
 
 
 def rotary_embedding_by_table(op: Op) -> Plan:
-    """RotaryEmbedding: `X [N, T, E]`, positions `[N, T]`, or `[1]` for one offset that all samples share."""
+    """RotaryEmbedding: `X [N, T, E]`, positions `[N, T]`, or one offset `[1]` that all samples share."""
     positions = op.operand(1)
     if positions.batch is None and positions.rank == 1:
         return on_axes(op, {0: 0}, [0])
@@ -180,9 +180,9 @@ def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
         length, depth, values = packed.shape[1], packed.shape[4], packed.shape[4]
     else:
         key, value = required(inputs, 1), required(inputs, 2)
-        length = key.shape[1] if key.rank < IMAGE_RANK else key.shape[2]
-        values = value.shape[2] // heads if value.rank < IMAGE_RANK else value.shape[3]
-        depth = key.shape[2] // heads if key.rank < IMAGE_RANK else key.shape[3]
+        length = key.shape[1] if key.rank < RANK_WITH_HEADS else key.shape[2]
+        values = value.shape[2] // heads if value.rank < RANK_WITH_HEADS else value.shape[3]
+        depth = key.shape[2] // heads if key.rank < RANK_WITH_HEADS else key.shape[3]
     total = length + (past.shape[2] if past is not None else 0)
     shapes = [
         (rows, steps, heads * values),

@@ -59,7 +59,9 @@ def _convolved(op: Op, by_own_kernels: Callable[[Op, list[ir.Node]], ir.Value]) 
 def _by_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
     """Multiply kernels `[1, g, O / g, C / g * K]` with patches `[n, g, C / g * K, P]`; a kernel covers K places.
 
-    The patches of an image are what a convolution with K kernels gives, of which each is 1 at one place.
+    The patches of an image are what a convolution with K kernels gives, of which each is 1 at one place. An image
+    `[1, 3, 8, 8]` with kernels `[5, 3, 3, 3]` has K = 9 and P = 6 * 6: patches `[1, 1, 27, 36]`, times kernels
+    `[1, 1, 5, 27]`, are `[1, 1, 5, 36]`, which is the answer `[1, 5, 6, 6]`.
     """
     (rows, channels, *size), (outputs, each, *kernel) = op.operand(0).shape, op.operand(1).shape
     groups, places, out = channels // each, math.prod(kernel), op.outputs[0]
@@ -74,6 +76,8 @@ def _into_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
     """Multiply kernels `[1, g, O / g * K, C / g]` with images `[n, g, C / g, S]`: patches of `[n, O, *p]`.
 
     A transposed convolution with K kernels, of which each is 1 at one place, then adds up the patches at their places.
+    With an image `[1, 5, 6, 6]` and kernels `[5, 3, 3, 3]`, it is `[1, 1, 27, 5]` times `[1, 1, 5, 36]`: patches
+    `[3, 9, 6, 6]`, which add up to `[1, 3, 8, 8]`.
     """
     (rows, channels, *size), (_, each, *kernel) = op.operand(0).shape, op.operand(1).shape
     out = op.outputs[0]
@@ -121,6 +125,7 @@ def channel_normalization(op: Op) -> Plan | Decomposition:
 
 
 def _normalized(op: Op, row_by_row: Carry) -> Plan | Decomposition:
+    """Normalize by `row_by_row`; with a scale or bias that depends on the samples, by 1 and 0, then apply it."""
     others = [i for i, *_ in op.batched() if i > 0]
     if not others:
         return _among_channels(op) or row_by_row(op)

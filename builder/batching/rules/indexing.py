@@ -21,7 +21,7 @@ BATCH_DIMS_EXIST_SINCE = 12
 
 
 def gather(op: Op) -> Plan | Decomposition:
-    """Gather along one axis.
+    """Gather along one axis: samples at constant indices, a constant table at the samples, or each sample at its own.
 
     Source: https://onnx.ai/onnx/operators/onnx__Gather.html
     """
@@ -58,7 +58,11 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
 
 
 def _take(op: Op, axis: int, batch: Batch) -> Plan:
-    """Take constant indices of the samples."""
+    """Take constant indices of the samples.
+
+    Along the batch's axis they must be the same rows of every sample: with B = 3 and data `[6, 8]`, 2 rows to a sample,
+    `[0, 2, 4]` is row 0 of each. The data is lifted, `[N, 2, 8]`, and row 0 taken along its axis 1.
+    """
     data, indices = op.operand(0), op.operand(1)
     if isinstance(batch, Dropped) or axis != batch.axis:
         moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
@@ -78,7 +82,10 @@ def _take(op: Op, axis: int, batch: Batch) -> Plan:
 
 
 def _take_flat(op: Op, axis: int) -> Decomposition:
-    """Take indices of several axes along the batch as one vector first, which keeps the samples recognizable."""
+    """Take the indices as one vector, then reshape: with B = 2, `[[0], [1]]` of `[2, 8]` as `[0, 1]`, then `[2, 1, 8]`.
+
+    Along one axis `sample_indices` can tell the samples apart.
+    """
     nodes: list[ir.Node] = []
     flat = constant(nodes, op.constant(1).ravel())
     rows = append(nodes, "Gather", [op.node.inputs[0], flat], attributes={"axis": axis})
@@ -89,7 +96,9 @@ def _take_flat(op: Op, axis: int) -> Decomposition:
 def _gather_per_sample(op: Op, axis: int) -> Plan:
     """Let each sample read its own data at its own indices: Gather becomes GatherND with one batch axis.
 
-    `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`
+    `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`. Of data `[N, 4, 7, 8]` at indices `[N, 3]` for the
+    axis of 7, that axis is moved to the front, `[N, 7, 4, 8]`. GatherND then gives `[N, 3, 4, 8]`, and the new axis is
+    moved back: `[N, 4, 3, 8]`.
     """
     (data, held), (indices, where) = op.samples(0), op.samples(1)
     if op.static_batch > 1:
@@ -148,13 +157,18 @@ def gather_elements(op: Op) -> Plan:
     axis = op.axis(0, op.operand(0).rank)
     forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
-    same = len({b.place for b in forms}) == 1
-    if same and isinstance(first, Placed) and len({o.shape[first.axis] for o in op.inputs if o is not None}) == 1:
+    are_together = len({b.place for b in forms}) == 1
+    if are_together and isinstance(first, Placed) and _have_one_size(op, first.axis):
         want = replace(first, lifted=any(b.lifted for b in forms), certain=all(b.certain for b in forms))
         return Plan([want], dict.fromkeys(range(len(op.inputs)), want), {"axis": axis + want.lifted})
     if op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
     return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
+
+
+def _have_one_size(op: Op, axis: int) -> bool:
+    """Return whether all inputs are as long along an axis; GatherElements lets indices be shorter than the data."""
+    return len({operand.shape[axis] for operand in op.inputs if operand is not None}) == 1
 
 
 def each_lifted(op: Op) -> dict[int, Wanted]:

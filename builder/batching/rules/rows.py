@@ -35,7 +35,7 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
     Args:
         row_inputs: The inputs with rows; input 0 if none is given.
         weights: What the other inputs are.
-        mixed: The first axis the operator mixes along.
+        mixed: The first axis that the operator mixes; it leaves the axes in front of it as they are.
     """
     inputs_with_rows = row_inputs or (0,)
 
@@ -52,6 +52,7 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
 
 
 def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
+    """Keep the node as it is, if every input has the batch at one place on axis 0."""
     batches = [b for *_, b in op.batched()]
     first = batches[0]
     if first.lifted or any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
@@ -64,6 +65,7 @@ def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
 
 
 def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
+    """Lift every input and fold N into its axis 0, and the other way round for the outputs."""
     batches = [b for *_, b in op.batched()]
     first = batches[0]
     if op.static_batch > 1 and any(b.place != first.place or not b.is_on(0) for b in batches):
@@ -107,6 +109,8 @@ def pool(op: Op) -> Plan:
 def max_pool(op: Op) -> Plan:
     """MaxPool: as other pooling; its second output, positions in the whole batch, becomes positions in one sample.
 
+    A sample `[2, 6, 6]` has 72 elements: position 80 of the whole batch is position 8 of sample 1, 80 modulo 72.
+
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
     plan = pool(op)
@@ -128,6 +132,8 @@ def max_pool(op: Op) -> Plan:
 
 def max_unpool(op: Op) -> Plan:
     """MaxUnpool at positions in one sample (B = 1), which become positions in the whole batch.
+
+    With 72 elements to an output of one sample, position 8 of sample 1 becomes 1 * 72 + 8 = 80.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxUnpool.html
     """

@@ -53,7 +53,11 @@ def resize(op: Op) -> Plan:
 
 
 def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[Batch | View, Batch | View, int]:
-    """Return the input and the output with their batch on an axis that keeps its size, and that axis."""
+    """Return the input and the output with their batch on an axis that keeps its size, and that axis.
+
+    In place the batch is on its own axis. Lifted, `[N, 3, 8, 8]` for a static `[3, 8, 8]`, it is folded into axis 0:
+    `[N * 3, 8, 8]`, which needs the 3 to keep its size too.
+    """
     shape, target = op.operand(0).shape, op.outputs[0]
     changed = {i for i, (a, b) in enumerate(zip(shape, target, strict=True)) if a != b}
     changed |= {i for i, s in (scales or {}).items() if s != 1}
@@ -128,7 +132,8 @@ def affine_grid(op: Op) -> Plan:
 def roi_align(op: Op) -> Plan:
     """RoiAlign, CropAndResize: the number of the image that a region is cut from becomes that in the batch of the call.
 
-    `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`
+    `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`. With 3 regions of every sample, `numbers`
+    is `[0, 0, 0]` for one sample; for two in a call it becomes `[0, 0, 0, 1, 1, 1]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__RoiAlign.html
     """
@@ -139,8 +144,7 @@ def roi_align(op: Op) -> Plan:
         _check_numbers(op, op.constant(2), images, regions)
     place = _lead(op)
     wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: Placed(0, 1, regions)}
-    baked = own > 1 or numbers is None or numbers.batch is None
-    if baked:
+    if own > 1 or numbers is None or numbers.batch is None:
         wants[2] = op.constant(2).ravel()[:regions].astype(np.int64)
     else:
         wants[2] = DROPPED
@@ -161,6 +165,11 @@ ROI_RANK = 2
 
 
 def _regions(op: Op) -> int:
+    """Return how many regions belong to a sample.
+
+    Raises:
+        Refusal: The samples have different numbers of them, or are not in order.
+    """
     for i, operand, _ in op.batched():
         if i > 2:
             op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
@@ -178,8 +187,10 @@ def _regions(op: Op) -> int:
 
 
 def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
+    """Refuse constant numbers that are not, for every sample, the same ones of its own images."""
     rows = numbers.reshape(op.static_batch, regions) - images * np.arange(op.static_batch)[:, None]
-    if (rows != rows[:1]).any() or (rows < 0).any() or (rows >= images).any():
+    are_of_the_sample = bool((rows >= 0).all() and (rows < images).all())
+    if (rows != rows[:1]).any() or not are_of_the_sample:
         op.refuse("it cuts regions of one sample from the image of another")
 
 

@@ -215,13 +215,17 @@ def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed], 
         chosen = next((b for b in alone if b.axis == batch.axis), alone[0])
         return chosen.certain_if(batch.certain and len(alone) == 1)
     is_only_choice = len(found) == 1 and found[0].axis == grows
-    merged = (
+    return _merged(shape, batch, target, found).certain_if(batch.certain and is_only_choice)
+
+
+def _merged(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed]) -> Placed:
+    """Pick a place where the batch shares its axis with a neighbour."""
+    return (
         _first(b for b in found if _is_merged_behind(shape, batch, target, b))
         or _first(b for b in found if _is_merged_in_front(shape, batch, target, b))
         or _first(b for b in found if b.outer == 1)
         or found[0]
     )
-    return merged.certain_if(batch.certain and is_only_choice)
 
 
 def _first(places: Iterable[Placed]) -> Placed | None:

@@ -1,4 +1,4 @@
-"""What every way of batching ends in: a graph beside the original, and how samples sit in the original's tensors."""
+"""What every way of batching gives: a new graph, and where the samples are in the tensors of the original."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from builder.tensors import Array
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One place where the exporter had baked the batch in, and what stands there now."""
+    """One node where the exporter had baked in the batch, and what stands there now."""
 
     node: str
     op_type: str
@@ -21,7 +21,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class BatchedTensor:
-    """A served input or output, and how a sample of it sits in the original's tensor.
+    """A served input or output, and where its samples are in the original's tensor.
 
     Attributes:
         name: The name in the batched graph.
@@ -29,10 +29,11 @@ class BatchedTensor:
         dtype: The element type, the same in both.
         dims: The shape of one sample, without the batch.
         original_shape: The shape in the original, its static batch included.
-        batch_axis: The axis of `original_shape` that holds the batch; None when the model is kept static, or for an
-            input of which the original takes one for its batch of 1: each sample brings its own.
-        rows: How many rows of that axis belong to one sample; above 1 they are an axis of `dims`.
-        outer: How many of them are slower than the batch there: the axis is `outer * B0 * (rows / outer)`.
+        batch_axis: The axis of `original_shape` that holds the batch. None when the model is kept static, or when the
+            whole tensor belongs to the one sample that the original takes.
+        rows: How many rows of that axis belong to one sample; if there are several, they are an axis of `dims`.
+        outer: How many of them are slower than the batch: with B for the static batch, the axis is
+            `outer * B * (rows / outer)`.
     """
 
     name: str
@@ -46,15 +47,16 @@ class BatchedTensor:
 
     @property
     def static_dims(self) -> tuple[Dim, ...]:
-        """`dims` with the original's size where it has one: what the original itself can take."""
+        """`dims` with the sizes of the original, where other axes were made dynamic: what the original can take."""
         if self.batch_axis is None or len(self.dims) != len(self.original_shape) - 1:
             return self.dims
         return (*self.original_shape[: self.batch_axis], *self.original_shape[self.batch_axis + 1 :])
 
     def split(self, array: Array) -> Array:
-        """Cut the original's tensor into samples: `[..., B0 * rows, ...] -> [B0, *dims]`.
+        """Cut the original's tensor into samples: `[..., B * rows, ...] -> [B, *dims]`.
 
-        A static tensor is one sample: `[*shape] -> [1, *shape]`.
+        A tensor without a batch is one sample: `[*shape] -> [1, *shape]`. With B = 3, rows = 2 and outer = 1,
+        `[6, C]` of `a0 a1 b0 b1 c0 c1` becomes `[3, 2, C]`.
         """
         if self.batch_axis is None:
             return array[np.newaxis]
@@ -66,7 +68,7 @@ class BatchedTensor:
         return np.moveaxis(grid, axis + 1, 0).reshape(count, *before, *rows, *after)
 
     def join(self, samples: Array) -> Array:
-        """Lay samples out for the original, the inverse of `split`: `[B0, *dims] -> [..., B0 * rows, ...]`."""
+        """Join samples to the original's tensor, the inverse of `split`: `[B, *dims] -> [..., B * rows, ...]`."""
         if self.batch_axis is None:
             whole: Array = np.asarray(samples[0])
             return whole
@@ -81,13 +83,13 @@ class BatchedModel:
     """A graph whose inputs and outputs are `[batch, *dims]`, beside the original it came from.
 
     Attributes:
-        original: The model as it was loaded; the reference.
+        original: The model as it was loaded; the proof compares with it.
         ir: The rewritten graph; it shares no node with the original's.
         inputs: In the original's order.
         outputs: In the original's order.
-        static_batch: How many samples the original takes per run (1 when it is kept static).
-        is_static: The model is kept as it is: no batch axis, `max_batch_size` 0.
-        rewrites: What had to change.
+        static_batch: How many samples the original takes per run; 1 when it is kept static.
+        is_static: Whether the model is kept without a batch axis: `max_batch_size` 0.
+        rewrites: What was changed in the nodes.
     """
 
     original: Model
@@ -99,7 +101,7 @@ class BatchedModel:
     rewrites: tuple[Rewrite, ...]
 
     def renamed(self, names: Mapping[str, str]) -> "BatchedModel":
-        """The same model, its inputs' and outputs' `name` changed by `names` (the graph is not touched)."""
+        """Return the same model with other names for its inputs and outputs; the graph keeps its own."""
 
         def rename(tensors: tuple[BatchedTensor, ...]) -> tuple[BatchedTensor, ...]:
             return tuple(replace(t, name=names.get(t.name, t.name)) for t in tensors)

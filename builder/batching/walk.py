@@ -132,7 +132,7 @@ class Walk:
         inputs = [None if v is None else self.operand(v) for v in node.inputs]
         given = [o for o in inputs if o is not None]
         if any(o.items is not None for o in given):
-            raise Refusal("it reads a sequence")
+            raise Refusal("it reads a sequence, which only sequence operators can do")
         if any(o.batch is not None for o in given):
             return self._carry(node, inputs)
         return self._keep(node, inputs)

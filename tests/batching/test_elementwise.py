@@ -52,7 +52,7 @@ CASES = [
          "s = Squeeze(x) t = Add(s, w) y = Unsqueeze(t, a)", "float[2, 4, 3] w; int64[1] a = {0}", batches=[1]),
     Case("a constant that spells out the batch", "float[B, 3] x", "y = Mul(x, w)", "float[B, 3] w", equal={"w": 0}),
     Case("a constant with a row of its own for every sample", "float[B, 3] x", "y = Mul(x, w)", "float[B, 3] w",
-         batches=[3], refused={3: "holds other values for other samples of the batch of 3"}),
+         batches=[3], refused={3: "holds different values for the 3 samples"}),
     Case("a constant that spells out a folded batch", "float[B, 2, 3] x", "f = Reshape(x, s) y = Mul(f, w)",
          "float[2B, 3] w; int64[2] s = {2B, 3}", equal={"w": 0}),
     Case("every sample with every other", "float[B, 3] x",

@@ -86,7 +86,7 @@ CASES = [
          "y = Transpose <perm = [1, 0, 2]> (r)", "float[4, 1, 3] w; int64[3] s = {4, B, 3}; int64[2, 1] i = {3, 1}"),
     Case("ScatterND into other constants behind indexed axes", "float[B, 2, 3] u",
          "v = Transpose <perm = [1, 0, 2]> (u) r = ScatterND(z, i, v) y = Transpose <perm = [1, 0, 2]> (r)",
-         "float[4, B, 3] z; int64[2, 1] i = {3, 1}", refused={3: "holds other values for other samples"}),
+         "float[4, B, 3] z; int64[2, 1] i = {3, 1}", refused={3: "holds different values for the 3 samples"}),
     Case("ScatterND behind indexed axes", "float[5, B, 2] x; float[B, 2] u",
          "v = Unsqueeze(u, a) y = ScatterND(x, i, v)", "int64[1, 1] i = {3}; int64[1] a = {0}", axes={"x": 1}),
     Case("Gather of a row of each sample's own from all rows", "float[B, 4, 3] x; int64[B] i",

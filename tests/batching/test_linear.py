@@ -30,7 +30,7 @@ CASES = [
     Case("MatMul with weights that spell out the batch", "float[B, 4, 5] x", "y = MatMul(x, w)", "float[B, 5, 3] w",
          equal={"w": 0}),
     Case("MatMul with weights of each sample's own", "float[B, 4, 5] x", "y = MatMul(x, w)", "float[B, 5, 3] w",
-         batches=[3], refused={3: "holds other values for other samples"}),
+         batches=[3], refused={3: "holds different values for the 3 samples"}),
     Case("a product of a matrix with itself", "float[B, 4, 5] x",
          "t = Transpose <perm = [0, 2, 1]> (x) y = MatMul(x, t)"),
     Case("the batch with itself", "float[B, 5] x", "t = Transpose(x) y = MatMul(x, t)",

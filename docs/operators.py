@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from builder.batching import numbering, sizes, statics
 from builder.batching.control_flow import CONTROL_FLOW
-from builder.batching.rules import OPERATORS, REFUSED, SHAPES
+from builder.batching.rules import OPERATORS, REFUSED
 from builder.batching.rules.elementwise import BROADCASTING
-from builder.batching.rules.inference import has_schema
+from builder.batching.rules.inference import has_schema, unknown
 from builder.lowering import precision
 from builder.proof.comparison import coarsest_precision
 from builder.samples import domains
@@ -117,9 +117,10 @@ def _first_sentence(function: object) -> str:
 
 
 def _shape(operator: Key) -> str:
-    if operator not in SHAPES:
+    shape = OPERATORS[operator].shape if operator in OPERATORS else None
+    if shape is None:
         return ""
-    return "own" if OPERATORS[operator].shape else "**missing**"
+    return "**missing**" if shape is unknown else "own"
 
 
 def _value(operator: Key) -> str:

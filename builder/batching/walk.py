@@ -26,8 +26,7 @@ from builder.batching.rule import (
     Rule,
     Static,
 )
-from builder.batching.rules import RULES, SHAPES
-from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer
 from builder.model import operator, own_domain
 
@@ -157,8 +156,10 @@ class Walk:
         return results
 
     def _static(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-        shapes = SHAPES.get(operator(node))
-        return shapes(node, inputs) if shapes is not None else infer(node, inputs, self.opsets)
+        entry = OPERATORS.get(operator(node))
+        if entry is None or entry.shape is None:
+            return infer(node, inputs, self.opsets)
+        return entry.shape(node, inputs)
 
     def _static_if_known(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
         try:
@@ -175,16 +176,17 @@ class Walk:
         if key in REFUSED:
             raise Refusal(REFUSED[key])
         numbering.check(node, inputs)
-        rule = RULES.get(key)
-        if rule is None:
+        entry = OPERATORS.get(key)
+        if entry is None:
             body = function_body(node, inputs, self.opsets)
             if body is None:
                 raise Refusal("there is no rule for this operator")
             return self._decompose(body)
+        entry.check_opset(self.opset(node))
         static = self._static(node, inputs)
         while True:
             try:
-                return self._by_rule(rule, node, inputs, static)
+                return self._by_rule(entry.rule, node, inputs, static)
             except DifferentRows as found:
                 inputs = numbering.split(node, inputs, found)
 

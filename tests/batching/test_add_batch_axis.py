@@ -14,8 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from support.batched import Case, batch, compare, operators, proofs, prove, refusals, refuse
 
 from builder.batching.control_flow import CONTROL_FLOW
-from builder.batching.rules import RULES, SHAPES
-from builder.batching.rules.refused import REFUSED
+from builder.batching.rules import OPERATORS, REFUSED
 
 NO_KERNEL = {
     ("com.microsoft", name)
@@ -97,18 +96,18 @@ def _cases() -> Iterator[Case]:
 
 def test_every_rule_has_a_case() -> None:
     proven = {key for case in _cases() if set(case.batches) - case.refused.keys() for key in operators(case)}
-    assert (RULES.keys() | CONTROL_FLOW.keys()) - proven == NO_KERNEL
+    assert (OPERATORS.keys() | CONTROL_FLOW.keys()) - proven == NO_KERNEL
 
 
 def test_every_operator_of_onnx_has_a_rule_or_a_reason() -> None:
     schemas = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml")}
-    assert schemas - RULES.keys() - CONTROL_FLOW.keys() - REFUSED.keys() == set()
+    assert schemas - OPERATORS.keys() - CONTROL_FLOW.keys() - REFUSED.keys() == set()
 
 
 def test_every_rule_is_of_an_operator_that_exists() -> None:
     known = {(s.domain, s.name) for s in runtime.get_all_operator_schema()}
     known |= {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
-    assert {k for k in RULES.keys() | CONTROL_FLOW.keys() | SHAPES.keys() if k not in known} == set()
+    assert {k for k in OPERATORS.keys() | CONTROL_FLOW.keys() if k not in known} == set()
 
 
 def test_a_case_fails_when_the_batched_model_is_wrong(tmp_path: Path) -> None:

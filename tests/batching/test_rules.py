@@ -1,30 +1,24 @@
 """How operators are registered, and the page that lists them."""
 
 import runpy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-import onnx_ir as ir
 import pytest
+from onnx import parser
+from support.batched import Case, batch
 
-from builder.batching.layout import Placed
-from builder.batching.rule import Answer, Op, Operand, Plan, Refusal
-from builder.batching.rules import OPERATORS, SHAPES, inference, registry
+from builder.batching.rules import OPERATORS, inference, registry
 from builder.batching.rules.elementwise import same_shape
+from builder.errors import ModelError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def shapeless(operators: registry.Entries) -> set[registry.Key]:
-    """Return the operators whose static shape nothing tells: ONNX has no schema for them, their entry has no shape."""
-    return {key for key, entry in operators.items() if entry.shape is None and not inference.has_schema(key)}
-
-
-def relu(opset: int) -> Op:
-    node = ir.Node("", "Relu", [None], num_outputs=1)
-    operand = Operand("x", ir.DataType.FLOAT, (1, 3), Placed(0))
-    return Op(node, opset, [operand], [(1, 3)], 1, lambda operand: np.zeros(()))
+    """Return the operators whose static shape nothing tells: ONNX has no schema for them, and they came without one."""
+    return {key for key, entry in operators.items() if entry.shape is inference.unknown}
 
 
 def page() -> str:
@@ -38,10 +32,6 @@ def test_every_operator_that_onnx_does_not_define_has_a_shape() -> None:
 
 def test_an_operator_without_a_shape_is_found() -> None:
     assert shapeless(registry.ai_onnx("Relu", "FromNowhere", rule=same_shape)) == {("", "FromNowhere")}
-
-
-def test_shapes_are_of_operators_with_a_rule() -> None:
-    assert SHAPES.keys() <= OPERATORS.keys()
 
 
 def test_an_operator_cannot_be_registered_twice() -> None:
@@ -58,19 +48,21 @@ def test_an_operator_of_two_domains_is_two_operators() -> None:
     assert both.keys() == {("", "Gelu"), ("com.microsoft", "Gelu")}
 
 
-def test_a_rule_refuses_an_opset_that_it_is_not_written_for() -> None:
-    def rule(op: Op) -> Answer:
-        return Plan([Placed(0)])
+def test_a_rule_refuses_an_opset_that_it_is_not_written_for(tmp_path: Path) -> None:
+    body = "y = Pad <paddings = [0, 1, 0, 1]> (x)"
+    model = parser.parse_model(
+        f'<ir_version: 3, opset_import: ["": 1]> g (float[1, 3] x) => (float[1, 5] y) {{ {body} }}'
+    )
+    with pytest.raises(ModelError, match="Pad 'y': its rule needs opset 2 or newer, and the model has opset 1"):
+        batch(model, tmp_path)
 
-    (entry,) = registry.ai_onnx("Relu", rule=rule, since=6).values()
-    assert isinstance(entry.carry(relu(opset=6)), Plan)
-    with pytest.raises(Refusal, match="from opset 6 on, and the model has opset 5"):
-        entry.carry(relu(opset=5))
 
-
-def test_a_missing_shape_says_so() -> None:
-    with pytest.raises(Refusal, match="shape of its output is not known"):
-        inference.unknown(ir.Node("com.example", "New", [], num_outputs=1), [])
+def test_a_missing_shape_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ("com.microsoft", "QuickGelu")
+    monkeypatch.setitem(OPERATORS, key, replace(OPERATORS[key], shape=inference.unknown))
+    case = Case("a shape nobody knows", "float[B, 3] x", "y = com.microsoft.QuickGelu(x)")
+    with pytest.raises(ModelError, match=r"QuickGelu 'y': the shape of its output is not known .* report it"):
+        batch(case.model(1), tmp_path)
 
 
 def test_the_page_of_operators_is_up_to_date() -> None:

@@ -30,7 +30,6 @@ An operator that no batch can go through belongs in `refused`, with the reason t
 
 from collections.abc import Mapping
 
-from builder.batching.rule import Infer, Rule
 from builder.batching.rules import (
     along,
     attention,
@@ -49,11 +48,10 @@ from builder.batching.rules import (
     spatial,
     text,
 )
-from builder.batching.rules.inference import has_schema, unknown
 from builder.batching.rules.refused import RANDOM, REFUSED
 from builder.batching.rules.registry import Entry, Key, table
 
-__all__ = ["OPERATORS", "RANDOM", "REFUSED", "RULES", "SHAPES", "Entry", "Key"]
+__all__ = ["OPERATORS", "RANDOM", "REFUSED", "Entry", "Key"]
 
 OPERATORS: Mapping[Key, Entry] = table(
     along.OPERATORS,
@@ -77,11 +75,3 @@ OPERATORS: Mapping[Key, Entry] = table(
 
 if OPERATORS.keys() & REFUSED.keys():
     raise TypeError(f"operators both registered and refused: {sorted(OPERATORS.keys() & REFUSED.keys())}")
-
-RULES: Mapping[Key, Rule] = {key: entry.carry for key, entry in OPERATORS.items()}
-"""The rule of each of them, which also refuses opsets it is not written for."""
-
-SHAPES: Mapping[Key, Infer] = {
-    key: entry.shape or unknown for key, entry in OPERATORS.items() if entry.shape or not has_schema(key)
-}
-"""How to infer the static shapes of those that ONNX does not infer."""

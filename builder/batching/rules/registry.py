@@ -1,9 +1,10 @@
 """How a module of rules says which operators it knows: `OPERATORS = table(ai_onnx("Relu", rule=...), ...)`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from builder.batching.rule import Answer, Infer, Op, Rule
+from builder.batching.rule import Infer, Refusal, Rule
+from builder.batching.rules.inference import has_schema, unknown
 
 Key = tuple[str, str]
 """The domain and the type of an operator, `""` for ONNX's own domain."""
@@ -26,15 +27,14 @@ class Entry:
     shape: Infer | None = None
     since: int = 1
 
-    def carry(self, op: Op) -> Answer:
-        """Apply the rule.
+    def check_opset(self, opset: int) -> None:
+        """Check that the rule is written for this opset.
 
         Raises:
-            Refusal: The batch cannot be carried through this node, or the model's opset is too old.
+            Refusal: It is too old.
         """
-        if op.opset < self.since:
-            op.refuse(f"{op.node.op_type} has a rule from opset {self.since} on, and the model has opset {op.opset}")
-        return self.rule(op)
+        if opset < self.since:
+            raise Refusal(f"its rule needs opset {self.since} or newer, and the model has opset {opset}")
 
 
 Entries = Mapping[Key, Entry]
@@ -56,7 +56,9 @@ def microsoft(*op_types: str, rule: Rule, shape: Infer) -> Entries:
 
 
 def _entries(domain: str, op_types: tuple[str, ...], entry: Entry) -> Entries:
-    return {(domain, op_type): entry for op_type in op_types}
+    """Make the entries; where neither ONNX nor the entry tells the shape of the output, it says so when asked."""
+    keys = [(domain, op_type) for op_type in op_types]
+    return {key: entry if entry.shape or has_schema(key) else replace(entry, shape=unknown) for key in keys}
 
 
 def table(*parts: Entries) -> Entries:

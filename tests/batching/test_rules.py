@@ -1,5 +1,6 @@
 """How operators are registered, and the page that lists them."""
 
+import re
 import runpy
 from dataclasses import replace
 from importlib import import_module
@@ -67,6 +68,12 @@ def test_a_missing_shape_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_page_of_operators_is_up_to_date() -> None:
     assert (DOCS / "operators.md").read_text() == page(), "run `python docs/operators.py > docs/operators.md`"
+
+
+def test_the_page_of_operators_names_files_that_exist() -> None:
+    named = set(re.findall(r"`(builder/[^`]+)`", page()))
+    assert len(named) > 5
+    assert {path for path in named if not (DOCS.parent / path).exists()} == set()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ the reason.
 
 To add an operator:
 
-1. Find the rule. Most operators are of a family that has one: element by element (`elementwise`), row by row of axis 0
-   (`rows`), along some axes (`along`), at indices (`indexing`, `nd`). If so, add its name to the line of that rule.
+1. Find the rule. Most operators belong to a family that has one: element by element (`elementwise`), row by row along
+   axis 0 (`rows`), along some axes (`along`), at indices (`indexing`, `nd`). If so, add the operator's name to the line
+   of that rule.
 2. If not, write the rule in the module of its family. The docstring states the shapes, the batch being `N`, and cites
    the operator's page; its first sentence is the operator's line in docs/operators.md. Refuse with `op.refuse` whatever
    mixes the samples of the batch.

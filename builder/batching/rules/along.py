@@ -25,7 +25,7 @@ DFT_TAKES_AXIS_SINCE = 20
 
 
 def reduce(op: Op) -> Plan:
-    """Reduce along other axes than the batch's: `[N, *s] -> [N, *s without axes]`.
+    """Reduce over axes other than the batch's: `[N, *s] -> [N, *s without axes]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__ReduceSum.html
     """
@@ -48,7 +48,7 @@ def reduce(op: Op) -> Plan:
 
 
 def arg_reduce(op: Op) -> Plan:
-    """ArgMax, ArgMin along another axis than the batch's: `[N, *s] -> [N, *s without axis]`."""
+    """ArgMax, ArgMin along an axis other than the batch's: `[N, *s] -> [N, *s without axis]`."""
     operand = op.operand(0)
     axis = op.axis(0, operand.rank)
     form = parallel(op, only_batched(op, 0, role="input"), [axis], "picks along")
@@ -74,7 +74,7 @@ def softmax_axes(opset: int, axis: int, rank: int) -> Sequence[int]:
 
 
 def top_k(op: Op) -> Plan:
-    """TopK along another axis than the batch's; a batch of 1 has one element to sort, which changes nothing."""
+    """TopK along an axis other than the batch's; a batch of 1 has one element to sort, which changes nothing."""
     axis = op.axis(-1, op.operand(0).rank)
     batch = only_batched(op, 0, role="count")
     if op.static_batch == 1 and isinstance(batch, Placed) and batch.axis == axis and batch.rows == 1:
@@ -84,7 +84,7 @@ def top_k(op: Op) -> Plan:
 
 
 def cumulative(op: Op) -> Plan:
-    """CumSum, CumProd along another axis than the batch's, which is a constant input."""
+    """CumSum, CumProd along a constant axis other than the batch's."""
     operand = op.operand(0)
     (axis,) = normalized([int(op.constant(1).item())], operand.rank)
     form = parallel(op, only_batched(op, 0, role="axis"), [axis], "accumulates along")
@@ -132,7 +132,7 @@ def triangular(op: Op) -> Plan:
 
 
 def one_hot(op: Op) -> Plan:
-    """OneHot puts in a new axis: `[N, *s] -> [N, *s with depth]`."""
+    """OneHot inserts a new axis: `[N, *s] -> [N, *s with depth]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="depth or values")
     axis = op.axis(-1, operand.rank + 1)
@@ -141,7 +141,7 @@ def one_hot(op: Op) -> Plan:
 
 
 def dft(op: Op) -> Plan:
-    """DFT along another axis than the batch's; the last axis holds real and imaginary parts."""
+    """DFT along an axis other than the batch's; the last axis holds real and imaginary parts."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="length or axis")
     if op.opset < DFT_TAKES_AXIS_SINCE:
@@ -156,7 +156,7 @@ def dft(op: Op) -> Plan:
 
 
 def reverse_sequence(op: Op) -> Plan:
-    """ReverseSequence reverses the first `sequence_lens` steps of each row; `batch_axis` is the batch's.
+    """ReverseSequence, with its `batch_axis` on the batch's axis, and one of `sequence_lens` for each sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__ReverseSequence.html
     """

@@ -24,7 +24,7 @@ _row_by_row = rowwise()
 
 
 def convolution(op: Op) -> Plan | Decomposition:
-    """Conv: row by row of axis 0; if the kernels depend on the samples, a product with patches of the image.
+    """Conv: row by row along axis 0; if the kernels depend on the samples, a product with patches of the image.
 
     `[N, C, *s], [N * O, C / g, *k] -> [N, O, *p]`
 
@@ -102,7 +102,7 @@ def _without_groups(op: Op) -> Mapping[str, Attribute]:
 
 
 def instance_normalization(op: Op) -> Plan | Decomposition:
-    """InstanceNormalization: row by row of axis 0; scale and bias that depend on the samples are applied afterwards.
+    """InstanceNormalization: row by row along axis 0; scale and bias that depend on the samples are applied afterwards.
 
     Source: https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html
     """
@@ -110,7 +110,7 @@ def instance_normalization(op: Op) -> Plan | Decomposition:
 
 
 def channel_normalization(op: Op) -> Plan | Decomposition:
-    """BatchNormalization: as InstanceNormalization; in training mode only where each channel is of one sample.
+    """BatchNormalization: as InstanceNormalization; in training mode only where each channel belongs to one sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """

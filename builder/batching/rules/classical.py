@@ -52,7 +52,7 @@ def along_features(op: Op) -> Plan:
 
 
 def one_hot_encoder(op: Op) -> Plan:
-    """OneHotEncoder puts in a new last axis: `[N, *s] -> [N, *s, categories]`."""
+    """OneHotEncoder inserts a new last axis: `[N, *s] -> [N, *s, categories]`."""
     return Plan([only_batched(op, 0, role="parameters")])
 
 

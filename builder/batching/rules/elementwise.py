@@ -51,7 +51,7 @@ def _in_place(op: Op) -> Plan | None:
 
 
 def _lifted(op: Op) -> Plan:
-    """Lift every input that holds samples, with axes of one after N so that samples broadcast from the right.
+    """Lift every input that holds samples, with axes of size 1 after N, so that samples broadcast from the right.
 
     `[N, 4] * [N, 3, 4]`, the output of one sample being `[3, 4]`, becomes `[N, 1, 4] * [N, 3, 4]`.
     """

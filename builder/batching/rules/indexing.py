@@ -150,7 +150,7 @@ def needs(op: Op, opset: int) -> None:
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements, ScatterElements: along another axis than the batch's, all inputs alike.
+    """GatherElements, ScatterElements along an axis other than the batch's, with every input's samples at one place.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
@@ -178,7 +178,7 @@ def each_lifted(op: Op) -> dict[int, Wanted]:
 
 
 def compress(op: Op) -> Plan:
-    """Compress along another axis than the batch's, by a constant condition."""
+    """Compress along an axis other than the batch's, by a constant condition."""
     operand = op.operand(0)
     batch = operand.batch
     if batch is None or "axis" not in op.node.attributes:

@@ -112,7 +112,7 @@ def _with_one_matrix(op: Op, weights: _Factor, at: int, batch: Placed) -> Plan:
 
 
 def _product_lifted(op: Op, factors: tuple[_Factor, _Factor]) -> Plan:
-    """Lift the factors that hold samples, with axes of one after N so that samples broadcast from the right.
+    """Lift the factors that hold samples, with axes of size 1 after N, so that samples broadcast from the right.
 
     Two matrices whose batch was dropped, `[N, 4, 5] @ [N, 5, 3]` for a static `[4, 5] @ [5, 3]`, are multiplied sample
     by sample. Of samples `[N, 5, 3]` and weights `[2, 4, 5]`, the samples become `[N, 1, 5, 3]`, and the product is

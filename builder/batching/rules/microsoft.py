@@ -65,7 +65,7 @@ def _summands(op: Op) -> list[Batch]:
 
 
 def fused_convolution(op: Op) -> Plan | Decomposition:
-    """FusedConv: a Conv, the sum with Z and an activation, row by row of axis 0; otherwise split into the three."""
+    """FusedConv: a Conv, the sum with Z and an activation, row by row along axis 0; otherwise split into the three."""
     batches = [b for *_, b in op.batched()]
     are_images = all(i in (0, 3) for i, *_ in op.batched()) and (op.static_batch == 1 or batches[0].is_on(0))
     are_together = len({b.place for b in batches}) == 1 and not any(b.lifted for b in batches)
@@ -82,7 +82,7 @@ def fused_convolution(op: Op) -> Plan | Decomposition:
 
 
 def expand_dims(op: Op) -> Plan:
-    """ExpandDims puts in one axis of one, at a constant place."""
+    """ExpandDims inserts one axis of size 1, at a constant position."""
     return unsqueeze_at(op, [int(op.constant(1).item())])
 
 
@@ -132,7 +132,7 @@ def _normalized(node: ir.Node, inputs: Inputs) -> Static:
 
 
 def _expanded(node: ir.Node, inputs: Inputs) -> Static:
-    """Infer the shape with one axis of one more."""
+    """Infer the shape with one more axis, of size 1."""
     first = required(inputs, 0)
     at = int(constant_value(inputs, 1).item()) % (first.rank + 1)
     return [(first.dtype, (*first.shape[:at], 1, *first.shape[at:]))]

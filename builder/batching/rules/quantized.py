@@ -148,7 +148,7 @@ def _minus(nodes: list[ir.Node], value: ir.Value | None, point: ir.Value | None)
 
 
 def conv_integer(op: Op) -> Plan | Decomposition:
-    """ConvInteger, row by row of axis 0; a zero point of each sample's own is subtracted after the convolution.
+    """ConvInteger, row by row along axis 0; a zero point of each sample's own is subtracted after the convolution.
 
     Padding counts as the zero point, so that it adds nothing: `conv(x) - point * conv(ones)`, both padded with zeros.
     In integers this is exact.
@@ -254,7 +254,7 @@ def quantized_softmax(op: Op) -> Plan:
 
 
 def image(op: Op) -> Plan:
-    """Row by row of axis 0, over images in NCHW order, or with `channels_last` in NHWC order."""
+    """Row by row along axis 0, over images in NCHW order, or with `channels_last` in NHWC order."""
     return rowwise(mixed=1 if op.attribute("channels_last", 0) else 2)(op)
 
 

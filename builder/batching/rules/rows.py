@@ -40,7 +40,7 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
     inputs_with_rows = row_inputs or (0,)
 
     def rule(op: Op) -> Plan:
-        """Row by row of axis 0: `[rows * N, *s] -> [rows * N, *t]`."""
+        """Row by row along axis 0: `[rows * N, *s] -> [rows * N, *t]`."""
         for i, operand, b in op.batched():
             if i not in inputs_with_rows:
                 op.refuse(f"its {weights} (input {i}, {operand.name!r}) depend on the samples")
@@ -98,7 +98,7 @@ def trains(op: Op) -> bool:
 
 
 def pool(op: Op) -> Plan:
-    """Pooling: row by row of axis 0, or channel by channel where the samples are there, `[1, N * C, *s]`."""
+    """Pooling: row by row along axis 0, or channel by channel where the samples are there, `[1, N * C, *s]`."""
     batch = op.operand(0).batch
     if op.static_batch == 1 or not isinstance(batch, Placed) or batch.axis != 1:
         return _per_channel(op)

@@ -77,7 +77,7 @@ def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence
 
 
 def flatten(op: Op) -> Plan:
-    """Flatten to two axes: as it stands if the batch is axis 0 and `axis` is 1; otherwise a Reshape."""
+    """Flatten: unchanged if the batch is axis 0 and `axis` is 1; otherwise a Reshape."""
     operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
     source, result = reshaped(op, op.outputs[0], grows=0)
@@ -88,7 +88,7 @@ def flatten(op: Op) -> Plan:
 
 
 def squeeze(op: Op) -> Plan:
-    """Squeeze takes out axes of one. If the batch of 1 is among them, the samples are lifted first: `[N, *s]`."""
+    """Squeeze removes axes of size 1; if one of them is the batch's (B = 1), the samples are lifted first: `[N, *s]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="axes")
     given = op.constant_or_none(1)
@@ -105,13 +105,13 @@ def _drop_axes(op: Op, batch: Batch, axes: Sequence[int]) -> Plan:
 
 
 def unsqueeze(op: Op) -> Plan:
-    """Unsqueeze puts in axes of one."""
+    """Unsqueeze inserts axes of size 1."""
     given = op.constant_or_none(1)
     return unsqueeze_at(op, given.ravel().tolist() if given is not None else op.attribute("axes", ()))
 
 
 def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
-    """Put in axes of one: the batch moves to the right by those in front of it."""
+    """Insert axes of size 1: the batch moves to the right by those in front of it."""
     batch = only_batched(op, 0, role="axes")
     shape = op.outputs[0]
     axes = set(normalized(listed, len(shape)))
@@ -154,7 +154,7 @@ def expand(op: Op) -> Plan:
 
 
 def tile(op: Op) -> Plan:
-    """Tile: r repeats of the batch's axis are r times the rows in front of the samples: `[N * i] -> [r * N * i]`."""
+    """Tile: r repeats of the batch's axis give each sample r times as many rows: `[N * i] -> [r * N * i]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()
@@ -256,7 +256,7 @@ class _Cuts:
 
 
 def slice_(op: Op) -> Plan:
-    """Slice: other axes as before; along the batch's axis it must take the same rows of every sample.
+    """Slice axes other than the batch's as before; on that axis it must take the same rows of every sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__Slice.html
     """
@@ -308,7 +308,7 @@ def _slice_plan(op: Op, form: Batch, result: Batch, cuts: _Cuts) -> Plan:
 
 
 def split(op: Op) -> Plan:
-    """Split: other axes as before; along the batch's axis every part must hold the same rows of every sample."""
+    """Split axes other than the batch's as before; on that axis every part must hold the same rows of every sample."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="sizes")
     axis = op.axis(0, operand.rank)
@@ -330,7 +330,7 @@ def split(op: Op) -> Plan:
 
 
 def pad(op: Op) -> Plan:
-    """Pad: other axes as before; along the batch's axis only several rows of one sample may be padded (B = 1).
+    """Pad axes other than the batch's as before; on that axis only several rows of one sample may be padded (B = 1).
 
     Source: https://onnx.ai/onnx/operators/onnx__Pad.html
     """

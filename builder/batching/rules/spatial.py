@@ -24,7 +24,7 @@ Built = Sequence[ir.Value]
 
 
 def resize(op: Op) -> Plan:
-    """Resize other axes than the batch's, whose entry in constant `sizes` becomes the batch of the call.
+    """Resize axes other than the batch's; in constant `sizes`, its entry becomes the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html
     """
@@ -80,7 +80,7 @@ def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array,
 
 
 def upsample(op: Op) -> Plan:
-    """Upsample other axes than the batch's, by scales."""
+    """Upsample axes other than the batch's, by scales."""
     batch = only_batched(op, 0, role="scales")
     scales = op.constant(1).tolist() if op.opset >= UPSAMPLE_TAKES_SCALES_SINCE else list(op.attribute("scales", ()))
     view, result, _ = _unresized(op, batch, dict(enumerate(scales)))
@@ -130,7 +130,7 @@ def affine_grid(op: Op) -> Plan:
 
 
 def roi_align(op: Op) -> Plan:
-    """RoiAlign, CropAndResize: the number of the image that a region is cut from becomes that in the batch of the call.
+    """RoiAlign, CropAndResize: each region's image number becomes the image's number in the batch of the call.
 
     `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`. With 3 regions of every sample, `numbers`
     is `[0, 0, 0]` for one sample; for two in a call it becomes `[0, 0, 0, 1, 1, 1]`.
@@ -200,7 +200,7 @@ def _lead(op: Op) -> Batch:
 
 
 def max_roi_pool(op: Op) -> Plan:
-    """MaxRoiPool: column 0 of a region, the number of its image, becomes that in the batch of the call (B = 1).
+    """MaxRoiPool: each region's image number, in column 0, becomes the image's number in the batch of the call (B = 1).
 
     `X [N, C, H, W], rois [N * R, 5] -> [N * R, C, h, w]`
 

@@ -88,7 +88,7 @@ def flatten(op: Op) -> Plan:
 
 
 def squeeze(op: Op) -> Plan:
-    """Squeeze removes axes of size 1; if one of them is the batch's (B = 1), the samples are lifted first: `[N, *s]`."""
+    """Squeeze removes axes of size 1; if one of them is the batch's (B = 1), samples are lifted first: `[N, *s]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="axes")
     given = op.constant_or_none(1)

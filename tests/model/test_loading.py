@@ -466,7 +466,10 @@ def test_locating_weights_reads_no_tensor_that_is_in_the_model(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("graph", "what"),
     [
-        ("(float[1, 4] x) => (float[1, 4] y) { c = Constant ()  y = Add (x, c) }", "it must have one attribute, its value, and has 0"),
+        (
+            "(float[1, 4] x) => (float[1, 4] y) { c = Constant ()  y = Add (x, c) }",
+            "it must have one attribute, its value, and has 0",
+        ),
         (
             "(float[1, 4] x) => (float[1, 4] y) {"
             " n = Constant <value = int64 {2}> ()"

@@ -66,7 +66,7 @@ def _static_batch(model: Model, axes: Mapping[str, int | None]) -> int:
         listed = ", ".join(f"{s.name} {list(s.shape)} (axis {axes[s.name]})" for s in model.inputs)
         raise ModelError(
             model.path,
-            f"its inputs have different batch sizes: {listed}",
+            f"the inputs have different batches: {listed}",
             "name the batch's axis with --batch-axis INPUT=AXIS, give an input without a batch a value with "
             "--constant INPUT=FILE.npy, let each sample bring its own with --batch-axis INPUT=none, or publish it "
             "with --static",

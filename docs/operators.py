@@ -16,16 +16,13 @@ from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.rules import OPERATORS, REFUSED
 from builder.batching.rules.elementwise import BROADCASTING
 from builder.batching.rules.inference import has_schema, unknown
-from builder.lowering import precision
+from builder.lowering import plan
 from builder.proof.comparison import coarsest_precision
 from builder.samples import domains
 from builder.samples.reach import Reach, through
 
 Key = tuple[str, str]
 """Domain and type of an operator."""
-
-MOST_INPUTS = 12
-"""More than any operator has that treats one of its inputs as a mask."""
 
 DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
@@ -163,30 +160,26 @@ def _followed(operator: Key) -> str:
 
 
 def _meaning(operator: Key) -> str:
-    domain, op_type = operator
-    said = {position: "index" for name, position in domains._TABLES if name == op_type}
-    said |= {position: "length" for name, position in domains._SEQUENCES if name == op_type}
-    node = ir.Node(domain, op_type, [ir.Value(name=f"x{position}") for position in range(MOST_INPUTS)])
-    said |= {position: "mask" for position in range(MOST_INPUTS) if domains._is_mask(node, position)}
+    tables = {"index": domains.INDEX_INPUTS, "length": domains.LENGTH_INPUTS, "mask": domains.MASK_INPUTS}
+    said = {i: what for what, table in tables.items() for *key, i in table if tuple(key) == operator}
     parts = [f"{position}: {what}" for position, what in sorted(said.items())]
-    if op_type in domains._COMPARISONS:
-        parts.append("mask beside 0 or 1")
-    if op_type in domains._COUNTING:
-        parts.append("counted")
-    return ", ".join(parts)
+    groups = {
+        "mask beside 0 or 1": domains.COMPARISONS,
+        "summed": domains.SUMMING,
+        "positive": domains.POSITIVE_ONLY,
+    }
+    return ", ".join([*parts, *(what for what, group in groups.items() if operator in group)])
 
 
 def _precision(operator: Key) -> str:
-    domain, op_type = operator
-    if op_type in precision._LEFT_ALONE | precision._SENSITIVE:
+    if operator in plan.QUANTIZERS or operator in plan.FULL_PRECISION:
         return "fp32"
     if not has_schema(operator):
         return ""
-    schema = onnx.defs.get_schema(op_type, domain=domain)
+    schema = onnx.defs.get_schema(operator[1], domain=operator[0])
     taken = {name for constraint in schema.type_constraints for name in constraint.allowed_type_strs}
     types = [name for name, spelled in (("fp16", "float16"), ("bf16", "bfloat16")) if f"tensor({spelled})" in taken]
-    exact = ["exact"] if op_type in precision._CARRIERS else []
-    return ", ".join([*types, *exact])
+    return ", ".join([*types, *(["exact"] if operator in plan.EXACT_ARITHMETIC else [])])
 
 
 def _proof(operator: Key) -> str:
@@ -228,14 +221,14 @@ COLUMNS = (
     ),
     Column(
         "inputs",
-        "what the values that arrive at an input, counted from 0, must be (`builder/samples/domains.py`); empty where "
-        "anything will do.",
+        "what the operator says about the values that reach an input, counted from 0 (`builder/samples/domains.py`): "
+        "indices, lengths, a mask; values that are summed or must be positive; empty where it says nothing.",
         _meaning,
     ),
     Column(
         "precision",
         "which types its newest schema lets it compute in with `--precision`; `fp32` where it stays in fp32, and "
-        "`exact` where it does so in front of an operator that needs all digits (`builder/lowering/precision.py`).",
+        "`exact` where it does so in front of an operator that needs all digits (`builder/lowering/plan.py`).",
         _precision,
     ),
     Column(

@@ -316,6 +316,7 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
     samples = model.with_suffix(".npz")
     np.savez(samples, x=np.eye(4, dtype=np.float32))
@@ -331,7 +332,7 @@ def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
 def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: Path) -> None:
     at = ("--repository", root)
     assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
-    assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a name")
+    assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a valid name")
     assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is not an input")
     assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")
 
@@ -409,6 +410,7 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
     assert tree(published) == before
 
 
+@pytest.mark.slow
 def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     for folder in (theirs, theirs / "repository"):

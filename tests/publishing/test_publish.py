@@ -151,6 +151,7 @@ for entry in entries:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not beside this checkout")
 def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root: Path, tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root:
 # ---------------------------------------------------------------- again, and later versions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["conv_qdq_ts13", "mixer_external_dynamo20", "text_encoder_ts13"])
 def test_the_same_input_and_options_give_the_same_bytes_in_any_process(stem: str, tmp_path: Path) -> None:
     roots = [tmp_path / "one", tmp_path / "two"]
@@ -243,7 +245,6 @@ def test_a_later_version_of_another_shape_or_type_is_refused_with_both_sides(
     with pytest.raises(ModelError, match=r"served version +this model\n") as refused:
         put(write_model(tmp_path / "2.onnx", graph), root)
     assert "x TYPE_FP32 [4]" in refused.value.what
-    assert "--rename" in refused.value.fix
     assert "--name" in refused.value.fix
     assert tree(root) == before
 
@@ -273,7 +274,7 @@ def test_every_tensor_can_be_named_by_the_caller(tmp_path: Path, root: Path) -> 
     [
         ({"renames": {"nope": "x2"}}, "'nope' to rename"),
         ({"renames": {"x": "not a name"}}, "'not a name'"),
-        ({"renames": {"x": "z", "y": "z"}}, "'z' would name two"),
+        ({"renames": {"x": "z", "y": "z"}}, "would be named 'z'"),
         ({"input_names": ("a", "b")}, "gives 2 names for 1"),
         ({"batch_axes": {"nope": 1}}, "'nope', which is not an input"),
         ({"batch_axes": {"x": 7}}, "has no axis 7"),
@@ -434,8 +435,8 @@ X = np.ones((4, 4), np.float32)
         ({"x": X[0]}, r"is float32\[4\]"),
         ({"x": X[:0]}, "too few rows"),
         ({"x": X[:1]}, "too few rows"),
-        ({"z": X}, "no array for the input 'x'; found z"),
-        ({}, "no array for the input 'x'; found nothing"),
+        ({"z": X}, "no array for input 'x'; the file has z"),
+        ({}, "no array for input 'x'; the file has no arrays"),
         ({"x": np.array([["a"] * 4] * 4)}, r"is str"),
         ({"x": np.array([[object()] * 4] * 4)}, "cannot be read"),
     ],
@@ -546,6 +547,7 @@ def is_whole(root: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["load", "batch", "rename", "verify"])
 def test_ctrl_c_ends_publish_with_130_and_nothing_changed(root: Path, step: str) -> None:
     arguments = (FOLDER / "text_encoder_ts13.onnx", "--repository", root)
@@ -592,6 +594,7 @@ def interrupts() -> Iterator[type[Interrupter]]:
     Interrupter.installed = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first", [True, False])
 def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_version(
     tmp_path: Path, interrupts: type[Interrupter], is_first: bool
@@ -620,6 +623,7 @@ def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_versi
     assert len(served) > 10
 
 
+@pytest.mark.slow
 def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path: Path, root: Path) -> None:
     paths = [write_model(tmp_path / f"{i}.onnx", LINEAR, w=W + i) for i in range(3)]
     running = [command(path, "--repository", root, "--name", "m") for path in paths]
@@ -631,6 +635,7 @@ def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path
     assert weights == {(W + i).tobytes() for i in range(3)}
 
 
+@pytest.mark.slow
 def test_publishes_of_the_same_bytes_at_once_make_one_version(linear: Path, root: Path) -> None:
     running = [command(linear, "--repository", root, "--name", "m", "--json") for _ in range(2)]
     created = [json.loads(process.communicate()[0])["created"] for process in running]

@@ -1,9 +1,6 @@
 """com.microsoft operators of ONNX Runtime's optimizer that have no family among the others."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
 
@@ -48,15 +45,3 @@ CASES = [
          "y = com.microsoft.GatherBlockQuantized <block_size = 16, bits = 8> (t, i, s)",
          "uint8[5, 32] t; float[5, 2] s", below={"i": 5, "t": 256}, rtol=1e-4),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

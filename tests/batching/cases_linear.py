@@ -1,9 +1,6 @@
-"""Products: MatMul, Gemm, Einsum and their fused kin."""
+"""Products: MatMul, Gemm, Einsum and their fused variants."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 SUMS = {1: "sums over", 3: "sums over"}
 
@@ -94,15 +91,3 @@ CASES = [
          's = Squeeze(x) g = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.25> (s, w, b) '
          "y = Unsqueeze(g, a)", "float[5, 3] w; float[3] b; int64[1] a = {0}", batches=[1]),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

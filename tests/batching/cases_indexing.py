@@ -1,9 +1,6 @@
 """Operators that read or write at indices."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 CASES = [
     Case("Gather of features", "float[B, 5] x", "y = Gather <axis = 1> (x, i)", "int64[3] i = {0, -1, 2}"),
@@ -145,15 +142,3 @@ CASES = [
     Case("Compress by samples", "float[B, 4] x; bool[B] c", "y = Compress <axis = 0> (x, c)", batches=[1],
          below={"c": (1, 2)}, refused={1: "the size of its output depends on the values"}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

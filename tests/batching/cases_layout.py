@@ -1,11 +1,6 @@
-"""Operators that lay out elements anew."""
+"""Operators that rearrange elements: reshape, transpose, join, cut, repeat."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
-
-from builder.batching.layout import Placed, Shape, choose, placements
+from support.batched import Case
 
 CASES = [
     Case("Reshape to [1, -1]", "float[B, 3, 4] x", "y = Reshape(x, s)", "int64[2] s = {B, -1}"),
@@ -133,49 +128,3 @@ CASES = [
     Case("EyeLike over the batch", "float[B, 3] x", "e = EyeLike(x) y = Mul(x, e)", batches=[3],
          refused={3: "holds different values for the 3 samples"}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("shape", "batch", "target", "static_batch", "places"),
-    [
-        ((4, 3, 6), Placed(1), (12, 6), 3, [Placed(0, outer=4)]),
-        ((4, 3, 6), Placed(1), (2, 6, 6), 3, [Placed(1, outer=2)]),
-        ((4, 3, 6), Placed(1), (6, 12), 3, []),
-        ((2, 1, 4), Placed(1), (2, 4), 1, [Placed(0, outer=2), Placed(1, inner=4)]),
-        ((2, 1, 0), Placed(1), (0, 2), 1, []),
-    ],
-)
-def test_a_reshape_leaves_the_batch_where_no_element_moves(
-    shape: Shape, batch: Placed, target: Shape, static_batch: int, places: list[Placed]
-) -> None:
-    assert placements(shape, batch, target, static_batch) == places
-
-
-@pytest.mark.parametrize(
-    ("shape", "batch", "target", "chosen"),
-    [
-        ((1, 3, 4), Placed(0), (1, 12), Placed(0)),
-        ((3, 1, 4), Placed(1), (1, 3, 1, 4), Placed(2)),
-        ((1, 4), Placed(0), (1, 1, 4), Placed(0, certain=False)),
-        ((1, 4, 6), Placed(0), (4, 6), Placed(0, inner=4, certain=False)),
-        ((2, 1, 4), Placed(1), (2, 4), Placed(0, outer=2, certain=False)),
-        ((2, 1, 4, 5), Placed(1), (2, 20), Placed(1, inner=20, certain=False)),
-    ],
-)
-def test_where_a_reshape_leaves_a_choice_the_likeliest_axis_is_the_batch(
-    shape: Shape, batch: Placed, target: Shape, chosen: Placed
-) -> None:
-    found = placements(shape, batch, target, 1)
-    assert choose(shape, batch, target, found, grows=None) == chosen

@@ -1,9 +1,6 @@
 """Operators of ai.onnx.ml."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 TREE = """nodes_treeids = [0, 0, 0], nodes_nodeids = [0, 1, 2], nodes_featureids = [1, 0, 0],
     nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF"], nodes_values = [0.1, 0.0, 0.0], nodes_truenodeids = [1, 0, 0],
@@ -94,15 +91,3 @@ CASES = [
          "ngram_counts = [0], ngram_indexes = [0, 1, 2], pool_int64s = [0, 1, 2]> (s) y = Unsqueeze(t, a)",
          "int64[1] a = {0}", below={"x": 4}, batches=[1]),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

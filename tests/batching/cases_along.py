@@ -1,9 +1,6 @@
 """Operators along some axes."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 PLACES = {
     "in place": ("float[B, 4, 6] x", "v = Identity(x)", (1, 3)),
@@ -123,15 +120,3 @@ CASES = [
     Case("ReverseSequence of the batch", "float[B, 4] x; int64[4] n", "y = ReverseSequence(x, n)", below={"n": (1, 2)},
          axes={"n": 0}, batches=[4], refused={4: "holds the batch"}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

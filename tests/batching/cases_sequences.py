@@ -1,9 +1,6 @@
 """Recurrent operators and attention."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 LSTM = "float[1, 8, 3] w; float[1, 8, 2] r; float[1, 16] b"
 QKV = "float[B, 4, 8] q; float[B, 5, 8] k; float[B, 5, 8] v"
@@ -117,15 +114,3 @@ CASES = [
          "float[9, 6] w; float[4, 6] p; float[6] g; float[6] h; int32[1, 4] o = {3, 2, 1, 0}", below={"i": 9},
          rtol=1e-4),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

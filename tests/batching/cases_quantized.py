@@ -1,9 +1,6 @@
 """Quantized operators: with scales of the tensor, of an axis, and of each sample."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 UINT8 = "uint8 z = {128}"
 ROUNDED = 1e-4
@@ -125,15 +122,3 @@ CASES = [
          f"uint8[9, 6] w; uint8[4, 6] p; uint8[2, 6] s; uint8[6] g; uint8[6] h; float r = {{0.02}}; {UINT8}",
          outputs=["y", "n"], below={"i": 9, "t": 2, "w": 256, "p": 256, "s": 256, "g": 256, "h": 256}, rtol=ROUNDED),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

@@ -1,9 +1,6 @@
 """Operators that work element by element, on numbers and on strings."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 UNARY = [
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp",
@@ -93,15 +90,3 @@ CASES = [
     Case("MurmurHash3 of numbers", "int64[B, 2, 4] x", "y = com.microsoft.MurmurHash3(x)"),
     Case("MurmurHash3 of words, signed", "string[B, 3] x", "y = com.microsoft.MurmurHash3 <positive = 0> (x)"),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

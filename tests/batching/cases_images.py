@@ -1,9 +1,6 @@
 """Convolutions, pooling, normalization, resizing and regions of images."""
 
-from pathlib import Path
-
-import pytest
-from support.batched import Case, proofs, prove, refusals, refuse
+from support.batched import Case
 
 IMAGE = "float[B, 4, 6, 6] x"
 
@@ -197,15 +194,3 @@ CASES = [
     Case("NhwcMaxPool", "uint8[B, 6, 6, 4] x", "y = com.microsoft.NhwcMaxPool <kernel_shape = [2, 2]> (x)",
          below={"x": 200}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "static_batch"), proofs(CASES))
-def test_the_batched_model_answers_each_sample_as_the_original_does(
-    case: Case, static_batch: int, tmp_path: Path
-) -> None:
-    prove(case, static_batch, tmp_path)
-
-
-@pytest.mark.parametrize(("case", "static_batch"), refusals(CASES))
-def test_what_mixes_samples_is_refused_with_its_reason(case: Case, static_batch: int, tmp_path: Path) -> None:
-    refuse(case, static_batch, tmp_path)

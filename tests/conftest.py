@@ -17,6 +17,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the quick tests quick: a test that needs a real Triton is marked slow."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if "triton" in getattr(item, "fixturenames", ()) and item.get_closest_marker("slow") is None
+    ]
+    if unmarked:
+        raise pytest.UsageError("these tests start a Triton and lack @pytest.mark.slow:\n" + "\n".join(unmarked))
+
+
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Triton in explicit mode on a repository that starts empty: a test writes its model there and loads it."""

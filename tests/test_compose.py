@@ -238,10 +238,12 @@ def ask(server: BareTriton) -> None:
             client.infer("scale", grpc_inputs({"x": inputs["x"]}))
 
 
+@pytest.mark.slow
 def test_the_servers_command_line_serves_the_repository(triton: BareTriton) -> None:
     ask(triton)
 
 
+@pytest.mark.slow
 def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton, repository: Repository) -> None:
     index = f"http://{triton.http_address}/v2/repository/index"
 
@@ -260,6 +262,7 @@ def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton
         assert deploy(repository, "scale", live, watch_s=1).before == 1
 
 
+@pytest.mark.slow
 def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
     with (
         bare_triton.running(command_of(SERVICES["triton"]), repository=repository.root) as server,
@@ -271,7 +274,8 @@ def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
         assert client.is_model_ready("scale")
 
 
-def test_a_broken_model_keeps_no_other_from_being_served_and_shows_in_the_health(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_broken_model_does_not_stop_others_and_shows_in_the_health_check(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     repository.install("scale", scale(2.0))
     repository.install("broken", scale(2.0))
@@ -295,8 +299,9 @@ def health(service: str, address: str) -> int:
     return run("sh", "-c", re.sub(r"127\.0\.0\.1:\d+", address, check)).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["triton", "triton-cpu"])
-def test_a_health_check_tells_a_ready_server_from_none(service: str, triton: BareTriton) -> None:
+def test_a_health_check_passes_only_when_the_server_is_ready(service: str, triton: BareTriton) -> None:
     assert health(service, triton.http_address) == 0
     assert health(service, f"127.0.0.1:{free_port()}") != 0
 
@@ -320,6 +325,7 @@ def metrics_in(text: str) -> set[str]:
     return set(re.findall(r"nv_\w+", text))
 
 
+@pytest.mark.slow
 def test_the_dashboard_asks_for_metrics_that_the_server_has(triton: BareTriton) -> None:
     ask(triton)
     with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics", timeout=5) as answer:
@@ -331,7 +337,7 @@ def test_the_dashboard_asks_for_metrics_that_the_server_has(triton: BareTriton) 
     assert used - exposed == ONLY_WITH_A_GPU
 
 
-def test_the_dashboard_and_its_provisioning_speak_of_the_same_things() -> None:
+def test_the_dashboard_and_its_provisioning_use_the_same_names() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     provisioning = CONTAINERS / "grafana" / "provisioning"
     (source,) = read_yaml(provisioning / "datasources" / "prometheus.yml")["datasources"]
@@ -361,6 +367,7 @@ def test_prometheus_takes_its_configuration() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_every_query_of_the_dashboard_gives_an_answer_in_a_real_prometheus(triton: BareTriton, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     text = (CONTAINERS / "prometheus.yml").read_text()
@@ -381,7 +388,7 @@ def test_every_query_of_the_dashboard_gives_an_answer_in_a_real_prometheus(trito
 
 def wait_for_answers(address: str, server: BareTriton, asked: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     """Keep the server busy for a while; return the queries that Prometheus never had an answer to."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while asked and time.monotonic() < deadline:
         ask(server)
         time.sleep(0.2)

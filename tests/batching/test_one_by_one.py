@@ -1,4 +1,4 @@
-"""A model that mixes its rows answers each of them alone when the graph runs one sample at a time."""
+"""A model that mixes the rows of a batch answers each row alone when its graph runs one sample at a time."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_a_static_batch_above_one_has_no_answer_for_a_row_alone(tmp_path: Path) 
         run_one_by_one(load(path))
 
 
-def test_an_opset_without_such_a_scan_is_refused(tmp_path: Path) -> None:
+def test_an_opset_without_this_form_of_scan_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "float[1,3]", "y = Relu(x)", "float[1,3]", opset=8)
     with pytest.raises(ModelError, match="opset 8 has no Scan"):
         run_one_by_one(load(path))

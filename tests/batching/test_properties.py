@@ -1,4 +1,4 @@
-"""Random graphs over the operators that have rules: refused, or right sample by sample."""
+"""Random graphs of the operators that have rules are refused, or right for every sample."""
 
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ EXAMPLES = 250
 
 
 def holds(model: onnx.ModelProto, folder: Path) -> bool:
-    """Whether the model was batched, and then rightly so; if not, it was refused."""
+    """Return whether the model was batched, and check its answers; False says that it was refused."""
     try:
         batched = batch(model, folder)
     except ModelError:
@@ -25,6 +25,7 @@ def holds(model: onnx.ModelProto, folder: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES,
     derandomize=True,

@@ -1,4 +1,4 @@
-"""Axes made dynamic answer at a new size what the same model, exported at that size, answers."""
+"""A model with axes made dynamic answers at a new size what the model exported at that size answers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -316,6 +316,7 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
     samples = model.with_suffix(".npz")
     np.savez(samples, x=np.eye(4, dtype=np.float32))
@@ -409,6 +410,7 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
     assert tree(published) == before
 
 
+@pytest.mark.slow
 def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     for folder in (theirs, theirs / "repository"):

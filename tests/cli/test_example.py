@@ -41,7 +41,7 @@ def test_the_model_has_its_batch_baked_into_a_reshape() -> None:
     assert targets == [[1, -1]]
 
 
-def test_the_model_refuses_two_images_at_once_as_it_comes() -> None:
+def test_the_model_as_shipped_refuses_two_images_at_once() -> None:
     session = onnxruntime.InferenceSession(EXAMPLE / "digits.onnx", providers=["CPUExecutionProvider"])
     with pytest.raises(InvalidArgument, match="Got: 2 Expected: 1"):
         session.run(None, {"input.1": np.zeros((2, 1, 8, 8), np.float32)})

@@ -17,10 +17,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from load_server import serving
 from support import bare_triton
 from support.artifacts import names, scale, scale_model, tree
 from support.clients import Clients, asking
+from support.load_server import serving
 from support.serving import client
 
 from builder.cli import commands as cli
@@ -30,6 +30,8 @@ from builder.deployment.rollout import deploy
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.repository import Repository
 from builder.server import Server, free_port
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +53,20 @@ def live(server: Server) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
+def load_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that each version took to load during the test."""
+    times: list[float] = []
+    load = LiveServer.load
+
+    def timed(live: LiveServer, name: str, version: int, **called: Any) -> float:
+        times.append(load(live, name, version, **called))
+        return times[-1]
+
+    monkeypatch.setattr(LiveServer, "load", timed)
+    return times
+
+
+@pytest.fixture
 def repository(server: Server) -> Repository:
     return Repository(server.repository)
 
@@ -63,6 +79,13 @@ def name() -> str:
 def publish(repository: Repository, name: str, *factors: float) -> None:
     for factor in factors:
         repository.install(name, scale(factor))
+
+
+def publish_the_next(repository: Repository, name: str, live: LiveServer) -> None:
+    """Serve version 1, which doubles, and publish version 2, which triples."""
+    publish(repository, name, 2.0)
+    deploy(repository, name, live)
+    publish(repository, name, 3.0)
 
 
 def break_answers(repository: Repository, name: str, version: int) -> None:
@@ -104,11 +127,9 @@ def test_the_first_version_is_served_and_checked(live: LiveServer, repository: R
 
 
 def test_no_request_fails_while_a_version_takes_over(
-    server: Server, live: LiveServer, repository: Repository, name: str
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
 ) -> None:
-    publish(repository, name, 2.0)
-    deploy(repository, name, live)
-    publish(repository, name, 3.0)
+    publish_the_next(repository, name, live)
 
     with asking(server, name) as clients:
         done = deploy(repository, name, live)
@@ -116,20 +137,18 @@ def test_no_request_fails_while_a_version_takes_over(
     assert (done.version, done.before) == (2, 1)
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}, "2": {3.0}}
-    assert_no_downtime(clients)
+    assert_no_downtime(clients, load_times)
 
 
-def assert_no_downtime(clients: Clients) -> None:
-    """Answers came all the while: a pause is shorter than even the smallest model takes to load."""
-    assert clients.longest_silence_s() < 0.5
+def assert_no_downtime(clients: Clients, load_times: list[float]) -> None:
+    """Check that answers kept coming: no pause is as long as a load, which takes longer on a busy machine too."""
+    assert clients.longest_silence_s() < max(load_times)
 
 
 def test_no_client_meets_a_version_that_answers_wrongly(
-    server: Server, live: LiveServer, repository: Repository, name: str
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
 ) -> None:
-    publish(repository, name, 2.0)
-    deploy(repository, name, live)
-    publish(repository, name, 3.0)
+    publish_the_next(repository, name, live)
     break_answers(repository, name, 2)
 
     with asking(server, name) as clients, pytest.raises(VerificationError) as caught:
@@ -139,17 +158,15 @@ def test_no_client_meets_a_version_that_answers_wrongly(
     assert "version 1 is still served" in caught.value.what
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}}
-    assert_no_downtime(clients)
+    assert_no_downtime(clients, load_times)
     assert repository.model(name).served_version() == 1
     wait_until_ready(server)
 
 
 def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
-    server: Server, live: LiveServer, repository: Repository, name: str
+    server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
 ) -> None:
-    publish(repository, name, 2.0)
-    deploy(repository, name, live)
-    publish(repository, name, 3.0)
+    publish_the_next(repository, name, live)
     break_answers(repository, name, 2)
 
     with asking(server, name) as clients, pytest.raises(VerificationError, match="version 1 is served again"):
@@ -158,7 +175,7 @@ def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
     assert clients.errors == []
     assert clients.factors()["1"] == {2.0}
     assert clients.answers[-1].version == "1"
-    assert_no_downtime(clients)
+    assert_no_downtime(clients, load_times)
     assert repository.model(name).served_version() == 1
     assert live.ready_versions(name) == (1,)
 
@@ -166,9 +183,7 @@ def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
 def test_a_version_that_does_not_load_leaves_the_server_ready_and_the_repository_at_the_one_before(
     server: Server, live: LiveServer, repository: Repository, name: str
 ) -> None:
-    publish(repository, name, 2.0)
-    deploy(repository, name, live)
-    publish(repository, name, 3.0)
+    publish_the_next(repository, name, live)
     break_model(repository, name, 2)
 
     with (
@@ -560,9 +575,7 @@ def test_the_command_prints_the_result_and_exits_by_kind_of_failure(
 def test_a_deployment_that_is_told_to_end_is_put_back(
     server: Server, live: LiveServer, repository: Repository, name: str
 ) -> None:
-    publish(repository, name, 2.0)
-    deploy(repository, name, live)
-    publish(repository, name, 3.0)
+    publish_the_next(repository, name, live)
     there = ("--server", server.grpc_address, "--repository", str(repository.root))
     with process("builder", "deploy", name, *there, "--watch", "60s") as deployment:
         assert deployment.stderr is not None

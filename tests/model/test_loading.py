@@ -293,6 +293,7 @@ def test_weights_without_values_are_taken(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- bombs
 
 
+@pytest.mark.slow
 def test_a_million_nodes_are_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
     model = parsed(RELU)
     node = field(1, model.graph.node[0].SerializeToString())

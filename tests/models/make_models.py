@@ -193,7 +193,7 @@ def run(path: Path, case: Case, arrays: Sequence[Array]) -> list[Array]:
 
 
 def check(case: Case, module: nn.Module, path: Path, rng: np.random.Generator) -> None:
-    """Hold that the file answers as the module does, and differently for different samples."""
+    """Check that the file answers as the module does, and differently for different samples."""
     first, second = ([value.sample(rng) for value in case.inputs] for _ in range(2))
     answers = run(path, case, first)
     with torch.no_grad():

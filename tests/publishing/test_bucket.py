@@ -33,6 +33,8 @@ from builder.publishing import bucket as object_store
 from builder.repository import Repository
 from builder.server import free_port
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "models"
 MODEL = """
 <ir_version: 8, opset_import: ["": 17]>

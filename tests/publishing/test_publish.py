@@ -151,6 +151,7 @@ for entry in entries:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not beside this checkout")
 def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root: Path, tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root:
 # ---------------------------------------------------------------- again, and later versions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["conv_qdq_ts13", "mixer_external_dynamo20", "text_encoder_ts13"])
 def test_the_same_input_and_options_give_the_same_bytes_in_any_process(stem: str, tmp_path: Path) -> None:
     roots = [tmp_path / "one", tmp_path / "two"]
@@ -546,6 +548,7 @@ def is_whole(root: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["load", "batch", "rename", "verify"])
 def test_ctrl_c_ends_publish_with_130_and_nothing_changed(root: Path, step: str) -> None:
     arguments = (FOLDER / "text_encoder_ts13.onnx", "--repository", root)
@@ -592,6 +595,7 @@ def interrupts() -> Iterator[type[Interrupter]]:
     Interrupter.installed = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first", [True, False])
 def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_version(
     tmp_path: Path, interrupts: type[Interrupter], is_first: bool
@@ -620,6 +624,7 @@ def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_versi
     assert len(served) > 10
 
 
+@pytest.mark.slow
 def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path: Path, root: Path) -> None:
     paths = [write_model(tmp_path / f"{i}.onnx", LINEAR, w=W + i) for i in range(3)]
     running = [command(path, "--repository", root, "--name", "m") for path in paths]
@@ -631,6 +636,7 @@ def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path
     assert weights == {(W + i).tobytes() for i in range(3)}
 
 
+@pytest.mark.slow
 def test_publishes_of_the_same_bytes_at_once_make_one_version(linear: Path, root: Path) -> None:
     running = [command(linear, "--repository", root, "--name", "m", "--json") for _ in range(2)]
     created = [json.loads(process.communicate()[0])["created"] for process in running]

@@ -18,6 +18,8 @@ from builder.record import read_manifest
 from builder.repository import Artifact, Repository
 from builder.server import Server
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 
 

@@ -20,6 +20,8 @@ from builder.record import Content, ServedTensor
 from builder.repository import Artifact, Repository
 from builder.server import Server
 
+pytestmark = pytest.mark.slow
+
 ONE_THREAD = ConfigOptions(intra_op_thread_count=1)
 
 

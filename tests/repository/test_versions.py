@@ -641,6 +641,7 @@ except RepositoryError as error:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_to_its_end_leaves_everything_as_it_was(repository: Repository) -> None:
     repository.install("scale", scale())
     before = tree(repository.root)
@@ -736,6 +737,7 @@ def test_an_interrupt_in_the_middle_leaves_everything_as_it_was(
     assert names(staging_of(repository)) == ["lock"]
 
 
+@pytest.mark.slow
 def test_two_installs_at_once_both_succeed_with_a_version_each(repository: Repository) -> None:
     script = f"""
 import sys

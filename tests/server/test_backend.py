@@ -28,6 +28,8 @@ from tritonclient.utils import InferenceServerException
 
 from builder.server import Server
 
+pytestmark = pytest.mark.slow
+
 UNBATCHED = """max_batch_size: 0
 input { name: "X" data_type: TYPE_FP32 dims: %s }
 output { name: "Y" data_type: TYPE_FP32 dims: %s }

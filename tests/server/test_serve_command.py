@@ -28,6 +28,8 @@ from builder.publishing import PublishOptions, publish
 from builder.record import Manifest, ServedTensor
 from builder.repository import Repository
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = (tritonclient.http, tritonclient.grpc)
 LINEAR = "(float[1, 4] x) => (float[1, 3] y) { y = MatMul (x, w) }"

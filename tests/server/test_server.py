@@ -56,6 +56,7 @@ def status_of(address: str, path: str) -> int:
 # ---- starting and stopping
 
 
+@pytest.mark.slow
 def test_a_started_server_is_ready_on_all_addresses_and_stops_without_a_trace(repository: Path) -> None:
     with start(repository) as server:
         answer = infer(server, "double", {"X": np.array([[1, 2]], np.float32)})
@@ -73,6 +74,7 @@ def test_a_started_server_is_ready_on_all_addresses_and_stops_without_a_trace(re
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_server_listens_on_this_machine_only_unless_told_otherwise(triton: Server) -> None:
     ports = {int(address.rpartition(":")[2]) for address in (triton.http_address, triton.grpc_address)}
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
@@ -80,6 +82,7 @@ def test_a_server_listens_on_this_machine_only_unless_told_otherwise(triton: Ser
     assert hosts == {"0100007F"}
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_reported_and_nothing_of_it_stays(repository: Path) -> None:
     with start(repository) as server:
         folder = folder_of(server)
@@ -120,6 +123,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_server_ends_when_the_process_that_started_it_is_killed(repository: Path) -> None:
     with python(START, repository) as owner:
         assert owner.stdout is not None
@@ -134,6 +138,7 @@ START_IN_THREAD = START.replace("server = Server", "def start():\n    global ser
 )
 
 
+@pytest.mark.slow
 def test_a_server_outlives_the_thread_that_started_it(repository: Path) -> None:
     with python(START_IN_THREAD, repository) as owner:
         assert owner.stdout is not None
@@ -171,6 +176,7 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         yield process, int("".join(children))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_serve_stops_triton_gracefully(repository: Path, signum: signal.Signals) -> None:
     with serving(repository) as (process, triton_pid):
@@ -181,6 +187,7 @@ def test_a_signal_to_serve_stops_triton_gracefully(repository: Path, signum: sig
         assert processes_of(triton_pid) == {}
 
 
+@pytest.mark.slow
 def test_serve_tells_when_triton_is_killed(repository: Path) -> None:
     with serving(repository) as (process, triton_pid):
         os.kill(triton_pid, signal.SIGKILL)
@@ -222,6 +229,7 @@ def test_a_host_without_an_ipv4_address_is_refused(tmp_path: Path) -> None:
         Server.start(tmp_path, host="::1")
 
 
+@pytest.mark.slow
 def test_a_model_to_load_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="model 'absent': model not found in any model repository"):
         Server.start(
@@ -229,11 +237,13 @@ def test_a_model_to_load_that_is_not_there_is_named(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_host_may_be_a_name(repository: Path) -> None:
     with Server.start(repository, host="localhost", http_port=0, grpc_port=0, metrics_port=0) as server:
         assert status_of(server.http_address, "/v2/health/ready") == http.client.OK
 
 
+@pytest.mark.slow
 def test_serve_goes_on_when_nobody_reads_its_log(repository: Path) -> None:
     with serving(repository) as (process, triton_pid):
         assert process.stderr is not None
@@ -249,6 +259,7 @@ def test_free_ports_differ_and_can_be_listened_on() -> None:
         assert free_port() != port
 
 
+@pytest.mark.slow
 def test_models_that_do_not_load_are_named_with_their_reasons(tmp_path: Path) -> None:
     write_model(tmp_path, "good", DOUBLE_CONFIG, parse(DOUBLE))
     write_model(tmp_path, "wide", DOUBLE_CONFIG.replace("dims: 2", "dims: 3"), parse(DOUBLE))
@@ -268,6 +279,7 @@ def test_models_that_do_not_load_are_named_with_their_reasons(tmp_path: Path) ->
     assert caught.value.where == str(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_ready_in_time_is_stopped(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

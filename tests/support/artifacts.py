@@ -68,5 +68,5 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in a folder."""
+    """The names in a folder."""
     return sorted(entry.name for entry in folder.iterdir())

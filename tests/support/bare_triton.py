@@ -15,12 +15,12 @@ from builder.server import free_port, runtime
 from builder.server.installation import find_installation
 
 REPOSITORY = runtime.REPOSITORY
-"""What a command line has to call the repository."""
+"""The repository's path, from the folder that the server runs in; a command line must use it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BareTriton:
-    """Where it listens, and its log."""
+    """The addresses of a running server, and its log."""
 
     http_address: str
     grpc_address: str
@@ -63,7 +63,7 @@ def running(
 
 
 def _write_tritonserver(folder: Path, binary: Path, addresses: Mapping[str, str], *, shared_memory: str) -> None:
-    """A `tritonserver` that adds what the embedded binary and a machine with others on it need."""
+    """Write a `tritonserver` that adds the options which the embedded binary and a shared machine need."""
     needed = [f"--backend-directory={runtime.BACKENDS}", "--allow-gpu-metrics=false"]
     needed.append(f"--backend-config=python,shm-region-prefix-name={shared_memory}")
     for front, address in addresses.items():

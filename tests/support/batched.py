@@ -1,4 +1,4 @@
-"""Small models as ONNX text, and the proof that their batched form gives what the originals give sample by sample."""
+"""Small models as ONNX text, and the check that each batched model answers every sample as the original does."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,13 +23,13 @@ from builder.model.soundness import RUNTIME_OPERATORS
 Array = np.ndarray[Any, Any]
 
 SIZES = (1, 2, 3, 5, 11)
-"""Batch sizes of a proof; 11 is no other dimension of any case."""
+"""The batch sizes that are compared. No case has 11 as another dimension, so a mistaken axis shows."""
 
 IS_OLD_RUNTIME = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 24)
-"""ONNX Runtime 1.23 is the last for Python 3.10."""
+"""ONNX Runtime 1.23 is the last release for Python 3.10."""
 
 CHECKED = 7
-"""ONNX Runtime takes models from this opset on."""
+"""The oldest opset that ONNX Runtime accepts; older models are not checked with onnx.checker."""
 
 ALL_DOMAINS = {"ai.onnx.ml": 4, "com.microsoft": 1}
 
@@ -38,23 +38,23 @@ ALL_DOMAINS = {"ai.onnx.ml": 4, "com.microsoft": 1}
 class Case:
     """One small model.
 
-    In every text, `B` stands for the static batch and `3B` for three times it.
+    In every text, `B` stands for the static batch and `3B` for three times the static batch.
 
     Attributes:
         name: What it shows.
-        inputs: As in ONNX text, parted by semicolons: `float[B, 3] x; int64[B] i`.
+        inputs: As in ONNX text, separated by semicolons: `float[B, 3] x; int64[B] i`.
         body: Nodes as in ONNX text.
-        weights: Initializers: `int64[1] a = {0}`, or without values, which are then drawn at random.
+        weights: Initializers, such as `int64[1] a = {0}`. Without values, they are drawn at random.
         outputs: Names of the graph's outputs.
-        batches: The static batches to make it with.
+        batches: The static batches the model is made with.
         axes: Where the batch is, for inputs that do not have it on axis 0.
-        below: For integer inputs and weights, the bound their values are below (and from, when a pair).
-        equal: For weights that spell out the batch, the axis along which all rows are the same.
+        below: For integers, the bound that values are drawn below; a pair is the lowest value and that bound.
+        equal: For weights with an axis as long as the batch, that axis: all rows along it are the same.
         opset: Version of ai.onnx.
         domains: Versions of the others.
-        refused: The reason, for static batches at which it must be refused.
-        rtol: Tolerance relative to the answer; the absolute one is a tenth of it.
-        by_reference: ONNX Runtime has no kernel on the CPU, so that ONNX's reference evaluator runs it.
+        refused: By static batch, the reason why the model must be refused.
+        rtol: The relative tolerance; the absolute tolerance is a tenth of it.
+        by_reference: ONNX Runtime has no kernel for it on the CPU, so ONNX's reference evaluator runs it.
         recent: ONNX Runtime 1.23 cannot run it yet.
     """
 
@@ -75,7 +75,7 @@ class Case:
     recent: bool = False
 
     def model(self, static_batch: int) -> onnx.ModelProto:
-        """The model at one static batch, with the output types ONNX Runtime finds."""
+        """Return the model at one static batch; its outputs have the types that running it gives."""
         imports = ", ".join(f'"{d}" : {v}' for d, v in {"": self.opset, **self.domains}.items())
         ir_version = 8 if self.opset < 19 else 10 if self.opset < 25 else 12
         outputs = ", ".join(f"float[1] {name}" for name in self.outputs)
@@ -156,11 +156,11 @@ def _dims(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """ONNX Runtime, quiet and on one thread, running the graph as it stands."""
+def session(model: onnx.ModelProto, *, log_severity: int = 3) -> ort.InferenceSession:
+    """Return a session on one thread that runs the graph as it is written and, by default, logs errors only."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = log_severity
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
@@ -173,7 +173,7 @@ def batch(model: onnx.ModelProto, folder: Path, axes: Mapping[str, int] | None =
 
 
 def prove(case: Case, static_batch: int, folder: Path) -> BatchedModel:
-    """Batch a case and compare with the original, run on its own samples.
+    """Batch a case, and compare it with the original on the same samples.
 
     Raises:
         ModelError: The case was refused.
@@ -185,7 +185,7 @@ def prove(case: Case, static_batch: int, folder: Path) -> BatchedModel:
 
 
 def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
-    """Hold the batched model to the original at every size of `SIZES`."""
+    """Compare the batched model with the original at every size of `SIZES`."""
     static_batch = batched.static_batch
     feeds = case.samples(model, -(-max(SIZES) // static_batch))
     answers = case.run(model, feeds)
@@ -204,12 +204,15 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
             assert all(d == s for d, s in fixed), f"{value.name} is declared {declared} and has {array.shape}"
 
 
-def proofs(cases: Iterable[Case]) -> list[ParameterSet]:
-    """Every case at every static batch it must be right at."""
-    old = "this ONNX Runtime cannot run it yet"
+def proofs(cases: Iterable[Case], table: str = "") -> list[ParameterSet]:
+    """Return every case at every static batch where it must be right; the test's name starts with `table`."""
+    old = "needs ONNX Runtime 1.24 or newer"
     return [
         pytest.param(
-            case, b, id=f"{case.name}, B={b}", marks=pytest.mark.skipif(case.recent and IS_OLD_RUNTIME, reason=old)
+            case,
+            b,
+            id=f"{table}{case.name}, B={b}",
+            marks=pytest.mark.skipif(case.recent and IS_OLD_RUNTIME, reason=old),
         )
         for case in cases
         for b in case.batches
@@ -217,15 +220,18 @@ def proofs(cases: Iterable[Case]) -> list[ParameterSet]:
     ]
 
 
-def refusals(cases: Iterable[Case]) -> list[ParameterSet]:
-    """Every case at every static batch it must be refused at."""
+def refusals(cases: Iterable[Case], table: str = "") -> list[ParameterSet]:
+    """Return every case at every static batch where it must be refused; the test's name starts with `table`."""
     return [
-        pytest.param(case, b, id=f"{case.name}, B={b}") for case in cases for b in case.batches if b in case.refused
+        pytest.param(case, b, id=f"{table}{case.name}, B={b}")
+        for case in cases
+        for b in case.batches
+        if b in case.refused
     ]
 
 
 def refuse(case: Case, static_batch: int, folder: Path) -> None:
-    """Hold a case to be refused for the reason it gives."""
+    """Check that a case is refused for the reason it gives."""
     with pytest.raises(ModelError, match=re.escape(case.refused[static_batch])):
         batch(case.model(static_batch), folder, case.axes)
 

@@ -1,4 +1,4 @@
-"""Clients of the `scale` model that never pause, and what they saw."""
+"""Clients that ask the `scale` model without a pause, and the answers they got."""
 
 import itertools
 import threading
@@ -22,9 +22,8 @@ _WORDS = np.array([["a", "b"]], object)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request: when it was sent and answered (seconds), by which version, and the factor it was scaled by."""
+    """One answer: when it came (seconds), from which version, and the factor it was scaled by."""
 
-    sent: float
     done: float
     version: str
     factor: float
@@ -32,14 +31,14 @@ class Seen:
 
 @dataclass(slots=True)
 class Clients:
-    """What all clients saw so far."""
+    """What all clients got so far."""
 
     answers: list[Seen] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     is_over: bool = False
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many more answers have come."""
+        """Wait until `count` more answers have come."""
         target, deadline = len(self.answers) + count, time.monotonic() + 30
         while len(self.answers) < target:
             assert time.monotonic() < deadline, f"{len(self.answers)} of {target} answers, errors: {self.errors[:3]}"
@@ -49,10 +48,6 @@ class Clients:
         """The longest time in which no request was answered."""
         done = sorted(answer.done for answer in self.answers)
         return max(later - earlier for earlier, later in itertools.pairwise(done))
-
-    def slowest_s(self) -> float:
-        """The longest that any request took."""
-        return max(answer.done - answer.sent for answer in self.answers)
 
     def factors(self) -> dict[str, set[float]]:
         """By version, the factors its answers were scaled by."""
@@ -89,7 +84,6 @@ def _ask_on(module: Any, address: str, name: str, seen: Clients) -> None:
     inputs.append(_input(module, "s", _WORDS, "BYTES"))
     with module.InferenceServerClient(address) as client:
         while not seen.is_over:
-            sent = time.monotonic()
             try:
                 answer = client.infer(name, inputs)
             except InferenceServerException as error:
@@ -98,7 +92,7 @@ def _ask_on(module: Any, address: str, name: str, seen: Clients) -> None:
             response = answer.get_response()
             version = response["model_version"] if isinstance(response, dict) else response.model_version
             (factor,) = set((answer.as_numpy("y") / x).ravel().tolist())
-            seen.answers.append(Seen(sent, time.monotonic(), str(version), factor))
+            seen.answers.append(Seen(time.monotonic(), str(version), factor))
 
 
 def _input(module: Any, name: str, array: Array, data_type: str) -> Any:

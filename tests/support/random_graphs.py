@@ -610,15 +610,19 @@ def grow(rng: Random, static_batch: int, nodes: int) -> onnx.ModelProto:
     while len(g.nodes) < nodes and tries < 10 * nodes:
         rng.choice(MAKERS)(g, rng)
         tries += 1
+    return g.model(_outputs(g, rng))
+
+
+def _outputs(g: Graph, rng: Random) -> list[str]:
+    """End the graph at every value that a node made and no node reads."""
     read = {name for node in g.nodes for name in node.input}
     made = {name for node in g.nodes for name in node.output}
-    ends = [n for n in g.values if n not in read and n in made] or [list(g.values)[-1]]
+    if not made:
+        return g.node("Identity", [list(g.values)[-1]])
     outputs = []
-    for name in ends:
-        if static_batch == 1 and rng.random() < 0.7:
+    for name in [n for n in g.values if n not in read and n in made] or [list(g.values)[-1]]:
+        if g.static_batch == 1 and rng.random() < 0.7:
             outputs += g.node("Unsqueeze", [name, g.ints([0])]) or [name]
         else:
             outputs.append(name)
-    if not made:
-        outputs = g.node("Identity", [outputs[0]])
-    return g.model(outputs)
+    return outputs

@@ -1,10 +1,10 @@
-"""What dynamic batching gains: one model served static, padded to a fixed maximum batch, and dynamic.
+"""Measure what dynamic batching gains: one model served static, padded to a fixed maximum batch, and dynamic.
 
     python benchmarks/load_batching.py [MODEL.onnx] [--concurrency 16] [--stage-time 6] [--rounds 3]
 
-Every served way answers single rows from the same users; answers are checked, so that a way that is fast and wrong
-fails. `static` serves the model as it came. `padded` is what one does without dynamic batching: each request is filled
-up to the maximum batch, and only one of its rows counts. `dynamic` is what this project publishes.
+In all three ways, the same users send single rows, and all answers are checked, so a way that is fast but wrong fails.
+`static` serves the original model. `padded` is what people do without dynamic batching: each request is filled up to
+the maximum batch, and only one of its rows counts. `dynamic` is what this project publishes.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def stop_batching(config: Path) -> None:
 
 
 def load(server: Server, repository: Path, model: str, rows: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The measured stage of one constant load."""
+    """Run one constant load and return its stage."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
         command += ["--only-summary", "--host", f"http://{server.http_address}", "--metrics-url", "none"]
@@ -73,7 +73,7 @@ def main() -> None:
                 {way: load(server, repository, way, rows[way], options) for way in WAYS} for _ in range(options.rounds)
             ]
     print(f"{options.model.name}, {options.concurrency} users, medians of {options.rounds} rounds")
-    print("way      useful rows/s   / static   p50 us   p99 us   mean batch executed")
+    print("way      useful rows/s   / static   p50 us   p99 us       mean batch size")
     useful = {way: statistics.median([one[way]["throughput_requests_per_s"] for one in rounds]) for way in WAYS}
     for way in WAYS:
         p50, p99 = (statistics.median([one[way]["latency_us"][name] for one in rounds]) for name in ("p50", "p99"))

@@ -1,14 +1,14 @@
-"""What a checked request costs our load generator, side by side with an unchecked one of perf_analyzer.
+"""Measure what a checked request costs our load generator, next to an unchecked one of perf_analyzer.
 
     python benchmarks/load_client_cost.py [--concurrency 1,4,16,64] [--processes 1,2] [--seconds 3] [--repeats 3]
                                           [--model residual]
 
-Both drive the same model on the same embedded server, in turn, over HTTP and gRPC. In the middle of each run
-the CPU time of the generator's processes and the server's own count of requests are read twice, so that neither
-start-up nor shutdown counts; latency and throughput are what the tools themselves report for the run.
+Both tools send requests to the same model on the same embedded server, in turn, over HTTP and gRPC. The CPU time of
+the tool's processes and the server's own count of requests are read twice in the middle of each run, so that neither
+start-up nor shutdown counts. Latency and throughput are what the tools themselves report for the run.
 
-The tiny classifier shows what the generators cost: they take as much of the processor as the server. With the
-residual network, of a millisecond a row, the server is the limit, and the two tools should report the same.
+The tiny classifier shows what the tools cost: they use as much of the processor as the server does. With the residual
+network, which takes a millisecond per row, the server is the limit, and both tools should report the same.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from random_networks import resnet26_small
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from load_server import serving, write_version  # noqa: E402
+from support.load_server import serving, write_version  # noqa: E402
 
 from builder.server import Server, free_port  # noqa: E402
 
@@ -43,7 +43,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Target:
-    """The model to drive, and the server and the repository it is in."""
+    """The model to send requests to, and the server and the repository it is in."""
 
     server: Server
     repository: Path
@@ -79,10 +79,10 @@ def family(pid: int) -> list[int]:
 
 
 def sample(process: "subprocess.Popen[bytes]", target: Target, seconds: float) -> tuple[float, float]:
-    """CPU microseconds per request and requests per second over `seconds` in the middle of a run."""
+    """Return CPU microseconds per request and requests per second over `seconds` in the middle of a run."""
     before = request_count(target)
     while request_count(target) - before < 50:
-        assert process.poll() is None, "the load generator ended at once"
+        assert process.poll() is None, "the load generator ended early"
         time.sleep(0.1)
     time.sleep(SETTLE_S)
     pids = family(process.pid)

@@ -1,12 +1,12 @@
-"""NVIDIA's perf_analyzer as a second opinion, fetched into a folder of its own and run from there.
+"""Download NVIDIA's perf_analyzer, which our load tester is compared with, and run it.
 
     python benchmarks/perf_analyzer.py -m digits -i grpc -u 127.0.0.1:8001 --concurrency-range 16
 
-runs it, fetching it first where it is not there yet; `PerfAnalyzer.fetched()` gives the command and environment.
+runs it, and downloads it first if necessary. `PerfAnalyzer.fetched()` gives the command and its environment.
 
-The last wheel for Linux that holds the binary is tritonclient 2.47.0. The binary needs libb64 (Debian's package
-libb64-0d) and CUDA's runtime library 12, with or without a GPU. Nothing is installed into the system or into this
-environment: all three are unpacked into `benchmarks/.cache`.
+The last wheel for Linux that contains the binary is tritonclient 2.47.0. With or without a GPU, the binary needs libb64
+(Debian's package libb64-0d) and CUDA's runtime library 12. All three are unpacked into `benchmarks/.cache`; nothing is
+installed into the system or into this environment.
 """
 
 import os
@@ -31,7 +31,7 @@ class PerfAnalyzer:
 
     @classmethod
     def fetched(cls) -> "PerfAnalyzer":
-        """Return the binary, unpacking it first where that was not done yet."""
+        """Return the binary; download and unpack it first if necessary."""
         if not CACHE.exists():
             fetch(CACHE)
         binary = next(CACHE.rglob("bin/perf_analyzer"))
@@ -46,7 +46,7 @@ class PerfAnalyzer:
 
 
 def fetch(target: Path) -> None:
-    """Unpack the wheels and the Debian package into `target`, which appears only when it is complete."""
+    """Unpack the wheels and the Debian package into `target`, which is created only once everything is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         downloads, unpacked = Path(folder) / "downloads", Path(folder) / "unpacked"
@@ -65,7 +65,7 @@ def fetch(target: Path) -> None:
 
 
 def main() -> None:
-    """Become perf_analyzer, with this script's arguments."""
+    """Replace this process by perf_analyzer, with this script's arguments."""
     tool = PerfAnalyzer.fetched()
     os.execve(tool.binary, [str(tool.binary), *sys.argv[1:]], tool.environment)
 

@@ -1,16 +1,17 @@
-"""What dynamic batching gains in the embedded server, and what the server costs.
+"""Measure what dynamic batching gains in the embedded server, and what the server costs.
 
     python benchmarks/serving_throughput.py [--concurrency 16] [--rounds 3] [--protocol grpc] [--json]
 
-Three ways to answer the same requests, one after the other in every round, on the same cores; medians of the rounds:
+The same requests are answered in three ways, one after the other in every round, on the same cores. The figures are
+medians of the rounds.
 
-- static: the model as it came, behind the embedded Triton, one request at a time;
-- dynamic: the published model behind the same server, which gathers concurrent requests into batches;
-- in process: ONNX Runtime without a server, fed with ready batches of the size that suits it best.
+- static: the original model in the embedded Triton, one request at a time;
+- dynamic: the published model in the same server, which gathers concurrent requests into batches;
+- in process: ONNX Runtime without a server, given whole batches of the size that suits it best.
 
-The load comes from NVIDIA's perf_analyzer, whose processor time the two served ways share. Three
-models: the example, whose 0.1 ms is little next to what a request costs the server and its client; a perceptron
-that is small too, but has weights to read; a residual network of a few milliseconds.
+NVIDIA's perf_analyzer makes the load, and shares the processor with the first two. There are three models: the example,
+whose 0.1 ms is little compared with what a request costs server and client; a perceptron, which is small too but has
+weights to read; and a residual network that takes a few milliseconds.
 """
 
 import argparse
@@ -39,7 +40,7 @@ IN_PROCESS_S = 1.0
 QUIET = 0.5
 WINDOW_MS = 2000
 STABILITY_PERCENT = 90
-"""How far three windows may lie apart; so wide because it is the rounds that even out a busy machine."""
+"""How far three windows may differ. This is wide because the rounds already even out a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Result:
     """Medians over the rounds for one model.
 
     Attributes:
-        load_average: Of the machine over the minute before: above QUIET, something else was running.
+        load_average: Of the machine, over the minute before. Above QUIET, something else was running.
         dynamic_over_static: The ratio of each round, lowest, median and highest.
         dynamic_over_in_process: The same.
     """

@@ -1,38 +1,43 @@
-"""Faults the user of a load test can mend.
+"""The errors a user of the load tester can fix.
 
 LoadTestError                1
-├─ SettingsError             2   an option, or a file it names, makes no sense
-└─ ServerError               6   the server is not there, not ready, or serves something else
+├─ SettingsError             2   an option, or a file it names, cannot be used
+└─ ServerError               6   the server does not answer, is not ready, or serves something else
 
-The number is the process's exit code. A load test that ran and failed its verdict exits with 1 as well.
+The number is the process's exit code. A load test that ran and did not pass exits with 1 as well.
 """
 
 
 class LoadTestError(Exception):
-    """A fault the user can mend.
+    """An error the user can fix, shown in two lines: where and what, then the fix.
 
     Args:
-        where: The option, file, model or address the fault is at.
-        what: What is wrong with it, as one sentence without a full stop.
-        mend: What to do about it, as one sentence without a full stop.
+        where: The option, file, model or address that the error is about.
+        what: What is wrong, a clause without a full stop.
+        fix: What to do about it, beginning with a verb, without a full stop.
     """
 
     exit_code = 1
 
-    def __init__(self, where: object, what: str, mend: str) -> None:
-        super().__init__(f"{where}: {what}\n  to mend it: {mend}")
+    def __init__(self, where: object, what: str, fix: str) -> None:
+        super().__init__(f"{where}: {what}\nfix: {fix}")
         self.where = str(where)
         self.what = what
-        self.mend = mend
+        self.fix = fix
+
+
+def reason(error: Exception) -> str:
+    """Return what the operating system says, without its error number and path: `No such file or directory`."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 class SettingsError(LoadTestError):
-    """An option makes no sense, or a file it names cannot be used."""
+    """An option, or a file it names, cannot be used."""
 
     exit_code = 2
 
 
 class ServerError(LoadTestError):
-    """The server is not there, not ready, not speaking KServe v2, or serves something else."""
+    """The server does not answer, is not ready, does not speak KServe v2, or serves something else."""
 
     exit_code = 6

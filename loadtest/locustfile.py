@@ -1,4 +1,8 @@
-"""Load tests for Triton: `locust -f loadtest/locustfile.py`; docs/load-testing.md tells how."""
+"""Load tests for Triton, run with `locust -f loadtest/locustfile.py`; see docs/load-testing.md.
+
+Locust imports this file in every process and sends its events: one to declare the command line's options, one to set
+up the process as leader, as load worker, or as both.
+"""
 
 import sys
 from typing import Any
@@ -8,67 +12,70 @@ from locust import LoadTestShape, User, events, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest import settings
-from loadtest.conductor import Crew, Leader, check
+from loadtest import options
 from loadtest.errors import LoadTestError
-from loadtest.outcome import Outcome
+from loadtest.report import Outcome
+from loadtest.run import Leader, LoadWorker, check
 
-_WAITING_S = 0.05
-_MEETING_S = 20.0
+_POLL_S = 0.05
+_CONNECT_TIMEOUT_S = 20.0
 
 
 class TritonUser(User):
-    """Sends requests back to back, or takes its share of an open loop's arrivals."""
+    """Sends requests back to back, or takes its share of an open loop's requests."""
 
-    crew: Crew
+    worker: LoadWorker
 
     @task
     def work(self) -> None:
-        """One turn of the process's traffic."""
-        if self.crew.traffic is None:
-            gevent.sleep(_WAITING_S)
+        """Do one turn of the process's traffic."""
+        if self.worker.traffic is None:
+            gevent.sleep(_POLL_S)
         else:
-            self.crew.traffic.work()
+            self.worker.traffic.work()
 
 
-class Story(LoadTestShape):
-    """Lets the leader tell the whole run; Locust stops the users when it is over."""
+class ScenarioShape(LoadTestShape):
+    """Lets the leader run the whole scenario. Locust stops the users when it is over."""
 
     leader: Leader
+    environment: Environment
 
     def tick(self) -> None:
         """Run the scenario."""
-        self.leader.tell()
+        self.leader.lead(_read_options(self.environment))
+
+
+def _read_options(environment: Environment) -> dict[str, str]:
+    parsed: Any = environment.parsed_options
+    return options.to_text(parsed, environment.host)
 
 
 def _declare_options(parser: Any) -> None:
-    """Add our options; Locust's own page and its master stay on this machine unless the user says otherwise."""
-    settings.declare(parser)
+    """Add our options. Locust's page and its master listen on this machine only unless the user says otherwise."""
+    options.declare(parser)
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
 
 def _set_up(environment: Environment, runner: Any, **_: Any) -> None:
-    leads = not isinstance(runner, WorkerRunner)
+    """Set up this process: a master leads, a worker makes load, a process by itself does both."""
     if not isinstance(runner, MasterRunner):
-        TritonUser.crew = Crew(environment)
-        TritonUser.crew.listen(runner)
-    if leads:
+        TritonUser.worker = LoadWorker(environment)
+        TritonUser.worker.listen(runner)
+    if not isinstance(runner, WorkerRunner):
         _set_up_leader(environment, runner)
 
 
 def _set_up_leader(environment: Environment, runner: Any) -> None:
-    options = environment.parsed_options
-    assert options is not None
-    options.enable_rebalancing = True
-    leader = Leader(environment)
-    leader.listen(runner)
-    story = environment.shape_class
-    assert isinstance(story, Story)
-    story.leader = leader
-    outcome = Outcome(environment, leader)
+    parsed: Any = environment.parsed_options
+    parsed.enable_rebalancing = True
+    ScenarioShape.leader = Leader(environment, runner)
+    ScenarioShape.environment = environment
+    ScenarioShape.leader.listen()
+    outcome = Outcome(environment, ScenarioShape.leader)
     outcome.listen()
     if environment.web_ui is not None:
-        from loadtest import web
+        from loadtest.report import web
 
         web.set_up(environment, outcome)
     else:
@@ -76,23 +83,22 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
 
 
 def _refuse_early(environment: Environment, runner: Any) -> None:
-    """Leave before the first user starts when the run cannot be."""
-    options = environment.parsed_options
-    assert options is not None
+    """End the process before the first user starts if the run cannot take place."""
+    parsed: Any = environment.parsed_options
     try:
-        check(settings.to_text(options, environment.host))
+        check(_read_options(environment))
     except LoadTestError as error:
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(runner, MasterRunner) and options.processes:
-            _send_home(runner, options.processes)
+        if isinstance(runner, MasterRunner) and parsed.processes:
+            _end_workers(runner, parsed.processes)
         sys.exit(error.exit_code)
 
 
-def _send_home(runner: MasterRunner, workers: int) -> None:
-    """End the processes forked for `--processes`: a worker that came too late would look for its master for minutes."""
-    with gevent.Timeout(_MEETING_S, False):
+def _end_workers(runner: MasterRunner, workers: int) -> None:
+    """End the processes forked for `--processes`. One that connects too late would look for its master for minutes."""
+    with gevent.Timeout(_CONNECT_TIMEOUT_S, False):
         while len(runner.clients) < workers:
-            gevent.sleep(_WAITING_S)
+            gevent.sleep(_POLL_S)
     runner.quit()
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from builder.batching.rule import Decomposition, Operand
 from builder.model import own_domain
-from builder.model.opsets import difference
+from builder.model.opsets import why_not
 
 
 def function_body(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]) -> Decomposition | None:
@@ -68,7 +68,7 @@ def _type_of(operand: Operand | None) -> bytes:
 
 def _holds(graph: ir.Graph, own: Mapping[str, int], opsets: Mapping[str, int]) -> bool:
     """Return whether every node of a definition means the same in the model's opset as in the definition's own."""
-    return all(difference(n, own.get(n.domain, 1), opsets.get(own_domain(n.domain), 1)) is None for n in graph)
+    return all(why_not(n, own.get(n.domain, 1), opsets.get(own_domain(n.domain), 1)) is None for n in graph)
 
 
 def _graph(function: onnx.FunctionProto, call: onnx.NodeProto, schema: onnx.defs.OpSchema) -> onnx.GraphProto:

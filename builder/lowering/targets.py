@@ -9,7 +9,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.model import label
-from builder.model.opsets import difference
+from builder.model.opsets import why_not
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _opset_problems(model: ir.Model, target: Target) -> Iterator[str]:
     if opset <= target.opset:
         return
     for node in _nodes(model):
-        if node.domain == "" and (reason := difference(node, opset, target.opset)):
+        if node.domain == "" and (reason := why_not(node, opset, target.opset)):
             yield f"{label(node)}: {reason}"
 
 

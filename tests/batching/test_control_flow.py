@@ -1,4 +1,4 @@
-"""What control flow is refused for: sequences and loops that cannot run, and what depends on them."""
+"""Control flow that no runtime would run, and what is reported of it."""
 
 from pathlib import Path
 

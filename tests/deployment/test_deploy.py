@@ -17,10 +17,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from load_server import serving
 from support import bare_triton
 from support.artifacts import names, scale, scale_model, tree
 from support.clients import Clients, asking
+from support.load_server import serving
 from support.serving import client
 
 from builder.cli import commands as cli

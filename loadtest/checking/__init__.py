@@ -1,0 +1,31 @@
+"""What is sent, and whether each answer to it is right.
+
+A published version stores a `Reference`: samples, the right answers, and tolerances. `Samples` are the rows to send;
+`make_pool` encodes them as `Request`s and `make_order` mixes those of several models and sizes. Each request knows
+the `Expected` answer of every version that may reply. `Expected.is_right` compares the bytes first, which is cheap,
+and the numbers only if the bytes differ; `Expected.find_fault` says what is wrong. `wrong_answers` keeps the evidence.
+"""
+
+from loadtest.checking import wrong_answers
+from loadtest.checking.expected import Expected, Fault, Wrong
+from loadtest.checking.reference import Reference, Tolerance, find_versions, read_reference
+from loadtest.checking.requests import Request, make_order, make_pool, make_request
+from loadtest.checking.samples import Samples, draw, from_reference
+
+__all__ = [
+    "Expected",
+    "Fault",
+    "Reference",
+    "Request",
+    "Samples",
+    "Tolerance",
+    "Wrong",
+    "draw",
+    "find_versions",
+    "from_reference",
+    "make_order",
+    "make_pool",
+    "make_request",
+    "read_reference",
+    "wrong_answers",
+]

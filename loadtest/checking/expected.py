@@ -1,0 +1,197 @@
+"""The right answer to each request. A right answer is recognised cheaply; a wrong one is examined thoroughly."""
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+
+from loadtest.checking.reference import Reference, Tolerance
+from loadtest.wire import DTYPES, FLOATS, Answer, Array, Layout, TensorSpec, from_wire, to_wire, widen
+
+_SEEN_LIMIT = 4
+_SEEN_BYTES = 1 << 16
+
+
+class Wrong(Enum):
+    """In which way an answer is wrong."""
+
+    ROWS_MIXED_UP = "rows_mixed_up"
+    SHAPE_OR_TYPE = "shape_or_type"
+    NAN = "nan"
+    TOLERANCE = "tolerance"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an answer is wrong: in which way, in which output and row of the request (None: all), and what was found."""
+
+    kind: Wrong
+    output: str
+    row: int | None
+    what: str
+
+
+class ExpectedOutput:
+    """The right values of one output for one request: `[rows, *dims]`, or `[*dims]` for a model without batching."""
+
+    def __init__(self, spec: TensorSpec, right: Array, tolerance: Tolerance) -> None:
+        self.spec = spec
+        self.right = right
+        self._tolerance = tolerance
+        self._seen: tuple[bytes, ...] = (to_wire(right, spec.datatype),)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape the server must give."""
+        return self.right.shape
+
+    def matches(self, body: bytes, start: int, stop: int) -> bool:
+        """Tell whether `body[start:stop]` is right: bytes that were right before, or values within the tolerance."""
+        if body.startswith(self._seen, start):
+            return len(self._seen[0]) == stop - start
+        if self.spec.datatype not in FLOATS or not self._within(body, start, stop):
+            return False
+        if len(self._seen) < _SEEN_LIMIT and stop - start <= _SEEN_BYTES:
+            self._seen += (body[start:stop],)
+        return True
+
+    def _within(self, body: bytes, start: int, stop: int) -> bool:
+        dtype = DTYPES[self.spec.datatype]
+        if stop - start != self.right.size * dtype.itemsize:
+            return False
+        values = widen(np.frombuffer(body, dtype, self.right.size, start), self.spec.datatype)
+        return bool(self.is_right(values.reshape(self.right.shape)).all())
+
+    def is_right(self, values: Array) -> Array:
+        """Tell for each value whether it is within `atol + rtol * |reference|`.
+
+        With rtol 0.001 and atol 0.01, a reference of 20 allows 0.001 * 20 + 0.01 = 0.03, so 19.97 to 20.03 is right.
+        An infinity must be the same infinity, and NaN is right only where the reference is NaN.
+        """
+        low, high, nan = self._bounds
+        within = (values >= low) & (values <= high)
+        return within if nan is None else within | (nan & np.isnan(values))
+
+    @cached_property
+    def _bounds(self) -> tuple[Array, Array, Array | None]:
+        """The lowest and the highest right value, and where the reference is NaN; None if it never is."""
+        right = widen(self.right, self.spec.datatype).astype(np.float64)
+        margin = self._tolerance.atol + self._tolerance.rtol * np.abs(right)
+        margin[~np.isfinite(right)] = 0
+        nan = np.isnan(right)
+        return right - margin, right + margin, nan if nan.any() else None
+
+
+class Expected:
+    """The right answer of one version to one request, whose rows are the rows `group` of the version's reference."""
+
+    def __init__(self, reference: Reference, group: tuple[int, ...]) -> None:
+        self.reference = reference
+        self.group = group
+        self.outputs = {
+            spec.name: ExpectedOutput(
+                spec,
+                take_rows(reference.answers[spec.name], group, reference.max_batch_size),
+                reference.tolerances.get(spec.name, Tolerance()),
+            )
+            for spec in reference.outputs
+        }
+        self._layout: Layout | None = None
+        self._plan: tuple[tuple[ExpectedOutput, int, int], ...] = ()
+
+    def is_right(self, answer: Answer) -> bool:
+        """Tell whether every output of `answer` is right."""
+        if answer.layout is not self._layout and not self._learn(answer.layout):
+            return False
+        body = answer.body
+        return all(output.matches(body, start, stop) for output, start, stop in self._plan)
+
+    def _learn(self, layout: Layout) -> bool:
+        """Note which bytes to compare in answers of this layout; False if the layout itself is wrong."""
+        if self._layout_fault(layout) is not None:
+            return False
+        self._layout = layout
+        self._plan = tuple((self.outputs[slot.name], slot.start, slot.stop) for slot in layout.slots)
+        return True
+
+    def _layout_fault(self, layout: Layout) -> Fault | None:
+        slots = {slot.name: slot for slot in layout.slots}
+        for name, output in self.outputs.items():
+            slot = slots.get(name)
+            if slot is None:
+                return Fault(Wrong.SHAPE_OR_TYPE, name, None, "the output is missing")
+            if (slot.datatype, slot.shape) != (output.spec.datatype, output.shape):
+                what = f"expected {output.spec.datatype}{list(output.shape)}, got {slot.datatype}{list(slot.shape)}"
+                return Fault(Wrong.SHAPE_OR_TYPE, name, None, what)
+        extra = slots.keys() - self.outputs.keys()
+        if extra or len(slots) != len(layout.slots):
+            return Fault(Wrong.SHAPE_OR_TYPE, ", ".join(sorted(extra)), None, "the output was not asked for")
+        return None
+
+    def find_fault(self, answer: Answer) -> Fault:
+        """Say why an answer that is not right is wrong.
+
+        Raises:
+            ValueError: It is right.
+        """
+        fault = self._layout_fault(answer.layout)
+        if fault is not None:
+            return fault
+        body = answer.body
+        for slot in answer.layout.slots:
+            output = self.outputs[slot.name]
+            if not output.matches(body, slot.start, slot.stop):
+                return self._output_fault(output, body[slot.start : slot.stop])
+        raise ValueError("the answer is right")
+
+    def _output_fault(self, output: ExpectedOutput, data: bytes) -> Fault:
+        name, datatype = output.spec.name, output.spec.datatype
+        try:
+            got = from_wire(data, datatype, output.shape)
+        except ValueError:
+            what = f"{len(data)} bytes do not fill {datatype}{list(output.shape)}"
+            return Fault(Wrong.SHAPE_OR_TYPE, name, None, what)
+        if datatype in FLOATS:
+            got = widen(got, datatype)
+            right = output.is_right(got)
+        else:
+            right = np.asarray(got == output.right)
+        if right.all():  # such as a BOOL of 2, which NumPy reads as True, or text that is not UTF-8
+            return Fault(
+                Wrong.TOLERANCE, name, None, "the bytes are not those of the reference, though they read alike"
+            )
+        return self._value_fault(output, got, right)
+
+    def _value_fault(self, output: ExpectedOutput, got: Array, right: Array) -> Fault:
+        """Say what is wrong with the values `got`, at least one of which is not `right`."""
+        name = output.spec.name
+        place = tuple(int(axis[0]) for axis in np.nonzero(~right)) if right.ndim else ()
+        row = place[0] if self.reference.max_batch_size and place else None
+        if self._belongs_to_another_row(output, got, 0 if row is None else row):
+            return Fault(Wrong.ROWS_MIXED_UP, name, row, "this is the right answer to another row")
+        if output.spec.datatype in FLOATS and np.isnan(got[~right]).any():
+            return Fault(Wrong.NAN, name, row, "NaN where the reference has a number")
+        values = f"expected {output.right[place]!s} at {list(place)}, got {got[place]!s}"
+        return Fault(Wrong.TOLERANCE, name, row, f"{values}; {int((~right).sum())} of {right.size} values are wrong")
+
+    def _belongs_to_another_row(self, output: ExpectedOutput, got: Array, row: int) -> bool:
+        """Tell whether what came for `row` is the right answer to some other row of the reference."""
+        name, datatype = output.spec.name, output.spec.datatype
+        answers = self.reference.answers[name]
+        mine = got[row] if self.reference.max_batch_size else got
+        if mine.shape != answers.shape[1:]:
+            return False
+        if datatype in FLOATS:
+            all_rows = ExpectedOutput(output.spec, answers, self.reference.tolerances.get(name, Tolerance()))
+            same = all_rows.is_right(mine)
+        else:
+            same = np.asarray(answers == mine)
+        rows = same.reshape(len(answers), -1).all(axis=1)
+        rows[self.group[row]] = False
+        return bool(rows.any())
+
+
+def take_rows(array: Array, group: tuple[int, ...], max_batch_size: int) -> Array:
+    """Return the rows of `group` as a request carries them: `[len(group), *dims]`, or without batching the row."""
+    return array[list(group)] if max_batch_size else array[group[0]]

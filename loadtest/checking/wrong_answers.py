@@ -1,0 +1,76 @@
+"""Wrong answers kept as files: the request, the answer, the expected answer, and what is needed to send it again."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.checking.expected import Expected, Fault
+from loadtest.checking.requests import Request
+from loadtest.errors import SettingsError, reason
+from loadtest.wire import Answer, Array, from_wire
+
+FIX = "name a file from the wrong/ directory of a report"
+
+
+def pack(protocol: str, request: Request, answer: Answer, expected: Expected, fault: Fault) -> bytes:
+    """Return an .npz file: arrays `input:NAME`, `answer:NAME` and `expected:NAME`, and `about`, which is JSON."""
+    arrays: dict[str, Array] = {f"input:{name}": array for name, array in request.inputs().items()}
+    arrays |= {f"expected:{name}": output.right for name, output in expected.outputs.items()}
+    for slot in answer.layout.slots:
+        arrays[f"answer:{slot.name}"] = _as_received(answer.body[slot.start : slot.stop], slot.datatype, slot.shape)
+    about = {
+        "protocol": protocol,
+        "version_answered": answer.layout.version,
+        "kind": fault.kind.value,
+        "output": fault.output,
+        "row": fault.row,
+        "what": fault.what,
+        **_describe(request, expected),
+    }
+    file = io.BytesIO()
+    np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
+    return file.getvalue()
+
+
+def _describe(request: Request, expected: Expected) -> dict[str, Any]:
+    """Return what is needed to send the request again and to check the answer."""
+    reference = expected.reference
+    return {
+        "model": request.samples.model,
+        "version_asked": request.samples.version,
+        "reference_version": reference.version,
+        "reference_rows": list(expected.group),
+        "inputs": [[spec.name, spec.datatype, list(spec.dims)] for spec in request.samples.inputs],
+        "outputs": [[spec.name, spec.datatype, list(spec.dims)] for spec in reference.outputs],
+        "binary": request.samples.binary,
+        "max_batch_size": request.samples.max_batch_size,
+        "tolerances": {
+            name: {"rtol": tolerance.rtol, "atol": tolerance.atol} for name, tolerance in reference.tolerances.items()
+        },
+    }
+
+
+def _as_received(data: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
+    """Return an output as the server described it, or its bytes if they do not fit the description."""
+    try:
+        return from_wire(data, datatype, shape)
+    except (ValueError, KeyError):
+        return np.frombuffer(data, np.uint8)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read a kept wrong answer: what is known about it, and its arrays.
+
+    Raises:
+        SettingsError: The file is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(str(arrays.pop("about"))), arrays
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise SettingsError(path, f"this file is not a kept wrong answer: {reason(error)}", FIX) from error

@@ -1,0 +1,196 @@
+"""The options of a load test, as Locust's command line and its start form show them."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.scenarios import ARRIVALS, SCENARIOS, readers
+from loadtest.wire import CLIENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its name, its default as text, its help, and its choices (none: any text).
+
+    Attributes:
+        key: The name of its value, if that does not follow from the option's name.
+    """
+
+    name: str
+    default: str
+    help: str
+    choices: tuple[str, ...] = ()
+    key: str = ""
+
+    @property
+    def dest(self) -> str:
+        """The name of its value among the parsed options."""
+        return self.key or self.name.removeprefix("--").replace("-", "_")
+
+
+def declare(parser: Any) -> None:
+    """Add the options to Locust's parser; the start form shows all of them too."""
+    for option in all_options():
+        choices = {"choices": [*option.choices]} if option.choices else {}
+        parser.add_argument(
+            option.name,
+            default=option.default,
+            help=option.help,
+            dest=option.dest,
+            include_in_web_ui=True,
+            **choices,
+        )
+
+
+def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
+    """Return the options as text, whether they came from the command line or the start form."""
+    values = {option.dest: getattr(parsed, option.dest, None) for option in all_options()}
+    return {"host": host or "", **{name: "" if value is None else str(value).strip() for name, value in values.items()}}
+
+
+def all_options() -> list[Option]:
+    """Return the options, in the order in which they are shown."""
+    return [*_target(), *_load(), *_timing(), *_limits()]
+
+
+def _target() -> list[Option]:
+    return [
+        Option(
+            "--model",
+            "",
+            "Model to send requests to, as in --model digits. To mix several, give each a weight: digits=3,ranker=1 "
+            "sends three requests to digits for each one to ranker.",
+        ),
+        Option(
+            "--model-version",
+            "",
+            "Version to ask for, as in --model-version 2. Empty (the default) lets the server choose.",
+        ),
+        Option("--protocol", "http", "Protocol that the requests are sent over. Default: http.", (*CLIENTS,)),
+        Option(
+            "--rows",
+            "1",
+            "Rows (samples) in each request, as in --rows 4. To mix several sizes, give each a weight: 1=8,16=1 "
+            "sends eight requests of 1 row for each one of 16. Default: 1.",
+        ),
+        Option(
+            "--repository",
+            "",
+            "Directory of the model repository that the server serves, as in --repository model_repository. The "
+            "requests are its stored samples, and answers are compared with its stored answers. Empty (the default) "
+            "sends random inputs and checks nothing.",
+        ),
+        Option(
+            "--grpc-address",
+            "",
+            "HOST:PORT of the server's gRPC port, as in 127.0.0.1:8001. Empty (the default) takes the port after "
+            "that of --host.",
+        ),
+        Option(
+            "--metrics-url",
+            "",
+            "URL of the server's Prometheus metrics, as in http://127.0.0.1:8002/metrics, or none to leave them out. "
+            "Empty (the default) takes the second port after that of --host.",
+        ),
+    ]
+
+
+def _load() -> list[Option]:
+    scenarios = "; ".join(f"{name}: {scenario.help}" for name, scenario in SCENARIOS.items())
+    return [
+        Option("--scenario", "steps", f"Shape of the load. {scenarios}. Default: steps.", (*SCENARIOS,)),
+        Option(
+            "--concurrency",
+            "1,2,4,8,16",
+            "Number of users; each sends its next request when the last one was answered. Used by "
+            f"{readers('--concurrency')}. Default: 1,2,4,8,16.",
+        ),
+        Option(
+            "--rate",
+            "",
+            f"Requests per second, one stage for each number. Used by {readers('--rate')}.",
+        ),
+        Option(
+            "--arrivals",
+            "constant",
+            "Gaps between requests sent at a --rate: constant gaps, or random ones (poisson), as if "
+            "from many independent clients. Default: constant.",
+            ARRIVALS,
+        ),
+        Option(
+            "--arrivals-file",
+            "",
+            "CSV file with the time of each request in its first column, in seconds from the start. Used by "
+            f"{readers('--arrivals-file')}.",
+        ),
+        Option(
+            "--max-in-flight",
+            "256",
+            "Most requests in flight at once when --rate or --arrivals-file is used; further requests wait. "
+            "Default: 256.",
+        ),
+    ]
+
+
+def _timing() -> list[Option]:
+    staged = " and ".join(name for name, scenario in SCENARIOS.items() if scenario.uses_stages)
+    return [
+        Option(
+            "--stage-time",
+            "10",
+            "Seconds that each stage is measured, as in --stage-time 30. A scenario that waits for stable figures "
+            "ends a stage as soon as it has them. Default: 10.",
+        ),
+        Option(
+            "--stages",
+            "10",
+            f"Number of equal stages, as in --stages 60. Used by {staged}. Default: 10.",
+        ),
+        Option(
+            "--warm-up",
+            "1",
+            "Seconds at the start of a stage that are left out of its figures, as in --warm-up 0.5; answers are "
+            "checked all the same. Default: 1.",
+        ),
+        Option(
+            "--request-timeout",
+            "10",
+            "Seconds to wait for an answer before the request counts as failed, as in --request-timeout 2.5. "
+            "Default: 10.",
+        ),
+        Option(
+            "--seed",
+            "0",
+            "Seed of every random choice, a whole number, as in --seed 7. Runs with the same seed send the same "
+            "requests in the same order. Default: 0.",
+        ),
+    ]
+
+
+def _limits() -> list[Option]:
+    return [
+        Option(
+            "--max-p99-ms",
+            "",
+            "Fail the run unless 99 of 100 answers come within this many milliseconds, as in --max-p99-ms 20. Empty "
+            "(the default) sets no limit.",
+            key="max_latency_ms",  # the start form cannot handle a name that contains digits
+        ),
+        Option(
+            "--min-throughput",
+            "",
+            "Fail the run unless the server answers this many rows per second, as in --min-throughput 500. Empty "
+            "(the default) sets no limit.",
+        ),
+        Option(
+            "--max-failures",
+            "0",
+            "Fail the run if more than this many requests get no answer, as in --max-failures 5. Default: 0.",
+        ),
+        Option(
+            "--report-dir",
+            "",
+            "Directory to write result.json, stages.csv and report.html to, as in --report-dir out. Empty (the "
+            "default) writes no report.",
+        ),
+    ]

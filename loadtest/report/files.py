@@ -1,0 +1,99 @@
+"""Writes the report of a run: result.json, stages.csv, report.html and the kept wrong answers."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from loadtest.run import cannot_write
+
+_COLUMNS = (
+    "name",
+    "concurrency",
+    "rate_asked",
+    "seconds",
+    "requests",
+    "rows",
+    "unchecked",
+    "throughput_rows_per_s",
+    "throughput_requests_per_s",
+    "stable",
+    "client_cpu_us_per_request",
+    "client_busy_share",
+    "client_saturated",
+    "server_restarted",
+)
+_LATENCIES = ("p50", "p90", "p95", "p99", "max", "mean")
+_SERVER = (
+    "queue_us",
+    "compute_input_us",
+    "compute_infer_us",
+    "compute_output_us",
+    "executions",
+    "mean_batch",
+    "batch_sizes",
+)
+
+
+def write(directory: Path, result: Mapping[str, Any], examples: Iterable[tuple[str, bytes]] = ()) -> list[Path]:
+    """Write the report's files, over those of an earlier run, and return their paths.
+
+    Raises:
+        SettingsError: The directory cannot be written.
+    """
+    files = {
+        "result.json": to_json(result).encode(),
+        "stages.csv": to_csv(result).encode(),
+        "report.html": to_html(result).encode(),
+        **{f"wrong/{name}": data for name, data in examples},
+    }
+    try:
+        for name, data in files.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    return [directory / name for name in files]
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """Return the result as JSON text."""
+    return json.dumps(result, indent=1, allow_nan=False) + "\n"
+
+
+def to_csv(result: Mapping[str, Any]) -> str:
+    """Return one line for each stage; times in microseconds, batch sizes as in `1:20 4:7` (size:count)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    latencies = [f"{name}_us" for name in _LATENCIES]
+    writer.writerow([*_COLUMNS, "failures", "wrong", *latencies, *(f"server_{name}" for name in _SERVER)])
+    for stage in result["stages"]:
+        server = stage["server"] or {}
+        writer.writerow(
+            [
+                *(stage[column] for column in _COLUMNS),
+                sum(stage["failures"].values()),
+                sum(stage["wrong"].values()),
+                *(stage["latency_us"][name] for name in _LATENCIES),
+                *(_cell(server.get(name)) for name in _SERVER),
+            ]
+        )
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(f"{key}:{count}" for key, count in value.items()) if isinstance(value, dict) else value
+
+
+def to_html(result: Mapping[str, Any]) -> str:
+    """Return the report as one page that needs no other file."""
+    data = json.dumps(result, allow_nan=False).replace("</", "<\\/")
+    return read_page().replace('"@RESULT@"', data)
+
+
+def read_page() -> str:
+    """Return the page that draws a result: the one in place of `"@RESULT@"`, or else the server's newest."""
+    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")

@@ -1,0 +1,52 @@
+"""What a reader must know to judge the figures of a run, although it fails nothing.
+
+Stages are given as the plain values of the result, see docs/result-schema.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from loadtest.run import CROWDED_SHARE, SATURATED_SHARE, Tally
+from loadtest.scenarios import SCENARIOS, Reads, Scenario
+from loadtest.settings import Settings
+
+_RATE_SHARE = 0.95
+
+Stage = Mapping[str, Any]
+
+
+def find_notes(settings: Settings, stages: Sequence[Stage], total: Tally) -> list[str]:
+    """Return the notes on a run."""
+    notes = []
+    if settings.repository is None:
+        notes.append("answers were not checked: without --repository, inputs are random and there is no reference")
+    elif total.unchecked:
+        notes.append(f"{total.unchecked} of {total.requests} answers came from versions without a reference")
+    scenario = SCENARIOS[settings.load.scenario]
+    return notes + [f"stage {stage['name']}: {note}" for stage in stages for note in _on_stage(scenario, stage)]
+
+
+def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[str]:
+    if stage["client_saturated"]:
+        yield _on_client(stage)
+    if stage["server_restarted"]:
+        yield "the server was restarted, or the model reloaded, during this stage"
+    achieved, asked = stage["throughput_requests_per_s"], stage["rate_asked"]
+    if scenario.reads is Reads.RATES and achieved < _RATE_SHARE * asked:
+        yield f"only {achieved:g} of {asked:g} requests/s were achieved"
+    if stage["lost_workers"]:
+        yield f"these workers were lost: {', '.join(stage['lost_workers'])}"
+    if scenario.is_steady and not stage["stable"]:
+        yield "the figures are not stable: the last three windows differ by more than 10 %"
+
+
+def _on_client(stage: Stage) -> str:
+    busy, waiting = stage["client_busy_share"], stage["client_waiting_share"]
+    if busy <= SATURATED_SHARE:
+        late_ms = stage["late_us"]["p99"] / 1000
+        what = f"the load generator sent requests late although users were free (p99 {late_ms:.1f} ms)"
+        return f"{what}; this is not the server's delay: give the load generator cores of its own"
+    what = f"the load generator, not the server, was the bottleneck (busy {busy:.0%} of the time)"
+    if waiting > CROWDED_SHARE:
+        return f"{what}; it waited for a CPU {waiting:.0%} of the time: give it cores of its own"
+    return f"{what}; use --processes {stage['client_processes_that_would_do']}"

@@ -1,0 +1,92 @@
+"""What happens at the end of a run: the report is written, the exit code set, and a summary printed."""
+
+import sys
+from typing import Any
+
+from locust.env import Environment
+
+from loadtest.errors import LoadTestError
+from loadtest.report import files
+from loadtest.report.result import Result, make_result
+from loadtest.run import Leader
+
+
+class Outcome:
+    """The outcome of the leader's run."""
+
+    def __init__(self, environment: Environment, leader: Leader) -> None:
+        self._environment = environment
+        self._leader = leader
+        self._error: LoadTestError | None = None
+        self._result: Result | None = None
+
+    def listen(self) -> None:
+        """Listen to Locust's events."""
+        events: Any = self._environment.events
+        events.test_stop.add_listener(self._on_stop)
+        events.quitting.add_listener(self._on_quitting)
+        events.quit.add_listener(self._on_quit)
+
+    def now(self) -> Result | None:
+        """Return the result so far; None before the first run."""
+        return None if self._leader.run is None else make_result(self._leader.run)
+
+    def _on_stop(self, **_: Any) -> None:
+        run = self._leader.run
+        if run is None:
+            return
+        self._result = make_result(run)
+        if run.settings.report_dir is not None:
+            examples = [example for window in run.all_windows() for example in window.examples]
+            try:
+                files.write(run.settings.report_dir, self._result, examples)
+            except LoadTestError as error:
+                self._error = error
+
+    def _on_quitting(self, **_: Any) -> None:
+        run = self._leader.run
+        if self._result is None:
+            if self._environment.web_ui is not None:
+                return
+            # Locust sends no stop event for a run that never had a user, such as one whose worker was not prepared.
+            self._on_stop()
+        error = self._error or (run.error if run else None)
+        if error is not None:
+            self._environment.process_exit_code = error.exit_code
+        else:
+            passed = self._result is not None and self._result["verdict"]["passed"]
+            self._environment.process_exit_code = 0 if passed else 1
+
+    def _on_quit(self, **_: Any) -> None:
+        if self._result is None:
+            return
+        for line in summarize(self._result):
+            print(line)
+        if self._error is not None:
+            print(f"error: {self._error}", file=sys.stderr)
+        sys.stdout.flush()
+
+
+def summarize(result: Result) -> list[str]:
+    """Return a line for each stage, the knee, the notes, and at the end the verdict with its reasons."""
+    lines = [_stage_line(stage) for stage in result["stages"]]
+    if result["knee"] is not None and len(result["stages"]) > 1:
+        knee = result["knee"]
+        lines.append(f"knee: {knee['stage']}, {knee['throughput_rows_per_s']:g} rows/s")
+        if knee["best_within_p99"] is not None:
+            best = knee["best_within_p99"]
+            lines.append(f"best within the p99 limit: {best['stage']}, {best['throughput_rows_per_s']:g} rows/s")
+    lines += [f"note: {note}" for note in result["notes"]]
+    if result["verdict"]["passed"]:
+        checked = "all checked answers were right" if result["run"]["checked"] else "answers were not checked"
+        return [*lines, f"PASSED: {checked}, and all limits were kept"]
+    return [*lines, *(f"FAILED: {reason}" for reason in result["verdict"]["reasons"])]
+
+
+def _stage_line(stage: Result) -> str:
+    latency = stage["latency_us"]
+    return (
+        f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {stage['requests']} requests, "
+        f"p50 {latency['p50']} us, p99 {latency['p99']} us, {sum(stage['failures'].values())} failed, "
+        f"{sum(stage['wrong'].values())} wrong"
+    )

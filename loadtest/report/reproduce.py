@@ -1,0 +1,76 @@
+"""Sends the request of a kept wrong answer again, and tells whether the answer is still wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.checking import (
+    Expected,
+    Fault,
+    Reference,
+    Samples,
+    Tolerance,
+    from_reference,
+    make_request,
+    wrong_answers,
+)
+from loadtest.errors import ServerError, SettingsError
+from loadtest.wire import Address, ExchangeError, TensorSpec, make_client
+
+_TIMEOUT_S = 10.0
+
+
+def send_again(path: Path, address: Address, protocol: str) -> Fault | None:
+    """Send the request kept in `path` to a server; None if the answer is right now.
+
+    Raises:
+        SettingsError: The file is not a kept wrong answer.
+        ServerError: The server gave no answer.
+    """
+    reference, samples = _read(path)
+    client = make_client(protocol, address, _TIMEOUT_S)
+    request = make_request(samples, tuple(range(samples.rows)), client.encode)
+    connection = client.connect()
+    try:
+        answer = connection.infer(request.encoded)
+    except ExchangeError as error:
+        raise ServerError(address, str(error), "start the server, or set --address to where it listens") from error
+    finally:
+        connection.close()
+    expected = Expected(reference, request.group)
+    return None if expected.is_right(answer) else expected.find_fault(answer)
+
+
+def _read(path: Path) -> tuple[Reference, Samples]:
+    """Return the kept rows and their right answers as a reference of these rows alone, and the rows to send."""
+    about, arrays = wrong_answers.read(path)
+    try:
+        reference = _kept_reference(about, arrays)
+        return reference, from_reference(reference, about["version_asked"], binary=about["binary"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"this file is not a kept wrong answer: {error!r}"
+        raise SettingsError(path, what, wrong_answers.FIX) from error
+
+
+def _kept_reference(about: dict[str, Any], arrays: dict[str, Any]) -> Reference:
+    batched = about["max_batch_size"] > 0
+
+    def side(prefix: str, specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+        found = {spec.name: arrays[f"{prefix}:{spec.name}"] for spec in specs}
+        return found if batched else {name: array[np.newaxis] for name, array in found.items()}
+
+    inputs, outputs = (
+        tuple(TensorSpec(name, datatype, tuple(dims)) for name, datatype, dims in about[key])
+        for key in ("inputs", "outputs")
+    )
+    return Reference(
+        model=about["model"],
+        version=about["reference_version"],
+        max_batch_size=about["max_batch_size"],
+        inputs=inputs,
+        outputs=outputs,
+        samples=side("input", inputs),
+        answers=side("expected", outputs),
+        tolerances={name: Tolerance(**tolerance) for name, tolerance in about["tolerances"].items()},
+    )

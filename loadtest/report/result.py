@@ -1,0 +1,135 @@
+"""The result of a run as plain values, in the schema that docs/result-schema.md describes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from loadtest import server
+from loadtest.report.notes import find_notes
+from loadtest.report.verdict import find_knee, find_reasons
+from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
+from loadtest.scenarios import SCENARIOS, Reads
+from loadtest.settings import Settings
+
+SCHEMA = 1
+_LATE_LIMIT_US = 10_000
+
+Result = dict[str, Any]
+
+
+def make_result(run: Run) -> Result:
+    """Return everything known about a run, whether it is finished or in progress."""
+    stages = [_stage(record) for record in run.records if record.windows]
+    whole = join_windows(run.all_windows())
+    total = whole.total
+    reasons = find_reasons(run, stages, total)
+    return {
+        "schema": SCHEMA,
+        "run": _describe(run.settings, run.started_at),
+        "verdict": {"passed": not reasons, "complete": run.complete, "reasons": reasons},
+        "notes": find_notes(run.settings, stages, total),
+        "totals": _counts(total),
+        "messages": whole.messages,
+        "knee": find_knee(stages, run.settings.limits),
+        "stages": stages,
+    }
+
+
+def _describe(settings: Settings, started_at: float) -> Result:
+    load = settings.load
+    has_arrivals = SCENARIOS[load.scenario].reads is Reads.RATES
+    return {
+        "started": datetime.fromtimestamp(started_at, timezone.utc).isoformat(timespec="seconds"),
+        "server": settings.host,
+        "models": [
+            {"name": choice.name, "version": choice.version or None, "weight": choice.weight}
+            for choice in settings.models
+        ],
+        "protocol": settings.protocol,
+        "rows_per_request": [{"rows": rows, "weight": weight} for rows, weight in settings.rows],
+        "scenario": load.scenario,
+        "arrivals": load.arrivals if has_arrivals else None,
+        "stage_time_s": load.stage_time_s,
+        "warm_up_s": load.warm_up_s,
+        "checked": settings.repository is not None,
+        "limits": {
+            "max_p99_ms": settings.limits.max_p99_ms,
+            "min_throughput_rows_per_s": settings.limits.min_throughput,
+            "max_failures": settings.limits.max_failures,
+        },
+        "seed": load.seed,
+    }
+
+
+def _counts(tally: Tally) -> Result:
+    return {
+        "requests": tally.requests,
+        "rows": tally.rows,
+        "failures": dict(tally.failures),
+        "wrong": dict(tally.wrong),
+        "unchecked": tally.unchecked,
+    }
+
+
+def _stage(record: StageRecord) -> Result:
+    window, discarded = record.measured, record.discarded
+    total = window.total
+    seconds = window.seconds or math.inf
+    is_open_loop = record.stage.arrivals is not None
+    return {
+        "name": record.stage.name,
+        "concurrency": record.users,
+        "concurrency_asked": record.stage.users,
+        "rate_asked": record.stage.rate,
+        "seconds": round(window.seconds, 3),
+        **_counts(total),
+        "throughput_rows_per_s": round(total.rows / seconds, 2),
+        "throughput_requests_per_s": round(total.requests / seconds, 2),
+        "latency_us": total.latency_us.summarize(),
+        "latency_histogram": total.latency_us.to_message()[0],
+        "late_us": window.late_us.summarize() if is_open_loop else None,
+        "stable": record.stable,
+        "complete": record.complete,
+        "windows": [asdict(figures) for figures in record.windows],
+        "discarded": {"seconds": round(discarded.seconds, 3), **_counts(discarded.total)},
+        "versions": _versions(window.tallies),
+        **_client(window, is_open_loop=is_open_loop),
+        "lost_workers": record.lost_workers,
+        "server_restarted": record.restarted,
+        "server": server.summarize(record.snapshots),
+    }
+
+
+def _versions(tallies: Mapping[tuple[str, str], Tally]) -> list[Result]:
+    return [
+        {
+            "model": model,
+            "version": version or None,
+            **_counts(tally),
+            "latency_us": tally.latency_us.summarize(),
+        }
+        for (model, version), tally in sorted(tallies.items())
+    ]
+
+
+def _client(window: Window, *, is_open_loop: bool) -> Result:
+    """Return how hard the client worked, whether it was the bottleneck, and how many processes would be enough.
+
+    Two processes that are 95 % busy do the work of 1.9. At 70 % each, that takes 1.9 / 0.7 = 2.7, so 3 processes.
+    """
+    busiest = max((busy.share for busy in window.busy.values()), default=0.0)
+    late = is_open_loop and window.late_us.summarize()["p99"] > _LATE_LIMIT_US
+    saturated = busiest > SATURATED_SHARE or late
+    cpu_s = sum(busy.cpu_s for busy in window.busy.values())
+    processes = len(window.busy)
+    enough = max(processes + 1, math.ceil(processes * busiest / COMFORTABLE_SHARE))
+    return {
+        "client_cpu_us_per_request": round(cpu_s / window.requests * 1e6, 1) if window.requests else None,
+        "client_busy_share": round(busiest, 3),
+        "client_waiting_share": round(max((busy.waiting_share for busy in window.busy.values()), default=0.0), 3),
+        "client_processes": processes,
+        "client_saturated": saturated,
+        "client_processes_that_would_do": enough if saturated else processes,
+    }

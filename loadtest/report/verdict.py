@@ -1,0 +1,140 @@
+"""Whether a run passed, and if not, why; and the knee of its curve.
+
+Stages are given as the plain values of the result, see docs/result-schema.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loadtest.run import Run, StageRecord, Tally, sum_tallies
+from loadtest.scenarios import SCENARIOS
+from loadtest.settings import Limits
+
+_KNEE_SHARE = 0.95
+
+Stage = Mapping[str, Any]
+
+
+def find_knee(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] | None:
+    """Return the lowest load that gave 95 % of the best throughput, and the best stage within the p99 limit.
+
+    With 1, 2, 4 and 8 users at 100, 195, 199 and 200 rows/s, the best is 200 and 95 % of it is 190: the knee is at 2
+    users. Twice or four times the users only wait longer.
+    """
+    if not stages:
+        return None
+    best = max(stage["throughput_rows_per_s"] for stage in stages)
+    enough = [stage for stage in stages if stage["throughput_rows_per_s"] >= _KNEE_SHARE * best]
+    knee = min(enough, key=lambda stage: (stage["rate_asked"] or 0, stage["concurrency"]))
+    return {
+        "stage": knee["name"],
+        "concurrency": knee["concurrency"],
+        "rate_asked": knee["rate_asked"],
+        "throughput_rows_per_s": knee["throughput_rows_per_s"],
+        "best_throughput_rows_per_s": best,
+        "best_within_p99": _best_within_p99(stages, limits),
+    }
+
+
+def _best_within_p99(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] | None:
+    within = [stage for stage in stages if is_within_p99(stage, limits)]
+    if limits.max_p99_ms is None or not within:
+        return None
+    best = max(within, key=lambda stage: float(stage["throughput_rows_per_s"]))
+    return {
+        "stage": best["name"],
+        "throughput_rows_per_s": best["throughput_rows_per_s"],
+        "p99_us": best["latency_us"]["p99"],
+    }
+
+
+def is_within_p99(stage: Stage, limits: Limits) -> bool:
+    """Tell whether the stage got answers, and 99 % of them within the limit."""
+    if not stage["requests"]:
+        return False
+    return limits.max_p99_ms is None or bool(stage["latency_us"]["p99"] <= limits.max_p99_ms * 1000)
+
+
+def find_reasons(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
+    """Return why the run failed; empty if every answer was right and every limit was kept."""
+    reasons = [*_unfinished(run), *_wrong_answers(total), *_failures(total, run.settings.limits.max_failures)]
+    if run.complete:
+        reasons += [reason for record in run.records for reason in _unsent(record)]
+    reasons += _unanswered(total, is_checked=run.settings.repository is not None)
+    if stages:
+        reasons += _missed_limits(run, stages)
+    return reasons
+
+
+def _unfinished(run: Run) -> list[str]:
+    if run.error is not None:
+        return [str(run.error).replace("\n", "; ")]
+    return [] if run.complete else ["the run was stopped before its end"]
+
+
+def _wrong_answers(total: Tally) -> list[str]:
+    wrong = sum(total.wrong.values())
+    return [f"{wrong} of {total.requests} answers were wrong: {_list(total.wrong)}"] if wrong else []
+
+
+def _failures(total: Tally, allowed: int) -> list[str]:
+    failed = sum(total.failures.values())
+    if failed <= allowed:
+        return []
+    return [f"{failed} requests failed, but at most {allowed} may: {_list(total.failures)}"]
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+
+
+def _unsent(record: StageRecord) -> list[str]:
+    """A replay must have sent every request of its file."""
+    arrivals = record.stage.arrivals
+    if arrivals is None or not arrivals.is_recorded:
+        return []
+    planned, tally = len(arrivals.times), sum_tallies((record.discarded.total, record.measured.total))
+    sent = tally.requests + sum(tally.failures.values())
+    return [f"stage {record.stage.name}: only {sent} of {planned} requests were sent"] if sent < planned else []
+
+
+def _unanswered(total: Tally, *, is_checked: bool) -> list[str]:
+    if not total.requests:
+        return ["no request was answered"]
+    if is_checked and total.unchecked == total.requests:
+        return ["no answer could be checked: the repository has no reference for the version that answered"]
+    return []
+
+
+def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:
+    """A ladder must have one stage within both limits; in any other scenario, every stage must be."""
+    limits = run.settings.limits
+    if SCENARIOS[run.settings.load.scenario].is_ladder:
+        return _missed_by_ladder(limits, stages)
+    return [reason for stage in stages for reason in _missed_by_stage(limits, stage)]
+
+
+def _missed_by_ladder(limits: Limits, stages: Sequence[Stage]) -> list[str]:
+    within = [stage for stage in stages if is_within_p99(stage, limits)]
+    if limits.max_p99_ms is not None and not within:
+        lowest = min(stage["latency_us"]["p99"] for stage in stages) / 1000
+        return [f"no stage kept p99 within {limits.max_p99_ms:g} ms; the lowest p99 was {lowest:.3f} ms"]
+    best = max((stage["throughput_rows_per_s"] for stage in within), default=0.0)
+    if limits.min_throughput is not None and best < limits.min_throughput:
+        condition = "" if limits.max_p99_ms is None else f" with p99 within {limits.max_p99_ms:g} ms"
+        return [f"the best throughput{condition} was {best:g} rows/s, but {limits.min_throughput:g} are required"]
+    return []
+
+
+def _missed_by_stage(limits: Limits, stage: Stage) -> list[str]:
+    name = stage["name"]
+    if not stage["requests"]:
+        return [f"stage {name}: no request was answered"]
+    reasons = []
+    p99_ms, throughput = stage["latency_us"]["p99"] / 1000, stage["throughput_rows_per_s"]
+    if not is_within_p99(stage, limits):
+        reasons.append(f"stage {name}: p99 was {p99_ms:.3f} ms, but the limit is {limits.max_p99_ms:g} ms")
+    if limits.min_throughput is not None and throughput < limits.min_throughput:
+        what = f"throughput was {throughput:g} rows/s, but {limits.min_throughput:g} are required"
+        reasons.append(f"stage {name}: {what}")
+    return reasons

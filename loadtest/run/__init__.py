@@ -1,0 +1,42 @@
+"""A run: its stages led, its load made, its figures measured.
+
+`check` is asked before anything starts. Then the `Leader`, in the master process or the only one, takes every process
+through the stages of the scenario. In each process a `LoadWorker` follows its messages; the worker's `Traffic` sends
+the requests and checks the answers, and returns what it counted window by window. The leader adds the windows up and
+keeps them in a `Run`, which has a `StageRecord` for each stage.
+
+From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `traffic` (making load), `record`,
+`messages`, `worker`, `leader` (leading), `preflight`.
+"""
+
+from loadtest.run.leader import Leader
+from loadtest.run.preflight import cannot_write, check
+from loadtest.run.record import Run, StageRecord
+from loadtest.run.windows import (
+    COMFORTABLE_SHARE,
+    CROWDED_SHARE,
+    SATURATED_SHARE,
+    Busy,
+    Tally,
+    Window,
+    join_windows,
+    sum_tallies,
+)
+from loadtest.run.worker import LoadWorker
+
+__all__ = [
+    "COMFORTABLE_SHARE",
+    "CROWDED_SHARE",
+    "SATURATED_SHARE",
+    "Busy",
+    "Leader",
+    "LoadWorker",
+    "Run",
+    "StageRecord",
+    "Tally",
+    "Window",
+    "cannot_write",
+    "check",
+    "join_windows",
+    "sum_tallies",
+]

@@ -1,0 +1,96 @@
+"""Latencies as HDR histograms, which add up without loss.
+
+Every histogram has the same buckets: each value from 1 µs to 1 h, kept to three significant digits. Adding two
+histograms adds the counts of each bucket. So it makes no difference how the values were spread over processes and
+windows: the sum is the histogram that one process would have recorded, and so are its percentiles. Averaging the
+percentiles of the processes would be wrong.
+
+For example, process A answers in 100, 100, 100 and 900 µs, process B in 200 and 5000 µs:
+
+    bucket (µs)     100   200   900   5000     count      sum (µs)
+    A                 3     -     1      -         4          1200
+    B                 -     1     -      1         2          5200
+    together          3     1     1      1         6          6400
+
+The median of the six values is 100 µs: half of them, three, are in the first bucket. The mean of the two medians
+(100 and 200 µs) would have been 150 µs. The mean is the exact sum over the count: 6400 / 6 = 1066.7 µs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+_LOWEST_US, _HIGHEST_US, _DIGITS = 1, 3_600_000_000, 3
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+
+_EMPTY = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+
+
+class Latencies:
+    """Times in microseconds, each kept to three significant digits, and their exact sum."""
+
+    def __init__(self) -> None:
+        self._histogram = _EMPTY
+        self._total_us = 0
+
+    def record(self, value_us: int, count: int = 1) -> None:
+        """Count `value_us`; a time under 1 µs counts as 1 µs, one over an hour as an hour."""
+        value_us = min(max(value_us, _LOWEST_US), _HIGHEST_US)
+        self._own().record_value(value_us, count)
+        self._total_us += value_us * count
+
+    def record_all(self, counts: Mapping[int, int]) -> None:
+        """Count each value as often as `counts` says."""
+        for value_us, count in counts.items():
+            self.record(value_us, count)
+
+    def add(self, other: "Latencies") -> None:
+        """Add all values of another, exactly as if they had been recorded here."""
+        if other.count:
+            self._own().add(other._histogram)
+            self._total_us += other._total_us
+
+    def _own(self) -> HdrHistogram:
+        """Return the histogram to write to. It takes 190 KB, so those without values share one."""
+        if self._histogram is _EMPTY:
+            self._histogram = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+        return self._histogram
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return int(self._histogram.get_total_count())
+
+    @property
+    def mean_us(self) -> float:
+        """The exact mean, 0 if there is no value."""
+        return self._total_us / self.count if self.count else 0.0
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """Yield each recorded value, as the histogram keeps it, and how often it was recorded."""
+        histogram = self._histogram
+        for index in np.flatnonzero(np.frombuffer(histogram.counts, np.int64)):
+            yield int(histogram.get_value_from_index(int(index))), int(histogram.counts[index])
+
+    def summarize(self) -> dict[str, float]:
+        """Return p50, p90, p95, p99, max and mean; all 0 if nothing was recorded."""
+        if not self.count:
+            return {**dict.fromkeys(PERCENTILES, 0), "max": 0, "mean": 0.0}
+        at = self._histogram.get_value_at_percentile
+        figures: dict[str, float] = {name: int(at(percentile)) for name, percentile in PERCENTILES.items()}
+        return {**figures, "max": int(self._histogram.get_max_value()), "mean": round(self.mean_us, 1)}
+
+    def to_message(self) -> tuple[str, int]:
+        """Return HDR's own compressed form (V2, base64), and the sum."""
+        return self._histogram.encode().decode("ascii"), self._total_us
+
+    @classmethod
+    def from_message(cls, message: Sequence[Any]) -> "Latencies":
+        """Undo `to_message`."""
+        latencies = cls()
+        histogram = HdrHistogram.decode(message[0].encode("ascii"))
+        if histogram.get_total_count():
+            latencies._histogram, latencies._total_us = histogram, message[1]
+        return latencies

@@ -1,0 +1,201 @@
+"""Leads a run: the master process, or the only one, takes all processes through the stages and collects their windows.
+
+Locust starts and stops the users and connects the processes; `messages` lists what is said between them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.runners import STATE_MISSING, MasterRunner, Runner
+
+from loadtest import server, settings
+from loadtest.errors import LoadTestError, ServerError, SettingsError
+from loadtest.run import messages
+from loadtest.run.record import Run, StageRecord
+from loadtest.run.windows import Window, merge_processes
+from loadtest.scenarios import PAUSE, Arrivals, Stage, make_stages
+from loadtest.settings import Settings
+
+_PREPARE_TIMEOUT_S = 60.0
+_TAKE_TIMEOUT_S = 10.0
+_POLL_S = 0.005
+_START_TIMEOUT_S = 30.0
+_START_POLL_S = 0.02
+_USERS_PER_S = 100
+_DRAIN_S = 0.1
+_SHORTEST_REST = 0.25
+"""A rest of a stage shorter than this share of a window is not measured as a window of its own."""
+
+
+class Leader:
+    """Leads a run: prepares all processes, runs each stage, and collects the windows."""
+
+    def __init__(self, environment: Environment, runner: Runner) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._prepared: dict[str, list[str] | None] = {}
+        self._windows: dict[str, Window] = {}
+        self._members: set[str] = set()
+        self._latecomers: set[str] = set()
+        self._options: dict[str, str] = {}
+        self._round = 0
+        self.run: Run | None = None
+
+    def listen(self) -> None:
+        """Listen to the answers of the processes that make load."""
+        self._runner.register_message(messages.PREPARED, self._on_prepared)
+        self._runner.register_message(messages.WINDOW, self._on_window)
+
+    def _on_prepared(self, msg: Any, **_: Any) -> None:
+        self._prepared[msg.node_id] = msg.data["error"]
+        if msg.node_id in self._latecomers and msg.data["error"] is None:
+            self._members.add(msg.node_id)
+
+    def _on_window(self, msg: Any, **_: Any) -> None:
+        if msg.data["round"] == self._round:
+            self._windows[msg.node_id] = Window.from_message(msg.data["window"])
+
+    def lead(self, options: Mapping[str, str]) -> None:
+        """Run the scenario from start to end; an error the user can fix ends it and is kept in `run.error`.
+
+        Raises:
+            SettingsError: The options cannot be used, so that there is no run at all.
+        """
+        read = settings.from_text(options)
+        stages = make_stages(read.load)
+        self._environment.stop_timeout = read.load.request_timeout_s + 1
+        run = self.run = Run(read, time.time())
+        try:
+            self._prepare(options)
+            self._check_shares(stages)
+            for stage in stages:
+                run.records.append(record := StageRecord(stage))
+                self._run_stage(record, read)
+            self._drain(run.records[-1], read.load.request_timeout_s)
+            run.complete = True
+        except LoadTestError as error:
+            run.error = error
+
+    def _prepare(self, options: Mapping[str, str]) -> None:
+        """Let every process read the options and encode its requests.
+
+        Raises:
+            LoadTestError: There is no process, or one of them could not do it.
+        """
+        self._prepared.clear()
+        self._latecomers.clear()
+        self._options = dict(options)
+        self._members = set(self._present())
+        self._send(messages.PREPARE, {"options": self._options})
+        self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
+        self._members &= self._prepared.keys()
+        if not self._members:
+            raise ServerError(
+                "the load generator", "no worker is connected", "start a worker: add --worker to the command"
+            )
+        for error in self._prepared.values():
+            if error is not None:
+                raise messages.to_error(error)
+
+    def _admit_latecomers(self, stage: Stage) -> None:
+        """Let processes that connected during the run make load too, because Locust moves users to them.
+
+        They take their share of an open loop's requests from the next stage on.
+        """
+        for process in set(self._present()) - self._members - self._latecomers:
+            self._latecomers.add(process)
+            self._send(messages.PREPARE, {"options": self._options}, process)
+            self._begin(None if stage.arrivals is None else PAUSE, process)
+
+    def _check_shares(self, stages: Sequence[Stage]) -> None:
+        """Check that every process has a user for its share of an open loop's requests.
+
+        Raises:
+            SettingsError: There are more processes than users.
+        """
+        processes = len(self._active())
+        if any(stage.arrivals is not None and stage.users < processes for stage in stages):
+            what = f"{processes} processes need at least {processes} requests in flight, one for each"
+            raise SettingsError("--max-in-flight", what, f"give {processes} or more, or use fewer processes")
+
+    def _run_stage(self, record: StageRecord, read: Settings) -> None:
+        """Start a stage's users, then measure window after window until the stage is stable or over."""
+        processes = set(self._active())
+        stage = record.stage
+        if stage.arrivals is not None:
+            self._begin(PAUSE)
+        self._start_users(stage.users)
+        self._begin(stage.arrivals)
+        if stage.warm_up_s:
+            gevent.sleep(stage.warm_up_s)
+        record.discarded = self._take()
+        record.add_snapshot(server.take_snapshot(read))
+        until = time.monotonic() + stage.seconds
+        while not record.windows or until - time.monotonic() > _SHORTEST_REST * stage.window_s:
+            gevent.sleep(max(min(stage.window_s, until - time.monotonic()), 0.0))
+            window = self._take()
+            record.measure(window)
+            self._admit_latecomers(stage)
+            record.add_snapshot(server.take_snapshot(read))
+            record.users = self._runner.user_count
+            record.lost_workers = sorted(processes - set(self._active()))
+            if stage.until_stable and record.stable:
+                record.keep_stable()
+                break
+            if stage.until_drained and window.drained:
+                break
+        record.close()
+
+    def _drain(self, record: StageRecord, timeout_s: float) -> None:
+        """Send nothing more and wait for the answers to the requests in flight, because they count as well."""
+        self._begin(PAUSE)
+        until = time.monotonic() + timeout_s
+        while True:
+            gevent.sleep(_DRAIN_S)
+            window = self._take()
+            record.discarded.append(window)
+            if window.drained or time.monotonic() > until:
+                return
+
+    def _begin(self, arrivals: Arrivals | None, process: str | None = None) -> None:
+        message = None if arrivals is None else arrivals.to_message()
+        self._send(messages.BEGIN, {"arrivals": message, "order": self._active()}, process)
+
+    def _start_users(self, users: int) -> None:
+        """Let Locust start or stop users until there are this many."""
+        self._runner.start(users, spawn_rate=_USERS_PER_S)
+        until = time.monotonic() + _START_TIMEOUT_S
+        while self._runner.user_count != users and time.monotonic() < until:
+            gevent.sleep(_START_POLL_S)
+
+    def _take(self) -> Window:
+        """Return what all processes saw since the last call."""
+        self._round += 1
+        self._windows.clear()
+        self._send(messages.TAKE, {"round": self._round})
+        self._wait_for(self._windows, _TAKE_TIMEOUT_S)
+        return merge_processes(self._windows.values())
+
+    def _wait_for(self, answers: Mapping[str, Any], timeout_s: float) -> None:
+        """Wait until every process has answered."""
+        until = time.monotonic() + timeout_s
+        while not set(self._active()) <= answers.keys() and time.monotonic() < until:
+            gevent.sleep(_POLL_S)
+
+    def _send(self, message: str, data: dict[str, Any], process: str | None = None) -> None:
+        """Send a message to one process, or to all of them."""
+        runner: Any = self._runner
+        runner.send_message(message, data, process)
+
+    def _active(self) -> list[str]:
+        """Return the processes that were prepared to make load and are still there."""
+        return [process for process in self._present() if process in self._members]
+
+    def _present(self) -> list[str]:
+        runner = self._runner
+        if isinstance(runner, MasterRunner):
+            return [client.id for client in runner.clients.all if client.state != STATE_MISSING]
+        return ["local"]

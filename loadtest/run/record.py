@@ -1,0 +1,103 @@
+"""The record of a run: its stages, and the windows that were measured in each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from loadtest.errors import LoadTestError
+from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_stable, join_windows
+from loadtest.scenarios import Stage
+from loadtest.server import Snapshot, has_restarted
+from loadtest.settings import Settings
+
+
+@dataclass
+class StageRecord:
+    """One stage as it went.
+
+    Attributes:
+        stage: What was asked for.
+        users: How many users there really were at its end.
+        windows: Every window that its figures come from, in five numbers each.
+        earlier: All of these windows except the last three, joined, so that a long stage does not fill the memory.
+        recent: The last three of them.
+        discarded: Windows that the figures do not come from, joined: the warm-up, those before the stable ones, and
+            what was in flight at the end of the run. Their answers were checked as well.
+        stable: Whether the last three windows agree.
+        snapshots: The server's counters before the first window and after each one; None where it did not answer.
+        restarted: Whether the server was restarted during the stage.
+        lost_workers: Processes that went away during the stage.
+        complete: Whether it ran to its end.
+    """
+
+    stage: Stage
+    users: int = 0
+    windows: list[Figures] = field(default_factory=list)
+    earlier: Window = field(default_factory=Window)
+    recent: list[Window] = field(default_factory=list)
+    discarded: Window = field(default_factory=Window)
+    stable: bool = False
+    snapshots: list[Snapshot | None] = field(default_factory=list)
+    restarted: bool = False
+    lost_workers: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    def measure(self, window: Window) -> None:
+        """Add the next measured window."""
+        self.windows.append(window.figures())
+        self.recent.append(window)
+        self.stable = is_stable(self.recent)
+        if len(self.recent) > STABLE_WINDOWS:
+            self.earlier.append(self.recent.pop(0))
+
+    def add_snapshot(self, snapshot: Snapshot | None) -> None:
+        """Add the server's counters after the newest window, and note a restart since the snapshot before."""
+        self.snapshots.append(snapshot)
+        known = [(number, one) for number, one in enumerate(self.snapshots) if one is not None][-2:]
+        if snapshot is None or len(known) < 2:
+            return
+        (first, earlier), (last, later) = known
+        answered = sum(window.requests for window in self.windows[first:last])
+        self.restarted |= has_restarted(earlier, later, answered)
+
+    def keep_stable(self) -> None:
+        """Discard all windows except the last three, so that the figures come from stable windows alone."""
+        self.discarded.append(self.earlier)
+        self.earlier = Window()
+        del self.windows[:-STABLE_WINDOWS]
+        del self.snapshots[: -STABLE_WINDOWS - 1]
+
+    def close(self) -> None:
+        """Mark the stage as complete, and join windows that need not be kept separate any more."""
+        self.earlier = self.measured
+        self.recent = []
+        self.complete = True
+
+    @property
+    def measured(self) -> Window:
+        """All measured windows as one."""
+        return join_windows((self.earlier, *self.recent))
+
+
+@dataclass
+class Run:
+    """A run in progress or finished: what was asked for, and the stages so far.
+
+    Attributes:
+        settings: What was asked for.
+        started_at: Seconds since 1970.
+        records: One for each stage that was begun.
+        error: What ended the run early, if the user can fix it.
+        complete: Whether every stage ran to its end.
+    """
+
+    settings: Settings
+    started_at: float
+    records: list[StageRecord] = field(default_factory=list)
+    error: LoadTestError | None = None
+    complete: bool = False
+
+    def all_windows(self) -> Iterator[Window]:
+        """Yield everything that was seen, discarded windows included."""
+        for record in self.records:
+            yield record.discarded
+            yield record.measured

@@ -1,0 +1,220 @@
+"""The load that one process makes: it sends its users' requests, checks the answers, and counts everything."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import gevent
+from gevent.event import Event
+
+from loadtest.checking import (
+    Expected,
+    Reference,
+    Request,
+    Samples,
+    find_versions,
+    from_reference,
+    make_order,
+    make_pool,
+    read_reference,
+    wrong_answers,
+)
+from loadtest.errors import SettingsError
+from loadtest.run.alarm import Alarm
+from loadtest.run.recorder import Key, Recorder
+from loadtest.run.windows import Window
+from loadtest.scenarios import PAUSE, Arrivals
+from loadtest.settings import Settings
+from loadtest.wire import Answer, Connection, ExchangeError, make_client
+
+_TURN_S = 0.05
+"""How long a user sends before it returns to Locust, which may then stop it."""
+
+_LONGEST_SLEEP_S = 0.5
+"""How long a user of an open loop sleeps at most before it looks whether a new stage has begun."""
+
+_AFTER_FAILURE_S = 0.1
+_EXAMPLES_PER_KIND = 3
+_SWITCH_S = 1.0
+
+
+class Traffic:
+    """One process's load.
+
+    Args:
+        settings: The load test.
+        samples: What to send, one for each model of the settings.
+        process: The process's name in the windows it returns.
+        index: Which of the processes this is, from 0. Together with the seed, it makes their random choices differ.
+    """
+
+    def __init__(self, settings: Settings, samples: Sequence[Samples], *, process: str, index: int) -> None:
+        self._client = make_client(settings.protocol, settings.address, settings.load.request_timeout_s)
+        self._settings = settings
+        self._samples = samples
+        self._random = random.Random(f"{settings.load.seed}/{index}")
+        self._references: dict[Key, Reference | None] = {
+            (sample.model, str(sample.reference.version)): sample.reference for sample in samples if sample.reference
+        }
+        self._recorder = Recorder(process)
+        self._loop = gevent.get_hub().loop
+        self._idle: list[Connection] = []
+        self._alarms: list[Alarm] = []
+        self._examples: Counter[str] = Counter()
+        self._due: Iterator[float] | None = None
+        self._next_stage = Event()
+        self._in_flight = 0
+        self._exhausted = False
+        self._switched_at = 0.0
+        self._prepare_requests()
+
+    def _prepare_requests(self) -> None:
+        """Encode the requests and decide on the order to send them in; after the last comes the first again."""
+        pools = [
+            (choice.weight * weight, make_pool(sample, rows, self._client.encode, self._random))
+            for choice, sample in zip(self._settings.models, self._samples, strict=True)
+            for rows, weight in self._settings.rows
+        ]
+        self._requests = cycle(make_order(pools, self._random))
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of its requests."""
+        return self._client.protocol
+
+    def begin(self, arrivals: Arrivals | None, index: int, processes: int) -> None:
+        """Start a stage as process `index` of `processes`; `arrivals` says when requests are due in an open loop."""
+        self._stage_started = time.perf_counter()
+        self._due = None if arrivals is None else arrivals.due_times(index, processes)
+        self._exhausted = arrivals == PAUSE
+        self._next_stage.set()
+        self._next_stage = Event()
+
+    def take(self) -> Window:
+        """Return what was counted since the last call."""
+        window = self._recorder.take()
+        window.drained = self._exhausted and not self._in_flight
+        return window
+
+    def close(self) -> None:
+        """Close all idle connections and timers."""
+        while self._idle:
+            self._idle.pop().close()
+        while self._alarms:
+            self._alarms.pop().close()
+
+    def work(self) -> None:
+        """Do one user's turn: send requests for a moment, or the open loop's next request when it is due."""
+        due_times = self._due
+        offset = None if due_times is None else next(due_times, None)
+        if due_times is not None and offset is None:
+            self._exhausted = True
+            self._next_stage.wait(_LONGEST_SLEEP_S)
+            return
+        connection = self._idle.pop() if self._idle else self._client.connect()
+        self._in_flight += 1
+        try:
+            if due_times is None or offset is None:
+                self._send_for_a_turn(connection)
+            else:
+                self._send_when_due(connection, due_times, offset)
+        except gevent.GreenletExit:
+            connection.close()
+            raise
+        finally:
+            self._in_flight -= 1
+        self._idle.append(connection)
+
+    def _send_for_a_turn(self, connection: Connection) -> None:
+        until = time.perf_counter() + _TURN_S
+        while self._due is None and (now := time.perf_counter()) < until:
+            iteration = self._loop.iteration
+            self._send(connection, now)
+            if self._loop.iteration == iteration:
+                gevent.sleep(0)  # the answer was there at once, so no other user has had a chance to run
+
+    def _send_when_due(self, connection: Connection, due_times: Iterator[float], offset: float) -> None:
+        """Send a request when it is due, `offset` seconds into the stage; latency counts from then.
+
+        A user that is free before then sleeps. If it wakes late, that is the load generator's own delay. If no user
+        becomes free until later, all of them were waiting for answers, and the delay is the server's.
+        For example, a request is due at 2.000 s. A user that slept until 2.0003 s and gets its answer at 2.010 s
+        counts 300 µs of lateness and 10 ms of latency. One that came free only at 2.050 s and gets its answer at
+        2.060 s counts no lateness, and 60 ms of latency.
+        """
+        due = self._stage_started + offset
+        was_free = False
+        while (wait_s := due - time.perf_counter()) > 0:
+            was_free = True
+            self._wait_until(due - max(wait_s - _LONGEST_SLEEP_S, 0))
+            if self._due is not due_times:
+                return
+        if was_free:
+            self._recorder.sent_late(int(-wait_s * 1e6))
+        self._send(connection, due)
+
+    def _wait_until(self, moment: float) -> None:
+        alarm = self._alarms.pop() if self._alarms else Alarm()
+        try:
+            alarm.wait_until(moment)
+        except gevent.GreenletExit:
+            alarm.close()
+            raise
+        self._alarms.append(alarm)
+
+    def _send(self, connection: Connection, since: float) -> None:
+        """Send the next request and check its answer; the latency counts from `since`."""
+        request = next(self._requests)
+        try:
+            answer = connection.infer(request.encoded)
+        except ExchangeError as error:
+            self._recorder.failed((request.samples.model, ""), error.kind, error.message)
+            gevent.sleep(0 if error.usable else _AFTER_FAILURE_S)
+            return
+        latency_us = int((time.perf_counter() - since) * 1e6)
+        key = (request.samples.model, answer.layout.version)
+        self._recorder.answered(key, len(request.group), latency_us)
+        expected = request.expect(key[1], self._find_reference)
+        if expected is None:
+            self._leave_unchecked(key, request)
+        elif not expected.is_right(answer):
+            self._found_wrong(key, request, answer, expected)
+
+    def _leave_unchecked(self, key: Key, request: Request) -> None:
+        self._recorder.left_unchecked(key)
+        is_servers_choice = request.samples.reference is not None and not request.samples.version
+        if is_servers_choice and key[1].isdecimal():
+            self._switch_to(self._find_reference(key[0], int(key[1])))
+
+    def _switch_to(self, reference: Reference | None) -> None:
+        """Send the samples of the version that the server now serves, so that its answers can be checked."""
+        now = time.perf_counter()
+        if reference is not None and now - self._switched_at > _SWITCH_S:
+            self._switched_at = now
+            self._samples = [
+                from_reference(reference, "", binary=sample.binary) if sample.model == reference.model else sample
+                for sample in self._samples
+            ]
+            self._prepare_requests()
+
+    def _find_reference(self, model: str, version: int) -> Reference | None:
+        key = (model, str(version))
+        repository = self._settings.repository
+        if key not in self._references and repository is not None:
+            try:
+                found = version in find_versions(repository, model)
+                self._references[key] = read_reference(repository, model, version) if found else None
+            except SettingsError:
+                self._references[key] = None
+        return self._references.get(key)
+
+    def _found_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected) -> None:
+        fault = expected.find_fault(answer)
+        kind = fault.kind.value
+        self._recorder.found_wrong(key, kind, f"{fault.output}: {fault.what}")
+        if self._examples[kind] < _EXAMPLES_PER_KIND:
+            self._examples[kind] += 1
+            name = f"{kind}-{self._recorder.process}-{self._examples[kind]}.npz"
+            self._recorder.keep_example(name, wrong_answers.pack(self.protocol, request, answer, expected, fault))

@@ -1,0 +1,234 @@
+"""A window: what happened in a stretch of time; and how the windows of processes and of a stage add up.
+
+Windows add up in two directions. Those of several processes cover the same seconds: counts add up, seconds do not.
+Those of one stage follow each other: counts and seconds both add up. With 100 rows/s in each, two processes measured
+for 2 s have 400 rows in 2 s, 200 rows/s (`merge_processes`); two such windows in a row have 800 rows in 4 s, still
+200 rows/s (`join_windows`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtest.run.latencies import Latencies
+
+STABLE_WINDOWS = 3
+STABLE_RATIO = 1.10
+SATURATED_SHARE = 0.9
+"""A client that computes, or waits for a CPU, for this share of the time is the bottleneck: it has one thread."""
+
+COMFORTABLE_SHARE = 0.7
+"""How busy a client process should be at most."""
+
+CROWDED_SHARE = 0.25
+"""A client that waits for a CPU for this share of the time needs cores of its own rather than more processes."""
+
+
+@dataclass
+class Tally:
+    """Counts of one model's version. `requests` and `rows` count answers, right or wrong."""
+
+    requests: int = 0
+    rows: int = 0
+    unchecked: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    latency_us: Latencies = field(default_factory=Latencies)
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of another process or window."""
+        self.requests += other.requests
+        self.rows += other.rows
+        self.unchecked += other.unchecked
+        self.failures.update(other.failures)
+        self.wrong.update(other.wrong)
+        self.latency_us.add(other.latency_us)
+
+    def to_message(self) -> dict[str, Any]:
+        """Return plain values that Locust can send."""
+        return {
+            "requests": self.requests,
+            "rows": self.rows,
+            "unchecked": self.unchecked,
+            "failures": dict(self.failures),
+            "wrong": dict(self.wrong),
+            "latency_us": self.latency_us.to_message(),
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> "Tally":
+        """Undo `to_message`."""
+        return cls(
+            requests=message["requests"],
+            rows=message["rows"],
+            unchecked=message["unchecked"],
+            failures=Counter(message["failures"]),
+            wrong=Counter(message["wrong"]),
+            latency_us=Latencies.from_message(message["latency_us"]),
+        )
+
+
+@dataclass
+class Busy:
+    """How hard one process worked: seconds of wall clock, of its CPU time, and of waiting for a CPU."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    cpu_wait_s: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The share of the time that the process had work to do, 0 to 1."""
+        return (self.cpu_s + self.cpu_wait_s) / self.seconds if self.seconds else 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """The share of the time that the process could have run but had no CPU, 0 to 1."""
+        return self.cpu_wait_s / self.seconds if self.seconds else 0.0
+
+    def append(self, later: "Busy") -> None:
+        """Append the next window of the same process."""
+        self.seconds += later.seconds
+        self.cpu_s += later.cpu_s
+        self.cpu_wait_s += later.cpu_wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A window in five numbers."""
+
+    seconds: float
+    requests: int
+    throughput_rows_per_s: float
+    mean_us: float
+    p99_us: float
+
+
+@dataclass
+class Window:
+    """What happened in a stretch of time.
+
+    Attributes:
+        seconds: How long it was (of several processes, the mean).
+        tallies: By (model, version); the version is empty where no answer named one.
+        busy: By process.
+        late_us: Open loop only: how late requests were sent although a user was free to send them.
+        drained: Open loop only: at its end, every request of the schedule was sent and none was in flight.
+        messages: By kind of failure, the first message about it.
+        examples: Some of the wrong answers, each as a file's name and contents.
+    """
+
+    seconds: float = 0.0
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    busy: dict[str, Busy] = field(default_factory=dict)
+    late_us: Latencies = field(default_factory=Latencies)
+    drained: bool = False
+    messages: dict[str, str] = field(default_factory=dict)
+    examples: list[tuple[str, bytes]] = field(default_factory=list)
+
+    @property
+    def total(self) -> Tally:
+        """All models and versions together."""
+        return sum_tallies(self.tallies.values())
+
+    @property
+    def requests(self) -> int:
+        """How many answers came."""
+        return sum(tally.requests for tally in self.tallies.values())
+
+    def figures(self) -> Figures:
+        """Return the numbers that are kept of it once it was joined with others."""
+        total = self.total
+        return Figures(
+            seconds=round(self.seconds, 3),
+            requests=total.requests,
+            throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
+            mean_us=round(total.latency_us.mean_us, 1),
+            p99_us=total.latency_us.summarize()["p99"],
+        )
+
+    def append(self, later: "Window") -> None:
+        """Append the window that came after this one."""
+        self.seconds += later.seconds
+        self.add_counts(later)
+        for process, busy in later.busy.items():
+            self.busy.setdefault(process, Busy()).append(busy)
+
+    def add_counts(self, other: "Window") -> None:
+        """Add everything of another window except its time."""
+        for key, tally in other.tallies.items():
+            self.tallies.setdefault(key, Tally()).add(tally)
+        self.late_us.add(other.late_us)
+        self.messages = {**other.messages, **self.messages}
+        self.examples += other.examples
+
+    def to_message(self) -> dict[str, Any]:
+        """Return plain values that Locust can send."""
+        return {
+            "seconds": self.seconds,
+            "tallies": [[*key, tally.to_message()] for key, tally in self.tallies.items()],
+            "busy": {name: [busy.seconds, busy.cpu_s, busy.cpu_wait_s] for name, busy in self.busy.items()},
+            "late_us": self.late_us.to_message(),
+            "drained": self.drained,
+            "messages": self.messages,
+            "examples": [list(example) for example in self.examples],
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> "Window":
+        """Undo `to_message`."""
+        return cls(
+            seconds=message["seconds"],
+            tallies={(model, version): Tally.from_message(t) for model, version, t in message["tallies"]},
+            busy={name: Busy(*busy) for name, busy in message["busy"].items()},
+            late_us=Latencies.from_message(message["late_us"]),
+            drained=message["drained"],
+            messages=message["messages"],
+            examples=[(name, data) for name, data in message["examples"]],
+        )
+
+
+def sum_tallies(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of their counts."""
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
+
+
+def merge_processes(windows: Iterable[Window]) -> Window:
+    """Return as one window what several processes saw in the same stretch of time."""
+    merged = Window(drained=True)
+    lengths = []
+    for window in windows:
+        merged.drained &= window.drained
+        merged.add_counts(window)
+        merged.busy.update(window.busy)
+        lengths.append(window.seconds)
+    merged.seconds = sum(lengths) / len(lengths) if lengths else 0.0
+    return merged
+
+
+def join_windows(windows: Iterable[Window]) -> Window:
+    """Return windows that followed each other as one."""
+    joined = Window()
+    for window in windows:
+        joined.append(window)
+    return joined
+
+
+def is_stable(windows: list[Window]) -> bool:
+    """Tell whether the last three windows agree within 10 % in throughput and mean latency.
+
+    That is, the highest is at most 1.1 times the lowest: 100, 104 and 110 rows/s agree, 100, 104 and 111 do not.
+
+    Source: https://github.com/triton-inference-server/perf_analyzer/blob/main/docs/measurements_metrics.md
+    """
+    last = windows[-STABLE_WINDOWS:]
+    if len(last) < STABLE_WINDOWS or not all(window.requests for window in last):
+        return False
+    totals = [window.total for window in last]
+    throughputs = [total.rows / window.seconds for total, window in zip(totals, last, strict=True)]
+    latencies = [total.latency_us.mean_us for total in totals]
+    return all(max(values) <= STABLE_RATIO * min(values) for values in (throughputs, latencies))

@@ -1,0 +1,51 @@
+"""A stage: a stretch of the run under one load."""
+
+from dataclasses import dataclass
+
+from loadtest.scenarios.arrivals import Arrivals
+
+_WINDOWS_PER_STAGE = 5
+_SHORTEST_WINDOW_S = 0.5
+_REPLAY_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of the run under one load.
+
+    Attributes:
+        name: What the report calls it.
+        users: How many users there are: the concurrency, or in an open loop the most requests in flight.
+        seconds: The longest it lasts, not counting the warm-up.
+        warm_up_s: How long at its start nothing is measured.
+        until_stable: Whether it ends as soon as three windows in a row agree.
+        arrivals: When an open loop's requests are due; None in a closed loop, where each user sends its next request
+            when the last one was answered.
+    """
+
+    name: str
+    users: int
+    seconds: float
+    warm_up_s: float
+    until_stable: bool = False
+    arrivals: Arrivals | None = None
+
+    @property
+    def window_s(self) -> float:
+        """The length of one measured window: a fifth of the stage, at least half a second.
+
+        A stage of 10 s has windows of 2 s; one of 1.2 s has windows of 0.5 s, and one of 0.3 s a single window.
+        """
+        if self.until_drained:
+            return _REPLAY_WINDOW_S
+        return min(max(self.seconds / _WINDOWS_PER_STAGE, _SHORTEST_WINDOW_S), self.seconds)
+
+    @property
+    def until_drained(self) -> bool:
+        """Whether it ends once every request of a recorded schedule was answered."""
+        return self.arrivals is not None and self.arrivals.is_recorded
+
+    @property
+    def rate(self) -> float | None:
+        """The requests per second asked for, None in a closed loop."""
+        return None if self.arrivals is None else self.arrivals.rate

@@ -1,0 +1,210 @@
+"""The scenarios, in one table. A new one needs a function that makes its stages and an entry in `SCENARIOS`.
+
+The rest of the load tester reads the table: the choices and the help of `--scenario` and the options that a scenario
+reads, the checks of these options, how limits are judged, and which notes the report makes. docs/load-testing.md
+lists the scenarios for users.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from loadtest.errors import SettingsError
+from loadtest.scenarios.arrivals import Arrivals, read_arrivals
+from loadtest.scenarios.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The options that scenarios make their stages from.
+
+    Attributes:
+        scenario: The scenario's name in the table.
+        concurrency: Numbers of users.
+        rates: Requests per second.
+        arrivals: The gaps between requests at a rate: `constant` or `poisson`.
+        arrivals_file: A CSV of recorded times.
+        max_in_flight: The most requests in flight of an open loop.
+        stage_time_s: How long a stage lasts.
+        stages: How many stages the scenario is cut into.
+        warm_up_s: How long at a stage's start nothing is measured.
+        request_timeout_s: How long an answer may take.
+        seed: Of every random choice.
+    """
+
+    scenario: str
+    concurrency: tuple[int, ...]
+    rates: tuple[float, ...]
+    arrivals: str
+    arrivals_file: Path | None
+    max_in_flight: int
+    stage_time_s: float
+    stages: int
+    warm_up_s: float
+    request_timeout_s: float
+    seed: int
+
+
+class Reads(Enum):
+    """Which option says how much load there is, and how it is written."""
+
+    USERS = ("--concurrency", "one number, as in --concurrency 8", 1)
+    LOW_AND_HIGH_USERS = ("--concurrency", "two numbers, as in --concurrency 2,32", 2)
+    LADDER_OF_USERS = ("--concurrency", "one or more numbers, as in --concurrency 1,2,4,8", None)
+    RATES = ("--rate", "requests per second, as in --rate 100,200", None)
+    ARRIVALS_FILE = ("--arrivals-file", "a CSV file of times, as in --arrivals-file times.csv", None)
+
+    def __init__(self, option: str, form: str, count: int | None) -> None:
+        self.option = option
+        self.form = form
+        self.count = count
+        """How many numbers the option must have; None: any number of them."""
+
+    def check(self, load: Load) -> None:
+        """Check that the option is given, with as many numbers as it must have.
+
+        Raises:
+            SettingsError: It is not.
+        """
+        given = {"--concurrency": load.concurrency, "--rate": load.rates, "--arrivals-file": load.arrivals_file}
+        value = given[self.option]
+        if not value:
+            raise self.is_missing(load)
+        if self.count is not None and isinstance(value, tuple) and len(value) != self.count:
+            what = f"scenario {load.scenario} needs {_count(self.count)}, not {len(value)}"
+            raise SettingsError(self.option, what, f"give {self.form}")
+
+    def is_missing(self, load: Load) -> SettingsError:
+        """Return the error for a scenario whose option is not given."""
+        return SettingsError(self.option, f"scenario {load.scenario} needs this option", f"give {self.form}")
+
+
+def _count(numbers: int) -> str:
+    return {1: "one number", 2: "two numbers"}.get(numbers, f"{numbers} numbers")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One entry of the table.
+
+    Attributes:
+        make_stages: Makes its stages, in order.
+        reads: Which option says how much load there is.
+        help: The load it makes, in a few words for `--help`.
+        uses_stages: Whether it reads `--stages` as well.
+        is_ladder: Whether one stage within the limits is enough for the run to pass; otherwise every stage must be.
+        is_steady: Whether the load is meant to settle, so that a stage without stable windows deserves a note.
+    """
+
+    make_stages: Callable[[Load], list[Stage]]
+    reads: Reads
+    help: str
+    uses_stages: bool = False
+    is_ladder: bool = False
+    is_steady: bool = False
+
+
+def make_stages(load: Load) -> list[Stage]:
+    """Return the stages of the chosen scenario, in order.
+
+    Raises:
+        SettingsError: An option or file that the scenario reads is missing or cannot be used.
+    """
+    scenario = SCENARIOS[load.scenario]
+    scenario.reads.check(load)
+    return scenario.make_stages(load)
+
+
+def _name(users: int) -> str:
+    return "1 user" if users == 1 else f"{users} users"
+
+
+def _steps(load: Load) -> list[Stage]:
+    return [
+        Stage(_name(users), users, load.stage_time_s, load.warm_up_s, until_stable=True) for users in load.concurrency
+    ]
+
+
+def _constant(load: Load) -> list[Stage]:
+    (users,) = load.concurrency
+    return [Stage(_name(users), users, load.stage_time_s, load.warm_up_s)]
+
+
+def _spike(load: Load) -> list[Stage]:
+    low, high = load.concurrency
+    shape = (("before", low, load.warm_up_s), ("spike", high, 0.0), ("after", low, 0.0))
+    return [Stage(name, users, load.stage_time_s, warm_up_s) for name, users, warm_up_s in shape]
+
+
+def _soak(load: Load) -> list[Stage]:
+    (users,) = load.concurrency
+    return [
+        Stage(f"part {number}", users, load.stage_time_s, load.warm_up_s if number == 1 else 0.0)
+        for number in range(1, load.stages + 1)
+    ]
+
+
+def _ramp(load: Load) -> list[Stage]:
+    """Spread the stages evenly: from 1 to 9 in 3 stages is 1, 5, 9."""
+    low, high = load.concurrency
+    steps = max(load.stages - 1, 1)
+    ladder = [round(low + (high - low) * step / steps) for step in range(load.stages)]
+    return [Stage(_name(users), users, load.stage_time_s, load.warm_up_s) for users in ladder]
+
+
+def _rate(load: Load) -> list[Stage]:
+    return [
+        Stage(
+            f"{rate:g} requests/s",
+            load.max_in_flight,
+            load.stage_time_s,
+            load.warm_up_s,
+            arrivals=Arrivals(load.arrivals, rate, load.seed + number),
+        )
+        for number, rate in enumerate(load.rates)
+    ]
+
+
+def _replay(load: Load) -> list[Stage]:
+    path = load.arrivals_file
+    if path is None:
+        raise Reads.ARRIVALS_FILE.is_missing(load)
+    times = read_arrivals(path)
+    seconds = times[-1] + load.request_timeout_s
+    return [Stage(path.name, load.max_in_flight, seconds, 0.0, arrivals=Arrivals.recorded(times))]
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "steps": Scenario(
+        _steps,
+        Reads.LADDER_OF_USERS,
+        "several numbers of users, one after the other, each until the figures are stable",
+        is_ladder=True,
+        is_steady=True,
+    ),
+    "constant": Scenario(_constant, Reads.USERS, "a constant number of users", is_steady=True),
+    "spike": Scenario(_spike, Reads.LOW_AND_HIGH_USERS, "few users, then many, then few again"),
+    "soak": Scenario(
+        _soak,
+        Reads.USERS,
+        "a constant number of users for a long time, in equal stages",
+        uses_stages=True,
+    ),
+    "ramp": Scenario(
+        _ramp,
+        Reads.LOW_AND_HIGH_USERS,
+        "from few users to many, in equal stages",
+        uses_stages=True,
+        is_ladder=True,
+    ),
+    "rate": Scenario(_rate, Reads.RATES, "requests sent at a fixed rate, however slow the answers are", is_ladder=True),
+    "replay": Scenario(_replay, Reads.ARRIVALS_FILE, "requests sent at the times in a file"),
+}
+
+
+def readers(option: str) -> str:
+    """Return which scenarios read `option`, with the form each needs: `constant and soak (one number, as in …)`."""
+    found = [(name, scenario.reads) for name, scenario in SCENARIOS.items() if scenario.reads.option == option]
+    forms = {reads: [name for name, other in found if other is reads] for _, reads in found}
+    return ", ".join(f"{' and '.join(names)} ({reads.form})" for reads, names in forms.items())

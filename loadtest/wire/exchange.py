@@ -1,0 +1,98 @@
+"""What the HTTP and the gRPC client share: addresses, sockets, and the error for a request that got no answer."""
+
+import socket
+import ssl
+from dataclasses import dataclass
+
+RECEIVE_BYTES = 1 << 18
+MEMO_LIMIT = 512
+"""Parsed headings are kept and reused, up to this many; then the memo starts again from empty."""
+
+IDLE_S = 1.0
+"""The server may have closed a connection that was idle this long. That is no failure: the client opens a new one."""
+
+
+class ExchangeError(Exception):
+    """A request got no answer, or one that cannot be read.
+
+    Args:
+        kind: The name this failure is counted under: `refused`, `timeout`, `cut`, `malformed`, `http_503`,
+            `grpc_UNAVAILABLE`…
+        message: What the server or the operating system said.
+        usable: Whether the connection can still carry the next request.
+    """
+
+    def __init__(self, kind: str, message: str, *, usable: bool = False) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+        self.usable = usable
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def connect(self, timeout_s: float, alpn: str | None = None) -> socket.socket:
+        """Open a connection that sends small packets at once (without Nagle's delay).
+
+        Raises:
+            ExchangeError: The connection was refused, or not accepted in time.
+        """
+        try:
+            link = socket.create_connection((self.host, self.port), timeout_s)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._secure(link, alpn) if self.tls else link
+        except OSError as error:
+            raise to_exchange_error(error) from error
+
+    def _secure(self, link: socket.socket, alpn: str | None) -> socket.socket:
+        context = ssl.create_default_context()
+        if alpn:
+            context.set_alpn_protocols([alpn])
+        return context.wrap_socket(link, server_hostname=self.host)
+
+
+def poll(link: socket.socket) -> bytes | None:
+    """Return what arrived on an idle connection: None if nothing did, empty bytes if the server closed it."""
+    timeout_s = link.gettimeout()
+    link.settimeout(0)
+    try:
+        return link.recv(RECEIVE_BYTES)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    except OSError:
+        return b""
+    finally:
+        link.settimeout(timeout_s)
+
+
+def send_all(link: socket.socket, data: bytes) -> None:
+    """Do what `sendall` does; under gevent this is cheaper when the system takes all bytes at once."""
+    sent = link.send(data)
+    if sent < len(data):
+        link.sendall(memoryview(data)[sent:])
+
+
+def to_exchange_error(error: OSError) -> ExchangeError:
+    """Turn what the operating system reports into the kind of failure that it is counted under."""
+    if isinstance(error, TimeoutError):
+        return ExchangeError("timeout", "no answer in time")
+    if isinstance(error, ConnectionRefusedError):
+        return ExchangeError("refused", str(error))
+    if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
+        return ExchangeError("cut", str(error))
+    return ExchangeError("network", str(error))
+
+
+def closed_early() -> ExchangeError:
+    """Return the error for a connection that was closed in the middle of an answer."""
+    return ExchangeError("cut", "the server closed the connection before its answer was complete")

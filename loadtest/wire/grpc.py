@@ -1,0 +1,260 @@
+"""KServe v2 inference over gRPC, on the HTTP/2 client of `http2`.
+
+Requests are encoded once and sent many times; the heading of an answer repeats and is parsed once.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
+from loadtest.wire.http2 import HeaderBlocks, Http2Connection, encode_headers
+from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
+from loadtest.wire.tensors import DTYPES, to_wire
+
+_SERVICE = "/inference.GRPCInferenceService"
+_HEADINGS_LIMIT = 16
+_PREFIX_BYTES = 5
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_STATUS = {
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    15: "DATA_LOSS",
+    16: "UNAUTHENTICATED",
+}
+
+
+class GrpcClient:
+    """Encodes requests and opens connections to one server.
+
+    Args:
+        address: The server's gRPC port.
+        timeout_s: How long an answer may take.
+        method: The unary method to call.
+    """
+
+    protocol = "grpc"
+
+    def __init__(self, address: Address, timeout_s: float, method: str = "ModelInfer") -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self.headers = encode_headers(
+            [
+                (":method", "POST"),
+                (":scheme", "https" if address.tls else "http"),
+                (":path", f"{_SERVICE}/{method}"),
+                (":authority", str(address)),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                ("user-agent", "triton-loadtest"),
+            ]
+        )
+        self.blocks = HeaderBlocks()
+        self.layouts = KnownLayouts()
+
+    def encode(self, request: InferRequest) -> bytes:
+        """Return one length-prefixed ModelInferRequest."""
+        message = service_pb2.ModelInferRequest(model_name=request.model, model_version=request.version)
+        for tensor in request.inputs:
+            message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+            message.raw_input_contents.append(to_wire(tensor.array, tensor.datatype))
+        for name in request.outputs:
+            message.outputs.add(name=name)
+        return prefix(message.SerializeToString())
+
+    def connect(self) -> "GrpcConnection":
+        """Return a connection for one user; it opens with the first request."""
+        return GrpcConnection(self)
+
+
+def is_model_ready(address: Address, timeout_s: float, model: str, version: str) -> bool:
+    """Ask the server whether a model is ready for inference.
+
+    Raises:
+        ExchangeError: There was no answer, or one that cannot be read.
+    """
+    connection = GrpcClient(address, timeout_s, "ModelReady").connect()
+    request = service_pb2.ModelReadyRequest(name=model, version=version)
+    try:
+        answer = connection.call(prefix(request.SerializeToString()))
+        return bool(service_pb2.ModelReadyResponse.FromString(answer).ready)
+    except DecodeError as error:
+        raise ExchangeError("malformed", f"not a ModelReadyResponse: {error}") from error
+    finally:
+        connection.close()
+
+
+def prefix(message: bytes) -> bytes:
+    """Return a gRPC message as it travels in DATA: a byte for "not compressed", four bytes of length, the message."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+class GrpcConnection:
+    """One user's kept connection, one call at a time."""
+
+    def __init__(self, client: GrpcClient) -> None:
+        self._layouts = client.layouts
+        self._connection = Http2Connection(client.address, client.timeout_s, client.headers, client.blocks)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        self._connection.close()
+
+    def infer(self, encoded: bytes) -> Answer:
+        """Send an encoded request and return the answer to it.
+
+        Raises:
+            ExchangeError: There was none, or one that cannot be read.
+        """
+        return self._layouts.read(self.call(encoded))
+
+    def call(self, encoded: bytes) -> bytes:
+        """Send a prefixed message and return the message that answers it.
+
+        Raises:
+            ExchangeError: There was none, or its status is not OK.
+        """
+        call = self._connection.call(encoded)
+        try:
+            return _unwrap(call.fields, call.data)
+        except ExchangeError as error:
+            if not error.usable:
+                self.close()
+            raise
+
+
+def _unwrap(fields: Mapping[str, str], data: bytes) -> bytes:
+    """Return the one message in the body of a call whose status is OK."""
+    status = fields.get("grpc-status")
+    if status != "0":
+        raise _status_error(fields, status)
+    announced = int.from_bytes(data[1:_PREFIX_BYTES], "big")
+    is_one_message = len(data) >= _PREFIX_BYTES and announced == len(data) - _PREFIX_BYTES
+    if not is_one_message or data[0]:
+        raise ExchangeError("malformed", "the answer is not one uncompressed gRPC message")
+    return data[_PREFIX_BYTES:]
+
+
+def _status_error(fields: Mapping[str, str], status: str | None) -> ExchangeError:
+    if status is None:
+        http_status = fields.get(":status", "no status")
+        if http_status == "200":
+            return ExchangeError("malformed", "the answer has no grpc-status")
+        return ExchangeError(f"http_{http_status}", "the server does not speak gRPC on this port")
+    name = _STATUS.get(int(status), status) if status.isdecimal() else status
+    return ExchangeError(f"grpc_{name}", unquote(fields.get("grpc-message", "")), usable=True)
+
+
+class KnownLayouts:
+    """Reads answers; one that begins like an earlier answer of the same length has that answer's layout."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, list[tuple[bytes, Layout]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_length.values()))
+
+    def read(self, message: bytes) -> Answer:
+        """Read a ModelInferResponse.
+
+        Raises:
+            ExchangeError: It cannot be read.
+        """
+        for heading, layout in self._by_length.get(len(message), ()):
+            if message.startswith(heading):
+                return Answer(layout, message)
+        heading_bytes, answer = _parse(message)
+        if heading_bytes:
+            self._remember(message[:heading_bytes], len(message), answer.layout)
+        return answer
+
+    def _remember(self, heading: bytes, length: int, layout: Layout) -> None:
+        if len(self._by_length) >= MEMO_LIMIT:
+            self._by_length.clear()
+        known = self._by_length.setdefault(length, [])
+        del known[_HEADINGS_LIMIT - 1 :]  # a server that gives every answer another id must not fill the memory
+        known.insert(0, (heading, layout))
+
+
+def _parse(message: bytes) -> tuple[int, Answer]:
+    """Read a ModelInferResponse, and tell how long its heading is: what comes before the raw outputs.
+
+    The raw outputs are the message's last field, so they are at its end, each behind a tag byte and its length as a
+    varint. With outputs of 12 and 8 bytes in a message of 100 bytes, the last one is at 92:100, its tag and length at
+    90:92, the first one at 78:90, its tag and length at 76:78: the heading is message[:76]. As long as every output has
+    a fixed size, another message of 100 bytes with the same 76 bytes has its outputs in the same places. Strings have
+    no fixed size: such a heading has length 0 and is not reused.
+    """
+    try:
+        response = service_pb2.ModelInferResponse.FromString(message)
+    except DecodeError as error:
+        raise ExchangeError("malformed", f"not a ModelInferResponse: {error}", usable=True) from error
+    raw = response.raw_output_contents
+    if not raw:
+        return 0, _read_contents(response)
+    if len(raw) != len(response.outputs):
+        what = f"the answer describes {len(response.outputs)} outputs but carries {len(raw)}"
+        raise ExchangeError("malformed", what, usable=True)
+    slots: list[Slot] = []
+    stop = len(message)
+    for output, content in zip(reversed(response.outputs), reversed(raw), strict=True):
+        start = stop - len(content)
+        if message[start:stop] != content:
+            raise ExchangeError("malformed", "the raw outputs are not at the end of the message", usable=True)
+        slots.insert(0, Slot(output.name, output.datatype, tuple(output.shape), start, stop))
+        stop = start - 1 - _varint_bytes(len(content))
+    layout = Layout(response.model_name, response.model_version, tuple(slots))
+    fixed = all(slot.datatype != "BYTES" for slot in slots)
+    return (stop if fixed else 0), Answer(layout, message)
+
+
+def _read_contents(response: Any) -> Answer:
+    """Read an answer with its outputs in typed fields, element by element; servers other than Triton do this."""
+    slots, body = [], b""
+    for output in response.outputs:
+        field = _CONTENTS.get(output.datatype)
+        if field is None:
+            what = f"output {output.name} has no {output.datatype} contents"
+            raise ExchangeError("malformed", what, usable=True)
+        values = getattr(output.contents, field)
+        if output.datatype == "BYTES":
+            data = b"".join(struct.pack("<I", len(value)) + value for value in values)
+        else:
+            data = np.array(values).astype(DTYPES[output.datatype]).tobytes()
+        slots.append(Slot(output.name, output.datatype, tuple(output.shape), len(body), len(body) + len(data)))
+        body += data
+    return Answer(Layout(response.model_name, response.model_version, tuple(slots)), body)
+
+
+def _varint_bytes(value: int) -> int:
+    """Return how many bytes a varint takes, 7 bits in each: 1 up to 127, 2 up to 16,383."""
+    return max((value.bit_length() + 6) // 7, 1)

@@ -1,0 +1,190 @@
+"""HTTP/1.1 on one kept connection: bytes of a request out, one response in.
+
+Responses are parsed by httptools, which wraps llhttp, the parser of Node.js. It refuses what a lenient
+parser would guess at: `Content-Length: 3_1` or `-5`, a second Content-Length, Content-Length together with
+Transfer-Encoding, and a chunk size of `0x1f`. It does no I/O, so it works under gevent.
+
+Source: https://www.rfc-editor.org/rfc/rfc9112
+"""
+
+import socket
+import time
+from dataclasses import dataclass
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from loadtest.wire.exchange import (
+    IDLE_S,
+    RECEIVE_BYTES,
+    Address,
+    ExchangeError,
+    closed_early,
+    poll,
+    send_all,
+    to_exchange_error,
+)
+
+_SHOWN_BYTES = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response.
+
+    Attributes:
+        status: The status code.
+        fields: The header fields, names in lower case, repeated ones as often as they came.
+        body: The body, chunks already joined.
+        keeps_alive: Whether the connection can carry the next request.
+    """
+
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+    keeps_alive: bool
+
+    def number(self, name: bytes) -> int | None:
+        """Return the value of a header field that holds a count; None if the field is missing.
+
+        Raises:
+            ExchangeError: The field is repeated, or its value is not made of digits.
+        """
+        values = [value.strip() for key, value in self.fields if key == name]
+        if not values:
+            return None
+        if len(values) > 1 or not values[0].isdigit():  # of bytes, isdigit accepts 0 to 9 alone; int() accepts 3_1
+            raise ExchangeError("malformed", f"{name.decode()}: {b', '.join(values)[:_SHOWN_BYTES]!r} is not a number")
+        return int(values[0])
+
+
+class _Reader:
+    """Collects one response from the parser's callbacks; interim responses (1xx) are skipped."""
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Get ready for the next response."""
+        self.complete = False
+        self._surplus = False
+        self._in_body = False
+        self._status = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] = []
+        self._keeps_alive = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse received bytes.
+
+        Raises:
+            ExchangeError: They are not HTTP, or go on after the end of the response.
+        """
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise ExchangeError("malformed", f"not an HTTP/1.1 response ({error}): {data[:_SHOWN_BYTES]!r}") from error
+        if self._surplus:
+            raise ExchangeError("malformed", "more bytes came after the end of the response")
+
+    def end_of_stream(self) -> None:
+        """Finish the response because the server closed the connection, which is how a response without a length ends.
+
+        Raises:
+            ExchangeError: The response was not complete.
+        """
+        names = {name for name, _ in self._fields}
+        if not self._in_body or b"content-length" in names or b"transfer-encoding" in names:
+            raise closed_early()
+        self.complete = True
+
+    def response(self) -> Response:
+        """Return the complete response."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return Response(self._status, self._fields, body, self._keeps_alive)
+
+    # ---- called by httptools; what it reports of surplus bytes does not matter, because `feed` refuses them
+
+    def on_message_begin(self) -> None:
+        self._surplus = self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        self._keeps_alive = self._parser.should_keep_alive()
+        self._in_body = True
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._status >= 200:
+            self.complete = True
+        elif not self._surplus:
+            self.begin()
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """An open connection, and the parser of what comes over it."""
+
+    socket: socket.socket
+    reader: _Reader
+
+
+class Http1Connection:
+    """A kept connection for one request at a time; it opens with the first request."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._link: _Link | None = None
+        self._sent_at = 0.0
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        if self._link is not None:
+            self._link.socket.close()
+            self._link = None
+
+    def exchange(self, request: bytes) -> Response:
+        """Send an encoded request and return the response to it.
+
+        Raises:
+            ExchangeError: There was none. The connection is closed then.
+        """
+        try:
+            response = self._exchange(request)
+        except OSError as error:
+            self.close()
+            raise to_exchange_error(error) from error
+        except ExchangeError:
+            self.close()
+            raise
+        if not response.keeps_alive:
+            self.close()
+        return response
+
+    def _exchange(self, request: bytes) -> Response:
+        link, now = self._link, time.perf_counter()
+        if link is not None and now - self._sent_at > IDLE_S and poll(link.socket) is not None:
+            self.close()
+            link = None
+        if link is None:
+            link = self._link = _Link(self._address.connect(self._timeout_s), _Reader())
+        self._sent_at = now
+        reader = link.reader
+        reader.begin()
+        send_all(link.socket, request)
+        while True:
+            data = link.socket.recv(RECEIVE_BYTES)
+            if data:
+                reader.feed(data)
+            else:
+                reader.end_of_stream()
+            if reader.complete:
+                return reader.response()
+            if time.perf_counter() - now > self._timeout_s:
+                raise TimeoutError

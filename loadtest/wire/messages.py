@@ -1,0 +1,61 @@
+"""What travels between client and server, whatever the protocol: an inference request and the answer to it."""
+
+from dataclasses import dataclass
+
+from loadtest.wire.tensors import Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input:
+    """One input tensor of a request; `datatype` in KServe's spelling, as in `FP32`."""
+
+    name: str
+    datatype: str
+    array: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferRequest:
+    """One inference request, not yet encoded.
+
+    Attributes:
+        model: The model's name.
+        version: The version to ask for; empty lets the server choose.
+        inputs: The tensors, in the order they are sent.
+        outputs: The names of the outputs to ask for.
+        binary: Whether the server takes tensors as raw bytes over HTTP. A server without that extension gets JSON.
+    """
+
+    model: str
+    version: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    binary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One output of an answer: what the server calls it, and where its bytes are in the answer's body."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What an answer says about itself. Answers with equal headings share one object, so `is` compares layouts."""
+
+    model: str
+    version: str
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as it was received: `body` holds the outputs at the places that the layout gives."""
+
+    layout: Layout
+    body: bytes

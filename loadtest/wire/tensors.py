@@ -1,0 +1,77 @@
+"""The tensor types of the KServe v2 protocol, as NumPy arrays and as bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
+
+Array = np.ndarray[Any, Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BF16": np.dtype(np.uint16),
+}
+"""The NumPy type of each fixed-size element. NumPy has no BF16, so its 16 bits are kept as they are.
+
+Source: https://github.com/kserve/kserve/blob/master/docs/predict-api/v2/required_api.md#tensor-data-types
+"""
+
+FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: Its name.
+        datatype: Its type in KServe's spelling, as in `FP32`.
+        dims: Its shape without the batch axis; -1 where any size is allowed.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+
+
+def to_wire(array: Array, datatype: str) -> bytes:
+    """Return the bytes of `array` as the protocol's binary extension wants them (row-major, little endian)."""
+    if datatype == "BYTES":
+        return bytes(serialize_byte_tensor(np.char.encode(array, "utf-8").astype(object)).item())
+    return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
+
+
+def from_wire(data: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Array:
+    """Read received bytes as an array; fixed-size elements are viewed, not copied.
+
+    Raises:
+        ValueError: The bytes do not fill `shape`.
+    """
+    if datatype == "BYTES":
+        words = [word.decode("utf-8", "replace") for word in deserialize_bytes_tensor(bytes(data))]
+        return np.array(words, dtype=np.str_).reshape(shape)
+    return np.frombuffer(data, DTYPES[datatype]).reshape(shape)
+
+
+def widen(array: Array, datatype: str) -> Array:
+    """Return the same numbers in a type that NumPy can compute with: FP16 and BF16 become float32.
+
+    BF16 is the upper half of a float32. 1.0 is 0x3F800000 as float32 and 0x3F80 as BF16, so shifting the 16 bits
+    up by 16 gives the number back exactly.
+    """
+    if datatype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if datatype == "FP16" else array

@@ -1,0 +1,161 @@
+"""Which answers are right, and what is said about a wrong one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtest.checking import Expected, Reference, Tolerance, Wrong
+from loadtest.checking.expected import ExpectedOutput
+from loadtest.wire import Answer, Array, Layout, Slot, TensorSpec, from_wire, to_wire, widen
+
+SCORES = np.array([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]], np.float32)
+LABELS = np.array([["b"], ["a"], ["ä-long"]])
+
+
+def reference(scores: Array = SCORES, *, datatype: str = "FP32", max_batch_size: int = 8) -> Reference:
+    return Reference(
+        model="m",
+        version=1,
+        max_batch_size=max_batch_size,
+        inputs=(TensorSpec("x", "FP32", (1,)),),
+        outputs=(TensorSpec("scores", datatype, (2,)), TensorSpec("label", "BYTES", (1,))),
+        samples={"x": np.arange(3, dtype=np.float32)[:, np.newaxis]},
+        answers={"scores": scores, "label": LABELS},
+        tolerances={"scores": Tolerance(rtol=1e-3, atol=1e-3)},
+    )
+
+
+def answer(scores: Array, labels: Array, *, datatype: str = "FP32", version: str = "1") -> Answer:
+    body, slots = b"", []
+    for name, kind, array in (("scores", datatype, scores), ("label", "BYTES", labels)):
+        data = to_wire(array, kind)
+        slots.append(Slot(name, kind, array.shape, len(body), len(body) + len(data)))
+        body += data
+    return Answer(Layout("m", version, tuple(slots)), body)
+
+
+def test_the_references_own_answer_is_right() -> None:
+    assert Expected(reference(), (2, 0)).is_right(answer(SCORES[[2, 0]], LABELS[[2, 0]]))
+
+
+def test_an_answer_within_the_tolerance_is_right_and_its_bits_are_remembered() -> None:
+    expected = Expected(reference(), (0,))
+    near = answer(SCORES[[0]] + np.float32(5e-4), LABELS[[0]])
+    assert expected.is_right(near)
+    assert expected.is_right(near)
+    assert not expected.is_right(answer(SCORES[[0]] + np.float32(5e-3), LABELS[[0]]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "kind", "row"),
+    [
+        (SCORES[[1, 0]], LABELS[[0, 1]], Wrong.ROWS_MIXED_UP, 0),
+        (SCORES[[0, 1]], LABELS[[0, 2]], Wrong.ROWS_MIXED_UP, 1),
+        (SCORES[[0, 1]] + np.array([[0], [0.01]], np.float32), LABELS[[0, 1]], Wrong.TOLERANCE, 1),
+        (np.array([[0.1, np.nan], [0.8, 0.2]], np.float32), LABELS[[0, 1]], Wrong.NAN, 0),
+        (SCORES[[0]], LABELS[[0, 1]], Wrong.SHAPE_OR_TYPE, None),
+        (SCORES[[0, 1]], np.array([["b"], ["other"]]), Wrong.TOLERANCE, 1),
+    ],
+)
+def test_a_wrong_answer_gets_its_class(scores: Array, labels: Array, kind: Wrong, row: int | None) -> None:
+    expected, came = Expected(reference(), (0, 1)), answer(scores, labels)
+    assert not expected.is_right(came)
+    fault = expected.find_fault(came)
+    assert (fault.kind, fault.row) == (kind, row)
+
+
+def test_an_answer_of_another_type_is_wrong_even_when_its_bytes_are_right() -> None:
+    expected = Expected(reference(), (0,))
+    came = answer(SCORES[[0]].view(np.int32), LABELS[[0]], datatype="INT32")
+    assert not expected.is_right(came)
+    assert expected.find_fault(came).what == "expected FP32[1, 2], got INT32[1, 2]"
+
+
+def test_bytes_that_do_not_fill_the_shape_are_wrong() -> None:
+    expected, came = Expected(reference(), (0,)), answer(SCORES[[0]], LABELS[[0]])
+    first, second = came.layout.slots
+    short = Layout("m", "1", (Slot("scores", "FP32", (1, 2), 0, 4), second))
+    assert first.stop == 8
+    assert not expected.is_right(Answer(short, came.body))
+    assert expected.find_fault(Answer(short, came.body)).kind is Wrong.SHAPE_OR_TYPE
+
+
+def test_nan_and_infinity_answer_only_themselves() -> None:
+    odd = np.array([[np.nan, 1.0], [np.inf, 1.0], [-np.inf, 1.0]], np.float32)
+    expected = Expected(reference(odd), (0, 1, 2))
+    assert expected.is_right(answer(odd + np.array([0, 1e-4], np.float32), LABELS))
+    assert not expected.is_right(answer(np.nan_to_num(odd), LABELS))
+
+
+def test_half_precision_is_compared_as_numbers() -> None:
+    halves = SCORES.astype(np.float16)
+    expected = Expected(reference(halves, datatype="FP16"), (0,))
+    near = np.nextafter(halves[[0]], np.float16(1))
+    assert expected.is_right(answer(near, LABELS[[0]], datatype="FP16"))
+    assert not expected.is_right(answer(halves[[1]], LABELS[[0]], datatype="FP16"))
+
+
+def test_a_wrong_answer_is_compared_with_a_large_reference_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 10_000
+    large = Reference(
+        model="m",
+        version=1,
+        max_batch_size=8,
+        inputs=(TensorSpec("x", "FP32", (1,)),),
+        outputs=(TensorSpec("y", "FP32", (4,)),),
+        samples={"x": np.zeros((rows, 1), np.float32)},
+        answers={"y": np.random.default_rng(1).random((rows, 4), np.float32)},
+        tolerances={},
+    )
+    expected = Expected(large, (0,))
+    layout = Layout("m", "1", (Slot("y", "FP32", (1, 4), 0, 16),))
+    compared = []
+    is_right = ExpectedOutput.is_right
+
+    def counting(output: ExpectedOutput, values: Array) -> Array:
+        compared.append(values.shape)
+        return is_right(output, values)
+
+    monkeypatch.setattr(ExpectedOutput, "is_right", counting)
+    fault = expected.find_fault(Answer(layout, large.answers["y"][-1].tobytes()))
+    assert fault.kind is Wrong.ROWS_MIXED_UP
+    assert len(compared) <= 3, "a comparison for each row would take seconds"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "right", "body"), [("BOOL", [[True]], b"\x02"), ("BYTES", [["\ufffd"]], b"\1\0\0\0\xff")]
+)
+def test_other_bytes_that_read_the_same_are_wrong(datatype: str, right: object, body: bytes) -> None:
+    array = np.array(right)
+    odd = Reference("m", 1, 8, (), (TensorSpec("y", datatype, (1,)),), {}, {"y": array}, {})
+    expected, layout = Expected(odd, (0,)), Layout("m", "1", (Slot("y", datatype, (1, 1), 0, len(body)),))
+    assert not expected.is_right(Answer(layout, body))
+    assert expected.find_fault(Answer(layout, body)).kind is Wrong.TOLERANCE
+
+
+def test_an_unbatched_row_is_a_whole_answer() -> None:
+    expected = Expected(reference(max_batch_size=0), (1,))
+    assert expected.is_right(answer(SCORES[1], LABELS[1]))
+    fault = expected.find_fault(answer(SCORES[0], LABELS[1]))
+    assert (fault.kind, fault.row) == (Wrong.ROWS_MIXED_UP, None)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "array"),
+    [
+        ("BOOL", np.array([[True], [False]])),
+        ("INT8", np.array([[-1], [5]], np.int8)),
+        ("UINT64", np.array([[2**63], [5]], np.uint64)),
+        ("FP64", np.array([[1e300], [5]])),
+        ("BF16", np.array([[0x3F80], [0xC000]], np.uint16)),
+        ("BYTES", np.array([["ä"], [""]])),
+    ],
+)
+def test_tensors_come_off_the_wire_as_they_went_on(datatype: str, array: Any) -> None:
+    back = from_wire(memoryview(to_wire(array, datatype)), datatype, array.shape)
+    assert back.tolist() == array.tolist()
+
+
+def test_bf16_bits_are_read_as_numbers() -> None:
+    assert widen(np.array([0x3F80, 0xC000], np.uint16), "BF16").tolist() == [1.0, -2.0]

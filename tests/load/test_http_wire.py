@@ -1,0 +1,181 @@
+"""The HTTP client against servers that frame their responses in odd and in wrong ways."""
+
+import socket
+import struct
+import time
+
+import pytest
+from support.scripted_server import Behaviour, be_silent, connect, failure, floats, reset, say, scripted
+
+from loadtest.wire import Address, ExchangeError
+
+PROTOCOLS = ("http", "grpc")
+
+OK = b"HTTP/1.1 200 OK\r\n"
+JSON = (
+    b'{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"FP32","shape":[1],'
+    b'"parameters":{"binary_data_size":4}}]}'
+)
+BODY = JSON + struct.pack("<f", 1.5)
+JSON_BYTES = b"Inference-Header-Content-Length: %d\r\n" % len(JSON)
+CONTENT_LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+WHOLE = OK + JSON_BYTES + CONTENT_LENGTH + b"\r\n" + BODY
+IN_CHUNKS = [b"a;ext=1\r\n" + BODY[:10], b"\r\n", b"%X\r\n" % (len(BODY) - 10), BODY[10:] + b"\r\n0\r\n\r\n"]
+ONE_CHUNK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("behave", "kind"), [(be_silent, "timeout"), (reset, "cut"), (say(), "cut")])
+def test_a_server_that_does_not_answer_is_counted_by_kind(protocol: str, behave: Behaviour, kind: str) -> None:
+    assert failure(protocol, behave).kind == kind
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_port_without_a_server_refuses(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ExchangeError) as caught:
+        connect(protocol, Address("127.0.0.1", port)).infer(b"x")
+    assert caught.value.kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param([WHOLE], id="in one piece"),
+        pytest.param([WHOLE[:7], WHOLE[7:90], WHOLE[90:]], id="in three pieces"),
+        pytest.param([bytes([byte]) for byte in WHOLE], id="byte by byte"),
+        pytest.param(
+            [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", WHOLE],
+            id="after others",
+        ),
+        pytest.param([OK + JSON_BYTES + b"\r\n" + BODY], id="until the server closes"),
+        pytest.param([OK + JSON_BYTES + b"Connection: close\r\n" + CONTENT_LENGTH + b"\r\n" + BODY], id="the last one"),
+        pytest.param([WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0")], id="HTTP/1.0"),
+        pytest.param([OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK], id="in a chunk"),
+        pytest.param([OK + JSON_BYTES + CHUNKED + b"\r\n", *IN_CHUNKS], id="in chunks"),
+    ],
+)
+def test_a_well_formed_response_is_read(said: list[bytes]) -> None:
+    with scripted(say(*said)) as server:
+        connection = connect("http", server.address, 5.0)
+        for _ in range(2):
+            answer = connection.infer(b"x")
+            assert (answer.layout.version, floats(answer)["y"].tolist()) == ("3", [1.5])
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH\r\n\r\n", id="no status line"),
+        pytest.param(b"HTTP/1.1 2x0 OK\r\n\r\n", id="a status that is not a number"),
+        pytest.param(b"HTTP/1.1 20 OK\r\n\r\n", id="a status of two digits"),
+        pytest.param(WHOLE.replace(b"HTTP/1.1", b"HTTP/9.7"), id="a version that does not exist"),
+        pytest.param(OK + JSON_BYTES + b"Content-Length: 3_1\r\n\r\n" + BODY, id="an underscore in the length"),
+        pytest.param(OK + JSON_BYTES + b"Content-Length: -5\r\n\r\n" + BODY, id="a negative length"),
+        pytest.param(OK + JSON_BYTES + b"Content-Length: +31\r\n\r\n" + BODY, id="a plus in the length"),
+        pytest.param(OK + JSON_BYTES + CONTENT_LENGTH + b"Content-Length: 7\r\n\r\n" + BODY, id="two lengths"),
+        pytest.param(OK + JSON_BYTES + CONTENT_LENGTH + CHUNKED + b"\r\n" + ONE_CHUNK, id="a length and chunks"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + CONTENT_LENGTH + b"\r\n" + ONE_CHUNK, id="chunks and a length"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n0x1f\r\n" + BODY, id="0x before a chunk's size"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n-5\r\n" + BODY, id="a negative chunk"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\nzz\r\n", id="a chunk's size that is not a number"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n2\r\nabc\r\n0\r\n\r\n", id="a chunk longer than its size"),
+        pytest.param(OK + b"Inference-Header-Content-Length: 1_2\r\n" + CONTENT_LENGTH + b"\r\n" + BODY, id="JSON 1_2"),
+        pytest.param(OK + JSON_BYTES * 2 + CONTENT_LENGTH + b"\r\n" + BODY, id="two JSON lengths"),
+        pytest.param(WHOLE + WHOLE, id="two responses to one request"),
+        pytest.param(WHOLE + b"more", id="bytes after the end"),
+        pytest.param(WHOLE + b"HTTP/1.1 100 Continue\r\n\r\n", id="an interim response after the end"),
+        pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", id="an upgrade"),
+        pytest.param(OK + b"\r\n", id="nothing"),
+        pytest.param(OK + b"Content-Length: 5\r\n\r\nhello", id="no JSON"),
+        pytest.param(OK + b'Content-Length: 29\r\n\r\n{"model_name":"m","outputs":1}'[:-1], id="half of the JSON"),
+        pytest.param(OK + b"Inference-Header-Content-Length: 900\r\n" + CONTENT_LENGTH + b"\r\n" + BODY, id="short"),
+    ],
+)
+def test_a_malformed_response_is_refused(said: bytes) -> None:
+    error = failure("http", say(said))
+    assert error.kind == "malformed"
+    assert error.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"HTTP/1.1 20", id="in the status line"),
+        pytest.param(OK + JSON_BYTES[:9], id="in the headers"),
+        pytest.param(OK + JSON_BYTES + CONTENT_LENGTH + b"\r\n" + BODY[:-1], id="in the body"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK[:20], id="in a chunk"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK[:-5], id="before the last chunk"),
+        pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK[:-2], id="before the end of the last chunk"),
+    ],
+)
+def test_a_response_that_breaks_off_is_cut(said: bytes) -> None:
+    assert failure("http", say(said)).kind == "cut"
+
+
+def test_an_error_of_the_server_is_counted_by_status_and_the_connection_goes_on() -> None:
+    def behave(link: socket.socket) -> None:
+        link.sendall(b'HTTP/1.1 503 Busy\r\nContent-Length: 16\r\n\r\n{"error":"busy"}')
+        link.recv(1 << 16)
+        link.sendall(WHOLE)
+
+    with scripted(behave) as server:
+        connection = connect("http", server.address, 5.0)
+        with pytest.raises(ExchangeError) as caught:
+            connection.infer(b"x")
+        assert (caught.value.kind, caught.value.message, caught.value.usable) == ("http_503", "busy", True)
+        assert floats(connection.infer(b"x"))["y"].tolist() == [1.5]
+        connection.close()
+        assert server.received == b"x", "both requests used one connection"
+
+
+def test_after_a_malformed_response_the_next_request_gets_a_new_connection() -> None:
+    answers = iter([OK + b"Content-Length: -5\r\n\r\n", WHOLE])
+    with scripted(lambda link: link.sendall(next(answers))) as server:
+        connection = connect("http", server.address, 5.0)
+        with pytest.raises(ExchangeError):
+            connection.infer(b"x")
+        assert floats(connection.infer(b"y"))["y"].tolist() == [1.5]
+        connection.close()
+    assert server.received == b"xy"
+
+
+def test_the_trailers_of_a_chunked_response_are_not_taken_for_the_next_response() -> None:
+    chunked = OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK[:-2]
+
+    def behave(link: socket.socket) -> None:
+        for _ in range(2):
+            link.sendall(chunked)
+            time.sleep(0.05)
+            link.sendall(b"Checksum: 7\r\n")
+            time.sleep(0.05)
+            link.sendall(b"\r\n")
+            link.recv(1 << 16)
+
+    with scripted(behave) as server:
+        connection = connect("http", server.address, 5.0)
+        for _ in range(2):
+            assert floats(connection.infer(b"x"))["y"].tolist() == [1.5]
+        connection.close()
+
+
+def test_a_response_that_drips_is_a_timeout() -> None:
+    def behave(link: socket.socket) -> None:
+        for byte in WHOLE:
+            link.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    assert failure("http", behave).kind == "timeout"
+
+
+def test_a_connection_that_the_server_closed_while_it_was_idle_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.wire.http1.IDLE_S", 0.0)
+    with scripted(say(WHOLE)) as server:
+        connection = connect("http", server.address, 5.0)
+        for _ in range(2):
+            connection.infer(b"x")
+            assert server.closed.acquire(timeout=10)
+        connection.close()

@@ -1,0 +1,151 @@
+"""Whole load tests with several processes: forked, as workers, lost, and late."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.load_run import LOCUSTFILE, ROOT, counting_snapshots, environment, run, start, wait_until_answered
+from support.load_server import (
+    serving,
+    write_version,
+)
+
+from builder.server import Server, free_port
+
+pytestmark = pytest.mark.slow
+
+QUICK = ("--stage-time", "1.2", "--warm-up", "0.2")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("repository")
+    write_version(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running
+
+
+def test_two_processes_give_the_same_report_as_one(server: Server, repository: Path, tmp_path: Path) -> None:
+    options = ("--repository", str(repository), "--concurrency", "2,4", *QUICK, "--processes", "2")
+    port = str(free_port())
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port)
+    assert finished.code == 0, finished.stdout + finished.stderr
+    assert [stage["concurrency"] for stage in finished.result["stages"]] == [2, 4]
+    for stage in finished.result["stages"]:
+        assert stage["client_processes"] == 2
+        assert stage["server"]["requests"] == pytest.approx(stage["requests"], rel=0.5, abs=50)
+
+
+def test_an_open_loop_with_fewer_users_than_processes_is_refused(server: Server, tmp_path: Path) -> None:
+    port = str(free_port())
+    options = ("--scenario", "rate", "--rate", "50", "--max-in-flight", "1", "--processes", "2")
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port)
+    assert (finished.code, finished.result["stages"]) == (2, [])
+    assert "2 processes need at least 2 requests in flight" in "".join(finished.last_lines)
+
+
+SLOW = """
+import os
+import time
+from locust.runners import WorkerRunner
+
+connect = WorkerRunner.connect_to_master
+
+def connect_late(worker):
+    while "error: " not in open(os.environ["REFUSED"]).read():
+        time.sleep(0.05)
+    connect(worker)
+    open(f"{os.environ['MET']}/{os.getpid()}", "w").close()
+
+WorkerRunner.connect_to_master = connect_late
+"""
+
+
+def test_a_run_that_is_refused_ends_its_processes_however_late_they_are(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "met").mkdir()
+    monkeypatch.setenv("MET", str(tmp_path / "met"))
+    monkeypatch.setenv("REFUSED", str(tmp_path / "stderr"))
+    port = str(free_port())
+    options = ("-f", f"{LOCUSTFILE},{tmp_path / 'slow.py'}", "--processes", "2")
+    finished = run(server, tmp_path, *options, "--master-bind-port", port, "--master-port", port, model="nothing")
+    assert (finished.code, finished.result) == (6, {})
+    assert "the server does not serve this" in finished.stderr
+    assert len(list((tmp_path / "met").iterdir())) == 2, "each worker connected to its master, and was ended"
+
+
+def start_worker(port: str) -> "subprocess.Popen[bytes]":
+    locustfile = str(ROOT / "loadtest" / "locustfile.py")
+    command = [sys.executable, "-m", "locust", "-f", locustfile, "--worker", "--master-port", port]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path, tmp_path: Path) -> None:
+    port = str(free_port())
+    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")
+    master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "2")
+    workers = [start_worker(port) for _ in range(2)]
+    try:
+        master.wait_for("Sending spawn jobs")
+        wait_until_answered(server, 200)
+        workers[0].kill()
+        finished = master.finish()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert finished.code == 0, finished.stdout + finished.stderr
+    (stage,) = finished.result["stages"]
+    assert len(stage["lost_workers"]) == 1
+    assert stage["concurrency"] == 4
+    assert any("these workers were lost" in note for note in finished.result["notes"])
+
+
+def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
+    port = str(free_port())
+    shared = ("--repository", str(repository), "--scenario", "soak", "--concurrency", "4", "--stage-time", "10")
+    with counting_snapshots() as snapshots:
+        more = ("--stages", "20", "--metrics-url", snapshots.url, "--expect-workers", "1")
+        master = start(server, tmp_path, *shared, *more, "--master", "--master-bind-port", port)
+        workers = [start_worker(port)]
+        try:
+            master.wait_for("All users spawned")
+            workers.append(start_worker(port))
+            master.wait_for("2 workers connected", timeout_s=90)
+            snapshots.forget()
+            snapshots.wait_for(3)
+            master.process.send_signal(signal.SIGINT)
+            finished = master.finish()
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    assert finished.last_lines[-1] == "FAILED: the run was stopped before its end", finished.stderr
+    stage = finished.result["stages"][-1]
+    assert (stage["client_processes"], stage["concurrency"], stage["failures"]) == (2, 4, {})
+    last = stage["windows"][-1]
+    in_flight = last["mean_us"] * last["requests"] / last["seconds"] / 1e6
+    assert in_flight > 2.4, "two users of the first worker alone would have 2 requests in flight"
+
+
+@pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])
+def test_the_page_and_the_master_stay_on_this_machine_unless_told_otherwise(said: tuple[str, ...]) -> None:
+    code = (
+        "import sys, loadtest.locustfile\n"
+        "from locust.argument_parser import get_parser\n"
+        "options = get_parser().parse_args(sys.argv[1:])\n"
+        "print(options.web_host, options.master_bind_host)"
+    )
+    command = [sys.executable, "-c", code, *said]
+    printed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+    assert printed.split() == (["*", "*"] if said else ["127.0.0.1", "127.0.0.1"])

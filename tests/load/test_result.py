@@ -1,0 +1,192 @@
+"""The result of a run, worked out from windows: verdict, knee and notes."""
+
+import time
+from pathlib import Path
+
+import pytest
+from support.load_results import KEY, record_of, result_of, window
+from support.load_settings import read
+
+from loadtest.report import make_result
+from loadtest.run import Busy, Run
+from loadtest.scenarios import Stage, make_stages
+from loadtest.server import Snapshot, has_restarted, summarize
+from loadtest.server.statistics import Counts, read_gauges
+
+
+def test_the_knee_is_the_lowest_load_with_95_percent_of_the_best() -> None:
+    knee = result_of((100, 1000), (195, 1000), (199, 2000), (200, 4000))["knee"]
+    assert (knee["concurrency"], knee["best_throughput_rows_per_s"]) == (2, 200)
+
+
+def test_the_best_throughput_within_the_p99_limit_is_named() -> None:
+    options = ("--max-p99-ms", "2.5", "--min-throughput", "150")
+    result = result_of((100, 1000), (180, 2000), (300, 4000), options=options)
+    assert result["knee"]["best_within_p99"]["throughput_rows_per_s"] == 180
+    assert result["verdict"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--max-p99-ms", "0.5"), "no stage kept p99 within 0.5 ms; the lowest p99 was 1.000 ms"),
+        (("--min-throughput", "1000"), "the best throughput was 300 rows/s, but 1000 are required"),
+        (
+            ("--max-p99-ms", "1.5", "--min-throughput", "200"),
+            "the best throughput with p99 within 1.5 ms was 100 rows/s, but 200 are required",
+        ),
+    ],
+)
+def test_a_ladder_fails_when_no_stage_keeps_both_limits(options: tuple[str, ...], reason: str) -> None:
+    result = result_of((100, 1000), (300, 4000), options=options)
+    assert result["verdict"] == {"passed": False, "complete": True, "reasons": [reason]}
+
+
+def test_every_stage_of_a_spike_must_keep_the_limits() -> None:
+    made = read("--scenario", "spike", "--concurrency", "1,2", "--max-p99-ms", "2", "--min-throughput", "50")
+    run = Run(made, time.time(), complete=True)
+    for stage, (rows, latency_us) in zip(make_stages(made.load), [(100, 1000), (100, 3000), (40, 1000)], strict=True):
+        run.records.append(record_of(stage, window(rows, latency_us)))
+    assert make_result(run)["verdict"]["reasons"] == [
+        "stage spike: p99 was 3.001 ms, but the limit is 2 ms",
+        "stage after: throughput was 40 rows/s, but 50 are required",
+    ]
+
+
+def test_a_stage_without_an_answer_fails_and_is_named() -> None:
+    made = read("--scenario", "soak", "--concurrency", "1", "--stages", "2")
+    run = Run(made, time.time(), complete=True)
+    for stage, rows in zip(make_stages(made.load), (100, 0), strict=True):
+        run.records.append(record_of(stage, window(rows, 1000)))
+    assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
+
+
+@pytest.mark.parametrize(("answered", "reasons"), [(3, []), (2, ["stage a.csv: only 2 of 3 requests were sent"])])
+def test_a_replay_must_send_every_request(tmp_path: Path, answered: int, reasons: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("0\n1\n2\n")
+    run = Run(read("--scenario", "replay", "--arrivals-file", str(path)), time.time(), complete=True)
+    (stage,) = make_stages(run.settings.load)
+    run.records.append(record_of(stage, window(answered, 1000)))
+    assert make_result(run)["verdict"]["reasons"] == reasons
+
+
+@pytest.mark.parametrize(("achieved", "said"), [(96, False), (90, True)])
+def test_a_rate_that_was_not_achieved_is_noted(achieved: int, said: bool) -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
+    (stage,) = make_stages(run.settings.load)
+    run.records.append(record_of(stage, window(achieved, 1000)))
+    assert any("only 90 of 100 requests/s were achieved" in note for note in make_result(run)["notes"]) is said
+
+
+def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
+    run = Run(read("--concurrency", "1"), time.time(), complete=True)
+    stage = make_stages(run.settings.load)[0]
+    early = window(9_999, 100, wrong={"nan": 1})
+    run.records.append(record_of(stage, window(1, 100), discarded=early))
+    result = make_result(run)
+    assert result["verdict"]["reasons"] == ["1 of 10000 answers were wrong: 1 nan"]
+    assert result["stages"][0]["wrong"] == {}
+
+
+def test_failures_beyond_the_limit_fail_the_run() -> None:
+    assert result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "6"))["verdict"]["passed"]
+    reasons = result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "5"))["verdict"]["reasons"]
+    assert reasons == ["6 requests failed, but at most 5 may: 6 refused"]
+
+
+def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:
+    made = read("--concurrency", "1")
+    reasons = make_result(Run(made, time.time()))["verdict"]["reasons"]
+    assert reasons == ["the run was stopped before its end", "no request was answered"]
+
+
+def test_a_saturated_client_is_named_with_the_processes_it_needs() -> None:
+    result = result_of((100, 1000), busy=0.98)
+    (stage,) = result["stages"]
+    assert (stage["client_saturated"], stage["client_processes_that_would_do"]) == (True, 2)
+    assert "the load generator, not the server, was the bottleneck (busy 98% of the time)" in result["notes"][1]
+    assert "use --processes 2" in result["notes"][1]
+    assert not result_of((100, 1000), busy=0.5)["stages"][0]["client_saturated"]
+
+
+def test_a_client_that_waits_for_a_cpu_needs_cores_of_its_own() -> None:
+    run = Run(read("--concurrency", "1"), time.time(), complete=True)
+    crowded = window(100, 1000)
+    crowded.busy["local"] = Busy(1.0, 0.5, 0.45)
+    run.records.append(record_of(make_stages(run.settings.load)[0], crowded))
+    assert "it waited for a CPU 45% of the time" in make_result(run)["notes"][1]
+
+
+def test_an_open_loop_that_sends_late_names_the_client() -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
+    late = window(100, 1000)
+    late.late_us.record(50_000, 100)
+    (stage,) = make_stages(run.settings.load)
+    run.records.append(record_of(stage, late))
+    result = make_result(run)
+    assert result["stages"][0]["client_saturated"]
+    assert "sent requests late although users were free (p99 50." in result["notes"][1]
+
+
+def counts(inferences: int, executions: int, batches: dict[int, int], infer_ns: int = 0) -> Snapshot:
+    made = Counts(inferences, executions, inferences)
+    made.batch_sizes.update(batches)
+    made.nanoseconds["compute_infer"] = infer_ns
+    return Snapshot({KEY: made}, {})
+
+
+def test_the_servers_counters_are_differences_between_snapshots() -> None:
+    summary = summarize([counts(10, 5, {2: 5}), None, counts(30, 10, {2: 5, 4: 5}, 40_000)])
+    assert summary is not None
+    assert (summary["inferences"], summary["executions"], summary["mean_batch"]) == (20, 5, 4.0)
+    assert (summary["batch_sizes"], summary["compute_infer_us"]) == ({"4": 5}, 2.0)
+    assert summarize([None, counts(1, 1, {})]) is None
+
+
+def test_a_restart_shows_in_counters_that_gained_less_than_the_client_got() -> None:
+    assert has_restarted(counts(1000, 500, {2: 500}), counts(900, 450, {2: 450}), answered=1000)
+    assert has_restarted(counts(100, 50, {2: 50}), counts(900, 450, {2: 450}), answered=2000)
+    assert not has_restarted(counts(1000, 500, {2: 500}), counts(1990, 990, {2: 990}), answered=1000)
+    assert not has_restarted(counts(0, 0, {}), counts(5000, 990, {2: 990}), answered=1000)
+
+
+def test_executions_after_a_restart_are_counted_from_zero() -> None:
+    summary = summarize([counts(90, 45, {2: 45}), counts(100, 50, {2: 50}), counts(10, 5, {2: 5})])
+    assert summary is not None
+    assert summary["inferences"] == 20
+
+
+def test_gauges_of_devices_are_summed_or_averaged() -> None:
+    text = """# HELP nv_gpu_utilization GPU
+nv_gpu_utilization{gpu_uuid="a"} 0.5
+nv_gpu_utilization{gpu_uuid="b"} 0.7
+nv_gpu_memory_used_bytes{gpu_uuid="a"} 100
+nv_gpu_memory_used_bytes{gpu_uuid="b"} 50
+nv_gpu_memory_used_bytes_other 7
+"""
+    assert read_gauges(text) == {"gpu_utilization": pytest.approx(0.6), "gpu_memory_used_bytes": 150}
+
+
+def test_a_stages_windows_are_a_fifth_of_its_time() -> None:
+    assert Stage("s", 1, 10.0, 1.0).window_s == 2.0
+    assert Stage("s", 1, 1.0, 1.0).window_s == 0.5
+
+
+def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
+    (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "1").load)
+    record = record_of(stage, *(window(turn, 100) for turn in range(1, 101)))
+    assert (record.measured.requests, len(record.windows), len(record.recent)) == (5050, 100, 3)
+    record.close()
+    assert (record.measured.requests, record.recent) == (5050, [])
+
+
+def test_a_stage_that_became_stable_counts_its_last_three_windows() -> None:
+    (stage,) = make_stages(read("--concurrency", "1").load)
+    record = record_of(stage, *(window(rows, 100) for rows in (10, 50, 100, 101, 102)))
+    record.snapshots += [None] * 6
+    record.keep_stable()
+    record.close()
+    assert (record.measured.requests, record.discarded.requests) == (303, 60)
+    assert [figures.requests for figures in record.windows] == [100, 101, 102]
+    assert len(record.snapshots) == 4

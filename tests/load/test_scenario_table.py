@@ -1,0 +1,107 @@
+"""The table of scenarios: everything that depends on a scenario's name reads it, and the documentation lists it."""
+
+import argparse
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from support.load_results import record_of, window
+from support.load_settings import Parser, read
+
+from loadtest import options
+from loadtest.__main__ import main
+from loadtest.errors import SettingsError
+from loadtest.report import make_result
+from loadtest.run import Run
+from loadtest.scenarios import SCENARIOS, Load, Reads, Scenario, Stage, make_stages
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_waves(load: Load) -> list[Stage]:
+    """The numbers of users, up and down again."""
+    users = [*load.concurrency, *reversed(load.concurrency)]
+    return [Stage(f"wave {number}", one, load.stage_time_s, load.warm_up_s) for number, one in enumerate(users)]
+
+
+@pytest.fixture
+def _waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = Scenario(make_waves, Reads.LADDER_OF_USERS, "up and down again", uses_stages=True, is_steady=True)
+    monkeypatch.setitem(SCENARIOS, "waves", added)
+
+
+def actions() -> dict[str, argparse.Action]:
+    parser = Parser()
+    options.declare(parser)
+    return {action.option_strings[0]: action for action in parser._actions}
+
+
+@pytest.mark.usefixtures("_waves")
+def test_an_added_scenario_is_a_choice_and_in_the_help() -> None:
+    declared = actions()
+    assert "waves" in (declared["--scenario"].choices or ())
+    assert "waves: up and down again" in str(declared["--scenario"].help)
+    assert "steps and waves (one or more numbers" in str(declared["--concurrency"].help)
+    assert "ramp and waves" in str(declared["--stages"].help)
+
+
+def test_the_command_line_lists_every_option_with_its_help() -> None:
+    done = CliRunner().invoke(main, ["options"])
+    assert done.exit_code == 0
+    shown = " ".join(done.output.split())
+    assert all(option.name in shown and option.help[:20] in shown for option in options.all_options())
+
+
+@pytest.mark.usefixtures("_waves")
+def test_the_options_of_an_added_scenario_are_checked() -> None:
+    with pytest.raises(SettingsError, match="this option is empty"):
+        read("--scenario", "waves", "--concurrency", ",")
+    assert read("--scenario", "waves").load.scenario == "waves"
+
+
+@pytest.mark.usefixtures("_waves")
+def test_an_added_scenario_runs_and_is_judged() -> None:
+    settings = read("--scenario", "waves", "--concurrency", "1,4", "--min-throughput", "150")
+    stages = make_stages(settings.load)
+    assert [stage.users for stage in stages] == [1, 4, 4, 1]
+    run = Run(settings, time.time(), complete=True)
+    for stage, rows in zip(stages, (100, 200, 200, 200), strict=True):
+        run.records.append(record_of(stage, window(rows, 1000)))
+    result = make_result(run)
+    assert (result["run"]["scenario"], result["run"]["arrivals"]) == ("waves", None)
+    assert result["verdict"]["reasons"] == ["stage wave 0: throughput was 100 rows/s, but 150 are required"]
+    assert sum("not stable" in note for note in result["notes"]) == 4
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_makes_stages_from_the_options_that_its_entry_says(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "times.csv"
+    path.write_text("0\n1\n")
+    given: dict[str, list[str]] = {
+        "--concurrency": ["2", "2,32", "1,2,4"],
+        "--rate": ["100,200"],
+        "--arrivals-file": [str(path)],
+    }
+    reads = SCENARIOS[name].reads
+    values = given[reads.option]
+    value = values[-1] if reads.count is None else values[reads.count - 1]
+    stages = make_stages(read("--scenario", name, reads.option, value).load)
+    assert stages
+    assert (stages[0].arrivals is not None) == (reads in (Reads.RATES, Reads.ARRIVALS_FILE))
+
+
+def scenarios_of(document: str) -> dict[str, list[str]]:
+    """The rows of the documentation's table of scenarios, by name."""
+    section = document.split("## Scenarios")[1].split("\n## ")[0]
+    rows: list[Any] = [re.split(r"\s*\|\s*", line.strip("| ")) for line in section.splitlines() if line[:3] == "| `"]
+    return {name.strip("`"): cells for name, *cells in rows if name != "`--scenario`"}
+
+
+def test_the_documentation_lists_every_scenario_with_the_option_it_reads() -> None:
+    documented = scenarios_of((ROOT / "docs" / "load-testing.md").read_text())
+    assert list(documented) == list(SCENARIOS)
+    for name, cells in documented.items():
+        assert SCENARIOS[name].reads.option in cells[-1], name

@@ -1,0 +1,148 @@
+"""Options, the stages of each scenario, and when an open loop's requests are due."""
+
+import random
+import statistics
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.load_settings import read
+
+from loadtest.checking import Samples, make_order, make_pool
+from loadtest.errors import SettingsError
+from loadtest.scenarios import Arrivals, make_stages, read_arrivals
+from loadtest.wire import Address, InferRequest, TensorSpec
+
+
+def test_addresses_follow_from_the_host() -> None:
+    made = read()
+    assert (made.http, made.grpc) == (Address("127.0.0.1", 8000), Address("127.0.0.1", 8001))
+    assert made.metrics_url == "http://127.0.0.1:8002/metrics"
+    assert read(host="https://[::1]:9000").grpc == Address("::1", 9001, tls=True)
+
+
+def test_models_and_rows_carry_weights() -> None:
+    made = read("--model", "a=3,b", "--rows", "1=2,8")
+    assert [(choice.name, choice.weight) for choice in made.models] == [("a", 3.0), ("b", 1.0)]
+    assert made.rows == ((1, 2.0), (8, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "what"),
+    [
+        (["--model", ""], "--model", "this option is missing"),
+        (["--model-version", "two"], "--model-version", "is not a version number"),
+        (["--model", "a,b", "--model-version", "1"], "--model-version", "one model only, not for 2"),
+        (["--rows", "0"], "--rows", "is not a whole number from 1 up"),
+        (["--rows", "1=-2"], "--rows", "is not a number above 0"),
+        (["--concurrency", "1,x"], "--concurrency", "'x' is not"),
+        (["--concurrency", ","], "--concurrency", "this option is empty"),
+        (["--scenario", "constant"], "--concurrency", "needs one number, not 5"),
+        (["--scenario", "spike", "--concurrency", "1"], "--concurrency", "needs two numbers, not 1"),
+        (["--scenario", "rate"], "--rate", "scenario rate needs this option"),
+        (["--scenario", "replay"], "--arrivals-file", "scenario replay needs this option"),
+        (["--repository", "/no/such/place"], "--repository", "/no/such/place is not a directory"),
+        (["--grpc-address", "nowhere"], "--grpc-address", "is not HOST:PORT"),
+        (["--stage-time", "nan"], "--stage-time", "is not a number above 0"),
+        (["--max-p99-ms", "-1"], "--max-p99-ms", "is not a number above 0"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(arguments: list[str], where: str, what: str) -> None:
+    with pytest.raises(SettingsError, match=what) as caught:
+        read(*arguments)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize("host", ["", "ftp://a", "http://a:notaport", "http://a/path"])
+def test_a_host_that_is_not_an_http_address_is_refused(host: str) -> None:
+    with pytest.raises(SettingsError, match="--host"):
+        read(host=host)
+
+
+def test_steps_are_a_ladder_of_stages_until_stable() -> None:
+    stages = make_stages(read("--concurrency", "1,2,4", "--stage-time", "5").load)
+    assert [(stage.users, stage.until_stable, stage.window_s) for stage in stages] == [
+        (1, True, 1.0),
+        (2, True, 1.0),
+        (4, True, 1.0),
+    ]
+
+
+def test_the_other_closed_loops_run_every_stage_to_its_end() -> None:
+    users = {
+        "constant": (["--concurrency", "7"], [7]),
+        "spike": (["--concurrency", "2,9"], [2, 9, 2]),
+        "soak": (["--concurrency", "3", "--stages", "4"], [3, 3, 3, 3]),
+        "ramp": (["--concurrency", "1,9", "--stages", "3"], [1, 5, 9]),
+    }
+    for scenario, (arguments, expected) in users.items():
+        stages = make_stages(read("--scenario", scenario, *arguments).load)
+        assert [stage.users for stage in stages] == expected
+        assert not any(stage.until_stable for stage in stages)
+
+
+def test_constant_arrivals_are_shared_out_over_processes() -> None:
+    arrivals = Arrivals("constant", 100.0)
+    shares = [list(islice(arrivals.due_times(index, 2), 3)) for index in range(2)]
+    assert shares == [[0.0, 0.02, 0.04], [0.01, 0.03, 0.05]]
+
+
+def test_poisson_arrivals_of_processes_add_up_to_the_rate() -> None:
+    arrivals = Arrivals("poisson", 200.0, 5)
+    merged = sorted(due for index in range(4) for due in islice(arrivals.due_times(index, 4), 5000) if due < 80)
+    gaps = np.diff(merged)
+    assert len(merged) / 80 == pytest.approx(200, rel=0.05)
+    assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.05)
+
+
+def test_a_replay_reads_times_behind_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text("time,what\n0.0,a\n0.5,b\n\n0.5,c\n2,d\n")
+    assert read_arrivals(path) == (0.0, 0.5, 0.5, 2.0)
+    (stage,) = make_stages(read("--scenario", "replay", "--arrivals-file", str(path)).load)
+    assert stage.arrivals is not None
+    assert [list(stage.arrivals.due_times(index, 2)) for index in range(2)] == [[0.0, 0.5], [0.5, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "has no times"),
+        ("1\nx\n", "line 2.*is not a number"),
+        ("2\n1\n", "line 2: 1 is earlier than the time before it, 2"),
+        ("-1\n", "line 1: -1 is not a time from 0 up"),
+    ],
+)
+def test_a_damaged_arrivals_file_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=what):
+        read_arrivals(path)
+
+
+def samples(rows: int) -> Samples:
+    array = np.arange(rows * 2.0).reshape(rows, 2)
+    return Samples("m", "", 8, (TensorSpec("x", "FP32", (2,)),), ("y",), {"x": array}, None)
+
+
+def encode(request: InferRequest) -> bytes:
+    return request.inputs[0].array.tobytes()
+
+
+def test_groups_of_rows_are_random_and_cover_every_sample() -> None:
+    pool = make_pool(samples(1001), 4, encode, random.Random(1))
+    assert {len(request.group) for request in pool} == {4}
+    assert {row for request in pool for row in request.group} == set(range(1001))
+    assert len({request.group for request in pool}) == len(pool)
+
+
+def test_the_order_has_every_request_and_keeps_the_weights() -> None:
+    heavy, light = (
+        make_pool(samples(50), 1, encode, random.Random(1)),
+        make_pool(samples(40), 1, encode, random.Random(2)),
+    )
+    order = make_order([(3.0, heavy), (1.0, light)], random.Random(3))
+    assert {id(request) for request in order} == {id(request) for request in (*heavy, *light)}
+    share = sum(request in light for request in order) / len(order)
+    assert share == pytest.approx(0.25, abs=0.01)

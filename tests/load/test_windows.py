@@ -1,0 +1,106 @@
+"""Counting, merging without loss, and telling when windows agree."""
+
+import random
+
+import pytest
+
+from loadtest.run.latencies import Latencies
+from loadtest.run.recorder import Recorder
+from loadtest.run.windows import Busy, Tally, Window, is_stable, join_windows, merge_processes
+
+KEY = ("m", "1")
+
+
+def latencies(values: list[int]) -> Latencies:
+    made = Latencies()
+    for value in values:
+        made.record(value)
+    return made
+
+
+def window(rows: int, latency_us: int, seconds: float = 1.0) -> Window:
+    made = Window(seconds)
+    made.tallies[KEY] = Tally(requests=rows, rows=rows)
+    made.tallies[KEY].latency_us.record(latency_us, rows)
+    return made
+
+
+def test_merged_histograms_give_what_one_process_would_have_given() -> None:
+    rng = random.Random(1)
+    values = [round(rng.lognormvariate(7, 1.5)) + 1 for _ in range(5000)]
+    whole = latencies(values)
+    merged = Latencies()
+    for share in range(3):
+        merged.add(Latencies.from_message(latencies(values[share::3]).to_message()))
+    assert list(merged.counts()) == list(whole.counts())
+    figures = {name: value for name, value in merged.summarize().items() if name != "max"}
+    assert figures == {name: value for name, value in whole.summarize().items() if name != "max"}
+    assert merged.summarize()["max"] == pytest.approx(max(values), rel=2e-3)
+
+
+def test_the_worked_example_of_two_processes_holds() -> None:
+    merged = latencies([100, 100, 100, 900])
+    merged.add(latencies([200, 5000]))
+    assert list(merged.counts())[:3] == [(100, 3), (200, 1), (900, 1)]
+    figures = merged.summarize()
+    assert (merged.count, figures["p50"], figures["mean"]) == (6, 100, 1066.7)
+
+
+def test_percentiles_are_right_to_three_digits_and_the_mean_is_exact() -> None:
+    figures = latencies(list(range(1, 10_001))).summarize()
+    assert figures["p50"] == pytest.approx(5000, rel=1e-3)
+    assert figures["p99"] == pytest.approx(9900, rel=1e-3)
+    assert figures["mean"] == 5000.5
+
+
+def test_a_window_survives_being_sent() -> None:
+    recorder = Recorder("w1")
+    recorder.answered(KEY, 4, 1500)
+    recorder.found_wrong(KEY, "nan", "x: NaN came")
+    recorder.left_unchecked(KEY)
+    recorder.failed(("m", ""), "refused", "nobody listens")
+    recorder.sent_late(12)
+    recorder.keep_example("nan-1.npz", b"\0bytes")
+    sent = recorder.take()
+    came = Window.from_message(sent.to_message())
+    assert came.to_message() == sent.to_message()
+    assert (came.total.requests, came.total.rows, came.total.unchecked) == (1, 4, 1)
+    assert (came.total.failures, came.total.wrong) == ({"refused": 1}, {"nan": 1})
+    assert came.messages == {"nan": "x: NaN came", "refused": "nobody listens"}
+    assert came.examples == [("nan-1.npz", b"\0bytes")]
+    assert came.late_us.count == 1
+
+
+def test_taking_a_window_starts_the_next_one_empty() -> None:
+    recorder = Recorder("w1")
+    recorder.answered(KEY, 1, 10)
+    assert recorder.take().requests == 1
+    assert recorder.take().requests == 0
+
+
+def test_processes_add_up_and_windows_follow_each_other() -> None:
+    first, second = window(10, 100), window(30, 200)
+    first.busy["a"], second.busy["b"] = Busy(1.0, 0.5), Busy(1.0, 0.25)
+    together = merge_processes([first, second])
+    assert (together.seconds, together.total.rows, set(together.busy)) == (1.0, 40, {"a", "b"})
+    longer = join_windows([together, window(5, 300, 2.0)])
+    assert (longer.seconds, longer.total.rows, longer.total.latency_us.count) == (3.0, 45, 45)
+
+
+@pytest.mark.parametrize(
+    ("windows", "stable"),
+    [
+        ([window(100, 1000)] * 3, True),
+        ([window(50, 9000), *[window(100, 1000)] * 3], True),
+        ([window(100, 1000)] * 2, False),
+        ([window(100, 1000), window(100, 1000), window(115, 1000)], False),
+        ([window(100, 1000), window(100, 1000), window(100, 1150)], False),
+        ([window(0, 0)] * 3, False),
+    ],
+)
+def test_three_windows_must_agree_within_a_tenth(windows: list[Window], stable: bool) -> None:
+    assert is_stable(windows) is stable
+
+
+def test_waiting_for_a_cpu_counts_as_being_busy() -> None:
+    assert Busy(seconds=2.0, cpu_s=1.0, cpu_wait_s=0.9).share == 0.95

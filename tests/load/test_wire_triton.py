@@ -1,0 +1,109 @@
+"""Both clients against a real Triton."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.http
+from support.load_server import serving, write_version
+from support.scripted_server import floats
+
+from builder.server import Server
+from loadtest.checking import Expected, from_reference, make_pool, read_reference
+from loadtest.wire import Address, Array, Client, ExchangeError, InferRequest, Input, make_client
+
+pytestmark = pytest.mark.slow
+
+PROTOCOLS = ("http", "grpc")
+BIG = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("repository")
+    write_version(path)
+    write_echo(path)
+    return path
+
+
+def write_echo(repository: Path) -> None:
+    """`echo` answers what it was asked, of any length."""
+    import onnx
+    from onnx import helper
+
+    folder = repository / "echo" / "1"
+    folder.mkdir(parents=True)
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", "m"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "echo", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (repository / "echo" / "config.pbtxt").write_text(
+        'name: "echo" backend: "onnxruntime" max_batch_size: 8 '
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ] '
+        'output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]'
+    )
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running
+
+
+def address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))
+
+
+def echo(array: Array, model: str = "echo") -> InferRequest:
+    return InferRequest(model, "", (Input("x", "FP32", array),), ("y",))
+
+
+def client_of(server: Server, protocol: str) -> Client:
+    addresses = {"http": server.http_address, "grpc": server.grpc_address}
+    return make_client(protocol, address(addresses[protocol]), 10.0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_answers_are_what_tritons_own_client_gets(server: Server, repository: Path, protocol: str) -> None:
+    reference = read_reference(repository, "classifier", 1)
+    client = client_of(server, protocol)
+    connection = client.connect()
+    with tritonclient.http.InferenceServerClient(server.http_address) as theirs:
+        for request in make_pool(from_reference(reference, "1"), 3, client.encode, random.Random(1))[:20]:
+            answer = connection.infer(request.encoded)
+            image = request.inputs()["image"]
+            tensor = tritonclient.http.InferInput("image", image.shape, "FP32")
+            tensor.set_data_from_numpy(image)
+            expected = theirs.infer("classifier", [tensor]).as_numpy("scores")
+            np.testing.assert_allclose(floats(answer)["scores"], expected, rtol=1e-5)
+            assert Expected(reference, request.group).is_right(answer)
+            assert answer.layout.version == "1"
+    connection.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_megabytes_go_both_ways_through_flow_control(server: Server, protocol: str) -> None:
+    client = client_of(server, protocol)
+    connection = client.connect()
+    array = np.random.default_rng(1).standard_normal((1, BIG // 4)).astype(np.float32)
+    request = client.encode(echo(array))
+    for _ in range(30):
+        answer = connection.infer(request)
+        assert floats(answer)["y"].tobytes() == array.tobytes()
+    connection.close()
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [("http", "http_404"), ("grpc", "grpc_NOT_FOUND")])
+def test_a_refused_request_names_its_kind_and_the_connection_goes_on(server: Server, protocol: str, kind: str) -> None:
+    client = client_of(server, protocol)
+    connection = client.connect()
+    array = np.ones((1, 2), np.float32)
+    with pytest.raises(ExchangeError) as caught:
+        connection.infer(client.encode(echo(array, model="nothing")))
+    assert (caught.value.usable, "nothing" in caught.value.message) == (True, True)
+    assert caught.value.kind in (kind, "http_400", "grpc_UNAVAILABLE", "grpc_INVALID_ARGUMENT")
+    assert floats(connection.infer(client.encode(echo(array))))["y"].tolist() == [[1.0, 1.0]]
+    connection.close()

@@ -19,11 +19,12 @@ from builder.batching.rules.inference import (
     same_as_first,
     stand_in,
 )
+from builder.batching.rules.joining import pad
 from builder.batching.rules.linear import activated
 from builder.batching.rules.nd import gather_nd
 from builder.batching.rules.registry import microsoft, table
 from builder.batching.rules.rows import rowwise
-from builder.batching.rules.shape import pad, unsqueeze_at
+from builder.batching.rules.shape import unsqueeze_at
 from builder.batching.statics import evaluate
 
 

@@ -22,10 +22,10 @@ from builder.batching.rules.inference import (
     pooled,
     same_as_first,
 )
+from builder.batching.rules.joining import concat_of
 from builder.batching.rules.linear import product, product_shape
 from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.rules.rows import rowwise
-from builder.batching.rules.shape import concat_of
 
 
 def quantize(op: Op) -> Plan | Decomposition:

@@ -1,11 +1,11 @@
-"""Publish every static-batch model of a corpus, have an independent judge look at the result, and say what it took.
+"""Publish every static-batch model of a corpus, let an independent program judge the results, and measure the time.
 
     python benchmarks/corpus.py ../shared/corpus [--json]
 
-The corpus is a folder with models, a `manifest.json` that says what is expected of each, and a `judge.py` that knows
-nothing of this project: it runs what was published beside the original at many batch sizes. Publishing happens with
-default options, except for the batch's axis where the manifest says that it is not axis 0. Times are CPU seconds of
-one process, in which the imports are done before; whole processes are `publish_cost.py`'s to measure.
+The corpus is a folder with models, a `manifest.json` with the expected result for each, and a `judge.py` that shares no
+code with this project: it runs each published model and its original at many batch sizes. Models are published with
+default options, except for the axis of the batch where the manifest says that it is not axis 0. Times are CPU seconds
+of one process after its imports; `publish_cost.py` measures whole processes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STEPS = ("load", "batch", "rename", "verify", "install")
 
 
 def publish_all(corpus: Path, entries: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, float]]:
-    """Publish each into `root`; return for each the CPU seconds of its steps."""
+    """Publish each model into `root`, and return the CPU seconds of its steps."""
     publish(EXAMPLE, root / "imports", options=PublishOptions())
     times = {}
     for entry in track(entries, description="publish", disable=not sys.stderr.isatty()):
@@ -41,7 +41,7 @@ def publish_all(corpus: Path, entries: Sequence[Mapping[str, Any]], root: Path) 
         def report(step: str, what: str) -> None:
             nonlocal before
             now = time.process_time()
-            spent[step] += now - before  # noqa: B023 - called within this turn of the loop
+            spent[step] += now - before  # noqa: B023 - called within this iteration
             before = now
 
         options = PublishOptions(batch_axes=axes)
@@ -54,7 +54,7 @@ def publish_all(corpus: Path, entries: Sequence[Mapping[str, Any]], root: Path) 
 
 
 def judge(corpus: Path, root: Path, folder: Path) -> list[dict[str, Any]]:
-    """The judge's verdict on each model."""
+    """Return the judge's verdict on each model."""
     verdicts = folder / "verdicts.json"
     command = [sys.executable, str(corpus / "judge.py"), "--manifest", str(corpus / "manifest.json")]
     command += ["--produced", str(root / "models"), "--json", str(verdicts)]
@@ -68,7 +68,7 @@ def summarize(
     verdicts: Sequence[Mapping[str, Any]],
     times: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Verdicts by what was expected, and times over the models."""
+    """Return the verdicts by expected result, and the times over all models."""
     expected = {entry["stem"]: entry["expect"] for entry in entries}
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
     for verdict in verdicts:

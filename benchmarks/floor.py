@@ -1,11 +1,11 @@
-"""The least that publishing a model can cost: what `publish` must do, and nothing else.
+"""Do only what `publish` cannot avoid, to find the least that publishing a model can cost.
 
     python benchmarks/floor.py ORIGINAL.onnx PUBLISHED.onnx REFERENCE.npz BATCHES.json OUT.onnx
 
-Imports the libraries that `publish` imports, parses the model, opens a session on the original and one on the
-rewritten file, asks the original for every row of the reference and the rewritten one for the batches (lists of
+It imports the libraries that `publish` imports, parses the model, and opens a session each for the original and the
+rewritten file. It runs the original on every row of the reference, and the rewritten model on the batches (lists of
 rows) that `publish` proves, and writes the bytes to disk. Threads do not spin, as in `publish`. Rewriting, comparing,
-hashing and configuring are free.
+hashing and making the config are left out.
 """
 
 import json
@@ -23,7 +23,7 @@ from tritonclient.grpc import model_config_pb2  # noqa: F401
 
 
 def main(original: Path, published: Path, reference: Path, batches: Path, out: Path) -> None:
-    """Do it once."""
+    """Do the work once."""
     ir.load(original)
     model_bytes = published.read_bytes()
     with np.load(reference) as arrays:

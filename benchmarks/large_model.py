@@ -1,11 +1,11 @@
-"""What `publish` takes for a model of some gigabytes, next to loading it twice into ONNX Runtime and copying it.
+"""Measure what `publish` costs for a model of several gigabytes, compared with loading it twice and copying it.
 
     python benchmarks/large_model.py [--gigabytes 3] [--rounds 3] [--json]
 
-Makes a network of matrix products whose weights lie in a file of their own, larger than any protobuf message can be,
-and publishes it in turns with the floor: a process that opens the file in ONNX Runtime, closes it, opens it again
-and copies it, flushed to disk. Each is a fresh process. The figures are medians over the rounds of processor time,
-elapsed time and the most memory that was resident. It takes three times the model's size on disk, and gives it back.
+It makes a network of matrix products with its weights in a separate file, larger than any protobuf message can be. Then
+it alternates between publishing the network and the floor: a process that opens the file in ONNX Runtime, closes it,
+opens it again, and copies it, flushed to disk. Each runs in a new process. The results are medians over the rounds of
+processor time, elapsed time and peak resident memory. While it runs, it needs three times the model's size on disk.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WEIGHTS = "weights.bin"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One process: processor time of all its threads, elapsed time, and the most memory that was resident."""
+    """The cost of one process: processor time of all its threads, elapsed time, and peak resident memory."""
 
     cpu_s: float
     wall_s: float
@@ -41,7 +41,7 @@ class Cost:
 
 
 def make_model(folder: Path, size_bytes: int) -> Path:
-    """Write a network of as many products as `size_bytes` takes, its batch frozen at 1."""
+    """Write a network with a batch of 1 and with weights of about `size_bytes`."""
     rng = np.random.default_rng(0)
     nodes, weights = [], []
     with (folder / WEIGHTS).open("wb") as stream:
@@ -65,7 +65,7 @@ def make_model(folder: Path, size_bytes: int) -> Path:
 
 
 def run_floor(model: Path, target: Path) -> None:
-    """Load it twice and copy it."""
+    """Load the model twice and copy it."""
     import onnxruntime
 
     for _ in range(2):
@@ -83,12 +83,12 @@ def run(command: Sequence[str | Path], target: Path) -> Cost:
     process = subprocess.Popen([*command, target], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:
         assert process.stderr is not None
-        complaint = process.stderr.read()
+        errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     elapsed = time.perf_counter() - started
     if process.returncode:
-        raise SystemExit(complaint.decode())
+        raise SystemExit(errors.decode())
     shutil.rmtree(target)
     return Cost(usage.ru_utime + usage.ru_stime, elapsed, usage.ru_maxrss / 1e3)
 
@@ -103,7 +103,7 @@ def median_of(costs: Sequence[Cost]) -> Cost:
 
 
 def main() -> None:
-    """Measure in turns and print a table or JSON."""
+    """Measure both in turns, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,10 +1,10 @@
-"""What `publish` costs as a whole process, next to the least it could cost (`floor.py`).
+"""Measure what `publish` costs as a whole process, compared with the least it could cost (`floor.py`).
 
     python benchmarks/publish_cost.py [--rounds 7] [--json] [MODEL.onnx …]
 
-Both run once before the clock, then in turns, each as a fresh process into a fresh repository; the figures are
-medians over the rounds of processor time (user and system, all threads), elapsed time, and of the ratio of each
-pair. Without models it takes the example and a network of ResNet-50's size.
+Both run once without being measured and then alternate, each in a new process with a new repository. The results are
+medians over the rounds: of processor time (user and system, all threads), of elapsed time, and of the ratios of each
+pair. Without models, it uses the example and a network of the size of ResNet-50.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EXAMPLE = HERE.parent / "examples" / "digits" / "digits.onnx"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One process: processor time of all its threads, and elapsed time, both in seconds."""
+    """The cost of one process: processor time of all its threads, and elapsed time, both in seconds."""
 
     cpu_s: float
     wall_s: float
@@ -37,7 +37,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Medians over the rounds for one model."""
+    """The medians over the rounds for one model."""
 
     model: str
     megabytes: float
@@ -49,16 +49,16 @@ class Result:
 
 
 def run(command: Sequence[str | Path]) -> Cost:
-    """Run a command to its end, quietly, and return what it cost."""
+    """Run a command without showing its output, and return its cost."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:
         assert process.stderr is not None
-        complaint = process.stderr.read()
+        errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(complaint.decode())
+        raise SystemExit(errors.decode())
     return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - started)
 
 
@@ -68,7 +68,7 @@ def publish_command(model: Path, repository: Path) -> list[str | Path]:
 
 
 def floor_command(model: Path, version_dir: Path, folder: Path) -> list[str | Path]:
-    """Return the command that does what publishing `version_dir` had to do."""
+    """Return the command that does only what publishing `version_dir` could not avoid."""
     proof = json.loads((version_dir / "manifest.json").read_text())["proof"]
     proven = folder / "batches.json"
     proven.write_text(json.dumps(list(batches(proof["batch_sizes"], proof["rows"]))))
@@ -77,7 +77,7 @@ def floor_command(model: Path, version_dir: Path, folder: Path) -> list[str | Pa
 
 
 def measure(model: Path, rounds: int) -> Result:
-    """Run both in turns and take medians."""
+    """Run both in turns, and return the medians."""
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
-"""Networks with random weights, static, of the sizes that matter, made without a training framework.
+"""Make static networks with random weights in realistic sizes, without a training framework.
 
-`resnet50()` has the layers, parameters (25.6 million) and cost (4.1 GFLOP at 224 x 224) of the real one, with its
-batch normalizations folded into the convolutions, as exporters leave them.
+`resnet50()` has the layers, parameters (25.6 million) and cost (4.1 GFLOP at 224 x 224) of the real network, with the
+batch normalizations folded into the convolutions, as exporters do.
 Source: He et al., Deep Residual Learning for Image Recognition, table 1; the stride is on the 3x3 convolution.
 """
 
@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 CACHE = Path(__file__).parent / ".cache"
 OPSET = 17
 INPUT, OUTPUT = "input.1", "495"
-"""Names as the exporter would give them."""
+"""Names such as an exporter gives."""
 
 
 class Network:
-    """A graph that grows node by node; every method takes a value's name and returns the next one's."""
+    """A graph that is built node by node: every method takes the name of a value and returns that of its result."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -36,7 +36,7 @@ class Network:
         return output
 
     def weight(self, *shape: int, gain: float = 2.0) -> str:
-        """Add random weights that keep the spread of what flows through them (times gain / 2)."""
+        """Add random weights that keep the variance of the values that pass through them (times gain / 2)."""
         fan_in = math.prod(shape[1:])
         values = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(math.sqrt(gain / fan_in))
         return self.constant(values)
@@ -56,7 +56,7 @@ class Network:
         return self.node("Conv", [x, weight, bias], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
 
     def dense(self, x: str, inputs: int, outputs: int, *, output: str | None = None) -> str:
-        """Map `[N, inputs]` to `[N, outputs]`, to a value of the given name if there is one."""
+        """Map `[N, inputs]` to `[N, outputs]`, with the given name for the result if there is one."""
         weight, bias = self.weight(outputs, inputs), self.constant(np.zeros(outputs, np.float32))
         name = self.node("Gemm", [x, weight, bias], transB=1)
         if output is not None:
@@ -64,7 +64,7 @@ class Network:
         return output or name
 
     def bottleneck(self, x: str, inputs: int, width: int, *, stride: int) -> str:
-        """1x1, 3x3 and 1x1 convolutions around a shortcut, to `4 * width` channels."""
+        """Add 1x1, 3x3 and 1x1 convolutions with a shortcut, to `4 * width` channels."""
         outputs = 4 * width
         branch = self.node("Relu", [self.conv(x, (inputs, width), 1)])
         branch = self.node("Relu", [self.conv(branch, (width, width), 3, stride=stride)])
@@ -108,17 +108,17 @@ def perceptron(widths: Sequence[int]) -> onnx.ModelProto:
 
 
 def resnet50() -> Path:
-    """Return the file of the real size: 102 MB."""
+    """Return the file of a network as large as the real one, 102 MB."""
     return _cached("resnet50", lambda: resnet((3, 4, 6, 3), width=64, image_size=224, classes=1000))
 
 
 def resnet26_small() -> Path:
-    """Return the file of a network of a few milliseconds on two cores."""
+    """Return the file of a network that takes a few milliseconds on two cores."""
     return _cached("resnet26_small", lambda: resnet((2, 2, 2, 2), width=32, image_size=96, classes=100))
 
 
 def ranker() -> Path:
-    """Return the file of a small model whose weights, 11 MB, cost more to read than its one row costs to compute."""
+    """Return the file of a small model whose 11 MB of weights take longer to read than one row takes to compute."""
     return _cached("ranker", lambda: perceptron((256, 1024, 1024, 1024, 256, 10)))
 
 

@@ -1,7 +1,7 @@
-# The package on a slim Python: the embedded server, the load test, and publishing without a GPU.
+# The package on a slim Python image: the embedded server, the load test, and publishing without a GPU.
 FROM python:3.11-slim-bookworm
 
-# Nothing in the working directory shadows the package, and what wants a home gets the one folder it can write to.
+# Files in the working directory must not hide the package. HOME is the one folder that can be written to.
 ENV HOME=/tmp PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 
 WORKDIR /opt/triton-repository-builder

@@ -46,7 +46,7 @@ def small(folder: Path) -> BatchedModel:
 
 
 def long(folder: Path) -> BatchedModel:
-    """`x: float[batch, length, 2]`, its length 6 in the original."""
+    """Return a model of `x: float[batch, length, 2]`, where the original has length 6."""
     text = "g (float[1, 6, 2] x) => (float[1, 6, 2] y) { y = Softmax <axis = 1> (x) }"
     return free_axes(add_batch_axis(original(folder, text)), {"x": {1: "length"}})
 
@@ -131,7 +131,7 @@ def test_an_axis_that_varies_needs_bounds_that_hold_the_size_of_the_proof(tmp_pa
     assert len(make_profiles(long(tmp_path), ask("x=1x2x2:2x6x2:4x9x2"), max_batch_size=4)) == 1
 
 
-# ---------------------------------------------------------------- the proof, with ONNX Runtime in TensorRT's place
+# ---------------------------------------------------------------- the proof, with ONNX Runtime instead of TensorRT
 
 
 @pytest.fixture
@@ -171,14 +171,14 @@ def test_rows_that_are_wrong_in_a_batch_only_are_found_at_every_size(
         prove_profile(verified, profile, wrong, "fp32", failure_dir=tmp_path)
 
 
-def test_sizes_that_nothing_here_can_judge_are_refused(plan: tuple[VerifiedModel, Profile, Run]) -> None:
+def test_sizes_with_nothing_to_compare_with_are_refused(plan: tuple[VerifiedModel, Profile, Run]) -> None:
     verified, profile, run = plan
-    with pytest.raises(ModelError, match="nothing here can tell what is right"):
+    with pytest.raises(ModelError, match=r"at x \[\d, 2\] there is nothing to compare with"):
         prove_profile(verified, profile, run, "bf16")
 
 
-def test_the_precision_is_read_off_the_layers_of_the_engine() -> None:
-    """Layers as the engine inspector prints them, in the words of several releases."""
+def test_the_precision_is_read_from_the_layers_of_the_engine() -> None:
+    """The layers are printed as the engine inspectors of several releases do."""
     layers: list[dict[str, Any]] = [
         {
             "Name": "a",
@@ -195,14 +195,14 @@ def test_the_precision_is_read_off_the_layers_of_the_engine() -> None:
 # ---------------------------------------------------------------- without a GPU
 
 
-@pytest.mark.skipif(HAS_HOST, reason="here is all that a plan takes")
+@pytest.mark.skipif(HAS_HOST, reason="this machine can build plans")
 def test_without_a_gpu_a_plan_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"(?s)here is no .*docker compose run --rm builder publish"):
+    with pytest.raises(HostError, match=r"(?s)missing: .*docker compose run --rm builder publish"):
         publish(tmp_path / "missing.onnx", tmp_path / "models", options=PublishOptions(format="tensorrt"))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(HAS_HOST, reason="here is all that a plan takes")
+@pytest.mark.skipif(HAS_HOST, reason="this machine can build plans")
 def test_the_command_line_exits_with_6_without_a_gpu(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["publish", str(tmp_path / "missing.onnx"), "--format", "tensorrt"])
     assert isinstance(result.exception, HostError)
@@ -279,7 +279,7 @@ def test_the_manifest_of_a_plan_comes_back_as_it_was() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not HAS_HOST, reason="takes an NVIDIA GPU, TensorRT 10 or 11, and Polygraphy")
+@pytest.mark.skipif(not HAS_HOST, reason="requires an NVIDIA GPU, TensorRT 10 or 11, and Polygraphy")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["conv_view_ts11", "encoder_layer_ts17", "text_encoder_ts13"])
 def test_a_plan_is_built_and_answers_as_the_original(name: str, precision: Any, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_plan_is_built_and_answers_as_the_original(name: str, precision: Any, 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not HAS_HOST, reason="takes an NVIDIA GPU, TensorRT 10 or 11, and Polygraphy")
+@pytest.mark.skipif(not HAS_HOST, reason="requires an NVIDIA GPU, TensorRT 10 or 11, and Polygraphy")
 def test_the_timing_cache_is_kept(tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     batched = rename(add_batch_axis(load(MODELS / "conv_view_ts11.onnx")))

@@ -1,11 +1,11 @@
-"""Bring a version into a running Triton, and put the one before back if it does not answer as it should.
+"""Deploy a version to a running Triton, and restore the previous version if it does not answer as it should.
 
-`rollout` tells the order: rehearse the version under another name, switch the repository, load it, compare its answers
-with the stored reference, watch it for a while. `live_server` is the running server over gRPC, `live_check` the
-comparison, and `rehearsal` the trial.
+`deploy` (in `rollout`) switches the repository to the version, tries it under another name (`rehearsal`), loads it,
+compares its answers with the stored reference (`live_check`), and can watch it for a while. `live_server` controls the
+running server, at an `Address`, over gRPC.
 """
 
 from builder.deployment.live_server import LiveServer
-from builder.deployment.rollout import deploy
+from builder.deployment.rollout import Deployment, deploy
 
-__all__ = ["LiveServer", "deploy"]
+__all__ = ["Deployment", "LiveServer", "deploy"]

@@ -1,4 +1,4 @@
-"""Replay the stored reference through a running server and compare every row."""
+"""Send the stored samples of a version to a running server, and compare every row of its answers."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,17 @@ from builder.record import Manifest, ServedTensor
 from builder.tensors import Array, Arrays
 
 IN_FLIGHT = 16
-"""Requests under way at once when the server is to mix them."""
+"""The number of requests sent at once, so that the server puts rows of several requests into one batch."""
 
 
 @dataclass(slots=True)
 class Checked:
-    """What was compared so far.
+    """What has been compared so far.
 
     Attributes:
-        largest: The largest difference of each output.
+        requests: The number of requests.
+        rows: The number of rows in them.
+        largest: The largest difference, by output.
     """
 
     requests: int = 0
@@ -31,18 +33,18 @@ class Checked:
 
 
 class LiveCheck:
-    """Asks a server what a version answered when it was published.
+    """Compares the answers of a server with those that were stored when a version was published.
 
     Args:
-        server: Serves the model.
-        name: The model.
-        version: That should answer requests which name no version.
-        called: The version in messages.
-        manifest: The version's; its tolerances apply.
-        reference: `input:NAME` and `output:NAME`, each `[rows, *dims]`.
-        max_batch_size: What the config says now: no larger batches are sent.
-        slack: Multiplies the tolerances, for a server that rounds more coarsely than the one of the proof.
-        checked: Is added to.
+        server: The server.
+        name: The name of the model on it.
+        version: The version that should answer when a request does not name one.
+        label: What messages call the version.
+        manifest: The version's manifest, with its tolerances.
+        reference: The stored samples and answers, `input:NAME` and `output:NAME`, each `[rows, *dims]`.
+        max_batch_size: The limit in the config that is served now. No larger batches are sent.
+        slack: A factor for the tolerances, for a server that rounds more coarsely than the machine of the proof.
+        checked: The counts that each comparison is added to.
     """
 
     def __init__(
@@ -53,14 +55,14 @@ class LiveCheck:
         manifest: Manifest,
         reference: Arrays,
         *,
-        called: str,
+        label: str,
         max_batch_size: int,
         slack: float,
         checked: Checked,
     ) -> None:
         self._checked = checked
         self._server = server
-        self._name, self._version, self._called = name, version, called
+        self._name, self._version, self._label = name, version, label
         self._manifest = manifest
         self._tensors = {f"input:{tensor.name}": tensor for tensor in manifest.inputs}
         self._tensors |= {f"output:{tensor.name}": tensor for tensor in manifest.outputs}
@@ -71,21 +73,21 @@ class LiveCheck:
         self._batches = list(_batches(manifest, max_batch_size))
 
     def one_at_a_time(self) -> None:
-        """Send every batch by itself, so that it is executed as it is.
+        """Send every batch alone, so that the server executes it as it is.
 
         Raises:
-            VerificationError: An answer is wrong, or refused.
-            HostError: The server is gone, or another version answers.
+            VerificationError: An answer is wrong or an error.
+            HostError: The server does not respond, or another version answers.
         """
         for rows in self._batches:
             self._send([rows])
 
     def together(self) -> None:
-        """Send all batches, so many at once that the server mixes them in its own.
+        """Send many batches at once, so that the server combines their rows in batches of its own.
 
         Raises:
-            VerificationError: An answer is wrong, or refused.
-            HostError: The server is gone, or another version answers.
+            VerificationError: An answer is wrong or an error.
+            HostError: The server does not respond, or another version answers.
         """
         rounds = -(-len(self._batches) // IN_FLIGHT)
         queue = itertools.islice(itertools.cycle(self._batches), rounds * IN_FLIGHT)
@@ -95,12 +97,12 @@ class LiveCheck:
     def _send(self, group: Sequence[Sequence[int]]) -> None:
         requests = [{t.name: self._rows(f"input:{t.name}", rows) for t in self._manifest.inputs} for rows in group]
         answers = self._server.ask(self._name, requests, self._manifest.inputs, self._manifest.outputs)
-        how = f"in a request of {{}} among {len(group)} at once" if len(group) > 1 else "in a request of {} by itself"
+        how = f"sent together with {len(group) - 1} others" if len(group) > 1 else "sent alone"
         for rows, answer in zip(group, answers, strict=True):
-            self._compare(rows, answer, how.format(f"{len(rows)} row{'s' if len(rows) > 1 else ''}"))
+            self._compare(rows, answer, f"for a request of {_count(len(rows))} {how}")
 
     def _rows(self, key: str, rows: Sequence[int]) -> Array:
-        """The rows as they go over the wire; without a batch the one row is the whole tensor."""
+        """Return the rows as they are sent. Without a batch, the single row is the whole tensor."""
         array: Array = self._reference[key][list(rows)]
         if self._manifest.max_batch_size == 0:
             array = array[0]
@@ -110,27 +112,34 @@ class LiveCheck:
 
     def _compare(self, rows: Sequence[int], answer: Answer, how: str) -> None:
         if answer.refusal is not None:
-            raise self._fault(f"{how} it is refused: {answer.refusal}")
+            raise self._fault(f"{how}, the server returns an error: {answer.refusal}")
         if answer.version != self._version:
-            what = f"version {answer.version} of {self._name!r} answered, where {self._version} was deployed"
-            raise HostError(self._server.address, what, "find out who else deploys there, then deploy again")
+            what = f"version {answer.version} of {self._name!r} answered instead of version {self._version}"
+            fix = "make sure that nobody else deploys this model now, then deploy again"
+            raise HostError(self._server.address, what, fix)
         for name, tolerance in self._tolerances.items():
             wanted, got = self._rows(f"output:{name}", rows), answer.outputs[name]
             if got.shape != wanted.shape or got.dtype.kind != wanted.dtype.kind:
-                shapes = f"{got.dtype}{list(got.shape)}, the reference {wanted.dtype}{list(wanted.shape)}"
-                raise self._fault(f"{how} output {name!r} is {shapes}")
+                shapes = f"{got.dtype}{list(got.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
+                raise self._fault(f"{how}, output {name!r} is {shapes}")
             if self._manifest.max_batch_size == 0:
                 wanted, got = wanted[np.newaxis], got[np.newaxis]
             found = compare(got, wanted, range(len(rows)), tolerance)
             if found.wrong:
-                raise self._fault(f"{how} output {name!r} differs: {_describe(found.wrong, tolerance)}")
+                raise self._fault(
+                    f"{how}, output {name!r} differs from the reference {_describe(found.wrong, tolerance)}"
+                )
             self._checked.largest[name] = max(self._checked.largest.get(name, 0.0), found.largest_difference)
         self._checked.requests += 1
         self._checked.rows += len(rows)
 
     def _fault(self, what: str) -> VerificationError:
-        fix = "verify the version here, and compare this server's release and device"
-        return VerificationError(f"{self._server.address} {self._called}", what, fix)
+        fix = "run verify on this version; if the server only rounds more coarsely, allow for it with --slack"
+        return VerificationError(f"{self._server.address} {self._label}", what, fix)
+
+
+def _count(rows: int) -> str:
+    return f"{rows} row{'s' if rows > 1 else ''}"
 
 
 def _batches(manifest: Manifest, max_batch_size: int) -> Iterator[list[int]]:
@@ -149,8 +158,7 @@ def _describe(wrong: Sequence[Wrong], tolerance: Tolerance) -> str:
     off, total = worst.values
     limit = f"allowed {tolerance.atol:g} + {tolerance.rtol:g} * |reference|"
     allowed = limit if tolerance.rtol else "must be equal"
-    rows = f"{len(wrong)} row{'s' if len(wrong) > 1 else ''}"
     return (
-        f"in {rows}; row {worst.position} is worst: {off} of {total} values off, "
-        f"largest error {worst.largest_error:.3g} ({allowed})"
+        f"in {_count(len(wrong))}; row {worst.position} is the worst, with {off} of {total} values off and "
+        f"a largest error of {worst.largest_error:.3g} ({allowed})"
     )

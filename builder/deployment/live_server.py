@@ -1,6 +1,6 @@
-"""A running Triton, over gRPC: what it serves, loading and unloading, and asking it for answers.
+"""Control a running Triton over gRPC: ask what it serves, load and unload models, and send requests.
 
-Loading goes over gRPC because over HTTP it can stall inference.
+Models are loaded over gRPC because a load over HTTP can delay inference requests.
 """
 
 import time
@@ -26,29 +26,35 @@ if TYPE_CHECKING:
 
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
-"""What a server started with `--grpc-restricted-protocol=…:admin-key=SECRET` wants to see the secret in.
+"""The header that a server started with `--grpc-restricted-protocol=…:admin-key=SECRET` expects the secret in.
 
 Source: https://github.com/triton-inference-server/server/blob/main/docs/customization_guide/inference_protocols.md
 """
 
+_LOOK_IN_LOG = "look for the cause in the server's log"
+
 _NO_MODEL = ".no.such.model."
-"""A name that no model of ours can have: unloading it does nothing, but only in explicit mode."""
+"""A name that no model can have. Unloading it changes nothing, and succeeds only in explicit mode."""
+
 _FIRST_S = 10.0
-"""How long the first answer may take, before it is known that anything is there."""
+"""How long the first answer may take, while it is not known whether a server is there."""
+
 _ASK_S = 60.0
-"""How long a call that only asks may take."""
+"""How long a call may take that changes nothing."""
+
 _POLL_S = 0.05
-_ALIVE = ("READY", "LOADING", "UNLOADING")
-"""The states in which a version holds memory."""
+
+_IN_MEMORY = ("READY", "LOADING", "UNLOADING")
+"""The states in which a version is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server's gRPC front end listens.
+    """The address of a server's gRPC endpoint.
 
     Attributes:
         target: `host:port`.
-        tls: Whether to speak TLS, with the system's root certificates.
+        tls: Whether to use TLS, with the system's root certificates.
     """
 
     target: str
@@ -59,7 +65,7 @@ class Address:
         """Read `grpc://host:port`, `grpcs://host:port` or `host:port`.
 
         Raises:
-            ValueError: It is something else, for example an HTTP address.
+            ValueError: It is anything else, for example an HTTP address.
         """
         parts = urlsplit(text if "//" in text else f"grpc://{text}")
         if parts.scheme not in ("grpc", "grpcs") or not parts.hostname or not parts.port or parts.path.strip("/"):
@@ -72,12 +78,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer.
+    """The answer to one request.
 
     Attributes:
-        version: Of the model that gave it.
-        outputs: By name, `dtype[*shape]`; strings are NumPy unicode, BF16 is float32.
-        refusal: The server's words when it gave none; then there are no outputs.
+        version: The version of the model that answered.
+        outputs: The outputs by name, `dtype[*shape]`. Strings are NumPy unicode, and BF16 is float32.
+        refusal: The server's error message if it did not answer. There are no outputs then.
     """
 
     version: int
@@ -87,19 +93,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How many requests a version has answered and refused since it was loaded, whoever sent them."""
+    """How many requests of all clients a version has answered, and failed to answer, since it was loaded."""
 
     answered: int
     failed: int
 
 
 class LiveServer:
-    """A running Triton; a context manager that closes the connection.
+    """A running Triton, as a context manager that closes the connection.
 
     Args:
-        address: Its gRPC front end.
-        admin_key: The secret of its restricted protocols, if it has any.
-        timeout_s: How long loading, and waiting until a version is ready, may each take.
+        address: Its gRPC endpoint.
+        admin_key: The secret of its restricted protocols, if they are restricted.
+        timeout_s: How long a load may take, and then the wait until the version is ready, seconds each.
     """
 
     def __init__(self, address: Address, *, admin_key: str | None = None, timeout_s: float = 300.0) -> None:
@@ -120,93 +126,92 @@ class LiveServer:
         """Check that it speaks KServe v2, lets this client control it, and is in explicit mode. Changes nothing.
 
         Raises:
-            HostError: It is down, something else, restricted, or in another mode.
+            HostError: It is down, is not Triton, restricts access, or is in another mode.
         """
-        fix = "check that Triton runs there, and that this is its gRPC port (8001, unless it was told otherwise)"
-        with self._reported("no inference server of the KServe v2 protocol answers", fix):
+        fix = "check that Triton is running there, and that this is its gRPC port (8001 by default)"
+        with self._reported("no inference server (KServe v2) answers", fix):
             metadata = self._client.get_server_metadata(headers=self._headers, client_timeout=_FIRST_S)
         if "model_repository" not in metadata.extensions:
-            what = f"{metadata.name or 'this server'} {metadata.version} cannot load models: it is not a Triton"
-            raise HostError(self.address, what, "give the address of a Triton")
-        with self._reported("it keeps its model repository to itself", "give its key in TRITON_ADMIN_KEY"):
+            what = f"{metadata.name or 'this server'} {metadata.version} cannot load models, so it is not Triton"
+            raise HostError(self.address, what, "give the address of a Triton server")
+        with self._reported("access to its model repository is restricted", "set TRITON_ADMIN_KEY to its admin key"):
             self._client.get_model_repository_index(headers=self._headers, client_timeout=_ASK_S)
         with self._reported("it does not load models on request", "start it with --model-control-mode=explicit"):
             self._client.unload_model(_NO_MODEL, headers=self._headers, client_timeout=_ASK_S)
 
     def knows(self, name: str) -> bool:
-        """Whether its repository holds such a model, loaded or not.
+        """Return whether its repository has a model of this name, loaded or not.
 
         Raises:
-            HostError: It cannot be asked.
+            HostError: It does not answer.
         """
         return any(entry.name == name for entry in self._index())
 
     def ready_versions(self, name: str) -> tuple[int, ...]:
-        """The versions that it serves at this moment, ascending.
+        """Return the versions that it serves at this moment, in ascending order.
 
         Raises:
-            HostError: It cannot be asked.
+            HostError: It does not answer.
         """
         ready = (entry for entry in self._index() if entry.name == name and entry.state == "READY")
         return tuple(sorted(int(entry.version) for entry in ready))
 
     def config(self, name: str) -> "ModelConfig":
-        """The config of a loaded model, as the server understood it.
+        """Return the config of a loaded model, as the server understood it.
 
         Raises:
-            HostError: It cannot be asked.
+            HostError: It does not answer.
         """
-        with self._reported(f"it does not tell the config of {name!r}", "see to what it says"):
+        with self._reported(f"it does not return the config of {name!r}", _LOOK_IN_LOG):
             answer = self._client.get_model_config(name, headers=self._headers, client_timeout=_ASK_S)
         config: ModelConfig = answer.config
         return config
 
-    def load(self, name: str, version: int, *, called: str = "") -> float:
-        """Load what the model's config names, and wait until that is what it serves; return the seconds it took.
+    def load(self, name: str, version: int, *, label: str = "") -> float:
+        """Load the version that the model's config names, wait until it alone is served, and return the seconds taken.
 
         Args:
             name: The model.
-            version: The one that its config names.
-            called: What is loaded, in messages.
+            version: The version that its config names.
+            label: What messages call it.
 
         Raises:
-            HostError: It refuses, or is not done in time.
+            HostError: The server refuses, or is not ready in time.
         """
         started = time.monotonic()
-        called = called or f"version {version} of {name!r}"
-        with self._reported(f"it did not load {called}", "see to what it says, then deploy again"):
+        label = label or f"version {version} of {name!r}"
+        with self._reported(f"it could not load {label}", "correct what the server reports, then deploy again"):
             self._client.load_model(name, headers=self._headers, client_timeout=self._timeout_s)
         while (ready := self.ready_versions(name)) != (version,):
             if time.monotonic() - started > self._timeout_s:
-                serves = ", ".join(map(str, ready)) or "none"
-                what = f"{self._timeout_s:g} s after loading {name!r} it should serve version {version}, but it "
-                what += f"serves {serves}"
-                raise HostError(self.address, what, "check that it reads the repository that was published to")
+                serves = f"version {', '.join(map(str, ready))}" if ready else "no version"
+                what = f"{self._timeout_s:g} s after loading {name!r}, it serves {serves} instead of version {version}"
+                raise HostError(self.address, what, "check that the server reads this repository")
             time.sleep(_POLL_S)
         return time.monotonic() - started
 
     def unload(self, name: str) -> None:
-        """Stop serving a model, and wait until its memory is free again.
+        """Stop serving a model, and wait until it is no longer in memory.
 
         Raises:
-            HostError: It refuses, or is not done in time.
+            HostError: The server refuses, or is not done in time.
         """
         started = time.monotonic()
-        with self._reported(f"it did not unload {name!r}", "see to what it says"):
+        with self._reported(f"it could not unload {name!r}", _LOOK_IN_LOG):
             self._client.unload_model(name, headers=self._headers, client_timeout=self._timeout_s)
-        while any(entry.name == name and entry.state in _ALIVE for entry in self._index()):
+        while any(entry.name == name and entry.state in _IN_MEMORY for entry in self._index()):
             if time.monotonic() - started > self._timeout_s:
-                what = f"{self._timeout_s:g} s after unloading {name!r} it is not done with it"
-                raise HostError(self.address, what, "see to its log")
+                what = f"it is still unloading {name!r} after {self._timeout_s:g} s"
+                raise HostError(self.address, what, _LOOK_IN_LOG)
             time.sleep(_POLL_S)
 
     def traffic(self, name: str, version: int) -> Traffic:
-        """What a version that is ready has done so far.
+        """Return how many requests a version has answered so far. The version must be ready.
 
         Raises:
-            HostError: It cannot be asked.
+            HostError: It does not answer.
         """
-        with self._reported(f"it gives no statistics of {name!r}", "see to what it says"):
+        with self._reported(f"it does not return statistics for {name!r}", _LOOK_IN_LOG):
             answer = self._client.get_inference_statistics(
                 name, str(version), headers=self._headers, client_timeout=_ASK_S
             )
@@ -216,16 +221,16 @@ class LiveServer:
     def ask(
         self, name: str, requests: Sequence[Arrays], inputs: Sequence[ServedTensor], outputs: Sequence[ServedTensor]
     ) -> list[Answer]:
-        """Send all requests at once, to whichever version the server chooses; return their answers in order.
+        """Send all requests at once, without naming a version, and return their answers in order.
 
         Args:
             name: The model.
-            requests: The inputs by name, each as `Answer` has its outputs.
-            inputs: What to send; a scalar row is sent as `[1]`.
-            outputs: What to ask for.
+            requests: The inputs of each request by name, in the form of the outputs of `Answer`.
+            inputs: The inputs to send. A row without dimensions is sent as `[1]`.
+            outputs: The outputs to ask for.
 
         Raises:
-            HostError: It is gone, or does not answer in time.
+            HostError: The server is gone, or does not answer in time.
         """
         answers: SimpleQueue[tuple[int, Any, InferenceServerException | None]] = SimpleQueue()
         wanted = [triton.InferRequestedOutput(tensor.name) for tensor in outputs]
@@ -242,17 +247,18 @@ class LiveServer:
             outputs = {output.name: _array(result.as_numpy(output.name)) for output in response.outputs}
             return Answer(int(response.model_version), outputs)
         if error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"):
-            raise HostError(self.address, f"it gives no answer: {_reason(error)}", "see to what it says") from error
+            fix = "check that the server is still running, then deploy again"
+            raise HostError(self.address, f"it does not answer: {_reason(error)}", fix) from error
         return Answer(0, {}, _reason(error))
 
     def _index(self) -> Iterator[Any]:
-        with self._reported("it does not list its models", "see to what it says"):
+        with self._reported("it does not list its models", _LOOK_IN_LOG):
             answer = self._client.get_model_repository_index(headers=self._headers, client_timeout=_ASK_S)
         yield from answer.models
 
     @contextmanager
     def _reported(self, what: str, fix: str) -> Iterator[None]:
-        """Turn the server's refusals into a HostError."""
+        """Turn an error of the server, or of the connection, into a HostError."""
         try:
             yield
         except InferenceServerException as error:
@@ -269,7 +275,7 @@ def _keep(
 
 
 def _input(tensor: ServedTensor, array: Array) -> Any:
-    """One input of a request."""
+    """Return one input of a request."""
     data_type = tensor.data_type.removeprefix("TYPE_").replace("STRING", "BYTES")
     given = triton.InferInput(tensor.name, list(array.shape), data_type)
     given.set_data_from_numpy(array.astype(object) if array.dtype.kind == "U" else array)
@@ -277,12 +283,12 @@ def _input(tensor: ServedTensor, array: Array) -> Any:
 
 
 def _array(array: Array) -> Array:
-    """Strings arrive as objects that hold bytes."""
+    """Return an output as it came, except for strings, which come as bytes and are decoded."""
     if array.dtype.kind != "O":
         return array
     return np.array([value.decode() for value in array.reshape(-1)], np.str_).reshape(array.shape)
 
 
 def _reason(error: InferenceServerException) -> str:
-    """The server's words, or gRPC's, in one line."""
+    """Return the error message of the server, or of gRPC, in one line."""
     return " ".join(str(error.message()).split())

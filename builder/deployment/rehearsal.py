@@ -1,9 +1,12 @@
-"""Try a version on a server under another name, so that no client meets it before it is seen to answer rightly.
+"""Try a version on the server under another name, before clients get its answers.
 
-`NAME.candidate` is a model of its own in the same repository: the same config, and as its version 1 a link to the
-version that is tried. It is always version 1, because a Triton that failed to load a version calls itself not
-ready until that very version of that very name has loaded: a candidate's failure is made good by loading something
-harmless in its place, a real version's could not be.
+`NAME.candidate` is a model of its own in the same repository. It has the same config, and its version 1 is a link to
+the version that is tried.
+
+The version is always 1 for a reason: a Triton that failed to load a version reports itself as not ready until that
+version of that model has loaded. When version 7 of `digits` does not load as `digits.candidate` version 1, a trivial
+model is loaded as `digits.candidate` version 1, and the server is ready again. If it had failed as `digits` version 7,
+nothing but a version 7 that works could do that.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,34 +23,38 @@ from builder.repository import ModelDirectory, staging
 from builder.repository.staging import Staging
 
 VERSION = 1
-"""Of every candidate."""
+"""The version of every candidate."""
+
+ANOTHER_REPOSITORY = "set --repository to the repository that the server reads"
+"""What to do when the server reads another repository than this one."""
 
 _MARK = f"{config.PROVENANCE_PREFIX}candidate_of"
+"""The config parameter that marks a candidate, so that no other model is ever replaced."""
 
-_HARMLESS_CONFIG = """
+_TRIVIAL_CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 0
 input { name: "x" data_type: TYPE_FP32 dims: 1 }
 output { name: "y" data_type: TYPE_FP32 dims: 1 }
 instance_group { kind: KIND_CPU count: 1 }
 """
-_HARMLESS_MODEL = '<ir_version: 8, opset_import: ["": 13]> g (float[1] x) => (float[1] y) { y = Identity (x) }'
+_TRIVIAL_MODEL = '<ir_version: 8, opset_import: ["": 13]> g (float[1] x) => (float[1] y) { y = Identity (x) }'
 
 
 @contextmanager
 def rehearsed(model: ModelDirectory, version: int, server: LiveServer) -> Iterator[str]:
-    """Serve a version of `model`, with the config that is there now, under the name that is yielded.
+    """Serve a version of `model`, with its current config, under the name that is yielded; remove it at the end.
 
     Raises:
-        RepositoryError: A model that is not ours has that name, or the repository cannot be written to.
+        RepositoryError: Another model has that name, or the repository cannot be written to.
         HostError: The server reads another repository, or does not load the version.
     """
     candidate = ModelDirectory(model.path.with_name(f"{model.name}.candidate"))
     _place(candidate, model, lambda folder: _write_candidate(folder, candidate, model, version))
     try:
         if not server.knows(candidate.name):
-            what = f"it does not see what is written to {model.path.parent}: it reads another repository"
-            raise HostError(server.address, what, "give --repository the one that the server reads")
+            what = f"it does not see the files in {model.path.parent}, so it reads another repository"
+            raise HostError(server.address, what, ANOTHER_REPOSITORY)
         try:
             _load(server, candidate, model, version)
             yield candidate.name
@@ -59,22 +66,22 @@ def rehearsed(model: ModelDirectory, version: int, server: LiveServer) -> Iterat
 
 def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, version: int) -> None:
     try:
-        server.load(candidate.name, VERSION, called=f"version {version} of {model.name!r}")
+        server.load(candidate.name, VERSION, label=f"version {version} of {model.name!r}")
     except HostError:
-        with suppress(HostError):
-            _place(candidate, model, lambda folder: _write_harmless(folder, candidate, model))
+        with suppress(HostError):  # without it the server would stay "not ready"
+            _place(candidate, model, lambda folder: _write_trivial(folder, candidate, model))
             server.load(candidate.name, VERSION)
         raise
 
 
 def _place(candidate: ModelDirectory, model: ModelDirectory, write: Callable[[Path], None] | None) -> None:
-    """Put what `write` writes in place of what is there; without it, only take that away."""
+    """Replace the candidate by what `write` writes into a folder; without `write`, only remove it."""
     root = candidate.path.parent
     area = Staging(root)
     with area.change(candidate.name):
         if candidate.path.exists():
-            _check_ours(candidate, model)
-            staging.rename(candidate.path, area.path / "taken-away")
+            _check_is_candidate(candidate, model)
+            staging.rename(candidate.path, area.path / "removed")
         if write is not None:
             staged = area.path / "candidate"
             staged.mkdir()
@@ -82,10 +89,10 @@ def _place(candidate: ModelDirectory, model: ModelDirectory, write: Callable[[Pa
             staging.rename(staged, candidate.path)
 
 
-def _check_ours(candidate: ModelDirectory, model: ModelDirectory) -> None:
-    there = pbtxt.parse(candidate.read_config(), where=candidate.config_path)
-    if _MARK not in there.parameters:
-        what = f"version candidates of {model.name!r} are tried under this name, but somebody's model has it"
+def _check_is_candidate(candidate: ModelDirectory, model: ModelDirectory) -> None:
+    existing = pbtxt.parse(candidate.read_config(), where=candidate.config_path)
+    if _MARK not in existing.parameters:
+        what = f"this name is needed to try versions of {model.name!r}, but another model has it"
         raise RepositoryError(candidate.path, what, "rename that model, or deploy with --no-rehearsal")
 
 
@@ -95,10 +102,10 @@ def _write_candidate(folder: Path, candidate: ModelDirectory, model: ModelDirect
     (folder / staging.WARMUP).symlink_to(Path("..", model.name, staging.WARMUP))
 
 
-def _write_harmless(folder: Path, candidate: ModelDirectory, model: ModelDirectory) -> None:
-    _write_config(folder, candidate, model, _HARMLESS_CONFIG)
+def _write_trivial(folder: Path, candidate: ModelDirectory, model: ModelDirectory) -> None:
+    _write_config(folder, candidate, model, _TRIVIAL_CONFIG)
     (folder / str(VERSION)).mkdir()
-    staging.write(folder / str(VERSION) / "model.onnx", parser.parse_model(_HARMLESS_MODEL).SerializeToString())
+    staging.write(folder / str(VERSION) / "model.onnx", parser.parse_model(_TRIVIAL_MODEL).SerializeToString())
 
 
 def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory, text: str) -> None:

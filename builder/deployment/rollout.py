@@ -1,4 +1,4 @@
-"""Deploy a version to a running Triton: try it, switch the repository, load, check live, or put the old one back."""
+"""Deploy a version to a running Triton: switch to it, try it, load it and check it, or restore the previous one."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,9 @@ from builder.config.making import PROVENANCE_PREFIX
 from builder.deployment import rehearsal
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
+from builder.deployment.rehearsal import ANOTHER_REPOSITORY
 from builder.errors import BuilderError, HostError
-from builder.progress import Report
+from builder.progress import Report, silent
 from builder.record import Manifest
 from builder.repository import ModelDirectory, Repository
 from builder.repository.staging import reported
@@ -25,25 +26,24 @@ if TYPE_CHECKING:
 
 
 WATCH_EVERY_S = 1.0
-"""Between two rounds of checks while watching: enough to see a fault, little beside the traffic."""
+"""The time between two rounds of checks while watching: often enough to notice a fault, with little extra traffic."""
 
 _MODEL_SHA256 = f"{PROVENANCE_PREFIX}model_sha256"
-_ANOTHER_REPOSITORY = "give --repository the one that the server reads"
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A version that is live, and what was seen of it.
+    """A version that is live, and how it was checked.
 
     Attributes:
         name: The model.
         version: The version that answers now.
-        before: The version that answered before; None when the server did not serve the model.
-        server: Its address.
-        load_s: Seconds until the server had loaded it; the version before served until then.
-        requests: How many requests were checked.
-        rows: How many rows were in them.
-        largest_difference: Between any answer and the reference, by output.
+        before: The version that answered before; None if the server did not serve the model.
+        server: The server's address.
+        load_s: The seconds until the version was loaded. The previous version served until then.
+        requests: The number of requests that were checked.
+        rows: The number of rows in them.
+        largest_difference: The largest difference between an answer and the reference, by output.
     """
 
     name: str
@@ -65,27 +65,27 @@ def deploy(
     rehearse: bool = True,
     watch_s: float = 0.0,
     slack: float = 1.0,
-    report: Report = lambda *_: None,
+    report: Report = silent,
 ) -> Deployment:
-    """Serve a version of the repository from the server that reads it, once it is seen to answer as it was proven to.
+    """Let the server that reads the repository serve a version, after checking that its answers are the proven ones.
 
-    On any failure the version that the server served before is put back: in the repository, and on the server.
-    Requests that name no version are answered all the while.
+    If anything fails, the version that was served before is restored, in the repository and on the server. Requests
+    that do not name a version are answered all the time.
 
     Args:
-        repository: That the server reads.
+        repository: The repository that the server reads.
         name: The model.
-        server: In explicit mode.
-        version: Default: the one that the repository names.
-        rehearse: Try the version under another name first, so that no client meets a bad one.
-        watch_s: How long to go on checking, seconds.
-        slack: Multiplies the tolerances of the version's manifest.
-        report: Told of every step.
+        server: A server in explicit mode.
+        version: The version to deploy. By default the one that the repository names.
+        rehearse: Try the version under another name first, so that clients never get the answers of a bad one.
+        watch_s: How long to continue checking, seconds.
+        slack: A factor for the tolerances in the version's manifest.
+        report: Called with each step.
 
     Raises:
-        RepositoryError: There is no such version, or it has no reference. Nothing changed.
+        RepositoryError: There is no such version, or it has no reference. Nothing has changed then.
         HostError: The server is down, reads another repository, refuses the load or is not ready in time.
-        VerificationError: The server answers otherwise than was proven.
+        VerificationError: The server's answers are not the proven ones.
     """
     with _alone(repository, name, report):
         attempt = _prepare(repository, name, server, version, slack, report)
@@ -97,8 +97,8 @@ def deploy(
             attempt.check()
             attempt.watch(watch_s)
         except BaseException as error:
-            outcome = attempt.put_back()
-            report("back", outcome)
+            outcome = attempt.restore()
+            report("restore", outcome)
             if isinstance(error, BuilderError):
                 raise type(error)(error.where, f"{error.what}; {outcome}", error.fix) from error
             raise
@@ -107,12 +107,12 @@ def deploy(
 
 @contextmanager
 def _alone(repository: Repository, name: str, report: Report) -> Iterator[None]:
-    """Hold off other deployments of this model from this repository."""
+    """Make other deployments of this model from this repository wait."""
     folder = repository.root.parent / f".{repository.root.name}.deploy"
     path = repository.model(name).path
     with reported(path):
         if not path.is_dir():
-            repository.model(name).read_config()  # says that there is no such model
+            repository.model(name).read_config()  # raises the error for a model that does not exist
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:
@@ -129,7 +129,7 @@ def _alone(repository: Repository, name: str, report: Report) -> Iterator[None]:
 def _prepare(
     repository: Repository, name: str, server: LiveServer, version: int | None, slack: float, report: Report
 ) -> "_Attempt":
-    """Read all that is needed and ask the server all that can be asked before anything changes."""
+    """Read everything that is needed, and check the server as far as possible, before anything changes."""
     model = repository.model(name)
     named = model.served_version()
     version = named if version is None else version
@@ -142,14 +142,14 @@ def _prepare(
 
 
 def _served(server: LiveServer, model: ModelDirectory) -> int | None:
-    """The version that the server serves now, None when it has not loaded the model.
+    """Return the version that the server serves now, or None if it has not loaded the model.
 
     Raises:
         HostError: The server reads another repository.
     """
     if not server.knows(model.name):
-        what = f"its repository holds no model {model.name!r}: it reads another one"
-        raise HostError(server.address, what, _ANOTHER_REPOSITORY)
+        what = f"its repository has no model {model.name!r}, so it reads another repository"
+        raise HostError(server.address, what, ANOTHER_REPOSITORY)
     ready = server.ready_versions(model.name)
     if not ready:
         return None
@@ -158,21 +158,21 @@ def _served(server: LiveServer, model: ModelDirectory) -> int | None:
     if model.is_published(served) and _MODEL_SHA256 in theirs:
         ours = model.read_manifest(served).model.sha256
         if theirs[_MODEL_SHA256].string_value != ours:
-            what = f"its version {served} of {model.name!r} is another model than the one in {model.path}"
-            raise HostError(server.address, what, _ANOTHER_REPOSITORY)
+            what = f"its version {served} of {model.name!r} is not the one in {model.path}"
+            raise HostError(server.address, what, ANOTHER_REPOSITORY)
     return served
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One deployment under way.
+    """One deployment in progress.
 
     Attributes:
-        version: To deploy.
+        version: The version to deploy.
         named: The version that the repository named before.
-        served: The version that the server served before.
-        load_s: Set once it is loaded.
-        was_touched: Whether the server was asked to load it under its own name.
+        served: The version that the server served before; None if it did not serve the model.
+        load_s: How long the load took, seconds; 0 until then.
+        was_touched: Whether the server was asked to load the version under the model's own name.
     """
 
     repository: Repository
@@ -190,10 +190,10 @@ class _Attempt:
     was_touched: bool = False
 
     def switch(self) -> None:
-        """Have the repository name the version."""
+        """Make the version the one that the repository's config names."""
         switch = self.repository.rollback(self.model.name, self.version)
         if switch.before != switch.after:
-            self.report("switch", f"the repository names version {switch.after} in place of {switch.before}")
+            self.report("switch", f"the repository names version {switch.after} instead of {switch.before}")
 
     def rehearse(self) -> None:
         """Try the version under another name."""
@@ -201,24 +201,24 @@ class _Attempt:
             check = self._make_check(candidate, rehearsal.VERSION)
             check.one_at_a_time()
             check.together()
-        self.report("rehearse", f"as {candidate}, {self.checked.rows} rows equal the reference")
+        self.report("rehearse", f"{self.checked.rows} rows match the reference, served as {candidate}")
 
     def load(self) -> None:
-        """Load the version under its own name, in place of the one before."""
+        """Load the version under the model's own name, in place of the previous one."""
         self.was_touched = True
         self.load_s = self.server.load(self.model.name, self.version)
         self._check_config()
         self.report("load", f"version {self.version} is ready after {self.load_s:.1f} s")
 
     def check(self) -> None:
-        """Compare its answers, as clients get them."""
+        """Compare the answers that clients get."""
         check = self._make_check(self.model.name, self.version)
         check.one_at_a_time()
         check.together()
-        self.report("check", f"{self.checked.rows} rows in {self.checked.requests} requests equal the reference")
+        self.report("check", f"{self.checked.rows} rows in {self.checked.requests} requests match the reference")
 
     def watch(self, seconds: float) -> None:
-        """Go on checking, beside whatever else the server has to do."""
+        """Continue checking while the server answers its clients."""
         check = self._make_check(self.model.name, self.version)
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < seconds:
@@ -228,27 +228,40 @@ class _Attempt:
             self.report(
                 "watch",
                 f"{time.monotonic() - started:.0f} of {seconds:g} s: {self.checked.rows} rows checked; "
-                f"{traffic.answered} requests answered in all, {traffic.failed} failed",
+                f"{traffic.answered} requests answered in total, {traffic.failed} failed",
             )
 
-    def put_back(self) -> str:
-        """Undo it; say what came of that."""
+    def restore(self) -> str:
+        """Return to the state before the deployment, and say what was done.
+
+        The repository comes first, because a server that restarts loads the version that the repository names. When
+        version 2 was to replace version 1, one of these happens:
+
+        - Version 2 failed under its candidate name: the repository names version 1 again. The server never loaded
+          version 2 in its place, so it still serves version 1.
+        - Version 2 was loaded and answered wrongly: the repository names version 1 again, and the server loads it. It
+          answers with version 2 until version 1 is ready.
+        - The server did not serve the model before: the repository names the version that it named before, and the
+          server unloads the model.
+        - Somebody has switched the repository to version 3 since: everything stays as it is.
+        - The server already served version 2: everything stays as it is.
+        """
         target = self.named if self.served is None else self.served
         try:
             if (named := self.model.served_version()) != self.version:
-                return f"the repository names version {named}, and is left as it is"
+                return f"the repository now names version {named}, and is left as it is"
             if self.version == self.served:
-                return f"version {self.version} was served before as well, and stays: there is nothing to put back"
+                return f"version {self.version} was already served before, so there is nothing to restore"
             self.repository.rollback(self.model.name, target)
         except BuilderError as error:
-            return f"version {target} could not be put back: {error.where}: {error.what}"
+            return f"version {target} could not be restored: {error.where}: {error.what}"
         try:
-            return self._put_server_back(target)
+            return self._restore_server(target)
         except BuilderError as error:
-            return f"the repository names version {target} again, but the server could not be told: {error.what}"
+            return f"the repository names version {target} again, but the server was not switched back: {error.what}"
 
     def result(self) -> Deployment:
-        """What came of it."""
+        """Summarize the deployment."""
         checked = self.checked
         return Deployment(
             name=self.model.name,
@@ -261,16 +274,15 @@ class _Attempt:
             largest_difference=checked.largest,
         )
 
-    def _put_server_back(self, target: int) -> str:
+    def _restore_server(self, target: int) -> str:
         if self.served is None:
             if self.was_touched:
                 self.server.unload(self.model.name)
             return f"the server serves no version, as before, and the repository names version {target}"
         if self.was_touched:
             self.server.load(self.model.name, target)
-        return (
-            f"version {target} is {'served again' if self.was_touched else 'still served'}, and the repository names it"
-        )
+        how = "served again" if self.was_touched else "still served"
+        return f"version {target} is {how}, and the repository names it"
 
     def _make_check(self, name: str, version: int) -> LiveCheck:
         return LiveCheck(
@@ -279,31 +291,31 @@ class _Attempt:
             version,
             self.manifest,
             self.reference,
-            called=f"{self.model.name} version {self.version}",
+            label=f"{self.model.name} version {self.version}",
             max_batch_size=self.model.max_batch_size() or 0,
             slack=self.slack,
             checked=self.checked,
         )
 
     def _check_config(self) -> None:
-        """Check that what was loaded is the config that is here.
+        """Check that the server loaded the config of this repository.
 
         Raises:
-            HostError: It is not: the server reads another repository, or changes configs on its way.
+            HostError: It loaded another one: it reads another repository, or something changes its configs.
         """
         ours = pbtxt.parse(self.model.read_config(), where=self.model.config_path)
         theirs = self.server.config(self.model.name)
-        for what, here, there in zip(_SETTINGS, _settings(ours), _settings(theirs), strict=True):
+        for setting, here, there in zip(_SETTINGS, _settings(ours), _settings(theirs), strict=True):
             if here != there:
-                problem = f"{self.model.config_path} is not what it loaded: there {what} is {here}, on it {there}"
-                raise HostError(self.server.address, problem, _ANOTHER_REPOSITORY)
+                what = f"it did not load {self.model.config_path}: {setting} is {there}, and in the file {here}"
+                raise HostError(self.server.address, what, ANOTHER_REPOSITORY)
 
 
-_SETTINGS = ("max_batch_size", "the served version", "the model", "the inputs", "the outputs")
+_SETTINGS = ("max_batch_size", "the served version", "the model's digest", "the list of inputs", "the list of outputs")
 
 
 def _settings(config: "ModelConfig") -> Iterator[Any]:
-    """What a server takes over from a config as it is."""
+    """Yield the settings that a server uses unchanged, in the order of `_SETTINGS`."""
     yield config.max_batch_size
     yield list(config.version_policy.specific.versions)
     yield config.parameters[_MODEL_SHA256].string_value if _MODEL_SHA256 in config.parameters else None

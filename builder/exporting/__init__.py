@@ -1,8 +1,13 @@
-"""Export a PyTorch module to ONNX with its batch dynamic, and prove the file against the module itself.
+"""Export a PyTorch module to ONNX with a dynamic batch, and prove that the file gives the module's answers.
 
-Only what the command line needs to ask for an export is imported here; `strategies` imports PyTorch when it runs.
+`export` tries the `strategies` in order (PyTorch's two `exporters`, each with the batch dynamic from the start or made
+dynamic afterwards) and takes the first file that `proving` finds equal to the module. `subject` finds and runs the
+user's module, `frozen` finds the values that tracing froze when an export is wrong, and `options` describes what is
+exported. `publish_module` exports and publishes in one go. PyTorch is imported only when an export starts.
 """
 
-from builder.exporting.export import EXPORTERS, ExportedModel, ExportOptions, InputSpec, export
+from builder.exporting.export import export
+from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions, InputSpec
+from builder.exporting.publishing import publish_module
 
-__all__ = ["EXPORTERS", "ExportOptions", "ExportedModel", "InputSpec", "export"]
+__all__ = ["EXPORTERS", "ExportOptions", "ExportedModel", "InputSpec", "export", "publish_module"]

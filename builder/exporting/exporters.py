@@ -1,8 +1,9 @@
-"""PyTorch's two exporters, called alike: a subject and example inputs in, an .onnx file out."""
+"""PyTorch's two ONNX exporters behind one signature: a subject and example inputs in, an .onnx file out."""
 
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,15 +11,15 @@ from pathlib import Path
 import torch
 
 from builder.errors import ModelError
-from builder.exporting.export import EXPORTERS
-from builder.exporting.subject import Subject, TheirCode
+from builder.exporting.options import EXPORTERS
+from builder.exporting.subject import Subject, UserCode
 from builder.tensors import Arrays
 
 Axes = Mapping[str, Mapping[int, str]]
-"""The dynamic axes: by input, axis and name."""
+"""The names of the dynamic axes, by input and axis."""
 
 INLINE_BYTES = 1 << 30
-"""Weights beyond this go into a file of their own: protobuf ends at 2 GiB."""
+"""Weights larger than this are written to a file of their own, because a protobuf message is limited to 2 GiB."""
 
 
 def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
@@ -42,7 +43,7 @@ def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, o
 
 
 def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
-    """Export through TorchScript, which records one run: what Python decides in it is frozen.
+    """Export through TorchScript, which records one run: whatever Python decides in that run is frozen.
 
     Source: https://docs.pytorch.org/docs/stable/onnx_torchscript.html
     """
@@ -64,29 +65,36 @@ _BY_NAME: Mapping[str, Exporter] = dict(zip(EXPORTERS, (by_torch_export, by_torc
 
 
 def run(exporter: str, subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
-    """Export `subject` to `path`, quietly.
+    """Export `subject` to `path` without printing anything.
 
     Raises:
-        ModelError: The exporter does not take it.
+        ModelError: The exporter cannot export it.
     """
-    fix = "write forward in operators that it takes, or try another --opset"
+    fix = "rewrite forward with operators that the exporter supports, or try another --opset"
     try:
-        with _quiet(), torch.no_grad(), TheirCode(subject.where, "it fails", fix):
+        with _quiet(), torch.no_grad(), UserCode(subject.where, "the exporter fails", fix):
             _BY_NAME[exporter](subject, example, axes, path, opset)
     except ModelError as error:
-        raise ModelError(subject.where, _with_names(error.what, subject), fix) from error.__cause__
+        raise ModelError(subject.where, _with_input_names(error.what, subject), fix) from error.__cause__
 
 
-def _with_names(text: str, subject: Subject) -> str:
-    """The text of `torch.export` with the inputs called as the user knows them."""
-    for position, spec in enumerate(subject.specs):
-        text = text.replace(f"inputs['tensors'][{position}]", spec.name)
-    return text
+_INPUT = re.compile(r"inputs(?:\['tensors'\])?\[(\d+)\]")
+"""How `torch.export` refers to an input; before PyTorch 2.14 with the name of our `forward`'s parameter."""
+
+
+def _with_input_names(text: str, subject: Subject) -> str:
+    """Return a message of `torch.export` with the user's names for the inputs: `signal` for `inputs[0]`."""
+
+    def name_of(match: re.Match[str]) -> str:
+        position = int(match[1])
+        return subject.specs[position].name if position < len(subject.specs) else match[0]
+
+    return _INPUT.sub(name_of, text)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing printed, logged or warned of: exporters do all three, of every model."""
+    """Suppress what exporters print, log and warn about, which they do for every model."""
     before, hidden = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:

@@ -1,9 +1,13 @@
-"""Find the values that Python takes out of tensors while a module is traced: a trace keeps them for good.
+"""Find the values that Python takes out of tensors while a module is traced, which the trace then keeps forever.
 
-A loop's count, `.item()`, an index into a list, the condition of an `if`: what they were for the example inputs
-is what they are for every input of an exported trace. PyTorch warns of some with a TracerWarning and of others,
-such as `range(x.shape[1])`, not at all. So the module is traced again, on the inputs whose answers differ; where
-another value is taken than before, and where the earlier value in its place changes the output, it was frozen.
+A loop count, a number from `.item()`, an index into a list, the condition of an `if`: in an exported trace they have
+the values of the example inputs, whatever the inputs are. PyTorch gives a TracerWarning for some of them, and for
+others, such as `range(x.shape[1])`, nothing at all. So the module is traced again with inputs that the export answers
+wrongly. Where it now takes another value than before, and putting the earlier value back changes a wrong output, the
+value was frozen.
+
+For example, `for step in range(1, x.shape[1])` was traced with 5 steps. Traced again with 10 steps, the line takes 10.
+A third trace runs on the same inputs but makes the line take 5. Its answer differs, so the line is reported.
 """
 
 import contextlib
@@ -22,11 +26,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from builder.errors import ModelError
-from builder.exporting.subject import Subject, TheirCode, is_theirs, place_of, to_array
+from builder.exporting.subject import Subject, UserCode, is_user_code, place_of, to_array
 from builder.tensors import Array, Arrays
 
 Taken = bool | int | float | list[Any]
-"""A Python value out of a tensor; of several tensors, such as the rows that a loop goes over, how many."""
+"""A Python value taken out of a tensor; for several tensors, such as the rows that a loop goes over, their number."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,13 +46,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A line that takes something else out of a tensor for these inputs than it took when it was traced.
+    """A line that takes another value out of a tensor for these inputs than it took during the export.
 
     Attributes:
-        line: Of the user's own code, or of PyTorch's if none of the user's called it.
-        traced: The values taken for the example, in order.
+        line: The line of the user's code, or of PyTorch's if no user code called it.
+        traced: The values taken for the example inputs, in order.
         here: The values taken for the inputs that are answered wrongly.
-        warning: What PyTorch warned of there, if it did.
+        warning: PyTorch's warning about the line; empty if there was none.
         outputs: The outputs that the traced values change.
     """
 
@@ -59,16 +63,16 @@ class Frozen:
     outputs: tuple[str, ...]
 
     def describe(self, before: str, now: str) -> str:
-        """One line: where, what it took `before` and `now`, what this changes, what PyTorch said of it."""
-        said = f"TracerWarning: {self.warning}" if self.warning else "PyTorch gives no TracerWarning for it"
+        """Describe it in one line, where `before` and `now` say when the two values were taken."""
+        warning = f"TracerWarning: {self.warning}" if self.warning else "PyTorch gives no TracerWarning for it"
         changed = ", ".join(map(repr, self.outputs))
-        taken = f"takes {_shown(self.traced)} {before}, {_shown(self.here)} {now}"
-        return f"{self.line} {taken}; changes {changed} ({said})"
+        values = f"uses {_shown(self.traced)} {before} but {_shown(self.here)} {now}"
+        return f"{self.line} {values}, which changes {changed} ({warning})"
 
 
 @dataclass(slots=True)
 class _Trace:
-    """What one traced run took out of tensors, line by line, and what it answered."""
+    """The values that one traced run took out of tensors, by line, and its answers."""
 
     taken: dict[Line, list[Taken]] = field(default_factory=lambda: defaultdict(list))
     warnings: dict[Line, str] = field(default_factory=dict)
@@ -76,13 +80,13 @@ class _Trace:
 
 
 def find_frozen(subject: Subject, traced: Arrays, failing: Iterable[Arrays], outputs: AbstractSet[str]) -> list[Frozen]:
-    """Find what makes `outputs` differ for the first of the `failing` inputs that shows it.
+    """Find what makes `outputs` wrong, using the first of the `failing` inputs that shows it.
 
     Args:
         subject: The module.
-        traced: The inputs it was traced with.
-        failing: Inputs that are answered wrongly, each as `forward` takes them.
-        outputs: Which of its outputs are wrong.
+        traced: The inputs that it was traced with.
+        failing: Inputs that the export answers wrongly, each as `forward` takes them.
+        outputs: The outputs that are wrong.
     """
     before = _trace(subject, traced, {})
     for feeds in failing:
@@ -103,18 +107,18 @@ def find_frozen(subject: Subject, traced: Arrays, failing: Iterable[Arrays], out
 
 
 def find_warned(subject: Subject, traced: Arrays) -> list[str]:
-    """Every line that a trace warns of."""
+    """Return every line that PyTorch warns about during a trace, with its warning."""
     trace = _trace(subject, traced, {})
     return [f"{line} (TracerWarning: {text})" for line, text in trace.warnings.items()]
 
 
 def _differ(before: Sequence[Taken], now: Sequence[Taken]) -> bool:
-    """Whether other values were taken; one more of the same kind is only another turn of a loop."""
+    """Return whether a value differs; additional values at the end only mean that a loop ran more often."""
     return any(a != b for a, b in zip(before, now, strict=False))
 
 
 def _changed(subject: Subject, feeds: Arrays, now: _Trace, forced: Mapping[Line, Sequence[Taken]]) -> tuple[str, ...]:
-    """The outputs that differ when a line takes the values that it took before."""
+    """Return the outputs that change when a line takes the values that it took before."""
     try:
         otherwise = _trace(subject, feeds, forced).answers
     except ModelError:
@@ -127,7 +131,7 @@ def _changed(subject: Subject, feeds: Arrays, now: _Trace, forced: Mapping[Line,
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes each value that is taken out of a tensor, and hands out another where told to."""
+    """Records each value that is taken out of a tensor, and replaces the values of the lines in `forced`."""
 
     def __init__(self, trace: _Trace, forced: Mapping[Line, Sequence[Taken]]) -> None:
         super().__init__()
@@ -137,14 +141,14 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        with _heard() as heard:
+        with _tracer_warnings() as found:
             result = func(*args, **(kwargs or {}))
         taken = _taken(result)
         if taken is None:
             return result
         line = _calling_line()
         self._trace.taken[line].append(taken)
-        self._trace.warnings.update((line, text) for _, text in heard)
+        self._trace.warnings.update((line, text) for _, text in found)
         instead = next(self._forced.get(line, iter(())), None)
         if instead is None:
             return result
@@ -152,7 +156,7 @@ class _Recorder(TorchFunctionMode):
 
 
 class _Recorded(nn.Module):
-    """The subject as it is traced, the recorder on while its code runs."""
+    """The subject with the recorder switched on while it runs."""
 
     def __init__(self, subject: Subject, recorder: _Recorder) -> None:
         super().__init__()
@@ -161,45 +165,45 @@ class _Recorded(nn.Module):
         self.eval()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Answer as the subject does."""
+        """Give the subject's answers."""
         with self.recorder:
             self.answers = self.subject(*tensors)
         return self.answers
 
 
 def _trace(subject: Subject, feeds: Arrays, forced: Mapping[Line, Sequence[Taken]]) -> _Trace:
-    """Trace one run: only there are sizes tensors too, so that what is made of them is seen.
+    """Trace one run. During a trace sizes are tensors too, so that the values made of them are recorded.
 
     Raises:
-        ModelError: It cannot run.
+        ModelError: The module cannot run.
     """
     found = _Trace()
     recorded = _Recorded(subject, _Recorder(found, forced))
-    with TheirCode(subject.where, "it cannot be traced", "fix forward"), torch.no_grad(), _heard() as heard:
+    with UserCode(subject.where, "it cannot be traced", "correct forward"), torch.no_grad(), _tracer_warnings() as said:
         torch.jit.trace(recorded, subject.tensors(feeds), check_trace=False)
-    for line, text in heard:
-        if is_theirs(line.file):
+    for line, text in said:
+        if is_user_code(line.file):
             found.warnings.setdefault(line, text)
     found.answers = {name: to_array(t) for name, t in zip(subject.outputs, recorded.answers, strict=True)}
     return found
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[tuple[Line, str]]]:
-    """Collect the first sentences of TracerWarnings, with where each points to."""
-    heard: list[tuple[Line, str]] = []
+def _tracer_warnings() -> Iterator[list[tuple[Line, str]]]:
+    """Collect TracerWarnings: the line that each one points to, and its first sentence."""
+    found: list[tuple[Line, str]] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield heard
+        yield found
     for warning in caught:
         if issubclass(warning.category, torch.jit.TracerWarning):
-            heard.append((Line(warning.filename, warning.lineno), str(warning.message).partition(". ")[0].strip(".")))
+            found.append((Line(warning.filename, warning.lineno), str(warning.message).partition(". ")[0].strip(".")))
 
 
 def _taken(result: object) -> Taken | None:
-    """The Python value that a function of PyTorch returns; None for tensors and what describes them."""
+    """Return the Python value that a function of PyTorch returned, or None for tensors and their descriptions."""
     if isinstance(result, torch.Size):
-        return None  # its sizes are tensors while it is traced
+        return None  # during a trace its sizes are tensors
     if isinstance(result, bool | int | float):
         return result
     if isinstance(result, list | tuple) and any(isinstance(item, torch.Tensor) for item in result):
@@ -208,9 +212,9 @@ def _taken(result: object) -> Taken | None:
 
 
 def _calling_line() -> Line:
-    """The innermost line of the user's code that is running, or of PyTorch's."""
+    """Return the innermost running line of the user's code, or of PyTorch's if there is none."""
     frame = inner = sys._getframe(2)
-    while frame is not None and not is_theirs(frame.f_code.co_filename):
+    while frame is not None and not is_user_code(frame.f_code.co_filename):
         frame = frame.f_back  # type: ignore[assignment]
     found = frame or inner
     return Line(found.f_code.co_filename, found.f_lineno)

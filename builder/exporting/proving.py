@@ -1,4 +1,4 @@
-"""Hold an export to the module: the same inputs to both, at several batch sizes and sizes of other axes."""
+"""Compare an export with its module: the same inputs to both, at several batch sizes and sizes of other axes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError, VerificationError
-from builder.exporting.export import ExportOptions
 from builder.exporting.frozen import Frozen, find_frozen
+from builder.exporting.options import ExportOptions
 from builder.exporting.subject import Subject
 from builder.proof.comparison import as_numbers, coarsest_precision, tolerance_for
 from builder.proof.prover import Prover, batch_sizes, dimensions_of
@@ -19,13 +19,21 @@ from builder.record import read_arrays
 from builder.samples import draw, read_samples
 from builder.tensors import Array, Arrays
 
-ROWS = 8
-"""The largest batch that an export is proven at, and how many different samples it is proven with."""
-OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
-"""Fractions of the given sizes at which other dynamic axes are proven."""
+LARGEST_BATCH = 8
+"""The largest batch that an export is proven with."""
 
+ROWS = 32
+"""The number of different samples.
+
+Fewer could all take the branch of an `if` that was frozen in the trace: with 8 samples and an even chance for either
+branch, one time in 256.
+"""
+
+OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
+"""The sizes at which other dynamic axes are proven: 2/1, 3/2 and 1/2 of the given ones."""
 
 Run = Callable[[Arrays], Arrays]
+"""Answers a batch, from inputs by name to outputs by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +45,23 @@ class Proof:
     largest_difference: float
 
     def describe(self) -> str:
-        """One line."""
-        sizes = f"at batch {', '.join(map(str, self.batch_sizes))}" if self.batch_sizes else "as it is"
+        """Describe it in one line."""
+        sizes = f"at batch sizes {', '.join(map(str, self.batch_sizes))}" if self.batch_sizes else "at its one shape"
         others = [" ".join(f"{name}={size}" for name, size in other.items()) for other in self.other_sizes]
-        also = f", with {'; '.join(others)} too" if others else ""
-        return f"equals the module {sizes}{also}; largest difference {self.largest_difference:.1e}"
+        also = f", also with {' and '.join(others)}" if others else ""
+        return f"same answers as the module {sizes}{also}; largest difference {self.largest_difference:.1e}"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """An export beside the module that it came from.
+    """An export, and the module that it is compared with.
 
     Attributes:
-        subject: The module: what it answers is right.
-        batched: The export, each tensor's batch in front.
-        options: What was asked for.
+        subject: The module, whose answers are taken as right.
+        batched: The export, with the batch as axis 0 of every tensor.
+        options: What the user asked for.
         traced: The inputs that it was exported with.
-        failures: What a batch that is answered wrongly is called after, where it is kept.
+        failures: The path that a kept batch is named after, when the export answers it wrongly.
     """
 
     subject: Subject
@@ -63,10 +71,10 @@ class Trial:
     failures: Path
 
     def reference(self) -> Arrays:
-        """The module's answers to the caller's samples, or to drawn ones: `input:NAME`, `output:NAME`.
+        """Return samples, the user's or drawn ones, with the module's answers: `input:NAME` and `output:NAME`.
 
         Raises:
-            ModelError: It answers none of them, or the samples cannot be read.
+            ModelError: The module cannot answer them, or the samples cannot be read.
         """
         if self.options.samples is not None:
             return self._ask(read_samples(self.options.samples, self.batched))
@@ -82,11 +90,11 @@ class Trial:
                 continue
             if self._is_numeric(reference):
                 return reference
-        what = "it answers drawn inputs with nothing but NaN and infinities"
-        raise failure or ModelError(self.subject.where, what, "give inputs that it can answer with --samples FILE.npz")
+        what = "its answers to random inputs are mostly NaN or infinite"
+        raise failure or ModelError(self.subject.where, what, "give realistic inputs with --samples FILE.npz")
 
     def _is_numeric(self, reference: Arrays) -> bool:
-        """Whether most of every output is numbers."""
+        """Return whether at least half of every output is finite."""
         outputs = [self._numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs]
         return all(np.isfinite(o).mean() >= 0.5 for o in outputs if o.dtype.kind == "f" and o.size)
 
@@ -94,7 +102,7 @@ class Trial:
         return as_numbers(array, is_bfloat16=tensor.dtype == ir.DataType.BFLOAT16)
 
     def _ask(self, inputs: Arrays) -> Arrays:
-        """The module's answers, asked in chunks of the batch that it was exported with."""
+        """Return the inputs with the module's answers, asked in chunks of the batch size that it was exported with."""
         rows, step = min(map(len, inputs.values())), self.batched.static_batch
         chunks = []
         for start in range(0, rows, step):
@@ -106,29 +114,29 @@ class Trial:
         return found
 
     def answer(self, feeds: Arrays) -> dict[str, Array]:
-        """The module's answers to one batch, `[batch, *dims]` in and out.
+        """Return the module's answers to one batch, `[batch, *dims]` in and out.
 
         Raises:
-            ModelError: `forward` fails, or an output has not as many rows as the batch.
+            ModelError: `forward` fails, or an output does not have a row for each row of the batch.
         """
         size = len(next(iter(feeds.values())))
         answers = self.subject.run(self.laid_out(feeds))
         return {tensor.name: self._rows(tensor, answers[tensor.original], size) for tensor in self.batched.outputs}
 
     def laid_out(self, feeds: Arrays) -> Arrays:
-        """A batch, `[batch, *dims]`, as `forward` takes it."""
+        """Return a batch, given as `[batch, *dims]`, with its axes in the order that `forward` expects."""
         return {tensor.original: tensor.join(feeds[tensor.name]) for tensor in self.batched.inputs}
 
     def _rows(self, tensor: BatchedTensor, answer: Array, size: int) -> Array:
         if tensor.batch_axis is not None:
             fits = answer.ndim == len(tensor.original_shape) and answer.shape[tensor.batch_axis] == size * tensor.rows
             if not fits:
-                what = f"output {tensor.name!r} of forward is {list(answer.shape)} for a batch of {size}"
-                raise ModelError(self.subject.where, what, "keep the batch an axis of every output, or use --static")
+                what = f"for a batch of {size}, forward returns {tensor.name!r} with shape {list(answer.shape)}"
+                raise ModelError(self.subject.where, what, "return outputs with one entry per row, or use --static")
         return tensor.split(answer)
 
     def refuse_mixing(self, reference: Arrays) -> None:
-        """Hold the module itself to what it answers chunk by chunk, wherever it takes other batches at all.
+        """Check that the module gives a row the same answer in any batch, if it accepts other batch sizes at all.
 
         Raises:
             VerificationError: A row's answer depends on its batch.
@@ -138,29 +146,30 @@ class Trial:
         try:
             self._prover(reference, self.answer).prove((1, 2, 3))
         except ModelError:
-            return  # forward is written for one batch size: only the export can be held to others
+            return  # forward is written for one batch size: other sizes can only be tried with the export
         except VerificationError as error:
             alone = self.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
             found = self._explain(alone, "for a row alone", "in this batch")
-            what = f"the module itself answers a row otherwise in a batch than alone: {error.what}{found}"
-            fix = "let no row bear on another's answer, and nothing in forward be random, or export it with --static"
+            what = f"the module itself answers a row differently in a batch than alone: {error.what}{found}"
+            fix = "make each row's answer independent of the others, remove randomness from forward, or use --static"
             raise VerificationError(self.subject.where, what, fix) from error
 
     def prove(self, model_bytes: bytes, folder: Path, reference: Arrays) -> Proof:
-        """Hold the bytes to the module.
+        """Compare the answers of the bytes that will be written with the module's.
 
         Raises:
-            ModelError: ONNX Runtime cannot load them, or the module takes no other size of the dynamic axes.
-            VerificationError: They answer otherwise; it says what was frozen, where that is found.
+            ModelError: ONNX Runtime cannot load them, or the module accepts no other size of the dynamic axes.
+            VerificationError: The answers differ. The message says which values were frozen, if that can be found.
         """
-        sizes = () if self.batched.is_static else batch_sizes(ROWS, dimensions_of(self.batched.original.ir.graph))
+        dimensions = dimensions_of(self.batched.original.ir.graph)
+        sizes = () if self.batched.is_static else batch_sizes(LARGEST_BATCH, dimensions)
         with onnxruntime_warnings() as warnings:
             run = self._open(model_bytes, folder)
-            largest = self._hold(self._prover(reference, run), sizes, "")
+            largest = self._compare(self._prover(reference, run), sizes, "")
             others = tuple(self._others())
             for other, rows in others:
                 named = ", ".join(f"{name}={size}" for name, size in other.items())
-                largest = max(largest, self._hold(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
+                largest = max(largest, self._compare(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
         refuse_stale_shapes(self.failures, warnings)
         return Proof(sizes, tuple(other for other, _ in others), largest)
 
@@ -168,21 +177,22 @@ class Trial:
         try:
             return open_rewritten(model_bytes, where=self.failures, folder=folder).run
         except VerificationError as error:
-            fix = "write forward in operators and types that ONNX Runtime has on the CPU"
+            fix = "use operators and types in forward that ONNX Runtime supports on the CPU"
             raise ModelError(self.subject.where, error.what, fix) from error
 
-    def _hold(self, prover: Prover, sizes: Sequence[int], context: str) -> float:
+    def _compare(self, prover: Prover, sizes: Sequence[int], context: str) -> float:
+        """Return the largest difference."""
         try:
             return max(prover.prove(sizes).largest.values(), default=0.0)
         except VerificationError as error:
-            found = self._explain(self.traced, "when it was traced", "here")
+            found = self._explain(self.traced, "during the export", "here")
             raise VerificationError(self.subject.where, f"{context}{error.what}{found}", error.fix) from error
 
     def _others(self) -> Iterator[tuple[Mapping[str, int], Arrays]]:
-        """Other sizes of the dynamic axes that the module can take, and its answers there.
+        """Yield other sizes of the dynamic axes that the module accepts, and its answers there.
 
         Raises:
-            ModelError: It takes none.
+            ModelError: It accepts none of them.
         """
         given, failures = self.options.sizes, []
         for numerator, denominator in OTHER_SIZES if given else ():
@@ -192,7 +202,7 @@ class Trial:
             except ModelError as error:
                 failures.append(error)
         if len(failures) == len(OTHER_SIZES):
-            what = f"it takes no other size than the one given: {failures[0].what}"
+            what = f"it works only at the size given for its dynamic axes: {failures[0].what}"
             raise ModelError(self.subject.where, what, "leave out --dynamic") from failures[0]
 
     def _prover(self, reference: Arrays, run: Run) -> Prover:
@@ -208,7 +218,7 @@ class Trial:
         )
 
     def _explain(self, traced: Arrays, before: str, now: str) -> str:
-        """The lines of code whose values a trace keeps, and that make the kept batch come out wrong."""
+        """List the lines of code whose values were frozen and make the answers to the kept batch wrong."""
         kept_in = self.failures.with_suffix(".failed.npz")
         if not kept_in.exists():
             return ""
@@ -223,6 +233,6 @@ class Trial:
 
 
 def _differs(kept: Arrays, name: str) -> bool:
-    """Whether an output of the kept batch is clearly not the expected one."""
+    """Return whether an output of the kept batch is clearly wrong."""
     got, expected = kept.get(f"got:{name}"), kept[f"expected:{name}"]
     return got is None or got.shape != expected.shape or not np.allclose(got, expected, rtol=1e-3, equal_nan=True)

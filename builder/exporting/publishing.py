@@ -1,12 +1,13 @@
-"""Publish a PyTorch module: export it, proven against the module, and publish the file."""
+"""Publish a PyTorch module: export it, prove the export against the module, and publish the file."""
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from builder.exporting.export import ExportOptions, InputSpec, export
-from builder.progress import Report
+from builder.exporting.export import export
+from builder.exporting.options import ExportOptions, InputSpec
+from builder.progress import Report, silent
 from builder.publishing import Publication, PublishOptions, publish
 
 
@@ -19,15 +20,15 @@ def publish_module(
     opset: int | None = None,
     name: str | None = None,
     options: PublishOptions,
-    report: Report = lambda *_: None,
+    report: Report = silent,
 ) -> Publication:
-    """Export what `factory` makes and publish it into the model repository at `root`, called after the factory.
+    """Export the module that `factory` returns and publish it into the repository at `root`, named after the factory.
 
-    The axes that are to be dynamic, and the batch that is not axis 0, are the export's business: the file that is
-    published has them already.
+    The export already makes the axes dynamic and moves the batch to axis 0, so that publishing its file does not have
+    to do either.
 
     Raises:
-        BuilderError: As `export` and `publish` do. Nothing on disk changed, whatever the error.
+        BuilderError: `export` or `publish` fails. Nothing on disk has changed then.
     """
     stays_static = options.is_static or options.is_per_sample
     asked = ExportOptions(
@@ -42,5 +43,5 @@ def publish_module(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{factory.rpartition(':')[2]}.onnx")
         export(factory, path, options=asked, report=report)
-        left = options if stays_static else replace(options, batch_axes={}, dynamic={})
-        return publish(path, root, name=name, options=left, report=report)
+        remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
+        return publish(path, root, name=name, options=remaining, report=report)

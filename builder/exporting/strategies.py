@@ -1,39 +1,41 @@
-"""The ways from a module to an ONNX file: two exporters, with the batch dynamic from the start or made so after."""
+"""Try the ways from a module to an ONNX file, and take the first one whose file is proven.
+
+There are two exporters, and each can be told which axes are dynamic, or export a static graph whose batch is made
+dynamic afterwards, as for any static ONNX file. Each of these strategies succeeds for modules where others fail.
+"""
 
 import contextlib
-import itertools
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
 from builder.errors import BuilderError, HostError, ModelError, VerificationError
-from builder.exporting import exporters
-from builder.exporting.export import EXPORTERS, ExportedModel, ExportOptions, InputSpec
+from builder.exporting import exporters, inputs
 from builder.exporting.frozen import find_warned
+from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.subject import Subject, as_exported
-from builder.model import load, stored_dtype
+from builder.model import load
 from builder.progress import Report
-from builder.tensors import Array, Arrays
+from builder.tensors import Arrays
 
 STATIC, BATCHED = "static", "static, then batched"
-BATCH = "batch"
-"""The name of the dynamic batch."""
+"""What follows the exporter's name in a strategy that exports a static graph."""
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
+class Strategy:
     """One way to export.
 
     Attributes:
         exporter: One of `EXPORTERS`.
-        after: What is made of what it exports: nothing, if it is told which axes are dynamic.
+        after: "" if the exporter is told which axes are dynamic, or else what happens to the static graph:
+            `STATIC` keeps it, `BATCHED` makes its batch dynamic.
     """
 
     exporter: str
@@ -48,191 +50,134 @@ class Road:
         return not self.after
 
     def example(self, options: ExportOptions) -> Arrays:
-        """The inputs to export with."""
-        if not self.is_dynamic:
-            return {spec.name: _example(spec, spec.shape) for spec in options.inputs}
-        batch = _batch_to_trace(options.inputs)
-        return {spec.name: _example(spec, (batch, *spec.shape[1:])) for spec in options.inputs}
+        """Return the inputs to export with."""
+        return inputs.dynamic_example(options) if self.is_dynamic else inputs.static_example(options)
 
-    def take(self, subject: Subject, options: ExportOptions, path: Path) -> BatchedModel:
-        """Export to `path`, and make dynamic what is not yet.
+    def export(self, subject: Subject, options: ExportOptions, path: Path) -> BatchedModel:
+        """Export to `path`, and make the axes dynamic that are not yet.
 
         Raises:
-            ModelError: The exporter does not take it, dropped an input, or left a batch that cannot be freed.
+            ModelError: The exporter fails or drops an input, or the batch cannot be made dynamic.
         """
-        axes = {s.name: {0: BATCH, **options.dynamic.get(s.name, {})} for s in options.inputs}
+        axes = {s.name: {0: inputs.BATCH, **options.dynamic.get(s.name, {})} for s in options.inputs}
         exporters.run(
             self.exporter, subject, self.example(options), axes if self.is_dynamic else {}, path, options.opset
         )
         model = load(path)
-        lost = [name for name in axes if name not in {spec.name for spec in model.inputs}]
+        exported = {spec.name for spec in model.inputs}
+        lost = [name for name in axes if name not in exported]
         if lost:
-            what = f"input {lost[0]!r} is gone: its values are frozen, or forward makes no use of them"
-            raise ModelError(subject.where, what, "leave the input out, or let forward use it as a tensor")
+            what = f"the exported model has no input {lost[0]!r}: forward does not use it, or its values were frozen"
+            raise ModelError(subject.where, what, "remove that --input, or use it only in tensor operations in forward")
         if options.is_static:
             return keep_static(model)
         batched = add_batch_axis(model, batch_axes=options.batch_axes)
         return batched if self.is_dynamic or not options.dynamic else free_axes(batched, options.dynamic)
 
 
-def roads(options: ExportOptions) -> list[Road]:
-    """The roads to try, in order; one that moves the batch to axis 0 starts from a static graph."""
-    afterwards = [STATIC] if options.is_static else [BATCHED] if any(options.batch_axes.values()) else ["", BATCHED]
+def strategies_for(options: ExportOptions) -> list[Strategy]:
+    """Return the strategies to try, in order; moving the batch to axis 0 requires a static graph."""
+    moves_batch = any(options.batch_axes.values())
+    if options.is_static:
+        afterwards = [STATIC]
+    elif moves_batch:
+        afterwards = [BATCHED]
+    else:
+        afterwards = ["", BATCHED]
     tried = [options.exporter] if options.exporter else list(EXPORTERS)
-    return [Road(exporter, after) for after in afterwards for exporter in tried]
+    return [Strategy(exporter, after) for after in afterwards for exporter in tried]
 
 
 def export_proven(factory: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
-    """Take the first road whose export is proven, and put the file at `path`.
+    """Put the file of the first strategy whose export is proven at `path`.
 
     Raises:
         HostError: The file cannot be written.
         ModelError: See `export`.
         VerificationError: See `export`.
     """
-    _check_axes(factory, options)
+    inputs.check(factory, options)
     with as_exported(), _folder_beside(path) as folder:
         subject = Subject(factory, options.inputs)
         report("module", subject.describe())
-        subject.run(Road("", STATIC).example(options))
-        failures: dict[Road, BuilderError] = {}
-        for number, road in enumerate(roads(options)):
+        subject.run(inputs.static_example(options))
+        failures: dict[Strategy, BuilderError] = {}
+        for number, strategy in enumerate(strategies_for(options)):
             try:
-                proof = _export_on(road, subject, options, path, folder / str(number))
-            except _RoadClosed as closed:
-                failures[road] = closed.error
-                report("export", f"{road}: {textwrap.shorten(closed.error.what, 140, placeholder=' …')}")
+                proof = _export_with(strategy, subject, options, path, folder / str(number))
+            except _StrategyFailed as failed:
+                failures[strategy] = failed.error
+                report("export", f"{strategy}: {textwrap.shorten(failed.error.what, 140, placeholder=' …')}")
                 continue
             _move(folder / str(number), path)
             for other in failures:
                 _failing_batch(path, other).with_suffix(".failed.npz").unlink(missing_ok=True)
-            report("export", f"{road}: {proof.describe()}")
-            return ExportedModel(path, str(road), proof.batch_sizes, proof.other_sizes, proof.largest_difference)
-        raise _no_road(subject, failures, options)
+            report("export", f"{strategy}: {proof.describe()}")
+            return ExportedModel(path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference)
+        raise _all_failed(subject, failures, options)
 
 
-class _RoadClosed(Exception):  # noqa: N818 - not an error: another road may be open
-    """This road leads nowhere; the error says why."""
+class _StrategyFailed(Exception):  # noqa: N818 - not an error: another strategy may succeed
+    """This strategy gives no usable export; the error says why."""
 
     def __init__(self, error: BuilderError) -> None:
         super().__init__(error.what)
         self.error = error
 
 
-def _export_on(road: Road, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Proof:
-    """Export and prove; the file and its weights are then in `folder`.
+def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Proof:
+    """Export into `folder` and prove the file, which stands there with its weights afterwards.
 
     Raises:
-        _RoadClosed: There is no export, or it is wrong.
-        ModelError: The module answers no samples.
+        _StrategyFailed: The export fails, or is wrong.
+        ModelError: The module cannot answer the samples.
         VerificationError: The module mixes the rows of a batch.
     """
     folder.mkdir()
     file = folder / path.name
     try:
-        batched = road.take(subject, options, file)
+        batched = strategy.export(subject, options, file)
     except ModelError as error:
-        raise _RoadClosed(error) from error
-    trial = Trial(subject, batched, options, road.example(options), _failing_batch(path, road))
+        raise _StrategyFailed(error) from error
+    trial = Trial(subject, batched, options, strategy.example(options), _failing_batch(path, strategy))
     reference = trial.reference()
     trial.refuse_mixing(reference)
     _drop_stack_traces(batched.ir.graph)
-    batched.ir.metadata_props.update(exported_from=subject.where, exported_by=str(road))
+    batched.ir.metadata_props.update(exported_from=subject.where, exported_by=str(strategy))
     model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
     try:
         proof = trial.prove(model_bytes, folder, reference)
     except (ModelError, VerificationError) as error:
-        raise _RoadClosed(error) from error
+        raise _StrategyFailed(error) from error
     file.write_bytes(model_bytes)
     return proof
 
 
 def _drop_stack_traces(graph: ir.Graph) -> None:
-    """Remove the paths of the user's sources, which `torch.export` notes on every node."""
+    """Remove the paths of the user's source files, which `torch.export` stores in every node."""
     for node in graph.all_nodes():
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
 
 
-def _failing_batch(path: Path, road: Road) -> Path:
-    """What a failing batch is called after; it is kept in the working directory, as `publish` does."""
-    return Path(f"{path.stem}.{str(road).replace(', ', '.').replace(' ', '_')}.onnx")
+def _failing_batch(path: Path, strategy: Strategy) -> Path:
+    """Return the name that a failing batch is kept under in the working directory, as `publish` does."""
+    return Path(f"{path.stem}.{str(strategy).replace(', ', '.').replace(' ', '_')}.onnx")
 
 
-def _no_road(subject: Subject, failures: Mapping[Road, BuilderError], options: ExportOptions) -> BuilderError:
+def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], options: ExportOptions) -> BuilderError:
+    """Return the error that lists why each strategy failed, strategies with the same reason together."""
     reasons: dict[str, list[str]] = {}
     frozen: dict[str, None] = {}
-    for road, error in failures.items():
+    for strategy, error in failures.items():
         reason, *lines = error.what.splitlines()
-        reasons.setdefault(reason, []).append(str(road))
+        reasons.setdefault(reason, []).append(str(strategy))
         frozen.update(dict.fromkeys(lines))
     listed = "\n".join(["", *(f"    {'; '.join(names)}: {reason}" for reason, names in reasons.items()), *frozen])
     if any(isinstance(error, VerificationError) for error in failures.values()):
-        fix = "let tensors decide what Python decides in forward: torch.where, torch.gather, sizes left as they come"
-        return VerificationError(subject.where, f"no export of it answers as the module does:{listed}", fix)
+        fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
+        return VerificationError(subject.where, f"no export gives the module's answers:{listed}", fix)
     warned = "".join(f"\n    frozen at {line}" for line in find_warned(subject, next(iter(failures)).example(options)))
-    return ModelError(subject.where, f"there is no export of it that can be used:{listed}{warned}", error.fix)
-
-
-# ---------------------------------------------------------------- inputs
-
-
-def _check_axes(factory: str, options: ExportOptions) -> None:
-    """Every axis that is named is there and named once, and all inputs have the same batch.
-
-    Raises:
-        ModelError: Not so.
-    """
-    shapes = {spec.name: spec.shape for spec in options.inputs}
-    if len(shapes) < len(options.inputs):
-        raise ModelError(factory, "--input names the same input twice", "name each once")
-    for name, axis in options.batch_axes.items():
-        _check_axis(factory, "--batch-axis", axis, name, shapes)
-    sizes = {BATCH: 0}
-    for name, axis, called in (
-        (n, axis, called) for n, axes in options.dynamic.items() for axis, called in axes.items()
-    ):
-        _check_axis(factory, "--dynamic", axis, name, shapes)
-        if axis == options.batch_axes.get(name, 0):
-            raise ModelError(factory, f"--dynamic names axis {axis} of {name!r}", "leave it out: it is the batch")
-        if sizes.setdefault(called, shapes[name][axis]) != shapes[name][axis]:
-            raise ModelError(factory, f"--dynamic calls different sizes {called!r}", "give each a name of its own")
-    if not options.is_static:
-        _check_batch(factory, options)
-
-
-def _check_axis(factory: str, option: str, axis: int, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
-    if not 0 <= axis < len(shapes.get(name, ())):
-        listed = ", ".join(f"{known} {list(shape)}" for known, shape in shapes.items())
-        raise ModelError(factory, f"{option} names axis {axis} of {name!r}, which is not there", f"inputs are {listed}")
-
-
-def _check_batch(factory: str, options: ExportOptions) -> None:
-    axes = {spec.name: options.batch_axes.get(spec.name, 0) for spec in options.inputs}
-    batches = {spec.shape[axes[spec.name]] if spec.shape else None for spec in options.inputs}
-    if len(batches) != 1 or None in batches:
-        listed = ", ".join(f"{spec.name} {list(spec.shape)} (axis {axes[spec.name]})" for spec in options.inputs)
-        fix = "give all the same batch, name its axis with --batch-axis INPUT=AXIS, or use --static"
-        raise ModelError(factory, f"the inputs have different batches: {listed}", fix)
-
-
-def _batch_to_trace(inputs: Sequence[InputSpec]) -> int:
-    """The batch given, if it is above 1; else one that is no other dimension, so that no axis is taken for it.
-
-    `torch.export` takes a size of 1 for a constant.
-    """
-    given = inputs[0].shape[0]
-    dimensions = {dim for spec in inputs for dim in spec.shape}
-    return given if given > 1 else next(n for n in itertools.count(2) if n not in dimensions)
-
-
-def _example(spec: InputSpec, shape: tuple[int, ...]) -> Array:
-    """Normal floats; ones for anything else: inside every table, and neither an empty mask nor a length of 0."""
-    values: Array = np.ones(shape)
-    if spec.dtype.is_floating_point():
-        values = np.random.default_rng(len(spec.name)).standard_normal(shape)
-    if spec.dtype == ir.DataType.BFLOAT16:
-        return values.astype(spec.dtype.numpy()).view(np.uint16)
-    return values.astype(stored_dtype(spec.dtype))
+    return ModelError(subject.where, f"it cannot be exported:{listed}{warned}", error.fix)
 
 
 # ---------------------------------------------------------------- files
@@ -240,20 +185,21 @@ def _example(spec: InputSpec, shape: tuple[int, ...]) -> Array:
 
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """A folder on the filesystem of `path`, gone at the end.
+    """Make a temporary folder on the filesystem of `path`.
 
     Raises:
-        HostError: It cannot be made.
+        HostError: The folder cannot be made.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise HostError(path, f"cannot be written: {error.strerror}", "name a file in a writable folder") from error
+        fix = "choose an output file in a folder that exists and can be written to"
+        raise HostError(path, f"cannot be written: {error.strerror}", fix) from error
     with folder:
         yield Path(folder.name)
 
 
 def _move(folder: Path, path: Path) -> None:
-    """Put weights beside `path` first, the model that names them last."""
+    """Move the files to their final place: the weights first, and then the model that refers to them."""
     for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
         file.replace(path.parent / file.name)

@@ -1,10 +1,13 @@
-"""Bring a model down to what will run it: a lower precision, or an older release of Triton.
+"""Make a model fit what will run it: a lower precision, or an older release of Triton.
 
-`precision` lets the graph compute in fp16 or bf16 and keeps in fp32 what would not survive it; `targets` knows which
-ONNX files each release of NVIDIA's Triton container takes.
+`precision` lets the graph compute in fp16 or bf16. `plan` decides which nodes stay in fp32 because they would lose too
+much, `magnitudes` measures how large their values become, and `edges` changes what flows between them. `targets` knows
+which ONNX files each release of NVIDIA's Triton container accepts, and lowers the versions in a file where that changes
+nothing else.
 """
 
-from builder.lowering.precision import Precision, reduce_precision
-from builder.lowering.targets import TARGETS, fit
+from builder.lowering.plan import Precision
+from builder.lowering.precision import ReducedModel, Reduction, reduce_precision
+from builder.lowering.targets import TARGETS, Target, fit
 
-__all__ = ["TARGETS", "Precision", "fit", "reduce_precision"]
+__all__ = ["TARGETS", "Precision", "ReducedModel", "Reduction", "Target", "fit", "reduce_precision"]

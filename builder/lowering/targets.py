@@ -1,4 +1,4 @@
-"""Which ONNX files a release of NVIDIA's Triton container takes, and how to bring a model down to one."""
+"""Which ONNX files each release of NVIDIA's Triton container accepts, and how to make a model fit an older one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
+from builder.model import label
 from builder.model.opsets import why_not
 
 
@@ -16,13 +17,13 @@ class Target:
     """A release of the container `nvcr.io/nvidia/tritonserver:RELEASE-py3`.
 
     Attributes:
-        release: Its tag's first part.
+        release: The first part of its tag.
         onnxruntime: The version of ONNX Runtime in it.
-        ir_version: The newest IR version that takes.
-        opset: The newest opset that takes.
-        tensorrt: The version of TensorRT in it, as far as it is known for certain.
-        serves_bf16: Whether its ONNX Runtime backend takes inputs and outputs in BF16; where unknown, it is left
-            to the server.
+        ir_version: The newest IR version that this ONNX Runtime accepts.
+        opset: The newest opset that this ONNX Runtime accepts.
+        tensorrt: The version of TensorRT in it, where it is known for certain.
+        serves_bf16: Whether its ONNX Runtime backend serves BF16 inputs and outputs. True where that is not known, so
+            that the server decides.
     """
 
     release: str
@@ -33,9 +34,10 @@ class Target:
     serves_bf16: bool = True
 
 
-# ONNX Runtime's version: build.py of https://github.com/triton-inference-server/server at the release's branch. 26.09
-# and 26.10 are not final there, so that the older of the candidates stands here. IR version and opset: found by
-# loading files of every version with that wheel of onnxruntime. TensorRT: what trtexec of the container says.
+# The version of ONNX Runtime is read from build.py of https://github.com/triton-inference-server/server on the branch
+# of the release. 26.09 and 26.10 are not final there: the older candidate is listed here. The IR version and the opset
+# were found by loading files of every version with that wheel of onnxruntime, and the version of TensorRT is what
+# trtexec in the container prints.
 _TARGETS = (
     Target("24.10", "1.19.2", 10, 21, serves_bf16=False),
     Target("25.03", "1.20.1", 10, 21),
@@ -50,7 +52,7 @@ _TARGETS = (
     Target("26.10", "1.28.0", 13, 26),
 )
 TARGETS: Mapping[str, Target] = {target.release: target for target in _TARGETS}
-"""By release."""
+"""The releases that are known, by name."""
 
 _IR_VERSION_OF: Mapping[ir.DataType, int] = {
     ir.DataType.FLOAT4E2M1: 11,
@@ -58,17 +60,20 @@ _IR_VERSION_OF: Mapping[ir.DataType, int] = {
     ir.DataType.INT2: 13,
     ir.DataType.UINT2: 13,
 }
-"""The IR version that brought a data type. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, Version"""
+"""The IR version that introduced a data type.
+
+Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, Version
+"""
 
 
 def fit(batched: BatchedModel, target: Target) -> BatchedModel:
-    """Bring the model down to what the target takes, where nothing but labels has to change.
+    """Lower the model's IR version and opset to what the target accepts, if that changes nothing else.
 
-    A lower IR version loses nothing unless a data type came with it. A lower opset loses nothing where each node
-    means the same there: its operator was there already, with these attributes, inputs and types.
+    A lower IR version is safe unless the model uses a data type that a later one introduced. A lower opset is safe if
+    every node means the same there: its operator exists, with the same attributes, inputs and types.
 
     Raises:
-        ModelError: The target cannot take the model; every node in the way is listed.
+        ModelError: The target cannot run the model. Every node that prevents it is listed.
     """
     model = batched.ir
     typed = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model.clone()).model
@@ -76,9 +81,9 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
         listed = "\n".join(f"    {problem}" for problem in problems)
         raise ModelError(
             batched.original.path,
-            f"Triton {target.release} (ONNX Runtime {target.onnxruntime}: IR {target.ir_version}, opset "
-            f"{target.opset}) cannot take it:\n{listed}",
-            f"export it with opset {target.opset} or below, or serve it with a newer Triton",
+            f"Triton {target.release} (ONNX Runtime {target.onnxruntime}, IR {target.ir_version}, opset "
+            f"{target.opset}) cannot run this model:\n{listed}",
+            f"export it with opset {target.opset} or lower, or serve it with a newer Triton",
         )
     opset = model.opset_imports.get("", 0)
     changes = []
@@ -88,6 +93,13 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
         changes.append(f"opset {opset} became {target.opset}")
     if not changes:
         return batched
+    rewrites = (*batched.rewrites, Rewrite("", "", f"for Triton {target.release}: {', '.join(changes)}"))
+    return replace(batched, ir=_relabelled(model, target), rewrites=rewrites)
+
+
+def _relabelled(model: ir.Model, target: Target) -> ir.Model:
+    """Return a copy with its versions lowered to the target's."""
+    opset = model.opset_imports.get("", 0)
     lowered = model.clone()
     lowered.ir_version = min(model.ir_version, target.ir_version)
     for graph in lowered.graphs():
@@ -95,15 +107,14 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
             graph.opset_imports[""] = target.opset
     for function in lowered.functions.values():
         function.opset_imports[""] = min(function.opset_imports.get("", target.opset), target.opset)
-    rewrites = (*batched.rewrites, Rewrite("", "", f"for Triton {target.release}: {', '.join(changes)}"))
-    return replace(batched, ir=lowered, rewrites=rewrites)
+    return lowered
 
 
 def _tensor_problems(batched: BatchedModel, target: Target) -> Iterator[str]:
     for side, tensors in (("input", batched.inputs), ("output", batched.outputs)):
         for tensor in tensors:
             if tensor.dtype == ir.DataType.BFLOAT16 and not target.serves_bf16:
-                yield f"{side} {tensor.name!r} is BF16, which its backend does not serve"
+                yield f"{side} {tensor.name!r} is BF16, which the backend of this release does not serve"
 
 
 def _ir_problems(model: ir.Model, target: Target) -> Iterator[str]:
@@ -113,7 +124,7 @@ def _ir_problems(model: ir.Model, target: Target) -> Iterator[str]:
         for value in (*node.inputs, *node.outputs):
             since = _IR_VERSION_OF.get(value.dtype, 0) if value is not None and value.dtype is not None else 0
             if value is not None and since > target.ir_version:
-                yield f"{_label(node)}: {value.name!r} is {value.dtype}, which came with IR {since}"
+                yield f"{label(node)}: {value.name!r} is {value.dtype}, which requires IR {since}"
 
 
 def _opset_problems(model: ir.Model, target: Target) -> Iterator[str]:
@@ -122,14 +133,10 @@ def _opset_problems(model: ir.Model, target: Target) -> Iterator[str]:
         return
     for node in _nodes(model):
         if node.domain == "" and (reason := why_not(node, opset, target.opset)):
-            yield f"{_label(node)}: {reason}"
+            yield f"{label(node)}: {reason}"
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     yield from model.graph.all_nodes()
     for function in model.functions.values():
         yield from function.all_nodes()
-
-
-def _label(node: ir.Node) -> str:
-    return f"{node.op_type} {node.name!r}"

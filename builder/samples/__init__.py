@@ -1,7 +1,8 @@
-"""The samples a model is proven with: drawn at random from what its inputs may hold, or the caller's own.
+"""Make the samples that a model is proven with: random ones that its inputs accept, or the ones that the user gives.
 
-`domains` reads from the graph which values each input may take, `reach` follows an input through the graph to find out,
-and `draw` draws samples from those values.
+`domains` reads from the graph which values each input may hold: token ids that stay inside their table, masks, lengths.
+It uses `reach`, which follows the values of an input through the graph. `drawing` draws samples from those values, and
+reads samples from a file.
 """
 
 from builder.samples.drawing import draw, read_samples

@@ -1,25 +1,38 @@
-"""Read off the graph which values an input may take.
+"""Read from the graph which values an input may hold.
 
-What an input means is told by where its values arrive: at the indices of a table, at a comparison with 0,
-at the lengths of a recurrent network. So the values are followed from each input through the nodes that only
-move, select or shift them, and each node where they arrive as something in particular leaves evidence.
+The graph shows what an input means by where its values arrive: as indices into a table, in a comparison with 0, as the
+lengths of a recurrent network. So the values of each input are followed (see `reach`) through the nodes that only
+move, select or shift them, and every node that gives them a meaning leaves evidence. For example, in
+
+    Sub(ids, 1) -> Gather(table[7, 3], ...)
+
+`ids` indexes a table of 7 rows after 1 was subtracted, so that its samples are drawn from 1 to 7.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.errors import ModelError
-from builder.model import Model
+from builder.model import Model, operator
 from builder.model.opsets import inlined
-from builder.samples.reach import Reach, Reaches, attribute_of, bounds_of, casts_to_bool, through
+from builder.samples.reach import (
+    Operator,
+    Reach,
+    Reaches,
+    attribute_of,
+    bounds_of,
+    casts_to_bool,
+    onnx_operators,
+    through,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """Floats, standard normal."""
+    """Floats from the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +77,16 @@ class Constant:
 Domain = Normal | Unit | Integers | Mask | Lengths | Choices | Constant
 
 _WORDS = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
-_LARGE = 1e3
-"""A mask is turned into a penalty by a factor beyond this; features are not."""
+_PENALTY = 1e3
+"""A mask becomes a penalty when it is multiplied by at least this much; features are not multiplied by so much."""
 
 
 def find_domains(model: Model) -> dict[str, Domain]:
-    """The domain of each served input, by its name in the original."""
+    """Return the domain of each input, by its name in the original model."""
     names = [spec.name for spec in model.inputs]
     try:
         whole = inlined(model.ir, where=model.path)
-    except ModelError:  # what its functions say is not known
+    except ModelError:  # the nodes inside its functions cannot be read; the others can
         whole = model.ir.clone()
     evidence = _follow(whole.graph, names)
     if any(found.unsized for found in evidence.values()):
@@ -84,17 +97,18 @@ def find_domains(model: Model) -> dict[str, Domain]:
 
 @dataclass(slots=True)
 class _Evidence:
-    """What the nodes say that an input's values arrive at.
+    """What the nodes show about one input.
 
     Attributes:
-        highest: The largest values that stay inside the tables indexed, one for each.
-        lowest: The smallest values that do not count from the end of a table.
-        longest: The longest sequence that a node allows, one for each.
-        choices: The values a node has an answer for.
-        mask: Some node tells only zero from not zero.
-        counted: Some node treats whole numbers as a mask would be: sums them, or weighs other values by them.
-        positive: Some node is defined for positive values only.
-        unsized: The size of a table or the length of a sequence is not written in the graph.
+        highest: For each table that the values index, the largest value that stays inside it.
+        lowest: The smallest value that does not count from the end of a table.
+        longest: For each node that takes the values as lengths, the longest length that it allows.
+        choices: The values that an encoder knows.
+        mask: Whether a node distinguishes only zero from nonzero.
+        counted: Whether a node does with whole numbers what is done with a mask: adds them up, or multiplies another
+            value by them.
+        positive: Whether a node is defined for positive values only.
+        unsized: Whether the graph does not give the size of a table or the length of a sequence.
     """
 
     highest: list[int] = field(default_factory=list)
@@ -144,13 +158,18 @@ def _follow(graph: ir.Graph, inputs: Iterable[str]) -> dict[str, _Evidence]:
         for body in _bodies(node):
             reaches.update(zip(body.inputs, arriving, strict=False))
         if leaving := through(node, arriving):
-            reaches.update(dict.fromkeys(node.outputs[:1] if node.op_type == "TopK" else node.outputs, leaving))
+            reaches.update(dict.fromkeys(_value_outputs(node), leaving))
     return evidence
 
 
+def _value_outputs(node: ir.Node) -> Iterable[ir.Value]:
+    """Return the outputs that hold values of the inputs; the second output of TopK holds positions."""
+    return node.outputs[:1] if operator(node) == ("", "TopK") else node.outputs
+
+
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """Graphs whose inputs are, in order, the node's."""
-    if node.op_type in ("Loop", "Scan") and (body := node.attributes.get("body")) is not None:
+    """Yield the graphs inside a node whose inputs are the node's own, in the same order."""
+    if operator(node) in (("", "Loop"), ("", "Scan")) and (body := node.attributes.get("body")) is not None:
         yield body.as_graph()
 
 
@@ -158,22 +177,23 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _note(evidence: _Evidence, node: ir.Node, position: int, reach: Reach) -> None:
-    """Record what a value means by its arrival at this input of the node."""
-    if size_of := _TABLES.get((node.op_type, position)):
+    """Add what this input of the node says about the values that arrive there."""
+    kind = operator(node)
+    if size_of := INDEX_INPUTS.get((*kind, position)):
         size = size_of(node)
         highest = None if size is None else reach.highest_within(size)
         evidence.highest.extend([] if highest is None else [highest])
         evidence.lowest = max(evidence.lowest, reach.lowest_from_the_front())
         evidence.unsized |= size is None
-    if length_of := _SEQUENCES.get((node.op_type, position)):
+    if length_of := LENGTH_INPUTS.get((*kind, position)):
         length = length_of(node)
         evidence.longest.extend([length] if length else [])
         evidence.unsized |= length is None
     if _choices(node):
         evidence.choices = _choices(node)
     evidence.mask |= _is_mask(node, position)
-    evidence.counted |= node.op_type in _COUNTING or _weighs(node, position)
-    evidence.positive |= node.op_type in ("Log", "Sqrt")
+    evidence.counted |= kind in SUMMING or _multiplies_another(node, position)
+    evidence.positive |= kind in POSITIVE_ONLY
 
 
 def _dim(value: ir.Value | None, axis: int) -> int | None:
@@ -191,7 +211,7 @@ def _along_axis(node: ir.Node) -> int | None:
 
 
 def _under_nd_indices(node: ir.Node) -> int | None:
-    """The smallest of the axes that tuples of indices point into: `data[batch_dims : batch_dims + k]`."""
+    """Return the smallest of the axes that tuples of indices point into: `data[batch_dims : batch_dims + k]`."""
     first = attribute_of(node, "batch_dims", 0)
     width = _dim(node.inputs[1], -1)
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
@@ -202,8 +222,8 @@ def _under_nd_indices(node: ir.Node) -> int | None:
     return min(known) if known else None
 
 
-def _axis_of(position: int, axis: int) -> Callable[[ir.Node], int | None]:
-    """The size of one axis of one of the node's inputs."""
+def _size_of(position: int, axis: int) -> Callable[[ir.Node], int | None]:
+    """Return a function that gives the size of one axis of one of a node's inputs."""
     return lambda node: _dim(node.inputs[position], axis) if position < len(node.inputs) else None
 
 
@@ -221,7 +241,7 @@ def _time_of_reversal(node: ir.Node) -> int | None:
 
 
 def _time_of_attention(node: ir.Node) -> int | None:
-    """A mask of rank 1 holds lengths; 0 for any other.
+    """Return the longest sequence if the mask has rank 1 and so holds lengths, or else 0.
 
     Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Attention
     """
@@ -230,65 +250,88 @@ def _time_of_attention(node: ir.Node) -> int | None:
     return _dim(node.inputs[0], 1) if is_lengths else 0
 
 
-_TABLES: Mapping[tuple[str, int], Callable[[ir.Node], int | None]] = {
-    ("Gather", 1): _along_axis,
-    ("GatherElements", 1): _along_axis,
-    ("ScatterElements", 1): _along_axis,
-    ("Scatter", 1): _along_axis,
-    ("GatherND", 1): _under_nd_indices,
-    ("ScatterND", 1): _under_nd_indices,
-    ("OneHot", 0): _depth,
-    ("ArrayFeatureExtractor", 1): _axis_of(0, -1),
-    ("NegativeLogLikelihoodLoss", 1): _axis_of(0, 1),
-    ("SoftmaxCrossEntropyLoss", 1): _axis_of(0, 1),
-    ("EmbedLayerNormalization", 0): _axis_of(2, 0),
-    ("EmbedLayerNormalization", 1): _axis_of(4, 0),
-    ("EmbedLayerNormalization", 8): _axis_of(3, 0),
-}
-"""Inputs that are indices, by operator and position, and the size of what they index."""
+InputOf = tuple[str, str, int]
+"""An input of an operator: the operator's domain and type, and the input's position."""
 
-_SEQUENCES: Mapping[tuple[str, int], Callable[[ir.Node], int | None]] = {
-    ("RNN", 4): _time_of_recurrence,
-    ("GRU", 4): _time_of_recurrence,
-    ("LSTM", 4): _time_of_recurrence,
-    ("ReverseSequence", 1): _time_of_reversal,
-    ("Attention", 3): _time_of_attention,
-    ("TopK", 1): lambda node: _dim(node.inputs[0], attribute_of(node, "axis", -1)),
+INDEX_INPUTS: Mapping[InputOf, Callable[[ir.Node], int | None]] = {
+    ("", "Gather", 1): _along_axis,
+    ("", "GatherElements", 1): _along_axis,
+    ("", "ScatterElements", 1): _along_axis,
+    ("", "Scatter", 1): _along_axis,
+    ("", "GatherND", 1): _under_nd_indices,
+    ("", "ScatterND", 1): _under_nd_indices,
+    ("", "OneHot", 0): _depth,
+    ("ai.onnx.ml", "ArrayFeatureExtractor", 1): _size_of(0, -1),
+    ("", "NegativeLogLikelihoodLoss", 1): _size_of(0, 1),
+    ("", "SoftmaxCrossEntropyLoss", 1): _size_of(0, 1),
+    ("com.microsoft", "EmbedLayerNormalization", 0): _size_of(2, 0),
+    ("com.microsoft", "EmbedLayerNormalization", 1): _size_of(4, 0),
+    ("com.microsoft", "EmbedLayerNormalization", 8): _size_of(3, 0),
 }
-"""Inputs that are lengths, by operator and position, and the longest there can be."""
+"""Inputs that hold indices, and the size of what they index (None where the graph does not give it)."""
 
-_MASKS = frozenset({("EmbedLayerNormalization", 7), ("Attention", 3), ("MultiHeadAttention", 4), ("QAttention", 5)})
-_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-_COUNTING = frozenset({"CumSum", "ReduceSum", "ReduceMean"})
+LENGTH_INPUTS: Mapping[InputOf, Callable[[ir.Node], int | None]] = {
+    ("", "RNN", 4): _time_of_recurrence,
+    ("", "GRU", 4): _time_of_recurrence,
+    ("", "LSTM", 4): _time_of_recurrence,
+    ("", "ReverseSequence", 1): _time_of_reversal,
+    ("com.microsoft", "Attention", 3): _time_of_attention,
+    ("", "TopK", 1): lambda node: _dim(node.inputs[0], attribute_of(node, "axis", -1)),
+}
+"""Inputs that hold lengths or counts, and the largest one allowed (None where the graph does not give it)."""
+
+MASK_INPUTS: Collection[InputOf] = frozenset(
+    {
+        ("com.microsoft", "EmbedLayerNormalization", 7),
+        ("com.microsoft", "Attention", 3),
+        ("com.microsoft", "MultiHeadAttention", 4),
+        ("com.microsoft", "QAttention", 5),
+    }
+)
+"""Inputs that are masks, whatever the rest of the graph does."""
+
+COMPARISONS: Collection[Operator] = frozenset(
+    onnx_operators("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+)
+"""Operators that make their other input a mask when they compare it with 0 or 1."""
+
+SUMMING: Collection[Operator] = frozenset(onnx_operators("CumSum", "ReduceSum", "ReduceMean"))
+"""Operators that add values up, as is done with a mask to count what it shows."""
+
+POSITIVE_ONLY: Collection[Operator] = frozenset(onnx_operators("Log", "Sqrt"))
+"""Operators that have no result for negative values."""
 
 
 def _is_mask(node: ir.Node, position: int) -> bool:
-    if casts_to_bool(node):
+    if casts_to_bool(node) or (*operator(node), position) in MASK_INPUTS:
         return True
-    if node.op_type in ("Attention", "MultiHeadAttention", "QAttention", "EmbedLayerNormalization"):
-        return (node.op_type, position) in _MASKS and node.domain == "com.microsoft"
-    if node.op_type in _COMPARISONS:
+    if operator(node) in COMPARISONS:
         bounds = bounds_of(node.inputs[1 - position])
         return bounds is not None and set(bounds) <= {0, 1}
-    if node.op_type == "Mul":
+    if operator(node) == ("", "Mul"):
         bounds = bounds_of(node.inputs[1 - position])
-        return bounds is not None and max(abs(bounds[0]), abs(bounds[1])) >= _LARGE
+        return bounds is not None and max(abs(bounds[0]), abs(bounds[1])) >= _PENALTY
     return False
 
 
-def _weighs(node: ir.Node, position: int) -> bool:
-    """Whether the value multiplies another that is no constant."""
-    return node.op_type == "Mul" and bounds_of(node.inputs[1 - position]) is None
+def _multiplies_another(node: ir.Node, position: int) -> bool:
+    """Return whether the node multiplies another value, which is not a constant, by this one."""
+    return operator(node) == ("", "Mul") and bounds_of(node.inputs[1 - position]) is None
+
+
+STRING_CHOICES = ("keys_strings", "cats_strings", "classes_strings", "string_vocabulary")
+INTEGER_CHOICES = ("keys_int64s", "cats_int64s", "int64_vocabulary")
+"""Attributes in which the encoders of `ai.onnx.ml` list the values that they know."""
 
 
 def _choices(node: ir.Node) -> tuple[str, ...] | tuple[int, ...]:
-    """The values that an encoder of scikit-learn's kind knows."""
+    """Return the values that an encoder, such as scikit-learn's OrdinalEncoder, knows."""
     if node.domain != "ai.onnx.ml":
         return ()
-    for name in ("keys_strings", "cats_strings", "classes_strings", "string_vocabulary"):
+    for name in STRING_CHOICES:
         if (attribute := node.attributes.get(name)) is not None:
             return tuple(attribute.as_strings())
-    for name in ("keys_int64s", "cats_int64s", "int64_vocabulary"):
+    for name in INTEGER_CHOICES:
         if (attribute := node.attributes.get(name)) is not None:
             return tuple(attribute.as_ints())
     return ()

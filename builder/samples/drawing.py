@@ -1,4 +1,4 @@
-"""The samples a model is proven with: drawn at random from what its inputs may hold, or the caller's own."""
+"""Draw samples at random from the values that a model's inputs may hold, or read the samples that the user gives."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,15 +24,15 @@ from builder.samples.domains import (
 from builder.tensors import Array
 
 _FREE_SIZES = (32, 64, 224, 8)
-"""What a dimension that the model leaves open is tried with."""
+"""The sizes to try for a dimension whose size the model does not give."""
 
 
 def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Array]]:
-    """Draw samples for every input, `[rows, *dims]` by the input's name.
+    """Yield sets of samples, each with `[rows, *dims]` for every input, by the input's name.
 
-    The first are what the graph suggests; each further set is more cautious, for models that cannot run the
-    one before. The same model gives the same samples, whatever its inputs are called. Dimensions that were made
-    dynamic have the original's size, or the one in `sizes`, by name.
+    The first set follows what the graph suggests. Each further one is more cautious, for models that cannot run the set
+    before. The same model always gets the same samples, even when its inputs are renamed. A dimension that was made
+    dynamic has the size that `sizes` gives for its name, or else its size in the original model.
     """
     domains = find_domains(batched.original)
     seed = int(batched.original.sha256[:16], 16)
@@ -52,20 +52,20 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
 
 
 def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int | str, ...]:
-    """One sample's shape; a string where any size will do."""
+    """Return the shape of one sample, with a string for each dimension that may have any size."""
     pairs = zip(tensor.dims, tensor.static_dims, strict=True)
     return tuple(sizes.get(dim, static) if isinstance(dim, str) else dim for dim, static in pairs)
 
 
 def _cautious(domain: Domain, dtype: ir.DataType, caution: int) -> Domain:
-    """A narrower domain: full lengths, nothing masked, positive floats; then small numbers too."""
+    """Return a narrower domain: full lengths, nothing masked, positive floats, and with `caution` 2 small integers."""
     if caution == 0:
         return domain
     match domain:
         case Lengths(longest):
             return Constant(longest)
         case Mask():
-            # A boolean may say what to keep or what to hide.
+            # In a boolean mask, True may mean "keep" or "hide": first try all False, then all True.
             return Constant(caution - 1 if dtype == ir.DataType.BOOL else 1)
         case Normal():
             return Unit()
@@ -98,9 +98,9 @@ def _draw(tensor: BatchedTensor, domain: Domain, *, shape: tuple[int, ...], rng:
 
 
 def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) -> Array:
-    """Ones, at least half of the last axis, then zeros; with `both`, at least one zero too.
+    """Return ones for at least half of the last axis, then zeros; with `both`, at least one zero in each row.
 
-    The first row is all ones otherwise, as most requests are.
+    Without `both`, the first row is all ones, as in most requests.
     """
     if len(shape) == 1 or shape[-1] == 1:
         return rng.integers(0, 2, shape) if both else np.ones(shape)
@@ -111,44 +111,46 @@ def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) 
     return np.arange(width) < kept
 
 
-# ---------------------------------------------------------------- the caller's own
+# ---------------------------------------------------------------- samples from a file
 
 
 def read_samples(path: Path, batched: BatchedModel) -> dict[str, Array]:
-    """Read the caller's samples, `[rows, *dims]` for every input, from an `.npz`.
+    """Read samples, `[rows, *dims]` for every input, from an `.npz` file.
 
-    An array is named like the input, by its new name or its original one, or `input:NAME` as in a reference.
-    Arrays of other names are left alone.
+    An array may have the input's new name, its original name, or either one as `input:NAME`, as in a published
+    reference. Arrays with other names are ignored.
 
     Raises:
-        ModelError: The file is unreadable, or an array is missing or does not fit its input.
+        ModelError: The file cannot be read, or an array is missing or does not fit its input.
     """
     arrays = _read_npz(path)
     samples = {tensor.name: _pick(arrays, tensor, path) for tensor in batched.inputs}
     rows = {name: len(array) for name, array in samples.items()}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in rows.items())
-        raise ModelError(path, f"the inputs differ in their number of rows: {counts}", "give every input as many")
+        what = f"the arrays have different numbers of rows: {counts}"
+        raise ModelError(path, what, "give every input the same number of rows")
     if min(rows.values(), default=2) < (1 if batched.is_static else 2):
-        raise ModelError(path, "there are too few rows to tell samples apart", "give at least 2 different samples")
+        what = "too few rows: with one sample, mixed-up rows would go unnoticed"
+        raise ModelError(path, what, "give at least 2 different samples")
     return samples
 
 
 def _read_npz(path: Path) -> Mapping[str, Array]:
-    fix = "write it with numpy.savez(FILE, NAME=array[rows, *dims], ...), strings as numpy.str_"
+    fix = "write it with numpy.savez(FILE, NAME=array, ...): an array for each input, [rows, *dims], strings as str"
     try:
         stream = path.open("rb")
     except OSError as error:
-        what = f"these samples cannot be read: {error.strerror}"
+        what = f"the samples cannot be read: {error.strerror}"
         raise ModelError(path, what, "check the path and its permissions") from error
     try:
         with stream:
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise ModelError(path, "holds one array without a name", fix)
+                raise ModelError(path, "the file holds a single array without a name", fix)
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(path, f"these samples cannot be read: {error}", fix) from error
+        raise ModelError(path, f"the samples cannot be read: {error}", fix) from error
 
 
 def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Array:
@@ -156,9 +158,9 @@ def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Arr
     array = next((arrays[name] for name in named if name in arrays), None)
     wanted = f"{stored_dtype(tensor.dtype).name}[rows{''.join(f', {dim}' for dim in tensor.dims)}]"
     if array is None:
-        found = ", ".join(arrays) or "nothing"
-        raise ModelError(path, f"there is no array for the input {tensor.name!r}; found {found}", f"add {wanted}")
+        what = f"no array for input {tensor.name!r}; the file has {', '.join(arrays) or 'no arrays'}"
+        raise ModelError(path, what, f"add an array {tensor.name} of type and shape {wanted}")
     if not fits(array, tensor.dtype, ("rows", *tensor.dims)):
-        found = f"{array.dtype.name}{list(array.shape)}"
-        raise ModelError(path, f"the array for the input {tensor.name!r} is {found}", f"give {wanted}")
+        what = f"the array for input {tensor.name!r} is {array.dtype.name}{list(array.shape)}"
+        raise ModelError(path, what, f"give it as {wanted}")
     return array

@@ -1,15 +1,31 @@
-"""Follow the values of inputs through the nodes that only move, select or shift them."""
+"""Follow the values of an input through the nodes that move, select or shift them.
+
+An input of token ids often reaches its embedding table only after a cast, a reshape and an offset. To find out which
+ids are valid, the offset has to be known. So each value on the way is described by bounds that are linear in `t`, the
+largest value that the input holds; see `Reach`.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from builder.model import operator
+
+Operator = tuple[str, str]
+"""An operator's domain and type, as `builder.model.operator` gives them: ("", "Add"), ("ai.onnx.ml", "Scaler")."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Bounds of a value while its input lies in `[0, t]`: `low + low_t * t <= value <= high + high_t * t`."""
+    """The bounds of a value while its input stays in `[0, t]`: `low + low_t * t <= value <= high + high_t * t`.
+
+    The input itself is `Reach(0, 0, 0, 1)`: between 0 and t. Behind `Sub(ids, 1)` the value is between -1 and t - 1,
+    which is `Reach(-1, 0, -1, 1)`. When that indexes a table of 7 rows, the largest valid index is 6, and
+    `highest_within(7)` solves `t - 1 = 6`: the input may hold numbers up to 7. An index of -1 would count from the end
+    of the table, which is rarely meant, and `lowest_from_the_front()` solves `t - 1 = 0`: they start at 1.
+    """
 
     low: float = 0.0
     low_t: float = 0.0
@@ -17,7 +33,7 @@ class Reach:
     high_t: float = 1.0
 
     def plus(self, other: "Reach") -> "Reach":
-        """The bounds of the sum of two values."""
+        """Return the bounds of the sum of two values."""
         return Reach(
             self.low + other.low,
             self.low_t + other.low_t,
@@ -26,12 +42,12 @@ class Reach:
         )
 
     def times(self, factor: float) -> "Reach":
-        """The bounds of a multiple of the value."""
+        """Return the bounds of the value multiplied by a constant."""
         low, high = (self.low * factor, self.low_t * factor), (self.high * factor, self.high_t * factor)
         return Reach(*low, *high) if factor >= 0 else Reach(*high, *low)
 
     def hull(self, other: "Reach") -> "Reach":
-        """The bounds of a value that is one or the other."""
+        """Return the bounds of a value that is one or the other."""
         return Reach(
             min(self.low, other.low),
             min(self.low_t, other.low_t),
@@ -40,7 +56,7 @@ class Reach:
         )
 
     def highest_within(self, size: int) -> int | None:
-        """The largest `t` at which `-size <= value < size`, None where the input does not matter.
+        """Return the largest `t` at which `-size <= value < size`, or None where the input makes no difference.
 
         Negative indices count from the end (https://onnx.ai/onnx/operators/onnx__Gather.html).
         """
@@ -52,44 +68,56 @@ class Reach:
         return math.floor(min(limits)) if limits else None
 
     def lowest_from_the_front(self) -> int:
-        """The smallest `t` at which the value is not negative: what counts from the end is seldom meant."""
+        """Return the smallest `t` at which the value is not negative: an index that counts from the end is rare."""
         if self.low >= 0 or self.low_t or self.high_t <= 0:
             return 0
         return math.ceil(-self.low / self.high_t)
 
 
 Reaches = Mapping[str, Reach]
-"""By the name of the input the values come from."""
+"""The bounds of a value for each input that it comes from, by the input's name."""
 
 Bounds = tuple[float, float]
 """The smallest and the largest value."""
 
 
-_KEEP = frozenset(
+def onnx_operators(*op_types: str) -> Iterator[Operator]:
+    """Yield the keys of operators that ONNX itself defines."""
+    yield from (("", op_type) for op_type in op_types)
+
+
+KEEPS_VALUES: Collection[Operator] = frozenset(
     {
-        *("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile"),
-        *("Slice", "Split", "Gather", "GatherElements", "GatherND", "Compress", "Pad", "Dropout"),
-        *("Floor", "Ceil", "Round", "Abs", "ReduceMax", "ReduceMin", "ScatterElements", "ScatterND", "TopK"),
+        *onnx_operators(
+            "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile"
+        ),
+        *onnx_operators("Slice", "Split", "Gather", "GatherElements", "GatherND", "Compress", "Pad", "Dropout"),
+        *onnx_operators("Floor", "Ceil", "Round", "Abs", "ReduceMax", "ReduceMin", "ScatterElements", "ScatterND"),
+        *onnx_operators("TopK"),
     }
 )
-"""Nodes whose outputs hold values of their first input."""
+"""Operators whose outputs hold values of their first input."""
 
-_CHOOSE = frozenset({"Concat", "Where", "Max", "Min"})
-"""Nodes whose output holds values of several inputs."""
+SELECTS_VALUES: Collection[Operator] = frozenset(onnx_operators("Concat", "Where", "Max", "Min"))
+"""Operators whose output holds values of several inputs."""
 
 
 def through(node: ir.Node, arriving: Sequence[Reaches]) -> Reaches:
-    """What leaves the node of the values that arrive; nothing where they become something else."""
+    """Return the bounds of what leaves a node, given those of each of its inputs; empty once values lose their meaning.
+
+    For example, `Add(ids, 1)` shifts the bounds by 1, and what leaves `MatMul(ids, w)` is not followed.
+    """
     if casts_to_bool(node):
         return {}
-    if node.op_type in _KEEP:
+    kind = operator(node)
+    if kind in KEEPS_VALUES:
         return arriving[0]
-    if node.op_type in _CHOOSE:
+    if kind in SELECTS_VALUES:
         return _hull(arriving)
-    if node.op_type == "Neg":
+    if kind == ("", "Neg"):
         return {name: reach.times(-1) for name, reach in arriving[0].items()}
-    if node.op_type in _ARITHMETIC and len(node.inputs) == 2:
-        return _ARITHMETIC[node.op_type](node, *arriving)
+    if kind in ARITHMETIC and len(node.inputs) == 2:
+        return ARITHMETIC[kind](node, *arriving)
     return {}
 
 
@@ -127,16 +155,17 @@ def _div(node: ir.Node, left: Reaches, _: Reaches) -> Reaches:
     return {name: reach.times(1 / bounds[0]) for name, reach in left.items()}
 
 
-_ARITHMETIC: Mapping[str, Callable[[ir.Node, Reaches, Reaches], Reaches]] = {
-    "Add": _add,
-    "Sub": _sub,
-    "Mul": _mul,
-    "Div": _div,
+ARITHMETIC: Mapping[Operator, Callable[[ir.Node, Reaches, Reaches], Reaches]] = {
+    ("", "Add"): _add,
+    ("", "Sub"): _sub,
+    ("", "Mul"): _mul,
+    ("", "Div"): _div,
 }
+"""Operators on two inputs that shift or scale values, and how each changes the bounds."""
 
 
 def _operand(value: ir.Value | None, sources: Reaches) -> Reach | None:
-    """The bounds of one side of a sum: followed from an input, or a constant's."""
+    """Return the bounds of one side of a sum: those followed from an input, or those of a constant."""
     if sources:
         return next(iter(sources.values()))
     bounds = bounds_of(value)
@@ -147,41 +176,59 @@ def _operand(value: ir.Value | None, sources: Reaches) -> Reach | None:
 
 
 def attribute_of(node: ir.Node, name: str, default: int) -> int:
-    """An attribute that is a whole number."""
+    """Return an integer attribute of a node."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_int()
 
 
 def casts_to_bool(node: ir.Node) -> bool:
-    """Whether only zero and not zero are told apart behind this node."""
-    return node.op_type == "Cast" and attribute_of(node, "to", 0) == ir.DataType.BOOL
+    """Return whether the node turns numbers into booleans, so that only zero and nonzero still differ."""
+    return operator(node) == ("", "Cast") and attribute_of(node, "to", 0) == ir.DataType.BOOL
 
 
-_RESHAPING = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose"})
+RESHAPES: Collection[Operator] = frozenset(
+    onnx_operators("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose")
+)
+"""Operators that keep the smallest and the largest value of their first input."""
+
+_LARGEST_CONSTANT = 1 << 20
+"""Constants of more elements than this are not searched for their bounds."""
 
 
 def bounds_of(value: ir.Value | None) -> Bounds | None:
-    """The smallest and largest value of a constant, None for anything else.
+    """Return the smallest and the largest value of a constant, or None for anything else.
 
-    A size of a static shape is a constant, and so is the sum or product of two.
+    Exporters also compute constants in the graph: `Gather(Shape(table), 0)` is the constant 7 where the table has the
+    static shape [7, 3], and so are sums and products of such sizes.
     """
-    while value is not None and (node := value.producer()) is not None and node.op_type in _RESHAPING:
-        value = node.inputs[0]
-    made = None if value is None else value.producer()
-    if made is not None and made.op_type in ("Add", "Mul"):
+    origin = _before_reshapes(value)
+    made = None if origin is None else origin.producer()
+    kind = None if made is None else operator(made)
+    if made is not None and kind in (("", "Add"), ("", "Mul")):
         left, right = (bounds_of(side) for side in made.inputs)
         return None if left is None or right is None else _together(made.op_type, left, right)
-    if made is not None and made.op_type == "Gather":
+    if made is not None and kind == ("", "Gather"):
         return _size(made)
+    return _constant_bounds(origin)
+
+
+def _before_reshapes(value: ir.Value | None) -> ir.Value | None:
+    """Return where a value comes from, before the nodes that only reshape or cast it."""
+    while value is not None and (node := value.producer()) is not None and operator(node) in RESHAPES:
+        value = node.inputs[0]
+    return value
+
+
+def _constant_bounds(value: ir.Value | None) -> Bounds | None:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    if tensor is None or not 0 < tensor.size <= 1 << 20 or not _is_number(tensor.dtype):
+    if tensor is None or not 0 < tensor.size <= _LARGEST_CONSTANT or not _is_number(tensor.dtype):
         return None
     array = tensor.numpy()
     return float(array.min()), float(array.max())
 
 
 def _together(op_type: str, left: Bounds, right: Bounds) -> Bounds:
-    """The bounds of a sum or product."""
+    """Return the bounds of a sum or a product."""
     if op_type == "Add":
         return left[0] + right[0], left[1] + right[1]
     corners = [a * b for a in left for b in right]
@@ -189,11 +236,11 @@ def _together(op_type: str, left: Bounds, right: Bounds) -> Bounds:
 
 
 def _size(gather: ir.Node) -> Bounds | None:
-    """The size of one axis, read off a static shape."""
+    """Return the size of one axis where the node is `Gather(Shape(x), axis)` and the axis is static."""
     shape, index = gather.inputs[:2]
     source = None if shape is None else shape.producer()
     axis = bounds_of(index)
-    if source is None or source.op_type != "Shape" or source.attributes or axis is None or axis[0] != axis[1]:
+    if source is None or operator(source) != ("", "Shape") or source.attributes or axis is None or axis[0] != axis[1]:
         return None
     dims = source.inputs[0].shape if source.inputs[0] is not None else None
     size = dims[int(axis[0])] if dims is not None and -len(dims) <= axis[0] < len(dims) else None

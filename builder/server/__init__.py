@@ -1,7 +1,11 @@
-"""A real Triton Inference Server on this machine, without Docker or a GPU.
+"""Run a real Triton Inference Server on this machine, without Docker or a GPU.
 
-The wheel `nvidia-pytriton` carries the server's own binary; our Python-based `onnxruntime` backend runs the
-models. The repository it serves is the one that goes to production, unchanged.
+The wheel `nvidia-pytriton` contains NVIDIA's server binary, and our `onnxruntime` backend, written in Python, runs the
+models in it. It serves the same repository as in production, without changes.
+
+`Server.start` serves a repository for the duration of a `with` block, and `serve` runs in the foreground.
+`installation` finds the binary, `runtime` prepares the folder that it runs in, `process` starts and stops it, `log`
+finds the reason for a failure in its log, and `ports` chooses the ports.
 """
 
 from builder.server.ports import free_port

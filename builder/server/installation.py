@@ -1,4 +1,4 @@
-"""Find the `tritonserver` that the wheel `nvidia-pytriton` carries, without importing the wheel."""
+"""Find the `tritonserver` inside the wheel `nvidia-pytriton`, without importing the wheel."""
 
 import importlib.metadata
 import importlib.util
@@ -23,9 +23,9 @@ class Installation:
 
     Attributes:
         binary: The `tritonserver` executable.
-        libraries: The folder of shared libraries the wheel brings along.
-        python_backend: The folder of Triton's Python backend, which runs ours.
-        stub: The executable that runs a backend's Python, built for this Python's version.
+        libraries: The folder of shared libraries in the wheel.
+        python_backend: The folder of Triton's Python backend, which runs our backend.
+        stub: The executable that runs a backend's Python code, built for this version of Python.
     """
 
     binary: Path
@@ -34,10 +34,10 @@ class Installation:
     stub: Path
 
     def environment(self) -> dict[str, str]:
-        """The variables `tritonserver` and its stubs need, on top of this process's own.
+        """Return this process's environment with the variables that `tritonserver` and its stubs need.
 
-        The stub finds its interpreter, and with it NumPy and ONNX Runtime, as the first `python3` on PATH.
-        GPUs are hidden: this server runs models on the CPU, and a model that asks for a GPU is refused.
+        The stub uses the first `python3` on PATH, and so finds NumPy and ONNX Runtime. GPUs are hidden: this server
+        runs models on the CPU, and refuses a model that asks for a GPU.
         """
         libraries = [_libpython_directory(), str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
@@ -52,18 +52,16 @@ def find_installation() -> Installation:
     """Locate the embedded Triton and check that it can run here.
 
     Raises:
-        HostError: Another platform, the wheel is missing, or its stub cannot run this Python.
+        HostError: This is another platform, the wheel is missing, or its stub cannot run this Python.
     """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise HostError(
             "the embedded Triton",
-            f"it exists for Linux x86-64 only, and this is {sys.platform} {platform.machine()}",
+            f"it runs only on Linux x86-64, and this machine is {sys.platform} {platform.machine()}",
             "serve the repository from NVIDIA's Triton container instead",
         )
     if shutil.which("bash") is None:
-        raise HostError(
-            "the embedded Triton", "it starts its backends through bash, which is not on PATH", "install bash"
-        )
+        raise HostError("the embedded Triton", "it needs bash, which is not on PATH", "install bash")
     root = _wheel_root()
     triton = root / "pytriton" / "tritonserver"
     installation = Installation(
@@ -81,7 +79,8 @@ def find_installation() -> Installation:
 def _wheel_root() -> Path:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise HostError("the embedded Triton", f"the package {WHEEL} is not installed", f"pip install '{WHEEL}>=0.7'")
+        fix = f"run pip install '{WHEEL}>=0.7'"
+        raise HostError("the embedded Triton", f"the package {WHEEL} is not installed", fix)
     return Path(spec.origin).parent.parent
 
 
@@ -94,20 +93,20 @@ def _check_complete(installation: Installation) -> None:
         )
     for path in (installation.binary, installation.libraries, installation.python_backend):
         if not path.exists():
-            raise HostError(path, f"this part of {WHEEL} is missing", f"install {WHEEL} anew")
+            fix = f"reinstall the package: pip install --force-reinstall --no-deps '{WHEEL}>=0.7'"
+            raise HostError(path, f"this part of the package {WHEEL} is missing", fix)
 
 
 def _check_numpy() -> None:
-    """The stub was built against NumPy 1; with NumPy 2 it takes every array for an empty one, and says nothing."""
+    """Refuse NumPy 2: the stub was built for NumPy 1, and would silently treat every array as empty."""
     version = importlib.metadata.version("numpy")
     if not version.startswith("1."):
-        raise HostError(
-            "the embedded Triton", f"{WHEEL} does not work with NumPy {version}", "pip install 'numpy>=1.26,<2'"
-        )
+        fix = "run pip install 'numpy>=1.26,<2'"
+        raise HostError("the embedded Triton", f"{WHEEL} does not work with NumPy {version}", fix)
 
 
 def _check_stub_runs(installation: Installation) -> None:
-    """Without arguments a stub that can be loaded explains itself and exits with 1; 127 is the loader's."""
+    """Run the stub without arguments: it prints its usage and exits with 1, or with 127 if a library is missing."""
     loaded = subprocess.run(
         [installation.stub], env=installation.environment(), capture_output=True, text=True, check=False
     )
@@ -120,6 +119,6 @@ def _check_stub_runs(installation: Installation) -> None:
 
 
 def _libpython_directory() -> str:
-    """Where this interpreter's own shared library lies, or nothing when the loader must find it."""
+    """Return the folder of this interpreter's shared library, or "" if the loader has to find it."""
     directory, name = sysconfig.get_config_vars("LIBDIR", "INSTSONAME")
     return str(directory) if directory and name and (Path(directory) / name).exists() else ""

@@ -1,8 +1,10 @@
-"""Become another program that ends when the process that started it does.
+"""Run a program that ends when the process that started it ends.
 
 Usage: python launch.py PARENT_PID PROGRAM [ARGUMENT]…
 
-Source: prctl(2), PR_SET_PDEATHSIG: kept across execve; sent when the parent's *thread* ends.
+The program replaces this process, and the request for a signal stays in effect.
+
+Source: prctl(2), PR_SET_PDEATHSIG: kept across execve; sent when the *thread* ends that started this process.
 """
 
 import ctypes
@@ -14,9 +16,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Ask for SIGTERM at the parent's death, then run `command` in this process."""
+    """Ask for SIGTERM when the parent ends, then run `command` in this process."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # it ended before the request
         sys.exit(1)
     os.execv(command[0], command)
 

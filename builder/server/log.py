@@ -1,4 +1,4 @@
-"""What Triton's log says went wrong, in a sentence."""
+"""Find out from Triton's log, in one sentence, why it failed."""
 
 import json
 import re
@@ -11,13 +11,14 @@ _NOT_SERVED = re.compile(
     re.DOTALL,
 )
 _PROTOBUF = re.compile(r"\[libprotobuf ERROR .*\] (?P<why>Error parsing text-format .*)")
-_LAST_WORDS = re.compile(r"error: (?P<why>.*)")
+_FINAL_ERROR = re.compile(r"error: (?P<why>.*)")
 _PYTHON_TRACE = re.compile(r"\n+At:\n.*", re.DOTALL)
 _NOISE = "CudaDriverHelper has not been initialized."
+"""An error that Triton logs on every machine without a GPU."""
 
 
 def model_faults(lines: Sequence[str]) -> list[str]:
-    """Why each model that did not load did not, one sentence for each."""
+    """Return one sentence for each model that did not load, with the reason."""
     faults: dict[str, str] = {}
     syntax_error = ""
     for line in lines:
@@ -32,13 +33,13 @@ def model_faults(lines: Sequence[str]) -> list[str]:
 
 
 def last_error(lines: Sequence[str]) -> str:
-    """The last thing Triton complained about; empty when it never did."""
-    complaints = (match["why"] if (match := _LAST_WORDS.match(line)) else _error_text(line) for line in reversed(lines))
-    return next((text for text in complaints if text and text != _NOISE), "").strip()
+    """Return the last error in the log; empty if there is none."""
+    errors = (match["why"] if (match := _FINAL_ERROR.match(line)) else _error_text(line) for line in reversed(lines))
+    return next((text for text in errors if text and text != _NOISE), "").strip()
 
 
 def _error_text(line: str) -> str:
-    """The message of an error entry, its escapes undone; empty for every other line."""
+    """Return the message of an error entry, with its escapes resolved; empty for any other line."""
     match = _ERROR.fullmatch(line)
     if match is None:
         return ""

@@ -1,4 +1,4 @@
-"""One `tritonserver` process: its folder, its log, its end."""
+"""Start and stop one `tritonserver` process, and read its log."""
 
 import os
 import signal
@@ -21,20 +21,20 @@ _LOG_LINES = 1000
 
 
 class TritonProcess:
-    """A `tritonserver` in a session and a folder of its own, its log drained by a thread.
+    """A `tritonserver` in a session and a folder of its own, with a thread that reads its log.
 
-    That thread also starts the process, because Linux ties "end with your parent" to the thread that started it,
-    and this one lives as long as the server.
+    The same thread starts the process. On Linux, a process that asked to end with its parent ends with the *thread*
+    that started it, and this thread lives as long as the server.
 
     Attributes:
-        pid: Its process id, which is also its session's and its group's.
+        pid: The process id, which is also the id of its session and its process group.
     """
 
     def __init__(self, repository: Path, options: Sequence[str], log_to: TextIO | None) -> None:
-        """Start it.
+        """Start the process.
 
         Raises:
-            HostError: There is no Triton that can run here.
+            HostError: No Triton can run on this machine.
         """
         installation = find_installation()
         self._folder = tempfile.TemporaryDirectory(prefix="triton-")
@@ -85,11 +85,11 @@ class TritonProcess:
         try:
             if self._log_to is not None:
                 self._log_to.write(line)
-        except BrokenPipeError:  # whoever read it is gone; Triton must not wait for a reader
+        except BrokenPipeError:  # nobody reads it any more, and Triton must not wait for a reader
             self._log_to = None
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal, or None while it runs."""
         return self._popen.poll()
 
     def wait(self) -> None:
@@ -97,13 +97,13 @@ class TritonProcess:
         self._popen.wait()
 
     def log_lines(self) -> list[str]:
-        """The newest lines of the log; once the process has ended, the last ones are among them."""
+        """Return the newest lines of the log, including the last ones if the process has ended."""
         if self._popen.poll() is not None:
             self._thread.join(timeout=1)
         return list(self._lines)
 
     def stop(self) -> None:
-        """End it and all it started, gracefully if it can, and clear away what it left."""
+        """End the server and its child processes, gracefully if possible, and delete the files that they left."""
         try:
             self._popen.terminate()
             self._popen.wait(timeout=_KILL_AFTER_S)
@@ -114,7 +114,7 @@ class TritonProcess:
             self._popen.wait()
             self._thread.join()
             self._folder.cleanup()
-            for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # a killed Triton leaves them
+            for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # left behind if it was killed
                 region.unlink(missing_ok=True)
 
     def _kill_group(self) -> None:

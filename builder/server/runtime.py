@@ -1,7 +1,7 @@
-"""The folder a `tritonserver` runs in: its backends, and the repository under a name of our own.
+"""Prepare the folder that a `tritonserver` runs in, with its backends and a link to the repository.
 
-Triton starts each stub with `bash -c`, the paths unquoted. It therefore gets relative paths inside this
-folder, its working directory, and never one that a user wrote.
+Triton starts each stub with `bash -c` and does not quote the paths. So it only gets relative paths inside this folder,
+its working directory, and never a path that a user chose.
 """
 
 import shutil
@@ -18,7 +18,7 @@ _OUR_BACKENDS = Path(__file__).parent / BACKENDS
 def lay_out(directory: Path, installation: Installation, repository: Path) -> None:
     """Fill `directory` with what `tritonserver` needs to serve `repository`.
 
-    The backend's library is copied because Triton refuses one that a link leads out of the backend's folder.
+    The backend's library is copied, because Triton refuses a link that leads out of the backend's folder.
     """
     python = directory / BACKENDS / "python"
     python.mkdir(parents=True)

@@ -1,11 +1,11 @@
-"""A Triton that serves a model repository: for a `with` block, or in the foreground."""
+"""Serve a model repository with an embedded Triton: for a `with` block, or in the foreground."""
 
 import contextlib
 import http.client
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal, TextIO
@@ -20,13 +20,13 @@ _POLL_S = 0.02
 
 
 class Server:
-    """One running Triton; a context manager that stops it.
+    """One running Triton, as a context manager that stops it.
 
     Attributes:
-        repository: The model repository it serves.
-        http_address: `host:port` of the HTTP front end, as tritonclient wants it.
-        grpc_address: The same for gRPC.
-        metrics_address: The same for the Prometheus metrics.
+        repository: The model repository that it serves.
+        http_address: `host:port` of the HTTP endpoint, in the form that tritonclient expects.
+        grpc_address: `host:port` of the gRPC endpoint.
+        metrics_address: `host:port` of the Prometheus metrics.
         pid: The process id of `tritonserver`.
     """
 
@@ -53,35 +53,26 @@ class Server:
         """Serve `repository` and return once every model is ready.
 
         Args:
-            repository: A model repository; every directory in it is a model.
+            repository: A model repository. Every directory in it is a model.
             host: The address to listen on.
-            http_port: 0 takes any free port, here and for the two others.
-            grpc_port: See `http_port`.
-            metrics_port: See `http_port`.
-            model_control_mode: Triton's own; `explicit` also opens the load and unload API.
-            load_models: In explicit mode, what to load at the start; `["*"]` is everything.
+            http_port: The HTTP port. 0 chooses a free one, as for the two other ports.
+            grpc_port: The gRPC port.
+            metrics_port: The port of the metrics.
+            model_control_mode: Triton's option. `explicit` also enables the API that loads and unloads models.
+            load_models: The models to load at the start in explicit mode; `["*"]` loads all.
             ready_timeout_s: How long the models may take to load, seconds.
-            log_to: Where to copy Triton's log as it comes.
+            log_to: The stream to copy Triton's log to.
 
         Raises:
             RepositoryError: There is no such directory.
-            HostError: The machine lacks Triton, a port is taken, a model does not load, or it takes too long.
+            HostError: Triton is not installed, a port is taken, a model does not load, or loading takes too long.
         """
         if not repository.is_dir():
             what = "it is a file" if repository.exists() else "it does not exist"
-            raise RepositoryError(repository, what, "publish a model there first, or name another directory")
+            raise RepositoryError(repository, what, "publish a model there first, or choose another directory")
         host = ports.resolve(host)
         chosen = ports.claim_ports(host, [http_port, grpc_port, metrics_port])
-        options = [
-            f"--model-repository={runtime.REPOSITORY}",
-            f"--backend-directory={runtime.BACKENDS}",
-            "--disable-auto-complete-config",
-            f"--model-control-mode={model_control_mode}",
-            *(f"--load-model={model}" for model in load_models),
-            *ports.flags(host, chosen),
-            "--allow-gpu-metrics=false",
-            "--pinned-memory-pool-byte-size=0",
-        ]
+        options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
         server = cls(repository, TritonProcess(repository, options, log_to), [f"{reachable}:{p}" for p in chosen])
         try:
@@ -100,14 +91,14 @@ class Server:
         self.stop()
 
     def stop(self) -> None:
-        """Let requests under way finish, then end the server and all it started; a second call does nothing.
+        """Let current requests finish, then end the server and its child processes. A second call does nothing.
 
-        It takes 2 seconds; Triton waits up to 5 for clients that stay connected over HTTP: close them first.
+        This takes 2 seconds, or up to 5 if clients stay connected over HTTP, so close them first.
         """
         self._process.stop()
 
     def ensure_running(self) -> None:
-        """Check that Triton is still there.
+        """Check that Triton is still running.
 
         Raises:
             HostError: It ended by itself, or was killed.
@@ -116,7 +107,7 @@ class Server:
             raise HostError(self.repository, _end_of(status, self._process.log_lines()), "start the server again")
 
     def wait(self) -> None:
-        """Wait until Triton ends, which it does by itself only when something is wrong.
+        """Wait until Triton ends, which it does by itself only if something is wrong.
 
         Raises:
             HostError: Always, with the reason.
@@ -131,7 +122,7 @@ class Server:
                 raise _start_fault(self.repository, status, self._process.log_lines())
             if time.monotonic() > deadline:
                 what = f"Triton was not ready after {timeout_s:g} s"
-                raise HostError(self.repository, what, "give it more time, or serve fewer models")
+                raise HostError(self.repository, what, "serve fewer models, or allow more time (ready_timeout_s)")
             time.sleep(_POLL_S)
 
 
@@ -144,22 +135,18 @@ def serve(
     metrics_port: int = 8002,
     model_control_mode: ModelControlMode = "explicit",
 ) -> None:
-    """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr; call it from the main thread.
+    """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr. Call it from the main thread.
 
-    In explicit mode every model is loaded at the start. Once all is ready, a line on stderr says where.
-    A second signal ends the server at once.
+    In explicit mode, every model is loaded at the start. Once all are ready, a line on stderr gives the addresses. A
+    second signal ends the server at once.
 
     Raises:
         RepositoryError: There is no such directory.
         HostError: Triton did not start, or ended by itself.
     """
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise _Stopped
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with Server.start(
+    with (
+        _stopped_by_signals(),
+        Server.start(
             repository,
             host=host,
             http_port=http_port,
@@ -168,16 +155,42 @@ def serve(
             model_control_mode=model_control_mode,
             load_models=["*"] if model_control_mode == "explicit" else [],
             log_to=sys.stderr,
-        ) as server:
-            with contextlib.suppress(OSError):  # nobody reads stderr
-                where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
-                print(f"serve    {where}", file=sys.stderr, flush=True)
-            server.wait()
+        ) as server,
+    ):
+        with contextlib.suppress(OSError):  # stderr may be closed
+            where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
+            print(f"serve    {where}", file=sys.stderr, flush=True)
+        server.wait()
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End the block at SIGINT or SIGTERM, wherever it is, and restore the previous handlers."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise _Stopped
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     except _Stopped:
         return
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _options(model_control_mode: ModelControlMode, load_models: Sequence[str]) -> list[str]:
+    """Return the options of `tritonserver`, except for its addresses."""
+    return [
+        f"--model-repository={runtime.REPOSITORY}",
+        f"--backend-directory={runtime.BACKENDS}",
+        "--disable-auto-complete-config",
+        f"--model-control-mode={model_control_mode}",
+        *(f"--load-model={model}" for model in load_models),
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+    ]
 
 
 class _Stopped(BaseException):
@@ -199,7 +212,7 @@ def _start_fault(repository: Path, status: int, lines: Sequence[str]) -> HostErr
     if faults := log.model_faults(lines):
         what = "; ".join(faults).replace(f"{runtime.REPOSITORY}/", "")
         return HostError(repository, what, "correct the model or its config.pbtxt")
-    return HostError(repository, _end_of(status, lines), "see to what Triton says, then start it again")
+    return HostError(repository, _end_of(status, lines), "correct what Triton reports, then start it again")
 
 
 def _end_of(status: int, lines: Sequence[str]) -> str:

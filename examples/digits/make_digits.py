@@ -1,14 +1,14 @@
-"""Train the example classifier and export it as models usually arrive: static, with the exporter's names.
+"""Train the example classifier and export it the way most models come: static, with the exporter's names.
 
-The data are scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels (Alpaydin and Kaynak, UCI
-Machine Learning Repository, CC BY 4.0). A fifth is held out and written as the test images.
+The data are the handwritten digits of scikit-learn: 1,797 gray images of 8x8 pixels (Alpaydin and Kaynak, UCI
+Machine Learning Repository, CC BY 4.0). A fifth of them is held out and written to a file as test images.
 
     pip install torch scikit-learn onnx onnxruntime
     python examples/digits/make_digits.py
 
-Writes three files beside itself: `digits.onnx` (batch 1 baked in), `test_images.npz` (the held-out images and
-labels) and `digits.json` (how they were made, and the accuracy reached on the held-out images).
-The seed fixes the result on one machine and one version of PyTorch; other versions round differently.
+The script writes three files next to itself: `digits.onnx` (with a fixed batch of 1), `test_images.npz` (the held-out
+images and labels) and `digits.json` (how they were made, and the accuracy on the held-out images). The seed makes the
+result reproducible on the same machine with the same version of PyTorch; other versions round differently.
 """
 
 import hashlib
@@ -36,9 +36,9 @@ PACKAGES = ("torch", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 
 class DigitsNet(nn.Module):
-    """Score ten digits: two convolutions with batch normalization, a pooling, two dense layers.
+    """Classify ten digits with two convolutions, batch normalization, pooling and two dense layers.
 
-    `float32[N, 1, 8, 8]`, pixels in 0..1, becomes the logits `float32[N, 10]`.
+    It maps `float32[N, 1, 8, 8]`, pixels in 0..1, to the logits `float32[N, 10]`.
     """
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ class DigitsNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return one row of logits per image."""
         features = self.features(images)
-        flat = features.reshape(images.shape[0], -1)  # the exporter bakes the traced batch size into this
+        flat = features.reshape(images.shape[0], -1)  # the exporter writes the traced batch size into the graph here
         return self.scores(self.dropout(functional.relu(self.hidden(flat))))
 
 
 def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return training images and labels, then the held-out ones; every digit has its share of both."""
+    """Return the training images and labels, then the held-out ones, with the same share of every digit."""
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)[:, np.newaxis]
     labels = digits.target.astype(np.int64)
@@ -74,7 +74,7 @@ def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def train(images: Tensor, labels: Tensor) -> DigitsNet:
-    """Fit the network; the result is in evaluation mode."""
+    """Train the network, and return it in evaluation mode."""
     net = DigitsNet()
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     for _ in range(EPOCHS):
@@ -86,14 +86,14 @@ def train(images: Tensor, labels: Tensor) -> DigitsNet:
 
 
 def export(net: DigitsNet, path: Path) -> None:
-    """Trace `net` at batch 1 and leave every name to the exporter."""
+    """Trace `net` at batch 1 and let the exporter choose every name."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # tracing is the point here
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of tracing, which is intended here
         torch.onnx.export(net, (torch.zeros(1, 1, 8, 8),), path, dynamo=False, opset_version=OPSET)
 
 
 def accuracy(model: Path, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Return the share of `images` that the exported file gives their label, one image a call."""
+    """Return the share of `images` that the exported file classifies correctly, with one image in each call."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
     guesses = [session.run(None, {name: image[np.newaxis]})[0].argmax() for image in images]
@@ -108,7 +108,7 @@ def sha256(path: Path) -> str:
 def main() -> None:
     """Make the three files."""
     torch.manual_seed(SEED)
-    torch.set_num_threads(1)  # sums in one order
+    torch.set_num_threads(1)  # so that sums are always computed in the same order
     torch.use_deterministic_algorithms(True)
     train_images, train_labels, test_images, test_labels = split()
 

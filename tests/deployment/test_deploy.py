@@ -1,4 +1,4 @@
-"""Deploying to a real Triton, while clients keep asking it."""
+"""Deploy to a real Triton while clients keep sending requests."""
 
 import itertools
 import json
@@ -24,9 +24,8 @@ from support.load_server import serving
 from support.serving import client
 
 from builder.cli import commands as cli
-from builder.deployment import LiveServer, live_server
+from builder.deployment import LiveServer, deploy, live_server
 from builder.deployment.live_server import Address
-from builder.deployment.rollout import deploy
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.repository import Repository
 from builder.server import Server, free_port
@@ -89,7 +88,7 @@ def publish_the_next(repository: Repository, name: str, live: LiveServer) -> Non
 
 
 def break_answers(repository: Repository, name: str, version: int) -> None:
-    """Put a sound model that answers something else behind the reference's back."""
+    """Replace the model by a valid one whose answers do not match the stored reference."""
     path = repository.model(name).version_dir(version) / "model.onnx"
     before = path.stat().st_size
     path.write_bytes(scale_model(7.0).SerializeToString())
@@ -97,7 +96,7 @@ def break_answers(repository: Repository, name: str, version: int) -> None:
 
 
 def break_model(repository: Repository, name: str, version: int) -> None:
-    """Put bytes there that no runtime loads."""
+    """Replace the model by bytes that no runtime can load."""
     path = repository.model(name).version_dir(version) / "model.onnx"
     path.write_bytes(b"?" * path.stat().st_size)
 
@@ -108,7 +107,7 @@ def is_ready(server: Server) -> bool:
 
 
 def wait_until_ready(server: Server) -> None:
-    """Triton calls itself not ready until a version that it unloads is gone."""
+    """Wait, because Triton reports itself as not ready while it unloads a version."""
     deadline = time.monotonic() + 30
     while not is_ready(server):
         assert time.monotonic() < deadline
@@ -145,7 +144,7 @@ def assert_no_downtime(clients: Clients, load_times: list[float]) -> None:
     assert clients.longest_silence_s() < max(load_times)
 
 
-def test_no_client_meets_a_version_that_answers_wrongly(
+def test_no_client_gets_an_answer_of_a_version_that_answers_wrongly(
     server: Server, live: LiveServer, repository: Repository, name: str, load_times: list[float]
 ) -> None:
     publish_the_next(repository, name, live)
@@ -215,7 +214,7 @@ def test_an_older_version_takes_over_as_smoothly(
     assert clients.factors() == {"1": {2.0}, "2": {3.0}}
 
 
-def test_watching_notices_that_another_version_answers_and_leaves_what_somebody_else_did(
+def test_watching_notices_that_another_version_answers_and_keeps_what_somebody_else_did(
     live: LiveServer, repository: Repository, name: str
 ) -> None:
     publish(repository, name, 2.0, 3.0)
@@ -225,7 +224,7 @@ def test_watching_notices_that_another_version_answers_and_leaves_what_somebody_
             repository.rollback(name, 1)
             live.load(name, 1)
 
-    with pytest.raises(HostError, match=r"version 1 of .* answered, where 2 was deployed.* is left as it is"):
+    with pytest.raises(HostError, match=r"version 1 of .* answered instead of version 2.* is left as it is"):
         deploy(repository, name, live, watch_s=5, report=interfere)
 
     assert repository.model(name).served_version() == 1
@@ -248,7 +247,7 @@ def test_a_first_version_that_answers_wrongly_is_unloaded_again(
     wait_until_ready(server)
 
 
-def test_a_version_that_is_live_already_is_checked_and_stays_even_when_it_is_wrong(
+def test_a_version_that_is_already_live_is_checked_and_stays_even_when_it_is_wrong(
     live: LiveServer, repository: Repository, name: str
 ) -> None:
     publish(repository, name, 2.0)
@@ -258,7 +257,7 @@ def test_a_version_that_is_live_already_is_checked_and_stays_even_when_it_is_wro
     arrays = repository.model(name).read_reference(1)
     np.savez(reference, **{**arrays, "output:y": arrays["output:y"] + 1})
 
-    with pytest.raises(VerificationError, match="nothing to put back"):
+    with pytest.raises(VerificationError, match="nothing to restore"):
         deploy(repository, name, live)
 
     assert live.ready_versions(name) == (1,)
@@ -291,14 +290,14 @@ def test_two_deployments_of_one_model_take_turns(live: LiveServer, repository: R
     assert repository.model(name).served_version() in live.ready_versions(name)
 
 
-def test_a_model_of_somebody_elses_under_the_candidates_name_is_not_touched(
+def test_another_model_with_the_candidates_name_is_not_touched(
     live: LiveServer, repository: Repository, name: str
 ) -> None:
     publish(repository, name, 2.0)
     publish(repository, f"{name}.candidate", 4.0)
     before = tree(repository.root)
 
-    with pytest.raises(RepositoryError, match="somebody's model has it"):
+    with pytest.raises(RepositoryError, match="another model has it"):
         deploy(repository, name, live)
 
     assert tree(repository.root) == before
@@ -329,7 +328,7 @@ def test_a_candidate_that_a_killed_deployment_left_is_replaced(
 
 
 def refused(repository: Repository, name: str, address: str, **options: Any) -> HostError:
-    """Deploy to a server that cannot take it; nothing in the repository changes."""
+    """Deploy to a server that has to refuse, check that the repository stays the same, and return the error."""
     before = tree(repository.root)
     with LiveServer(Address.parse(address), timeout_s=20, **options) as live, pytest.raises(HostError) as caught:
         deploy(repository, name, live)
@@ -352,7 +351,9 @@ def test_a_server_that_is_down_is_named(own: Repository) -> None:
     assert "Connection refused" in error.what
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up(own: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_connections_but_never_answers_is_given_up(
+    own: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live_server, "_FIRST_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = refused(own, "scale", f"127.0.0.1:{silent.getsockname()[1]}")
@@ -364,7 +365,7 @@ def test_the_http_port_is_not_taken_for_the_grpc_port(own: Repository, server: S
     assert "gRPC port" in refused(own, "scale", server.http_address).fix
 
 
-def test_a_grpc_server_that_is_no_inference_server_is_refused(own: Repository) -> None:
+def test_a_grpc_server_that_is_not_an_inference_server_is_refused(own: Repository) -> None:
     other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
     other.start()
@@ -385,14 +386,14 @@ def test_a_server_that_is_not_in_explicit_mode_is_refused(own: Repository, mode:
 
 
 def test_a_server_that_reads_another_repository_is_refused(own: Repository, server: Server) -> None:
-    assert "holds no model 'scale'" in refused(own, "scale", server.grpc_address).what
+    assert "has no model 'scale'" in refused(own, "scale", server.grpc_address).what
 
 
-def test_a_copy_of_the_repository_is_told_from_the_repository(own: Repository, tmp_path: Path) -> None:
+def test_a_copy_of_the_repository_is_not_mistaken_for_the_repository(own: Repository, tmp_path: Path) -> None:
     shutil.copytree(own.root, tmp_path / "copy")
     other = Repository(tmp_path / "other")
     publish(other, "scale", 5.0, 6.0)
-    for root, why in ((tmp_path / "copy", "does not see what is written"), (other.root, "is another model")):
+    for root, why in ((tmp_path / "copy", "does not see the files"), (other.root, "is not the one in")):
         with serving(root, model_control_mode="explicit") as server:
             if root == other.root:
                 with client(server) as connection:
@@ -400,7 +401,7 @@ def test_a_copy_of_the_repository_is_told_from_the_repository(own: Repository, t
             assert why in refused(own, "scale", server.grpc_address).what
 
 
-def test_without_a_rehearsal_a_copy_is_told_by_its_config(own: Repository, tmp_path: Path) -> None:
+def test_without_a_rehearsal_a_copy_is_recognized_by_its_config(own: Repository, tmp_path: Path) -> None:
     shutil.copytree(own.root, tmp_path / "copy")
     own.rollback("scale", 1)
     with (
@@ -410,11 +411,11 @@ def test_without_a_rehearsal_a_copy_is_told_by_its_config(own: Repository, tmp_p
     ):
         deploy(own, "scale", live, rehearse=False)
 
-    assert "should serve version 1, but it serves 2" in caught.value.what
+    assert "it serves version 2 instead of version 1" in caught.value.what
     assert own.model("scale").served_version() == 1
 
 
-def test_restricted_protocols_take_their_key(own: Repository) -> None:
+def test_restricted_protocols_require_their_key(own: Repository) -> None:
     command = [
         "tritonserver",
         f"--model-repository={bare_triton.REPOSITORY}",
@@ -428,7 +429,7 @@ def test_restricted_protocols_take_their_key(own: Repository) -> None:
             assert deploy(own, "scale", live, watch_s=1).version == 2
 
 
-def test_a_server_that_dies_on_the_way_leaves_the_repository_at_the_one_before(own: Repository) -> None:
+def test_a_server_that_dies_during_a_deployment_leaves_the_repository_at_the_previous_version(own: Repository) -> None:
     with (
         serving(own.root, model_control_mode="explicit") as server,
         LiveServer(Address.parse(server.grpc_address), timeout_s=20) as live,
@@ -439,13 +440,13 @@ def test_a_server_that_dies_on_the_way_leaves_the_repository_at_the_one_before(o
             if step == "load":
                 server.stop()
 
-        with pytest.raises(HostError, match="the server could not be told"):
+        with pytest.raises(HostError, match="the server was not switched back"):
             deploy(own, "scale", live, version=2, report=kill)
 
     assert own.model("scale").served_version() == 1
 
 
-def test_a_load_that_takes_too_long_is_given_up_and_put_back(own: Repository) -> None:
+def test_a_load_that_takes_too_long_is_given_up_and_undone(own: Repository) -> None:
     with serving(own.root, model_control_mode="explicit") as server:
         address = Address.parse(server.grpc_address)
         with LiveServer(address, timeout_s=20) as live:
@@ -495,7 +496,7 @@ def test_a_load_test_over_a_good_and_a_bad_deployment_sees_no_failure(own: Repos
 
 
 def locust(server: Server, repository: Path, report: Path) -> list[str]:
-    """A constant load for long enough to deploy twice; every answer is checked."""
+    """Return the command of a constant load that lasts for two deployments, with every answer checked."""
     options = {
         "--host": f"http://{server.http_address}",
         "--grpc-address": server.grpc_address,
@@ -572,7 +573,7 @@ def test_the_command_prints_the_result_and_exits_by_kind_of_failure(
     assert run(capsys, name, *there, "--watch", "soon")[0] == 2
 
 
-def test_a_deployment_that_is_told_to_end_is_put_back(
+def test_a_deployment_that_is_interrupted_is_undone(
     server: Server, live: LiveServer, repository: Repository, name: str
 ) -> None:
     publish_the_next(repository, name, live)

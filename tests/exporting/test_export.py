@@ -1,4 +1,4 @@
-"""An export answers as the PyTorch module does, at every dynamic size, or it is refused with what was frozen."""
+"""An export gives the answers of its PyTorch module at every dynamic size, or is refused with what was frozen."""
 
 import importlib.util
 import sys
@@ -15,7 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from builder.cli import commands as cli
 from builder.errors import HostError, ModelError, VerificationError
-from builder.exporting import ExportedModel, ExportOptions, InputSpec, export
+from builder.exporting import ExportedModel, ExportOptions, InputSpec, export, publish_module
 from builder.publishing import PublishOptions, publish
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of the test's own, from which the tests' modules can be imported."""
+    """Run each test in a directory of its own, with the test modules importable."""
     monkeypatch.syspath_prepend(MODELS)
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "support")
     monkeypatch.chdir(tmp_path)
@@ -54,7 +54,7 @@ TAKES = {"static": [True, False, False], "axis_0": [True, True, False], "axes_2_
 
 
 def takes(model: Path) -> list[bool]:
-    """Whether the model takes each shape; what it takes it answers as the module does."""
+    """Return whether the model accepts each shape; check the answers where it does."""
     arrays = np.load(MODELS / "convolution.npz")
     (name,) = [value.name for value in onnx.load(model).graph.input]
     found = []
@@ -100,8 +100,8 @@ def test_publish_turns_the_static_convolution_into_any_of_the_others(
 # ---- what is exported
 
 
-def held_to_the_module(factory: str, done: ExportedModel, feeds: Mapping[str, Array]) -> None:
-    """Compare one batch of the file with the module, apart from the proof that is tested."""
+def compare_with_module(factory: str, done: ExportedModel, feeds: Mapping[str, Array]) -> None:
+    """Compare one batch of the file with the module, independently of the proof under test."""
     asked = options(*(f"{name}={array.dtype}[{','.join(map(str, array.shape))}]" for name, array in feeds.items()))
     expected = Subject(factory, asked.inputs).run(feeds)
     answers = run(done.path, feeds)
@@ -121,7 +121,7 @@ def test_a_convolutional_network_is_exported_with_its_batch_dynamic(exporter: st
     done = export("torch_modules:seeded_network", Path("network.onnx"), options=asked)
     assert done.road == exporter
     assert {1, 2, 3} < set(done.batch_sizes)
-    held_to_the_module("torch_modules:seeded_network", done, {"image": normal(6, 3, 10, 10)})
+    compare_with_module("torch_modules:seeded_network", done, {"image": normal(6, 3, 10, 10)})
     model = onnx.load(done.path)
     assert {prop.key: prop.value for prop in model.metadata_props}["exported_by"] == exporter
     assert "stack_trace" not in done.path.read_bytes().decode(errors="replace")
@@ -138,7 +138,7 @@ def test_a_transformer_with_several_inputs_and_outputs_takes_any_length() -> Non
         "input_ids": np.random.default_rng(1).integers(0, 50, (3, 11)),
         "attention_mask": (np.arange(11) < np.array([[11], [7], [9]])).astype(np.int64),
     }
-    held_to_the_module("torch_modules:seeded_encoder", done, feeds)
+    compare_with_module("torch_modules:seeded_encoder", done, feeds)
 
 
 @with_torch
@@ -167,7 +167,8 @@ def test_a_module_written_for_one_sample_is_batched_in_its_static_graph() -> Non
     assert done.road == "TorchScript, static, then batched"
     assert seen[0] == "module: OneAtATime: 52 parameters, set to evaluation mode"
     assert seen[1].startswith("export: TorchScript: ")
-    assert seen[2].startswith("export: TorchScript, static, then batched: equals the module at batch 1, 2, 3, 5, 8;")
+    same = "same answers as the module at batch sizes 1, 2, 3, 5, 8;"
+    assert seen[2].startswith(f"export: TorchScript, static, then batched: {same}")
     assert [entry.name for entry in Path().iterdir()] == ["one.onnx"]
     assert run(done.path, {"x": normal(6, 3, 4)})["output"].shape == (6, 4)
 
@@ -189,7 +190,7 @@ def test_a_module_in_training_mode_is_set_to_evaluation_mode() -> None:
 
 
 @with_torch
-def test_a_module_that_changes_its_input_in_place_is_held_to_the_input_it_was_given() -> None:
+def test_a_module_that_changes_its_input_in_place_is_compared_on_the_input_it_was_given() -> None:
     asked = options("x=float32[1,4]", exporter="TorchScript")
     done = export("torch_modules:InPlace", Path("m.onnx"), options=asked)
     assert run(done.path, {"x": np.ones((2, 4), np.float32)})["output"][1, 1] == 4
@@ -248,12 +249,13 @@ def test_a_loop_count_that_was_frozen_is_found_though_pytorch_does_not_warn() ->
     with pytest.raises(VerificationError) as caught:
         export("torch_modules:Steps", Path("m.onnx"), options=asked)
     what = caught.value.what
-    assert "torch.export: it fails" in what
+    assert "torch.export: the exporter fails" in what
     assert "a static shape of 5 for dimension signal.shape[1]" in what
     assert "TorchScript: with time=10, at batch size 1, output 'output' differs" in what
     line = line_of("range(1, signal.shape[1])", "Steps")
     assert (
-        f"torch_modules.py:{line}: `for step in range(1, signal.shape[1]):` takes 5 when it was traced, 10 here" in what
+        f"torch_modules.py:{line}: `for step in range(1, signal.shape[1]):` uses 5 during the export but 10 here"
+        in what
     )
     assert "PyTorch gives no TracerWarning for it" in what
     assert not Path("m.onnx").exists()
@@ -268,7 +270,7 @@ def test_a_branch_that_was_frozen_is_named_with_its_warning() -> None:
     line = line_of("if x.sum() > 0", "Sign")
     assert f"torch_modules.py:{line}: `if x.sum() > 0:`)" in what  # why torch.export refuses it
     assert "TorchScript, static: at batch size 1, output 'output' differs" in what
-    assert f"torch_modules.py:{line}: `if x.sum() > 0:` takes True when it was traced, False here" in what
+    assert f"torch_modules.py:{line}: `if x.sum() > 0:` uses True during the export but False here" in what
     assert f"{WARNS} boolean" in what
 
 
@@ -277,7 +279,7 @@ def test_a_number_that_the_rows_of_a_batch_share_is_named_with_its_warning() -> 
     with pytest.raises(VerificationError) as caught:
         export("torch_modules:Scaled", Path("m.onnx"), options=options("x=float32[1,4]"))
     what = caught.value.what
-    assert "the module itself answers a row otherwise in a batch than alone: at batch size 2, output 'output'" in what
+    assert "the module itself answers a row differently in a batch than alone: at batch size 2, output" in what
     assert f"torch_modules.py:{line_of('.item()', 'Scaled')}: `total = x.abs().sum().item()`" in what
     assert f"{WARNS} number" in what
     assert "--static" in caught.value.fix
@@ -288,13 +290,13 @@ def test_an_index_into_a_list_that_was_frozen_is_named_with_its_warning() -> Non
     with pytest.raises(ModelError) as caught:
         export("torch_modules:Experts", Path("m.onnx"), options=options("x=float32[1,4]", "expert=int64[1]"))
     what = caught.value.what
-    assert "TorchScript; TorchScript, static, then batched: input 'expert' is gone: its values are frozen" in what
+    assert "TorchScript; TorchScript, static, then batched: the exported model has no input 'expert'" in what
     assert f"torch_modules.py:{line_of('int(expert[0])', 'Experts')}: `return self.experts[int(expert[0])](x)`" in what
     assert f"{WARNS} integer" in what
 
 
 @with_torch
-def test_each_frozen_line_is_told_by_the_outputs_that_it_changes() -> None:
+def test_each_frozen_line_is_found_by_the_outputs_that_it_changes() -> None:
     subject = Subject("torch_modules:TwoHeads", options("signal=float32[1,4,4]").inputs)
     traced, failing = {"signal": normal(1, 4, 4)}, {"signal": normal(2, 7, 4)}
 
@@ -308,7 +310,7 @@ def test_each_frozen_line_is_told_by_the_outputs_that_it_changes() -> None:
 
 
 def line_of(text: str, name: str) -> int:
-    """The number of the first line with `text` after the class of that name begins."""
+    """Return the number of the first line with `text` after the start of the class of that name."""
     lines = (Path(__file__).parents[1] / "support" / "torch_modules.py").read_text().splitlines()
     start = lines.index(f"class {name}(nn.Module):")
     return next(number for number, line in enumerate(lines, 1) if number > start and text in line)
@@ -335,7 +337,6 @@ def test_a_module_is_published_straight_away(
 
 @with_torch
 def test_a_module_that_mixes_rows_is_published_to_run_one_sample_at_a_time(tmp_path: Path) -> None:
-    from builder.exporting.publishing import publish_module
 
     inputs = options("x=float32[1,4]").inputs
     per_sample = PublishOptions(is_per_sample=True)
@@ -345,7 +346,7 @@ def test_a_module_that_mixes_rows_is_published_to_run_one_sample_at_a_time(tmp_p
     np.testing.assert_allclose(answers["output"], x / np.abs(x).sum(1, keepdims=True), rtol=1e-5)
 
 
-# ---- bad input
+# ---- mistakes of the user
 
 
 @pytest.mark.parametrize(
@@ -355,10 +356,10 @@ def test_a_module_that_mixes_rows_is_published_to_run_one_sample_at_a_time(tmp_p
         ("x=float32", "not of the form"),
         ("x:float32[1]", "not of the form"),
         ("2x=float32[1]", "not of the form"),
-        ("x=float[1,3]", "'float' in .* is none of float16, float32"),
-        ("x=float32[1,0]", "must be a whole number above 0"),
-        ("x=float32[1,,3]", "must be a whole number above 0"),
-        ("x=float32[1 2]", "must be a whole number above 0"),
+        ("x=float[1,3]", "unknown type 'float' in .*: use one of float16, float32"),
+        ("x=float32[1,0]", "must be a whole number of at least 1"),
+        ("x=float32[1,,3]", "must be a whole number of at least 1"),
+        ("x=float32[1 2]", "must be a whole number of at least 1"),
     ],
 )
 def test_an_input_that_cannot_be_read_is_refused(text: str, reason: str) -> None:
@@ -395,53 +396,63 @@ def test_wrong_usage_exits_with_2(arguments: list[str], monkeypatch: pytest.Monk
 
 
 BAD: dict[str, tuple[str, ExportOptions, str]] = {
-    "no colon": ("torch_modules", options("x=float32[1,4]"), "is not of the form package.module:factory"),
-    "no module": ("torch_modulez:Sign", options("x=float32[1,4]"), "there is no module 'torch_modulez'"),
-    "no package": ("no.such.package:Sign", options("x=float32[1,4]"), "there is no module 'no'"),
-    "no factory": ("torch_modules:Sing", options("x=float32[1,4]"), r"torch_modules has no 'Sing'(.|\n)*it has .*Sign"),
-    "a number": ("torch_modules:NUMBER", options("x=float32[1,4]"), "is a int"),
-    "not a module": ("torch_modules:dictionary", options("x=float32[1,4]"), "returns a dict"),
+    "no colon": ("torch_modules", options("x=float32[1,4]"), "not of the form package.module:factory"),
+    "no module": ("torch_modulez:Sign", options("x=float32[1,4]"), "there is no Python module 'torch_modulez'"),
+    "no package": ("no.such.package:Sign", options("x=float32[1,4]"), "there is no Python module 'no'"),
+    "no factory": ("torch_modules:Sing", options("x=float32[1,4]"), r"not define 'Sing'(.|\n)*use one of .*Sign"),
+    "a number": ("torch_modules:NUMBER", options("x=float32[1,4]"), "NUMBER is of type int, and cannot be called"),
+    "not a module": ("torch_modules:dictionary", options("x=float32[1,4]"), "returns an object of type dict"),
     "a factory that fails": (
         "torch_modules:broken",
         options("x=float32[1,4]"),
-        r"the factory fails: FileNotFoundError: no weights at weights.pt \(.*torch_modules.py:\d+: `raise File",
+        r"calling the factory fails: FileNotFoundError: no weights at .*\(.*torch_modules.py:\d+: `raise File",
     ),
     "another parameter": ("torch_modules:Sign", options("y=float32[1,4]"), "no parameter 'y'\n.*--input: x"),
-    "a parameter left out": ("torch_modules:Experts", options("x=float32[1,4]"), "forward needs expert too"),
+    "a parameter left out": ("torch_modules:Experts", options("x=float32[1,4]"), "forward also requires expert"),
     "a shape that forward does not take": (
         "torch_modules:OneAtATime",
         options("x=float32[1,3,5]"),
         r"forward fails on x \[1, 3, 5\]: RuntimeError: shape .* \(.*torch_modules.py:\d+: `return self.layer",
     ),
-    "no tensor": ("torch_modules:Text", options("x=float32[1,4]"), "forward returns a str as 'output_1'"),
-    "no batch": ("torch_modules:Sign", options("x=float32[]"), r"different batches: x \[\] \(axis 0\)"),
-    "two batches": ("torch_modules:Experts", options("x=float32[1,4]", "expert=int64[2]"), "different batches"),
+    "no tensor": ("torch_modules:Text", options("x=float32[1,4]"), "an object of type str as 'output_1'"),
+    "no batch": ("torch_modules:Sign", options("x=float32[]"), r"different batch sizes: x \[\] \(axis 0\)"),
+    "two batches": ("torch_modules:Experts", options("x=float32[1,4]", "expert=int64[2]"), "different batch sizes"),
     "twice": ("torch_modules:Sign", options("x=float32[1,4]", "x=float32[1,4]"), "the same input twice"),
     "an axis that is not there": (
         "torch_modules:Sign",
         options("x=float32[1,4]", dynamic={"x": {2: "width"}}),
-        "--dynamic names axis 2 of 'x', which is not there",
+        r"--dynamic names axis 2 of 'x', which has shape \[1, 4\]",
+    ),
+    "an input that does not exist": (
+        "torch_modules:Sign",
+        options("x=float32[1,4]", dynamic={"y": {1: "width"}}),
+        r"--dynamic names 'y', which is not an input\n.*use one of x \[1, 4\]",
+    ),
+    "the name of the batch": (
+        "torch_modules:Sign",
+        options("x=float32[1,4]", dynamic={"x": {1: "batch"}}),
+        "the name of the batch axis",
     ),
     "the batch": ("torch_modules:Sign", options("x=float32[1,4]", dynamic={"x": {0: "rows"}}), "leave it out"),
     "two sizes of one name": (
         "torch_modules:Square",
         options("image=float32[1,3,10,12]", dynamic={"image": {2: "size", 3: "size"}}),
-        "calls different sizes 'size'",
+        "the name 'size' to axes of different sizes, 10 and 12",
     ),
     "a size that forward is written for": (
         "torch_modules:Square",
         options("image=float32[1,3,10,10]", dynamic={"image": {2: "height", 3: "width"}}, exporter="TorchScript"),
-        "takes no other size|answers as the module does",
+        "works only at the size given|no export gives the module's answers",
     ),
-    "an opset that nobody has": (
+    "an opset that does not exist": (
         "torch_modules:Sign",
         options("x=float32[1,4]", opset=99),
-        "no export of it that can be used",
+        "it cannot be exported",
     ),
     "a type that ONNX Runtime has no kernels for": (
         "torch_modules:Chatty",
         options("x=bfloat16[1,4]", exporter="TorchScript"),
-        r"Could not find an implementation for Add(.|\n)*operators and types that ONNX Runtime has",
+        r"Could not find an implementation for Add(.|\n)*operators and types in forward that ONNX Runtime supports",
     ),
     "a loss": (
         "torch_modules:Loss",
@@ -451,7 +462,7 @@ BAD: dict[str, tuple[str, ExportOptions, str]] = {
     "noise": (
         "torch_modules:Noise",
         options("x=float32[1,4]", exporter="TorchScript"),
-        r"the module itself answers a row otherwise(.|\n)*nothing in forward be random",
+        r"the module itself answers a row differently(.|\n)*remove randomness from forward",
     ),
     "a folder that is not there": (
         "torch_modules:Chatty",
@@ -463,7 +474,7 @@ BAD: dict[str, tuple[str, ExportOptions, str]] = {
 
 @with_torch
 @pytest.mark.parametrize("case", BAD)
-def test_a_fault_of_the_user_is_told_with_what_to_do(case: str) -> None:
+def test_a_mistake_of_the_user_is_explained_with_a_fix(case: str) -> None:
     factory, asked, reason = BAD[case]
     path = Path("nowhere/m.onnx" if case == "a folder that is not there" else "m.onnx")
     with pytest.raises((ModelError, VerificationError, HostError), match=reason):

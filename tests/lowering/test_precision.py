@@ -13,8 +13,7 @@ from support.by_hand import by_hand, original
 from builder.batching import BatchedModel, add_batch_axis
 from builder.config import ConfigOptions
 from builder.errors import HostError, ModelError, VerificationError
-from builder.lowering import reduce_precision
-from builder.lowering.precision import ReducedModel
+from builder.lowering import ReducedModel, reduce_precision
 from builder.model import load
 from builder.naming import rename
 from builder.proof import verify, verify_published
@@ -34,7 +33,7 @@ def model(folder: Path, body: str, *, weights: str = WEIGHTS, outputs: str = "fl
 
 
 def dtypes(reduced: ReducedModel) -> dict[str, str]:
-    """By op_type, what the nodes give."""
+    """Return the type of each node's output, by op_type."""
     return {node.op_type: str(node.outputs[0].dtype) for node in reduced.batched.ir.graph if node.op_type != "Cast"}
 
 
@@ -43,11 +42,11 @@ def answers(graph: ir.Model, folder: Path, x: Sequence[Sequence[float]]) -> np.n
     return found.run({"x": np.array(x, np.float32)})["y"]
 
 
-# ---------------------------------------------------------------- what is right
+# ---------------------------------------------------------------- what is lowered, and what stays in fp32
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_computes_in_fp16_and_answers_as_the_original(name: str, tmp_path: Path) -> None:
+def test_a_network_in_fp16_gives_the_answers_of_the_original(name: str, tmp_path: Path) -> None:
     batched = rename(add_batch_axis(load(MODELS / f"{name}.onnx")))
     reduced = reduce_precision(batched, "fp16")
     assert reduced.reduction.weights > 0.99
@@ -103,7 +102,7 @@ def test_a_value_that_would_vanish_in_fp16_stays_in_fp32(tmp_path: Path) -> None
     assert reduced.reduction.kept == {"values too small": {"Add": 1}}
 
 
-def test_angles_and_what_leads_up_to_them_keep_all_digits(tmp_path: Path) -> None:
+def test_angles_and_the_arithmetic_that_makes_them_keep_full_precision(tmp_path: Path) -> None:
     body = "a = Mul (x, frequency) s = Sin (a) y = MatMul (s, w)"
     reduced = reduce_precision(model(tmp_path, body, weights=f"{WEIGHTS}, float frequency = {{100.0}}"), "fp16")
     assert dtypes(reduced) == {"Mul": "FLOAT", "Sin": "FLOAT", "MatMul": "FLOAT16"}
@@ -140,11 +139,11 @@ def test_weights_in_other_files_that_were_converted_are_not_shipped_again() -> N
     assert not any(t.data_location for t in onnx.load_from_string(verified.model_bytes).graph.initializer)
 
 
-# ---------------------------------------------------------------- the twin
+# ---------------------------------------------------------------- the rounded copy
 
 
-def test_the_twin_overflows_where_onnxruntime_on_a_cpu_hides_it(tmp_path: Path) -> None:
-    """The reason why the twin is there."""
+def test_the_rounded_copy_overflows_where_onnxruntime_on_a_cpu_hides_it(tmp_path: Path) -> None:
+    """This is why there is a rounded copy."""
     batched = model(tmp_path, "h = MatMul (x, w) s = Mul (h, h) y = Sqrt (s)")
     reduced = reduce_precision(batched, "fp16")
     x = [[3000.0, 0.0, 0.0, 0.0]]
@@ -162,7 +161,7 @@ def test_samples_that_overflow_in_fp16_are_not_published(tmp_path: Path) -> None
         reduce_precision(batched, "fp16", samples=samples)
 
 
-def test_bf16_is_proven_by_the_twin(tmp_path: Path) -> None:
+def test_bf16_is_proven_by_the_rounded_copy(tmp_path: Path) -> None:
     done = publish(
         MODELS / "encoder_layer_ts17.onnx",
         tmp_path / "models",
@@ -197,26 +196,26 @@ def test_an_error_beyond_what_is_allowed_is_not_published(tmp_path: Path) -> Non
     assert not (tmp_path / "models").exists()
 
 
-def test_an_operator_that_takes_no_bf16_is_named_where_it_holds_the_weights(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"bf16 is not reached: .*Conv.*\(takes no such type\)"):
+def test_an_operator_without_bf16_is_named_where_it_holds_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"bf16: .*Conv.*\(operator does not support it\)"):
         reduce_precision(add_batch_axis(load(MODELS / "conv_view_ts11.onnx")), "bf16")
 
 
-def test_a_model_without_floats_reaches_no_precision(tmp_path: Path) -> None:
+def test_a_model_without_floats_is_refused(tmp_path: Path) -> None:
     text = "g (int32[1, 4] x) => (int32[1, 4] y) { y = Neg (x) }"
-    with pytest.raises(ModelError, match="fp16 is not reached: 0 nodes"):
+    with pytest.raises(ModelError, match="nothing in this model can be in fp16"):
         reduce_precision(add_batch_axis(original(tmp_path, text)), "fp16")
 
 
-def test_a_model_that_answers_no_samples_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_fails_on_every_sample_is_refused(tmp_path: Path) -> None:
     text = f"g (float[1, 4] x) => (float[1, 3] y) <{WEIGHTS}> {{ y = MatMul (x, w) }}"
     graph = f"g (float[N, 4] x) => (float[N, 3] y) <{WEIGHTS}, int64[2] s = {{-1, 5}}, int64[2] t = {{-1, 4}}> "
     graph += "{ z = Reshape (x, s) q = Reshape (z, t) y = MatMul (q, w) }"
-    with pytest.raises(ModelError, match="it answers no samples"):
+    with pytest.raises(ModelError, match="the model fails on every sample"):
         reduce_precision(by_hand(original(tmp_path, text), graph), "fp16")
 
 
-# ---------------------------------------------------------------- the whole road
+# ---------------------------------------------------------------- publishing in a lower precision
 
 
 def test_the_manifest_and_the_config_say_what_was_done(tmp_path: Path) -> None:

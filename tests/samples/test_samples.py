@@ -10,14 +10,14 @@ from support.by_hand import by_hand, original
 from builder.batching import keep_static
 from builder.errors import ModelError
 from builder.model import load
-from builder.samples import draw, read_samples
+from builder.samples import domains, draw, reach, read_samples
 from builder.samples.domains import Choices, Domain, Integers, Lengths, Mask, Normal, Unit, find_domains
 
 MODELS = Path(__file__).parents[1] / "models"
 
 TABLE = "<float[7, 3] table>"
 DOMAINS: list[tuple[str, str, str, Domain]] = [
-    # What it shows; inputs; nodes up to y; the domain of x. `table` has 7 rows, `small` 4, `one` is 1, `t` 10000.
+    # Case; inputs; nodes up to y; the domain of x. `table` has 7 rows, `small` has 4, `one` is 1 and `t` is -10000.
     ("an index stays in its table", "int64[1, 5] x", "y = Gather (table, x)", Integers(0, 6)),
     ("along the right axis", "int64[1, 5] x", "y = Gather <axis = 1> (table, x)", Integers(0, 2)),
     ("the smallest of several tables", "int64[1, 5] x", "a = Gather (table, x) y = Gather (small, x)", Integers(0, 3)),
@@ -94,9 +94,26 @@ WEIGHTS = (
 
 
 @pytest.mark.parametrize(("inputs", "body", "domain"), [c[1:] for c in DOMAINS], ids=[c[0] for c in DOMAINS])
-def test_the_graph_tells_what_an_input_may_hold(tmp_path: Path, inputs: str, body: str, domain: Domain) -> None:
+def test_the_graph_shows_what_an_input_may_hold(tmp_path: Path, inputs: str, body: str, domain: Domain) -> None:
     model = original(tmp_path, f"g ({inputs}) => (float[1] y) {WEIGHTS} {{ {body} }}")
     assert find_domains(model)["x"] == domain
+
+
+def test_every_operator_in_a_table_is_in_the_domain_that_it_is_listed_under() -> None:
+    tables: list[Any] = [
+        domains.INDEX_INPUTS,
+        domains.LENGTH_INPUTS,
+        domains.MASK_INPUTS,
+        domains.COMPARISONS,
+        domains.SUMMING,
+        domains.POSITIVE_ONLY,
+        reach.KEEPS_VALUES,
+        reach.SELECTS_VALUES,
+        reach.ARITHMETIC,
+        reach.RESHAPES,
+    ]
+    listed = {(domain, op_type) for table in tables for domain, op_type, *_ in table}
+    assert {key for key in listed if key[0] != "com.microsoft" and not onnx.defs.has(key[1], key[0])} == set()
 
 
 def test_indices_are_followed_into_functions(tmp_path: Path) -> None:
@@ -112,8 +129,8 @@ def test_indices_are_followed_into_functions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "entry", json.loads((MODELS / "manifest.json").read_text())["models"], ids=lambda entry: str(entry["stem"])
 )
-def test_what_is_found_agrees_with_what_the_exported_models_were_made_for(entry: dict[str, Any]) -> None:
-    domains = find_domains(load(MODELS / entry["file"]))
+def test_the_domains_of_exported_models_are_the_ones_that_they_were_made_for(entry: dict[str, Any]) -> None:
+    found = find_domains(load(MODELS / entry["file"]))
     for tensor in entry["inputs"]:
         sample = tensor["sample"]
         expected: dict[str, Domain] = {
@@ -122,14 +139,14 @@ def test_what_is_found_agrees_with_what_the_exported_models_were_made_for(entry:
             "mask": Mask(),
             "bool": Mask(),
         }
-        assert domains[tensor["name"]] == expected[sample["kind"]], tensor["name"]
+        assert found[tensor["name"]] == expected[sample["kind"]], tensor["name"]
 
 
 # ---------------------------------------------------------------- drawing
 
 
 def drawn(folder: Path, inputs: str, body: str = "y = Identity (x)", rows: int = 16) -> list[np.ndarray[Any, Any]]:
-    """The samples of x, from the first to the most cautious."""
+    """Return the samples of x, from the first set to the most cautious."""
     model = original(folder, f"g ({inputs}) => (float[1] y) {WEIGHTS} {{ {body} }}")
     return [samples["x"] for samples in draw(by_hand(model), rows=rows)]
 
@@ -206,7 +223,7 @@ def test_a_model_that_is_kept_static_is_drawn_whole_requests(tmp_path: Path) -> 
     assert next(draw(keep_static(model), rows=4))["x"].shape == (4, 2, 3)
 
 
-# ---------------------------------------------------------------- the caller's own
+# ---------------------------------------------------------------- samples from a file
 
 IDS = np.arange(6, dtype=np.int64).reshape(3, 2)
 X = np.ones((3, 4), np.float32)
@@ -220,7 +237,7 @@ def read(folder: Path, **arrays: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", ["x", "image", "input:x", "input:image"])
-def test_own_samples_are_found_by_any_of_the_inputs_names(tmp_path: Path, name: str) -> None:
+def test_samples_are_found_by_any_name_of_their_input(tmp_path: Path, name: str) -> None:
     samples = read(tmp_path, **{name: X, "ids": IDS, "labels": np.arange(3)})
     assert samples.keys() == {"image", "ids"}
     assert (samples["ids"] == IDS).all()
@@ -229,28 +246,28 @@ def test_own_samples_are_found_by_any_of_the_inputs_names(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X}, r"no array for the input 'ids'; found x\n.*add int64\[rows, 2\]"),
-        ({"x": X.astype(np.float64), "ids": IDS}, r"input 'image' is float64\[3, 4\]\n.*give float32\[rows, 4\]"),
+        ({"x": X}, r"no array for input 'ids'; the file has x\n.*ids of type and shape int64\[rows, 2\]"),
+        ({"x": X.astype(np.float64), "ids": IDS}, r"input 'image' is float64\[3, 4\]\n.*give it as float32\[rows, 4\]"),
         ({"x": X[:, :3], "ids": IDS}, r"input 'image' is float32\[3, 3\]"),
         ({"x": X[0], "ids": IDS}, r"input 'image' is float32\[4\]"),
-        ({"x": X, "ids": IDS[:2]}, r"differ in their number of rows: image 3, ids 2"),
+        ({"x": X, "ids": IDS[:2]}, r"different numbers of rows: image 3, ids 2"),
         ({"x": X[:1], "ids": IDS[:1]}, r"too few rows"),
         ({"x": np.array([None]), "ids": IDS}, r"cannot be read"),
     ],
 )
-def test_own_samples_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_samples_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         read(tmp_path, **arrays)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     batched = by_hand(original(tmp_path, "g (float[1, 4] x) => (float[1, 4] y) { y = Neg (x) }"))
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(ModelError, match="cannot be read"):
         read_samples(tmp_path / "own.npz", batched)
     np.save(tmp_path / "own.npy", X)
-    with pytest.raises(ModelError, match="one array without a name"):
+    with pytest.raises(ModelError, match="single array without a name"):
         read_samples(tmp_path / "own.npy", batched)
     with pytest.raises(ModelError, match="No such file"):
         read_samples(tmp_path / "missing.npz", batched)

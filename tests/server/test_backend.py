@@ -1,4 +1,4 @@
-"""The onnxruntime backend inside a real Triton: what it answers, what it honours, what it refuses to load."""
+"""The onnxruntime backend inside a real Triton: its answers, the settings it follows, and the models it refuses."""
 
 import os
 import re
@@ -37,7 +37,7 @@ output { name: "Y" data_type: TYPE_FP32 dims: %s }
 
 
 def rows(count: int) -> np.ndarray[Any, Any]:
-    """float32[count, 2], every number different."""
+    """Return float32[count, 2], with every number different."""
     return np.arange(count * 2, dtype=np.float32).reshape(count, 2)
 
 
@@ -242,7 +242,7 @@ def test_the_default_model_filename_is_opened(triton: Server) -> None:
 
 
 def stubs_of(server: Server, model: str) -> list[int]:
-    """The processes that run the model's instances."""
+    """Return the processes that run the instances of a model."""
     return [pid for pid, command in processes_of(server.pid).items() if f"/{model}/" in "".join(command[1:2])]
 
 
@@ -260,7 +260,7 @@ def parameter(key: str, value: str) -> str:
     return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
 
 
-def test_thread_counts_and_execution_mode_are_honoured_and_default_to_all_cores(triton: Server, double: str) -> None:
+def test_thread_counts_and_execution_mode_are_followed_and_default_to_all_cores(triton: Server, double: str) -> None:
     one = parameter("intra_op_thread_count", "1")
     serve_model(triton, "one_thread", DOUBLE_CONFIG + one, DOUBLE)
     serve_model(triton, "four_threads", DOUBLE_CONFIG + parameter("intra_op_thread_count", "4"), DOUBLE)
@@ -273,8 +273,8 @@ def test_thread_counts_and_execution_mode_are_honoured_and_default_to_all_cores(
 
 
 @pytest.mark.parametrize(("level", "product"), [("", 1e20), ("optimization { graph { level: 2 } }", np.inf)])
-def test_the_graph_level_is_honoured(triton: Server, level: str, product: float) -> None:
-    """Folding the factor into the weights, which level 2 forbids, avoids an overflow."""
+def test_the_graph_level_is_followed(triton: Server, level: str, product: float) -> None:
+    """Level 2 does not fold the factor into the weights, which would avoid the overflow."""
     weights, factor = (np.full((1, 1, 1, 1), value, np.float32) for value in (1e30, 1e-30))
     graph = "(float[n,1,1,1] X) => (float[n,1,1,1] Y) { big = Conv(X, weights) Y = Mul(big, factor) }"
     model = parse(graph, weights=weights, factor=factor)
@@ -320,7 +320,7 @@ REFUSALS: dict[str, tuple[str, str, str]] = {
         changed('"Y" data_type: TYPE_FP32', '"Y" data_type: TYPE_INT64'),
         "configuration expects datatype TYPE_INT64 for output 'Y', model provides TYPE_FP32",
     ),
-    "a type Triton's ONNX Runtime lacks": (
+    "a type that Triton's ONNX Runtime does not have": (
         DOUBLE,
         changed('"X" data_type: TYPE_FP32', '"X" data_type: TYPE_BF16'),
         "unsupported datatype TYPE_BF16 for input 'X'",

@@ -1,4 +1,4 @@
-"""The whole road of `serve`: what was published answers over HTTP and gRPC as the original does."""
+"""`serve` from end to end: published models give the answers of their originals over HTTP and gRPC."""
 
 import json
 import os
@@ -41,9 +41,9 @@ class Serving:
     """A `python -m builder serve` that is ready.
 
     Attributes:
-        repository: What it serves.
+        repository: The repository that it serves.
         process: The command.
-        addresses: Where, by protocol.
+        addresses: The address for each protocol.
     """
 
     repository: Path
@@ -52,18 +52,18 @@ class Serving:
 
     @property
     def triton_pid(self) -> int:
-        """Of the tritonserver it started."""
+        """The process id of the tritonserver that it started."""
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         return int("".join(task.read_text() for task in tasks))
 
     @contextmanager
     def client(self, protocol: ModuleType) -> Iterator[Any]:
-        """A client of one protocol."""
+        """Connect a client of one protocol."""
         with protocol.InferenceServerClient(self.addresses[protocol]) as connection:
             yield connection
 
     def ask(self, protocol: ModuleType, name: str, manifest: Manifest, inputs: list[Array]) -> list[Array]:
-        """Every output, in the manifest's order."""
+        """Send the inputs, and return every output in the order of the manifest."""
         feeds = [_feed(protocol, tensor, array) for tensor, array in zip(manifest.inputs, inputs, strict=True)]
         wanted = [protocol.InferRequestedOutput(tensor.name) for tensor in manifest.outputs]
         with self.client(protocol) as connection:
@@ -80,7 +80,7 @@ def _feed(protocol: ModuleType, tensor: ServedTensor, array: Array) -> Any:
 
 @contextmanager
 def serve(repository: Path, *options: str) -> Iterator[Serving]:
-    """`python -m builder serve` on free ports, ended when the block is left."""
+    """Run `python -m builder serve` on free ports, and end it when the block is left."""
     ports = [part for front in ("http", "grpc", "metrics") for part in (f"--{front}-port", "0")]
     process = subprocess.Popen(
         [sys.executable, "-m", "builder", "serve", "--repository", str(repository), *ports, *options],
@@ -91,13 +91,13 @@ def serve(repository: Path, *options: str) -> Iterator[Serving]:
     )
     assert process.stderr is not None
     try:
-        told = []
+        printed = []
         for line in process.stderr:
-            told.append(line)
+            printed.append(line)
             if line.startswith("serve "):
                 break
-        found = re.fullmatch(r"serve +HTTP (\S+), gRPC (\S+), metrics \S+\n", told[-1])
-        assert found, "".join(told)
+        found = re.fullmatch(r"serve +HTTP (\S+), gRPC (\S+), metrics \S+\n", printed[-1])
+        assert found, "".join(printed)
         yield Serving(repository, process, dict(zip(PROTOCOLS, found.groups(), strict=True)))
     finally:
         process.terminate()
@@ -117,7 +117,7 @@ def published(root: Path, name: str) -> Manifest:
 
 
 def as_text(array: Array) -> Array:
-    """Strings come over the wire as bytes."""
+    """Decode strings, which are sent as bytes."""
     return np.vectorize(bytes.decode, otypes=[object])(array) if array.dtype == object else array
 
 
@@ -127,7 +127,7 @@ def as_text(array: Array) -> Array:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Everything that can be published, in a folder with a space in its name."""
-    folder = tmp_path_factory.mktemp("road")
+    folder = tmp_path_factory.mktemp("serve")
     root = folder / "my models"
     for model in BATCHABLE:
         publish(model.path, root, options=PublishOptions())
@@ -213,7 +213,7 @@ def test_verify_and_list_agree_with_what_is_served(server: Serving) -> None:
 
 
 def builder(*arguments: object) -> str:
-    """The stdout of a command that must succeed."""
+    """Run a command that must succeed, and return what it prints."""
     command = [sys.executable, "-m", "builder", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
@@ -266,9 +266,9 @@ def test_a_signal_ends_serve_with_0_and_leaves_no_process(small: Path, signum: s
         triton = serving.triton_pid
         assert processes_of(triton)
         serving.process.send_signal(signum)
-        out, told = serving.process.communicate(timeout=30)
+        out, printed = serving.process.communicate(timeout=30)
         assert (serving.process.returncode, out) == (0, "")
-        assert "Traceback" not in told
+        assert "Traceback" not in printed
         assert eventually(lambda: processes_of(triton) == {})
 
 
@@ -276,10 +276,10 @@ def test_a_killed_triton_ends_serve_with_6_and_the_reason(small: Path) -> None:
     with serve(small) as serving:
         triton = serving.triton_pid
         os.kill(triton, signal.SIGKILL)
-        _, told = serving.process.communicate(timeout=30)
+        _, printed = serving.process.communicate(timeout=30)
         assert serving.process.returncode == 6
-        assert f"error: {small}: Triton was killed by SIGKILL" in told
-        assert told.splitlines()[-1] == "fix: start the server again"
+        assert f"error: {small}: Triton was killed by SIGKILL" in printed
+        assert printed.splitlines()[-1] == "fix: start the server again"
         assert eventually(lambda: processes_of(triton) == {})
 
 

@@ -1,4 +1,4 @@
-"""The embedded Triton as a process: found, started, stopped, killed; and what the user is told."""
+"""The embedded Triton as a process: finding, starting, stopping and killing it, and the messages that users get."""
 
 import http.client
 import importlib.metadata
@@ -39,7 +39,7 @@ def start(repository: Path, *, ready_timeout_s: float = 60) -> Server:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with one model, `double`, in a directory that a shell would trip over."""
+    """A repository with one model, `double`, in a directory whose name breaks unquoted shell commands."""
     directory = tmp_path / "models; $(exit) 'of mine'"
     write_model(directory, "double", DOUBLE_CONFIG, parse(DOUBLE))
     return directory
@@ -75,7 +75,7 @@ def test_a_started_server_is_ready_on_all_addresses_and_stops_without_a_trace(re
 
 
 @pytest.mark.slow
-def test_a_server_listens_on_this_machine_only_unless_told_otherwise(triton: Server) -> None:
+def test_a_server_listens_on_this_machine_only_by_default(triton: Server) -> None:
     ports = {int(address.rpartition(":")[2]) for address in (triton.http_address, triton.grpc_address)}
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
     hosts = {host for host, port in (address.split(":") for address in listening) if int(port, 16) in ports}
@@ -83,7 +83,7 @@ def test_a_server_listens_on_this_machine_only_unless_told_otherwise(triton: Ser
 
 
 @pytest.mark.slow
-def test_a_killed_server_is_reported_and_nothing_of_it_stays(repository: Path) -> None:
+def test_a_killed_server_is_reported_and_leaves_nothing_behind(repository: Path) -> None:
     with start(repository) as server:
         folder = folder_of(server)
         os.kill(server.pid, signal.SIGKILL)
@@ -98,9 +98,9 @@ def test_a_killed_server_is_reported_and_nothing_of_it_stays(repository: Path) -
 
 @contextmanager
 def python(code: str, repository: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run `code` in an interpreter of its own; whatever happens, it is gone afterwards.
+    """Run `code` in a separate interpreter, and kill it at the end.
 
-    What one that is killed leaves in its temporary directory goes with the repository's.
+    Its temporary files are put beside the repository, so that they are deleted with it.
     """
     command = [sys.executable, "-c", code, str(repository), *map(str, arguments)]
     environment = {**os.environ, "TMPDIR": str(repository.parent)}
@@ -133,6 +133,7 @@ def test_a_server_ends_when_the_process_that_started_it_is_killed(repository: Pa
         assert eventually(lambda: processes_of(triton_pid) == {})
 
 
+# The second of sleep is for nothing to happen: at the end of the thread Triton would get a signal, and end soon after.
 START_IN_THREAD = START.replace("server = Server", "def start():\n    global server\n    server = Server").replace(
     "print", "thread = threading.Thread(target=start)\nthread.start()\nthread.join()\ntime.sleep(1)\nprint"
 )
@@ -166,7 +167,7 @@ except HostError as error:
 
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process in `serve`, once it is ready, and the pid of its Triton."""
+    """Start a process that runs `serve`; once it is ready, yield it and the pid of its Triton."""
     ports = [free_port() for _ in range(3)]
     with python(SERVE, repository, *ports) as process:
         assert process.stderr is not None
@@ -188,7 +189,7 @@ def test_a_signal_to_serve_stops_triton_gracefully(repository: Path, signum: sig
 
 
 @pytest.mark.slow
-def test_serve_tells_when_triton_is_killed(repository: Path) -> None:
+def test_serve_reports_that_triton_was_killed(repository: Path) -> None:
     with serving(repository) as (process, triton_pid):
         os.kill(triton_pid, signal.SIGKILL)
         stdout, _ = process.communicate(timeout=30)
@@ -196,7 +197,7 @@ def test_serve_tells_when_triton_is_killed(repository: Path) -> None:
         assert "Triton was killed by SIGKILL" in stdout
 
 
-# ---- what stands in the way
+# ---- what prevents a start
 
 
 def test_a_repository_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_port_in_use_is_refused_before_triton_starts(tmp_path: Path, front: st
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"192\.0\.2\.1:0: .*Cannot assign requested address"):
+    with pytest.raises(HostError, match=r"192\.0\.2\.1:0: .*Cannot assign requested address\n.*such as 127\.0\.0\.1"):
         Server.start(tmp_path, host="192.0.2.1", http_port=0, grpc_port=0, metrics_port=0)
 
 
@@ -244,7 +245,7 @@ def test_a_host_may_be_a_name(repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_serve_goes_on_when_nobody_reads_its_log(repository: Path) -> None:
+def test_serve_continues_when_nobody_reads_its_log(repository: Path) -> None:
     with serving(repository) as (process, triton_pid):
         assert process.stderr is not None
         process.stderr.close()
@@ -301,12 +302,12 @@ def test_a_port_taken_while_triton_starts_is_the_reason_given() -> None:
     assert log.last_error(lines[:1]) == ""
 
 
-# ---- what the machine lacks
+# ---- what is missing on the machine
 
 
-def test_another_platform_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(HostError, match="Linux x86-64 only, and this is linux aarch64"):
+    with pytest.raises(HostError, match="only on Linux x86-64, and this machine is linux aarch64"):
         installation.find_installation()
 
 
@@ -314,7 +315,7 @@ def test_a_missing_wheel_is_named() -> None:
     """Without site-packages there is no wheel."""
     code = "from builder.server.installation import find_installation; find_installation()"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "the package nvidia-pytriton is not installed\nfix: pip install" in done.stderr
+    assert "the package nvidia-pytriton is not installed\nfix: run pip install" in done.stderr
 
 
 def test_a_python_version_without_a_stub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +324,8 @@ def test_a_python_version_without_a_stub_is_named(monkeypatch: pytest.MonkeyPatc
         installation.find_installation()
 
 
-def test_a_stub_without_its_libpython_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stub of a Python that is not on the loader's path stands for a Python built without a shared library."""
+def test_a_stub_without_its_libpython_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the stub of a Python that is not installed, in place of a Python that was built without a shared library."""
     monkeypatch.setattr(installation, "_PYTHON", "3.8")
     with pytest.raises(HostError, match=r"libpython3\.8\.so.*cannot open.*\n.*install libpython3\.8"):
         installation.find_installation()

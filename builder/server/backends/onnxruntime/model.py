@@ -1,7 +1,7 @@
-"""Triton's `onnxruntime` backend, in Python: ONNX models on the CPU, with the rules of the C++ backend.
+"""Triton's `onnxruntime` backend in Python, which runs ONNX models on the CPU by the rules of the C++ backend.
 
-Triton runs this file in a process of its own for each model instance. It checks the configuration against the
-model as the C++ backend does, in its words, so that what loads here loads there.
+Triton runs this file in a separate process for each model instance. It compares the configuration with the model as the
+C++ backend does, with the same error messages, so that a model that loads here also loads there.
 
 Source: triton-inference-server/onnxruntime_backend, src/onnxruntime.cc and src/onnxruntime_utils.cc;
 triton-inference-server/python_backend, README.md.
@@ -39,7 +39,7 @@ DATA_TYPES = {
     "tensor(double)": "TYPE_FP64",
     "tensor(string)": "TYPE_STRING",
 }
-"""ONNX Runtime's name of each element type, and the configuration's."""
+"""The names of element types in ONNX Runtime and in the configuration."""
 
 ONNX_TYPES = {"seq": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "sparse_tensor": "ONNX_TYPE_SPARSETENSOR"}
 
@@ -49,15 +49,16 @@ GRAPH_LEVELS = {
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
-NOT_HONOURED = ("sequence_batching", "batch_input", "batch_output")
+UNSUPPORTED = ("sequence_batching", "batch_input", "batch_output")
+"""Settings that this backend does not implement."""
 
 ORT_ERRORS = [error for error in vars(ort_errors).values() if isinstance(error, type) and issubclass(error, Exception)]
 RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, ValueError, RuntimeError)
-"""What ONNX Runtime raises when it cannot open a model or run a request; its own have no common base."""
+"""What ONNX Runtime raises when it cannot open a model or run a request; its own exceptions share no base class."""
 
 
 class TritonPythonModel:
-    """One instance of one version of a model: an ONNX Runtime session of its own."""
+    """One instance of one version of a model, with an ONNX Runtime session of its own."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the model and check it against its configuration.
@@ -83,12 +84,12 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch, in order."""
         if len(requests) > 1:
-            with suppress(*RUN_ERRORS):  # one of them is at fault: below it fails alone
+            with suppress(*RUN_ERRORS):  # one of the requests is bad; run alone, the others succeed
                 return self._answer_together(requests)
         return [self._answer_alone(request) for request in requests]
 
     def _answer_together(self, requests: Sequence[Any]) -> list[Any]:
-        """Run all requests as one batch: inputs are joined, and outputs cut apart, along axis 0."""
+        """Run all requests as one batch: concatenate their inputs and split the outputs along axis 0."""
         feeds = [self._feed(request) for request in requests]
         rows = [len(next(iter(feed.values()))) for feed in feeds]
         wanted = [request.requested_output_names() for request in requests]
@@ -125,7 +126,7 @@ class TritonPythonModel:
         """Run the model.
 
         Raises:
-            ValueError: With `rows`, an output does not have that many.
+            ValueError: `rows` is given, and an output does not have that many.
         """
         outputs = list(zip(names, self._run(names, feed), strict=True))
         for position, (name, array) in enumerate(outputs):
@@ -137,13 +138,13 @@ class TritonPythonModel:
 
 
 def decoded(strings: Array) -> Array:
-    """`bytes[*shape]`, as Triton gives strings, to `str[*shape]`, as ONNX Runtime takes them."""
+    """Turn strings as Triton gives them, `bytes[*shape]`, into those that ONNX Runtime expects, `str[*shape]`."""
     decoded = np.array([string.decode() for string in strings.ravel()], dtype=np.object_)
     return decoded.reshape(strings.shape)
 
 
 def model_path(config: Config, args: Mapping[str, str]) -> Path:
-    """The .onnx file: `default_model_filename` in the version's directory, or `model.onnx` inside it."""
+    """Return the .onnx file: `default_model_filename` in the version's directory, or `model.onnx` inside that."""
     filename = config.get("default_model_filename") or "model.onnx"
     path = Path(args["model_repository"], args["model_version"], filename)
     path = path / "model.onnx" if path.is_dir() else path
@@ -153,10 +154,10 @@ def model_path(config: Config, args: Mapping[str, str]) -> Path:
 
 
 def open_session(config: Config, path: Path) -> ort.InferenceSession:
-    """Open the model with the configuration's settings.
+    """Open the model with the settings in its configuration.
 
-    Triton, and often its clients, share the cores with the model. So the thread count defaults to an even share
-    of the cores for each instance (ONNX Runtime would give all of them to each), and threads do not spin.
+    Triton, and often its clients, use the same cores as the model. So the default for the number of threads is an even
+    share of the cores for each instance (ONNX Runtime would give all cores to each one), and idle threads do not spin.
     """
     options = ort.SessionOptions()
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
@@ -171,7 +172,7 @@ def open_session(config: Config, path: Path) -> ort.InferenceSession:
 
 
 def execution_mode(config: Config) -> ort.ExecutionMode:
-    """0 runs the graph's nodes one after the other, 1 in parallel."""
+    """Return whether the nodes of the graph run one after the other (0) or in parallel (1)."""
     mode = integer(config, "execution_mode")
     if mode not in (0, 1):
         raise pb_utils.TritonModelException(
@@ -181,13 +182,13 @@ def execution_mode(config: Config) -> ort.ExecutionMode:
 
 
 def fair_share(config: Config) -> int:
-    """Cores for each instance of this model, at least 1."""
+    """Return the number of cores for each instance of this model, at least 1."""
     instances: int = sum(group["count"] for group in config["instance_group"])
     return max(1, len(os.sched_getaffinity(0)) // instances)
 
 
 def integer(config: Config, parameter: str) -> int:
-    """The parameter's value, 0 when it is not set."""
+    """Return a parameter as a number, 0 if it is not set."""
     text = config.get("parameters", {}).get(parameter, {"string_value": "0"})["string_value"]
     if not re.fullmatch(r"\s*[-+]?\d+\s*", text):
         raise pb_utils.TritonModelException(f"failed to convert '{text}' to int, given for {parameter}")
@@ -195,7 +196,7 @@ def integer(config: Config, parameter: str) -> int:
 
 
 def boolean(config: Config, parameter: str) -> bool:
-    """The parameter's value, True when it is not set."""
+    """Return a parameter as a truth value, True if it is not set."""
     text = config.get("parameters", {}).get(parameter, {"string_value": "1"})["string_value"].strip().lower()
     if text not in ("0", "1", "false", "true"):
         raise pb_utils.TritonModelException(f"failed to convert '{text}' to bool, given for {parameter}")
@@ -203,7 +204,7 @@ def boolean(config: Config, parameter: str) -> bool:
 
 
 def check(config: Config, session: ort.InferenceSession) -> None:
-    """Hold the configuration against the model.
+    """Compare the configuration with the model.
 
     Raises:
         TritonModelException: They contradict each other.
@@ -214,8 +215,8 @@ def check(config: Config, session: ort.InferenceSession) -> None:
 
 
 def faults(config: Config, session: ort.InferenceSession) -> Iterator[str]:
-    """What contradicts, in the C++ backend's words and order."""
-    for key in NOT_HONOURED:
+    """Yield every contradiction, in the words and the order of the C++ backend."""
+    for key in UNSUPPORTED:
         if config.get(key):
             yield f"'{key}' is not supported by the embedded server's onnxruntime backend"
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -228,7 +229,7 @@ def faults(config: Config, session: ort.InferenceSession) -> Iterator[str]:
 
 
 def input_faults(config: Config, inputs: Sequence[ort.NodeArg], initializers: Sequence[ort.NodeArg]) -> Iterator[str]:
-    """Every input is configured exactly once; initializers that are inputs too may be, as optional ones."""
+    """Check that every input is configured once. Initializers that are also inputs may be configured as optional."""
     model = config["name"]
     required = [io["name"] for io in config["input"] if not io["optional"]]
     if len(set(required)) != len(inputs):
@@ -249,7 +250,7 @@ def input_faults(config: Config, inputs: Sequence[ort.NodeArg], initializers: Se
 
 
 def output_faults(config: Config, outputs: Sequence[ort.NodeArg]) -> Iterator[str]:
-    """The configured outputs are some of the model's."""
+    """Check that every configured output is an output of the model."""
     values = {value.name: value for value in outputs}
     for io in config["output"]:
         yield from tensor_faults(config, io, "output", values, exact=True)
@@ -258,7 +259,7 @@ def output_faults(config: Config, outputs: Sequence[ort.NodeArg]) -> Iterator[st
 def tensor_faults(
     config: Config, io: Config, role: str, values: Mapping[str, ort.NodeArg], *, exact: bool
 ) -> Iterator[str]:
-    """Hold one configured input or output against the model's."""
+    """Compare one configured input or output with the model's."""
     model, name, data_type = config["name"], io["name"], io["data_type"]
     if name not in values:
         yield f"unexpected inference {role} '{name}', allowed {role}s are: {', '.join(sorted(values))}"
@@ -276,15 +277,15 @@ def tensor_faults(
 
 
 def io_dims(io: Config) -> list[int]:
-    """The dims the model sees: `reshape` stands in for `dims`."""
+    """Return the dims that the model gets: those of `reshape` if it is given, or else `dims`."""
     dims = io["reshape"]["shape"] if "reshape" in io else io["dims"]
     return [int(dim) for dim in dims]
 
 
 def shape_faults(config: Config, name: str, shape: list[int], dims: list[int], *, exact: bool) -> Iterator[str]:
-    """Hold `dims` against the model's shape, where -1 is symbolic.
+    """Compare `dims` with the model's shape, where -1 is a symbolic dimension.
 
-    A symbolic dimension of an input accepts any number; one of an output, which is compared `exact`, only -1.
+    For an input, a symbolic dimension accepts any number. For an output, which is compared `exact`, only -1.
     """
     tensor = f"model '{config['name']}', tensor '{name}'"
     batches = config["max_batch_size"] > 0
@@ -316,5 +317,5 @@ def shape_faults(config: Config, name: str, shape: list[int], dims: list[int], *
 
 
 def listed(dims: Sequence[int]) -> str:
-    """A shape as Triton writes it: `[-1,3,224]`."""
+    """Return a shape as Triton writes it: `[-1,3,224]`."""
     return f"[{','.join(map(str, dims))}]"

@@ -137,22 +137,24 @@ def test_a_default_name_makes_way_for_one_the_caller_gave(tmp_path: Path) -> Non
         ({"input_names": ["only"]}, r"--input-names gives 1 names for 2: a, b"),
         ({"output_names": ["x", "y", "z"]}, r"--output-names gives 3 names for 2: s, p"),
         ({"renames": {"q": "r"}}, r"no input or output 'q' to rename.*\n.*use one of a, b, s, p"),
-        ({"input_names": ["x", "x"]}, r"'x' would name two"),
-        ({"renames": {"a": "s"}, "output_names": ["s", "p"]}, r"'s' would name two"),
-        ({"renames": {"a": "two words"}}, r"'two words' is not a name"),
-        ({"renames": {"a": ""}}, r"'' is not a name"),
-        ({"renames": {"a": "../up"}}, r"'../up' is not a name"),
+        ({"input_names": ["x", "x"]}, r"would be named 'x'"),
+        ({"renames": {"a": "s"}, "output_names": ["s", "p"]}, r"would be named 's'"),
+        ({"renames": {"a": "two words"}}, r"'two words' is not a valid name"),
+        ({"renames": {"a": ""}}, r"'' is not a valid name"),
+        ({"renames": {"a": "../up"}}, r"'../up' is not a valid name"),
     ],
 )
-def test_names_that_cannot_be_are_refused(tmp_path: Path, options: Mapping[str, Any], message: str) -> None:
+def test_unknown_invalid_and_repeated_names_are_refused(
+    tmp_path: Path, options: Mapping[str, Any], message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         rename(two_by_two(tmp_path), **options)
 
 
-# ---------------------------------------------------------------- reaching every place that bears the name
+# ---------------------------------------------------------------- renaming every place in the graph
 
 
-def test_an_inner_value_of_the_same_name_makes_way(tmp_path: Path) -> None:
+def test_an_inner_value_of_the_same_name_is_renamed(tmp_path: Path) -> None:
     text = """g (float[1, 3] x) => (float[1, 3] y) {
         image = Neg (x)
         image_inner = Neg (image)
@@ -163,7 +165,7 @@ def test_an_inner_value_of_the_same_name_makes_way(tmp_path: Path) -> None:
     assert run(batched, row(1, 2, 3))[0].tolist() == [[2, 4, 6]]
 
 
-def test_subgraphs_that_capture_the_input_follow_and_their_own_values_make_way(tmp_path: Path) -> None:
+def test_subgraphs_use_the_new_name_of_an_input_and_their_own_values_are_renamed(tmp_path: Path) -> None:
     text = """g (float[1, 3] x) => (float[1, 3] y) {
         zero = Constant <value = float {0.0}> ()
         total = ReduceSum <keepdims = 0> (x)
@@ -179,7 +181,7 @@ def test_subgraphs_that_capture_the_input_follow_and_their_own_values_make_way(t
     assert run(batched, row(-1, -2, -3))[0].tolist() == [[1, 2, 3]]
 
 
-def test_an_initializer_that_is_listed_as_an_input_makes_way(tmp_path: Path) -> None:
+def test_an_initializer_that_is_listed_as_an_input_is_renamed(tmp_path: Path) -> None:
     text = """g (float[1, 3] x, float[3] w) => (float[1, 3] y) <float[3] w = {1.0, 2.0, 3.0}> { y = Mul (x, w) }"""
     batched = rename(by_hand(original(tmp_path, text)), renames={"x": "w"})
     assert names(batched) == (["w"], ["y"])
@@ -201,7 +203,7 @@ def test_an_input_that_is_directly_an_output_keeps_its_name_on_both_sides(tmp_pa
     assert names(batched) == (["x"], ["x", "y"])
 
 
-def test_an_input_that_is_directly_an_output_can_bear_two_names(tmp_path: Path) -> None:
+def test_an_input_that_is_directly_an_output_can_have_two_names(tmp_path: Path) -> None:
     batched = rename(by_hand(original(tmp_path, PASSED_ON)), input_names=["image"], output_names=["same", "inverse"])
     assert names(batched) == (["image"], ["same", "inverse"])
     same, inverse = run(batched, row(1, 2, 3))
@@ -209,7 +211,7 @@ def test_an_input_that_is_directly_an_output_can_bear_two_names(tmp_path: Path) 
     assert inverse.tolist() == [[-1, -2, -3]]
 
 
-def test_quantization_annotations_follow(tmp_path: Path) -> None:
+def test_quantization_annotations_use_the_new_names(tmp_path: Path) -> None:
     model = original(tmp_path, "g (float[1, 3] x) => (float[1, 3] y) <float scale = {0.5}> { y = Mul (x, scale) }")
     proto = onnx.load(model.path)
     annotation = proto.graph.quantization_annotation.add(tensor_name="x")
@@ -245,7 +247,7 @@ def test_functions_keep_their_own_names(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a contract and of a new model: (name, original, dims) against (name, dims), all float32."""
+    """One side of a contract, as (name, original, dim), and of a new model, as (name, dim); all are float32."""
 
     name: str
     served: Sequence[tuple[str, str, int]]
@@ -273,34 +275,39 @@ SIDES = [
         ["b", "a"],
         renames={"q": "b", "r": "a"},
     ),
-    Side("alike, both names new", [("a", "a", 2), ("b", "b", 2)], [("q", 2), ("r", 2)], refused="'q', 'r' are alike"),
+    Side(
+        "alike, both names new",
+        [("a", "a", 2), ("b", "b", 2)],
+        [("q", 2), ("r", 2)],
+        refused="'q', 'r' have the same data type and dimensions",
+    ),
     Side(
         "alike, counters exchanged",
         [("a", "1", 2), ("b", "2", 2)],
         [("2", 2), ("1", 2)],
-        refused="do not tell which is which",
+        refused="do not show which is which",
     ),
-    Side("a dim changed", [("a", "a", 2)], [("a", 3)], refused="a data type or dim changed"),
+    Side("a dim changed", [("a", "a", 2)], [("a", 3)], refused="the data type or dimensions of an input changed"),
     Side(
         "dims exchanged between names",
         [("a", "a", 2), ("b", "b", 3)],
         [("a", 3), ("b", 2)],
-        refused="'a' has the data type and dims of 'b'",
+        refused="'a' has the data type and dimensions of the served 'b'",
     ),
-    Side("one more", [("a", "a", 2)], [("a", 2), ("b", 2)], refused="2 for 1"),
-    Side("one less", [("a", "a", 2), ("b", "b", 2)], [("a", 2)], refused="1 for 2"),
+    Side("one more", [("a", "a", 2)], [("a", 2), ("b", 2)], refused="2 inputs instead of 1"),
+    Side("one less", [("a", "a", 2), ("b", "b", 2)], [("a", 2)], refused="1 input instead of 2"),
     Side(
         "a rename to no served name",
         [("a", "a", 2)],
         [("q", 2)],
-        refused="'z' is not a name of the served version",
+        refused="the served version has no input 'z'",
         renames={"q": "z"},
     ),
     Side(
         "a rename to other dims",
         [("a", "a", 2), ("b", "b", 3)],
         [("q", 2), ("r", 3)],
-        refused="'q' cannot be 'b'",
+        refused="'q' cannot be renamed to 'b'",
         renames={"q": "b", "r": "a"},
     ),
 ]
@@ -311,7 +318,7 @@ def served(name: str, was: str, dim: int, data_type: str = "TYPE_FP32") -> Serve
 
 
 def with_inputs(folder: Path, new: Sequence[tuple[str, int]]) -> BatchedModel:
-    """A model of these inputs, and one output that sums them all."""
+    """Return a model with these inputs and one output, the sum of them all."""
     inputs = ", ".join(f'float[1, {dim}] "{name}"' for name, dim in new)
     sums = " ".join(f'sum_{i} = ReduceSum <keepdims = 0> ("{name}")' for i, (name, _) in enumerate(new))
     total = ", ".join(f"sum_{i}" for i in range(len(new)))
@@ -336,20 +343,21 @@ def test_a_later_version_is_mapped_onto_the_contract_or_refused(tmp_path: Path, 
         assert re.search(rf"input +{name} TYPE_FP32 \[{dim}\]", str(refusal.value)), "the served side is shown"
     for name, dim in side.new:
         assert re.search(rf"{name} TYPE_FP32 \[{dim}\]\n", str(refusal.value)), "this side is shown"
-    assert "--rename OLD=NEW" in refusal.value.fix
-    assert "--name" in refusal.value.fix
+    assert "a new model with --name" in refusal.value.fix
+    is_other_model = "instead of" in side.refused or "changed" in side.refused
+    assert ("--rename OLD=NEW" in refusal.value.fix) == (not is_other_model), "renaming does not make it fit"
 
 
 def test_a_data_type_that_changed_is_refused(tmp_path: Path) -> None:
     contract = Contract((served("a", "a", 2, "TYPE_FP16"),), (TOTAL,))
-    with pytest.raises(ModelError, match="a data type or dim changed"):
+    with pytest.raises(ModelError, match="the data type or dimensions of an input changed"):
         rename(with_inputs(tmp_path, [("a", 2)]), contract=contract)
 
 
-def test_outputs_are_held_to_the_contract_too(tmp_path: Path) -> None:
+def test_outputs_must_match_the_contract_too(tmp_path: Path) -> None:
     contract = Contract((served("a", "a", 2),), (ServedTensor("scores", "42", "TYPE_FP32", (1,)),))
     batched = rename(with_inputs(tmp_path, [("9", 2)]), contract=contract)
     assert names(batched) == (["a"], ["scores"]), "a row of rank 0 is one of dims [1] to clients"
     two = Contract((served("a", "a", 2),), (TOTAL, TOTAL))
-    with pytest.raises(ModelError, match="outputs: 1 for 2"):
+    with pytest.raises(ModelError, match="1 output instead of 2"):
         rename(with_inputs(tmp_path, [("9", 2)]), contract=two)

@@ -1,0 +1,107 @@
+"""Build a TensorRT plan from an ONNX file.
+
+The network is strongly typed: the ONNX file decides which node computes in which precision. TensorRT 11 requires this,
+and TensorRT 10 supports it. A plan runs on the version of TensorRT and the kind of GPU that built it.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.config import Profile
+from builder.errors import HostError, ModelError
+from builder.lowering import Precision
+from builder.proof import VerifiedModel
+from builder.proof.session import one_line
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build a plan.
+
+    Attributes:
+        precision: The precision of the model. A plan without a layer in it is refused.
+        timing_cache: The file that keeps measured kernels for the next build.
+        workspace_mb: The most scratch memory that a kernel may use. By default TensorRT uses all there is.
+        version_compatible: Let later versions of TensorRT run the plan.
+        hardware_compatible: Let later GPU architectures run the plan.
+    """
+
+    precision: Precision = "fp32"
+    timing_cache: Path | None = None
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+
+def build(
+    verified: VerifiedModel, profiles: Sequence[Profile], options: BuildOptions, report: Callable[[str], None]
+) -> bytes:
+    """Parse and build. TensorRT reads external weights beside a file, so the model is written to a temporary folder."""
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath
+    from polygraphy.exception import PolygraphyException
+
+    where = verified.batched.original.path
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        file.write_bytes(verified.model_bytes)
+        for weights in verified.external_files:
+            beside = Path(folder, weights.relative_to(where.parent.resolve()))
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.symlink_to(weights)
+        try:
+            parsed = NetworkFromOnnxPath(str(file), strongly_typed=True)()
+        except PolygraphyException as error:
+            what = f"TensorRT cannot parse the model: {one_line(error)}"
+            raise ModelError(where, what, "export it without that operator, or publish with --format onnx") from error
+        config = CreateConfig(progress_monitor=_progress(report), **_config(profiles, options))
+        cache = str(options.timing_cache) if options.timing_cache is not None else None
+        try:
+            return bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
+        except PolygraphyException as error:
+            what = f"TensorRT cannot build the plan: {one_line(error)}"
+            fix = "free GPU memory, or lower --max-batch-size, the shapes of --profile or --workspace-mb"
+            raise HostError(where, what, fix) from error
+
+
+def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any]:
+    """Return the arguments of Polygraphy's CreateConfig, which itself disables TF32 and enables detailed verbosity."""
+    import tensorrt
+    from polygraphy.backend.trt import Profile as TensorrtProfile
+
+    asked: dict[str, Any] = {"profiles": [TensorrtProfile() for _ in profiles]}
+    for target, profile in zip(asked["profiles"], profiles, strict=True):
+        for name, shapes in profile.items():
+            target.add(name, min=shapes.min, opt=shapes.opt, max=shapes.max)
+    if options.timing_cache is not None and options.timing_cache.exists():
+        asked["load_timing_cache"] = str(options.timing_cache)
+    if options.workspace_mb is not None:
+        asked["memory_pool_limits"] = {tensorrt.MemoryPoolType.WORKSPACE: options.workspace_mb << 20}
+    if options.version_compatible:
+        asked["version_compatible"] = True
+    if options.hardware_compatible:
+        asked["hardware_compatibility_level"] = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
+    return asked
+
+
+def _progress(report: Callable[[str], None]) -> Any:
+    """Return a monitor that reports the outer phases of a build.
+
+    Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/ProgressMonitor.html
+    """
+    import tensorrt
+
+    class Progress(tensorrt.IProgressMonitor):  # type: ignore[misc]
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                report(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    return Progress()

@@ -1,0 +1,104 @@
+"""Build a plan of a proven model and prove it."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import onnx_ir as ir
+
+from builder import digest
+from builder.config import Profile
+from builder.errors import ModelError
+from builder.lowering import Precision
+from builder.proof import VerifiedModel
+from builder.proof.prover import Proven
+from builder.record import Plan
+from builder.tensorrt.building import BuildOptions, build
+from builder.tensorrt.host import Host
+from builder.tensorrt.proving import prove_profile, sizes_of
+from builder.tensorrt.running import count_formats, runners
+
+_NAMES = {"fp16": {"Half", "FP16"}, "bf16": {"BFloat16", "BF16"}}
+"""The engine inspector's names for the formats of a layer's tensors, by precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledModel:
+    """A plan that gives the original model's answers.
+
+    Attributes:
+        plan: The bytes of `model.plan`.
+        facts: How it was built, for the manifest.
+        proven: The result of the comparison.
+        batch_sizes: The batch sizes that were compared.
+    """
+
+    plan: bytes
+    facts: Plan
+    proven: Proven
+    batch_sizes: tuple[int, ...]
+
+
+def compile_plan(
+    verified: VerifiedModel,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    host: Host,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+    failure_dir: Path = Path(),
+) -> CompiledModel:
+    """Build the plan, and compare it with the original model at the edges and in the middle of each profile.
+
+    Raises:
+        ModelError: TensorRT does not support an operator, or built no layer in the requested precision.
+        HostError: The build fails, for example because the GPU has too little memory.
+        VerificationError: A row differs from the original's.
+    """
+    where = verified.batched.original.path
+    _check_types(verified)
+    with redirect_stdout(sys.stderr):
+        plan = build(verified, profiles, options, report)
+        with runners(plan, where, len(profiles)) as (engine, runs):
+            layers = count_formats(engine)
+            _check_precision(where, options.precision, layers)
+            proven = [
+                prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)
+                for profile, run in zip(profiles, runs, strict=True)
+            ]
+    sizes = sorted({size for profile in profiles for size in sizes_of(verified, profile)})
+    facts = _facts(verified, profiles, host, layers)
+    return CompiledModel(plan, facts, reduce(Proven.beside, proven), tuple(sizes))
+
+
+def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, layers: Mapping[str, int]) -> Plan:
+    weights = [verified.batched.original.digests[file] for file in verified.external_files]
+    return Plan(
+        tensorrt=host.tensorrt,
+        cuda=host.cuda,
+        gpu=host.gpu,
+        driver=host.driver,
+        onnx_sha256=digest.of_model([digest.of(verified.model_bytes), *weights]),
+        layers=dict(layers),
+        profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
+    )
+
+
+def _check_precision(where: Path, precision: Precision, layers: Mapping[str, int]) -> None:
+    """Check that some layers compute in the requested precision, given their number by format."""
+    if precision != "fp32" and not layers.keys() & _NAMES[precision]:
+        counts = ", ".join(f"{count} {name}" for name, count in layers.items())
+        what = f"TensorRT built no layer in {precision}, only {counts}"
+        raise ModelError(where, what, "leave out --precision")
+
+
+def _check_types(verified: VerifiedModel) -> None:
+    batched = verified.batched
+    refused = (ir.DataType.STRING, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+    for tensor in (*batched.inputs, *batched.outputs):
+        if tensor.dtype in refused:
+            what = f"tensor {tensor.name!r} is {tensor.dtype}, which is not supported for inputs and outputs of a plan"
+            raise ModelError(batched.original.path, what, "publish it with --format onnx")

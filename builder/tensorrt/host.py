@@ -1,0 +1,63 @@
+"""Find the TensorRT and the GPU of this machine."""
+
+import ctypes
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.errors import HostError
+
+IN_CONTAINER = "docker compose run --rm builder publish MODEL.onnx --format tensorrt"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a plan is built with: TensorRT's version, the driver's CUDA version and release, and the GPU's name."""
+
+    tensorrt: str
+    cuda: str
+    driver: str
+    gpu: str
+
+
+def find_host() -> Host:
+    """Find the TensorRT and the GPU of this machine.
+
+    Raises:
+        HostError: The GPU, TensorRT or Polygraphy is missing.
+    """
+    driver = _driver()
+    missing = [name for name in ("tensorrt", "polygraphy") if importlib.util.find_spec(name) is None]
+    if driver is None:
+        missing.insert(0, "an NVIDIA GPU")
+    if driver is None or missing:
+        what = f"a TensorRT plan requires an NVIDIA GPU, tensorrt and polygraphy; missing: {', '.join(missing)}"
+        raise HostError("this machine", what, f"use the container that will serve the plan: {IN_CONTAINER}")
+    import tensorrt
+
+    return replace(driver, tensorrt=str(tensorrt.__version__))
+
+
+def _driver() -> Host | None:
+    """Ask the NVIDIA driver for its version and the first GPU; None if there is no GPU.
+
+    Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count, version, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
+        return None
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    cuda.cuDeviceGet(ctypes.byref(device), 0)
+    cuda.cuDeviceGetName(name, len(name), device)
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        text = ""
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    major, minor = divmod(version.value, 1000)
+    return Host("", f"{major}.{minor // 10}", found[0] if found else "unknown", name.value.decode())

@@ -1,0 +1,82 @@
+"""Run a TensorRT plan, and read from its engine which precisions it computes in."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.errors import HostError
+from builder.proof.session import one_line
+from builder.tensorrt.host import find_host
+from builder.tensors import Arrays
+
+Run = Callable[[Arrays], Arrays]
+"""Answers a batch, from inputs by name to outputs by name."""
+
+
+@contextmanager
+def open_plan(path: Path) -> Iterator[Run]:
+    """Open a published plan: yield a function from inputs by name, each `[batch, *dims]`, to outputs by name.
+
+    Raises:
+        HostError: The GPU or TensorRT is missing, or cannot run this plan.
+    """
+    find_host()
+    with runners(path.read_bytes(), path, 1) as (_, runs):
+        yield runs[0]
+
+
+@contextmanager
+def runners(plan: bytes, where: Path, profiles: int) -> Iterator[tuple[Any, list[Run]]]:
+    """Yield the engine, and a function for each profile that runs it."""
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    from polygraphy.exception import PolygraphyException
+
+    try:
+        engine = EngineFromBytes(plan)()
+        with TrtRunner(engine) as runner:
+            yield engine, [_run(runner, index) for index in range(profiles)]
+    except PolygraphyException as error:
+        what = f"TensorRT cannot run the plan: {one_line(error)}"
+        fix = "build the plan again with the TensorRT and the GPU of this machine, and free GPU memory"
+        raise HostError(where, what, fix) from error
+
+
+def _run(runner: Any, profile: int) -> Run:
+    def run(feeds: Arrays) -> Arrays:
+        runner.set_profile(profile)
+        answers = runner.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+        return {name: np.array(answer) for name, answer in answers.items()}  # the runner reuses its buffers
+
+    return run
+
+
+def count_formats(engine: Any) -> Counter[str]:
+    """Count the outputs of layers by format, as the engine reports them.
+
+    Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-tools.html
+    """
+    import tensorrt
+
+    report = json.loads(engine.create_engine_inspector().get_engine_information(tensorrt.LayerInformationFormat.JSON))
+    layers = [layer for layer in report["Layers"] if isinstance(layer, dict)]
+    return read_formats(layers)
+
+
+def read_formats(layers: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """Count the data types of the layers' outputs: the last known word of `Format/Datatype`, or else "other".
+
+    `Row major linear FP16 format` counts as `FP16`, and `N/A due to dynamic shapes` as `other`.
+    """
+    known = ("BFloat16", "BF16", "Half", "FP16", "Float", "FP32", "Int8", "Int32", "Int64", "Bool", "FP8", "UInt8")
+    found: Counter[str] = Counter()
+    for layer in layers:
+        for output in layer.get("Outputs", ()):
+            words = re.split(r"[^A-Za-z0-9]+", str(output.get("Format/Datatype", "")))
+            found.update([next((word for word in reversed(words) if word in known), "other")])
+    return found

@@ -1,4 +1,4 @@
-"""What every way of batching gives: a new graph, and where the samples are in the tensors of the original."""
+"""The result of every way of batching: a new graph, and where the samples are in the tensors of the original."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

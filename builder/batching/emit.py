@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Batch, Placed, Shape, View
+from builder.batching.layout import Batch, Placed, Shape
 from builder.tensors import Array
 
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
@@ -33,7 +33,7 @@ class Emitter:
     Attributes:
         opset: The version of ONNX's own operator set.
         nodes: In order of execution.
-        initializers: By name; their tensors are the original's, never copies.
+        initializers: By name; a tensor of the original is shared, not copied.
     """
 
     def __init__(self, opset: int) -> None:
@@ -181,11 +181,6 @@ class Emitter:
         if not source.lifted:
             value = self._lift(value, sample, source)
         return value if target.lifted else self._lower(value, sample, target)
-
-    def view(self, value: ir.Value, shape: Shape, source: Batch, target: View) -> ir.Value:
-        """Bring a value of static `shape` to a view."""
-        moved = self.move(value, shape, source, target.batch)
-        return moved if target.shape == target.batch.target(shape) else self.reshape(moved, target.shape)
 
     def _lift(self, value: ir.Value, sample: Shape, source: Placed) -> ir.Value:
         """From in place to lifted: `[..., outer * N * inner, ...] -> [N, *sample]`."""

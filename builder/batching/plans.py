@@ -90,7 +90,7 @@ class PlanWriter:
         """Return the operand's value with its batch in another form or place."""
         same_shape = source.sample_shape(operand.shape) == target.sample_shape(operand.shape)
         if source.place != target.place and not same_shape:
-            raise Refusal(f"the batch of {operand.name!r} is not where it is needed")
+            raise Refusal(f"the batch of {operand.name!r} is not on the axis where this operator needs it")
         return self.emit.move(operand.written, operand.shape, source, target)
 
     # ------------------------------------------------------------------ constants

@@ -17,6 +17,7 @@ from builder.batching.layout import Batch, Placed, Shape, View
 from builder.tensors import Array
 
 Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
+"""Writes nodes that read these inputs; returns the values that are the node's outputs."""
 
 Input = TypeVar("Input")
 
@@ -125,6 +126,7 @@ class Computed:
 
 
 Wanted = Batch | View | Array | None
+"""What a plan reads in place of an input (see `Plan.inputs`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +173,7 @@ class Known:
 
 
 Answer = Plan | Decomposition | Known
+"""What a rule answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,11 +254,13 @@ class Op:
 
 
 Rule = Callable[[Op], Answer]
+"""Says how one node is rewritten; raises Refusal if it cannot be."""
 
 Static = list[tuple[ir.DataType, Shape]]
 """Types and static shapes of a node's outputs."""
 
 Infer = Callable[[ir.Node, Sequence[Operand | None]], Static]
+"""Finds them for an operator that ONNX does not infer them for."""
 
 
 def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:

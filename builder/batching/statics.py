@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import onnx
@@ -164,11 +165,19 @@ def _schema(node: ir.Node, opsets: Mapping[str, int]) -> onnx.defs.OpSchema:
     # ONNX Runtime's optimizer leaves some operators in models of older opsets than the one they came with.
     is_early = op_type in RUNTIME_OPERATORS and not domain
     opset = onnx.defs.onnx_opset_version() if is_early else opsets.get(domain, 1)
+    schema = _schema_of(op_type, opset, domain)
+    if schema is None:
+        raise Refusal(f"operator {domain or 'ai.onnx'}::{op_type} is unknown at opset {opsets.get(domain)}")
+    return schema
+
+
+@cache
+def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
+    """Return a schema; ONNX copies it each time it is asked, and a model has many nodes of one operator."""
     try:
         return onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
-        what = f"operator {domain or 'ai.onnx'}::{op_type} is unknown at opset {opsets.get(domain)}"
-        raise Refusal(what) from None
+        return None
 
 
 def _shape_input(operand: Operand) -> onnx.TensorProto | None:

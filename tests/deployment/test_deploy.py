@@ -24,9 +24,8 @@ from support.load_server import serving
 from support.serving import client
 
 from builder.cli import commands as cli
-from builder.deployment import LiveServer, live_server
+from builder.deployment import LiveServer, deploy, live_server
 from builder.deployment.live_server import Address
-from builder.deployment.rollout import deploy
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.repository import Repository
 from builder.server import Server, free_port

@@ -13,8 +13,7 @@ from support.by_hand import by_hand, original
 from builder.batching import BatchedModel, add_batch_axis
 from builder.config import ConfigOptions
 from builder.errors import HostError, ModelError, VerificationError
-from builder.lowering import reduce_precision
-from builder.lowering.precision import ReducedModel
+from builder.lowering import ReducedModel, reduce_precision
 from builder.model import load
 from builder.naming import rename
 from builder.proof import verify, verify_published

@@ -11,8 +11,7 @@ from onnx import parser
 from builder.batching import BatchedModel, add_batch_axis
 from builder.cli import cli
 from builder.errors import ModelError
-from builder.lowering import TARGETS, fit
-from builder.lowering.targets import Target
+from builder.lowering import TARGETS, Target, fit
 from builder.model import load
 from builder.proof import verify
 from builder.proof.session import onnxruntime_errors

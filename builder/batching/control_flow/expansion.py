@@ -1,4 +1,4 @@
-"""What handlers are made of: values they need to know, single nodes, and copies of a body, walked on the spot."""
+"""What handlers have in common: they read constants, and walk single nodes or copies of a body on the spot."""
 
 from collections.abc import Sequence
 

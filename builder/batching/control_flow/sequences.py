@@ -1,4 +1,4 @@
-"""Sequences and optionals: the walk knows their members, so the nodes about them vanish."""
+"""Sequences and optionals: the walk knows their members, so these nodes vanish from the graph."""
 
 import itertools
 from collections.abc import Mapping, Sequence

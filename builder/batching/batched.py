@@ -1,4 +1,4 @@
-"""What every way of batching ends in: a graph beside the original, and how samples sit in the original's tensors."""
+"""The result of every way of batching: a new graph, and where the samples are in the tensors of the original."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.rules.refused import RANDOM, REFUSED
-from builder.errors import ModelError
-from builder.model import Dim, Model, TensorSpec
+from builder.model import Dim, Model
 from builder.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One place where the exporter had baked the batch in, and what stands there now."""
+    """One node where the exporter had baked in the batch, and what stands there now."""
 
     node: str
     op_type: str
@@ -23,7 +21,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class BatchedTensor:
-    """A served input or output, and how a sample of it sits in the original's tensor.
+    """A served input or output, and where its samples are in the original's tensor.
 
     Attributes:
         name: The name in the batched graph.
@@ -31,10 +29,11 @@ class BatchedTensor:
         dtype: The element type, the same in both.
         dims: The shape of one sample, without the batch.
         original_shape: The shape in the original, its static batch included.
-        batch_axis: The axis of `original_shape` that holds the batch; None when the model is kept static, or for an
-            input of which the original takes one for its batch of 1: each sample brings its own.
-        rows: How many rows of that axis belong to one sample; above 1 they are an axis of `dims`.
-        outer: How many of them are slower than the batch there: the axis is `outer * B0 * (rows / outer)`.
+        batch_axis: The axis of `original_shape` that holds the batch. None when the model is kept static, or when the
+            whole tensor belongs to the one sample that the original takes.
+        rows: How many rows of that axis belong to one sample; if there are several, they are an axis of `dims`.
+        outer: How many of them are slower than the batch: with B for the static batch, the axis is
+            `outer * B * (rows / outer)`.
     """
 
     name: str
@@ -48,15 +47,16 @@ class BatchedTensor:
 
     @property
     def static_dims(self) -> tuple[Dim, ...]:
-        """`dims` with the original's size where it has one: what the original itself can take."""
+        """`dims` with the sizes of the original, where other axes were made dynamic: what the original can take."""
         if self.batch_axis is None or len(self.dims) != len(self.original_shape) - 1:
             return self.dims
         return (*self.original_shape[: self.batch_axis], *self.original_shape[self.batch_axis + 1 :])
 
     def split(self, array: Array) -> Array:
-        """Cut the original's tensor into samples: `[..., B0 * rows, ...] -> [B0, *dims]`.
+        """Cut the original's tensor into samples: `[..., B * rows, ...] -> [B, *dims]`.
 
-        A static tensor is one sample: `[*shape] -> [1, *shape]`.
+        A tensor without a batch is one sample: `[*shape] -> [1, *shape]`. With B = 3, rows = 2 and outer = 1,
+        `[6, C]` of `a0 a1 b0 b1 c0 c1` becomes `[3, 2, C]`.
         """
         if self.batch_axis is None:
             return array[np.newaxis]
@@ -68,7 +68,7 @@ class BatchedTensor:
         return np.moveaxis(grid, axis + 1, 0).reshape(count, *before, *rows, *after)
 
     def join(self, samples: Array) -> Array:
-        """Lay samples out for the original, the inverse of `split`: `[B0, *dims] -> [..., B0 * rows, ...]`."""
+        """Join samples to the original's tensor, the inverse of `split`: `[B, *dims] -> [..., B * rows, ...]`."""
         if self.batch_axis is None:
             whole: Array = np.asarray(samples[0])
             return whole
@@ -83,13 +83,13 @@ class BatchedModel:
     """A graph whose inputs and outputs are `[batch, *dims]`, beside the original it came from.
 
     Attributes:
-        original: The model as it was loaded; the reference.
+        original: The model as it was loaded; the proof compares with it.
         ir: The rewritten graph; it shares no node with the original's.
         inputs: In the original's order.
         outputs: In the original's order.
-        static_batch: How many samples the original takes per run (1 when it is kept static).
-        is_static: The model is kept as it is: no batch axis, `max_batch_size` 0.
-        rewrites: What had to change.
+        static_batch: How many samples the original takes per run; 1 when it is kept static.
+        is_static: Whether the model is kept without a batch axis: `max_batch_size` 0.
+        rewrites: What was changed in the nodes.
     """
 
     original: Model
@@ -101,103 +101,9 @@ class BatchedModel:
     rewrites: tuple[Rewrite, ...]
 
     def renamed(self, names: Mapping[str, str]) -> "BatchedModel":
-        """The same model, its inputs' and outputs' `name` changed by `names` (the graph is not touched)."""
+        """Return the same model with other names for its inputs and outputs; the graph keeps its own."""
 
         def rename(tensors: tuple[BatchedTensor, ...]) -> tuple[BatchedTensor, ...]:
             return tuple(replace(t, name=names.get(t.name, t.name)) for t in tensors)
 
         return replace(self, inputs=rename(self.inputs), outputs=rename(self.outputs))
-
-
-def batch_axes_of(model: Model, asked: Mapping[str, int | None]) -> tuple[dict[str, int | None], int]:
-    """The batch axis of every input, and the static batch they agree on; a symbolic batch counts as 1.
-
-    An input asked to have none is a sample's as a whole.
-
-    Raises:
-        ModelError: An input has no such axis, the inputs disagree, or several samples share one without a batch.
-    """
-    known = {spec.name for spec in model.inputs}
-    if not known:
-        raise ModelError(model.path, "the graph has no inputs, so there is no batch", "export it with an input")
-    for name in asked.keys() - known:
-        raise ModelError(model.path, f"--batch-axis names {name!r}, which is no input", f"inputs are {sorted(known)}")
-    axes: dict[str, int | None] = {}
-    sizes = {}
-    for spec in model.inputs:
-        axis = asked.get(spec.name, 0)
-        if axis is None:
-            axes[spec.name] = None
-            continue
-        if not -len(spec.shape) <= axis < len(spec.shape):
-            raise ModelError(
-                model.path,
-                f"input {spec.name!r} {list(spec.shape)} has no axis {axis} for the batch",
-                "name the axis with --batch-axis INPUT=AXIS, or publish it with --static",
-            )
-        axis %= len(spec.shape)
-        axes[spec.name] = axis
-        size = spec.shape[axis]
-        sizes[spec.name] = size if isinstance(size, int) else 1
-    if not sizes:
-        raise ModelError(model.path, "--batch-axis leaves no input with a batch", "publish it with --static")
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        listed = ", ".join(f"{s.name} {list(s.shape)} (axis {axes[s.name]})" for s in model.inputs)
-        raise ModelError(
-            model.path,
-            f"the inputs have different batches: {listed}",
-            "name the batch's axis with --batch-axis INPUT=AXIS, give an input without one a value with --constant "
-            "INPUT=FILE.npy or let each sample bring its own with --batch-axis INPUT=none, or publish it with --static",
-        )
-    static_batch = next(iter(sizes.values()))
-    if static_batch > 1 and None in axes.values():
-        shared = ", ".join(name for name, axis in axes.items() if axis is None)
-        raise ModelError(
-            model.path,
-            f"the {static_batch} samples of its static batch share {shared}, so none can bring its own",
-            "export it with a batch of 1, or give the value with --constant INPUT=FILE.npy",
-        )
-    return axes, static_batch
-
-
-def keep_static(model: Model) -> BatchedModel:
-    """Take the model as it is, without batching: `max_batch_size` 0 for Triton.
-
-    Raises:
-        ModelError: It draws random numbers.
-    """
-    for graph in (model.ir.graph, *(function.graph for function in model.ir.functions.values())):
-        for node in graph.all_nodes():
-            if node.domain in ("", "ai.onnx") and node.op_type in RANDOM:
-                what = f"{node.op_type} {node.name or node.outputs[0].name!r}: {REFUSED['', node.op_type]}"
-                raise ModelError(model.path, what, "export it without what is random in it")
-
-    def whole(spec: TensorSpec) -> BatchedTensor:
-        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape, spec.shape, None)
-
-    return BatchedModel(
-        original=model,
-        ir=model.ir.clone(),
-        inputs=tuple(map(whole, model.inputs)),
-        outputs=tuple(map(whole, model.outputs)),
-        static_batch=1,
-        is_static=True,
-        rewrites=(),
-    )
-
-
-def keep_batched(model: Model) -> BatchedModel:
-    """Take a model that is batched already as it is; one sample at a time is the original's truth."""
-
-    def rows(spec: TensorSpec) -> BatchedTensor:
-        return BatchedTensor(spec.name, spec.name, spec.dtype, spec.shape[1:], (1, *spec.shape[1:]), 0)
-
-    return BatchedModel(
-        original=model,
-        ir=model.ir.clone(),
-        inputs=tuple(map(rows, model.inputs)),
-        outputs=tuple(map(rows, model.outputs)),
-        static_batch=1,
-        is_static=False,
-        rewrites=(),
-    )

@@ -1,4 +1,4 @@
-"""Write the nodes of the rewritten graph; move a value from one form of its batch to another."""
+"""Write the nodes of the rewritten graph, and move values from one form of their batch to another."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,27 +6,34 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Batch, Shape, View
+from builder.batching.layout import Batch, Placed, Shape
 from builder.tensors import Array
 
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
 
-
-EXPAND = 8
-"""The opset that brought Expand."""
+EXPAND_SINCE = 8
+"""The opset in which Expand came; Tile does its work before."""
 
 
 def static_dims(tensor: ir.TensorProtocol) -> Shape:
-    """A stored tensor's shape."""
+    """Return the shape of a stored tensor."""
     return tuple(tensor.shape.numpy())
+
+
+def stored(value: ir.Value) -> ir.TensorProtocol:
+    """Return the tensor of a value that is stored in the graph."""
+    if value.const_value is None:
+        raise RuntimeError(f"value {value.name!r} is not stored in the graph")
+    return value.const_value
 
 
 class Emitter:
     """The rewritten graph while it grows.
 
     Attributes:
-        nodes: Nodes in order of execution.
-        initializers: By name; tensors are shared with the original's, never copied.
+        opset: The version of ONNX's own operator set.
+        nodes: In order of execution.
+        initializers: By name; a tensor of the original is shared, not copied.
     """
 
     def __init__(self, opset: int) -> None:
@@ -42,7 +49,7 @@ class Emitter:
         self._batch_size: ir.Value | None = None
 
     def fresh(self, name: str | None) -> str:
-        """A value name nobody has yet: `name` itself where it is free."""
+        """Return a name that no value has yet: `name` itself if it is free."""
         stem, found = name or "batched", name
         while not found or found in self._names:
             self._times[stem] += 1
@@ -51,20 +58,20 @@ class Emitter:
         return found
 
     def _node_name(self, name: str | None) -> str | None:
-        """A node's name, numbered from its second use (a loop's body, written out)."""
+        """Return a node's name, with a number from its second use on (a loop's body is written several times)."""
         if not name:
             return None
         self._node_names[name] += 1
         return name if self._node_names[name] == 1 else f"{name}.{self._node_names[name]}"
 
     def reserve(self, names: Sequence[str]) -> None:
-        """Keep `names` for the graph's inputs and outputs."""
+        """Keep `names` for the graph's inputs and outputs: no other value gets one of them."""
         self._names.update(names)
 
     def value(
         self, name: str | None, dtype: ir.DataType | None = None, shape: Sequence[int | str] | None = None
     ) -> ir.Value:
-        """A new value under a free name."""
+        """Return a new value with a free name."""
         return ir.Value(
             name=self.fresh(name) if name != "" else "",
             type=ir.TensorType(dtype) if dtype is not None else None,
@@ -81,7 +88,7 @@ class Emitter:
         domain: str = "",
         like: ir.Node | None = None,
     ) -> list[ir.Value]:
-        """Append one node; returns its outputs. `like` lends its name and metadata."""
+        """Append one node; returns its outputs. It gets the name and the metadata of `like`."""
         attrs = [
             v if isinstance(v, ir.Attr) else ir.convenience.convert_attribute(k, v)
             for k, v in (attributes or {}).items()
@@ -95,7 +102,7 @@ class Emitter:
         return results
 
     def constant(self, array: Array, name: str | None = None) -> ir.Value:
-        """An initializer holding `array`; equal ones are shared."""
+        """Return an initializer with this value; there is one for all equal arrays."""
         array = np.asarray(array, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -107,14 +114,14 @@ class Emitter:
         return self._constants[key]
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        """An initializer that shares the original's tensor."""
+        """Return an initializer that shares the original's tensor."""
         value = self.value(name, tensor.dtype, static_dims(tensor))
         value.const_value = tensor
         self.initializers[str(value.name)] = value
         return value
 
     def reshape(self, value: ir.Value, target: Sequence[int], name: str | None = None) -> ir.Value:
-        """Reshape; one of a reshape is made one of the first's input."""
+        """Append a Reshape. If its input is a reshape itself, it reshapes the input of that one."""
         source = self._reshaped.get(value, value)
         shape = self.constant(np.asarray(target, np.int64), "shape")
         (result,) = self.node("Reshape", [source, shape], outputs=[name])
@@ -122,7 +129,7 @@ class Emitter:
         return result
 
     def transpose(self, value: ir.Value, perm: Sequence[int], name: str | None = None) -> ir.Value:
-        """Transpose, unless nothing moves."""
+        """Append a Transpose, unless nothing moves."""
         if list(perm) == sorted(perm):
             return value
         return self.node("Transpose", [value], {"perm": list(perm)}, outputs=[name])[0]
@@ -130,19 +137,20 @@ class Emitter:
     # ------------------------------------------------------------------ the batch of the call
 
     def measure_batch_on(self, graph_input: ir.Value) -> None:
-        """Take N from axis 0 of this input whenever it is needed."""
+        """Read N from axis 0 of this input, if it is ever needed."""
         self._batch_source = graph_input
 
     def batch_size(self) -> ir.Value:
-        """N as `int64[1]`, computed once."""
+        """Return N as `int64[1]`; it is computed once."""
         if self._batch_size is None:
-            assert self._batch_source is not None
+            if self._batch_source is None:
+                raise RuntimeError("no input was named to measure the batch on")
             (shape,) = self.node("Shape", [self._batch_source])
             (self._batch_size,) = self.node("Gather", [shape, self.constant(np.zeros(1, np.int64))], {"axis": 0})
         return self._batch_size
 
     def shape_with_batch(self, dims: Sequence[int | None]) -> ir.Value:
-        """`dims` as `int64[rank]`, N where a dim is None (once)."""
+        """Return `dims` as `int64[rank]`, with N in place of the one that is None."""
         at = list(dims).index(None)
         before, after = ([int(d) for d in part if d is not None] for part in (dims[:at], dims[at + 1 :]))
         parts = [
@@ -156,9 +164,16 @@ class Emitter:
     # ------------------------------------------------------------------ from one form to another
 
     def move(self, value: ir.Value, shape: Shape, source: Batch, target: Batch) -> ir.Value:
-        """Bring a value of static `shape` from one form of its batch to another.
+        """Bring a value of static `shape` from one form or place of its batch to another, through the lifted form.
 
-        Between two places in one axis the elements move through the lifted form.
+        Take static `[6, C]` with B = 1, and axis 0 as `2 * N * 3`. To the lifted form:
+
+            Reshape    [2 * N * 3, C]  ->  [2, N, 3, C]
+            Transpose  [2, N, 3, C]    ->  [N, 2, 3, C]
+            Reshape    [N, 2, 3, C]    ->  [N, 6, C]
+
+        From there to another place, axis 0 as `N * 6`, one Reshape to `[N * 6, C]` is left. Two places in one axis are
+        reached from one another in this way, because the samples take turns in one and lie together in the other.
         """
         if source.lifted == target.lifted and (source.lifted or source.place == target.place):
             return value
@@ -167,16 +182,11 @@ class Emitter:
             value = self._lift(value, sample, source)
         return value if target.lifted else self._lower(value, sample, target)
 
-    def view(self, value: ir.Value, shape: Shape, source: Batch, target: View) -> ir.Value:
-        """Bring a value to a view."""
-        moved = self.move(value, shape, source, target.batch)
-        return moved if target.shape == target.batch.target(shape) else self.reshape(moved, target.shape)
-
-    def _lift(self, value: ir.Value, sample: Shape, source: Batch) -> ir.Value:
-        """`[..., outer * N * inner, ...] -> [N, *sample]`."""
+    def _lift(self, value: ir.Value, sample: Shape, source: Placed) -> ir.Value:
+        """From in place to lifted: `[..., outer * N * inner, ...] -> [N, *sample]`."""
         axis = source.axis
-        assert axis is not None
-        if any(d != 1 for d in (*sample[:axis], source.outer)):
+        must_move = any(d != 1 for d in (*sample[:axis], source.outer))
+        if must_move:
             rest = (*sample[:axis], source.outer, -1, source.inner, *sample[axis + 1 :])
             value = self.reshape(value, rest)
             order = list(range(len(rest)))
@@ -184,12 +194,13 @@ class Emitter:
             value = self.transpose(value, order)
         return self.reshape(value, (-1, *sample))
 
-    def _lower(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
-        """`[N, *sample] -> [..., outer * N * inner, ...]`."""
+    def _lower(self, value: ir.Value, sample: Shape, target: Placed) -> ir.Value:
+        """From lifted to in place: `[N, *sample] -> [..., outer * N * inner, ...]`."""
         axis = target.axis
-        assert axis is not None
-        assert sample[axis] == target.rows, (sample, target)
-        if any(d != 1 for d in (*sample[:axis], target.outer)):
+        if sample[axis] != target.rows:
+            raise RuntimeError(f"a sample of {sample} has no {target.rows} rows on axis {axis}")
+        must_move = any(d != 1 for d in (*sample[:axis], target.outer))
+        if must_move:
             rest = (-1, *sample[:axis], target.outer, target.inner, *sample[axis + 1 :])
             value = self.reshape(value, rest)
             order = list(range(len(rest)))
@@ -198,9 +209,8 @@ class Emitter:
         return self.reshape(value, (*sample[:axis], -1, *sample[axis + 1 :]))
 
     def spread(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
-        """Repeat an unbatched `[*sample]` for every sample and bring it to `target`."""
+        """Repeat a constant `[*sample]` for every sample, and bring it to `target`."""
         if not target.lifted and target.rows == 1:
-            assert target.axis is not None
             return self._repeat(value, sample, target.axis)
         lifted = self._repeat(value, (1, *sample), 0)
         return lifted if target.lifted else self._lower(lifted, sample, target)
@@ -208,7 +218,7 @@ class Emitter:
     def _repeat(self, value: ir.Value, shape: Shape, axis: int) -> ir.Value:
         """Repeat a value N times along an axis of one."""
         dims = [None if i == axis else d for i, d in enumerate(shape)]
-        if self.opset >= EXPAND:
+        if self.opset >= EXPAND_SINCE:
             return self.node("Expand", [value, self.shape_with_batch(dims)])[0]
         repeats = self.shape_with_batch([None if d is None else 1 for d in dims])
         return self.node("Tile", [self.reshape(value, shape), repeats])[0]

@@ -1,36 +1,42 @@
-"""Where the samples of a value are, and the algebra that moves them.
+"""Where the samples of a value are, and where they are after a reshape.
 
 The original graph runs on `static_batch` samples at once (written B). A value of static shape `S` that holds samples
-has its batch on one axis, mixed there with other elements in row-major order: `S[axis] = outer * B * inner`. The
-rewritten graph holds the same value in one of two forms, N being the batch of the call:
+has them on one axis, together with other elements in row-major order: `S[axis] = outer * B * inner`. With B = 3
+samples of 2 rows, axis 0 of `[6, C]` may hold
 
-    in place   `S` with `S[axis]` become `outer * N * inner`
-    lifted     `[N, *sample]`, where `sample` is `S` with `S[axis]` become `outer * inner`
+    outer 1, inner 2:   a0 a1 b0 b1 c0 c1     the rows of a sample lie together
+    outer 2, inner 1:   a0 b0 c0 a1 b1 c1     the samples take turns
 
-With B = 1 every operator may be run on the lifted form sample by sample, wherever the batch was: the original never
+The rewritten graph holds the same value in one of two forms; N is the batch of the call:
+
+    in place   `S`, with `outer * N * inner` on the axis: `[2 * N, C]`
+    lifted     `[N, *sample]`, where `sample` is `S` with `outer * inner` on the axis: `[N, 2, C]`
+
+With B = 1 every operator may be run on the lifted form, sample by sample, wherever the batch was: the original never
 saw more than one. With B > 1 an operator must be shown not to mix the samples along the axis.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The place of the samples in one value.
+class Placed:
+    """The samples are on one axis of the static shape.
 
     Attributes:
-        axis: The axis of the static shape that holds the batch; None once the original has dropped it (B = 1).
+        axis: The axis of the static shape that holds the batch.
         outer: Elements of that axis slower than the batch.
         inner: Elements of that axis faster than the batch.
         lifted: The rewritten value is `[N, *sample]`; otherwise the batch is in place.
         certain: No other axis could be the batch just as well (a reshape of one sample leaves a choice).
     """
 
-    axis: int | None
+    axis: int
     outer: int = 1
     inner: int = 1
     lifted: bool = False
@@ -42,34 +48,96 @@ class Batch:
         return self.outer * self.inner
 
     @property
-    def place(self) -> tuple[int | None, int, int]:
+    def order(self) -> tuple[int, int]:
+        """How the samples lie within the axis, whichever axis it is."""
+        return self.outer, self.inner
+
+    @property
+    def place(self) -> tuple[int, int, int]:
         """The position alone, whatever the form."""
         return self.axis, self.outer, self.inner
 
-    def lift(self) -> "Batch":
-        """The same position in lifted form."""
+    def is_on(self, *axes: int) -> bool:
+        """Return whether the samples are on one of these axes."""
+        return self.axis in axes
+
+    def lift(self) -> "Placed":
+        """Return the same position in lifted form."""
         return replace(self, lifted=True)
 
-    def at(self, axis: int | None) -> "Batch":
-        """The same rows on another axis."""
+    def lower(self) -> "Placed":
+        """Return the same position in place."""
+        return replace(self, lifted=False)
+
+    def certain_if(self, certain: bool) -> "Placed":
+        """Return the same place, certain or not."""
+        return replace(self, certain=certain)
+
+    def at(self, axis: int) -> "Placed":
+        """Return the same rows on another axis."""
         return replace(self, axis=axis)
 
+    def moved(self, to: Callable[[int], int]) -> "Placed":
+        """Return the same rows on the axis that `to` gives for theirs."""
+        return replace(self, axis=to(self.axis))
+
     def sample_shape(self, shape: Shape) -> Shape:
-        """`S -> sample`: the static shape with one sample's rows on the batch axis."""
-        if self.axis is None:
-            return shape
+        """Return `S -> sample`: the static shape with the rows of one sample on the batch's axis."""
         return (*shape[: self.axis], self.rows, *shape[self.axis + 1 :])
 
+    def dims(self, shape: Shape) -> Shape:
+        """Return the shape of a sample as it is served: without the batch's axis; several rows get an axis there."""
+        return (*shape[: self.axis], *((self.rows,) if self.rows > 1 else ()), *shape[self.axis + 1 :])
+
     def target(self, shape: Shape) -> Shape:
-        """The rewritten shape as a Reshape target: -1 where it grows with N."""
+        """Return the rewritten shape as a Reshape's target: -1 where it grows with N."""
         if self.lifted:
             return (-1, *self.sample_shape(shape))
-        assert self.axis is not None, "a dropped batch axis is always lifted"
         return (*shape[: self.axis], -1, *shape[self.axis + 1 :])
 
 
-DROPPED = Batch(None, lifted=True, certain=False)
-"""The batch of a value whose batch axis the original has removed."""
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The original has removed the axis of its batch of 1, so no axis of the static shape holds the samples.
+
+    The rewritten value is always lifted: `[N, *S]`. Nothing says which axis of `S`, if any, would be the batch, so that
+    no choice is certain.
+    """
+
+    lifted: ClassVar[Literal[True]] = True
+    certain: ClassVar[Literal[False]] = False
+    order: ClassVar[tuple[int, int]] = (1, 1)
+    place: ClassVar[None] = None
+
+    def is_on(self, *axes: int) -> bool:
+        """Return False: there is no axis."""
+        return False
+
+    def lift(self) -> "Dropped":
+        """Return itself: it is lifted."""
+        return self
+
+    def certain_if(self, certain: bool) -> "Dropped":
+        """Return itself: it is never certain."""
+        return self
+
+    def moved(self, to: Callable[[int], int]) -> "Dropped":
+        """Return itself: there is no axis to move."""
+        return self
+
+    def sample_shape(self, shape: Shape) -> Shape:
+        """Return the whole static shape: it is one sample's."""
+        return shape
+
+    def target(self, shape: Shape) -> Shape:
+        """Return the rewritten shape as a Reshape's target: -1 where it grows with N."""
+        return (-1, *shape)
+
+
+Batch = Placed | Dropped
+"""Where the samples of one value are."""
+
+DROPPED = Dropped()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,52 +159,89 @@ def padded(batch: Batch, shape: Shape, rank: int) -> View:
     return View(batch.lift(), (-1, *(1,) * (rank - len(sample)), *sample))
 
 
-def placements(shape: Shape, batch: Batch, target: Shape, static_batch: int) -> list[Batch]:
-    """Every place the batch can be at after `shape` is reshaped to `target`, without moving an element.
+# ---------------------------------------------------------------------- reshapes
 
-    The elements before the batch number `prod(S[:axis]) * outer` and stay before it.
+
+def placements(shape: Shape, batch: Placed, target: Shape, static_batch: int) -> list[Placed]:
+    """Return every place the batch can be at after `shape` is reshaped to `target`.
+
+    A reshape moves no element. So `before = prod(S[:axis]) * outer` elements stay slower than the batch. An axis of
+    the target can hold the batch if the axes in front of it take a divisor of `before`; what is left of `before` is
+    `outer` there, and the axis must be a multiple of `outer * B`.
+
+    Take B = 3 and `[4, 3, 6]` with the batch on axis 1, so that `before` is 4:
+
+        to `[12, 6]`     axis 0 is `4 * 3 * 1`, outer 4
+        to `[2, 6, 6]`   axis 0 takes 2 of the 4, and axis 1 is `2 * 3 * 1`, outer 2
+        to `[6, 12]`     none: axis 0 is no multiple of `4 * 3`, and 6 does not divide 4
+
+    Where axes of 1 leave a choice, there is more than one place: with B = 1, `[2, 1, 4]` to `[2, 4]` has the batch on
+    axis 0 (outer 2) or on axis 1 (inner 4).
     """
-    if batch.axis is None:
-        return []
     before = math.prod(shape[: batch.axis]) * batch.outer
     found = []
-    prefix = 1
-    for axis, dim in enumerate(target):
-        if prefix > before:
+    in_front = 1
+    for axis, size in enumerate(target):
+        if not 0 < in_front <= before:
             break
-        outer, rest = divmod(before, prefix) if prefix else (0, 1)
-        if not rest and dim and dim % (outer * static_batch) == 0:
-            found.append(Batch(axis, outer, dim // (outer * static_batch)))
-        prefix *= dim
+        outer, rest = divmod(before, in_front)
+        holds_batch = not rest and size and size % (outer * static_batch) == 0
+        if holds_batch:
+            found.append(Placed(axis, outer, size // (outer * static_batch)))
+        in_front *= size
     return found
 
 
-def choose(shape: Shape, batch: Batch, target: Shape, found: Sequence[Batch], *, grows: int | None) -> Batch:
-    """Pick among `placements`: the reading an exporter most likely meant.
+def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed], *, grows: int | None) -> Placed:
+    """Pick one of `placements`: the one an exporter most likely meant.
 
-    Every choice gives right values; it decides which axis a later reduction is held to be one over samples. An axis of
-    its own comes first, then the merge that leaves the other side's axes as they were.
+    Every choice gives right values. It decides on which axis a later node is said to mix the samples.
+
+    - An axis that holds nothing but the batch comes first, the one it was on before all others: `[1, 3, 4]` to
+      `[1, 12]` has it on axis 0, not on axis 1 as `1 * 12`.
+    - Else the batch was merged with a neighbour. It is the one behind it, if the axes in front stayed as they were:
+      `[3, 4, 6]` to `[12, 6]` with B = 3 makes axis 0 `3 * 4`. It is the one in front, if the axes behind stayed:
+      `[2, 1, 4]` to `[2, 4]` makes axis 0 `2 * 1`.
 
     Args:
         shape: The static shape before.
-        batch: The batch before; its axis is not None.
+        batch: The batch before.
         target: The static shape after.
         found: What `placements` found; not empty.
-        grows: The axis the model itself left open (-1 in a Reshape), if any.
+        grows: The axis that the model itself leaves open (-1 in a Reshape), if any.
     """
-    assert batch.axis is not None
     alone = [b for b in found if b.rows == 1]
     if alone:
-        same = [b for b in alone if b.axis == batch.axis]
-        return replace((same or alone)[0], certain=len(alone) == 1 and batch.certain)
-    certain = batch.certain and len(found) == 1 and found[0].axis == grows
-    for b in found:
-        assert b.axis is not None
-        if b.outer == 1 and shape[: batch.axis] == target[: b.axis] and shape[batch.axis + 1 :] != target[b.axis :]:
-            return replace(b, certain=certain)
-    for b in found:
-        assert b.axis is not None
-        if b.inner == 1 and shape[batch.axis + 1 :] == target[b.axis + 1 :]:
-            return replace(b, certain=certain)
-    leading = [b for b in found if b.outer == 1]
-    return replace((leading or list(found))[0], certain=certain)
+        chosen = next((b for b in alone if b.axis == batch.axis), alone[0])
+        return chosen.certain_if(batch.certain and len(alone) == 1)
+    is_only_choice = len(found) == 1 and found[0].axis == grows
+    return _merged(shape, batch, target, found).certain_if(batch.certain and is_only_choice)
+
+
+def _merged(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed]) -> Placed:
+    """Pick a place where the batch shares its axis with a neighbour."""
+    return (
+        _first(b for b in found if _is_merged_behind(shape, batch, target, b))
+        or _first(b for b in found if _is_merged_in_front(shape, batch, target, b))
+        or _first(b for b in found if b.outer == 1)
+        or found[0]
+    )
+
+
+def _first(places: Iterable[Placed]) -> Placed | None:
+    return next(iter(places), None)
+
+
+def _is_merged_behind(shape: Shape, batch: Placed, target: Shape, place: Placed) -> bool:
+    """Return whether the axis is the batch and what lay behind it: the axes in front are unchanged.
+
+    If the axes behind are unchanged too, the batch's axis of 1 was removed rather than merged.
+    """
+    same_in_front = shape[: batch.axis] == target[: place.axis]
+    was_removed = shape[batch.axis + 1 :] == target[place.axis :]
+    return place.outer == 1 and same_in_front and not was_removed
+
+
+def _is_merged_in_front(shape: Shape, batch: Placed, target: Shape, place: Placed) -> bool:
+    """Return whether the axis is the batch and what lay in front of it: the axes behind are unchanged."""
+    return place.inner == 1 and shape[batch.axis + 1 :] == target[place.axis + 1 :]

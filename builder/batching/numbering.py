@@ -1,9 +1,16 @@
-"""Numbers of samples baked into indices: `arange(B) * T + index` reads each sample's own row of `[B * T, ...]`.
+"""Positions of samples that are baked into indices: `arange(B) * T + index` reads each sample's own rows.
 
-A constant that differs from sample to sample cannot be cut to one. Where it is a whole number that only moves an
-index, it is taken apart: `value = plain + ahead`, with `plain` the same for every sample and `ahead` zero for the
-first. The rewritten graph holds `plain`; `ahead` is followed through what is linear, until an operator reads the sum as
-the index of the very sample it stands for. Anything else that reads it is refused.
+A model exported for B = 3 samples of T = 4 rows each, folded to `[12, C]`, may read row 1 of every sample by the
+constant indices `[1, 5, 9]`. They differ from sample to sample, so the constant cannot be cut to one sample's part. It
+is split in two instead:
+
+    [1, 5, 9]  =  [1, 1, 1]  +  [0, 4, 8]
+      value         plain         offset
+
+`plain` is the same for every sample, and `offset` is zero for the first. The rewritten graph holds `plain`. The offset
+is followed through operators that are linear in it, until one reads the sum as an index. If the offset is then `step`
+times the position of the sample (here `arange(3) * 4`), the node reads each sample's own rows, which in the rewritten
+graph is `plain` on a batch axis. Everything else that reads a value with an offset is refused.
 """
 
 from collections.abc import Sequence
@@ -12,114 +19,121 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.rule import Computed, DifferentRows, Operand, Refusal
+from builder.batching.layout import Placed
+from builder.batching.rule import Computed, DifferentRows, Op, Operand, Refusal
 from builder.batching.statics import evaluate
+from builder.model import operator
 from builder.tensors import Array
 
-LINEAR = frozenset(
-    [
-        "Add",
-        "Cast",
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Identity",
-        "Mul",
-        "Reshape",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-    ]
+ADDING = frozenset(["Add", "Concat", "Sub"])
+"""Linear operators that put the offsets of their inputs together."""
+
+LINEAR = ADDING | frozenset(
+    ["Cast", "Expand", "Flatten", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
 )
-"""Operators that give the sum of what they give for `plain` and for `ahead`."""
+"""Operators that give for `plain + offset` the sum of what they give for each."""
 
 INDEXED = {"Gather": 1, "GatherND": 1, "ScatterND": 1}
-"""Operators that read indices, and which input these are; their rules look at `ahead`."""
+"""Operators that read indices, and which input these are; their rules check the offset."""
 
 BLIND = frozenset(["Shape", "Size"])
-"""Operators that look at no value."""
+"""Operators that read no value."""
+
+COUNTING = (ir.DataType.INT32, ir.DataType.INT64)
+"""Types that hold every index."""
 
 
 def check(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
-    """Refuse an operator that would read `plain` for the value.
+    """Refuse a node that would read `plain` for the whole value.
 
     Raises:
-        Refusal: It is none of those that can be followed.
+        Refusal: An input has an offset, and this operator neither passes it on nor reads it as an index.
     """
-    where = [i for i, o in enumerate(inputs) if o is not None and o.ahead is not None]
-    if not where or node.op_type in BLIND or where == [INDEXED.get(node.op_type)]:
+    shifted = [i for i, o in enumerate(inputs) if o is not None and o.offset is not None]
+    reads_it_as_index = shifted == [INDEXED.get(node.op_type)]
+    if not shifted or node.op_type in BLIND or reads_it_as_index:
         return
-    if node.domain or node.op_type not in LINEAR or not _is_linear(node, inputs):
-        raise Refusal("it computes with the numbers that samples have in their batch")
+    domain, op_type = operator(node)
+    if domain or op_type not in LINEAR or not _is_linear(node, inputs):
+        raise Refusal("it computes with positions of the samples in the static batch")
 
 
 def _is_linear(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
     if node.op_type == "Cast":
-        return node.attributes["to"].as_int() in (ir.DataType.INT32, ir.DataType.INT64)
-    return node.op_type != "Mul" or _scales(inputs)
+        return node.attributes["to"].as_int() in COUNTING
+    if node.op_type == "Mul":  # by a constant
+        return sum(o is not None and o.batch is not None for o in inputs) == 1
+    return True
 
 
-def _scales(inputs: Sequence[Operand | None]) -> bool:
-    """A product with a constant."""
-    return sum(o is not None and o.batch is not None for o in inputs) == 1
-
-
-def apart(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows) -> list[Operand | None]:
-    """The inputs with the constant that has different rows taken apart.
+def split(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows) -> list[Operand | None]:
+    """Return the inputs with the constant that has different rows split into `plain` and its offset.
 
     Raises:
-        DifferentRows: It is no index, or the operator is not linear in it.
+        DifferentRows: It is no whole number, or the operator is not one that adds.
     """
     operand, rows = found.operand, found.rows
-    if node.domain or node.op_type not in ("Add", "Sub", "Concat") or rows.dtype.kind not in "iu":
+    domain, op_type = operator(node)
+    if domain or op_type not in ADDING or rows.dtype.kind not in "iu":
         raise found
-    plain = np.ascontiguousarray(np.broadcast_to(rows.take([0], found.axis), rows.shape)).reshape(operand.shape)
-    ahead = (rows - rows.take([0], found.axis)).reshape(operand.shape)
-    known = Operand(operand.name, operand.dtype, operand.shape, origin=plain, ahead=ahead)
+    first = rows.take([0], found.axis)
+    plain = np.ascontiguousarray(np.broadcast_to(first, rows.shape)).reshape(operand.shape)
+    offset = (rows - first).reshape(operand.shape)
+    known = Operand(operand.name, operand.dtype, operand.shape, origin=plain, offset=offset)
     return [known if o is operand else o for o in inputs]
 
 
-def follow(node: ir.Node, opset: int, inputs: Sequence[Operand | None], result: Operand) -> None:
-    """Say how far a linear operator's result is ahead.
+def follow(op: Op, result: Operand) -> None:
+    """Give the result of a linear operator the offset that its inputs' offsets make.
+
+    As the operator is linear, that is what it computes when every input is replaced by its offset. With the offset
+    `[0, 4, 8]` above, `Mul` by 2 gives `[0, 8, 16]`, and `Add` of samples without an offset leaves it.
 
     Raises:
         Refusal: It cannot be computed.
     """
-    if node.op_type not in LINEAR or all(o is None or o.ahead is None for o in inputs):
+    if op.node.op_type not in LINEAR or all(o is None or o.offset is None for o in op.inputs):
         return
-    moved = [_moved(o, node) for o in inputs]
-    origin = Computed(node, opset, tuple(moved), 0)
+    offsets = tuple(_offset_of(o, op.node) for o in op.inputs)
+    origin = Computed(op.node, op.opset, offsets, 0)
     array = evaluate(Operand(result.name, result.dtype, result.shape, origin=origin))
     if array is None:
-        raise Refusal("how it moves the numbers of samples cannot be computed")
-    result.ahead = array if array.any() else None
+        raise Refusal("what it does to positions of the samples in the static batch cannot be computed")
+    result.offset = array if array.any() else None
 
 
-def _moved(operand: Operand | None, node: ir.Node) -> Operand | None:
-    """What an input adds for each sample: nothing, if it holds samples and no numbers; itself, if it says how to."""
+def _offset_of(operand: Operand | None, node: ir.Node) -> Operand | None:
+    """Return an input as it is when the offset is computed: its own, or zero.
+
+    A constant that is not added is no offset but says how: a target shape, or the other factor of a product.
+    """
     if operand is None:
         return None
-    if operand.ahead is not None:
-        return replace(operand, origin=operand.ahead, computed=None, batch=None)
-    adds = node.op_type in ("Add", "Sub", "Concat")
-    if operand.batch is None and not adds:
+    if operand.offset is not None:
+        return replace(operand, origin=operand.offset, computed=None, batch=None)
+    if operand.batch is None and node.op_type not in ADDING:
         return operand
     return replace(operand, origin=np.zeros(operand.shape, operand.dtype.numpy()), computed=None, batch=None)
 
 
 def names_its_sample(operand: Operand, static_batch: int, *, step: int, column: int | None = None) -> bool:
-    """Whether the operand is ahead by `step` times the number of its sample (in one column of its last axis alone)."""
-    batch, ahead = operand.batch, operand.ahead
-    if ahead is None or batch is None or batch.axis is None:
+    """Return whether the offset of every element is `step` times the position of the sample it belongs to.
+
+    Args:
+        operand: Indices that hold samples. On an axis of `outer * B * inner`, element k belongs to sample
+            `k // inner % B`: with B = 3 and inner = 2, the samples are `0 0 1 1 2 2`.
+        static_batch: B.
+        step: How many rows each sample has on the axis that is indexed.
+        column: The last axis holds tuples of indices, and only this one of a tuple may have an offset.
+    """
+    batch, offset = operand.batch, operand.offset
+    if offset is None or not isinstance(batch, Placed):
         return False
-    length = operand.shape[batch.axis]
-    numbers = np.arange(length) // batch.inner % static_batch
-    wanted: Array = np.zeros(operand.shape, np.int64)
-    by_axis = (step * numbers).reshape([-1 if i == batch.axis else 1 for i in range(operand.rank)])
+    samples = np.arange(operand.shape[batch.axis]) // batch.inner % static_batch
+    along_batch = [-1 if axis == batch.axis else 1 for axis in range(operand.rank)]
+    by_sample = np.broadcast_to((step * samples).reshape(along_batch), operand.shape)
     if column is None:
-        wanted[...] = by_axis
-    else:
-        wanted[..., column] = np.broadcast_to(by_axis, operand.shape)[..., column]
-    return np.array_equal(ahead, wanted)
+        return np.array_equal(offset, by_sample)
+    wanted: Array = np.zeros(operand.shape, np.int64)
+    wanted[..., column] = by_sample[..., column]
+    return np.array_equal(offset, wanted)

@@ -1,110 +1,102 @@
-"""Run each sample by itself: for models that mix the rows of a batch, or whose operators have no rule.
+"""Run each sample by itself: for models that mix the samples of a batch, or that have operators without a rule.
 
-The whole graph becomes the body of a Scan over the batch. Right by construction, and no faster than one at a time.
+The whole graph becomes the body of a Scan over the batch. That is right by construction, and as slow as one request at
+a time.
 
 Source: https://onnx.ai/onnx/operators/onnx__Scan.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite, batch_axes_of
+from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
+from builder.batching.input_axes import batch_axes_of
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
 
-OLDEST_OPSET = 9
-"""Before it, Scan had a batch axis of its own."""
+SCAN_WITHOUT_BATCH = 9
+"""The opset in which Scan lost the batch axis it had of its own."""
+
+AXES_AS_INPUT = 13
+"""The opset from which Squeeze and Unsqueeze take their axes as an input."""
+
+OLDEST_IR_VERSION = 4
+"""Before it, every initializer had to be listed as an input too."""
 
 
 def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
     """Wrap the graph so that it sees one sample at a time: `[N, *dims] -> N times [1, *dims] -> [N, *dims]`.
 
-    An output of which the first axis is not a batch of one is a sample's answer as a whole.
+    If the first axis of an output is not a batch of one, the whole output is the answer for one sample.
 
     Raises:
-        ModelError: Its static batch is above 1, so that no sample has an answer of its own, or its opset is too old.
+        ModelError: Its static batch is above 1, so that there is no answer for a single sample, or its opset is too
+            old.
     """
     axes, static_batch = batch_axes_of(model, batch_axes or {})
     if static_batch != 1:
         raise ModelError(
             model.path,
-            f"its static batch is {static_batch}, so the file has no answer for a sample by itself",
+            f"its static batch is {static_batch}, so it cannot answer a single sample",
             "export it with a batch of 1, or publish it with --static",
         )
     source = model.ir.clone()
     opset = source.opset_imports.get("", 1)
-    if opset < OLDEST_OPSET:
+    if opset < SCAN_WITHOUT_BATCH:
         raise ModelError(
-            model.path, f"opset {opset} has no Scan over a batch", f"export it with opset {OLDEST_OPSET} or newer"
+            model.path,
+            f"opset {opset} has no Scan over a batch",
+            f"export it with opset {SCAN_WITHOUT_BATCH} or newer",
         )
-    wrapped = _wrap(model, source, axes, opset)
-    rewrite = Rewrite("", "Scan", "the graph runs one sample at a time, inside a Scan over the batch")
     inputs = tuple(_tensor(spec, axes[spec.name]) for spec in model.inputs)
-    outputs = tuple(_tensor(spec, _batch_of(spec)) for spec in model.outputs)
+    outputs = tuple(_tensor(spec, 0 if spec.shape[:1] == (1,) else None) for spec in model.outputs)
+    wrapped = _wrapped(source, inputs, outputs, opset)
+    rewrite = Rewrite("", "Scan", "the graph runs one sample at a time, inside a Scan over the batch")
     return BatchedModel(model, wrapped, inputs, outputs, 1, False, (rewrite,))
 
 
-def _batch_of(spec: TensorSpec) -> int | None:
-    return 0 if spec.shape[:1] == (1,) else None
-
-
 def _tensor(spec: TensorSpec, axis: int | None) -> BatchedTensor:
-    return BatchedTensor(spec.name, spec.name, spec.dtype, _dims(spec, axis), spec.shape, axis)
+    dims = spec.shape if axis is None else (*spec.shape[:axis], *spec.shape[axis + 1 :])
+    return BatchedTensor(spec.name, spec.name, spec.dtype, dims, spec.shape, axis)
 
 
-def _dims(spec: TensorSpec, axis: int | None) -> tuple[int | str, ...]:
-    return spec.shape if axis is None else (*spec.shape[:axis], *spec.shape[axis + 1 :])
-
-
-def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int | None], opset: int) -> ir.Model:
-    """The clone `source` with all of its nodes moved into the body of a Scan; weights stay outside."""
+def _wrapped(
+    source: ir.Model, inputs: Sequence[BatchedTensor], outputs: Sequence[BatchedTensor], opset: int
+) -> ir.Model:
+    """Move all nodes of the clone `source` into the body of a Scan; the weights stay outside."""
     graph = source.graph
     nodes = list(graph)
-    originals = {v.name: v for v in graph.inputs}
     graph.remove(nodes)
-    before, after = [], []
-    outer_inputs, body_inputs = [], []
-    for spec in model.inputs:
-        inner = originals[spec.name]
-        outer_inputs.append(_value(spec.name, inner.dtype, ("batch", *_dims(spec, axes[spec.name]))))
-        row = _value(f"{spec.name}.row", inner.dtype, _dims(spec, axes[spec.name]))
-        body_inputs.append(row)
-        axis = axes[spec.name]
-        node, taken = _reaxis("Unsqueeze", row, axis, opset) if axis is not None else _copy(row)
-        taken.type, taken.shape = inner.type, inner.shape
-        inner.replace_all_uses_with(taken, replace_graph_outputs=True)
-        before.extend(node)
-    outer_outputs, body_outputs = [], []
-    for spec, inner in zip(model.outputs, graph.outputs, strict=True):
-        axis = _batch_of(spec)
-        node, row = _reaxis("Squeeze", inner, axis, opset) if axis is not None else _copy(inner)
-        after.extend(node)
-        inner.name = f"{spec.name}.whole"
-        row.name = f"{spec.name}.answer"
-        row.type, row.shape = ir.TensorType(spec.dtype), ir.Shape(_dims(spec, axis))
-        body_outputs.append(row)
-        outer_outputs.append(_value(spec.name, spec.dtype, ("batch", *_dims(spec, axis))))
-    body = ir.Graph(body_inputs, body_outputs, nodes=[*before, *nodes, *after], name="one_sample")
-    attributes = [
-        ir.Attr("body", ir.AttributeType.GRAPH, body),
-        ir.Attr("num_scan_inputs", ir.AttributeType.INT, len(body_inputs)),
-    ]
-    scan = ir.Node("", "Scan", outer_inputs, attributes, outputs=outer_outputs, name="batch")
+    before, rows = _body_inputs(graph, inputs, opset)
+    after, answers = _body_outputs(graph, outputs, opset)
+    body = ir.Graph(rows, answers, nodes=[*before, *nodes, *after], name="one_sample")
+    scan = ir.Node(
+        "",
+        "Scan",
+        [_batched(t) for t in inputs],
+        [
+            ir.Attr("body", ir.AttributeType.GRAPH, body),
+            ir.Attr("num_scan_inputs", ir.AttributeType.INT, len(rows)),
+        ],
+        outputs=[_batched(t) for t in outputs],
+        name="batch",
+    )
     initializers = list(graph.initializers.values())
     graph.initializers.clear()
+    graph.inputs.clear()  # before IR version 4, the initializers are among them
     return ir.Model(
         ir.Graph(
-            outer_inputs,
-            outer_outputs,
+            [v for v in scan.inputs if v is not None],
+            scan.outputs,
             nodes=[scan],
             initializers=initializers,
             opset_imports=source.opset_imports,
             name=graph.name,
             metadata_props=graph.metadata_props,
         ),
-        ir_version=max(source.ir_version, 4),
+        ir_version=max(source.ir_version, OLDEST_IR_VERSION),
         producer_name=source.producer_name,
         producer_version=source.producer_version,
         functions=list(source.functions.values()),
@@ -112,25 +104,58 @@ def _wrap(model: Model, source: ir.Model, axes: Mapping[str, int | None], opset:
     )
 
 
-def _value(name: str, dtype: ir.DataType | None, shape: tuple[int | str, ...]) -> ir.Value:
-    assert dtype is not None
+def _body_inputs(graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Return nodes that make the original's inputs of one sample each, and the samples they read."""
+    originals = {v.name: v for v in graph.inputs}
+    nodes, rows = [], []
+    for tensor in tensors:
+        original = originals[tensor.name]
+        row = _value(f"{tensor.name}.row", tensor.dtype, tensor.dims)
+        made, taken = _with_axis("Unsqueeze", row, tensor.batch_axis, opset)
+        taken.type, taken.shape = original.type, original.shape
+        original.replace_all_uses_with(taken, replace_graph_outputs=True)
+        nodes.extend(made)
+        rows.append(row)
+    return nodes, rows
+
+
+def _body_outputs(
+    graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Return nodes that take the batch of one out of the original's outputs, and the answers they give."""
+    nodes, answers = [], []
+    for tensor, original in zip(tensors, graph.outputs, strict=True):
+        made, answer = _with_axis("Squeeze", original, tensor.batch_axis, opset)
+        original.name = f"{tensor.name}.whole"
+        answer.name = f"{tensor.name}.answer"
+        answer.type, answer.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.dims)
+        nodes.extend(made)
+        answers.append(answer)
+    return nodes, answers
+
+
+def _batched(tensor: BatchedTensor) -> ir.Value:
+    return _value(tensor.name, tensor.dtype, ("batch", *tensor.dims))
+
+
+def _value(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
-def _reaxis(op_type: str, value: ir.Value, axis: int, opset: int) -> tuple[list[ir.Node], ir.Value]:
-    """Put in or take out the batch of one; the axes are an attribute before opset 13."""
-    if opset < 13:
-        node = ir.Node("", op_type, [value], [ir.Attr("axes", ir.AttributeType.INTS, [axis])])
-        node.outputs[0].name = f"{value.name}.{op_type.lower()}"
+def _with_axis(op_type: str, value: ir.Value, axis: int | None, opset: int) -> tuple[list[ir.Node], ir.Value]:
+    """Unsqueeze or squeeze the batch of one, or copy a value that has none."""
+    if axis is None:
+        node = ir.Node("", "Identity", [value])
+        node.outputs[0].name = f"{value.name}.copy"
         return [node], node.outputs[0]
-    constant = ir.Node("", "Constant", [], [ir.Attr("value", ir.AttributeType.TENSOR, ir.tensor(np.asarray([axis])))])
-    constant.outputs[0].name = f"{value.name}.axes"
-    node = ir.Node("", op_type, [value, constant.outputs[0]])
+    nodes = []
+    if opset < AXES_AS_INPUT:
+        node = ir.Node("", op_type, [value], [ir.Attr("axes", ir.AttributeType.INTS, [axis])])
+    else:
+        axes = ir.Attr("value", ir.AttributeType.TENSOR, ir.tensor(np.asarray([axis])))
+        constant = ir.Node("", "Constant", [], [axes])
+        constant.outputs[0].name = f"{value.name}.axes"
+        nodes.append(constant)
+        node = ir.Node("", op_type, [value, constant.outputs[0]])
     node.outputs[0].name = f"{value.name}.{op_type.lower()}"
-    return [constant, node], node.outputs[0]
-
-
-def _copy(value: ir.Value) -> tuple[list[ir.Node], ir.Value]:
-    node = ir.Node("", "Identity", [value])
-    node.outputs[0].name = f"{value.name}.copy"
-    return [node], node.outputs[0]
+    return [*nodes, node], node.outputs[0]

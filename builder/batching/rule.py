@@ -1,57 +1,83 @@
-"""What a rule sees and what it answers."""
+"""What a rule sees, and what it answers.
+
+A rule is a function from an `Op`, one node that reads samples, to an `Answer`: a `Plan` for the node, a `Decomposition`
+into other nodes, or `Known` outputs. It raises `Refusal` (through `op.refuse`) if the node would mix the samples.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
-from builder.batching.layout import Batch, Shape, View
+from builder.batching.layout import Batch, Placed, Shape, View
 from builder.tensors import Array
 
 Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
+"""Writes nodes that read these inputs; returns the values that are the node's outputs."""
+
+Input = TypeVar("Input")
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of a rule, turned into a ModelError by the walk
+class Refusal(Exception):  # noqa: N818 - an answer of a rule; the walk collects them for one ModelError
     """The batch cannot be carried through a node, and why."""
 
 
 class Malformed(Refusal):
-    """The node itself is wrong, batch or no batch."""
+    """The node is wrong even without a batch: its inputs do not fit it."""
 
 
 class DifferentRows(Refusal):
-    """A constant spells out the batch and holds other values for other samples.
+    """A constant has a row for each sample of the static batch, and the rows differ.
 
     Attributes:
         operand: The constant.
-        rows: Its value with the samples on an axis of their own.
+        rows: Its value, with an axis that holds nothing but the samples.
         axis: That axis.
     """
 
     def __init__(self, operand: "Operand", rows: Array, axis: int) -> None:
         count = rows.shape[axis]
-        super().__init__(f"constant {operand.name!r} holds other values for other samples of the batch of {count}")
+        super().__init__(f"constant {operand.name!r} holds different values for the {count} samples of the batch")
         self.operand, self.rows, self.axis = operand, rows, axis
+
+
+def given(inputs: Sequence[Input | None], index: int) -> Input | None:
+    """Return an optional input; None where the node leaves it out."""
+    return inputs[index] if index < len(inputs) else None
+
+
+def required(inputs: Sequence[Input | None], index: int) -> Input:
+    """Return an input that a node must have.
+
+    Raises:
+        Refusal: The node leaves it out.
+    """
+    found = given(inputs, index)
+    if found is None:
+        raise Refusal(f"input {index} is missing")
+    return found
 
 
 @dataclass(eq=False, slots=True)
 class Operand:
-    """A value of the original graph, and where the rewritten graph holds it.
+    """A value of the original graph, and what holds it in the rewritten one.
 
     Attributes:
-        name: In the original.
-        dtype: Element type.
-        shape: The static shape; the original's batch included.
-        batch: Where the samples are; None for what is the same whatever the samples (weights, tables, shapes).
-        value: In the rewritten graph; None while nothing needed it there.
-        origin: How to compute an unbatched operand: a tensor, or a node's output.
-        items: The members, when the value is a sequence.
-        lost: The node that dropped the batch axis, when `batch.axis` is None.
-        ahead: What the original's value is more than the rewritten one's, by the number of the sample (see numbering).
+        name: Its name in the original.
+        dtype: Its element type.
+        shape: Its static shape, with the original's batch.
+        batch: Where the samples are; None for a constant, which is the same for all samples (weights, tables, shapes).
+        value: Its value in the rewritten graph; None for a constant that nothing needed there yet.
+        origin: Where a constant comes from: a tensor, or a node.
+        items: The members, if the value is a sequence.
+        dropped_by: The node that dropped the batch's axis, when `batch` is Dropped.
+        offset: What the original's value is more than the rewritten one's, where it counts over the samples of the
+            static batch (see numbering).
+        computed: The value of a constant, once it was evaluated.
     """
 
     name: str
@@ -61,24 +87,37 @@ class Operand:
     value: ir.Value | None = None
     origin: "ir.TensorProtocol | Array | Computed | None" = None
     items: "tuple[Operand, ...] | None" = None
-    lost: str | None = None
-    ahead: Array | None = field(default=None, repr=False)
+    dropped_by: str | None = None
+    offset: Array | None = field(default=None, repr=False)
     computed: Array | None = field(default=None, repr=False)
+
+    @classmethod
+    def known(cls, array: Array, name: str) -> "Operand":
+        """Return a constant whose value was computed here."""
+        dtype = ir.DataType.STRING if array.dtype.kind in "OUS" else ir.DataType.from_numpy(array.dtype)
+        return cls(name, dtype, array.shape, origin=array)
 
     @property
     def rank(self) -> int:
-        """Axes of the static shape."""
+        """How many axes the static shape has."""
         return len(self.shape)
 
     @property
     def sample(self) -> Shape:
-        """The shape of one sample's part; the whole shape when unbatched."""
+        """The shape of one sample's part; the whole shape of a constant."""
         return self.shape if self.batch is None else self.batch.sample_shape(self.shape)
+
+    @property
+    def written(self) -> ir.Value:
+        """The value in the rewritten graph, which must be there by now."""
+        if self.value is None:
+            raise RuntimeError(f"{self.name!r} is not in the rewritten graph yet")
+        return self.value
 
 
 @dataclass(eq=False, slots=True)
 class Computed:
-    """An output of a node whose inputs are all unbatched."""
+    """An output of a node whose inputs are all constants."""
 
     node: ir.Node
     opset: int
@@ -87,20 +126,21 @@ class Computed:
 
 
 Wanted = Batch | View | Array | None
+"""What a plan reads in place of an input (see `Plan.inputs`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """How a node is carried over.
+    """How a node is rewritten: what it reads, which attributes change, and where its outputs have the batch.
 
     Attributes:
-        outputs: For each output, where the batch is. A View says that the operator gives the value in that shape, from
-            which it is reshaped to the view's batch.
-        inputs: What to feed instead of an input as it stands: the input moved to a Batch (an unbatched one is repeated
-            per sample), seen as a View, another constant, or nothing.
+        outputs: Where the batch of each output is. A View says that the operator gives the value in that shape; it is
+            then reshaped to the view's batch. None stands for a constant.
+        inputs: What the node reads in place of an input as it is: the input moved to a Batch (a constant is repeated
+            for every sample), the input seen as a View, another constant, or nothing.
         attributes: Attributes to set; None removes one.
-        build: Nodes to put in place of this one; called with the inputs as prepared.
-        what: For the report: the baked constant and what stands there now.
+        build: Writes other nodes in place of this one; it is called with the inputs as `inputs` says.
+        what: For the report: the baked-in constant, and what stands there now.
     """
 
     outputs: Sequence[Batch | View | None]
@@ -112,30 +152,42 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """The same computation as nodes the walk has rules for; they are walked in the node's place.
+    """The same computation by other nodes, which are walked in the node's place.
 
     Attributes:
-        nodes: In order; they read the node's input values and each other's.
+        nodes: In order; they read the node's input values, those in `given`, and each other's.
         outputs: The values that stand for the node's outputs.
+        given: The operands of values that are in no graph, such as the parameters of a function.
     """
 
     nodes: Sequence[ir.Node]
     outputs: Sequence[ir.Value]
+    given: Mapping[ir.Value, Operand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """The outputs are these constants, whatever the samples."""
+    """The outputs are these constants, for any samples."""
 
     outputs: Sequence[Array]
 
 
 Answer = Plan | Decomposition | Known
+"""What a rule answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Op:
-    """One node as a rule sees it."""
+    """One node as a rule sees it.
+
+    Attributes:
+        node: The node of the original graph.
+        opset: The version of the operator set it belongs to.
+        inputs: Its operands; None for an input that it leaves out.
+        outputs: The static shapes of its outputs.
+        static_batch: How many samples the original runs on at once.
+        evaluate: Computes the value of a constant; None where it cannot be computed.
+    """
 
     node: ir.Node
     opset: int
@@ -145,82 +197,92 @@ class Op:
     evaluate: Callable[[Operand], Array | None]
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The attribute's value, or `default`."""
+        """Return an attribute's value, or `default`."""
         attr = self.node.attributes.get(name)
         return default if attr is None else attr.value
 
     def operand(self, index: int) -> Operand:
-        """A required input."""
-        found = self.given(index)
-        if found is None:
-            self.refuse(f"input {index} is missing")
-        return found
+        """Return a required input."""
+        return required(self.inputs, index)
+
+    def samples(self, index: int) -> tuple[Operand, Batch]:
+        """Return a required input that holds samples, and where they are."""
+        operand = self.operand(index)
+        if operand.batch is None:
+            self.refuse(f"input {index} ({operand.name!r}) does not depend on the samples")
+        return operand, operand.batch
 
     def given(self, index: int) -> Operand | None:
-        """An optional input, or None where the node leaves it out."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        """Return an optional input; None where the node leaves it out."""
+        return given(self.inputs, index)
+
+    def value(self, index: int) -> ir.Value:
+        """Return a required input as a value of the original graph, for the nodes of a decomposition to read."""
+        return required(self.node.inputs, index)
 
     def constant(self, index: int) -> Array:
-        """The value of a required input that must not depend on the samples."""
+        """Return the value of a required input that must be a constant."""
         operand = self.operand(index)
         if operand.batch is not None:
-            self.refuse(f"input {index} ({operand.name!r}) is computed from the samples")
+            self.refuse(f"input {index} ({operand.name!r}) depends on the samples")
         array = self.evaluate(operand)
         if array is None:
             self.refuse(f"the value of input {index} ({operand.name!r}) cannot be computed")
         return array
 
     def constant_or_none(self, index: int) -> Array | None:
-        """The value of an optional input that must not depend on the samples, or None where the node leaves it out."""
+        """Return the value of an optional input that must be a constant; None where the node leaves it out."""
         return None if self.given(index) is None else self.constant(index)
 
     def shown(self, index: int) -> Array | None:
-        """The value of an input where it is known, for the report alone."""
+        """Return the value of an input for the report; None where it is not a constant or cannot be computed."""
         operand = self.given(index)
         return None if operand is None or operand.batch is not None else self.evaluate(operand)
 
     def batched(self) -> list[tuple[int, Operand, Batch]]:
-        """The inputs that hold samples."""
+        """Return the inputs that hold samples: their index, the operand and its batch."""
         return [(i, o, o.batch) for i, o in enumerate(self.inputs) if o is not None and o.batch is not None]
 
     def axis(self, default: int, rank: int, name: str = "axis") -> int:
-        """An axis attribute, counted from the front."""
+        """Return an attribute that is an axis, counted from the front."""
         axis = int(self.attribute(name, default))
         return axis + rank if axis < 0 else axis
 
     def refuse(self, reason: str) -> NoReturn:
-        """Say why the batch cannot be carried."""
+        """Say why the batch cannot be carried through this node."""
         raise Refusal(reason)
 
 
 Rule = Callable[[Op], Answer]
+"""Says how one node is rewritten; raises Refusal if it cannot be."""
 
 Static = list[tuple[ir.DataType, Shape]]
 """Types and static shapes of a node's outputs."""
 
 Infer = Callable[[ir.Node, Sequence[Operand | None]], Static]
+"""Finds them for an operator that ONNX does not infer them for."""
 
 
-def per_sample(op: Op, operand: Operand, axis: int, batch: Batch) -> Array:
-    """An unbatched operand that spells out all B samples on `axis`, cut to the rows of one.
+def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:
+    """Cut a constant that has rows for all B samples on `axis` to the rows of one sample.
 
-    `[..., outer * B * inner, ...] -> [..., outer * inner, ...]`
+    `[..., outer * B * inner, ...] -> [..., outer * inner, ...]`: with B = 3 and inner = 2, `[7, 8, 7, 8, 7, 8]` becomes
+    `[7, 8]`.
 
     Raises:
-        DifferentRows: It holds different values for different samples.
-        Refusal: It has no row for every sample, or is too large.
+        DifferentRows: The rows differ from sample to sample.
+        Refusal: It does not have a row for each sample, or cannot be computed.
     """
     array = op.evaluate(operand)
     if array is None:
         op.refuse(f"the value of constant {operand.name!r} cannot be computed")
     shape = (*array.shape[:axis], batch.outer, op.static_batch, batch.inner, *array.shape[axis + 1 :])
     if array.size != math.prod(shape):
-        op.refuse(f"constant {operand.name!r} {list(array.shape)} has no row for every sample on axis {axis}")
+        op.refuse(f"constant {operand.name!r} {list(array.shape)} does not have a row for each sample on axis {axis}")
     rows = array.reshape(shape)
     first = np.take(rows, 0, axis=axis + 1)
-    if not np.array_equal(
-        rows, np.broadcast_to(np.expand_dims(first, axis + 1), shape), equal_nan=rows.dtype.kind in "fc"
-    ):
+    repeated = np.broadcast_to(np.expand_dims(first, axis + 1), shape)
+    if not np.array_equal(rows, repeated, equal_nan=rows.dtype.kind in "fc"):
         raise DifferentRows(operand, rows, axis + 1)
     cut: Array = first.reshape(*array.shape[:axis], batch.rows, *array.shape[axis + 1 :])
     return cut

@@ -1,7 +1,8 @@
-"""What the original computes without looking at its samples: static shapes, and values of constants."""
+"""What the original computes without looking at its samples: static shapes, and the values of constants."""
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import onnx
@@ -10,15 +11,19 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from builder.batching.layout import Shape
-from builder.batching.rule import Computed, Malformed, Operand, Refusal
+from builder.batching.rule import Computed, Malformed, Operand, Refusal, Static
+from builder.model import operator
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.tensors import Array
 
 LARGEST_BYTES = 256 * 2**20
-"""A constant beyond this is never computed, only carried over."""
+"""A larger constant is never computed, only carried over."""
 
 SHAPE_INPUT_ELEMENTS = 1024
-"""A constant input up to this size may decide a shape (Reshape's target, Slice's ends ...)."""
+"""A constant input of up to this many elements may decide a shape (Reshape's target, Slice's ends ...)."""
+
+NUMBERS = "iufb"
+"""The kinds of arrays that may decide a shape: whole and real numbers, and truth values."""
 
 EVALUATION_ERRORS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError, ValueError,
@@ -26,39 +31,62 @@ EVALUATION_ERRORS = (
 """What ONNX's reference operators raise on inputs they cannot take; they document no error of their own."""
 
 
+# ---------------------------------------------------------------------- values
+
+
 def evaluate(operand: Operand) -> Array | None:
-    """The value of an unbatched operand; None when it is too large or the reference operators cannot give it."""
-    if operand.computed is not None:
-        return operand.computed
+    """Return the value of a constant; None when it is too large, or the reference operators cannot compute it.
+
+    A constant may be computed from constants, nested deeper than Python recurses: `Add(Mul(Shape(x), 2), 1)`. So a
+    stack holds what is to be computed next. On top of `Add` comes `Mul`, on top of that `Shape`; each is computed, and
+    taken off, once what it reads is there. Every value stays with its operand, so that none is computed twice.
+    """
     stack = [operand]
     while stack:
         top = stack[-1]
-        origin = top.origin
-        if isinstance(origin, Computed):
-            waiting = [i for i in origin.inputs if i is not None and i.computed is None]
-            if any(i.batch is not None or i.origin is None for i in waiting) or _bytes(top) > LARGEST_BYTES:
+        if top.computed is None:
+            if not _can_compute(top):
                 return None
+            waiting = _uncomputed_inputs(top)
             if waiting:
                 stack.extend(waiting)
                 continue
-            top.computed = _run(origin)
-        elif origin is None or _bytes(top) > LARGEST_BYTES:
-            return None
-        else:
-            top.computed = origin if isinstance(origin, np.ndarray) else origin.numpy()
-        if top.computed is None:
-            return None
+            top.computed = _value(top)
+            if top.computed is None:
+                return None
         stack.pop()
     return operand.computed
 
 
+def _can_compute(operand: Operand) -> bool:
+    """Return whether an operand is a constant of a size that may be computed."""
+    is_constant = operand.batch is None and operand.origin is not None
+    return is_constant and _bytes(operand) <= LARGEST_BYTES
+
+
 def _bytes(operand: Operand) -> float:
-    known = operand.dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING)
-    return float(math.prod(operand.shape) * (operand.dtype.itemsize if known else 1))
+    has_size = operand.dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING)
+    return float(math.prod(operand.shape) * (operand.dtype.itemsize if has_size else 1))
+
+
+def _uncomputed_inputs(operand: Operand) -> list[Operand]:
+    if not isinstance(operand.origin, Computed):
+        return []
+    return [i for i in operand.origin.inputs if i is not None and i.computed is None]
+
+
+def _value(operand: Operand) -> Array | None:
+    origin = operand.origin
+    if isinstance(origin, Computed):
+        return _run(origin)
+    return origin if origin is None or isinstance(origin, np.ndarray) else origin.numpy()
 
 
 class GatherElements(OpRun):
-    """The reference operator takes no more than 32 elements along `axis`, and no fewer than the data elsewhere."""
+    """GatherElements, because the reference operator's is limited.
+
+    It takes no more than 32 elements along `axis`, and no fewer than the data has elsewhere.
+    """
 
     def _run(self, data: Array, indices: Array, axis: int = 0) -> tuple[Array]:
         where = list(np.meshgrid(*(np.arange(d) for d in indices.shape), indexing="ij", sparse=True))
@@ -72,15 +100,11 @@ DISTRUSTED = {"BatchNormalization": 15, "Hardmax": 13, "LogSoftmax": 13, "MaxUnp
 
 def _run(origin: Computed) -> Array | None:
     """Run one node with ONNX's reference operators."""
-    node = origin.node
-    if not node.domain and origin.opset < DISTRUSTED.get(node.op_type, 0):
+    domain, op_type = operator(origin.node)
+    if not domain and origin.opset < DISTRUSTED.get(op_type, 0):
         return None
-    names = [f"i{k}" if operand is not None else "" for k, operand in enumerate(origin.inputs)]
-    proto = ir.serde.serialize_node(node)
-    del proto.input[:], proto.output[:]
-    proto.input.extend(names)
-    proto.output.extend(f"o{k}" for k in range(len(node.outputs)))
-    feeds = {n: o.computed for n, o in zip(names, origin.inputs, strict=True) if o is not None}
+    proto = _renamed(origin.node, origin.inputs)
+    feeds = {f"i{k}": o.computed for k, o in enumerate(origin.inputs) if o is not None}
     unknown = onnx.TypeProto()
     graph = onnx.helper.make_graph(
         [proto],
@@ -88,7 +112,7 @@ def _run(origin: Computed) -> Array | None:
         [onnx.helper.make_value_info(n, unknown) for n in feeds],
         [onnx.helper.make_value_info(f"o{origin.index}", unknown)],
     )
-    opset = onnx.helper.make_opsetid(node.domain, origin.opset)
+    opset = onnx.helper.make_opsetid(origin.node.domain, origin.opset)
     try:
         with np.errstate(all="ignore"):
             model = onnx.helper.make_model(graph, opset_imports=[opset])
@@ -98,58 +122,86 @@ def _run(origin: Computed) -> Array | None:
     return np.asarray(result) if isinstance(result, np.ndarray | np.generic) else None
 
 
-def infer(
-    node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]
-) -> list[tuple[ir.DataType, Shape]]:
-    """Static types and shapes of a node's outputs, by ONNX's own inference with constant inputs known.
-
-    Raises:
-        Refusal: They cannot be told from the static inputs.
-        Malformed: There are none: the inputs do not fit the node.
-    """
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    early = node.op_type in RUNTIME_OPERATORS and not domain
-    try:
-        schema = onnx.defs.get_schema(
-            node.op_type, onnx.defs.onnx_opset_version() if early else opsets.get(domain, 1), domain
-        )
-    except onnx.defs.SchemaError:
-        raise Refusal(
-            f"operator {domain or 'ai.onnx'}::{node.op_type} is unknown at opset {opsets.get(domain)}"
-        ) from None
+def _renamed(node: ir.Node, inputs: Sequence[Operand | None]) -> onnx.NodeProto:
+    """Return the node with inputs `i0, i1, ...` (none where it leaves one out) and outputs `o0, o1, ...`."""
     proto = ir.serde.serialize_node(node)
     del proto.input[:], proto.output[:]
     proto.input.extend(f"i{k}" if o is not None else "" for k, o in enumerate(inputs))
     proto.output.extend(f"o{k}" for k in range(len(node.outputs)))
-    types, data = {}, {}
-    for k, operand in enumerate(inputs):
-        if operand is None:
-            continue
-        types[f"i{k}"] = onnx.helper.make_tensor_type_proto(int(operand.dtype), operand.shape)
-        if operand.batch is None and math.prod(operand.shape) <= SHAPE_INPUT_ELEMENTS:
-            array = evaluate(operand)
-            if array is not None and array.dtype.kind in "iufb":
-                data[f"i{k}"] = onnx.numpy_helper.from_array(array)
+    return proto
+
+
+# ---------------------------------------------------------------------- shapes
+
+
+def infer(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]) -> Static:
+    """Return static types and shapes of a node's outputs, by ONNX's own inference with the values of constants.
+
+    Raises:
+        Refusal: The static inputs do not tell them.
+        Malformed: There are none: the inputs do not fit the node.
+    """
+    schema = _schema(node, opsets)
+    types = {
+        f"i{k}": onnx.helper.make_tensor_type_proto(int(o.dtype), o.shape)
+        for k, o in enumerate(inputs)
+        if o is not None
+    }
+    data = {f"i{k}": array for k, o in enumerate(inputs) if o is not None and (array := _shape_input(o)) is not None}
     imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
+    proto = _renamed(node, inputs)
     try:
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
         raise Malformed(f"shape inference fails: {str(error).strip().splitlines()[-1]}") from None
-    unread = [k > 0 and not (v.uses() or v.is_graph_output()) for k, v in enumerate(node.outputs)]
     return [
-        _static(found.get(f"o{k}"), optional=skip or not v.name)
-        for k, (v, skip) in enumerate(zip(node.outputs, unread, strict=True))
+        _static(found.get(f"o{k}"), is_needed=bool(v.name) and (k == 0 or _is_read(v)))
+        for k, v in enumerate(node.outputs)
     ]
 
 
-def _static(found: onnx.TypeProto | None, *, optional: bool) -> tuple[ir.DataType, Shape]:
-    """One output's type and shape; those of an output that nobody reads are not needed."""
-    if optional:
+def _schema(node: ir.Node, opsets: Mapping[str, int]) -> onnx.defs.OpSchema:
+    domain, op_type = operator(node)
+    # ONNX Runtime's optimizer leaves some operators in models of older opsets than the one they came with.
+    is_early = op_type in RUNTIME_OPERATORS and not domain
+    opset = onnx.defs.onnx_opset_version() if is_early else opsets.get(domain, 1)
+    schema = _schema_of(op_type, opset, domain)
+    if schema is None:
+        raise Refusal(f"operator {domain or 'ai.onnx'}::{op_type} is unknown at opset {opsets.get(domain)}")
+    return schema
+
+
+@cache
+def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
+    """Return a schema; ONNX copies it each time it is asked, and a model has many nodes of one operator."""
+    try:
+        return onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _shape_input(operand: Operand) -> onnx.TensorProto | None:
+    """Return the value of a small constant, which may decide a shape."""
+    if operand.batch is not None or math.prod(operand.shape) > SHAPE_INPUT_ELEMENTS:
+        return None
+    array = evaluate(operand)
+    if array is None or array.dtype.kind not in NUMBERS:
+        return None
+    return onnx.numpy_helper.from_array(array)
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _static(found: onnx.TypeProto | None, *, is_needed: bool) -> tuple[ir.DataType, Shape]:
+    """Return the type and shape of one output; an output that nobody reads needs none."""
+    if not is_needed:
         return ir.DataType.UNDEFINED, ()
     if found is None or not found.HasField("tensor_type"):
-        raise Refusal("its output's type cannot be told")
+        raise Refusal("the type of its output cannot be inferred")
     tensor = found.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    if not tensor.HasField("shape") or any(d is None for d in dims):
+    dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
+    if not tensor.HasField("shape") or len(dims) < len(tensor.shape.dim):
         raise Refusal("its output's shape depends on the samples")
-    return ir.DataType(tensor.elem_type), tuple(d for d in dims if d is not None)
+    return ir.DataType(tensor.elem_type), tuple(dims)

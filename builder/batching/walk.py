@@ -1,16 +1,19 @@
-"""Carry the batch through the graph: one walk in topological order, a rule for each node."""
+"""Walk the graph once, in topological order, and carry the batch through every node.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+A node that reads no samples is a constant: it is kept as it is and copied when something needs it. A node that reads
+samples is handed to the rule of its operator. Nodes that decide how the walk goes on (branches, loops, sequences) have
+handlers of their own, which the walk is given as a table.
+"""
 
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from builder.batching import numbering
-from builder.batching.control_flow import STEERS
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
-from builder.batching.layout import DROPPED, Batch, Shape, View
+from builder.batching.plans import PlanWriter
 from builder.batching.rule import (
     Computed,
     Decomposition,
@@ -19,32 +22,31 @@ from builder.batching.rule import (
     Malformed,
     Op,
     Operand,
-    Plan,
     Refusal,
     Rule,
     Static,
-    Wanted,
-    per_sample,
 )
-from builder.batching.rules import RULES, SHAPES
-from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer
-from builder.batching.steering import known
-from builder.model import Dim
+from builder.model import operator, own_domain
 
-SMALL_BYTES = 4096
-"""A constant the walk has computed anyway is stored as it is up to this size."""
+DEEPEST_DECOMPOSITION = 64
+"""Decompositions nested deeper than this come from a rule that decomposes into itself."""
 
-TIME_MAJOR = 3
-"""Axes of a value in the order of recurrent networks: time, batch, features."""
+Key = tuple[str, str]
+"""The domain and type of an operator."""
 
-LARGEST_DECOMPOSITION = 64
-"""Decompositions nested deeper than this are a rule that decomposes into itself."""
+Handler = Callable[["Walk", ir.Node], Sequence[Operand]]
+"""Walks a node of control flow; returns the operands of its outputs."""
+
+
+class Skipped(Exception):  # noqa: N818 - not an error: the node it depends on is reported
+    """A value cannot be had, because it depends on a node that was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A node whose baked batch was rewritten."""
+    """A node with a baked-in batch, and what replaced it."""
 
     node: ir.Node
     what: str
@@ -59,348 +61,173 @@ class Refused:
 
 
 class Walk:
-    """The state of one walk.
+    """One walk over a graph.
 
     Attributes:
-        emit: The rewritten graph so far.
-        operands: The operand of every value of the original met so far; None once it hangs on a refused node.
-        changes: What had to be rewritten.
-        refusals: Every node that refused; nodes after it are passed over.
+        static_batch: How many samples the original runs on at once.
+        opsets: The version of every operator set, by domain.
+        writer: Writes the rewritten graph.
+        operands: The operand of every value of the original met so far.
+        changes: Nodes with a baked-in batch that was replaced.
+        refusals: Every node that was refused; nodes that depend on one are skipped.
+        written_out: How many nodes loops were written out as.
     """
 
-    def __init__(self, static_batch: int, opsets: Mapping[str, int]) -> None:
+    def __init__(self, static_batch: int, opsets: Mapping[str, int], control_flow: Mapping[Key, Handler]) -> None:
         self.static_batch = static_batch
-        self.opsets = dict(opsets)
-        self.emit = Emitter(self.opsets.get("", 1))
-        self.operands: dict[ir.Value, Operand | None] = {}
+        self.opsets = {own_domain(domain): version for domain, version in opsets.items()}
+        self.writer = PlanWriter(Emitter(self.opsets.get("", 1)))
+        self.operands: dict[ir.Value, Operand] = {}
         self.changes: list[Change] = []
         self.refusals: list[Refused] = []
         self.written_out = 0
+        self._control_flow = control_flow
+        self._skipped: set[ir.Value] = set()
         self._depth = 0
-        self._outputs: set[ir.Value] = set()
-        self._copied: dict[ir.Node, list[ir.Value]] = {}
-
-    # ------------------------------------------------------------------ the walk itself
 
     def walk(self, nodes: Iterable[ir.Node]) -> None:
-        """Carry over `nodes`, which are in topological order."""
+        """Carry the batch through `nodes`, which are in topological order."""
         for node in nodes:
-            if any(v is not None and self.operands.get(v, ...) is None for v in node.inputs):
-                self._give_up(node)
-                continue
             try:
+                if any(v in self._skipped for v in node.inputs):
+                    raise Skipped
                 self._step(node)
+            except Skipped:
+                self._skipped.update(node.outputs)
             except Refusal as refusal:
                 self.refusals.append(Refused(node, str(refusal)))
-                self._give_up(node)
+                self._skipped.update(node.outputs)
 
     def operand(self, value: ir.Value) -> Operand:
-        """The operand of a value; initializers are met here first."""
+        """Return the operand of a value. Stored tensors are read here first.
+
+        Raises:
+            Skipped: The value depends on a node that was refused.
+            Refusal: No node before this one computes it.
+        """
+        if value in self._skipped:
+            raise Skipped
         if value not in self.operands:
             tensor = value.const_value
             if tensor is None:
                 raise Refusal(f"value {value.name!r} is read before it is computed")
-            shape = static_dims(tensor)
-            self.operands[value] = Operand(str(value.name), tensor.dtype, shape, origin=tensor)
-        found = self.operands[value]
-        assert found is not None
-        return found
+            self.operands[value] = Operand(str(value.name), tensor.dtype, static_dims(tensor), origin=tensor)
+        return self.operands[value]
 
-    def _give_up(self, node: ir.Node) -> None:
-        self.operands.update((v, None) for v in node.outputs)
+    def is_skipped(self, value: ir.Value) -> bool:
+        """Return whether a value depends on a node that was refused."""
+        return value in self._skipped
+
+    def opset(self, node: ir.Node) -> int:
+        """Return the version of the operator set that a node belongs to."""
+        return self.opsets.get(own_domain(node.domain), 1)
 
     def _step(self, node: ir.Node) -> None:
-        steer = STEERS.get((_domain(node), node.op_type))
-        if steer is not None:
-            results = steer(self, node)
-        else:
-            inputs = [None if v is None else self.operand(v) for v in node.inputs]
-            if any(o is not None and o.items is not None for o in inputs):
-                raise Refusal("it reads a sequence")
-            if any(o is not None and o.batch is not None for o in inputs):
-                results = self._carry(node, inputs)
-            else:
-                results = self._keep(node, inputs)
+        handler = self._control_flow.get(operator(node))
+        results = self._results(node) if handler is None else handler(self, node)
         self.operands.update(zip(node.outputs, results, strict=True))
 
-    def _keep(self, node: ir.Node, inputs: Sequence[Operand | None]) -> list[Operand | None]:
-        """A node that sees no sample is a constant: it is computed on demand, or copied when an operator needs it."""
-        if not _domain(node) and node.op_type in RANDOM:
-            raise Refusal(REFUSED["", node.op_type])
-        results: list[Operand | None] = []
-        for k, value in enumerate(node.outputs):
-            origin = Computed(node, self.opsets.get(_domain(node), 1), tuple(inputs), k)
-            results.append(Operand(str(value.name), ir.DataType.UNDEFINED, (), origin=origin))
-        try:
-            static = self._static(node, inputs)
-        except Malformed:
-            raise
-        except Refusal:
-            static = []
+    def _results(self, node: ir.Node) -> Sequence[Operand]:
+        inputs = [None if v is None else self.operand(v) for v in node.inputs]
+        given = [o for o in inputs if o is not None]
+        if any(o.items is not None for o in given):
+            raise Refusal("it reads a sequence, which only sequence operators can do")
+        if any(o.batch is not None for o in given):
+            return self._carry(node, inputs)
+        return self._keep(node, inputs)
+
+    # ------------------------------------------------------------------ nodes without samples
+
+    def _keep(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Sequence[Operand]:
+        """Keep a node that reads no samples: it is a constant, computed or copied when something needs it."""
+        domain, op_type = operator(node)
+        if not domain and op_type in RANDOM:
+            raise Refusal(REFUSED[domain, op_type])
+        results = [
+            Operand(str(value.name), ir.DataType.UNDEFINED, (), origin=Computed(node, self.opset(node), (*inputs,), k))
+            for k, value in enumerate(node.outputs)
+        ]
+        static = self._static_if_known(node, inputs)
         for k, result in enumerate(results):
-            assert result is not None
             if static:
                 result.dtype, result.shape = static[k]
             elif node.outputs[k].name:
-                array = evaluate(result)
-                if array is None:
-                    raise Refusal("its constant value cannot be computed")
-                result.dtype, result.shape = ir.DataType.from_numpy(array.dtype), array.shape
+                _compute(result)
         return results
 
-    def _static(self, node: ir.Node, inputs: Sequence[Operand | None]) -> list[tuple[ir.DataType, Shape]]:
-        shapes = SHAPES.get((_domain(node), node.op_type))
-        return shapes(node, inputs) if shapes is not None else infer(node, inputs, self.opsets)
+    def _static(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+        entry = OPERATORS.get(operator(node))
+        if entry is None or entry.shape is None:
+            return infer(node, inputs, self.opsets)
+        return entry.shape(node, inputs)
 
-    def _carry(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Sequence[Operand | None]:
-        """A node that sees samples: ask its rule."""
-        key = _domain(node), node.op_type
+    def _static_if_known(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
+        try:
+            return self._static(node, inputs)
+        except Malformed:
+            raise
+        except Refusal:
+            return []
+
+    # ------------------------------------------------------------------ nodes that read samples
+
+    def _carry(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Sequence[Operand]:
+        key = operator(node)
         if key in REFUSED:
             raise Refusal(REFUSED[key])
         numbering.check(node, inputs)
-        rule = RULES.get(key)
-        if rule is None:
-            body = function_body(node, inputs, self)
+        entry = OPERATORS.get(key)
+        if entry is None:
+            body = function_body(node, inputs, self.opsets)
             if body is None:
                 raise Refusal("there is no rule for this operator")
-            return self._decompose(node, body)
+            return self._decompose(body)
+        entry.check_opset(self.opset(node))
         static = self._static(node, inputs)
         while True:
             try:
-                return self._by_rule(rule, node, inputs, static)
+                return self._by_rule(entry.rule, node, inputs, static)
             except DifferentRows as found:
-                inputs = numbering.apart(node, inputs, found)
+                inputs = numbering.split(node, inputs, found)
 
     def _by_rule(
         self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static
-    ) -> Sequence[Operand | None]:
-        opset = self.opsets.get(_domain(node), 1)
-        op = Op(node, opset, inputs, [s for _, s in static], self.static_batch, evaluate)
-        plan = rule(op)
-        if isinstance(plan, Decomposition):
-            return self._decompose(node, plan)
-        if isinstance(plan, Known):
-            pairs = zip(node.outputs, plan.outputs, strict=True)
-            return [known(array, str(value.name)) for value, array in pairs]
-        if plan.what and not self._depth:
-            self.changes.append(Change(node, plan.what))
-        results = self._apply(op, plan, static)
-        assert results[0] is not None
-        numbering.follow(node, opset, inputs, results[0])
+    ) -> Sequence[Operand]:
+        op = Op(node, self.opset(node), inputs, [shape for _, shape in static], self.static_batch, evaluate)
+        answer = rule(op)
+        if isinstance(answer, Decomposition):
+            return self._decompose(answer)
+        if isinstance(answer, Known):
+            pairs = zip(node.outputs, answer.outputs, strict=True)
+            return [Operand.known(array, str(value.name)) for value, array in pairs]
+        is_own_node = self._depth == 0
+        if answer.what and is_own_node:
+            self.changes.append(Change(node, answer.what))
+        results = self.writer.write(op, answer, static)
+        numbering.follow(op, results[0])
         return results
 
-    def _decompose(self, node: ir.Node, body: Decomposition) -> Sequence[Operand | None]:
-        """Walk a node's equivalent in its place; what is refused there is refused for this node."""
-        if self._depth >= LARGEST_DECOMPOSITION:
-            raise Refusal("its decomposition does not end")
+    def _decompose(self, body: Decomposition) -> Sequence[Operand]:
+        """Walk the nodes that stand for this one; what is refused among them is refused for this node."""
+        if self._depth >= DEEPEST_DECOMPOSITION:
+            raise Refusal("its definition by other operators never ends")
+        self.operands.update(body.given)
         self._depth += 1
         try:
-            for inner in body.nodes:
-                self._step(inner)
+            for node in body.nodes:
+                self._step(node)
         finally:
             self._depth -= 1
         return [self.operand(v) for v in body.outputs]
 
-    # ------------------------------------------------------------------ a plan becomes nodes
 
-    def _apply(self, op: Op, plan: Plan, static: Sequence[tuple[ir.DataType, Shape]]) -> list[Operand | None]:
-        inputs: list[ir.Value | None] = []
-        for index in range(max([len(op.inputs), *(i + 1 for i in plan.inputs)])):
-            operand = op.given(index)
-            if index in plan.inputs:
-                inputs.append(self._prepare(op, operand, plan.inputs[index]))
-            else:
-                inputs.append(None if operand is None else self.materialize(operand))
-        while inputs and inputs[-1] is None:
-            inputs.pop()
-        raw = [isinstance(b, View) for b in plan.outputs]
-        names = [v.name and (f"{v.name}.view" if r else v.name) for v, r in zip(op.node.outputs, raw, strict=True)]
-        if plan.build is not None:
-            values = list(plan.build(self.emit, inputs))
-        else:
-            attributes = {k: v for k, v in op.node.attributes.items() if k not in plan.attributes}
-            attributes |= {k: v for k, v in plan.attributes.items() if v is not None}  # type: ignore[misc]
-            node = op.node
-            values = self.emit.node(node.op_type, inputs, attributes, outputs=names, domain=node.domain, like=node)
-        return [self._finish(op, k, static[k], values[k], batch) for k, batch in enumerate(plan.outputs)]
+def _compute(operand: Operand) -> None:
+    """Give a constant whose shape cannot be inferred the type and shape of its value.
 
-    def _finish(
-        self,
-        op: Op,
-        index: int,
-        static: tuple[ir.DataType, Shape],
-        value: ir.Value,
-        batch: Batch | View | None,
-    ) -> Operand:
-        original = op.node.outputs[index]
-        dtype, shape = static
-        if not original.name:
-            value.name = ""
-        elif isinstance(batch, View):
-            batch = batch.batch
-            value = self.emit.reshape(value, batch.target(shape), original.name)
-        assert not isinstance(batch, View)
-        lost = None
-        if batch is not None and batch.axis is None:
-            lost = next((o.lost for o in op.inputs if o is not None and o.lost), None) or label(op.node)
-        return Operand(str(original.name), dtype, shape, batch, value, lost=lost)
-
-    def _prepare(self, op: Op, operand: Operand | None, wanted: Wanted) -> ir.Value | None:
-        """Feed an input as the plan wants it."""
-        if wanted is None:
-            return None
-        if isinstance(wanted, np.ndarray):
-            return self.emit.constant(wanted, operand.name if operand is not None else None)
-        assert operand is not None
-        batch = wanted.batch if isinstance(wanted, View) else wanted
-        value = self._spread(op, operand, batch) if operand.batch is None else self.move(operand, batch)
-        if isinstance(wanted, View) and wanted.shape != batch.target(operand.shape):
-            value = self.emit.reshape(value, wanted.shape)
-        return value
-
-    def move(self, operand: Operand, batch: Batch) -> ir.Value:
-        """The operand's value with its batch in another form or place."""
-        assert operand.value is not None
-        assert operand.batch is not None
-        source = operand.batch
-        if source.place != batch.place and source.sample_shape(operand.shape) != batch.sample_shape(operand.shape):
-            raise Refusal(f"the batch of {operand.name!r} is not where it is needed")
-        return self.emit.move(operand.value, operand.shape, source, batch)
-
-    def _spread(self, op: Op, operand: Operand, batch: Batch) -> ir.Value:
-        """An unbatched operand, repeated for every sample."""
-        shape = batch.sample_shape(operand.shape)
-        if shape == operand.shape:
-            value = self.materialize(operand)
-        else:
-            assert batch.axis is not None
-            value = self.emit.constant(per_sample(op, operand, batch.axis, batch), operand.name)
-        return self.emit.spread(value, shape, batch)
-
-    def materialize(self, operand: Operand) -> ir.Value:
-        """The operand's value in the rewritten graph; constants are carried over when they are first needed."""
-        if operand.value is not None:
-            return operand.value
-        stack = [operand]
-        while stack:
-            top = stack[-1]
-            origin = top.origin
-            if top.value is None:
-                if isinstance(origin, Computed):
-                    waiting = [o for o in origin.inputs if o is not None and o.value is None]
-                    if waiting:
-                        stack.extend(waiting)
-                        continue
-                    self._copy(top, origin)
-                elif isinstance(origin, np.ndarray):
-                    top.value = self.emit.constant(origin, top.name)
-                else:
-                    assert origin is not None
-                    top.value = self.emit.initializer(top.name, origin)
-            stack.pop()
-        return operand.value  # type: ignore[return-value]
-
-    def _copy(self, operand: Operand, origin: Computed) -> None:
-        """A constant node as it stands; a small result instead where it is known."""
-        if operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES:
-            operand.value = self.emit.constant(operand.computed, operand.name)
-            return
-        node = origin.node
-        if node not in self._copied:
-            inputs = [o.value if o is not None else None for o in origin.inputs]
-            names = [v.name for v in node.outputs]
-            self._copied[node] = self.emit.node(
-                node.op_type, inputs, dict(node.attributes), outputs=names, domain=node.domain, like=node
-            )
-        operand.value = self._copied[node][origin.index]
-
-    # ------------------------------------------------------------------ ends of the graph
-
-    def add_input(self, original: ir.Value, shape: Shape, axis: int | None) -> ir.Value:
-        """A graph input: `[N, *dims]`, moved to where the original has its batch, if any. Returns the graph's value."""
-        assert original.dtype is not None
-        dims: tuple[Dim, ...] = ("batch", *(shape if axis is None else (*shape[:axis], *shape[axis + 1 :])))
-        value = ir.Value(name=original.name, type=ir.TensorType(original.dtype), shape=ir.Shape(dims))
-        value.meta.update(original.meta)
-        inner, batch = value, DROPPED
-        if axis is not None:
-            batch = Batch(axis)
-            order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
-            inner = self.emit.transpose(value, order)
-        self.operands[original] = Operand(str(original.name), original.dtype, shape, batch, inner)
-        return value
-
-    def add_output(self, original: ir.Value) -> tuple[ir.Value, Batch]:
-        """A graph output brought to `[N, *dims]`, and where the original has its batch."""
-        operand = self.operand(original)
-        batch = operand.batch
-        shape = operand.shape
-        if operand.ahead is not None:
-            raise Refusal(f"output {operand.name!r} holds the numbers that samples have in their batch")
-        if batch is None:
-            batch, value = self._constant_output(operand)
-        elif batch.axis is None or not batch.certain:
-            batch, value = self._settle(operand, batch)
-        else:
-            assert operand.value is not None
-            value = operand.value
-        assert batch.axis is not None
-        lifted = self.emit.move(value, shape, batch, batch.lift()) if not _leads(batch) else value
-        dims = (*shape[: batch.axis], *((batch.rows,) if batch.rows > 1 else ()), *shape[batch.axis + 1 :])
-        if lifted is not value or batch.lifted or batch.rows > 1:
-            lifted = self.emit.reshape(lifted, (-1, *dims))
-        result = self._output(lifted, str(original.name), operand.dtype, ("batch", *dims))
-        result.meta.update(original.meta)
-        return result, batch
-
-    def _constant_output(self, operand: Operand) -> tuple[Batch, ir.Value]:
-        """An output that is the same for every sample: repeated, where it has a row for each."""
-        if not operand.shape or operand.shape[0] != self.static_batch:
-            raise Refusal(f"output {operand.name!r} does not depend on the inputs and has no batch axis")
-        batch = Batch(0)
-        op = Op(ir.Node("", "Identity", []), 1, [operand], [operand.shape], self.static_batch, evaluate)
-        return batch, self._spread(op, operand, batch)
-
-    def _settle(self, operand: Operand, batch: Batch) -> tuple[Batch, ir.Value]:
-        """An output whose batch was dropped or could be on several axes: a leading axis of one is the batch again.
-
-        So is the only axis of one in `[T, 1, C]`, the order of recurrent networks, where none is left but it.
-        """
-        assert operand.value is not None
-        shape = operand.shape
-        if shape[:1] == (self.static_batch,) and self.static_batch == 1:
-            settled = Batch(0)
-            lifted = self.emit.move(operand.value, shape, batch, replace(batch, lifted=True))
-            return settled, self.emit.reshape(lifted, settled.target(shape))
-        if batch.axis is None and len(shape) == TIME_MAJOR and [i for i, d in enumerate(shape) if d == 1] == [1]:
-            return Batch(1, lifted=True), operand.value
-        if batch.axis is None:
-            where = f" (dropped by {operand.lost})" if operand.lost else ""
-            raise Refusal(f"output {operand.name!r} {list(operand.shape)} has no batch axis{where}")
-        return batch, operand.value
-
-    def _output(self, value: ir.Value, name: str, dtype: ir.DataType, dims: Sequence[int | str]) -> ir.Value:
-        """`value` under the output's own name; what is an input, a constant or another output is copied first."""
-        if value.producer() is None and value.const_value is None and value.name == name and value not in self._outputs:
-            self._outputs.add(value)
-            return value
-        if value.producer() is None or value in self._outputs:
-            (value,) = self.emit.node("Identity", [value])
-        self._outputs.add(value)
-        value.name = name
-        value.type, value.shape = ir.TensorType(dtype), ir.Shape(dims)
-        return value
-
-
-def _leads(batch: Batch) -> bool:
-    """The batch is in place on axis 0 with the samples' rows together."""
-    return not batch.lifted and batch.axis == 0 and batch.outer == 1
-
-
-def label(node: ir.Node) -> str:
-    """A node as a user can find it: its type and name, or its first output's."""
-    return f"{node.op_type} {node.name or node.outputs[0].name!r}"
-
-
-def _domain(node: ir.Node) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
+    Raises:
+        Refusal: The value cannot be computed.
+    """
+    array = evaluate(operand)
+    if array is None:
+        raise Refusal("its value is a constant that cannot be computed")
+    operand.dtype, operand.shape = ir.DataType.from_numpy(array.dtype), array.shape

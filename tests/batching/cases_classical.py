@@ -77,11 +77,11 @@ CASES = [
          "e = ai.onnx.ml.ArrayFeatureExtractor(t, i) y = Transpose(e)", "float[4] t", below={"i": 4}, domains=OPSET),
     Case("a regressor over the batch", "float[B, 3] x",
          "t = Transpose(x) y = ai.onnx.ml.Scaler <scale = [2.0], offset = [0.0]> (t)",
-         domains=OPSET, refused={1: "takes for features axis 1", 3: "takes for features axis 1"}),
+         domains=OPSET, refused={1: "has its features along axis 1", 3: "has its features along axis 1"}),
     Case("a classifier over the batch", "float[3, B] x",
          "y, p = ai.onnx.ml.LinearClassifier <coefficients = [0.1, 0.2], intercepts = [0.1, 0.2], classlabels_ints "
          "= [3, 9]> (x)", domains=OPSET,
-         axes={"x": 1}, batches=[1], refused={1: "takes axis 1, which holds the batch, for features"}),
+         axes={"x": 1}, batches=[1], refused={1: "has its features along axis 1"}),
     Case("TfIdfVectorizer", "int64[B, 6] x",
          'y = TfIdfVectorizer <mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0, '
          "ngram_counts = [0], ngram_indexes = [0, 1, 2], pool_int64s = [0, 1, 2]> (x)", below={"x": 4}),

@@ -3,7 +3,7 @@
 from support.batched import Case
 
 LSTM_WEIGHTS = "int8[1, 3, 8] w; int8[1, 2, 8] v; float[1] scale; int8[1] zero"
-LENGTH = "how much it returns depends on the samples' values"
+LENGTH = "the size of its output depends on the values of the samples"
 ALWAYS = {
     "NonZero": ("float[B, 3] x", "y = NonZero(x)", LENGTH),
     "Unique": ("float[B, 3] x", "y = Unique(x)", LENGTH),

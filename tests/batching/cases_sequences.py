@@ -80,7 +80,7 @@ CASES = [
          rtol=1e-4),
     Case("com.microsoft Attention with starts and ends", "float[B, 4, 8] x",
          "y = com.microsoft.Attention <num_heads = 2> (x, w, b, m)", f"{PACKED}; int32[2B] m", below={"m": (1, 4)},
-         refused={1: "lists starts and ends", 3: "lists starts and ends"}),
+         refused={1: "lists the starts and ends", 3: "lists the starts and ends"}),
     Case("com.microsoft Attention with a cache", "float[B, 1, 8] x; float[2, B, 2, 3, 4] p",
          'y, r = com.microsoft.Attention <num_heads = 2> (x, w, b, "", p)', PACKED, axes={"p": 1}, outputs=["y", "r"],
          rtol=1e-4),

@@ -13,12 +13,8 @@ from _pytest.mark import ParameterSet
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from support.batched import Case, batch, compare, operators, proofs, prove, refusals, refuse, session
 
-from builder.batching import operators as table
-from builder.batching.control_flow import STEERS
-from builder.batching.rules import RULES, SHAPES
-from builder.batching.rules.refused import REFUSED
-
-DOCS = Path(__file__).parents[2] / "docs"
+from builder.batching.control_flow import CONTROL_FLOW
+from builder.batching.rules import OPERATORS, REFUSED
 
 NO_KERNEL = {
     ("com.microsoft", name)
@@ -63,28 +59,18 @@ def _cases() -> Iterator[Case]:
 
 def test_every_rule_has_a_case() -> None:
     proven = {key for case in _cases() if set(case.batches) - case.refused.keys() for key in operators(case)}
-    assert (RULES.keys() | STEERS.keys()) - proven == NO_KERNEL
+    assert (OPERATORS.keys() | CONTROL_FLOW.keys()) - proven == NO_KERNEL
 
 
 def test_every_operator_of_onnx_has_a_rule_or_a_reason() -> None:
     schemas = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml")}
-    assert schemas - RULES.keys() - STEERS.keys() - REFUSED.keys() == set()
+    assert schemas - OPERATORS.keys() - CONTROL_FLOW.keys() - REFUSED.keys() == set()
 
 
 def test_every_rule_is_of_an_operator_that_exists() -> None:
     known = {(s.domain, s.name) for s in runtime.get_all_operator_schema()}
     known |= {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
-    assert {k for k in RULES.keys() | STEERS.keys() | SHAPES.keys() if k not in known} == set()
-
-
-def test_every_operator_without_an_onnx_schema_that_has_a_rule_has_a_shape() -> None:
-    assert {k for k in RULES if k[0] == "com.microsoft"} - SHAPES.keys() == set()
-
-
-def test_the_table_of_operators_is_up_to_date() -> None:
-    assert (DOCS / "operators.md").read_text() == table.page(), (
-        "run `python -m builder.batching.operators > docs/operators.md`"
-    )
+    assert {k for k in OPERATORS.keys() | CONTROL_FLOW.keys() if k not in known} == set()
 
 
 def test_a_case_fails_when_the_batched_model_is_wrong(tmp_path: Path) -> None:

@@ -54,3 +54,17 @@ def test_an_opset_without_this_form_of_scan_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "float[1,3]", "y = Relu(x)", "float[1,3]", opset=8)
     with pytest.raises(ModelError, match="opset 8 has no Scan"):
         run_one_by_one(load(path))
+
+
+def test_weights_that_an_old_file_lists_as_inputs_stay_weights(tmp_path: Path) -> None:
+    text = """<ir_version: 3, opset_import: ["" : 11]>
+        g (float[1,3] x, float[3] w) => (float[1,3] y) <float[3] w = {1, 2, 3}> { y = Mul(x, w) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+
+    batched = run_one_by_one(load(tmp_path / "m.onnx"))
+
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(batched.ir).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (answers,) = session.run(None, {"x": np.ones((2, 3), np.float32)})
+    np.testing.assert_array_equal(answers, [[1, 2, 3], [1, 2, 3]])

@@ -421,7 +421,7 @@ def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: P
     at = ("--repository", root)
     assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
     assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a valid name")
-    assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is no input")
+    assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is not an input")
     assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")
 
 

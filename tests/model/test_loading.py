@@ -467,13 +467,16 @@ def test_locating_weights_reads_no_tensor_that_is_in_the_model(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("graph", "what"),
     [
-        ("(float[1, 4] x) => (float[1, 4] y) { c = Constant ()  y = Add (x, c) }", "it has not one value"),
+        (
+            "(float[1, 4] x) => (float[1, 4] y) { c = Constant ()  y = Add (x, c) }",
+            "it must have one attribute, its value, and has 0",
+        ),
         (
             "(float[1, 4] x) => (float[1, 4] y) {"
             " n = Constant <value = int64 {2}> ()"
             " y = Loop <body = b (int64 i, bool c, float[1, 4] s) => (bool d, float[1, 4] t)"
             " { d = Identity (c)  t = Relu (s) }> (n, , x, x) }",
-            "its body takes 3 inputs, and gets 4",
+            "its body takes 3 inputs, but it is given 4",
         ),
         ("(uint16[1, 4] x) => (uint16[1, 4] y) { y = LeakyRelu (x) }", "shape inference fails"),
     ],

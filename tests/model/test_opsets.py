@@ -1,4 +1,4 @@
-"""Functions of another opset than their model's become part of it where every node means the same."""
+"""Functions with another opset than their model are inlined if every node means the same."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ RESHAPE = "s = Constant <value_ints = [1, 8]> () b = Reshape (c, s)"
 
 
 @pytest.mark.parametrize(("model_opset", "function_opset"), [(17, 16), (16, 17), (17, 17)])
-def test_a_function_of_another_opset_is_batched_and_right(
+def test_a_function_of_another_opset_is_batched_correctly(
     tmp_path: Path, model_opset: int, function_opset: int
 ) -> None:
     model = model_with_function(tmp_path, RESHAPE, model_opset=model_opset, function_opset=function_opset)
@@ -46,12 +46,33 @@ def test_a_function_of_another_opset_is_batched_and_right(
 @pytest.mark.parametrize(
     ("body", "model_opset", "function_opset", "reason"),
     [
-        ("b = ReduceSum <axes = [2]> (c)", 13, 12, "ReduceSum 'b' of function 'f': opset 13 does not know .* axes"),
-        ("b = Softmax (c)", 13, 12, "Softmax 'b' of function 'f': its attribute axis has another default in opset 13"),
-        ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator came with opset 18"),
-        ("i = Constant <value_ints = [1]> () b = Squeeze (c, i)", 12, 13, "Squeeze 'b' .* other inputs in opset 12"),
+        (
+            "b = ReduceSum <axes = [2]> (c)",
+            13,
+            12,
+            "ReduceSum 'b' of function 'f': opset 13 has no attribute axes for it",
+        ),
+        (
+            "b = Softmax (c)",
+            13,
+            12,
+            "Softmax 'b' of function 'f': the default of its attribute axis is another one in opset 13",
+        ),
+        ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator was added in opset 18"),
+        (
+            "i = Constant <value_ints = [1]> () b = Squeeze (c, i)",
+            12,
+            13,
+            "Squeeze 'b' .* other inputs or outputs in opset 12",
+        ),
+        (
+            "s = Constant <value_floats = [1.0, 1.0, 1.0]> () b = GroupNormalization <num_groups = 1> (c, s, s)",
+            21,
+            18,
+            "GroupNormalization 'b' of function 'f': the operator means something else from opset 21 on",
+        ),
     ],
-    ids=["attribute", "default", "operator", "inputs"],
+    ids=["attribute", "default", "operator", "inputs", "operator that changed"],
 )
 def test_a_node_that_means_something_else_is_named(
     tmp_path: Path, body: str, model_opset: int, function_opset: int, reason: str
@@ -63,3 +84,12 @@ def test_a_node_that_means_something_else_is_named(
     )
     with pytest.raises(ModelError, match=reason):
         inlined(ir.from_proto(proto), where=tmp_path)
+
+
+def test_an_attribute_that_only_the_newer_opset_has_makes_no_difference(tmp_path: Path) -> None:
+    proto = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[1, 2, 4] x) => (float[1, 8] y) {{ y = own.f (x) }}
+        <domain: "own", opset_import: ["" : 13]> f (c) => (b) {{ {RESHAPE} }}"""
+    )
+    assert [node.op_type for node in inlined(ir.from_proto(proto), where=tmp_path).graph] == ["Constant", "Reshape"]

@@ -1,15 +1,36 @@
-"""The rules: one function for each operator or family, in one table keyed by (domain, op_type).
+"""The rules that carry the batch through the operators: one function for each operator or family of operators.
 
-To add an operator: write a function from `Op` to `Plan` in the module of its family, put it into that module's
-`RULES`, and give it a case in tests/test_batching_*.py. An operator that ONNX has no schema for needs its static
-shapes too, in `SHAPES`.
+A family of operators has a module. Its rules are functions from `Op`, a node as the walk sees it, to an `Answer`; its
+`OPERATORS`, at the end of the module, says which operators each of them is for:
+
+    OPERATORS = table(
+        ai_onnx("Softmax", "LogSoftmax", "Hardmax", rule=softmax),
+        ai_onnx("Tile", rule=tile, since=6),
+        microsoft("QGemm", rule=quantized_gemm, shape=_gemm),
+    )
+
+`OPERATORS` of this package joins these tables. `REFUSED` holds the operators that no batch can go through, each with
+the reason.
+
+To add an operator:
+
+1. Find the rule. Most operators belong to a family that has one: element by element (`elementwise`), row by row along
+   axis 0 (`rows`), along some axes (`along`), at indices (`indexing`, `nd`). If so, add the operator's name to the line
+   of that rule.
+2. If not, write the rule in the module of its family. The docstring states the shapes, the batch being `N`, and cites
+   the operator's page; its first sentence is the operator's line in docs/operators.md. Refuse with `op.refuse` whatever
+   mixes the samples of the batch.
+3. Give `shape=` where ONNX cannot infer the shape of the output: always for operators of ONNX Runtime
+   (`com.microsoft`). Give `since=` if older opsets gave the operator another form, which the rule does not take.
+4. Add a `Case` for each way through the rule to tests/batching: one that it carries, and one for every refusal.
+5. Run `python docs/operators.py > docs/operators.md`, and read the operator's line: it shows what the other tables of
+   the builder say of the operator, and where it is missing.
+
+An operator that no batch can go through belongs in `refused`, with the reason that users are to read.
 """
 
 from collections.abc import Mapping
-from types import ModuleType
-from typing import TypeVar
 
-from builder.batching.rule import Infer, Rule
 from builder.batching.rules import (
     along,
     attention,
@@ -18,47 +39,7 @@ from builder.batching.rules import (
     einsum,
     elementwise,
     indexing,
-    linear,
-    microsoft,
-    nd,
-    quantized,
-    recurrent,
-    rows,
-    shape,
-    spatial,
-    static_shapes,
-    text,
-)
-from builder.batching.rules.refused import REFUSED
-
-Key = tuple[str, str]
-Entry = TypeVar("Entry")
-
-
-def _merged(name: str, *modules: ModuleType) -> Mapping[Key, Entry]:
-    """The tables of that name in one.
-
-    Raises:
-        TypeError: Two modules speak of one operator.
-    """
-    table: dict[Key, Entry] = {}
-    for module in modules:
-        own: Mapping[Key, Entry] = getattr(module, name)
-        twice = table.keys() & own.keys()
-        if twice:
-            raise TypeError(f"{module.__name__} speaks of {sorted(twice)} a second time")
-        table.update(own)
-    return table
-
-
-_FAMILIES = (
-    along,
-    attention,
-    channels,
-    classical,
-    einsum,
-    elementwise,
-    indexing,
+    joining,
     linear,
     microsoft,
     nd,
@@ -69,12 +50,31 @@ _FAMILIES = (
     spatial,
     text,
 )
+from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.batching.rules.registry import Entry, Key, table
 
-RULES: Mapping[Key, Rule] = _merged("RULES", *_FAMILIES)
-"""What carries the batch through each operator."""
+__all__ = ["OPERATORS", "RANDOM", "REFUSED", "Entry", "Key"]
 
-SHAPES: Mapping[Key, Infer] = _merged("SHAPES", attention, classical, indexing, static_shapes)
-"""Static shapes of operators that ONNX has no schema for, or no inference."""
+OPERATORS: Mapping[Key, Entry] = table(
+    along.OPERATORS,
+    attention.OPERATORS,
+    channels.OPERATORS,
+    classical.OPERATORS,
+    einsum.OPERATORS,
+    elementwise.OPERATORS,
+    indexing.OPERATORS,
+    joining.OPERATORS,
+    linear.OPERATORS,
+    microsoft.OPERATORS,
+    nd.OPERATORS,
+    quantized.OPERATORS,
+    recurrent.OPERATORS,
+    rows.OPERATORS,
+    shape.OPERATORS,
+    spatial.OPERATORS,
+    text.OPERATORS,
+)
+"""What is known of each operator that the batch can go through."""
 
-if RULES.keys() & REFUSED.keys():
-    raise TypeError(f"{sorted(RULES.keys() & REFUSED.keys())} have a rule and are refused")
+if OPERATORS.keys() & REFUSED.keys():
+    raise TypeError(f"operators both registered and refused: {sorted(OPERATORS.keys() & REFUSED.keys())}")

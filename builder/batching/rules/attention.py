@@ -1,17 +1,19 @@
-"""Attention of ai.onnx and com.microsoft: the batch is axis 0 of almost everything, and has an axis in the caches."""
+"""Attention of ai.onnx and com.microsoft: the batch is axis 0 of nearly every input and output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from builder.batching.layout import View, padded
-from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Rule, Static
+from builder.batching.layout import Batch, Placed, View, padded
+from builder.batching.rule import Infer, Op, Operand, Plan, Refusal, Static, given, required
 from builder.batching.rules.axes import on_axes
+from builder.batching.rules.inference import Inputs, same_as_first
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.statics import evaluate
 
-IMAGE_RANK = 4
-"""`[N, heads, T, D]`; with rank 3 the heads are in the last axis."""
+RANK_WITH_HEADS = 4
+"""Axes of `[N, heads, T, D]`; in a value of 3 axes the last axis holds the heads."""
 
 
 def attention(op: Op) -> Plan:
@@ -23,33 +25,50 @@ def attention(op: Op) -> Plan:
 
 
 def _with_bias(op: Op, inputs: Mapping[int, int], outputs: Sequence[int], *, bias: int) -> Plan:
-    """`on_axes`, with one input that broadcasts from the right to `[N, H, T, S]`."""
-    given = op.given(bias)
-    mask = None if given is None else given.batch
-    if given is None or (mask is None and (given.rank < IMAGE_RANK or given.shape[0] == 1)):
+    """Plan by `on_axes`, with one more input, a mask or a bias, that broadcasts from the right to `[N, H, T, S]`."""
+    added = op.given(bias)
+    if added is None or _is_for_all_samples(added):
         return on_axes(op, inputs, outputs)
-    if mask is None or (given.rank == IMAGE_RANK and mask.axis in (0, None) and given.shape[0] != 1):
+    if _has_rows(added):
         return on_axes(op, {**inputs, bias: 0}, outputs)
     plan = on_axes(_without_batch(op, bias), inputs, outputs)
-    if op.static_batch > 1 or (mask.axis not in (0, None) and mask.certain):
-        op.refuse(f"its mask {given.name!r} has the batch on axis {mask.axis}")
-    alone = mask if mask.axis is None else mask.lift()
-    sample = alone.sample_shape(given.shape)
-    view = padded(alone, given.shape, IMAGE_RANK - 1)
-    if given.rank == IMAGE_RANK:
-        view = View(alone, (-1, *sample[1:]))
-    return replace(plan, inputs={**plan.inputs, bias: view})
+    return replace(plan, inputs={**plan.inputs, bias: _broadcasting(op, *op.samples(bias))})
+
+
+def _is_for_all_samples(mask: Operand) -> bool:
+    """Return whether a mask is a constant that broadcasts along the batch."""
+    return mask.batch is None and (mask.rank < RANK_WITH_HEADS or mask.shape[0] == 1)
+
+
+def _has_rows(mask: Operand) -> bool:
+    """Return whether axis 0 of a mask `[N, H, T, S]` is the batch's."""
+    is_elsewhere = isinstance(mask.batch, Placed) and mask.batch.axis != 0
+    return mask.rank == RANK_WITH_HEADS and mask.shape[0] != 1 and not is_elsewhere
+
+
+def _broadcasting(op: Op, mask: Operand, batch: Batch) -> View:
+    """View the mask of each sample as `[N, H, T, S]`, with ones for the axes it leaves out (B = 1).
+
+    For a static `[T, S]` whose batch was dropped it is `[N, 1, T, S]`; for `[1, H, T, S]`, `[N, H, T, S]`.
+    """
+    axis = batch.axis if isinstance(batch, Placed) else 0
+    if op.static_batch > 1 or (axis != 0 and batch.certain):
+        op.refuse(f"its mask {mask.name!r} has the batch on axis {axis}")
+    lifted = batch.lift()
+    if mask.rank < RANK_WITH_HEADS:
+        return padded(lifted, mask.shape, RANK_WITH_HEADS - 1)
+    return View(lifted, (-1, *lifted.sample_shape(mask.shape)[1:]))
 
 
 def _without_batch(op: Op, index: int) -> Op:
-    """The node as if one input held no samples."""
+    """Return the node as if one input were left out."""
     inputs = list(op.inputs)
     inputs[index] = None
     return replace(op, inputs=inputs)
 
 
 def rotary_embedding(op: Op) -> Plan:
-    """RotaryEmbedding: `X [N, T, E] or [N, H, T, D]`, tables for all positions, or for those of every sample.
+    """RotaryEmbedding: `X [N, T, E] or [N, H, T, D]`, and tables for all positions or for those of each sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html
     """
@@ -77,86 +96,59 @@ def linear_attention(op: Op) -> Plan:
 
 
 def packed_attention(op: Op) -> Plan:
-    """com.microsoft Attention: `input [N, T, E], mask [N], [N, S], ..., past [2, N, H, P, D] -> [N, T, E], present`.
+    """Attention: `input [N, T, E], mask [N] or [N, S], past [2, N, H, P, D] -> [N, T, E], present`.
 
     Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
-    _plain_mask(op, 3)
+    _refuse_starts_and_ends(op, 3)
     return _with_bias(op, {0: 0, 3: 0, 4: 1}, [0, 1], bias=5)
 
 
 def quantized_attention(op: Op) -> Plan:
-    """com.microsoft QAttention: as Attention, with scales for the tensor."""
-    _plain_mask(op, 5)
+    """QAttention: as Attention, with a scale for each whole tensor."""
+    _refuse_starts_and_ends(op, 5)
     return on_axes(op, {0: 0, 5: 0, 8: 1}, [0, 1])
 
 
 def multi_head_attention(op: Op) -> Plan:
-    """com.microsoft MultiHeadAttention: query, key, value, padding mask and caches have the batch on axis 0."""
-    _plain_mask(op, 4)
+    """MultiHeadAttention: query, key, value, padding mask and caches have the batch on axis 0."""
+    _refuse_starts_and_ends(op, 4)
     return _with_bias(op, {0: 0, 1: 0, 2: 0, 4: 0, 6: 0, 7: 0}, [0] * 4, bias=5)
 
 
 def group_query_attention(op: Op) -> Plan:
-    """com.microsoft GroupQueryAttention: also the lengths `[N]` and positions `[N, T]`."""
+    """GroupQueryAttention: as MultiHeadAttention, with lengths `[N]` and positions `[N, T]` too."""
     return _with_bias(op, {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 9: 0}, [0] * 4, bias=10)
 
 
-def _plain_mask(op: Op, index: int) -> None:
-    """A mask of one axis lists a length for every sample; longer ones list starts and ends apart."""
+def _refuse_starts_and_ends(op: Op, index: int) -> None:
+    """Refuse a mask of one axis longer than the batch: it lists where all samples start, then where they end."""
     mask = op.given(index)
     if mask is not None and mask.rank == 1 and mask.shape[0] != op.operand(0).shape[0]:
-        op.refuse(f"its mask {mask.name!r} lists starts and ends of all samples in one axis")
+        op.refuse(f"its mask {mask.name!r} lists the starts and ends of all samples on one axis")
 
 
 def embed_layer_normalization(op: Op) -> Plan:
-    """com.microsoft EmbedLayerNormalization: `ids [N, T], segments [N, T], mask [N, T], positions -> [N, T, H]`."""
+    """EmbedLayerNormalization: `ids [N, T], segments [N, T], mask [N, T], positions -> [N, T, H]`."""
     return on_axes(op, {0: 0, 1: 0, 7: 0, 8: 0}, [0, 0, 0], shared=(8,))
 
 
 def quantized_embed_layer_normalization(op: Op) -> Plan:
-    """com.microsoft QEmbedLayerNormalization: as EmbedLayerNormalization, with quantized tables."""
+    """QEmbedLayerNormalization: as EmbedLayerNormalization, with quantized tables."""
     return on_axes(op, {0: 0, 1: 0, 7: 0}, [0, 0])
 
 
 def rotary_embedding_by_table(op: Op) -> Plan:
-    """com.microsoft RotaryEmbedding: positions are one offset `[1]` or `[N, T]`."""
+    """RotaryEmbedding: `X [N, T, E]`, positions `[N, T]`, or one offset `[1]` that all samples share."""
     positions = op.operand(1)
     if positions.batch is None and positions.rank == 1:
         return on_axes(op, {0: 0}, [0])
     if positions.rank == 1:
-        op.refuse("its offset depends on the samples")
+        op.refuse("all samples share its offset, and the offset depends on the samples")
     return on_axes(op, {0: 0, 1: 0}, [0])
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Attention"): attention,
-    ("", "LinearAttention"): linear_attention,
-    ("", "RotaryEmbedding"): rotary_embedding,
-    ("", "TensorScatter"): tensor_scatter,
-    ("com.microsoft", "Attention"): packed_attention,
-    ("com.microsoft", "EmbedLayerNormalization"): embed_layer_normalization,
-    ("com.microsoft", "GroupQueryAttention"): group_query_attention,
-    ("com.microsoft", "MultiHeadAttention"): multi_head_attention,
-    ("com.microsoft", "QAttention"): quantized_attention,
-    ("com.microsoft", "QEmbedLayerNormalization"): quantized_embed_layer_normalization,
-    ("com.microsoft", "RotaryEmbedding"): rotary_embedding_by_table,
-}
-
 # ---------------------------------------------------------------------- static shapes
-
-Inputs = Sequence[Operand | None]
-
-
-def _given(inputs: Inputs, index: int) -> Operand | None:
-    return inputs[index] if index < len(inputs) else None
-
-
-def _required(inputs: Inputs, index: int) -> Operand:
-    found = _given(inputs, index)
-    if found is None:
-        raise Refusal(f"input {index} is missing")
-    return found
 
 
 def _heads(node: ir.Node, name: str = "num_heads") -> int:
@@ -164,13 +156,13 @@ def _heads(node: ir.Node, name: str = "num_heads") -> int:
 
 
 def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
-    """Attention: `[N, T, E']`, and `[2, N, H, P + T, D]`."""
+    """Infer `[N, T, E']`, and the cache `[2, N, H, P + T, D]`."""
 
     def shape(node: ir.Node, inputs: Inputs) -> Static:
-        x, w, cache = _required(inputs, 0), _required(inputs, weights), _given(inputs, past)
+        x, w, cache = required(inputs, 0), required(inputs, weights), given(inputs, past)
         sizes = node.attributes.get("qkv_hidden_sizes")
         hidden = int(sizes.value[2]) if sizes is not None and len(sizes.value) else w.shape[1] // 3
-        dtype = x.dtype if scale is None else _required(inputs, scale).dtype
+        dtype = x.dtype if scale is None else required(inputs, scale).dtype
         heads = _heads(node)
         length = x.shape[1] + (cache.shape[3] if cache is not None else 0)
         present = (2, x.shape[0], heads, length, hidden // heads)
@@ -180,19 +172,17 @@ def _packed(weights: int, past: int, scale: int | None = None) -> Infer:
 
 
 def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
-    """MultiHeadAttention: `[N, T, E']`, caches `[N, H, P + S, D]`, products `[N, H, T, S]`."""
-    query, key, value, past = (*(_required(inputs, 0),), *(_given(inputs, i) for i in (1, 2, 6)))
+    """Infer `[N, T, E']`, caches `[N, H, P + S, D]`, products `[N, H, T, S]`."""
+    query, past = required(inputs, 0), given(inputs, 6)
     heads, rows, steps = _heads(node), query.shape[0], query.shape[1]
-    if query.rank == PACKED_RANK or (key is not None and key.rank == PACKED_RANK):
-        packed = query if query.rank == PACKED_RANK else key
-        assert packed is not None
+    packed = next((o for o in (query, given(inputs, 1)) if o is not None and o.rank == PACKED_RANK), None)
+    if packed is not None:
         length, depth, values = packed.shape[1], packed.shape[4], packed.shape[4]
     else:
-        assert key is not None
-        assert value is not None
-        length = key.shape[1] if key.rank < IMAGE_RANK else key.shape[2]
-        values = value.shape[2] // heads if value.rank < IMAGE_RANK else value.shape[3]
-        depth = key.shape[2] // heads if key.rank < IMAGE_RANK else key.shape[3]
+        key, value = required(inputs, 1), required(inputs, 2)
+        length = key.shape[1] if key.rank < RANK_WITH_HEADS else key.shape[2]
+        values = value.shape[2] // heads if value.rank < RANK_WITH_HEADS else value.shape[3]
+        depth = key.shape[2] // heads if key.rank < RANK_WITH_HEADS else key.shape[3]
     total = length + (past.shape[2] if past is not None else 0)
     shapes = [
         (rows, steps, heads * values),
@@ -204,21 +194,21 @@ def _multi_head(node: ir.Node, inputs: Inputs) -> Static:
 
 
 PACKED_RANK = 5
-"""Of `[N, T, H, 3, D]`, query, key and value in one."""
+"""Axes of `[N, T, H, 3, D]`: query, key and value in one."""
 
 
 def _group_query(node: ir.Node, inputs: Inputs) -> Static:
-    """GroupQueryAttention: `[N, T, H * D]`, caches `[N, G, S, D]`."""
-    query, key, past = _required(inputs, 0), _given(inputs, 1), _given(inputs, 3)
+    """Infer `[N, T, H * D]`, caches `[N, G, S, D]`."""
+    query, key, past = required(inputs, 0), given(inputs, 1), given(inputs, 3)
     heads, groups = _heads(node), _heads(node, "kv_num_heads")
     packed = key is None
     depth = query.shape[2] // (heads + 2 * groups if packed else heads)
     if past is None and len([v for v in node.outputs if v.name]) > 1:
-        raise Refusal("the length of its cache depends on a value")
+        raise Refusal("the length of its cache depends on the value of an input")
     output = (query.dtype, (*query.shape[:2], heads * depth))
     if past is None:
         return [output] + [(query.dtype, ())] * (len(node.outputs) - 1)
-    total = _given(inputs, 6)
+    total = given(inputs, 6)
     known = evaluate(total) if total is not None and total.batch is None else None
     if known is None:
         raise Refusal("the length of its cache depends on the samples")
@@ -226,15 +216,24 @@ def _group_query(node: ir.Node, inputs: Inputs) -> Static:
     return [output, cache, cache, (query.dtype, ())][: len(node.outputs)]
 
 
-def _first(node: ir.Node, inputs: Inputs) -> Static:
-    first = _required(inputs, 0)
-    return [(first.dtype, first.shape)]
+def _embedded(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer `[N, T, H]`, the length of every sample's mask, the sum of the embeddings."""
+    ids, words = required(inputs, 0), required(inputs, 2)
+    floats = ir.DataType.FLOAT if node.op_type.startswith("Q") else words.dtype
+    found = (floats, (*ids.shape, words.shape[1]))
+    return [found, (ir.DataType.INT32, ids.shape[:1]), found][: len(node.outputs)]
 
 
-SHAPES: Mapping[tuple[str, str], Infer] = {
-    ("com.microsoft", "Attention"): _packed(1, 4),
-    ("com.microsoft", "GroupQueryAttention"): _group_query,
-    ("com.microsoft", "MultiHeadAttention"): _multi_head,
-    ("com.microsoft", "QAttention"): _packed(1, 8, scale=3),
-    ("com.microsoft", "RotaryEmbedding"): _first,
-}
+OPERATORS = table(
+    ai_onnx("Attention", rule=attention),
+    ai_onnx("LinearAttention", rule=linear_attention),
+    ai_onnx("RotaryEmbedding", rule=rotary_embedding),
+    ai_onnx("TensorScatter", rule=tensor_scatter),
+    microsoft("Attention", rule=packed_attention, shape=_packed(1, 4)),
+    microsoft("EmbedLayerNormalization", rule=embed_layer_normalization, shape=_embedded),
+    microsoft("GroupQueryAttention", rule=group_query_attention, shape=_group_query),
+    microsoft("MultiHeadAttention", rule=multi_head_attention, shape=_multi_head),
+    microsoft("QAttention", rule=quantized_attention, shape=_packed(1, 8, scale=3)),
+    microsoft("QEmbedLayerNormalization", rule=quantized_embed_layer_normalization, shape=_embedded),
+    microsoft("RotaryEmbedding", rule=rotary_embedding_by_table, shape=same_as_first),
+)

@@ -1,31 +1,34 @@
-"""What several families of rules share: which axes an operator treats as parallel, and index sets along the batch."""
+"""Which axes an operator treats alike, and what becomes of the batch on one of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from builder.batching.layout import DROPPED, Batch, Shape
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape
 from builder.batching.rule import Op, Plan, Wanted
+from builder.tensors import Array
 
 
 def only_batched(op: Op, index: int, *, role: str) -> Batch:
-    """The batch of input `index`, when no other input holds samples."""
+    """Return the batch of input `index`.
+
+    Raises:
+        Refusal: Another input, named by its `role`, holds samples too.
+    """
     for i, operand, _ in op.batched():
         if i != index:
             op.refuse(f"its {role} (input {i}, {operand.name!r}) depends on the samples")
-    batch = op.operand(index).batch
-    assert batch is not None
-    return batch
+    return op.samples(index)[1]
 
 
 def parallel(op: Op, batch: Batch, axes: Collection[int], verb: str) -> Batch:
-    """A form of the batch that the operator's `axes` do not touch.
+    """Return a form of the batch for an operator that mixes the elements along `axes` and no others.
 
     Raises:
         Refusal: The batch is on one of them, so that samples would be mixed.
     """
-    if batch.axis is None or batch.axis not in axes:
+    if isinstance(batch, Dropped) or batch.axis not in axes:
         return batch
     if op.static_batch == 1 and not batch.certain:
         return DROPPED
@@ -40,79 +43,127 @@ def on_axes(
     strict: Collection[int] = (0,),
     shared: Collection[int] = (),
 ) -> Plan:
-    """The plan for an operator that has an axis for the batch: `inputs[i]` of input i, `outputs[k]` of output k.
+    """Plan an operator that has an axis for the batch itself: axis `inputs[i]` of input i, `outputs[k]` of output k.
+
+    An LSTM, for one, has it on axis 1 of its input and of its states: `inputs` is `{0: 1, 5: 1, 6: 1}`. With a state
+    that is a constant `[2, 1, 8]`, every sample gets a copy: `[2, N, 8]`.
 
     Args:
         op: The node.
         inputs: The axis of every input that has one; no other input may hold samples.
         outputs: The axis of every output.
-        strict: Inputs with another axis, like time, that the operator mixes.
-        shared: Inputs that broadcast: without samples and of length one they stay as they are.
+        strict: Inputs that have other axes which the operator mixes, such as time. With a batch of 1 the samples of
+            the other inputs may be on any axis, since there is only one.
+        shared: Inputs that broadcast: a constant with length 1 on its axis stays as it is.
 
     Raises:
-        Refusal: The batch is somewhere else.
+        Refusal: The batch is on another axis.
     """
-    found = op.batched()
-    for i, operand, b in found:
-        if i not in inputs:
-            op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
-        if b.axis not in (None, inputs[i]) and (op.static_batch > 1 or (b.certain and i in strict)):
-            op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
-    given = {i: o for i, o in enumerate(op.inputs) if i in inputs and o is not None}
-    taken = [i for i, o in given.items() if o.batch is not None or i not in shared or o.shape[inputs[i]] != 1]
-    sizes = {given[i].shape[inputs[i]] for i in taken}
-    if len(sizes) > 1 or any(s % op.static_batch for s in sizes):
-        op.refuse(f"its inputs have batches of {sorted(sizes)}")
-    rows = sizes.pop() // op.static_batch
-    if op.static_batch > 1 and len({b.place[1:] for *_, b in found}) > 1:
-        op.refuse("its inputs hold the samples in different orders")
-    outer, inner = next(((b.outer, b.inner) for *_, b in found if b.axis is not None and b.rows == rows), (1, rows))
-    batch = Batch(None, outer, inner, certain=all(b.certain for *_, b in found))
+    _refuse_other_axes(op, inputs, strict)
+    taken = [i for i, axis in inputs.items() if _has_rows(op, i, axis, is_shared=i in shared)]
+    batch = _on_first_axis(op, _rows_of_a_sample(op, {op.operand(i).shape[inputs[i]] for i in taken}))
     wants: dict[int, Wanted] = {i: batch.at(inputs[i]) for i in taken}
     return Plan([batch.at(axis) for axis in outputs[: len(op.outputs)]], wants)
 
 
-def settle(op: Op, batch: Batch, axis: int | None, shape: Shape) -> Batch:
-    """The batch on `axis` of an output of static `shape`, or dropped where its rows are no longer there (B = 1)."""
+def _refuse_other_axes(op: Op, inputs: Mapping[int, int], strict: Collection[int]) -> None:
+    """Refuse a batch that is on another axis than the operator's."""
+    for i, operand, batch in op.batched():
+        if i not in inputs:
+            op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
+        is_elsewhere = isinstance(batch, Placed) and batch.axis != inputs[i]
+        is_mixed = op.static_batch > 1 or (batch.certain and i in strict)
+        if isinstance(batch, Placed) and is_elsewhere and is_mixed:
+            op.refuse(f"it mixes axis {batch.axis} of {operand.name!r}, which holds the batch")
+
+
+def _has_rows(op: Op, index: int, axis: int, *, is_shared: bool) -> bool:
+    """Return whether an input has rows for the samples: it is there, and not a constant that broadcasts to them."""
+    operand = op.given(index)
+    if operand is None:
+        return False
+    return operand.batch is not None or not is_shared or operand.shape[axis] != 1
+
+
+def _rows_of_a_sample(op: Op, sizes: set[int]) -> int:
+    """Return how many rows of the batch's axis, of one of these `sizes`, belong to a sample.
+
+    Raises:
+        Refusal: The inputs disagree, or the rows cannot be shared out evenly.
+    """
+    if len(sizes) > 1 or any(size % op.static_batch for size in sizes):
+        op.refuse(f"its inputs have batches of {sorted(sizes)}")
+    return sizes.pop() // op.static_batch
+
+
+def _on_first_axis(op: Op, rows: int) -> Placed:
+    """Return how the samples, `rows` to each, are ordered in the axis; the caller says which axis that is."""
+    batches = [b for *_, b in op.batched()]
+    if op.static_batch > 1 and len({b.order for b in batches}) > 1:
+        op.refuse("its inputs hold the samples in different orders")
+    outer, inner = next((b.order for b in batches if isinstance(b, Placed) and b.rows == rows), (1, rows))
+    return Placed(0, outer, inner, certain=all(b.certain for b in batches))
+
+
+def settle(op: Op, batch: Placed, axis: int | None, shape: Shape) -> Batch:
+    """Return the batch on `axis` of an output of static `shape`, or dropped where its rows are not there (B = 1)."""
     if axis is not None and 0 <= axis < len(shape) and shape[axis] == batch.rows * op.static_batch:
         return batch.at(axis)
     if op.static_batch > 1:
-        op.refuse("it spreads the batch over other elements")
+        op.refuse("it spreads the batch over several axes")
     return DROPPED
 
 
 def normalized(axes: Sequence[int], rank: int) -> list[int]:
-    """Axes counted from the front."""
+    """Count axes from the front."""
     return [int(a) + rank if a < 0 else int(a) for a in axes]
 
 
-def sample_indices(op: Op, indices: Sequence[int], batch: Batch) -> tuple[list[int], Batch]:
-    """Indices along the batch's axis as indices along one sample's rows.
+def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[int], Placed]:
+    """Turn indices along the batch's axis into indices along one sample's rows.
 
-    The static axis is `outer * B * inner`. A selection keeps the samples apart when it takes the same rows of every
-    sample, all samples in order.
+    The static axis has `outer * B * inner` elements; element `(o * B + b) * inner + i` is row `o * inner + i` of sample
+    b. A selection keeps the samples apart when it takes the same rows of every sample, all samples in order.
+
+    With B = 2, outer = 3 and inner = 1 the six elements are, as (row, sample):
+
+        index     0      1      2      3      4      5
+        element  (0,0)  (0,1)  (1,0)  (1,1)  (2,0)  (2,1)
+
+    `[2, 3, 4, 5]` takes rows 1 and 2 of both samples: the answer is `[1, 2]` with outer = 2 and inner = 1. `[2, 4]`
+    takes rows of sample 0 alone and is refused. With outer = 1 and inner = 3 the elements are
+
+        element  (0,0)  (1,0)  (2,0)  (0,1)  (1,1)  (2,1)
+
+    and `[0, 2, 3, 5]` takes rows 0 and 2 of both: the answer is `[0, 2]` with outer = 1 and inner = 2.
 
     Returns:
         The rows taken of one sample's `outer * inner`, and where the batch is among them.
 
     Raises:
-        Refusal: Some samples are dropped, repeated or reordered.
+        Refusal: Some samples are left out, repeated or reordered.
     """
     taken = np.asarray(indices, np.int64).ravel()
     total = op.static_batch
     rows = (taken // (total * batch.inner)) * batch.inner + taken % batch.inner
     sample = (taken // batch.inner) % total
-    inner = _run_length(sample) if total > 1 else (len(taken) if batch.outer == 1 and batch.inner > 1 else 1)
+    inner = _rows_together(sample, batch, total)
     if not len(taken) or len(taken) % (total * inner):
-        op.refuse("it takes some samples of the batch and not others")
+        op.refuse("it takes only some of the samples of the batch")
+    # As the axis they are taken from, the indices must be a grid [outer, sample, inner] again.
     split = (len(taken) // (total * inner), total, inner)
-    grid, who = rows.reshape(split), sample.reshape(split)
-    if not np.array_equal(who, np.broadcast_to(np.arange(total)[:, None], split)) or (grid != grid[:, :1]).any():
-        op.refuse("it takes or reorders single samples of the batch")
-    return grid[:, 0].ravel().tolist(), replace(batch, outer=split[0], inner=inner)
+    row_grid, sample_grid = rows.reshape(split), sample.reshape(split)
+    are_samples_in_order = np.array_equal(sample_grid, np.broadcast_to(np.arange(total)[:, None], split))
+    are_rows_the_same = np.array_equal(row_grid, np.broadcast_to(row_grid[:, :1], split))
+    if not (are_samples_in_order and are_rows_the_same):
+        op.refuse("it picks or reorders samples of the batch")
+    return row_grid[:, 0].ravel().tolist(), replace(batch, outer=split[0], inner=inner)
 
 
-def _run_length(values: np.ndarray) -> int:  # type: ignore[type-arg]
-    """How often the first value stands at the start."""
-    different = np.flatnonzero(values != values[:1])
-    return int(different[0]) if len(different) else len(values)
+def _rows_together(sample: Array, batch: Placed, total: int) -> int:
+    """Return how many of the rows taken lie together for each sample: the new `inner`."""
+    if total > 1:
+        different = np.flatnonzero(sample != sample[:1])
+        return int(different[0]) if len(different) else len(sample)
+    # Of one sample all rows lie together; they are before or behind the batch as they were.
+    return len(sample) if batch.outer == 1 and batch.inner > 1 else 1

@@ -1,8 +1,10 @@
-"""Operators by channel, where the samples are among the channels or where the parameters depend on the samples.
+"""Operators that work by channel, where the samples are among the channels or the parameters depend on the samples.
 
-A convolution that has a kernel for every sample is written with the batch in its groups: `[1, B * C, H, W]` by
-`[B * O, C, k, k]` in B groups. How many groups there are is an attribute, which cannot grow with N: the samples go
-back to axis 0, and kernels of their own are multiplied with patches of the image.
+A convolution with a kernel for every sample is exported with the batch in its groups: `[1, B * C, H, W]` by
+`[B * O, C, k, k]` in B groups. With B = 3 samples of 4 channels and kernels for 5 outputs, that is `[1, 12, H, W]` by
+`[15, 4, k, k]`, and group b, channels 4b to 4b + 3, is sample b. The number of groups is an attribute, which cannot
+grow with N. So the samples go back to axis 0: `[3, 4, H, W]`. If every sample has the same kernels, they are one
+convolution by `[5, 4, k, k]`; otherwise each sample's kernels are multiplied with the patches of its image.
 """
 
 import math
@@ -12,16 +14,17 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute
-from builder.batching.layout import Batch
-from builder.batching.rule import Decomposition, Op, Plan, Rule, per_sample
+from builder.batching.layout import Placed
+from builder.batching.rule import Decomposition, Op, Plan, per_sample
 from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.rules.rows import Carry, batch_normalization, rowwise, trains
 
 _row_by_row = rowwise()
 
 
 def convolution(op: Op) -> Plan | Decomposition:
-    """Conv: row by row of axis 0; with kernels that depend on the samples a product with patches of the image.
+    """Conv: row by row along axis 0; if the kernels depend on the samples, a product with patches of the image.
 
     `[N, C, *s], [N * O, C / g, *k] -> [N, O, *p]`
 
@@ -31,20 +34,21 @@ def convolution(op: Op) -> Plan | Decomposition:
 
 
 def transposed_convolution(op: Op) -> Plan | Decomposition:
-    """ConvTranspose: as Conv; kernels that depend on the samples give patches, which are then put in their places.
+    """ConvTranspose: as Conv; if the kernels depend on the samples, a product gives patches, which are then added up.
 
     Source: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
     """
     return _convolved(op, _into_patches)
 
 
-def _convolved(op: Op, apart: Callable[[Op, list[ir.Node]], ir.Value]) -> Plan | Decomposition:
+def _convolved(op: Op, by_own_kernels: Callable[[Op, list[ir.Node]], ir.Value]) -> Plan | Decomposition:
+    """Convolve; `by_own_kernels` is the product to use when input 1, the kernels, depends on the samples."""
     others = [i for i, *_ in op.batched() if i > 0]
     if not others:
         return _among_channels(op) or _row_by_row(op)
     nodes: list[ir.Node] = []
     if 1 in others:
-        result = apart(op, nodes)
+        result = by_own_kernels(op, nodes)
     else:
         result = append(nodes, op.node.op_type, op.node.inputs[:2], attributes=op.node.attributes)
     if op.given(2) is not None:
@@ -53,7 +57,12 @@ def _convolved(op: Op, apart: Callable[[Op, list[ir.Node]], ir.Value]) -> Plan |
 
 
 def _by_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
-    """`[n, C, *s] -> patches [n, g, C / g * K, P]`, times `[1, g, O / g, C / g * K]`, with K places in a kernel."""
+    """Multiply kernels `[1, g, O / g, C / g * K]` with patches `[n, g, C / g * K, P]`; a kernel covers K places.
+
+    The patches of an image are what a convolution with K kernels gives, of which each is 1 at one place. An image
+    `[1, 3, 8, 8]` with kernels `[5, 3, 3, 3]` has K = 9 and P = 6 * 6: patches `[1, 1, 27, 36]`, times kernels
+    `[1, 1, 5, 27]`, are `[1, 1, 5, 36]`, which is the answer `[1, 5, 6, 6]`.
+    """
     (rows, channels, *size), (outputs, each, *kernel) = op.operand(0).shape, op.operand(1).shape
     groups, places, out = channels // each, math.prod(kernel), op.outputs[0]
     image = _shaped(nodes, op.node.inputs[0], (rows * channels, 1, *size))
@@ -64,7 +73,12 @@ def _by_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
 
 
 def _into_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
-    """`[1, g, O / g * K, C / g]` times `[n, g, C / g, S]` are the patches of `[n, O, *p]`, K to a kernel."""
+    """Multiply kernels `[1, g, O / g * K, C / g]` with images `[n, g, C / g, S]`: patches of `[n, O, *p]`.
+
+    A transposed convolution with K kernels, of which each is 1 at one place, then adds up the patches at their places.
+    With an image `[1, 5, 6, 6]` and kernels `[5, 3, 3, 3]`, it is `[1, 1, 27, 5]` times `[1, 1, 5, 36]`: patches
+    `[3, 9, 6, 6]`, which add up to `[1, 3, 8, 8]`.
+    """
     (rows, channels, *size), (_, each, *kernel) = op.operand(0).shape, op.operand(1).shape
     out = op.outputs[0]
     groups, places = out[1] // each, math.prod(kernel)
@@ -77,7 +91,7 @@ def _into_patches(op: Op, nodes: list[ir.Node]) -> ir.Value:
 
 
 def _places(op: Op, nodes: list[ir.Node]) -> ir.Value:
-    """Kernels `[K, 1, *k]` of which each is one at a place of its own, and zero elsewhere."""
+    """Make kernels `[K, 1, *k]`, each of them 1 at one place and 0 elsewhere."""
     kernel = op.operand(1).shape[2:]
     places = math.prod(kernel)
     return constant(nodes, np.eye(places, dtype=op.operand(1).dtype.numpy()).reshape(places, 1, *kernel))
@@ -88,7 +102,7 @@ def _without_groups(op: Op) -> Mapping[str, Attribute]:
 
 
 def instance_normalization(op: Op) -> Plan | Decomposition:
-    """InstanceNormalization: row by row of axis 0; a scale and a bias of the samples' own are applied to the result.
+    """InstanceNormalization: row by row along axis 0; scale and bias that depend on the samples are applied afterwards.
 
     Source: https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html
     """
@@ -96,7 +110,7 @@ def instance_normalization(op: Op) -> Plan | Decomposition:
 
 
 def channel_normalization(op: Op) -> Plan | Decomposition:
-    """BatchNormalization: as InstanceNormalization, which it is in training mode where each channel is one sample's.
+    """BatchNormalization: as InstanceNormalization; in training mode only where each channel belongs to one sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
@@ -111,6 +125,7 @@ def channel_normalization(op: Op) -> Plan | Decomposition:
 
 
 def _normalized(op: Op, row_by_row: Carry) -> Plan | Decomposition:
+    """Normalize by `row_by_row`; with a scale or bias that depends on the samples, by 1 and 0, then apply it."""
     others = [i for i, *_ in op.batched() if i > 0]
     if not others:
         return _among_channels(op) or row_by_row(op)
@@ -126,28 +141,29 @@ def _normalized(op: Op, row_by_row: Carry) -> Plan | Decomposition:
 
 
 def _by_channel(op: Op, nodes: list[ir.Node], index: int) -> ir.Value:
-    """`[C] -> [1, C, 1, ...]`."""
+    """Reshape a parameter to broadcast along the channels: `[C] -> [1, C, 1, ...]`."""
     return _shaped(nodes, op.node.inputs[index], (1, op.outputs[0][1], *(1,) * (len(op.outputs[0]) - 2)))
 
 
-def _samples(op: Op) -> Batch | None:
-    """The batch of a static `[1, B * C, *s]`; None where the samples are not on axis 1 like this."""
+def _samples(op: Op) -> Placed | None:
+    """Return the batch of a static `[1, B * C, *s]`; None where the samples are not among the channels like this."""
     operand = op.operand(0)
     batch = operand.batch
-    if op.static_batch == 1 or batch is None or batch.axis != 1 or batch.outer != 1 or operand.shape[0] != 1:
+    if op.static_batch == 1 or not isinstance(batch, Placed):
         return None
-    return batch
+    return batch if (batch.axis, batch.outer, operand.shape[0]) == (1, 1, 1) else None
 
 
 def _among_channels(op: Op) -> Decomposition | None:
-    """`[1, B * C, *s] -> [B, C, *s]` with the parameters of one sample, where those of all are the same.
+    """Move the samples from the channels to axis 0, `[1, B * C, *s] -> [B, C, *s]`, with the parameters of one sample.
 
     Raises:
         DifferentRows: A parameter has other values for other samples.
     """
     batch, groups = _samples(op), int(op.attribute("group", 1))
-    is_grouped = op.node.op_type in ("Conv", "ConvTranspose")
-    if batch is None or (is_grouped and groups % op.static_batch):
+    is_convolution = op.node.op_type in ("Conv", "ConvTranspose")
+    # In fewer groups, or in groups across samples, the convolution would mix the channels of different samples.
+    if batch is None or (is_convolution and groups % op.static_batch):
         return None
     nodes: list[ir.Node] = []
     _, _, *size = op.operand(0).shape
@@ -155,9 +171,9 @@ def _among_channels(op: Op) -> Decomposition | None:
     for index in range(1, len(op.inputs)):
         parameter = op.given(index)
         if parameter is not None:
-            rows = Batch(0, 1, parameter.shape[0] // op.static_batch)
+            rows = Placed(0, 1, parameter.shape[0] // op.static_batch)
             given.append(constant(nodes, per_sample(op, parameter, 0, rows)))
-    own = {"group": groups // op.static_batch} if is_grouped else {}
+    own = {"group": groups // op.static_batch} if is_convolution else {}
     result = append(nodes, op.node.op_type, given, attributes={**op.node.attributes, **own})
     return Decomposition(nodes, [_shaped(nodes, result, op.outputs[0])] * len(op.node.outputs))
 
@@ -166,9 +182,9 @@ def _shaped(nodes: list[ir.Node], value: ir.Value | None, shape: Sequence[int]) 
     return append(nodes, "Reshape", [value, constant(nodes, np.asarray(shape, np.int64))])
 
 
-RULES: Mapping[tuple[str, str], Rule] = {
-    ("", "BatchNormalization"): channel_normalization,
-    ("", "Conv"): convolution,
-    ("", "ConvTranspose"): transposed_convolution,
-    ("", "InstanceNormalization"): instance_normalization,
-}
+OPERATORS = table(
+    ai_onnx("BatchNormalization", rule=channel_normalization),
+    ai_onnx("Conv", rule=convolution),
+    ai_onnx("ConvTranspose", rule=transposed_convolution),
+    ai_onnx("InstanceNormalization", rule=instance_normalization),
+)

@@ -1,4 +1,4 @@
-"""Nodes for a rule that answers with the same computation in other operators."""
+"""Make the nodes of a rule that splits an operator into others."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ import onnx_ir as ir
 from builder.batching.emit import Attribute
 from builder.tensors import Array
 
-AXES_AS_INPUT = 13
+AXES_ARE_INPUTS_SINCE = 13
 """From this opset on, Squeeze, Unsqueeze and ReduceSum take their axes as an input."""
 
 
@@ -21,10 +21,10 @@ def append(
     opset: int = 1,
     attributes: Mapping[str, Attribute] | None = None,
 ) -> ir.Value:
-    """Append a node with one output; `axes` is an attribute before opset 13, an input from there on."""
+    """Append a node with one output; its `axes` become an attribute or an input, as the opset asks."""
     attrs = dict(attributes or {})
     given = list(inputs)
-    if axes is not None and opset < AXES_AS_INPUT:
+    if axes is not None and opset < AXES_ARE_INPUTS_SINCE:
         attrs["axes"] = list(axes)
     elif axes is not None:
         given.append(constant(nodes, np.asarray(axes, np.int64)))
@@ -44,13 +44,13 @@ def constant(nodes: list[ir.Node], array: Array) -> ir.Value:
 
 
 def scaled(nodes: list[ir.Node], value: ir.Value, factor: float, dtype: ir.DataType) -> ir.Value:
-    """Append a product with a number, unless it is one."""
+    """Append a product with a number, unless that is 1."""
     if factor == 1.0:
         return value
     return append(nodes, "Mul", [value, constant(nodes, scalar(factor, dtype))])
 
 
 def scalar(number: float, dtype: ir.DataType) -> Array:
-    """A number as an array of rank 0."""
+    """Return a number as an array of rank 0."""
     made: Array = np.asarray(number).astype(dtype.numpy())
     return made

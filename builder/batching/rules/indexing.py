@@ -7,43 +7,43 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
-from builder.batching.layout import DROPPED, Batch
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed
 from builder.batching.numbering import names_its_sample
-from builder.batching.rule import Decomposition, Op, Operand, Plan, Refusal, Rule, Static, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted, given, required
 from builder.batching.rules.axes import parallel, sample_indices, settle
 from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.inference import Inputs
+from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
 
-BATCH_DIMS = 12
+BATCH_DIMS_EXIST_SINCE = 12
 """The opset that gave GatherND its attribute `batch_dims`."""
 
 
 def gather(op: Op) -> Plan | Decomposition:
-    """Gather along one axis.
+    """Gather along one axis: samples at constant indices, a constant table at the samples, or each sample at its own.
 
     Source: https://onnx.ai/onnx/operators/onnx__Gather.html
     """
     data, indices = op.operand(0), op.operand(1)
     axis = op.axis(0, data.rank)
     if data.batch is None:
-        if indices.ahead is not None:
-            op.refuse("it reads a table at the numbers that samples have in their batch")
+        if indices.offset is not None:
+            op.refuse("it reads a table at the positions that samples have in the static batch")
         return look_up(op, axis)
     if indices.batch is None:
-        if op.static_batch > 1 and data.batch.axis == axis and indices.rank > 1:
+        if op.static_batch > 1 and data.batch.is_on(axis) and indices.rank > 1:
             return _take_flat(op, axis)
         return _take(op, axis, data.batch)
     return _gather_per_sample(op, axis)
 
 
 def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
-    """A table without samples, indexed by samples: `table, [N, *i] -> [*before, N, *i, *after]`."""
-    batch = op.operand(1).batch
-    assert batch is not None
+    """Look up samples in a table that is a constant: `[*before, a, *after], [N, *i] -> [*before, N, *i, *after]`."""
+    _, batch = op.samples(1)
+    result = batch.moved(lambda at: at + axis)
     if not batch.lifted:
-        assert batch.axis is not None
-        return Plan([batch.at(batch.axis + axis)])
-    result = batch if batch.axis is None else batch.at(batch.axis + axis)
+        return Plan([result])
     node = op.node
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
@@ -58,18 +58,20 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
 
 
 def _take(op: Op, axis: int, batch: Batch) -> Plan:
-    """Samples, indexed by a constant."""
+    """Take constant indices of the samples.
+
+    Along the batch's axis they must be the same rows of every sample: with B = 3 and data `[6, 8]`, 2 rows to a sample,
+    `[0, 2, 4]` is row 0 of each. The data is lifted, `[N, 2, 8]`, and row 0 taken along its axis 1.
+    """
     data, indices = op.operand(0), op.operand(1)
-    if axis != batch.axis:
-        moved = batch.axis
-        if moved is not None and moved > axis:
-            moved += indices.rank - 1
-        return Plan([batch.at(moved)], attributes={"axis": axis + batch.lifted})
+    if isinstance(batch, Dropped) or axis != batch.axis:
+        moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
+        return Plan([moved], attributes={"axis": axis + batch.lifted})
+    result: Batch
     size = data.shape[axis]
     listed = [int(i) % size if size else 0 for i in op.constant(1).ravel()]
     if indices.rank == 0 and op.static_batch == 1:
-        rows = listed
-        result = DROPPED
+        rows, result = listed, DROPPED
     elif listed == list(range(size)) and indices.rank == 1:
         return Plan([batch], build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
     else:
@@ -80,7 +82,10 @@ def _take(op: Op, axis: int, batch: Batch) -> Plan:
 
 
 def _take_flat(op: Op, axis: int) -> Decomposition:
-    """Indices of several axes along the batch: one axis of them first, so that the samples in it can be told apart."""
+    """Take the indices as one vector, then reshape: with B = 2, `[[0], [1]]` of `[2, 8]` as `[0, 1]`, then `[2, 1, 8]`.
+
+    Along one axis `sample_indices` can tell the samples apart.
+    """
     nodes: list[ir.Node] = []
     flat = constant(nodes, op.constant(1).ravel())
     rows = append(nodes, "Gather", [op.node.inputs[0], flat], attributes={"axis": axis})
@@ -89,27 +94,25 @@ def _take_flat(op: Op, axis: int) -> Decomposition:
 
 
 def _gather_per_sample(op: Op, axis: int) -> Plan:
-    """Samples indexed by samples: each reads its own. Gather becomes GatherND with one batch axis.
+    """Let each sample read its own data at its own indices: Gather becomes GatherND with one batch axis.
 
-    `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`
+    `[N, *before, a, *after], [N, *i] -> [N, *before, *i, *after]`. Of data `[N, 4, 7, 8]` at indices `[N, 3]` for the
+    axis of 7, that axis is moved to the front, `[N, 7, 4, 8]`. GatherND then gives `[N, 3, 4, 8]`, and the new axis is
+    moved back: `[N, 4, 3, 8]`.
     """
-    data, indices = op.operand(0), op.operand(1)
-    assert data.batch is not None
-    assert indices.batch is not None
+    (data, held), (indices, where) = op.samples(0), op.samples(1)
     if op.static_batch > 1:
         _refuse_others(op, axis)
-    needs(op, BATCH_DIMS)
+    needs(op, BATCH_DIMS_EXIST_SINCE)
     before, count = axis, indices.rank
     samples = data.sample
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-        values, where = inputs
-        assert values is not None
-        assert where is not None
         rank = len(samples) + 1
-        values = emit.transpose(values, [0, before + 1, *(i for i in range(1, rank) if i != before + 1)])
-        where = emit.reshape(_not_negative(emit, where, samples[axis]), (-1, *indices.sample, 1))
-        (found,) = emit.node("GatherND", [values, where], {"batch_dims": 1})
+        order = [0, before + 1, *(i for i in range(1, rank) if i != before + 1)]
+        values = emit.transpose(required(inputs, 0), order)
+        at = emit.reshape(_not_negative(emit, required(inputs, 1), samples[axis]), (-1, *indices.sample, 1))
+        (found,) = emit.node("GatherND", [values, at], {"batch_dims": 1})
         order = [
             0,
             *range(1 + count, 1 + count + before),
@@ -118,25 +121,21 @@ def _gather_per_sample(op: Op, axis: int) -> Plan:
         ]
         return [emit.transpose(found, order)]
 
-    place = indices.batch.axis
-    result = DROPPED
-    if place is not None:
-        result = replace(indices.batch.lift(), axis=place + axis)
-    return Plan([result], {0: data.batch.lift(), 1: indices.batch.lift()}, build=build)
+    result = where.lift().moved(lambda place: place + axis)
+    return Plan([result], {0: held.lift(), 1: where.lift()}, build=build)
 
 
 def _refuse_others(op: Op, axis: int) -> None:
     """Refuse indices that are not known to be those of each sample's own rows."""
-    data, indices = op.operand(0), op.operand(1)
-    assert data.batch is not None
-    if data.batch.axis != axis:
-        op.refuse("it reads every sample at every sample's indices")
-    if data.batch.outer != 1 or not names_its_sample(indices, op.static_batch, step=data.batch.inner):
-        op.refuse("it picks among all samples of the batch")
+    (_, held), indices = op.samples(0), op.operand(1)
+    if isinstance(held, Dropped) or held.axis != axis:
+        op.refuse("it reads every sample at the indices of every other sample")
+    if held.outer != 1 or not names_its_sample(indices, op.static_batch, step=held.inner):
+        op.refuse("it picks from all samples of the batch")
 
 
 def _not_negative(emit: Emitter, indices: ir.Value, size: int) -> ir.Value:
-    """Indices counted from the front, as `int64`."""
+    """Count indices from the front, as `int64`."""
     (wide,) = emit.node("Cast", [indices], {"to": int(ir.DataType.INT64)})
     zero, length = emit.constant(np.asarray(0, np.int64)), emit.constant(np.asarray(size, np.int64))
     (negative,) = emit.node("Less", [wide, zero])
@@ -145,21 +144,21 @@ def _not_negative(emit: Emitter, indices: ir.Value, size: int) -> ir.Value:
 
 
 def needs(op: Op, opset: int) -> None:
-    """Refuse a model older than what the rewritten form takes."""
+    """Refuse a model whose opset does not have what the rewritten node needs."""
     if op.opset < opset:
-        op.refuse(f"its batched form needs opset {opset}, the model has {op.opset}")
+        op.refuse(f"with a dynamic batch it needs opset {opset}, and the model has opset {op.opset}")
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements and ScatterElements: all inputs have one rank and meet index by index, but along `axis`.
+    """GatherElements, ScatterElements along an axis other than the batch's, with every input's samples at one place.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
     axis = op.axis(0, op.operand(0).rank)
     forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
-    same = len({b.place for b in forms}) == 1
-    if same and first.axis is not None and len({o.shape[first.axis] for o in op.inputs if o is not None}) == 1:
+    are_together = len({b.place for b in forms}) == 1
+    if are_together and isinstance(first, Placed) and _have_one_size(op, first.axis):
         want = replace(first, lifted=any(b.lifted for b in forms), certain=all(b.certain for b in forms))
         return Plan([want], dict.fromkeys(range(len(op.inputs)), want), {"axis": axis + want.lifted})
     if op.static_batch > 1:
@@ -167,39 +166,34 @@ def gather_elements(op: Op) -> Plan:
     return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
 
 
+def _have_one_size(op: Op, axis: int) -> bool:
+    """Return whether all inputs are as long along an axis; GatherElements lets indices be shorter than the data."""
+    return len({operand.shape[axis] for operand in op.inputs if operand is not None}) == 1
+
+
 def each_lifted(op: Op) -> dict[int, Wanted]:
-    """Every input lifted from where its batch is; those without samples are repeated for each (B = 1)."""
+    """Lift every input; one without samples is repeated for each of them (B = 1)."""
     operands = enumerate(op.inputs)
     return {i: o.batch.lift() if o.batch is not None else DROPPED for i, o in operands if o is not None}
 
 
 def compress(op: Op) -> Plan:
-    """Compress along `axis` by a constant condition is a Gather."""
+    """Compress along an axis other than the batch's, by a constant condition."""
     operand = op.operand(0)
     batch = operand.batch
     if batch is None or "axis" not in op.node.attributes:
-        op.refuse("it selects among the elements of all samples")
+        op.refuse("it selects from the elements of all samples")
     axis = op.axis(0, operand.rank)
     form = parallel(op, batch, [axis], "selects along")
     return Plan([form], {0: form}, {"axis": axis + form.lifted})
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Gather"): gather,
-    ("", "GatherElements"): gather_elements,
-    ("", "ScatterElements"): gather_elements,
-    ("", "Scatter"): gather_elements,
-    ("", "Compress"): compress,
-}
-
-
-def _compressed(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
-    """Compress keeps as many as the condition says."""
-    data, condition = inputs
-    assert data is not None
+def _compressed(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the shape: as many elements along `axis` as the condition is true for."""
+    data, condition = required(inputs, 0), given(inputs, 1)
     kept = None if condition is None or condition.batch is not None else evaluate(condition)
     if kept is None:
-        raise Refusal("how much it returns depends on the samples' values")
+        raise Refusal("the size of its output depends on the values of the samples")
     count = int(np.count_nonzero(kept))
     if "axis" not in node.attributes:
         return [(data.dtype, (count,))]
@@ -207,4 +201,8 @@ def _compressed(node: ir.Node, inputs: Sequence[Operand | None]) -> Static:
     return [(data.dtype, (*data.shape[:axis], count, *data.shape[axis + 1 :]))]
 
 
-SHAPES = {("", "Compress"): _compressed}
+OPERATORS = table(
+    ai_onnx("Gather", rule=gather),
+    ai_onnx("GatherElements", "ScatterElements", "Scatter", rule=gather_elements),
+    ai_onnx("Compress", rule=compress, shape=_compressed),
+)

@@ -1,29 +1,35 @@
-"""Quantized operators of ai.onnx and com.microsoft: scales and zero points for the tensor, or for an axis."""
+"""Quantized operators of ai.onnx and com.microsoft, with a scale for the whole tensor or for each index of an axis."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Decomposition, Op, Plan, Rule
-from builder.batching.rules.along import softmax_axes
+from builder.batching.rule import Decomposition, Op, Plan, Static, given, required
+from builder.batching.rules.along import REDUCTIONS_TAKE_AXES_SINCE, softmax_axes
 from builder.batching.rules.axes import parallel
 from builder.batching.rules.decompose import append, constant
 from builder.batching.rules.elementwise import elementwise
-from builder.batching.rules.linear import product
+from builder.batching.rules.inference import (
+    Inputs,
+    borrowed,
+    broadcast,
+    channels_last,
+    integer,
+    pooled,
+    same_as_first,
+)
+from builder.batching.rules.joining import concat_of
+from builder.batching.rules.linear import product, product_shape
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.batching.rules.rows import rowwise
-from builder.batching.rules.shape import concat_of
-
-REDUCES_BY_INPUT = 18
-"""From this opset on ReduceMin and ReduceMax take their axes as an input."""
 
 
 def quantize(op: Op) -> Plan | Decomposition:
-    """QuantizeLinear, DequantizeLinear: a scale for the tensor, or one for each index of `axis`.
+    """QuantizeLinear, DequantizeLinear with a scale for the tensor, or for each index of an axis but the batch's.
 
     Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
     """
@@ -36,12 +42,12 @@ def quantize(op: Op) -> Plan | Decomposition:
     if _is_scalar(scale.shape):
         return Plan([batch])
     if len(scale.shape) > 1:
-        op.refuse("its scales are for blocks of the static shape")
+        op.refuse("it has a scale for each block of the static shape")
     axis = op.axis(1, operand.rank)
-    if batch.axis == axis:
+    if batch.is_on(axis):
         if op.static_batch > 1:
-            op.refuse(f"it scales every sample by its own number (axis {axis} holds the batch)")
-        batch = replace(batch.lift(), axis=None, certain=False)
+            op.refuse(f"it has a scale for each sample of the batch (axis {axis})")
+        batch = DROPPED
     return Plan([batch], {0: batch}, {"axis": axis + batch.lifted})
 
 
@@ -50,7 +56,7 @@ def _is_scalar(shape: Sequence[int]) -> bool:
 
 
 def _dequantized(op: Op) -> Decomposition:
-    """`(x - zero_point) * scale`, every sample with its own."""
+    """Split into `(x - zero_point) * scale`, with a scale of each sample's own."""
     nodes: list[ir.Node] = []
     dtype = op.operand(1).dtype
     x, scale, point = [*op.node.inputs, None][:3]
@@ -61,15 +67,15 @@ def _dequantized(op: Op) -> Decomposition:
 
 
 def dynamic_quantize(op: Op) -> Plan:
-    """DynamicQuantizeLinear takes its scale over the whole tensor: over one sample, for a static batch of 1.
+    """DynamicQuantizeLinear, which takes its scale over the whole tensor, takes it over each sample instead (B = 1).
 
-    `scale = (max(x, 0) - min(x, 0)) / 255`, `zero_point = round(-min(x, 0) / scale)`, in the runtime's own order of
-    operations, so that the rounding is the original's.
+    `scale = (max(x, 0) - min(x, 0)) / 255` and `zero_point = round(-min(x, 0) / scale)`, computed in the same order as
+    ONNX Runtime does, so that they round alike.
 
     Source: https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
     if op.static_batch > 1:
-        op.refuse("it takes its scale over the whole batch, so that one sample changes the rounding of the others")
+        op.refuse("it takes its scale over the whole batch, so one sample changes the rounding of the others")
     operand = op.operand(0)
     form = op.batched()[0][2].lift()
 
@@ -91,9 +97,9 @@ def dynamic_quantize(op: Op) -> Plan:
 
 
 def _extreme(emit: Emitter, name: str, value: ir.Value | None, rank: int, opset: int) -> ir.Value:
-    """The least or greatest value of each sample, or zero: `[N, *s] -> [N, 1, ...]`."""
+    """Append the least or greatest value of each sample, or zero: `[N, *s] -> [N, 1, ...]`."""
     axes = list(range(1, rank + 1))
-    if axes and opset >= REDUCES_BY_INPUT:
+    if axes and opset >= REDUCTIONS_TAKE_AXES_SINCE:
         (value,) = emit.node(f"Reduce{name}", [value, emit.constant(np.asarray(axes, np.int64))])
     elif axes:
         (value,) = emit.node(f"Reduce{name}", [value], {"axes": axes})
@@ -104,7 +110,7 @@ def _extreme(emit: Emitter, name: str, value: ir.Value | None, rank: int, opset:
 
 
 def matmul_integer(op: Op) -> Plan | Decomposition:
-    """MatMulInteger: zero points for the tensor or for columns; `[*b, M, K] @ [*b, K, n] -> [*b, M, n]`.
+    """MatMulInteger: `[*b, M, K] @ [*b, K, n] -> [*b, M, n]`, as MatMul; zero points for the tensor or for columns.
 
     Source: https://onnx.ai/onnx/operators/onnx__MatMulInteger.html
     """
@@ -112,12 +118,15 @@ def matmul_integer(op: Op) -> Plan | Decomposition:
     if any(p is not None and p.batch is not None for p in points):
         return _matmul_by_sample(op)
     if points[0] is not None and not _is_scalar(points[0].shape):
-        op.refuse("a zero point for each row has no rule")
+        op.refuse("it has a zero point for each row, for which there is no rule")
     return product(op, 0, 1)
 
 
 def _matmul_by_sample(op: Op) -> Decomposition:
-    """Zero points that depend on the samples: `A @ (B - b) - a * sum over K of (B - b)`, exact in integers."""
+    """Split a product whose zero points a and b depend on the samples: `A @ (B - b) - a * sum over K of (B - b)`.
+
+    In integers this is exact.
+    """
     a, b, a_point, b_point = [*op.node.inputs, None, None][:4]
     nodes: list[ir.Node] = []
     right = _minus(nodes, b, b_point)
@@ -139,9 +148,10 @@ def _minus(nodes: list[ir.Node], value: ir.Value | None, point: ir.Value | None)
 
 
 def conv_integer(op: Op) -> Plan | Decomposition:
-    """ConvInteger; a zero point of each sample's own is subtracted after the convolution, exact in integers.
+    """ConvInteger, row by row along axis 0; a zero point of each sample's own is subtracted after the convolution.
 
-    Padding counts as the zero point, so that it adds nothing: `conv(x) - point * conv(ones)`, padded with zeros.
+    Padding counts as the zero point, so that it adds nothing: `conv(x) - point * conv(ones)`, both padded with zeros.
+    In integers this is exact.
 
     Source: https://onnx.ai/onnx/operators/onnx__ConvInteger.html
     """
@@ -160,28 +170,28 @@ def conv_integer(op: Op) -> Plan | Decomposition:
 
 
 def qlinear_matmul(op: Op) -> Plan:
-    """QLinearMatMul: scale and zero point for the tensor, or for columns of the second factor.
+    """QLinearMatMul, as MatMul: scale and zero point for the whole tensor, or for columns of the second factor.
 
     Source: https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html
     """
     if any(math.prod(op.operand(i).shape) != 1 for i in (1, 2, 6, 7)):
-        op.refuse("a scale for each row has no rule")
+        op.refuse("it has a scale for each row, for which there is no rule")
     return product(op, 0, 3)
 
 
 def quantized_gemm(op: Op) -> Plan:
-    """com.microsoft QGemm: rows of A stay rows.
+    """QGemm, row by row of A.
 
     Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
     bias = op.given(6)
     if op.attribute("transA", 0) or (bias is not None and len(bias.shape) > 1 and bias.shape[0] != 1):
-        op.refuse("it is batched only along the rows of its first input")
+        op.refuse("its samples must be the rows of its first input")
     return rowwise(mixed=1)(op)
 
 
 def matmul_integer_to_float(op: Op) -> Plan | Decomposition:
-    """com.microsoft MatMulIntegerToFloat: `(A - a) @ (B - b) * a_scale * b_scale + bias`."""
+    """MatMulIntegerToFloat, as MatMul: `(A - a) @ (B - b) * a_scale * b_scale + bias`."""
     a, b, a_scale, b_scale, a_point, b_point, bias = [*op.node.inputs, *[None] * 4][:7]
     if all(i == 0 for i, *_ in op.batched()) and _is_scalar(op.operand(2).shape):
         return product(op, 0, 1)
@@ -190,7 +200,7 @@ def matmul_integer_to_float(op: Op) -> Plan | Decomposition:
 
 
 def dynamic_quantize_matmul(op: Op) -> Decomposition:
-    """com.microsoft DynamicQuantizeMatMul: DynamicQuantizeLinear of A, and the product of integers."""
+    """DynamicQuantizeMatMul is split into DynamicQuantizeLinear of A and a product of integers."""
     a, b, b_scale, b_point, bias = [*op.node.inputs, *[None] * 2][:5]
     first = ir.Node("", "DynamicQuantizeLinear", [a], num_outputs=3)
     for value, name in zip(first.outputs, ("quantized", "scale", "zero_point"), strict=True):
@@ -203,6 +213,7 @@ def dynamic_quantize_matmul(op: Op) -> Decomposition:
 def _rescaled(
     nodes: list[ir.Node], product_of: list[ir.Value | None], scales: Sequence[ir.Value | None], bias: ir.Value | None
 ) -> ir.Value:
+    """Append a product of integers, times its scales, plus its bias."""
     while product_of[-1] is None:
         product_of.pop()
     whole = append(nodes, "MatMulInteger", product_of)
@@ -212,14 +223,14 @@ def _rescaled(
 
 
 def by_blocks(op: Op) -> Plan:
-    """com.microsoft MatMulNBits and its kin: `[*b, K]` with packed constant weights gives `[*b, n]`."""
+    """MatMulNBits, MatMulBnb4: `[*b, K]` times packed weights, which are constants, is `[*b, n]`."""
     operand = op.operand(0)
     for i, other, _ in op.batched():
         if i:
             op.refuse(f"its weights (input {i}, {other.name!r}) depend on the samples")
     batch = parallel(op, op.batched()[0][2], [operand.rank - 1], "sums over")
     if batch.lifted and operand.rank == 0:
-        op.refuse("its input is a number")
+        op.refuse("its input has no axes")
     return Plan([batch], {0: batch})
 
 
@@ -227,12 +238,12 @@ def by_blocks(op: Op) -> Plan:
 
 
 def quantized_concat(op: Op) -> Plan:
-    """com.microsoft QLinearConcat: tensors with their scales and zero points, joined."""
+    """QLinearConcat: as Concat; every tensor has its scale and zero point."""
     return concat_of(op, range(2, len(op.inputs), 3))
 
 
 def quantized_softmax(op: Op) -> Plan:
-    """com.microsoft QLinearSoftmax: the `opset` attribute says which Softmax it stands for."""
+    """QLinearSoftmax: as Softmax of the opset that its attribute `opset` names."""
     batch = op.operand(0).batch
     if batch is None or len(op.batched()) > 1:
         op.refuse("its scale depends on the samples")
@@ -243,30 +254,74 @@ def quantized_softmax(op: Op) -> Plan:
 
 
 def image(op: Op) -> Plan:
-    """A convolution or pooling over images that lie in NCHW order, or with `channels_last` in NHWC order."""
+    """Row by row along axis 0, over images in NCHW order, or with `channels_last` in NHWC order."""
     return rowwise(mixed=1 if op.attribute("channels_last", 0) else 2)(op)
 
 
-_rows = rowwise()
-_PER_ELEMENT = ["QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid", "QLinearWhere"]
-_IMAGES = ["QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"]
+# ---------------------------------------------------------------------- static shapes
 
-RULES: dict[tuple[str, str], Rule] = {
-    **{("com.microsoft", name): elementwise for name in _PER_ELEMENT},
-    **{("com.microsoft", name): image for name in _IMAGES},
-    ("", "ConvInteger"): conv_integer,
-    ("", "DequantizeLinear"): quantize,
-    ("", "DynamicQuantizeLinear"): dynamic_quantize,
-    ("", "MatMulInteger"): matmul_integer,
-    ("", "QLinearMatMul"): qlinear_matmul,
-    ("", "QuantizeLinear"): quantize,
-    ("com.microsoft", "DequantizeLinear"): quantize,
-    ("com.microsoft", "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
-    ("com.microsoft", "MatMulBnb4"): by_blocks,
-    ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
-    ("com.microsoft", "MatMulNBits"): by_blocks,
-    ("com.microsoft", "QGemm"): quantized_gemm,
-    ("com.microsoft", "QLinearConcat"): quantized_concat,
-    ("com.microsoft", "QLinearSoftmax"): quantized_softmax,
-    ("com.microsoft", "QuantizeLinear"): quantize,
-}
+
+def _quantize(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the input's shape and the type of the zero point."""
+    point = given(inputs, 2)
+    return [(ir.DataType.UINT8 if point is None else point.dtype, required(inputs, 0).shape)]
+
+
+def _dequantize(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the input's shape and the type of the scale."""
+    return [(required(inputs, 1).dtype, required(inputs, 0).shape)]
+
+
+def _float_product(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the shape of a product, of floats."""
+    ((_, shape),) = product_shape(node, inputs)
+    return [(ir.DataType.FLOAT, shape)]
+
+
+def _packed_product(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer `[*b, K] -> [*b, n]`, n being the attribute `N`."""
+    a = required(inputs, 0)
+    return [(a.dtype, (*a.shape[:-1], integer(node, "N")))]
+
+
+def _gemm(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer `[M, n]`, of floats where there is no zero point for the output."""
+    a, b, point = required(inputs, 0), required(inputs, 3), given(inputs, 8)
+    rows = a.shape[1] if integer(node, "transA") else a.shape[0]
+    columns = b.shape[0] if integer(node, "transB") else b.shape[1]
+    return [(ir.DataType.FLOAT if point is None else point.dtype, (rows, columns))]
+
+
+def _concat(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the shape of the join of every third input from input 2 on."""
+    members = [required(inputs, i) for i in range(2, len(inputs), 3)]
+    axis = integer(node, "axis") % members[0].rank
+    shape = members[0].shape
+    total = sum(m.shape[axis] for m in members)
+    return [(members[0].dtype, (*shape[:axis], total, *shape[axis + 1 :]))]
+
+
+_conv = borrowed("QLinearConv", *range(8), drop=["channels_last"])
+_rows = rowwise()
+
+OPERATORS = table(
+    ai_onnx("QuantizeLinear", "DequantizeLinear", rule=quantize),
+    ai_onnx("DynamicQuantizeLinear", rule=dynamic_quantize),
+    ai_onnx("MatMulInteger", rule=matmul_integer),
+    ai_onnx("ConvInteger", rule=conv_integer),
+    ai_onnx("QLinearMatMul", rule=qlinear_matmul),
+    microsoft("QuantizeLinear", rule=quantize, shape=_quantize),
+    microsoft("DequantizeLinear", rule=quantize, shape=_dequantize),
+    microsoft("DynamicQuantizeMatMul", rule=dynamic_quantize_matmul, shape=_float_product),
+    microsoft("MatMulIntegerToFloat", rule=matmul_integer_to_float, shape=_float_product),
+    microsoft("MatMulBnb4", "MatMulNBits", rule=by_blocks, shape=_packed_product),
+    microsoft("QGemm", rule=quantized_gemm, shape=_gemm),
+    microsoft("QLinearAdd", "QLinearMul", rule=elementwise, shape=broadcast(0, 3)),
+    microsoft("QLinearWhere", rule=elementwise, shape=broadcast(0, 4, 1)),
+    microsoft("QLinearLeakyRelu", "QLinearSigmoid", rule=elementwise, shape=same_as_first),
+    microsoft("QLinearSoftmax", rule=quantized_softmax, shape=same_as_first),
+    microsoft("QLinearConcat", rule=quantized_concat, shape=_concat),
+    microsoft("QLinearConv", rule=image, shape=channels_last(_conv)),
+    microsoft("QLinearAveragePool", rule=image, shape=channels_last(pooled("AveragePool"))),
+    microsoft("QLinearGlobalAveragePool", rule=image, shape=channels_last(pooled("GlobalAveragePool"))),
+)

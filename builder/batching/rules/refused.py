@@ -1,4 +1,4 @@
-"""Operators through which no batch can be carried, and why."""
+"""Operators that the batch cannot go through, and why."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -10,8 +10,8 @@ RANDOM = frozenset(
 
 _REASONS: Mapping[str, Mapping[str, list[str]]] = {
     "": {
-        "it draws random numbers, so no answer can be proven": sorted(RANDOM),
-        "how much it returns depends on the samples' values": ["NonZero", "StringSplit", "Unique"],
+        "it draws random numbers, so its answers cannot be verified": sorted(RANDOM),
+        "the size of its output depends on the values of the samples": ["NonZero", "StringSplit", "Unique"],
         "its size is computed from the samples": [
             "BlackmanWindow",
             "ConstantOfShape",
@@ -20,21 +20,21 @@ _REASONS: Mapping[str, Mapping[str, list[str]]] = {
             "MelWeightMatrix",
             "Range",
         ],
-        "it decodes one image a call, of a size that depends on its bytes": ["ImageDecoder"],
-        "it returns one list of boxes for the whole batch, of a length that depends on the samples' values": [
+        "it decodes one image per call, and the size of the image depends on its bytes": ["ImageDecoder"],
+        "it returns one list of boxes for the whole batch, and its length depends on the values of the samples": [
             "NonMaxSuppression"
         ],
     },
     "ai.onnx.ml": {
-        "it takes or gives maps, which Triton cannot serve (scikit-learn: options={'zipmap': False})": [
+        "it reads or returns maps, which Triton cannot serve (in skl2onnx, set options={'zipmap': False})": [
             "CastMap",
             "DictVectorizer",
             "ZipMap",
         ],
     },
     "com.microsoft": {
-        "how much it returns depends on the samples' values": ["Tokenizer", "Unique"],
-        "it searches for the whole batch in one loop, which ends when every sample is done": [
+        "the size of its output depends on the values of the samples": ["Tokenizer", "Unique"],
+        "it runs one search for the whole batch, which ends when every sample is done": [
             "BeamSearch",
             "GreedySearch",
             "Sampling",
@@ -49,15 +49,15 @@ _REASONS: Mapping[str, Mapping[str, list[str]]] = {
             "PagedAttention",
             "SparseAttention",
         ],
-        "it takes a scale over the whole batch in every step, so that one sample changes the others": [
+        "it takes a scale over the whole batch in every step, so one sample changes the answers of the others": [
             "DynamicQuantizeLSTM"
         ],
-        "it sends the tokens of all samples to experts together": ["MoE", "QMoE"],
+        "it routes the tokens of all samples to its experts together": ["MoE", "QMoE"],
         "it holds a program compiled for one device and one shape": ["EPContext", "Snpe"],
-        "it is an operator of training": ["BiasDropout", "BitmaskBiasDropout", "BitmaskDropout"],
+        "it is for training only": ["BiasDropout", "BitmaskBiasDropout", "BitmaskDropout"],
     },
     "com.microsoft.nchwc": {
-        "its layout belongs to the machine that optimized the model; save it with at most the level 'extended'": [
+        "its layout is for the machine that optimized the model; save it with optimization level 'extended' or lower": [
             "AveragePool",
             "Conv",
             "GlobalAveragePool",
@@ -77,4 +77,4 @@ REFUSED: Mapping[tuple[str, str], str] = dict(
         for reason, names in reasons.items()
     )
 )
-"""The reason for every such operator."""
+"""The reason for each of them."""

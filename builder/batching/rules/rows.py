@@ -1,40 +1,50 @@
-"""Operators that take axis 0 row by row: convolutions, pooling, normalization of images, losses."""
+"""Operators that take axis 0 row by row: convolutions, pooling, normalizing images, losses."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, folded
-from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.layout import DROPPED, Placed, folded
+from builder.batching.rule import Op, Plan, Static, Wanted, given, required
+from builder.batching.rules.inference import BORROWED_OPSET, Inputs, constant_value, integer, same_as_first
 from builder.batching.rules.numbers import folded_shape, offsets
+from builder.batching.rules.registry import ai_onnx, table
+from builder.batching.statics import infer
+
+TEST_MODE_IS_DEFAULT_SINCE = 7
+"""Before this opset BatchNormalization trains unless `is_test` is set."""
+
+TRAINING_MODE_EXISTS_SINCE = 14
+"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
 
 Built = Sequence[ir.Value]
 Carry = Callable[[Op], Plan]
 
 
 def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry:
-    """An operator that treats every index of axis 0 of `row_inputs` (and of its outputs) alone.
+    """Make the rule of an operator that takes axis 0 of `row_inputs`, and of its outputs, row by row.
 
-    `[rows * N, *s] -> [rows * N, *t]`: the batch stays in place on axis 0 together with whatever else is there; from
-    anywhere else it is folded into axis 0 and taken out again.
+    `[rows * N, *s] -> [rows * N, *t]`: on axis 0 the batch stays where it is, with whatever else is there. From another
+    axis it is moved: a static `[4, 3, 8, 8]` whose batch was dropped is lifted, `[N, 4, 3, 8, 8]`, goes through as
+    `[N * 4, 3, 8, 8]`, and comes out as `[N, 4, ...]`.
 
     Args:
         row_inputs: The inputs with rows; input 0 if none is given.
         weights: What the other inputs are.
-        mixed: The first axis the operator mixes along.
+        mixed: The first axis that the operator mixes; it leaves the axes in front of it as they are.
     """
     inputs_with_rows = row_inputs or (0,)
 
     def rule(op: Op) -> Plan:
-        """Row by row of axis 0: `[rows * N, *s] -> [rows * N, *t]`."""
+        """Row by row along axis 0: `[rows * N, *s] -> [rows * N, *t]`."""
         for i, operand, b in op.batched():
             if i not in inputs_with_rows:
                 op.refuse(f"its {weights} (input {i}, {operand.name!r}) depend on the samples")
-            if b.axis is not None and b.axis >= mixed and b.certain:
+            if b.certain and b.axis >= mixed:
                 op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
         return _in_place(op, inputs_with_rows) or _folded(op, inputs_with_rows)
 
@@ -42,9 +52,10 @@ def rowwise(*row_inputs: int, weights: str = "weights", mixed: int = 2) -> Carry
 
 
 def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
+    """Keep the node as it is, if every input has the batch at one place on axis 0."""
     batches = [b for *_, b in op.batched()]
     first = batches[0]
-    if any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
+    if first.lifted or any(b.lifted or b.axis != 0 or b.place != first.place for b in batches):
         return None
     batch = replace(first, certain=all(b.certain for b in batches))
     spread: dict[int, Wanted] = {i: batch for i in inputs_with_rows if op.given(i) is not None}
@@ -54,21 +65,22 @@ def _in_place(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan | None:
 
 
 def _folded(op: Op, inputs_with_rows: tuple[int, ...]) -> Plan:
+    """Lift every input and fold N into its axis 0, and the other way round for the outputs."""
     batches = [b for *_, b in op.batched()]
     first = batches[0]
-    if op.static_batch > 1 and any(b.place != first.place or b.axis != 0 for b in batches):
-        op.refuse("the batch is on an axis that it mixes")
+    if op.static_batch > 1 and any(b.place != first.place or not b.is_on(0) for b in batches):
+        op.refuse("it mixes the axis that holds the batch")
     views: dict[int, Wanted] = {}
     for i in inputs_with_rows:
         operand = op.given(i)
         if operand is not None:
             views[i] = folded(operand.batch or (first if op.static_batch > 1 else DROPPED), operand.shape)
-    batch = replace(first.lift(), axis=0 if first.axis == 0 else None, certain=first.certain and first.axis == 0)
+    batch = first.lift() if first.is_on(0) else DROPPED
     return Plan([folded(batch, shape) for shape in op.outputs], views)
 
 
 def batch_normalization(op: Op) -> Plan:
-    """BatchNormalization with given statistics; in training mode it takes them over the batch.
+    """BatchNormalization with given statistics, row by row; in training mode it computes them over the batch.
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
@@ -78,30 +90,26 @@ def batch_normalization(op: Op) -> Plan:
 
 
 def trains(op: Op) -> bool:
-    """Whether a BatchNormalization takes the statistics of what it normalizes."""
-    if op.opset >= TRAINING_MODE:
+    """Return whether a BatchNormalization computes the statistics of what it normalizes."""
+    if op.opset >= TRAINING_MODE_EXISTS_SINCE:
         return bool(op.attribute("training_mode", 0))
     several = sum(bool(v.name) for v in op.node.outputs) > 1
-    return several or (op.opset < NO_IS_TEST and not op.attribute("is_test", 0))
-
-
-NO_IS_TEST = 7
-"""Before this opset BatchNormalization trains unless `is_test` is set."""
-TRAINING_MODE = 14
-"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+    return several or (op.opset < TEST_MODE_IS_DEFAULT_SINCE and not op.attribute("is_test", 0))
 
 
 def pool(op: Op) -> Plan:
-    """AveragePool and its kin: row by row of axis 0, and channel by channel: `[1, N * C, *s] -> [1, N * C, *p]`."""
+    """Pooling: row by row along axis 0, or channel by channel where the samples are there, `[1, N * C, *s]`."""
     batch = op.operand(0).batch
-    if op.static_batch == 1 or batch is None or batch.axis != 1:
+    if op.static_batch == 1 or not isinstance(batch, Placed) or batch.axis != 1:
         return _per_channel(op)
-    place = replace(batch, lifted=False)
+    place = batch.lower()
     return Plan([place] * len(op.outputs), {0: place})
 
 
 def max_pool(op: Op) -> Plan:
-    """MaxPool; its second output counts elements over the whole batch, the original's over one sample (B = 1).
+    """MaxPool: as other pooling; its second output, positions in the whole batch, becomes positions in one sample.
+
+    A sample `[2, 6, 6]` has 72 elements: position 80 of the whole batch is position 8 of sample 1, 80 modulo 72.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
@@ -110,7 +118,7 @@ def max_pool(op: Op) -> Plan:
     if indices is None or not (indices.uses() or indices.is_graph_output()):
         return plan
     if op.static_batch > 1:
-        op.refuse("its indices count over all samples of the batch")
+        op.refuse("its indices are positions in the whole batch")
     each = math.prod(op.operand(0).shape)
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
@@ -123,21 +131,22 @@ def max_pool(op: Op) -> Plan:
 
 
 def max_unpool(op: Op) -> Plan:
-    """MaxUnpool at indices over one sample (B = 1): those of every sample get its elements before them added.
+    """MaxUnpool at positions in one sample (B = 1), which become positions in the whole batch.
+
+    With 72 elements to an output of one sample, position 8 of sample 1 becomes 1 * 72 + 8 = 80.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxUnpool.html
     """
     if op.static_batch > 1:
-        op.refuse("its indices count over all samples of the batch")
+        op.refuse("its indices are positions in the whole batch")
     plan = rowwise(0, 1, weights="output shape")(op)
     each = math.prod(op.outputs[0])
     sample = op.operand(1).shape
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
-        values, where = inputs[:2]
-        assert where is not None
-        apart = emit.reshape(where, (-1, *sample))
-        (shifted,) = emit.node("Add", [apart, offsets(emit, each, len(sample) + 1)])
+        values, where = inputs[0], required(inputs, 1)
+        by_sample = emit.reshape(where, (-1, *sample))
+        (shifted,) = emit.node("Add", [by_sample, offsets(emit, each, len(sample) + 1)])
         given = [values, emit.reshape(shifted, (-1, *sample[1:]))]
         if op.given(2) is not None:
             given.append(folded_shape(emit, op.outputs[0]))
@@ -147,7 +156,7 @@ def max_unpool(op: Op) -> Plan:
 
 
 def loss(op: Op) -> Plan:
-    """NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss: one number for each row, unless they are reduced.
+    """NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss with a loss for each row: `[N, C], [N] -> [N]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html
     """
@@ -156,23 +165,41 @@ def loss(op: Op) -> Plan:
     return rowwise(0, 1, mixed=1)(op)
 
 
+# ---------------------------------------------------------------------- static shapes
+
+
+def _unpooled(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the constant shape that it is given, or what its kernel makes."""
+    if given(inputs, 2) is None:
+        return infer(node, inputs, {"": BORROWED_OPSET})
+    return [(required(inputs, 0).dtype, tuple(int(d) for d in constant_value(inputs, 2).ravel()))]
+
+
+def _spectrum(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer `[N, frames, bins, 2]`; ONNX's own inference takes `onesided` for 0 where it is left out, but it is 1."""
+    signal, window = required(inputs, 0), given(inputs, 2)
+    if given(inputs, 3) is not None:
+        size = int(constant_value(inputs, 3).item())
+    else:
+        size = window.shape[0] if window is not None else 0
+    frames = 1 + (signal.shape[1] - size) // int(constant_value(inputs, 1).item())
+    bins = size // 2 + 1 if integer(node, "onesided", 1) else size
+    return [(signal.dtype, (signal.shape[0], frames, bins, 2))]
+
+
 _per_channel = rowwise()
 _whole_row = rowwise(mixed=1)
 
-_BY_CHANNEL = ["Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth"]
-_POOLS = ["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool"]
-
-RULES: Mapping[tuple[str, str], Rule] = {
-    **{("", name): _per_channel for name in _BY_CHANNEL},
-    **{("", name): pool for name in _POOLS},
-    ("", "CausalConvWithState"): rowwise(0, 3),
-    ("", "DeformConv"): rowwise(0, 2, 4),
-    ("", "GridSample"): rowwise(0, 1, weights="parameters"),
-    ("", "GroupNormalization"): _whole_row,
-    ("", "LRN"): _whole_row,
-    ("", "MaxPool"): max_pool,
-    ("", "MaxUnpool"): max_unpool,
-    ("", "NegativeLogLikelihoodLoss"): loss,
-    ("", "STFT"): rowwise(mixed=1),
-    ("", "SoftmaxCrossEntropyLoss"): loss,
-}
+OPERATORS = table(
+    ai_onnx("Col2Im", "DepthToSpace", "QLinearConv", "SpaceToDepth", rule=_per_channel),
+    ai_onnx("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", rule=pool),
+    ai_onnx("MaxPool", rule=max_pool),
+    ai_onnx("MaxUnpool", rule=max_unpool, shape=_unpooled),
+    ai_onnx("CausalConvWithState", rule=rowwise(0, 3)),
+    ai_onnx("DeformConv", rule=rowwise(0, 2, 4)),
+    ai_onnx("GridSample", rule=rowwise(0, 1, weights="parameters")),
+    ai_onnx("GroupNormalization", rule=_whole_row, shape=same_as_first),
+    ai_onnx("LRN", rule=_whole_row),
+    ai_onnx("STFT", rule=rowwise(mixed=1), shape=_spectrum),
+    ai_onnx("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", rule=loss),
+)

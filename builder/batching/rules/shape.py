@@ -1,4 +1,4 @@
-"""Operators that lay out elements anew: reshape, transpose, join, cut, repeat."""
+"""Operators that arrange elements in another shape: reshape, transpose, expand, repeat."""
 
 import math
 from collections.abc import Sequence
@@ -7,23 +7,28 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Batch, Shape, choose, padded, placements
-from builder.batching.rule import Known, Op, Plan, Rule, Wanted
-from builder.batching.rules.axes import normalized, only_batched, sample_indices
+from builder.batching.emit import Emitter, stored
+from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape, choose, padded, placements
+from builder.batching.rule import Known, Op, Plan, required
+from builder.batching.rules.axes import normalized, only_batched
+from builder.batching.rules.registry import ai_onnx, table
 
 
 def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch, Batch]:
-    """How the data's batch goes through a reshape to the static `target`.
+    """Follow the data's batch through a reshape to the static `target`.
+
+    A reshape moves no element, so the product of the sizes in front of the batch stays what it was. For a static
+    `[1, 64, 49, 32]` with the batch on axis 0 it is 1; in `[64, 49, 32]` the batch is then on axis 0 too, in front of
+    the 64: `outer` is 1, `inner` 64, and the rewritten value is `[N * 64, 49, 32]`. For a static `[64, 1, 32]` with
+    the batch on axis 1 it is 64; in `[64, 32]` the batch is either behind the 64 (`[64 * N, 32]`) or in front of the
+    32 (`[64, N * 32]`), and `choose` picks one.
 
     Returns:
         The form to bring the data to, and the batch of the result.
     """
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
-    found = placements(operand.shape, batch, target, op.static_batch)
-    if not found:
+    operand, batch = op.samples(0)
+    found = placements(operand.shape, batch, target, op.static_batch) if isinstance(batch, Placed) else []
+    if isinstance(batch, Dropped) or not found:
         if op.static_batch > 1:
             op.refuse(f"it splits the batch over several axes: {list(operand.shape)} to {list(target)}")
         return batch.lift(), DROPPED
@@ -34,10 +39,10 @@ def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch,
 
 
 def reshape(op: Op) -> Plan:
-    """Reshape: the batch keeps its place among the elements, so the target follows from the static shapes.
+    """Reshape to a target that follows from the static shapes: the batch keeps its place among the elements.
 
-    `[N, 3, 8, 8]` to a static `[1, 192]` becomes `[-1, 192]`; `[N, 64, 49, 32]` to `[64, 49, 32]` becomes
-    `[-1, 49, 32]`.
+    `[N, 3, 8, 8]` to a static `[1, 192]` becomes `[-1, 192]`. `[N, 64, 49, 32]` to a static `[64, 49, 32]` becomes
+    `[-1, 49, 32]`, where axis 0 holds 64 rows of each sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__Reshape.html
     """
@@ -55,28 +60,23 @@ def reshape(op: Op) -> Plan:
 
 
 def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-    data, target = inputs
-    assert data is not None
-    assert target is not None
-    assert target.const_value is not None
-    return [emit.reshape(data, target.const_value.numpy().tolist())]
+    data, target = required(inputs, 0), required(inputs, 1)
+    return [emit.reshape(data, stored(target).numpy().tolist())]
 
 
 def flatten(op: Op) -> Plan:
-    """Flatten to two axes; it follows N by itself while the batch is on axis 0 and `axis` is behind it."""
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
+    """Flatten: unchanged if the batch is axis 0 and `axis` is 1; otherwise a Reshape."""
+    operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
     source, result = reshaped(op, op.outputs[0], grows=0)
-    if not batch.lifted and batch.axis == 0 and axis == 1 and result.axis == 0:
+    if not batch.lifted and batch.axis == 0 and axis == 1 and result.is_on(0):
         return Plan([result])
     wanted = np.asarray(result.target(op.outputs[0]), np.int64)
     return Plan([result], {0: source, 1: wanted}, build=_build_reshape, what=f"flattens to {wanted.tolist()}")
 
 
 def squeeze(op: Op) -> Plan:
-    """Squeeze axes of one. The batch of one is dropped with them only where every sample is lifted."""
+    """Squeeze removes axes of size 1; if one of them is the batch's (B = 1), samples are lifted first: `[N, *s]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="axes")
     given = op.constant_or_none(1)
@@ -87,276 +87,77 @@ def squeeze(op: Op) -> Plan:
 
 def _drop_axes(op: Op, batch: Batch, axes: Sequence[int]) -> Plan:
     shape = op.outputs[0]
-    if batch.axis is None:
-        result = batch
-    elif batch.axis in axes:
-        result = DROPPED
-    else:
-        result = batch.at(batch.axis - sum(a < batch.axis for a in axes))
-    source = batch.lift() if result.axis is None else batch
+    result = DROPPED if batch.is_on(*axes) else batch.moved(lambda axis: axis - sum(a < axis for a in axes))
+    source = batch.lift() if isinstance(result, Dropped) else batch
     return Plan([result], {0: source, 1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
 
 
 def unsqueeze(op: Op) -> Plan:
-    """Unsqueeze: axes of one are put in."""
+    """Unsqueeze inserts axes of size 1."""
     given = op.constant_or_none(1)
     return unsqueeze_at(op, given.ravel().tolist() if given is not None else op.attribute("axes", ()))
 
 
 def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
-    """Put in axes of one; the batch moves behind those before it."""
+    """Insert axes of size 1: the batch moves to the right by those in front of it."""
     batch = only_batched(op, 0, role="axes")
     shape = op.outputs[0]
     axes = set(normalized(listed, len(shape)))
     kept = [i for i in range(len(shape)) if i not in axes]
-    result = batch if batch.axis is None else batch.at(kept[batch.axis])
+    result = batch.moved(lambda axis: kept[axis])
     return Plan([result], {1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
 
 
 def transpose(op: Op) -> Plan:
-    """Transpose: `perm` carries the batch along; lifted, the samples are transposed."""
-    operand = op.operand(0)
-    batch = operand.batch
-    assert batch is not None
+    """Transpose moves the batch's axis like any other; where samples are lifted, N stays in front."""
+    operand, batch = op.samples(0)
     perm = list(op.attribute("perm", None) or range(operand.rank)[::-1])
     if sorted(perm) != list(range(operand.rank)):
-        op.refuse(f"perm {perm} is no order of its input's {operand.rank} axes")
-    result = batch if batch.axis is None else batch.at(perm.index(batch.axis))
+        op.refuse(f"perm {perm} is not an order of its input's {operand.rank} axes")
+    result = batch.moved(perm.index)
     if batch.lifted:
         perm = [0, *(p + 1 for p in perm)]
     return Plan([result], attributes={"perm": perm})
 
 
 def expand(op: Op) -> Plan:
-    """Expand: 1 in the target keeps an axis as it is, so the batch's axis becomes 1 there."""
+    """Expand to a target with 1 on the batch's axis: Expand leaves an axis as it is where the target has 1."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="shape")
     shape = op.outputs[0]
     shift = len(shape) - operand.rank
-    axis = None if batch.axis is None else batch.axis + shift
-    kept = axis is not None and shape[axis] == batch.rows * op.static_batch
-    given = op.shown(1)
-    if kept and not batch.lifted:
-        assert axis is not None
-        target = np.asarray([1 if i == axis else d for i, d in enumerate(shape)], np.int64)
-        what = ""
+    result = batch.moved(lambda axis: axis + shift)
+    if isinstance(result, Placed) and shape[result.axis] != result.rows * op.static_batch:
+        if op.static_batch > 1:
+            op.refuse("it repeats the samples of the batch")
+        result = DROPPED
+    if not result.lifted:
+        given, what = op.shown(1), ""
+        target = np.asarray([1 if i == result.axis else d for i, d in enumerate(shape)], np.int64)
         if given is not None and op.static_batch > 1:
             what = f"shape {given.tolist()} became {target.tolist()}"
-        return Plan([batch.at(axis)], {1: target}, what=what)
-    if op.static_batch > 1 and not kept:
-        op.refuse("it repeats the batch itself")
-    result = batch.lift().at(axis) if kept else DROPPED
+        return Plan([result], {1: target}, what=what)
     sample = result.sample_shape(shape)
     return Plan([result], {0: padded(batch, operand.shape, len(shape)), 1: np.asarray((1, *sample), np.int64)})
 
 
 def tile(op: Op) -> Plan:
-    """Tile: repeats along the batch's axis come before the samples: `[o * N * i] -> [r * o * N * i]`."""
+    """Tile: r repeats of the batch's axis give each sample r times as many rows: `[N * i] -> [r * N * i]`."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="repeats")
     repeats = op.constant(1).ravel().tolist()
-    if op.opset < 6:
-        op.refuse("Tile before opset 6 has no rule")
+    if operand.rank != len(repeats):
+        op.refuse(f"it repeats {len(repeats)} axes of an input that has {operand.rank}")
     result = batch
-    if batch.axis is not None and repeats[batch.axis] != 1:
+    if isinstance(batch, Placed) and repeats[batch.axis] != 1:
         result = replace(batch, outer=batch.outer * repeats[batch.axis])
-    assert operand.rank == len(repeats)
     if batch.lifted:
         return Plan([result], {1: np.asarray([1, *repeats], np.int64)})
     return Plan([result])
 
 
-def concat(op: Op) -> Plan:
-    """Concat: inputs without samples are repeated for each; along the batch's axis the rows of a sample add up.
-
-    Source: https://onnx.ai/onnx/operators/onnx__Concat.html
-    """
-    return concat_of(op, range(len(op.inputs)))
-
-
-def concat_of(op: Op, members: Sequence[int]) -> Plan:
-    """Join the inputs `members`; all others must be without samples."""
-    for i, operand, _ in op.batched():
-        if i not in members:
-            op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
-    axis = op.axis(0, len(op.outputs[0]))
-    found = [b for *_, b in op.batched()]
-    first = found[0]
-    certain = all(b.certain for b in found)
-    if any(b.axis != first.axis for b in found) and op.static_batch > 1:
-        op.refuse("its inputs have the batch on different axes")
-    if first.axis == axis:
-        return _concat_rows(op, members, axis, certain=certain)
-    same = all(b.place == first.place for b in found)
-    if not same and op.static_batch > 1:
-        op.refuse("its inputs hold the samples in different orders")
-    want = DROPPED
-    if same:
-        agree = first.axis is not None and len({op.operand(i).shape[first.axis] for i in members}) == 1
-        in_place = agree and not any(b.lifted for b in found)
-        want = replace(first, lifted=not in_place, certain=certain)
-    return Plan([want], dict.fromkeys(members, want), {"axis": axis + want.lifted})
-
-
-def _concat_rows(op: Op, members: Sequence[int], axis: int, *, certain: bool) -> Plan:
-    """Along the batch's axis: `[o1 * N, ...] + [o2 * N, ...] -> [(o1 + o2) * N, ...]`.
-
-    A constant belongs there if it holds the same rows for every sample.
-    """
-    wants: dict[int, Wanted] = {}
-    rows = 0
-    lifted = any(b.lifted or b.inner != 1 for *_, b in op.batched())
-    for i in members:
-        operand = op.operand(i)
-        if operand.shape[axis] % op.static_batch:
-            op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
-        own = operand.shape[axis] // op.static_batch
-        if op.static_batch > 1 and operand.batch is not None and operand.batch.inner != 1:
-            op.refuse(f"it joins other rows ({operand.name!r}) to the batch")
-        wants[i] = Batch(axis, own, 1, lifted=lifted)
-        rows += own
-    certain = certain and all(op.operand(i).batch is not None for i in members)
-    return Plan([Batch(axis, rows, 1, lifted=lifted, certain=certain)], wants, {"axis": axis + lifted})
-
-
-def slice_(op: Op) -> Plan:
-    """Slice: along other axes it stays; along the batch's axis it must take the same rows of every sample.
-
-    Source: https://onnx.ai/onnx/operators/onnx__Slice.html
-    """
-    operand = op.operand(0)
-    batch = only_batched(op, 0, role="bounds")
-    starts, ends, axes, steps = _bounds(op)
-    rows: list[int] | None = None
-    kept = []
-    for k, axis in enumerate(axes):
-        if axis != batch.axis:
-            kept.append(k)
-            continue
-        indices = (
-            range(operand.shape[axis])[starts[k] : ends[k] : steps[k]]
-            if steps[k] > 0
-            else _backwards(operand.shape[axis], starts[k], ends[k], steps[k])
-        )
-        if list(indices) != list(range(operand.shape[axis])):
-            rows, taken = sample_indices(op, list(indices), batch)
-    if rows is None and not batch.lifted:
-        return _slice_plan(op, batch, batch, starts, ends, axes, steps, kept)
-    form = batch.lift()
-    if rows is None:
-        return _slice_plan(op, form, form, starts, ends, axes, steps, kept)
-    result = taken.lift()
-    cut = _run(rows)
-    if cut is None:
-        op.refuse("it takes rows of each sample that are no slice")
-    at = [a == batch.axis for a in axes].index(True)
-    starts[at], ends[at], steps[at] = cut
-    return _slice_plan(op, form, result, starts, ends, axes, steps, range(len(axes)))
-
-
-def _backwards(size: int, start: int, end: int, step: int) -> Sequence[int]:
-    """Indices of a slice with a negative step; an end below -size means down to the first element."""
-    return range(size)[start : None if end < -size else end : step]
-
-
-def _run(rows: Sequence[int]) -> tuple[int, int, int] | None:
-    """Start, end and step that give `rows`, or None."""
-    step = rows[1] - rows[0] if len(rows) > 1 else 1
-    if step == 0 or list(rows) != list(range(rows[0], rows[0] + step * len(rows), step)):
-        return None
-    end = rows[-1] + (1 if step > 0 else -1)
-    return rows[0], end if end >= 0 else -(2**31), step
-
-
-def _bounds(op: Op) -> tuple[list[int], list[int], list[int], list[int]]:
-    rank = op.operand(0).rank
-    if op.opset >= 10:
-        starts, ends = op.constant(1).ravel().tolist(), op.constant(2).ravel().tolist()
-        axes = op.constant_or_none(3)
-        steps = op.constant_or_none(4)
-        listed = axes.ravel().tolist() if axes is not None else range(len(starts))
-        stride = steps.ravel().tolist() if steps is not None else [1] * len(starts)
-    else:
-        starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
-        listed = op.attribute("axes", None) or range(len(starts))
-        stride = [1] * len(starts)
-    return starts, ends, normalized(listed, rank), stride
-
-
-def _slice_plan(
-    op: Op,
-    form: Batch,
-    result: Batch,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    axes: Sequence[int],
-    steps: Sequence[int],
-    kept: Sequence[int],
-) -> Plan:
-    if not kept:
-        return Plan([result], {0: form}, build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
-    lists = [[values[k] for k in kept] for values in (starts, ends, [a + form.lifted for a in axes], steps)]
-    if op.opset >= 10:
-        return Plan([result], {0: form, **{1 + i: np.asarray(v, np.int64) for i, v in enumerate(lists)}})
-    return Plan([result], {0: form}, {"starts": lists[0], "ends": lists[1], "axes": lists[2]})
-
-
-def split(op: Op) -> Plan:
-    """Split: along the batch's axis every part must hold whole rows of every sample."""
-    operand = op.operand(0)
-    batch = only_batched(op, 0, role="sizes")
-    axis = op.axis(0, operand.rank)
-    if axis != batch.axis:
-        return Plan([batch] * len(op.outputs), {}, {"axis": axis + batch.lifted})
-    sizes = [shape[axis] for shape in op.outputs]
-    results, parts, start = [], [], 0
-    for size in sizes:
-        rows, taken = sample_indices(op, range(start, start + size), batch)
-        results.append(taken.lift())
-        parts.append(len(rows))
-        start += size
-        if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] != sum(parts[:-1]):
-            op.refuse("it cuts between rows of one sample that do not lie together")
-    if op.opset >= 13:
-        attributes = {"axis": axis + 1, "num_outputs": None}
-        return Plan(results, {0: batch.lift(), 1: np.asarray(parts, np.int64)}, attributes)
-    return Plan(results, {0: batch.lift()}, {"axis": axis + 1, "split": parts})
-
-
-def pad(op: Op) -> Plan:
-    """Pad: nothing may be put beside the samples, but the rows of one may be padded once it is lifted.
-
-    Source: https://onnx.ai/onnx/operators/onnx__Pad.html
-    """
-    operand = op.operand(0)
-    batch = only_batched(op, 0, role="padding")
-    rank = operand.rank
-    by_input = op.opset >= PADS_AS_INPUT or op.node.domain == "com.microsoft"
-    given = op.constant(1).ravel().tolist() if by_input else list(op.attribute("pads"))
-    listed = op.constant_or_none(3) if op.opset >= 18 else None
-    axes = normalized(listed.ravel().tolist(), rank) if listed is not None else list(range(rank))
-    before, after = [0] * rank, [0] * rank
-    for k, axis in enumerate(axes):
-        before[axis], after[axis] = given[k], given[k + len(axes)]
-    form = batch
-    if batch.axis is not None and (before[batch.axis] or after[batch.axis]):
-        if op.static_batch > 1 or batch.rows == 1:
-            op.refuse("it puts rows beside the samples of the batch")
-        form = DROPPED
-    if form.lifted:
-        before, after = [0, *before], [0, *after]
-    pads = [*before, *after]
-    if by_input:
-        return Plan([form], {0: form, 1: np.asarray(pads, np.int64), **({3: None} if listed is not None else {})})
-    return Plan([form], {0: form}, {"pads": pads})
-
-
-PADS_AS_INPUT = 11
-"""From this opset on Pad takes its pads as an input."""
-
-
 def shape_of(op: Op) -> Known:
-    """Shape: a constant of the static model. Who reads it is told the batch by its own rule."""
+    """Shape: a constant of the static model; whatever reads it gets the batch of the call by its own rule."""
     full = op.operand(0).shape
     start, end = int(op.attribute("start", 0)), op.attribute("end", None)
     return Known([np.asarray(full[start : None if end is None else int(end)], np.int64)])
@@ -368,26 +169,22 @@ def size_of(op: Op) -> Known:
 
 
 def eye_like(op: Op) -> Known:
-    """EyeLike: of its input it reads the shape only."""
+    """EyeLike: a constant, since it reads only the shape of its input."""
     operand = op.operand(0)
     dtype = op.attribute("dtype", int(operand.dtype))
     kind = type(operand.dtype)(dtype).numpy()
     return Known([np.eye(operand.shape[0], operand.shape[1], k=int(op.attribute("k", 0)), dtype=kind)])
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Reshape"): reshape,
-    ("", "Flatten"): flatten,
-    ("", "Squeeze"): squeeze,
-    ("", "Unsqueeze"): unsqueeze,
-    ("", "Transpose"): transpose,
-    ("", "Expand"): expand,
-    ("", "Tile"): tile,
-    ("", "Concat"): concat,
-    ("", "Slice"): slice_,
-    ("", "Split"): split,
-    ("", "Pad"): pad,
-    ("", "Shape"): shape_of,
-    ("", "Size"): size_of,
-    ("", "EyeLike"): eye_like,
-}
+OPERATORS = table(
+    ai_onnx("Reshape", rule=reshape),
+    ai_onnx("Flatten", rule=flatten),
+    ai_onnx("Squeeze", rule=squeeze),
+    ai_onnx("Unsqueeze", rule=unsqueeze),
+    ai_onnx("Transpose", rule=transpose),
+    ai_onnx("Expand", rule=expand),
+    ai_onnx("Tile", rule=tile, since=6),
+    ai_onnx("Shape", rule=shape_of),
+    ai_onnx("Size", rule=size_of),
+    ai_onnx("EyeLike", rule=eye_like),
+)

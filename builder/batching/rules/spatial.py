@@ -1,4 +1,4 @@
-"""Resizing, sampling grids and regions: the batch is spelled out in sizes and in image numbers."""
+"""Resizing, sampling and cutting out regions, where sizes and the numbers of images spell out the batch."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,25 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Batch, View, folded
-from builder.batching.rule import Op, Plan, Rule, Wanted
+from builder.batching.layout import DROPPED, Batch, Placed, View, folded
+from builder.batching.rule import Op, Plan, Static, Wanted, required
 from builder.batching.rules.axes import normalized, only_batched, parallel
+from builder.batching.rules.inference import Inputs, constant_value
 from builder.batching.rules.numbers import offsets
+from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.tensors import Array
+
+RESIZE_TAKES_SIZES_SINCE = 11
+"""From this opset on Resize has an input `roi` before its scales, and one for sizes."""
+
+UPSAMPLE_TAKES_SCALES_SINCE = 9
+"""From this opset on Upsample takes its scales as an input."""
 
 Built = Sequence[ir.Value]
 
 
 def resize(op: Op) -> Plan:
-    """Resize: the batch's axis keeps its size, so constant `sizes` take it from the call.
+    """Resize axes other than the batch's; in constant `sizes`, its entry becomes the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html
     """
@@ -24,14 +32,14 @@ def resize(op: Op) -> Plan:
     listed = op.attribute("axes", None)
     rank = op.operand(0).rank
     axes = normalized(listed, rank) if listed is not None else list(range(rank))
-    scales = op.constant_or_none(2 if op.opset >= SIZES else 1)
-    sizes = op.constant_or_none(3) if op.opset >= SIZES else None
+    scales = op.constant_or_none(2 if op.opset >= RESIZE_TAKES_SIZES_SINCE else 1)
+    sizes = op.constant_or_none(3) if op.opset >= RESIZE_TAKES_SIZES_SINCE else None
     by_axis = None if scales is None else dict(zip(axes, scales.tolist(), strict=False))
     view, result, axis = _unresized(op, batch, by_axis)
     if sizes is None or not sizes.size:
         return Plan([result], {0: view})
     own = sizes.ravel().astype(np.int64)
-    if isinstance(view, View) and batch.axis in axes and op.static_batch > 1:
+    if isinstance(view, View) and isinstance(batch, Placed) and batch.axis in axes and op.static_batch > 1:
         own[axes.index(batch.axis)] = batch.rows
     if axis not in axes:
         return Plan([result], {0: view, 3: own})
@@ -44,27 +52,26 @@ def resize(op: Op) -> Plan:
     return Plan([result], {0: view}, build=build, what=f"sizes {sizes.ravel().tolist()} take the batch from the call")
 
 
-SIZES = 11
-"""From this opset on Resize has an input `roi` before its scales, and one for sizes."""
-
-
 def _unresized(op: Op, batch: Batch, scales: dict[int, float] | None) -> tuple[Batch | View, Batch | View, int]:
-    """The input and the output with their batch on an axis that keeps its size, and that axis."""
+    """Return the input and the output with their batch on an axis that keeps its size, and that axis.
+
+    In place the batch is on its own axis. Lifted, `[N, 3, 8, 8]` for a static `[3, 8, 8]`, it is folded into axis 0:
+    `[N * 3, 8, 8]`, which needs the 3 to keep its size too.
+    """
     shape, target = op.operand(0).shape, op.outputs[0]
     changed = {i for i, (a, b) in enumerate(zip(shape, target, strict=True)) if a != b}
     changed |= {i for i, s in (scales or {}).items() if s != 1}
-    if batch.axis is not None:
-        parallel(op, batch, changed, "resizes")
-    if not batch.lifted and batch.axis is not None and batch.axis not in changed:
+    parallel(op, batch, changed, "resizes")
+    if not batch.lifted and batch.axis not in changed:
         return batch, batch, batch.axis
     if 0 in changed:
-        op.refuse("it resizes axis 0, where the batch would have to be")
-    form = batch if batch.axis not in changed else DROPPED
+        op.refuse("it resizes axis 0, which has to hold the batch")
+    form = DROPPED if batch.is_on(*changed) else batch
     return folded(form, shape), folded(form, target), 0
 
 
 def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array, at: int) -> ir.Value:
-    """`sizes` with the length of the data's `axis` in place of entry `at`."""
+    """Append `sizes` with the length of the data's `axis` in place of entry `at`."""
     (shape,) = emit.node("Shape", [data])
     (rows,) = emit.node("Gather", [shape, emit.constant(np.asarray([axis], np.int64))], {"axis": 0})
     parts = [sizes[:at], sizes[at + 1 :]]
@@ -73,19 +80,15 @@ def _with_size_of(emit: Emitter, data: ir.Value | None, axis: int, sizes: Array,
 
 
 def upsample(op: Op) -> Plan:
-    """Upsample (opset 7 to 9) by scales."""
+    """Upsample axes other than the batch's, by scales."""
     batch = only_batched(op, 0, role="scales")
-    scales = op.constant(1).tolist() if op.opset >= SCALES_AS_INPUT else list(op.attribute("scales", ()))
+    scales = op.constant(1).tolist() if op.opset >= UPSAMPLE_TAKES_SCALES_SINCE else list(op.attribute("scales", ()))
     view, result, _ = _unresized(op, batch, dict(enumerate(scales)))
     return Plan([result], {0: view})
 
 
-SCALES_AS_INPUT = 9
-"""From this opset on Upsample takes its scales as an input."""
-
-
 def center_crop_pad(op: Op) -> Plan:
-    """CenterCropPad to a constant shape; the batch's axis keeps its size and is left out.
+    """CenterCropPad to a constant shape, without the batch's axis, which keeps its size.
 
     Source: https://onnx.ai/onnx/operators/onnx__CenterCropPad.html
     """
@@ -94,7 +97,7 @@ def center_crop_pad(op: Op) -> Plan:
     listed = op.attribute("axes", None)
     axes = normalized(listed, operand.rank) if listed is not None else list(range(operand.rank))
     wanted = dict(zip(axes, op.constant(1).ravel().tolist(), strict=True))
-    if batch.axis is not None and wanted.get(batch.axis) == operand.shape[batch.axis]:
+    if isinstance(batch, Placed) and wanted.get(batch.axis) == operand.shape[batch.axis]:
         del wanted[batch.axis]
     form = parallel(op, batch, wanted, "crops or pads")
     sizes = np.asarray(list(wanted.values()), np.int64)
@@ -104,15 +107,16 @@ def center_crop_pad(op: Op) -> Plan:
 
 
 def affine_grid(op: Op) -> Plan:
-    """AffineGrid: `theta [N, 2, 3], size (N, C, H, W) -> [N, H, W, 2]`; the size takes the batch from the call.
+    """AffineGrid: `theta [N, 2, 3], size (N, C, H, W) -> [N, H, W, 2]`; the size gets the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__AffineGrid.html
     """
     batch = only_batched(op, 0, role="size")
     size = op.constant(1).ravel()
-    if batch.axis not in (0, None) and (op.static_batch > 1 or batch.certain):
+    if isinstance(batch, Placed) and batch.axis != 0 and (op.static_batch > 1 or batch.certain):
         op.refuse(f"it mixes axis {batch.axis}, which holds the batch")
-    rows = Batch(0, batch.outer, batch.inner) if batch.axis == 0 else Batch(0, 1, op.operand(0).shape[0])
+    outer, inner = batch.order if batch.is_on(0) else (1, op.operand(0).shape[0])
+    rows = Placed(0, outer, inner)
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         full = _with_size_of(emit, inputs[0], 0, size, 0)
@@ -126,22 +130,21 @@ def affine_grid(op: Op) -> Plan:
 
 
 def roi_align(op: Op) -> Plan:
-    """RoiAlign, CropAndResize: every region names the image it is cut from by its number in the batch.
+    """RoiAlign, CropAndResize: each region's image number becomes the image's number in the batch of the call.
 
-    `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`
+    `X [N, C, H, W], rois [N * R, 4], numbers [N * R] -> [N * R, C, h, w]`. With 3 regions of every sample, `numbers`
+    is `[0, 0, 0]` for one sample; for two in a call it becomes `[0, 0, 0, 1, 1, 1]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__RoiAlign.html
     """
-    rois = op.operand(1)
     regions, own = _regions(op), op.static_batch
     images = op.operand(0).shape[0] // own
     numbers = op.given(2)
     if own > 1:
         _check_numbers(op, op.constant(2), images, regions)
     place = _lead(op)
-    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: Batch(0, 1, regions)}
-    baked = own > 1 or numbers is None or numbers.batch is None
-    if baked:
+    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: Placed(0, 1, regions)}
+    if own > 1 or numbers is None or numbers.batch is None:
         wants[2] = op.constant(2).ravel()[:regions].astype(np.int64)
     else:
         wants[2] = DROPPED
@@ -155,7 +158,6 @@ def roi_align(op: Op) -> Plan:
         names = [v.name for v in op.node.outputs]
         return emit.node(op.node.op_type, given, op.node.attributes, outputs=names, domain=op.node.domain, like=op.node)
 
-    assert rois.rank == ROI_RANK
     return Plan([place], wants, build=build, what="regions name images of the whole batch")
 
 
@@ -163,43 +165,52 @@ ROI_RANK = 2
 
 
 def _regions(op: Op) -> int:
+    """Return how many regions belong to a sample.
+
+    Raises:
+        Refusal: The samples have different numbers of them, or are not in order.
+    """
     for i, operand, _ in op.batched():
         if i > 2:
             op.refuse(f"its input {i} ({operand.name!r}) depends on the samples")
     rois = op.operand(1)
+    if rois.rank != ROI_RANK:
+        op.refuse(f"its regions have {rois.rank} axes instead of {ROI_RANK}")
     for _, operand, b in op.batched():
-        if b.axis not in (0, None) and (op.static_batch > 1 or b.certain):
+        if isinstance(b, Placed) and b.axis != 0 and (op.static_batch > 1 or b.certain):
             op.refuse(f"it mixes axis {b.axis} of {operand.name!r}, which holds the batch")
-        if op.static_batch > 1 and b.outer != 1:
+        if op.static_batch > 1 and b.order[0] != 1:
             op.refuse("its regions are not sorted by sample")
     if rois.shape[0] % op.static_batch or op.operand(0).shape[0] % op.static_batch:
-        op.refuse("its regions are not as many for every sample")
+        op.refuse("its samples have different numbers of regions")
     return rois.shape[0] // op.static_batch
 
 
 def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
+    """Refuse constant numbers that are not, for every sample, the same ones of its own images."""
     rows = numbers.reshape(op.static_batch, regions) - images * np.arange(op.static_batch)[:, None]
-    if (rows != rows[:1]).any() or (rows < 0).any() or (rows >= images).any():
-        op.refuse("its regions are cut from other samples")
+    are_of_the_sample = bool((rows >= 0).all() and (rows < images).all())
+    if (rows != rows[:1]).any() or not are_of_the_sample:
+        op.refuse("it cuts regions of one sample from the image of another")
 
 
 def _lead(op: Op) -> Batch:
     certain = all(b.certain for *_, b in op.batched())
-    return Batch(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
+    return Placed(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
 
 
 def max_roi_pool(op: Op) -> Plan:
-    """MaxRoiPool: column 0 of every region is the number of its image (B = 1).
+    """MaxRoiPool: each region's image number, in column 0, becomes the image's number in the batch of the call (B = 1).
 
     `X [N, C, H, W], rois [N * R, 5] -> [N * R, C, h, w]`
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html
     """
     if op.static_batch > 1:
-        op.refuse("its regions name images by their number, which is known for a static batch of 1 only")
-    regions = _regions(op)
+        op.refuse("its regions name images by number, which can be followed for a static batch of 1 only")
+    _regions(op)
     images = op.operand(0).shape[0]
-    wants: dict[int, Wanted] = {0: Batch(0, 1, images), 1: DROPPED}
+    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: DROPPED}
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         kind = int(op.operand(1).dtype)
@@ -211,16 +222,21 @@ def max_roi_pool(op: Op) -> Plan:
         given = [inputs[0], emit.reshape(moved, (-1, len(column)))]
         return emit.node("MaxRoiPool", given, op.node.attributes, outputs=names, like=op.node)
 
-    assert regions == op.outputs[0][0]
     return Plan([_lead(op)], wants, build=build, what="regions name images of the whole batch")
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "AffineGrid"): affine_grid,
-    ("", "CenterCropPad"): center_crop_pad,
-    ("", "MaxRoiPool"): max_roi_pool,
-    ("", "Resize"): resize,
-    ("", "RoiAlign"): roi_align,
-    ("", "Upsample"): upsample,
-    ("com.microsoft", "CropAndResize"): roi_align,
-}
+def _cropped(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer `[R, C, h, w]`, h and w being constants."""
+    data, rois = required(inputs, 0), required(inputs, 1)
+    return [(data.dtype, (rois.shape[0], data.shape[1], *(int(d) for d in constant_value(inputs, 3).ravel())))]
+
+
+OPERATORS = table(
+    ai_onnx("AffineGrid", rule=affine_grid),
+    ai_onnx("CenterCropPad", rule=center_crop_pad),
+    ai_onnx("MaxRoiPool", rule=max_roi_pool),
+    ai_onnx("Resize", rule=resize),
+    ai_onnx("RoiAlign", rule=roi_align),
+    ai_onnx("Upsample", rule=upsample, since=7),
+    microsoft("CropAndResize", rule=roi_align, shape=_cropped),
+)

@@ -1,13 +1,17 @@
 """Operators on strings."""
 
+import onnx_ir as ir
+
 from builder.batching.layout import View
-from builder.batching.rule import Op, Plan, Rule
+from builder.batching.rule import Op, Plan, Refusal, Static
 from builder.batching.rules.axes import only_batched
 from builder.batching.rules.elementwise import elementwise, same_shape
+from builder.batching.rules.inference import Inputs, same_as_first
+from builder.batching.rules.registry import ai_onnx, table
 
 
 def string_normalizer(op: Op) -> Plan:
-    """StringNormalizer, word by word: `[C] -> [C]` and `[1, C] -> [1, C]`, where it drops no words.
+    """StringNormalizer word by word, if it drops no words: `[N, C] -> [N, C]`.
 
     Source: https://onnx.ai/onnx/operators/onnx__StringNormalizer.html
     """
@@ -16,8 +20,15 @@ def string_normalizer(op: Op) -> Plan:
     return Plan([View(batch, flat)], {0: View(batch, flat)})
 
 
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "RegexFullMatch"): same_shape,
-    ("", "StringConcat"): elementwise,
-    ("", "StringNormalizer"): string_normalizer,
-}
+def _words(node: ir.Node, inputs: Inputs) -> Static:
+    """Infer the shape: as many words as there are, unless it drops some."""
+    if "stopwords" in node.attributes:
+        raise Refusal("it drops words, so the size of its output depends on the values of the samples")
+    return same_as_first(node, inputs)
+
+
+OPERATORS = table(
+    ai_onnx("RegexFullMatch", rule=same_shape),
+    ai_onnx("StringConcat", rule=elementwise),
+    ai_onnx("StringNormalizer", rule=string_normalizer, shape=_words),
+)

@@ -1,0 +1,162 @@
+"""Turn the plan that a rule made for a node into nodes of the rewritten graph."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.emit import Attribute, Emitter
+from builder.batching.layout import Batch, Dropped, View
+from builder.batching.rule import Computed, Op, Operand, Plan, Refusal, Static, Wanted, per_sample
+from builder.model import label
+
+SMALL_BYTES = 4096
+"""A constant whose value is known is stored as that value up to this size; a larger one as the node that makes it."""
+
+
+class PlanWriter:
+    """Writes plans, and the constants they read, into one graph.
+
+    Attributes:
+        emit: The rewritten graph so far.
+    """
+
+    def __init__(self, emit: Emitter) -> None:
+        self.emit = emit
+        self._copied: dict[ir.Node, list[ir.Value]] = {}
+
+    def write(self, op: Op, plan: Plan, static: Static) -> list[Operand]:
+        """Write one plan; returns the operands of the node's outputs.
+
+        Args:
+            op: The node.
+            plan: What its rule answered.
+            static: The types and static shapes of its outputs.
+        """
+        inputs = self._inputs(op, plan)
+        values = plan.build(self.emit, inputs) if plan.build is not None else self._same_node(op, plan, inputs)
+        return [self._result(op, k, static, values[k], batch) for k, batch in enumerate(plan.outputs)]
+
+    def _inputs(self, op: Op, plan: Plan) -> list[ir.Value | None]:
+        count = max([len(op.inputs), *(i + 1 for i in plan.inputs)])
+        inputs = [self._input(op, plan, index) for index in range(count)]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        return inputs
+
+    def _input(self, op: Op, plan: Plan, index: int) -> ir.Value | None:
+        if index in plan.inputs:
+            return self._prepare(op, index, plan.inputs[index])
+        operand = op.given(index)
+        return None if operand is None else self.materialize(operand)
+
+    def _prepare(self, op: Op, index: int, wanted: Wanted) -> ir.Value | None:
+        """Give an input the form that the plan asks for."""
+        if wanted is None:
+            return None
+        if isinstance(wanted, np.ndarray):
+            given = op.given(index)
+            return self.emit.constant(wanted, given.name if given is not None else None)
+        operand = op.operand(index)
+        batch = wanted.batch if isinstance(wanted, View) else wanted
+        source = operand.batch
+        value = self.spread(op, operand, batch) if source is None else self._move(operand, source, batch)
+        if isinstance(wanted, View) and wanted.shape != batch.target(operand.shape):
+            value = self.emit.reshape(value, wanted.shape)
+        return value
+
+    def _same_node(self, op: Op, plan: Plan, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
+        """Write the node itself, with the attributes that the plan changes."""
+        node = op.node
+        attributes: dict[str, Attribute] = {k: v for k, v in node.attributes.items() if k not in plan.attributes}
+        attributes.update({k: v for k, v in plan.attributes.items() if v is not None})
+        pairs = zip(node.outputs, plan.outputs, strict=True)
+        names = [f"{v.name}.view" if v.name and isinstance(batch, View) else v.name for v, batch in pairs]
+        return self.emit.node(node.op_type, inputs, attributes, outputs=names, domain=node.domain, like=node)
+
+    def _result(self, op: Op, index: int, static: Static, value: ir.Value, batch: Batch | View | None) -> Operand:
+        original = op.node.outputs[index]
+        dtype, shape = static[index]
+        if not original.name:
+            value.name = ""
+        if isinstance(batch, View):
+            batch = batch.batch
+            if original.name:
+                value = self.emit.reshape(value, batch.target(shape), original.name)
+        dropped_by = _dropped_by(op) if isinstance(batch, Dropped) else None
+        return Operand(str(original.name), dtype, shape, batch, value, dropped_by=dropped_by)
+
+    def _move(self, operand: Operand, source: Batch, target: Batch) -> ir.Value:
+        """Return the operand's value with its batch in another form or place."""
+        same_shape = source.sample_shape(operand.shape) == target.sample_shape(operand.shape)
+        if source.place != target.place and not same_shape:
+            raise Refusal(f"the batch of {operand.name!r} is not on the axis where this operator needs it")
+        return self.emit.move(operand.written, operand.shape, source, target)
+
+    # ------------------------------------------------------------------ constants
+
+    def spread(self, op: Op, operand: Operand, target: Batch) -> ir.Value:
+        """Repeat a constant for every sample. One that spells out the static batch is first cut to one sample's rows.
+
+        Raises:
+            Refusal: It holds different rows for different samples.
+        """
+        sample = target.sample_shape(operand.shape)
+        if isinstance(target, Dropped) or sample == operand.shape:
+            value = self.materialize(operand)
+        else:
+            value = self.emit.constant(per_sample(op, operand, target.axis, target), operand.name)
+        return self.emit.spread(value, sample, target)
+
+    def materialize(self, operand: Operand) -> ir.Value:
+        """Return the operand's value in the rewritten graph; a constant is written when it is first needed.
+
+        What a constant node reads is written before it. A stack does that, as such nodes can be nested deeper than
+        Python recurses.
+        """
+        stack = [operand]
+        while stack:
+            top = stack[-1]
+            waiting = _unwritten_inputs(top)
+            if waiting:
+                stack.extend(waiting)
+                continue
+            if top.value is None:
+                top.value = self._write(top)
+            stack.pop()
+        return operand.written
+
+    def _write(self, operand: Operand) -> ir.Value:
+        origin = operand.origin
+        if isinstance(origin, Computed):
+            return self._copy(operand, origin)
+        if isinstance(origin, np.ndarray):
+            return self.emit.constant(origin, operand.name)
+        if origin is None:
+            raise RuntimeError(f"{operand.name!r} is neither computed nor stored")
+        return self.emit.initializer(operand.name, origin)
+
+    def _copy(self, operand: Operand, origin: Computed) -> ir.Value:
+        """Copy a constant node as it stands, or store its result where that is known and small."""
+        if operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES:
+            return self.emit.constant(operand.computed, operand.name)
+        node = origin.node
+        if node not in self._copied:
+            inputs = [o.value if o is not None else None for o in origin.inputs]
+            names = [v.name for v in node.outputs]
+            self._copied[node] = self.emit.node(
+                node.op_type, inputs, dict(node.attributes), outputs=names, domain=node.domain, like=node
+            )
+        return self._copied[node][origin.index]
+
+
+def _unwritten_inputs(operand: Operand) -> list[Operand]:
+    """Return what must be written before a constant that is not written yet."""
+    if operand.value is not None or not isinstance(operand.origin, Computed):
+        return []
+    return [o for o in operand.origin.inputs if o is not None and o.value is None]
+
+
+def _dropped_by(op: Op) -> str:
+    """Name the node that dropped the batch's axis: one before this, or this one."""
+    return next((o.dropped_by for o in op.inputs if o is not None and o.dropped_by), label(op.node))

@@ -1,0 +1,103 @@
+"""Name the axes that become dynamic, and give the model its new shapes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from builder.batching.batched import BatchedModel, BatchedTensor
+from builder.batching.sizes.dims import BATCH_SIZE, Dim, Dims, Symbol, fixed, is_fixed, static_size
+from builder.batching.sizes.known import Sizes
+from builder.batching.sizes.walk import follow_sizes
+from builder.errors import ModelError
+
+Axes = Mapping[str, Mapping[int, str]]
+"""Axes to make dynamic: by input, the axis of the original and the name of its size."""
+
+
+def free_axes(batched: BatchedModel, axes: Axes) -> BatchedModel:
+    """Make `axes` of the inputs symbolic.
+
+    The graph of `batched` is changed in place: use only what is returned.
+
+    Raises:
+        ModelError: There is no such axis, or its size is baked into constants; every such node is listed.
+    """
+    path, graph = batched.original.path, batched.ir.graph
+    unknown = sorted(axes.keys() - {t.original for t in batched.inputs})
+    if unknown:
+        inputs = ", ".join(t.original for t in batched.inputs)
+        raise ModelError(path, f"--dynamic names {unknown}, which are not inputs", f"use one of its inputs: {inputs}")
+    sizes = Sizes(batched.ir)
+    names = _Names(batched)
+    for value, tensor in zip(graph.inputs, batched.inputs, strict=True):
+        sizes.dims[value] = names.dims(value, tensor, axes.get(tensor.original, {}))
+        value.shape = ir.Shape(_shape(tensor.name, sizes.dims[value]))
+    problems = follow_sizes(sizes, graph)
+    if problems:
+        listed = "\n".join(f"    {problem}" for problem in problems)
+        what = f"its sizes cannot all be made dynamic:\n{listed}"
+        raise ModelError(path, what, "leave out --dynamic for these axes, or export it again with them dynamic")
+    return _with_sizes(batched, sizes)
+
+
+class _Names:
+    """The named sizes of a model."""
+
+    def __init__(self, batched: BatchedModel) -> None:
+        self._path = batched.original.path
+        self._symbols: dict[str, Symbol] = {}
+
+    def dims(self, value: ir.Value, tensor: BatchedTensor, asked: Mapping[int, str]) -> Dims:
+        """Return the dimensions of an input `[N, *dims]`, with the names that were asked for.
+
+        Raises:
+            ModelError: It has no such axis, or an axis that is symbolic already.
+        """
+        shape = f"input {tensor.original!r} {list(tensor.original_shape)}"
+        axes = [axis for axis in range(len(tensor.original_shape)) if axis != tensor.batch_axis]
+        missing = sorted(asked.keys() - axes)
+        if missing:
+            fix = "count the axes of the file's shape from 0, and leave out the batch, which is dynamic already"
+            raise ModelError(self._path, f"{shape} has no other axis {missing}", fix)
+        dims = [self._symbol("batch", BATCH_SIZE, value, 0)]
+        for axis in axes:
+            size = tensor.original_shape[axis]
+            if not isinstance(size, int):
+                fix = "leave out --dynamic, or export it again with all axes static"
+                raise ModelError(self._path, f"{shape} has a symbolic axis: {size}", fix)
+            dims.append(self._symbol(asked[axis], size, value, len(dims)) if axis in asked else fixed(size))
+        return tuple(dims)
+
+    def _symbol(self, name: str, size: int, value: ir.Value, axis: int) -> Dim:
+        """Return the size of that name; axes of one name have one size."""
+        found = self._symbols.setdefault(name, Symbol(name, size, (value, axis)))
+        if found.size != size:
+            both = " and ".join("the batch" if n == BATCH_SIZE else str(n) for n in (found.size, size))
+            raise ModelError(self._path, f"{name!r} names axes of different sizes: {both}", "use two names")
+        return (found,)
+
+
+def _with_sizes(batched: BatchedModel, sizes: Sizes) -> BatchedModel:
+    """Return the model with its new shapes."""
+
+    def resized(tensor: BatchedTensor, value: ir.Value) -> BatchedTensor:
+        dims = _shape(tensor.name, sizes.dims[value])[1:]
+        value.shape = ir.Shape(["batch", *dims])
+        return replace(tensor, dims=tuple(dims))
+
+    graph = batched.ir.graph
+    inputs = tuple(map(resized, batched.inputs, graph.inputs))
+    outputs = tuple(map(resized, batched.outputs, graph.outputs))
+    return replace(batched, inputs=inputs, outputs=outputs, rewrites=(*batched.rewrites, *sizes.rewrites))
+
+
+def _shape(name: str, dims: Dims) -> list[int | str]:
+    """Return dimensions as a shape in the file; a size that is computed is named after its place."""
+    return [_shown(dim, f"{name}_{axis}") for axis, dim in enumerate(dims)]
+
+
+def _shown(dim: Dim, otherwise: str) -> int | str:
+    if is_fixed(dim):
+        return static_size(dim)
+    return dim[0].name if len(dim) == 1 and isinstance(dim[0], Symbol) else otherwise

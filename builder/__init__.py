@@ -1,3 +1,112 @@
-"""Build Triton model repositories from static-batch ONNX models, and prove them."""
+"""Make ONNX models with a fixed batch size dynamic, and publish them for Triton once every answer is proven.
 
-__version__ = "0.1.0"
+Each command of `python -m builder` is one call here:
+
+    from pathlib import Path
+    from builder import ConfigOptions, PublishOptions, VerificationError, prune, publish, verify
+
+    folder = Path("model_repository")
+    options = PublishOptions(input_names=("image",), config=ConfigOptions(max_batch_size=8))
+    try:
+        done = publish("digits.onnx", folder, options=options)
+    except VerificationError as error:
+        print(f"{error.where}: {error.what}. To fix it: {error.fix}")
+        raise
+    print(done.version.path, done.manifest.proof.batch_sizes)
+
+    verify("digits", folder)
+    prune("digits", folder, keep=3)
+
+docs/api.md lists all of them. What they raise is in `builder.errors`. A name is imported when it is first used, so
+`import builder` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from builder.version import __version__
+
+if TYPE_CHECKING:
+    from builder.api import (
+        Inspection,
+        Verification,
+        deploy,
+        export,
+        inspect,
+        list_models,
+        prune,
+        publish,
+        rollback,
+        verify,
+    )
+    from builder.config import ConfigOptions
+    from builder.deployment import Deployment
+    from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
+    from builder.exporting import ExportedModel, ExportOptions, InputSpec
+    from builder.publishing import Publication, PublishOptions
+    from builder.repository import Repository
+    from builder.server import Server, serve
+    from builder.tensorrt import BuildOptions
+
+_HOMES = {
+    "builder.api": (
+        "Inspection",
+        "Verification",
+        "deploy",
+        "export",
+        "inspect",
+        "list_models",
+        "prune",
+        "publish",
+        "rollback",
+        "verify",
+    ),
+    "builder.config": ("ConfigOptions",),
+    "builder.deployment": ("Deployment",),
+    "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
+    "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
+    "builder.publishing": ("Publication", "PublishOptions"),
+    "builder.repository": ("Repository",),
+    "builder.server": ("Server", "serve"),
+    "builder.tensorrt": ("BuildOptions",),
+}
+"""The module that defines each name."""
+
+__all__ = [
+    "BuildOptions",
+    "BuilderError",
+    "ConfigOptions",
+    "Deployment",
+    "ExportOptions",
+    "ExportedModel",
+    "HostError",
+    "InputSpec",
+    "Inspection",
+    "ModelError",
+    "Publication",
+    "PublishOptions",
+    "Repository",
+    "RepositoryError",
+    "Server",
+    "Verification",
+    "VerificationError",
+    "__version__",
+    "deploy",
+    "export",
+    "inspect",
+    "list_models",
+    "prune",
+    "publish",
+    "rollback",
+    "serve",
+    "verify",
+]
+
+if not TYPE_CHECKING:  # a type checker would accept any name that this function could return
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used."""
+        for module, names in _HOMES.items():
+            if name in names:
+                return globals().setdefault(name, getattr(import_module(module), name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,3 +8,18 @@ Report = Callable[[str, str], None]
 
 def silent(step: str, what: str) -> None:
     """Report nothing."""
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes as a person reads it, in decimal units.
+
+    512 is `512 B`, 2,130 is `2.1 kB`, 999,960 is `1.0 MB` and 3,000,000,000 is `3.0 GB`.
+    """
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if round(size, 1) < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"

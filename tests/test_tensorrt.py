@@ -212,10 +212,10 @@ def test_the_command_line_exits_with_6_without_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--profile", "x=1x4:2x4:4x4"], "--profile takes --format tensorrt or --accelerator tensorrt"),
-        (["--timing-cache", "cache"], "--timing-cache takes --format tensorrt"),
-        (["--workspace-mb", "64", "--accelerator", "tensorrt"], "--workspace-mb takes --format tensorrt"),
-        (["--format", "tensorrt", "--accelerator", "tensorrt"], "--accelerator is for the ONNX file"),
+        (["--profile", "x=1x4:2x4:4x4"], "--profile has no effect without TensorRT"),
+        (["--timing-cache", "cache"], "--timing-cache is only for TensorRT plans"),
+        (["--workspace-mb", "64", "--accelerator", "tensorrt"], "--workspace-mb is only for TensorRT plans"),
+        (["--format", "tensorrt", "--accelerator", "tensorrt"], "--accelerator is for an ONNX file"),
     ],
 )
 def test_options_that_contradict_each_other_are_a_wrong_usage(options: list[str], reason: str, tmp_path: Path) -> None:

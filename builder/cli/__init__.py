@@ -1,9 +1,16 @@
-"""The command line: each command reads its arguments, makes one call, prints the result and sets the exit code.
+"""The command line: each command reads its options, makes one call, prints the result and sets the exit code.
 
-`commands` declares them, `arguments` turns text into values; `inspection`, `listing` and `demo` gather and print what
-their commands show. Heavy imports happen inside the commands, so that `--help` answers at once.
+`app` is the program with all its commands, and `commands` defines them, one module for each group. `arguments` turns
+text into values, `options` holds what several commands share, and `filling` fills the option classes of the steps by
+name, and `conflicts` refuses options that contradict each other. `inspection`, `listing` and `demo` print what their
+commands found.
+
+`help_pages` and `exit_codes` make the help, and `reference` writes docs/cli.md from it. `faults` describes errors in
+the command line, and `machine` what the machine ran out of.
+
+`--help` has to answer at once, so modules that import NumPy or ONNX are imported inside the commands.
 """
 
-from builder.cli.commands import cli, main
+from builder.cli.app import cli, main
 
 __all__ = ["cli", "main"]

@@ -1,72 +1,136 @@
-"""What the command line takes, beside click's own types: one function for each, from text to value.
+"""The values that options and arguments take, beside click's own types: one function for each, from text to value.
 
-A text that cannot be read is told by a ValueError, which ends as wrong usage. Heavy imports happen inside.
+Modules that import NumPy or ONNX are imported inside these functions, so that `--help` answers at once.
 """
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from builder.cli.faults import BadValue
 
 if TYPE_CHECKING:
     from builder.config import Shapes
     from builder.deployment.live_server import Address
     from builder.exporting import InputSpec
 
-_LARGEST = 2**31 - 1
-"""What a field of config.pbtxt of type int32 can hold."""
+LARGEST_INT32 = 2**31 - 1
+"""The largest number that an int32 field of config.pbtxt holds."""
 
-COUNT = click.IntRange(1, _LARGEST)
+LARGEST_INT64 = 2**63 - 1
+
+Parsed = TypeVar("Parsed")
+
+Read = Callable[[str], Any]
+"""From the text of an argument to its value; raises ValueError with what is wrong with the text."""
+
+
+class MisreadError(ValueError):
+    """A text that cannot be read, with a fix for this very text.
+
+    Args:
+        what: What is wrong with it, as a clause without a full stop.
+        fix: What to write instead, starting with a verb.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
 
 
 class Argument(click.ParamType[Any]):
-    """An argument that a function reads; its decorator.
+    """A type of argument, read by a function.
 
     Args:
-        read: From the text; raises ValueError with what is wrong with it.
+        form: How the value is written; help shows it as the placeholder.
+        read: Reads it.
+        fix: How to fix a value that cannot be read, starting with a verb.
     """
 
-    def __init__(self, read: Callable[[str], Any]) -> None:
-        self.name = read.__name__
+    def __init__(self, form: str, read: Read, *, fix: str) -> None:
+        self.name = form
+        self.fix = fix
         self._read = read
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return the form: click would write it in capitals."""
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read a text; a default is taken as it is."""
+        """Read a text; a default is already a value and stays as it is."""
         if not isinstance(value, str):
             return value
         try:
             return self._read(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            fix = error.fix if isinstance(error, MisreadError) else self.fix
+            raise BadValue(str(error), fix, param=param, ctx=ctx) from None
 
 
-@Argument
+def argument(form: str, *, example: str = "", fix: str = "") -> Callable[[Read], Argument]:
+    """Make an argument type of the function below.
+
+    Args:
+        form: How the value is written, such as `OLD=NEW`.
+        example: A value that can be read; a fix is made of it.
+        fix: How to fix a value that cannot be read, when an example does not say it.
+    """
+    return lambda read: Argument(form, read, fix=fix or f"write it as {form}, for example {example}")
+
+
+def whole_number(least: int, most: int = LARGEST_INT32, *, form: str = "N") -> Argument:
+    """Make the type of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+        if number < least:
+            raise MisreadError(f"{number} is too small", f"use {least} or more")
+        if number > most:
+            raise MisreadError(f"{number} is too large", f"use {most} or less")
+        return number
+
+    return Argument(form, read, fix=f"use a whole number, {least} or more")
+
+
+VERSION = whole_number(1, LARGEST_INT64, form="VERSION")
+PORT = whole_number(0, 65535, form="PORT")
+
+FILE_TO_READ = click.Path(path_type=Path, readable=False)
+"""Whether it can be read is checked by the step that reads it, with an exit code of its own."""
+
+
+@argument("OLD=NEW", example="input.1=image")
 def name_pair(text: str) -> tuple[str, str]:
-    """`OLD=NEW`, split at the last equals sign."""
+    """Read `OLD=NEW`, split at the last equals sign: exporters write names such as `a=b:0`."""
     old, equals, new = text.rpartition("=")
     if not (old and equals and new):
         raise ValueError(f"{text!r} is not of the form OLD=NEW")
     return old, new
 
 
-@Argument
+@argument("INPUT=AXIS", example="tokens=1")
 def input_axis(text: str) -> tuple[str, int | None]:
-    """`INPUT=AXIS` or `INPUT=none`, split at the last equals sign."""
+    """Read `INPUT=AXIS` or `INPUT=none`, split at the last equals sign."""
     tensor, equals, axis = text.rpartition("=")
     if not (tensor and equals and axis):
         raise ValueError(f"{text!r} is not of the form INPUT=AXIS")
     if axis == "none":
         return tensor, None
     if not re.fullmatch(r"-?\d+", axis):
-        raise ValueError(f"{axis!r} in {text!r} is not a number, and not none")
+        what = f"{axis!r} is neither the number of an axis nor the word none"
+        raise MisreadError(what, f"write {tensor}=1 for axis 1, or {tensor}=none for an input without a batch axis")
     return tensor, int(axis)
 
 
-@Argument
+@argument("INPUT=VALUE", example="scale=0.5 or scale=scale.npy")
 def constant(text: str) -> tuple[str, float | Path]:
-    """`INPUT=NUMBER` or `INPUT=FILE.npy`, split at the first equals sign."""
+    """Read `INPUT=NUMBER` or `INPUT=FILE.npy`, split at the first equals sign."""
     tensor, equals, value = text.partition("=")
     if not (tensor and equals and value):
         raise ValueError(f"{text!r} is not of the form INPUT=NUMBER or INPUT=FILE.npy")
@@ -75,91 +139,128 @@ def constant(text: str) -> tuple[str, float | Path]:
     try:
         return tensor, float(value)
     except ValueError:
-        raise ValueError(f"{value!r} in {text!r} is no number, and no .npy file") from None
+        what = f"{value!r} is neither a number nor the name of a .npy file"
+        raise MisreadError(what, f"write a number, as in {tensor}=0.5, or a file, as in {tensor}={value}.npy") from None
 
 
-@Argument
+@argument("INPUT:AXIS=NAME,...", example="image:2=height,3=width")
 def named_axes(text: str) -> tuple[str, dict[int, str]]:
-    """`INPUT:AXIS=NAME,AXIS=NAME`: the colon is the last one before the first equals sign."""
+    """Read `INPUT:AXIS=NAME,AXIS=NAME`: the colon is the last one before the first equals sign."""
     before, equals, after = text.partition("=")
     tensor, colon, first = before.rpartition(":")
     axes = {}
     for part in f"{first}{equals}{after}".split(","):
         axis, equals, name = part.partition("=")
-        if not (tensor and colon and equals and axis.strip().isdigit() and name.strip().isidentifier()):
+        is_pair = equals and axis.strip().isdigit() and name.strip().isidentifier()
+        if not (tensor and colon and is_pair):
             raise ValueError(f"{text!r} is not of the form INPUT:AXIS=NAME,AXIS=NAME")
         axes[int(axis)] = name.strip()
     return tensor, axes
 
 
-@Argument
+@argument("NAME,...", example="image,mask")
 def names(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
+    """Read names separated by commas."""
     return tuple(part.strip() for part in text.split(","))
 
 
-@Argument
+@argument("N,...", fix=f"write whole numbers from 1 to {LARGEST_INT32}, separated by commas, for example 8,16")
 def batch_sizes(text: str) -> tuple[int, ...]:
-    """Batch sizes separated by commas."""
+    """Read batch sizes separated by commas."""
     sizes = [part.strip() for part in text.split(",")]
-    if not all(size.isdigit() and 1 <= int(size) <= _LARGEST for size in sizes):
-        raise ValueError(f"{text!r} is not a list of numbers from 1 up")
+    if not all(size.isdigit() and 1 <= int(size) <= LARGEST_INT32 for size in sizes):
+        raise ValueError(f"{text!r} is not a list of batch sizes")
     return tuple(map(int, sizes))
 
 
-@Argument
+@argument("FRACTION", fix="use a number above 0 and up to 1, for example 0.02")
+def fraction(text: str) -> float:
+    """Read a number above 0 and up to 1."""
+    if not 0 < _number(text) <= 1:
+        raise ValueError(f"{text} is not above 0 and at most 1")
+    return _number(text)
+
+
+@argument("FACTOR", fix="use a number from 1 up, for example 10")
+def factor(text: str) -> float:
+    """Read a number from 1 up."""
+    if not _number(text) >= 1:
+        raise ValueError(f"{text} is less than 1")
+    return _number(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+@argument("DURATION", fix="write seconds, minutes or hours, for example 30s, 5m or 1h")
 def seconds(text: str) -> float:
-    """A duration: `30s`, `5m`, `1h`, or plain seconds."""
+    """Read a duration: `30s`, `5m`, `1h`, or plain seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 1h")
+        raise ValueError(f"{text!r} is not a duration")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-@Argument
+@argument("RELEASE", example="26.10")
 def release(text: str) -> str:
-    """A known release of the Triton container."""
+    """Read the release of a Triton container whose limits are known."""
     from builder.lowering import TARGETS
 
     found = text.removesuffix("-py3")
     if found not in TARGETS:
-        raise ValueError(f"what Triton {text} takes is not known; known are {', '.join(TARGETS)}")
+        what = f"Triton release {text!r} is unknown"
+        raise MisreadError(what, f"use {', '.join(TARGETS)}, or leave out --triton to publish without this check")
     return found
 
 
-@Argument
+@argument("FOLDER", fix="give a folder; of all commands, only publish can write to a bucket")
 def folder(text: str) -> Path:
-    """A model repository on this machine."""
+    """Read the path of a model repository on this machine."""
     if "://" in text:
-        raise ValueError("only publish works on a bucket; give a folder")
+        raise ValueError(f"{text!r} is a URL")
     return Path(text)
 
 
-@Argument
+@argument("FOLDER|URL", example="model_repository or s3://bucket/models")
 def folder_or_bucket(text: str) -> Path | str:
-    """A model repository: a folder's path or a bucket's URL."""
+    """Read a model repository: a folder's path or a bucket's URL."""
     return text if "://" in text else Path(text)
 
 
-@Argument
+@argument("NAME=DTYPE[DIM,...]", example="image=float32[1,3,224,224]")
 def module_input(text: str) -> "InputSpec":
-    """`NAME=DTYPE[DIM,DIM,…]`: an input of a PyTorch module."""
+    """Read an input of a PyTorch module."""
     from builder.exporting import InputSpec
 
-    return InputSpec.parse(text)
+    return _parsed(InputSpec.parse, text)
 
 
-@Argument
+@argument("INPUT=MIN:OPT:MAX", example="ids=1x16:8x128:32x512")
 def profile(text: str) -> "tuple[str, Shapes]":
-    """`INPUT=MIN:OPT:MAX`."""
+    """Read the smallest, the usual and the largest shape of an input."""
     from builder.config import profiles
 
     return profiles.parse(text)
 
 
-@Argument
+@argument("grpc://HOST:PORT", example="grpc://127.0.0.1:8001")
 def address(text: str) -> "Address":
-    """Where a server's gRPC front end listens."""
+    """Read the address of a server's gRPC endpoint."""
     from builder.deployment.live_server import Address
 
-    return Address.parse(text)
+    return _parsed(Address.parse, text)
+
+
+def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
+    """Read with a parser whose error may say, after a colon, how to fix this very text."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        what, colon, fix = str(error).rpartition(": ")
+        if colon:
+            raise MisreadError(what, fix) from None
+        raise

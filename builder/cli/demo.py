@@ -1,4 +1,4 @@
-"""The main job end to end: publish the example, serve it with the real Triton, check and load it, show the result."""
+"""What `demo` does: publish the example, serve it with the real Triton, and check every answer under load."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,26 +22,26 @@ from builder.tensors import Array
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 NAME = "digits"
 CLIENTS = 16
-"""Requests under way at once."""
+"""How many clients send requests at the same time."""
 ROWS_PER_REQUEST = (1, 2, 5, 8)
 SECONDS = 1.5
-"""How long each protocol is driven with each number of rows."""
+"""How long each protocol is loaded with each number of rows."""
 RTOL, ATOL = 1e-4, 1e-5
-"""Scores are of the order of ten, in float32."""
+"""The allowed difference: scores are float32 numbers around ten."""
 
 Ask = Callable[[Array], Array]
-"""From rows to answers, over one client."""
+"""From rows to the server's answers, over one client."""
 
 Connect = Callable[[], AbstractContextManager[Ask]]
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """What one protocol and number of rows per request gave.
+    """The result of one load: one protocol, and one number of rows per request.
 
     Attributes:
-        executed: Batch sizes that Triton ran, and how often.
-        largest_difference: Between any answer and the original's.
+        executed: The batch sizes that Triton ran, and how often it ran each.
+        largest_difference: The largest difference between an answer and the original model's.
     """
 
     protocol: str
@@ -54,7 +54,7 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """The example's accuracy as ONNX Runtime and as Triton give it, and what each drive gave."""
+    """How many test images ONNX Runtime and Triton read correctly, and the result of each load."""
 
     images: int
     accuracy_original: float
@@ -62,23 +62,24 @@ class DemoResult:
     drives: tuple[Drive, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the result for scripts."""
         return asdict(self)
 
 
 def run(repository: Path, *, report: Report) -> DemoResult:
-    """Publish, serve, drive and check.
+    """Publish the example, serve it, load it and check every answer.
 
     Raises:
-        HostError: The example is not there, or the server does not start.
-        VerificationError: An answer differs from the original's.
+        HostError: The example's files are missing, or the server does not start.
+        VerificationError: An answer differs from the original model's.
     """
     model = EXAMPLE / "digits.onnx"
     if not model.is_file():
-        raise HostError(model, "the example is not there", "run the demo from a clone of the project")
+        what = "the example model is missing; it comes with the project's source, not with the package"
+        raise HostError(model, what, "clone the project and run the demo from there")
     published = publish(model, repository, name=NAME, options=PublishOptions(), report=report)
     images, labels = _test_images()
-    answers = _answers_of_original(model, images)
+    expected = _answers_of_original(model, images)
     (fed,), (given,) = published.manifest.inputs, published.manifest.outputs
     report("serve", "starting Triton on 127.0.0.1")
     with Server.start(
@@ -87,11 +88,11 @@ def run(repository: Path, *, report: Report) -> DemoResult:
         report("serve", f"HTTP {server.http_address}, gRPC {server.grpc_address}")
         with _grpc(server, fed, given) as ask:
             scores = np.concatenate([ask(images[i : i + 30]) for i in range(0, len(images), 30)])
-        _check(scores, answers)
-        drives = tuple(_drive_all(server, fed, given, images, answers, report))
+        _check(scores, expected)
+        drives = tuple(_drive_all(server, fed, given, images, expected, report))
     return DemoResult(
         images=len(images),
-        accuracy_original=float((answers.argmax(1) == labels).mean()),
+        accuracy_original=float((expected.argmax(1) == labels).mean()),
         accuracy_triton=float((scores.argmax(1) == labels).mean()),
         drives=drives,
     )
@@ -105,10 +106,15 @@ def show(result: DemoResult) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 100)
     table = Table(
-        "protocol", "rows per request", "requests", "rows/s", "batch sizes Triton executed", "largest difference"
+        "protocol",
+        "rows per request",
+        "requests",
+        "rows/s",
+        "most frequent batch sizes (times run)",
+        "largest difference",
     )
     for drive in result.drives:
-        sizes = ", ".join(f"{size}: {count}" for size, count in _most(drive.executed))
+        sizes = ", ".join(f"{size} ({count})" for size, count in _most_frequent(drive.executed))
         table.add_row(
             drive.protocol,
             str(drive.rows_per_request),
@@ -119,13 +125,13 @@ def show(result: DemoResult) -> None:
         )
     console.print(table)
     console.print(
-        f"accuracy on {result.images} test images: {result.accuracy_triton:.2%} through Triton, "
-        f"{result.accuracy_original:.2%} by the original; every answer equal"
+        f"Accuracy on {result.images} test images: {result.accuracy_triton:.2%} with Triton, "
+        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's."
     )
 
 
-def _most(executed: Mapping[int, int], limit: int = 5) -> Iterator[tuple[int, int]]:
-    """The batch sizes run most often, in order of size."""
+def _most_frequent(executed: Mapping[int, int], limit: int = 5) -> Iterator[tuple[int, int]]:
+    """The batch sizes that ran most often, in order of size."""
     common = sorted(executed, key=lambda size: -executed[size])[:limit]
     return ((size, executed[size]) for size in sorted(common))
 
@@ -136,23 +142,23 @@ def _test_images() -> tuple[Array, Array]:
 
 
 def _answers_of_original(model: Path, images: Array) -> Array:
-    """The original's scores, one image at a time: `float32[images, 10]`."""
+    """The original model's scores, one image at a time: `float32[images, 10]`."""
     session = open_original(model)
     (name,) = session.types.keys() - set(session.outputs)
     return np.concatenate([session.run({name: image[np.newaxis]})[session.outputs[0]] for image in images])
 
 
 def _drive_all(
-    server: Server, fed: ServedTensor, given: ServedTensor, images: Array, answers: Array, report: Report
+    server: Server, fed: ServedTensor, given: ServedTensor, images: Array, expected: Array, report: Report
 ) -> Iterator[Drive]:
     for protocol, client in (("HTTP", _http), ("gRPC", _grpc)):
         for rows in ROWS_PER_REQUEST:
             report("drive", f"{protocol}, {CLIENTS} clients, {rows} rows per request")
-            yield _drive(server, protocol, partial(client, server, fed, given), rows, images, answers)
+            yield _drive(server, protocol, partial(client, server, fed, given), rows, images, expected)
 
 
-def _drive(server: Server, protocol: str, connect: Connect, rows: int, images: Array, answers: Array) -> Drive:
-    """Keep `CLIENTS` requests under way for `SECONDS`, every answer checked."""
+def _drive(server: Server, protocol: str, connect: Connect, rows: int, images: Array, expected: Array) -> Drive:
+    """Let every client send one request after the other for `SECONDS`, and check every answer."""
     before = _executed(server)
     started = time.perf_counter()
 
@@ -162,7 +168,7 @@ def _drive(server: Server, protocol: str, connect: Connect, rows: int, images: A
         with connect() as ask:
             while time.perf_counter() - started < SECONDS:
                 chosen = rng.integers(0, len(images), rows)
-                worst = max(worst, _check(ask(images[chosen]), answers[chosen]))
+                worst = max(worst, _check(ask(images[chosen]), expected[chosen]))
                 requests += 1
         return requests, worst
 
@@ -172,28 +178,29 @@ def _drive(server: Server, protocol: str, connect: Connect, rows: int, images: A
     requests = sum(count for count, _ in done)
     executed = {size: count - before.get(size, 0) for size, count in _executed(server).items()}
     return Drive(
-        protocol,
-        rows,
-        requests,
-        requests * rows / seconds,
-        {size: count for size, count in sorted(executed.items()) if count},
-        max(worst for _, worst in done),
+        protocol=protocol,
+        rows_per_request=rows,
+        requests=requests,
+        rows_per_s=requests * rows / seconds,
+        executed={size: count for size, count in sorted(executed.items()) if count},
+        largest_difference=max(worst for _, worst in done),
     )
 
 
 def _check(scores: Array, expected: Array) -> float:
-    """The largest difference.
+    """Return the largest difference.
 
     Raises:
         VerificationError: An answer is wrong.
     """
     if scores.shape != expected.shape or not np.allclose(scores, expected, RTOL, ATOL):
-        raise VerificationError(NAME, "Triton's answer differs from the original's", "report this as a bug")
+        what = "an answer from Triton differs from the original model's"
+        raise VerificationError(NAME, what, "report this as a bug, with the output of the demo")
     return float(np.abs(scores - expected).max())
 
 
 def _executed(server: Server) -> dict[int, int]:
-    """How often each batch size was executed since the start."""
+    """How often Triton has run each batch size since it started."""
     import tritonclient.grpc as triton
 
     with triton.InferenceServerClient(server.grpc_address) as client:

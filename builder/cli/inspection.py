@@ -1,72 +1,43 @@
-"""What `inspect` says of a model: its tensors, where the batch is, what would change or stands in the way."""
+"""What `inspect` prints: a model's inputs and outputs, and what publishing changes or what prevents it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder.batching import BatchedModel, BatchedTensor, add_batch_axis
-from builder.errors import ModelError
-from builder.model import Model, fix_inputs, load
-from builder.record import check_served
+from builder.api import Inspection
+from builder.batching import BatchedTensor, Rewrite
+from builder.model import TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """A model, and either how it would be batched or why it cannot be."""
-
-    model: Model
-    batched: BatchedModel | None
-    refusal: ModelError | None
-
-    def to_json(self) -> dict[str, Any]:
-        """For scripts."""
-        batched = self.batched
-        by_name = {} if batched is None else {t.original: t for t in (*batched.inputs, *batched.outputs)}
-        return {
-            "file": str(self.model.path),
-            "sha256": self.model.sha256,
-            "opset": {domain or "ai.onnx": version for domain, version in self.model.ir.opset_imports.items()},
-            "nodes": len(self.model.ir.graph),
-            "batchable": batched is not None,
-            "static_batch": None if batched is None else batched.static_batch,
-            "refusal": None if self.refusal is None else self.refusal.what,
-            "fix": None if self.refusal is None else self.refusal.fix,
-            "rewrites": []
-            if batched is None
-            else [{"node": r.node, "op_type": r.op_type, "what": r.what} for r in batched.rewrites],
-            **{
-                side: [
-                    {
-                        "name": spec.name,
-                        "data_type": spec.dtype.name,
-                        "shape": list(spec.shape),
-                        "batch_axis": by_name[spec.name].batch_axis if batched is not None else None,
-                        "rows_per_sample": by_name[spec.name].rows if batched is not None else None,
-                        "dims": list(by_name[spec.name].dims) if batched is not None else None,
-                    }
-                    for spec in specs
-                ]
-                for side, specs in (("inputs", self.model.inputs), ("outputs", self.model.outputs))
-            },
-        }
+def to_json(found: Inspection) -> dict[str, Any]:
+    """Return the finding for scripts."""
+    model, batched, refusal = found.model, found.batched, found.refusal
+    by_name = _batched_tensors(found)
+    return {
+        "file": str(model.path),
+        "sha256": model.sha256,
+        "opset": {domain or "ai.onnx": version for domain, version in model.ir.opset_imports.items()},
+        "nodes": len(model.ir.graph),
+        "batchable": batched is not None,
+        "static_batch": None if batched is None else batched.static_batch,
+        "refusal": None if refusal is None else refusal.what,
+        "fix": None if refusal is None else refusal.fix,
+        "rewrites": [
+            {"node": rewrite.node, "op_type": rewrite.op_type, "what": rewrite.what} for rewrite in _rewrites(found)
+        ],
+        "inputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in model.inputs],
+        "outputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in model.outputs],
+    }
 
 
-def inspect(
-    path: Path, *, batch_axes: Mapping[str, int | None], constants: Mapping[str, float | Path] | None = None
-) -> Inspection:
-    """Load the model and try to batch it; nothing is run or written.
-
-    Raises:
-        ModelError: It cannot be read. That it cannot be batched is a finding, not an error.
-    """
-    model = fix_inputs(load(path), constants or {})
-    try:
-        batched = add_batch_axis(model, batch_axes=batch_axes)
-        check_served(batched)
-        return Inspection(model, batched, None)
-    except ModelError as refusal:
-        return Inspection(model, None, refusal)
+def _tensor_to_json(spec: TensorSpec, batched: BatchedTensor | None) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "data_type": spec.dtype.name,
+        "shape": list(spec.shape),
+        "batch_axis": None if batched is None else batched.batch_axis,
+        "rows_per_sample": None if batched is None else batched.rows,
+        "dims": None if batched is None else list(batched.dims),
+    }
 
 
 def show(found: Inspection) -> None:
@@ -75,27 +46,35 @@ def show(found: Inspection) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
-    tensors = Table("", "tensor", "type", "shape in the file", "becomes", title=found.model.path.name)
-    batched = {} if found.batched is None else {t.original: t for t in (*found.batched.inputs, *found.batched.outputs)}
+    by_name = _batched_tensors(found)
+    tensors = Table("", "name", "type", "shape in the file", "shape when published", title=found.model.path.name)
     for side, specs in (("input", found.model.inputs), ("output", found.model.outputs)):
         for spec in specs:
             shape = f"[{', '.join(map(str, spec.shape))}]"
-            tensors.add_row(side, spec.name, spec.dtype.name, shape, _becomes(batched.get(spec.name)))
+            tensors.add_row(side, spec.name, spec.dtype.name, shape, _published_shape(by_name.get(spec.name)))
     console.print(tensors)
     if found.batched is None:
         return
-    rewrites = Table("node", "operator", "rewritten", title=f"static batch {found.batched.static_batch}")
-    for rewrite in found.batched.rewrites:
+    rewrites = Table("node", "operator", "change", title=f"batch size in the file: {found.batched.static_batch}")
+    for rewrite in _rewrites(found):
         rewrites.add_row(rewrite.node, rewrite.op_type, rewrite.what)
-    if found.batched.rewrites:
-        console.print(rewrites)
-    else:
-        console.print("no constant holds the batch")
+    console.print(rewrites if found.batched.rewrites else "No node has to change: no constant contains the batch size.")
 
 
-def _becomes(tensor: BatchedTensor | None) -> str:
+def _batched_tensors(found: Inspection) -> Mapping[str, BatchedTensor]:
+    """Return the inputs and outputs of the rewritten model, by their names in the file."""
+    batched = found.batched
+    return {} if batched is None else {tensor.original: tensor for tensor in (*batched.inputs, *batched.outputs)}
+
+
+def _rewrites(found: Inspection) -> Sequence[Rewrite]:
+    return () if found.batched is None else found.batched.rewrites
+
+
+def _published_shape(tensor: BatchedTensor | None) -> str:
     if tensor is None:
         return "-"
+    shape = f"[{', '.join(['N', *map(str, tensor.dims)])}]"
     rows = f" ({tensor.rows} rows per sample)" if tensor.rows > 1 else ""
-    moved = f" (batch from axis {tensor.batch_axis})" if tensor.batch_axis else ""
-    return f"[{', '.join(['N', *map(str, tensor.dims)])}]{rows}{moved}"
+    moved = f" (the batch was axis {tensor.batch_axis})" if tensor.batch_axis else ""
+    return f"{shape}{rows}{moved}"

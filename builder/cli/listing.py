@@ -1,26 +1,24 @@
-"""What `list` says of a repository."""
+"""What `list` prints: the models and versions of a repository."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import click
+
+from builder.progress import format_bytes
 from builder.record import Proof
-from builder.repository import ListedModel, ListedVersion, Repository
-
-
-def read(root: Path) -> list[ListedModel]:
-    """Every model of the repository.
-
-    Raises:
-        RepositoryError: It does not exist or cannot be read.
-    """
-    return list(Repository(root).list_models())
+from builder.repository import ListedModel, ListedVersion
 
 
 def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
-    """For scripts."""
+    """Return the list for scripts."""
     return [
-        {"name": m.name, "problem": m.problem, "versions": [_version_to_json(v) for v in m.versions]} for m in models
+        {
+            "name": model.name,
+            "problem": model.problem,
+            "versions": [_version_to_json(version) for version in model.versions],
+        }
+        for model in models
     ]
 
 
@@ -40,14 +38,14 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
 
 
 def show(models: Sequence[ListedModel]) -> None:
-    """Print a table; `→` marks the served version."""
+    """Print a table; `→` marks the version that is served."""
     from rich.console import Console
     from rich.table import Table
 
     if not models:
-        print("no models")
+        click.echo("no models")
         return
-    table = Table("model", "version", "size", "published", "from", "max batch", "proven at batch")
+    table = Table("model", "version", "size", "published", "made from", "max batch", "proven at batch sizes")
     for model in models:
         for version in model.versions:
             table.add_row(model.name, *_columns(version))
@@ -59,25 +57,19 @@ def show(models: Sequence[ListedModel]) -> None:
 
 
 def _columns(version: ListedVersion) -> tuple[str, ...]:
-    manifest = version.manifest
-    mark = "→ " if version.served else "  "
-    size = f"{version.bytes / 1e6:.1f} MB"
-    if manifest is None:
-        return f"{mark}{version.version}", size, "", version.problem or "not published by builder", "", ""
-    assert version.published is not None
-    return (
-        f"{mark}{version.version}",
-        size,
-        f"{version.published.astimezone():%Y-%m-%d %H:%M}",
-        f"{manifest.source.file} ({manifest.source.sha256[:12]})",
-        str(manifest.max_batch_size),
-        _proven(manifest.proof),
-    )
+    number = f"{'→' if version.served else ' '} {version.version}"
+    size = format_bytes(version.bytes)
+    manifest, published = version.manifest, version.published
+    if manifest is None or published is None:
+        return number, size, "", version.problem or "not published by builder", "", ""
+    source = f"{manifest.source.file} ({manifest.source.sha256[:12]})"
+    when = f"{published.astimezone():%Y-%m-%d %H:%M}"
+    return number, size, when, source, str(manifest.max_batch_size), _proven(manifest.proof)
 
 
 def _proven(proof: Proof) -> str:
     if proof.effort == "off":
-        return "NOT proven"
+        return "not proven"
     if proof.effort == "full" and proof.batch_sizes:
-        return f"all to {proof.batch_sizes[-1]}"
+        return f"1 to {proof.batch_sizes[-1]}, all"
     return ", ".join(map(str, proof.batch_sizes)) or "static"

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from builder import __version__
 from builder.batching import BatchedModel, Rewrite, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.config import ConfigOptions, Shapes, make_profiles
 from builder.errors import ModelError, RepositoryError
@@ -36,6 +35,7 @@ from builder.record import (
 from builder.repository import Artifact, PublishedVersion, Repository
 from builder.samples import read_samples
 from builder.tensorrt import BuildOptions, CompiledModel, compile_plan, find_host
+from builder.version import __version__
 
 MAX_BATCH_SIZE = 32
 """The largest batch to prove where neither the caller nor an existing config says one."""

@@ -1,12 +1,14 @@
-"""The command line: results on stdout, all else on stderr, and an exit code and a fix for every kind of fault."""
+"""The command line: the result on stdout, everything else on stderr, an exit code and a fix for every error."""
 
+import errno
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +36,7 @@ class Ended:
     err: str
 
     def is_refusal(self, code: int, what: str) -> bool:
-        """Whether nothing but a mendable error of this code came out, with where, what and how to fix it."""
+        """Whether only an error with this exit code came out, in two lines: where and what, and how to fix it."""
         *_, error, fix = self.err.rstrip("\n").split("\n")
         return (
             self.code == code
@@ -51,7 +53,7 @@ Builder = Callable[..., Ended]
 
 AS_NOBODY = """
 import os, sys
-import builder.publishing, builder.cli, builder.exporting.publishing, builder.cli.inspection
+import builder.publishing, builder.cli, builder.exporting.publishing, builder.cli.inspection, builder.api
 import google.protobuf.text_format, onnx.reference, tritonclient.grpc.model_config_pb2
 import onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state
 if os.getuid() == 0: os.setuid(65534)
@@ -66,9 +68,13 @@ def as_nobody(*arguments: object) -> Ended:
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-def open_to_nobody(model: Path) -> None:
-    for parent in (model.parent, *model.parents[1:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can enter; pytest keeps its own closed, and closes them again while others run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o777)
+        yield path
 
 
 @pytest.fixture
@@ -215,7 +221,7 @@ def test_verify_proves_the_served_version_or_the_one_asked_for(builder: Builder,
 def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path) -> None:
     at = ("--repository", published)
     assert builder("rollback", "linear", *at).out == "linear: version 2 → 1\n"
-    assert builder("rollback", "linear", "--to", 1, *at).out == "linear: version 1 is served already\n"
+    assert builder("rollback", "linear", "--to", 1, *at).out == "linear: version 1 is already served\n"
     assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed nothing\n"  # 2 is kept, 1 is served
     assert builder("rollback", "linear", "--to", 2, *at).out == "linear: version 1 → 2\n"
     assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed 1\n"
@@ -246,7 +252,6 @@ def test_the_version_is_printed(builder: Builder) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "",
         "frobnicate",
         "publish",
         "publish m.onnx other.onnx",
@@ -283,10 +288,94 @@ def test_the_version_is_printed(builder: Builder) -> None:
         "serve --model-control-mode sometimes",
     ],
 )
-def test_wrong_usage_ends_with_2_and_shows_the_usage(builder: Builder, arguments: str) -> None:
-    ended = builder(*arguments.split())
+def test_wrong_usage_ends_with_2_before_any_work(builder: Builder, arguments: str) -> None:
+    assert builder(*arguments.split()).is_refusal(2, "")
+
+
+def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> None:
+    ended = builder()
     assert (ended.code, ended.out) == (2, "")
-    assert "Usage: python -m builder" in ended.err
+    assert ended.err.startswith("Usage: python -m builder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "fix"),
+    [
+        ("publsh m.onnx", "python -m builder: there is no command 'publsh'", "use publish, or run"),
+        ("frobnicate", "python -m builder: there is no command 'frobnicate'", "run `python -m builder --help`"),
+        ("publish", "python -m builder publish: MODEL is missing", "add MODEL, or run `python -m builder publish --h"),
+        (
+            "prune m",
+            "python -m builder prune: --keep is missing",
+            "add --keep, or run `python -m builder prune --help`",
+        ),
+        ("publish m.onnx --nam x", "python -m builder publish: there is no option --nam", "use --name"),
+        ("publish m.onnx --kind tpu", "--kind: 'tpu' is not one of 'auto', 'cpu', 'gpu'", "use auto, cpu or gpu"),
+        ("publish m.onnx --instances 0", "--instances: 0 is too small", "use 1 or more"),
+        ("publish m.onnx --instances x", "--instances: 'x' is not a whole number", "use a whole number, 1 or more"),
+        (
+            "verify m --version 9223372036854775808",
+            "--version: 9223372036854775808 is too large",
+            "use 922337203685477580",
+        ),
+        (
+            "publish m.onnx --triton 23.01",
+            "--triton: Triton release '23.01' is unknown",
+            "use 24.10, 25.03",
+        ),
+        (
+            "publish m.onnx --name",
+            "python -m builder publish: option '--name' requires an argument",
+            "run `python -m b",
+        ),
+        (
+            "publish m.onnx x",
+            "python -m builder publish: got unexpected extra argument (x)",
+            "run `python -m builder pu",
+        ),
+        ("publish m.onnx --rename x", "--rename: 'x' is not of the form OLD=NEW", "write it as OLD=NEW, for example "),
+        ("publish m.onnx --rename x=y --rename x=z", "--rename: 'x' is named twice", "give --rename once for 'x'"),
+        (
+            "publish m.onnx --constant x=many",
+            "--constant: 'many' is neither a number",
+            "write a number, as in x=0.5",
+        ),
+        (
+            "publish m.onnx --batch-axis x=first",
+            "--batch-axis: 'first' is neither",
+            "write x=1 for axis 1",
+        ),
+        (
+            "publish m.onnx --max-error 2",
+            "--max-error: 2 is not above 0 and at most 1",
+            "use a number above 0 and up to",
+        ),
+        ("list --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),
+        ("deploy m --server grpc://h:1 --watch soon", "--watch: 'soon' is not a duration", "write seconds, minutes or"),
+        ("deploy m --server http://h:1", "--server: 'http://h:1' is not a gRPC address", "write it as grpc://"),
+        ("export m:f -o m.onnx --input x=f9[1]", "--input: unknown type 'f9' in 'x=f9[1]'", "use one of float16, "),
+        ("deploy m --server grpc://h:1 --slack 0.5", "--slack: 0.5 is less than 1", "use a number from 1 up"),
+        (
+            "publish m.onnx --static --per-sample",
+            "python -m builder publish: --static and --per-sample",
+            "leave out --static",
+        ),
+        ("export m:f -o m.onnx", "python -m builder export: --input is missing", "add --input NAME=DTYPE[DIM,...] for"),
+        (
+            "publish m:f",
+            "python -m builder publish: m:f looks like a PyTorch module",
+            "add --input NAME=DTYPE[DIM,...]",
+        ),
+        ("publish m.onnx --opset 18", "python -m builder publish: --opset is only for PyTorch modules", "add --input"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_and_how_to_fix_it(
+    builder: Builder, arguments: str, error: str, fix: str
+) -> None:
+    said = builder(*arguments.split()).err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"error: {error}")
+    assert said[1].startswith(f"fix: {fix}")
 
 
 def test_inputs_without_a_batch_become_constants_or_each_samples_own(
@@ -317,11 +406,10 @@ def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, t
 
 
 @pytest.mark.slow
-def test_files_that_may_not_be_read_end_with_3(model: Path, root: Path) -> None:
+def test_files_that_may_not_be_read_end_with_3(open_folder: Path) -> None:
+    model, root = write_model(open_folder / "linear.onnx"), open_folder / "repository"
     samples = model.with_suffix(".npz")
     np.savez(samples, x=np.eye(4, dtype=np.float32))
-    open_to_nobody(model)
-    model.parent.chmod(0o777)
     samples.chmod(0)
     assert as_nobody("publish", model, "--repository", root, "--samples", samples).is_refusal(3, "Permission denied")
     model.chmod(0)
@@ -411,19 +499,18 @@ def test_a_config_that_cannot_be_read_ends_with_5(builder: Builder, model: Path,
 
 
 @pytest.mark.slow
-def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(model: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
+def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(open_folder: Path) -> None:
+    model, theirs = write_model(open_folder / "linear.onnx"), open_folder / "theirs"
     for folder in (theirs, theirs / "repository"):
         folder.mkdir()
         folder.chmod(0o755)
-    open_to_nobody(model)
     theirs.chmod(0o555)
-    before = tree(tmp_path)
+    before = tree(open_folder)
     for repository in (theirs / "repository", theirs / "new"):
         ended = as_nobody("publish", model, "--repository", repository)
         assert ended.is_refusal(5, "give this user write permission")
         assert "load" not in ended.err
-    assert tree(tmp_path) == before
+    assert tree(open_folder) == before
 
 
 # ---------------------------------------------------------------- 6: the machine
@@ -444,7 +531,7 @@ def test_a_host_that_is_not_this_machine_ends_with_6(builder: Builder, published
     assert builder("serve", "--repository", published, "--host", "999.1.1.1").is_refusal(6, "999.1.1.1")
 
 
-def test_memory_that_does_not_suffice_ends_with_6(tmp_path: Path, root: Path) -> None:
+def test_too_little_memory_ends_with_6(tmp_path: Path, root: Path) -> None:
     graph = f"(float[1, {2**28}] x) => (float[1, 1] y) {{ y = ReduceMax <axes = [1]> (x) }}"
     path = write_model(tmp_path / "large.onnx", graph)
     script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); import builder.__main__"
@@ -456,7 +543,9 @@ def test_memory_that_does_not_suffice_ends_with_6(tmp_path: Path, root: Path) ->
         text=True,
         check=False,
     )
-    assert "memory does not suffice" in ended.stderr.splitlines()[-1]
+    error, fix = ended.stderr.splitlines()[-2:]
+    assert error.startswith("error: this machine: there is not enough memory")
+    assert fix.startswith("fix: ")
     assert ended.returncode == 6
     assert not root.exists()
 
@@ -474,7 +563,54 @@ def test_ctrl_c_in_the_import_of_a_compiled_module_ends_with_130(
         return run
 
     monkeypatch.setattr(cli, "main", cut_off(KeyboardInterrupt()))
-    assert builder("list") == Ended(130, "", "interrupted; nothing is left half done\n")
+    assert builder("list") == Ended(130, "", "interrupted; nothing was left half done\n")
     monkeypatch.setattr(cli, "main", cut_off(None))
     with pytest.raises(ImportError, match="initialization failed"):
         builder("list")
+
+
+# ---------------------------------------------------------------- 6: what any machine can run out of
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "fix"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "this machine: No space left on device", "free some disk"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "/x: Permission denied",
+            "give this user permission",
+        ),
+        (MemoryError(), "this machine: there is not enough memory", "close other programs"),
+    ],
+)
+def test_a_machine_that_runs_out_of_something_ends_with_6(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch, raised: BaseException, error: str, fix: str
+) -> None:
+    def run(**_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(cli, "main", run)
+    ended = builder("list")
+    assert ended.is_refusal(6, error)
+    assert f"fix: {fix}" in ended.err
+
+
+def test_any_other_error_of_the_system_is_a_bug_and_keeps_its_traceback(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+
+    monkeypatch.setattr(cli, "main", run)
+    with pytest.raises(FileNotFoundError):
+        builder("list")
+
+
+def test_output_that_cannot_be_written_ends_with_6(root: Path) -> None:
+    root.mkdir()
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "builder", "list", "--repository", str(root)]
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 6
+    assert ended.stderr.startswith("error: this machine: No space left on device\nfix: free some disk space")

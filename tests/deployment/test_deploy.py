@@ -23,7 +23,7 @@ from support.clients import Clients, asking
 from support.load_server import serving
 from support.serving import client
 
-from builder.cli import commands as cli
+from builder import cli
 from builder.deployment import LiveServer, deploy, live_server
 from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from builder.cli import commands as cli
+from builder import cli
 from builder.errors import HostError, ModelError, VerificationError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, export, publish_module
 from builder.publishing import PublishOptions, publish

@@ -5,11 +5,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from click.testing import CliRunner
 from onnx import parser
 
 from builder.batching import BatchedModel, add_batch_axis
 from builder.cli import cli
+from builder.cli.faults import BadValue
 from builder.errors import ModelError
 from builder.lowering import TARGETS, Target, fit
 from builder.model import load
@@ -96,10 +96,10 @@ def _loads(ir_version: int, opset: int) -> bool:
 
 
 def test_an_unknown_release_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli, ["publish", str(tmp_path / "model.onnx"), "--triton", "23.01"])
-    assert result.exit_code == 2
-    assert "what Triton 23.01 takes is not known" in result.output
-    assert all(release in result.output for release in TARGETS)
+    with pytest.raises(BadValue, match=r"Triton release '23\.01'") as refused:
+        cli.main(["publish", str(tmp_path / "model.onnx"), "--triton", "23.01"], standalone_mode=False)
+    assert refused.value.exit_code == 2
+    assert all(release in refused.value.fix for release in TARGETS)
 
 
 def test_releases_are_in_order_and_only_ever_take_more() -> None:

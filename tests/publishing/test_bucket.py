@@ -24,7 +24,7 @@ from support import bare_triton
 from support.artifacts import scale
 from support.serving import grpc_inputs
 
-from builder.cli import commands as cli
+from builder import cli
 from builder.config import ConfigOptions
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report

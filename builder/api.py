@@ -1,0 +1,260 @@
+"""The calls behind the commands: one function for each command that works on files.
+
+`builder` exports them for use from Python, and `builder.cli` makes the same calls. (`serve` is one call already, in
+`builder.server`, which imports nothing heavy.)
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import deployment, exporting, publishing
+from builder.batching import BatchedModel, add_batch_axis
+from builder.deployment import Deployment
+from builder.deployment.live_server import Address
+from builder.errors import ModelError
+from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
+from builder.model import Model, fix_inputs, load
+from builder.progress import Report, silent
+from builder.proof import verify_published
+from builder.publishing import Publication, PublishOptions, bucket, model_name_of
+from builder.record import Proof, check_served
+from builder.repository import ListedModel, Repository, Switch
+from builder.tensors import Arrays
+
+REPOSITORY = Path("model_repository")
+"""The model repository, when none is given."""
+
+
+def publish(
+    model: Path | str,
+    repository: Path | str = REPOSITORY,
+    *,
+    name: str | None = None,
+    options: PublishOptions | None = None,
+    inputs: Sequence[InputSpec] = (),
+    exporter: str | None = None,
+    opset: int | None = None,
+    report: Report = silent,
+) -> Publication:
+    """Make a model's batch dynamic, compare it with the original, and install it as a new version.
+
+    Args:
+        model: An ONNX file, or `package.module:factory` of a PyTorch module.
+        repository: A folder, or the URL of a bucket: `s3://bucket/prefix`, `gs://…` or `az://…`. In a bucket, the
+            version is at `repository/NAME/VERSION`, and `version.path` of the result is a folder that is gone.
+        name: The model's name in the repository. Default: the name of the file or of the factory.
+        options: How to publish it.
+        inputs: The parameters of a PyTorch module's `forward`; without them `model` is an ONNX file.
+        exporter: `torch.export` or `TorchScript`, for a PyTorch module. Default: the first that works.
+        opset: The ONNX opset, for a PyTorch module. Default: the exporter's own choice.
+        report: Called with each step and what it found.
+
+    Raises:
+        ModelError: The model cannot be read, or its batch cannot be made dynamic.
+        VerificationError: An answer differs from the original's.
+        RepositoryError: The repository cannot take the version.
+        HostError: Something is missing on this machine, such as PyTorch or a GPU.
+
+    Nothing in the repository changes unless the call succeeds.
+    """
+    asked = options or PublishOptions()
+
+    def publish_to(root: Path, report: Report) -> Publication:
+        if not inputs:
+            return publishing.publish(Path(model), root, name=name, options=asked, report=report)
+        return publish_module(
+            str(model), root, inputs=inputs, exporter=exporter, opset=opset, name=name, options=asked, report=report
+        )
+
+    if "://" not in str(repository):
+        return publish_to(Path(repository), report)
+    file = f"{str(model).rpartition(':')[2]}.onnx" if inputs else model
+    return bucket.publish(str(repository), name or model_name_of(Path(file)), publish_to, report=report)
+
+
+def export(factory: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+    """Export a PyTorch module to an ONNX file with a dynamic batch.
+
+    Args:
+        factory: `package.module:factory`, where `factory()` returns a `torch.nn.Module`.
+        path: The file to write.
+        options: The inputs of `forward`, and how to export it.
+        report: Called with each step and what it found.
+
+    Raises:
+        ModelError: The module is missing, does not take the inputs, or cannot be exported.
+        VerificationError: The file would give other answers than the module.
+        HostError: PyTorch is not installed, or the file cannot be written.
+    """
+    return exporting.export(factory, Path(path), options=options, report=report)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model, and either how its batch is made dynamic or why it cannot be."""
+
+    model: Model
+    batched: BatchedModel | None
+    refusal: ModelError | None
+
+
+def inspect(
+    path: Path | str,
+    *,
+    batch_axes: Mapping[str, int | None] | None = None,
+    constants: Mapping[str, float | Path] | None = None,
+) -> Inspection:
+    """Read an ONNX file and try to make its batch dynamic; nothing is run or written.
+
+    Args:
+        path: The file.
+        batch_axes: The axis of the batch, by input, if it is not axis 0; None for an input without one.
+        constants: Inputs to turn into constants: a number, or an .npy file.
+
+    Raises:
+        ModelError: The file cannot be read. A batch that cannot be made dynamic is part of the result instead.
+    """
+    model = fix_inputs(load(Path(path)), constants or {})
+    try:
+        batched = add_batch_axis(model, batch_axes=batch_axes or {})
+        check_served(batched)
+    except ModelError as refusal:
+        return Inspection(model, None, refusal)
+    return Inspection(model, batched, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A published version that still gives the answers stored with it.
+
+    Attributes:
+        name: The model.
+        version: The version that was checked.
+        proof: What was compared, and the largest differences.
+    """
+
+    name: str
+    version: int
+    proof: Proof
+
+
+def verify(
+    name: str, repository: Path | str = REPOSITORY, *, version: int | None = None, report: Report = silent
+) -> Verification:
+    """Run a published version again, and compare its answers with those stored when it was published.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        version: Default: the one that is served.
+        report: Called with each step and what it found.
+
+    Raises:
+        RepositoryError: There is no such version, or a file of it is missing.
+        VerificationError: The bytes changed, or an answer differs.
+        HostError: This machine cannot run it: a TensorRT plan needs a GPU.
+    """
+    model = Repository(Path(repository)).model(name)
+    chosen = model.served_version() if version is None else version
+    manifest, reference = model.read_manifest(chosen), model.read_reference(chosen)
+    report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
+    folder = model.version_dir(chosen)
+    with _runner(folder / manifest.model.file, is_plan=manifest.plan is not None) as run:
+        proof = verify_published(folder, manifest, reference, run=run)
+    return Verification(name, chosen, proof)
+
+
+@contextmanager
+def _runner(model: Path, *, is_plan: bool) -> Iterator[Callable[[Arrays], Arrays] | None]:
+    """Yield what runs a plan, or None for an ONNX file, which the proof opens itself."""
+    if not is_plan:
+        yield None
+        return
+    from builder.tensorrt import open_plan
+
+    with open_plan(model) as run:
+        yield run
+
+
+def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
+    """Return every model of a repository with its versions, in the order of their names.
+
+    Raises:
+        RepositoryError: There is no such folder, or it cannot be read.
+    """
+    return list(Repository(Path(repository)).list_models())
+
+
+def rollback(name: str, repository: Path | str = REPOSITORY, *, to: int | None = None) -> Switch:
+    """Serve an earlier version of a model again, in one atomic change of its config.pbtxt.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        to: The version to serve. Default: the one before the version that is served.
+
+    Raises:
+        RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
+    """
+    return Repository(Path(repository)).rollback(name, to)
+
+
+def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple[int, ...]:
+    """Remove all versions of a model but the newest `keep`. The version that is served always stays.
+
+    Returns:
+        The versions that were removed, in ascending order.
+
+    Raises:
+        RepositoryError: There is no such model, or its config.pbtxt does not say which version is served.
+    """
+    return Repository(Path(repository)).prune(name, keep=keep)
+
+
+def deploy(
+    name: str,
+    server: Address | str,
+    repository: Path | str = REPOSITORY,
+    *,
+    admin_key: str | None = None,
+    timeout_s: float = 300.0,
+    version: int | None = None,
+    rehearse: bool = True,
+    watch_s: float = 0.0,
+    slack: float = 1.0,
+    report: Report = silent,
+) -> Deployment:
+    """Load a version into a running Triton and check its answers there, or put the old version back.
+
+    Args:
+        name: The model.
+        server: The gRPC address, such as `grpc://127.0.0.1:8001`. Triton runs in explicit mode.
+        repository: The model repository that the server reads.
+        admin_key: The secret of a server that restricts who may load models.
+        timeout_s: How long the server may take to load the version, in seconds.
+        version: Default: the one that config.pbtxt names.
+        rehearse: Load and check the version under another name first.
+        watch_s: How long to go on checking, in seconds.
+        slack: Multiplies the allowed differences.
+        report: Called with each step and what it found.
+
+    Raises:
+        RepositoryError: There is no such version, or no stored answers.
+        VerificationError: The server's answers differ.
+        HostError: The server is down, reads another repository, or does not load the version.
+        ValueError: `server` is not a gRPC address.
+    """
+    address = Address.parse(server) if isinstance(server, str) else server
+    with deployment.LiveServer(address, admin_key=admin_key, timeout_s=timeout_s) as live:
+        return deployment.deploy(
+            Repository(Path(repository)),
+            name,
+            live,
+            version=version,
+            rehearse=rehearse,
+            watch_s=watch_s,
+            slack=slack,
+            report=report,
+        )

@@ -1,0 +1,57 @@
+"""The program: all commands in one group, and every error told in two lines with its exit code."""
+
+import sys
+
+import click
+
+from builder.cli import faults, machine
+from builder.cli.commands import COMMANDS
+from builder.cli.exit_codes import INTERRUPTED
+from builder.cli.help_pages import PROGRAM, WIDTH, Program
+from builder.errors import BuilderError
+from builder.version import __version__
+
+
+@click.group(cls=Program, context_settings={"max_content_width": WIDTH})
+@click.version_option(__version__, prog_name="builder")
+def cli() -> None:
+    """Make ONNX models with a fixed batch size dynamic, and publish them for Triton.
+
+    Each model is compared with the original, row by row, before anything is written. A command prints its result to
+    stdout and everything else to stderr.
+    """
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line, and exit with the code of what went wrong."""
+    try:
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        _show(error)
+        sys.exit(error.exit_code)
+    except BuilderError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (MemoryError, OSError) as error:
+        fault = machine.find_fault(error)
+        if fault is None:
+            raise
+        click.echo(f"error: {fault}", err=True)
+        sys.exit(fault.exit_code)
+    except (click.Abort, KeyboardInterrupt, ImportError) as error:
+        # Ctrl-C while a compiled module is being imported ends as an ImportError.
+        if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        click.echo("interrupted; nothing was left half done", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _show(error: click.ClickException) -> None:
+    if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(faults.describe(error), err=True)
+    else:
+        error.show()

@@ -1,0 +1,87 @@
+"""`export`: write a PyTorch module as an ONNX file whose batch is dynamic."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.faults import WrongUsage
+from builder.cli.filling import fill
+from builder.cli.help_pages import Command
+from builder.cli.options import as_json, batch_axes, dynamic, exporter, inputs, opset, option, samples
+from builder.cli.output import print_json, report
+
+if TYPE_CHECKING:
+    from builder.exporting import ExportedModel, ExportOptions
+
+
+@click.command(
+    cls=Command,
+    short_help="Export a PyTorch module to an ONNX file.",
+    examples=("export nets:classifier --input 'image=float32[1,3,224,224]' -o classifier.onnx",),
+)
+@click.argument(
+    "factory",
+    metavar="PACKAGE.MODULE:FACTORY",
+    help="A function without arguments that returns a torch.nn.Module; a class or a module also works.",
+)
+@option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.onnx",
+    help="The file to write. A file that exists is replaced.",
+)
+@inputs
+@exporter
+@opset
+@batch_axes
+@dynamic
+@option("--static", "is_static", section="Batch", is_flag=True, help="Keep every axis as --input gives it.")
+@samples
+@as_json
+def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
+    """Export the PyTorch module that FACTORY makes to an ONNX file with a dynamic batch.
+
+    The file is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
+    """
+    from builder import api
+    from builder.exporting import ExportOptions
+
+    options = fill(ExportOptions, given)
+    _check(options)
+    done = api.export(factory, output, options=options, report=report)
+    if as_json:
+        print_json(_to_json(done))
+    else:
+        click.echo(done.path)
+
+
+def _to_json(done: "ExportedModel") -> dict[str, Any]:
+    return {
+        "path": str(done.path),
+        "road": done.road,
+        "batch_sizes": list(done.batch_sizes),
+        "other_sizes": [dict(sizes) for sizes in done.other_sizes],
+        "largest_difference": done.largest_difference,
+    }
+
+
+def _check(options: "ExportOptions") -> None:
+    """Refuse a module without inputs, and options that contradict each other.
+
+    Raises:
+        WrongUsage: The first of them.
+    """
+    if not options.inputs:
+        what, fix = "--input is missing", "add --input NAME=DTYPE[DIM,...] for each parameter of forward()"
+        raise WrongUsage(what, fix)
+    if options.is_static and (options.dynamic or options.batch_axes):
+        raise WrongUsage(
+            "--static keeps every axis, so --dynamic and --batch-axis have no effect",
+            "leave out --static, or leave out the other two",
+        )
+    if None in options.batch_axes.values():
+        what = "--batch-axis INPUT=none does not work with PyTorch modules"
+        raise WrongUsage(what, "make that input an attribute of the module, such as a buffer")

@@ -1,0 +1,109 @@
+"""The options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from builder.cli.arguments import (
+    FILE_TO_READ,
+    constant,
+    folder,
+    input_axis,
+    module_input,
+    named_axes,
+    whole_number,
+)
+from builder.cli.faults import BadValue
+from builder.cli.help_pages import Option
+
+REPOSITORY = Path("model_repository")
+BATCH = "Batch"
+PROOF = "Proof that the answers are the original's"
+PYTORCH = "PyTorch modules"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
+    """Declare an option of the class that knows its section."""
+    return click.option(*names, cls=Option, **attributes)
+
+
+def mapping_option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
+    """Declare an option that may be repeated, each time for another tensor; its value is a dictionary."""
+    return option(*names, multiple=True, callback=_as_mapping, **attributes)
+
+
+def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Turn pairs of a tensor's name and a value into a dictionary."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        fix = f"give {max(param.opts, key=len)} once for {twice[0]!r}"
+        raise BadValue(f"{twice[0]!r} is named twice", fix, ctx=ctx, param=param)
+    return dict(pairs)
+
+
+repository = option(
+    "--repository",
+    type=folder,
+    default=REPOSITORY,
+    show_default=True,
+    help="The folder of the model repository.",
+)
+as_json = option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
+
+batch_axes = mapping_option(
+    "--batch-axis",
+    "batch_axes",
+    section=BATCH,
+    type=input_axis,
+    help="The axis of an input that holds the batch, if it is not axis 0. For example, --batch-axis tokens=1. "
+    "INPUT=none is for an input without a batch axis: each sample then sends its own. Repeat it for other inputs.",
+)
+constants = mapping_option(
+    "--constant",
+    "constants",
+    section=BATCH,
+    type=constant,
+    help="Turn an input that never changes into a constant: a number (--constant scale=0.5) or an array from a file "
+    "(--constant scale=scale.npy). Repeat it for other inputs.",
+)
+dynamic = mapping_option(
+    "--dynamic",
+    section=BATCH,
+    type=named_axes,
+    help="Make other axes dynamic too, and name each one. For example, --dynamic image:2=height,3=width. Axes with the "
+    "same name always have the same size. Repeat it for other inputs.",
+)
+samples = option(
+    "--samples",
+    section=PROOF,
+    type=FILE_TO_READ,
+    metavar="FILE.npz",
+    help="Compare on your own inputs. The file holds one array for each input, of shape [rows, ...]. "
+    "Default: random inputs.",
+)
+inputs = option(
+    "--input",
+    "inputs",
+    section=PYTORCH,
+    multiple=True,
+    type=module_input,
+    help="The type and shape of one parameter of forward(), batch included. For example, "
+    "--input 'image=float32[1,3,224,224]'. Repeat it for every parameter, in order.",
+)
+exporter = option(
+    "--exporter",
+    section=PYTORCH,
+    type=click.Choice(["torch.export", "TorchScript"], case_sensitive=False),
+    metavar="[torch.export|TorchScript]",
+    help="Use only this exporter. Default: torch.export, then TorchScript if that fails.",
+)
+opset = option(
+    "--opset",
+    section=PYTORCH,
+    type=whole_number(1),
+    help="The ONNX opset to export to. Default: the exporter's own choice.",
+)

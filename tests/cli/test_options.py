@@ -1,0 +1,166 @@
+"""Every option fills the field of its name, and every field has one option."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.cli import cli
+from builder.cli.filling import field_names, fill, inner_classes
+from builder.config import ConfigOptions, Shapes
+from builder.exporting import ExportOptions, InputSpec
+from builder.publishing import PublishOptions
+from builder.tensorrt import BuildOptions
+
+CALL = {"model", "repository", "name", "inputs", "exporter", "opset", "as_json"}
+"""What `publish` passes on by itself, beside the fields of PublishOptions."""
+
+
+def parsed(command: str, *arguments: str) -> dict[str, Any]:
+    """Return the parameters of a command line, as the command gets them."""
+    return cli.commands[command].make_context(command, list(arguments)).params
+
+
+def declared(command: str) -> list[str]:
+    return [param.name for param in cli.commands[command].params if param.name]
+
+
+def fields_to_fill(kind: type[Any]) -> set[str]:
+    """Return the names that the command line fills: a field's, unless it holds another option class."""
+    inner = inner_classes(kind)
+    own = set(field_names(kind)) - set(inner)
+    return own.union(*map(fields_to_fill, inner.values()))
+
+
+def mismatches(options: Iterable[str], kind: type[Any], others: set[str]) -> list[str]:
+    """Return what is not one option for one field."""
+    counts = Counter(options)
+    names = fields_to_fill(kind)
+    return [
+        *(f"no option: {name}" for name in sorted(names - counts.keys())),
+        *(f"no field: {name}" for name in sorted(counts.keys() - names - others)),
+        *(f"{count} options: {name}" for name, count in counts.items() if count > 1),
+    ]
+
+
+def test_every_field_of_publish_has_one_option_and_every_option_a_field() -> None:
+    assert mismatches(declared("publish"), PublishOptions, CALL) == []
+
+
+def test_every_field_of_export_has_one_option_and_every_option_a_field() -> None:
+    assert mismatches(declared("export"), ExportOptions, {"factory", "output", "as_json"}) == []
+
+
+@dataclass(frozen=True)
+class Inner:
+    depth: int = 1
+    name: str = "inner"
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str = "outer"
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_a_missing_and_an_extra_option_are_found() -> None:
+    assert mismatches(["name", "depth"], Outer, set()) == []
+    assert mismatches(["name"], Outer, set()) == ["no option: depth"]
+    assert mismatches(["name", "depth", "width"], Outer, set()) == ["no field: width"]
+    assert mismatches(["name", "depth", "name"], Outer, set()) == ["2 options: name"]
+    assert mismatches(["name", "depth", "model"], Outer, {"model"}) == []
+
+
+def test_fill_takes_the_values_of_its_fields_and_leaves_the_others() -> None:
+    given = {"name": "a", "depth": 2, "model": "m.onnx"}
+    assert fill(Outer, given) == Outer("a", Inner(2, "inner"))
+    assert given == {"model": "m.onnx"}
+    assert fill(Outer, {"name": None, "depth": None}) == Outer()
+
+
+def test_a_command_line_without_options_is_the_default_options() -> None:
+    assert fill(PublishOptions, parsed("publish", "m.onnx")) == PublishOptions()
+
+
+EXPECTED = PublishOptions(
+    is_per_sample=True,
+    input_names=("a", "b"),
+    output_names=("c",),
+    renames={"x=0": "y", "z": "w"},
+    batch_axes={"a": 1, "b": None},
+    constants={"s": 0.5, "t": Path("t.npy")},
+    dynamic={"a": {2: "height", 3: "width"}},
+    samples=Path("s.npz"),
+    effort="full",
+    precision="bf16",
+    max_error=0.02,
+    triton="26.10",
+    format="tensorrt",
+    profiles=(("a", Shapes((1, 2), (3, 2), (4, 2))), ("a", Shapes((4, 2), (5, 2), (6, 2)))),
+    build=BuildOptions(
+        timing_cache=Path("cache"), workspace_mb=64, version_compatible=True, hardware_compatible=True
+    ),
+    config=ConfigOptions(
+        max_batch_size=64,
+        max_queue_delay_us=500,
+        preferred_batch_sizes=(8, 16),
+        instances=2,
+        kind="gpu",
+        intra_op_thread_count=3,
+        warmup=False,
+        accelerator="tensorrt",
+        cuda_graphs=True,
+    ),
+)  # fmt: skip
+GIVEN = (
+    "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
+    "--batch-axis b=none --constant s=0.5 --constant t=t.npy --dynamic a:2=height,3=width --samples s.npz --prove full "
+    "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
+    "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
+    "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
+    "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs"
+)
+
+
+def unchanged(options: Any, defaults: Any) -> set[str]:
+    """Return the fields that have their default value, those of option classes inside included."""
+    inner = inner_classes(type(options))
+    pairs = {name: (getattr(options, name), getattr(defaults, name)) for name in field_names(type(options))}
+    own = {name for name, (value, default) in pairs.items() if name not in inner and value == default}
+    return own.union(*(unchanged(*pairs[name]) for name in inner))
+
+
+def test_the_command_line_below_gives_every_option() -> None:
+    assert unchanged(EXPECTED, PublishOptions()) == {"is_static", "profiles", "precision"}  # the last two: inner ones
+
+
+def test_every_option_of_publish_fills_its_field() -> None:
+    assert fill(PublishOptions, parsed("publish", *GIVEN.split())) == EXPECTED
+
+
+def test_every_option_of_export_fills_its_field() -> None:
+    given = parsed(
+        "export", "m:f", "-o", "m.onnx", "--input", "x=float32[1,4]", "--batch-axis", "x=1", "--dynamic", "x:0=time",
+        "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz",
+    )  # fmt: skip
+    assert fill(ExportOptions, given) == ExportOptions(
+        inputs=(InputSpec.parse("x=float32[1,4]"),),
+        batch_axes={"x": 1},
+        dynamic={"x": {0: "time"}},
+        is_static=True,
+        exporter="TorchScript",
+        opset=18,
+        samples=Path("s.npz"),
+    )
+    assert given.keys() == {"factory", "output", "as_json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("5m", 300), ("1h", 3600), ("2.5", 2.5), ("0", 0), ("1.5 m", 90)]
+)
+def test_a_duration_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> None:
+    given = parsed("deploy", "m", "--server", "grpc://127.0.0.1:8001", "--watch", text)
+    assert given["watch_s"] == seconds

@@ -394,9 +394,10 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @_json
 def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change."""
+    from builder.publishing import roll_back
     from builder.repository import Repository
 
-    switch = Repository(repository).rollback(name, to)
+    switch = roll_back(Repository(repository), name, to)
     if as_json:
         _print_json({"name": name, "before": switch.before, "after": switch.after})
     elif switch.before == switch.after:

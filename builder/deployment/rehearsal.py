@@ -12,8 +12,7 @@ from pathlib import Path
 
 from onnx import parser
 
-from builder.config import making as config
-from builder.config import pbtxt
+from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment.live_server import LiveServer
 from builder.errors import HostError, RepositoryError
 from builder.repository import ModelDirectory, staging
@@ -22,7 +21,7 @@ from builder.repository.staging import Staging
 VERSION = 1
 """Of every candidate."""
 
-_MARK = f"{config.PROVENANCE_PREFIX}candidate_of"
+_MARK = f"{PROVENANCE_PREFIX}candidate_of"
 
 _HARMLESS_CONFIG = """
 backend: "onnxruntime"
@@ -106,4 +105,4 @@ def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory
     parsed.name = candidate.name
     parsed.version_policy.specific.versions[:] = [VERSION]
     parsed.parameters[_MARK].string_value = model.name
-    staging.write(folder / config.FILE, pbtxt.render(parsed).encode())
+    staging.write(folder / pbtxt.FILE, pbtxt.render(parsed).encode())

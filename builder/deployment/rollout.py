@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from builder.config import pbtxt
-from builder.config.making import PROVENANCE_PREFIX
+from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment import rehearsal
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
 from builder.errors import BuilderError, HostError
 from builder.progress import Report
+from builder.publishing import roll_back
 from builder.record import Manifest
 from builder.repository import ModelDirectory, Repository
 from builder.repository.staging import reported
@@ -191,7 +191,7 @@ class _Attempt:
 
     def switch(self) -> None:
         """Have the repository name the version."""
-        switch = self.repository.rollback(self.model.name, self.version)
+        switch = roll_back(self.repository, self.model.name, self.version)
         if switch.before != switch.after:
             self.report("switch", f"the repository names version {switch.after} in place of {switch.before}")
 
@@ -239,7 +239,7 @@ class _Attempt:
                 return f"the repository names version {named}, and is left as it is"
             if self.version == self.served:
                 return f"version {self.version} was served before as well, and stays: there is nothing to put back"
-            self.repository.rollback(self.model.name, target)
+            roll_back(self.repository, self.model.name, target)
         except BuilderError as error:
             return f"version {target} could not be put back: {error.where}: {error.what}"
         try:

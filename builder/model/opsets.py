@@ -1,4 +1,4 @@
-"""What a node means in another opset than its own, and functions written in another opset than their model."""
+"""Tell whether a node means the same in another opset, and inline functions that use another opset than the model."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ from builder.model.soundness import RUNTIME_OPERATORS
 
 
 def inlined(model: ir.Model, *, where: Path) -> ir.Model:
-    """A copy of the model with the bodies of its own functions in place of their calls.
+    """Return a copy of the model in which every call of a function is replaced by the function's nodes.
 
-    A function may be written in another opset than the model; its nodes then become the model's, where each means
-    the same there.
+    A function may use another opset than the model. Its nodes then move to the model's opset, if they mean the same
+    there.
 
     Raises:
-        ModelError: Some do not; every such node is listed.
+        ModelError: Some nodes mean something else in the model's opset; the error lists them all.
     """
     copy = model.clone()
     if not copy.functions:
@@ -29,8 +29,8 @@ def inlined(model: ir.Model, *, where: Path) -> ir.Model:
         function.opset_imports.update(copy.opset_imports)
     if problems:
         listed = "\n".join(f"    {problem}" for problem in problems)
-        what = f"its functions are of another opset than itself, and not all of their nodes mean the same:\n{listed}"
-        raise ModelError(where, what, "export it without functions, or in one opset")
+        what = f"its functions use another opset than the model, in which some nodes mean something else:\n{listed}"
+        raise ModelError(where, what, "export the model without functions, or with one opset for all of it")
     return InlinePass()(copy).model
 
 
@@ -42,7 +42,7 @@ def _problems(function: ir.Function, opsets: Mapping[str, int]) -> Iterator[str]
 
 
 def why_not(node: ir.Node, opset: int, other: int) -> str | None:
-    """Why a node of one version of its operators does not mean the same in another; None when it does."""
+    """Return why a node of opset `opset` does not mean the same in opset `other`; None when it does."""
     if not onnx.defs.has(node.op_type, domain=node.domain) or node.op_type in RUNTIME_OPERATORS:
         return None
     try:
@@ -50,17 +50,17 @@ def why_not(node: ir.Node, opset: int, other: int) -> str | None:
         there = onnx.defs.get_schema(node.op_type, other, node.domain)
     except onnx.defs.SchemaError:
         since = onnx.defs.get_schema(node.op_type, max(opset, other), node.domain).since_version
-        return f"the operator came with opset {since}"
+        return f"the operator was added in opset {since}"
     if here.since_version == there.since_version:
         return None
     if missing := sorted(set(node.attributes) - set(there.attributes)):
-        return f"opset {other} does not know its attribute {', '.join(missing)}"
+        return f"opset {other} has no attribute {', '.join(missing)} for it"
     for name, attribute in there.attributes.items():
         default = here.attributes[name].default_value if name in here.attributes else onnx.AttributeProto()
         if name not in node.attributes and attribute.default_value != default:
-            return f"its attribute {name} has another default in opset {other}"
+            return f"the default of its attribute {name} is another one in opset {other}"
     if not (there.min_input <= len(node.inputs) <= there.max_input and len(node.outputs) <= there.max_output):
-        return f"it has other inputs in opset {other}"
+        return f"it has other inputs or outputs in opset {other}"
     return _type_problem(node, there, other)
 
 
@@ -72,10 +72,10 @@ def _type_problem(node: ir.Node, schema: onnx.defs.OpSchema, opset: int) -> str 
                 continue
             formal = formals[min(position, len(formals) - 1)].type_str
             if _type_name(value.type.dtype) not in allowed.get(formal, {formal}):
-                return f"{value.name!r} is {value.type.dtype}, which it does not take in opset {opset}"
+                return f"{value.name!r} is {value.type.dtype}, which the operator does not accept in opset {opset}"
     return None
 
 
 def _type_name(dtype: ir.DataType) -> str:
-    """As a schema writes it: `tensor(float)`."""
+    """Return an element type as a schema writes it, such as `tensor(float)`."""
     return f"tensor({dtype.name.lower()})"

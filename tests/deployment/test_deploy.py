@@ -28,6 +28,7 @@ from builder.deployment import LiveServer, live_server
 from builder.deployment.live_server import Address
 from builder.deployment.rollout import deploy
 from builder.errors import HostError, RepositoryError, VerificationError
+from builder.publishing import install, roll_back
 from builder.repository import Repository
 from builder.server import Server, free_port
 
@@ -62,7 +63,7 @@ def name() -> str:
 
 def publish(repository: Repository, name: str, *factors: float) -> None:
     for factor in factors:
-        repository.install(name, scale(factor))
+        install(repository, name, scale(factor))
 
 
 def break_answers(repository: Repository, name: str, version: int) -> None:
@@ -207,7 +208,7 @@ def test_watching_notices_that_another_version_answers_and_leaves_what_somebody_
 
     def interfere(step: str, what: str) -> None:
         if step == "check":
-            repository.rollback(name, 1)
+            roll_back(repository, name, 1)
             live.load(name, 1)
 
     with pytest.raises(HostError, match=r"version 1 of .* answered, where 2 was deployed.* is left as it is"):
@@ -387,7 +388,7 @@ def test_a_copy_of_the_repository_is_told_from_the_repository(own: Repository, t
 
 def test_without_a_rehearsal_a_copy_is_told_by_its_config(own: Repository, tmp_path: Path) -> None:
     shutil.copytree(own.root, tmp_path / "copy")
-    own.rollback("scale", 1)
+    roll_back(own, "scale", 1)
     with (
         serving(tmp_path / "copy", model_control_mode="explicit") as server,
         LiveServer(Address.parse(server.grpc_address), timeout_s=3) as live,
@@ -458,7 +459,7 @@ def test_a_version_that_was_not_published_here_is_refused(own: Repository, serve
 def test_a_load_test_over_a_good_and_a_bad_deployment_sees_no_failure(own: Repository, tmp_path: Path) -> None:
     publish(own, "scale", 4.0)
     break_answers(own, "scale", 3)
-    own.rollback("scale", 1)
+    roll_back(own, "scale", 1)
     with (
         serving(own.root, model_control_mode="explicit", load_models=["scale"]) as server,
         LiveServer(Address.parse(server.grpc_address), timeout_s=60) as live,

@@ -28,7 +28,7 @@ from builder.cli import commands as cli
 from builder.config import ConfigOptions
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report
-from builder.publishing import Publication
+from builder.publishing import Publication, install
 from builder.publishing import bucket as object_store
 from builder.repository import Repository
 from builder.server import free_port
@@ -85,7 +85,7 @@ def model(folder: Path, factor: float) -> Path:
 def published(root: Path, factor: float, **options: Any) -> Publication:
     """Install a version of `scale` on disk, as publishing would."""
     artifact = scale(factor)
-    version = Repository(root).install("scale", artifact, ConfigOptions(**options))
+    version = install(Repository(root), "scale", artifact, ConfigOptions(**options))
     return Publication("scale", version, artifact.manifest, ())
 
 

@@ -14,6 +14,7 @@ from support.artifacts import names, scale, tree
 from support.serving import client, infer, load
 
 from builder.config import pbtxt
+from builder.publishing import install
 from builder.record import read_manifest
 from builder.repository import Artifact, Repository
 from builder.server import Server
@@ -38,7 +39,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Version 2 was to follow version 1, whose warmup is another."""
     folder = tmp_path_factory.mktemp("crashed")
     first = replace(scale(), reference={k: v[::-1] for k, v in scale().reference.items()})
-    Repository(folder / "before/models").install("scale", first)
+    install(Repository(folder / "before/models"), "scale", first)
     return crash(folder / "before", folder / "after")
 
 
@@ -79,7 +80,7 @@ def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_ha
         repository = Repository(folder / "models")
         seen.add((version, repository.model("scale").versions()))
 
-        published = repository.install("scale", scale(4.0))
+        published = install(repository, "scale", scale(4.0))
 
         assert published.version == version + 1
         assert repository.model("scale").versions() == tuple(range(1, version + 2))
@@ -99,7 +100,7 @@ def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(
         if models:
             assert check_whole(root / "scale", {1: scale(3.0)}) == 1
 
-        assert Repository(root).install("scale", scale(3.0)).created == (not models)
+        assert install(Repository(root), "scale", scale(3.0)).created == (not models)
         assert names(folder / ".models.staging") == ["lock"]
     assert seen == {(), ("scale",)}
 
@@ -112,7 +113,7 @@ def test_killed_at_any_call_of_the_cleaning_up_the_next_change_still_cleans_up(
     for folder in crash(orphaned, tmp_path / "again"):
         repository = Repository(folder / "models")
         version = check_whole(folder / "models/scale", {1: scale(), 2: scale(3.0)})
-        assert repository.install("scale", scale(4.0)).version == version + 1
+        assert install(repository, "scale", scale(4.0)).version == version + 1
 
 
 def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(crashes: list[Path]) -> None:
@@ -120,7 +121,7 @@ def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(c
     assert orphaned
     for repository in orphaned:
         switch_by_hand(repository, 1, 2)
-        assert repository.install("scale", scale(4.0)).version == 3
+        assert install(repository, "scale", scale(4.0)).version == 3
         assert repository.model("scale").versions() == (1, 2, 3)
 
 
@@ -133,7 +134,7 @@ def test_a_whole_version_that_was_rolled_back_by_hand_after_a_late_kill_is_not_t
     assert late
     for repository in late:
         switch_by_hand(repository, 2, 1)
-        assert repository.install("scale", scale(4.0)).version == 3
+        assert install(repository, "scale", scale(4.0)).version == 3
         assert repository.model("scale").versions() == (1, 2, 3)
 
 

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from builder.config import ConfigOptions, pbtxt
 from builder.config.rules import problems
+from builder.publishing import install, roll_back
 from builder.record import Content, ServedTensor
 from builder.repository import Artifact, Repository
 from builder.server import Server
@@ -49,7 +50,7 @@ def served_versions(triton: Server, name: str) -> list[str]:
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 4)])
 def test_an_installed_model_loads_warms_up_and_gives_its_reference(triton: Server, name: str, rows: slice) -> None:
     artifact = scale()
-    Repository(triton.repository).install(name, artifact, ONE_THREAD)
+    install(Repository(triton.repository), name, artifact, ONE_THREAD)
 
     load(triton, name)
 
@@ -76,7 +77,7 @@ def test_warmup_runs_the_row_of_the_reference_at_batch_1_and_the_largest(triton:
     manifest = replace(artifact.manifest, inputs=artifact.manifest.inputs[:1], outputs=artifact.manifest.outputs[:1])
     x = np.array([[7, 8, 9], [1, 2, 3]], np.float32)
     reference = {"input:x": x, "output:y": x}
-    Repository(triton.repository).install(name, Artifact(artifact.files, manifest, reference), ONE_THREAD)
+    install(Repository(triton.repository), name, Artifact(artifact.files, manifest, reference), ONE_THREAD)
 
     load(triton, name)
 
@@ -92,13 +93,13 @@ def test_answers_switch_with_each_install_and_rollback(triton: Server, name: str
         load(triton, name)
         return served_versions(triton, name), ask(triton, name, scale(), slice(1, 2))["y"][0, 1] / 4.0
 
-    repository.install(name, scale(2.0), ONE_THREAD)
+    install(repository, name, scale(2.0), ONE_THREAD)
     assert served_factor() == (["1"], 2.0)
-    repository.install(name, scale(3.0, max_batch_size=16))
+    install(repository, name, scale(3.0, max_batch_size=16))
     assert served_factor() == (["2"], 3.0)
-    repository.rollback(name)
+    roll_back(repository, name)
     assert served_factor() == (["1"], 2.0)
-    repository.rollback(name, 2)
+    roll_back(repository, name, 2)
     repository.prune(name, keep=1)
     assert served_factor() == (["2"], 3.0)
 
@@ -115,7 +116,7 @@ def test_external_weights_load_from_beside_the_model(triton: Server, name: str, 
     }
     artifact = scale(5.0, files=files)
 
-    Repository(triton.repository).install(name, artifact, ONE_THREAD)
+    install(Repository(triton.repository), name, artifact, ONE_THREAD)
 
     load(triton, name)
     np.testing.assert_allclose(ask(triton, name, artifact, slice(0, 2))["y"], artifact.reference["output:y"][:2])
@@ -130,8 +131,11 @@ def test_a_model_without_a_batch_loads(triton: Server, name: str) -> None:
     manifest = replace(artifact.manifest, inputs=(tensor,), outputs=(replace(tensor, name="y"),))
     x = np.ones((1, 2, 3), np.float32)
 
-    Repository(triton.repository).install(
-        name, Artifact(artifact.files, manifest, {"input:x": x, "output:y": 2 * x}), ONE_THREAD
+    install(
+        Repository(triton.repository),
+        name,
+        Artifact(artifact.files, manifest, {"input:x": x, "output:y": 2 * x}),
+        ONE_THREAD,
     )
 
     load(triton, name)
@@ -181,7 +185,7 @@ def test_a_warmup_beyond_the_largest_batch_is_called_a_problem_and_triton_refuse
 def install_changed(triton: Server, name: str, change: Callable[[Any], object]) -> Any:
     """Install a good model whose config is then changed by hand; return that config."""
     repository = Repository(triton.repository)
-    repository.install(name, scale(), ConfigOptions(kind="cpu", intra_op_thread_count=1))
+    install(repository, name, scale(), ConfigOptions(kind="cpu", intra_op_thread_count=1))
     path = repository.model(name).config_path
     config = pbtxt.parse(path.read_text(), where=path)
     change(config)
@@ -191,7 +195,7 @@ def install_changed(triton: Server, name: str, change: Callable[[Any], object]) 
 
 def test_a_name_of_every_kind_of_character_that_is_taken_is_served_over_http_and_grpc(triton: Server) -> None:
     name = "Aa0_z.9+b-"
-    Repository(triton.repository).install(name, scale(), ONE_THREAD)
+    install(Repository(triton.repository), name, scale(), ONE_THREAD)
 
     load(triton, name)
 

@@ -167,7 +167,7 @@ def compile_plan(
         profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
     )
     sizes = sorted({size for profile in profiles for size in _sizes(verified, profile)})
-    return CompiledModel(plan, facts, reduce(Proven.beside, proven), tuple(sizes))
+    return CompiledModel(plan, facts, reduce(Proven.worse_of, proven), tuple(sizes))
 
 
 @contextmanager
@@ -342,7 +342,7 @@ def prove_profile(
     proven = [
         replace(prover, reference=reference).prove(sizes) for reference in _references(verified, profile, precision)
     ]
-    return reduce(Proven.beside, proven)
+    return reduce(Proven.worse_of, proven)
 
 
 def _references(verified: VerifiedModel, profile: Profile, precision: Precision) -> Iterator[Arrays]:

@@ -140,20 +140,20 @@ def _max_batch_size(
     has_same_kind = (wanted == 0) == (proven == 0)
     if has_same_kind and wanted <= proven:
         return wanted
-    raise RepositoryError(
-        FILE if existing is None else existing.path,
-        f"max_batch_size is {wanted}, but this version was proven for {proven or 'no batch (0)'}",
-        _max_batch_size_fix(wanted, proven, is_asked=asked is not None),
-    )
+    what, fix = _unproven(wanted, proven, is_asked=asked is not None)
+    raise RepositoryError(FILE if existing is None else existing.path, f"max_batch_size is {wanted}, but {what}", fix)
 
 
-def _max_batch_size_fix(wanted: int, proven: int, *, is_asked: bool) -> str:
+def _unproven(wanted: int, proven: int, *, is_asked: bool) -> tuple[str, str]:
+    """Say why a version that was proven up to one batch size cannot be served with another, and what to do."""
     if proven == 0:
-        return "publish without --max-batch-size" if is_asked else "set max_batch_size to 0 in this file"
+        fix = "publish without --max-batch-size" if is_asked else "set max_batch_size to 0 in this file"
+        return "this version has no batch", fix
     if wanted == 0:
-        return f"set max_batch_size to {proven} in this file, or publish with --static"
+        return "this version has a batch", f"set max_batch_size to {proven} in this file, or publish with --static"
     prove = f"publish with --max-batch-size {wanted}, which proves it"
-    return prove if is_asked else f"set max_batch_size to {proven} or less in this file, or {prove}"
+    fix = prove if is_asked else f"set max_batch_size to {proven} or less in this file, or {prove}"
+    return f"this version was proven only up to {proven}", fix
 
 
 def _refuse(where: object, reasons: Iterable[str], fix: str) -> None:
@@ -192,7 +192,7 @@ def _add_tensor(target: Any, tensor: ServedTensor, max_batch_size: int) -> None:
         raise ModelError(
             f"tensor {tensor.name!r}",
             "it is a scalar, which Triton can serve only with a batch",
-            "export the model with a dimension of 1 there, or publish without --static",
+            "export the model with the shape [1] there",
         )
     listed = target.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims or [1])
     if not tensor.dims:

@@ -150,8 +150,8 @@ def _check_types(path: Path, graph: onnx.GraphProto) -> None:
         for value in values:
             found = value.type.WhichOneof("value")
             if found != "tensor_type":
-                type_name = f"a {found.removesuffix('_type').replace('_', ' ')}" if found else "a value without a type"
-                what = f"{kind} {value.name!r} is {type_name}, but Triton serves only tensors"
+                type_name = found.removesuffix("_type").replace("_", " ") if found else "unknown"
+                what = f"{kind} {value.name!r} has the type {type_name!r}, but Triton serves only tensors"
                 fix = "export the model with a tensor there (with skl2onnx: options={'zipmap': False})"
                 raise ModelError(path, what, fix)
             if value.type.tensor_type.elem_type == onnx.TensorProto.UNDEFINED:

@@ -89,7 +89,7 @@ def check_served(batched: "BatchedModel") -> None:
             raise ModelError(
                 f"tensor {tensor.name!r}",
                 "it is a scalar, which Triton can serve only with a batch",
-                "export the model with a dimension of 1 there, or publish without --static",
+                "export the model with the shape [1] there",
             )
         ServedTensor.of(tensor)
 

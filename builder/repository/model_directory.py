@@ -105,7 +105,8 @@ class ModelDirectory:
             return None
         except NotADirectoryError as error:
             root = self.path.parent
-            what = "a file is where a folder of models is expected"
+            is_file = root.is_file()
+            what = "it is a file, not a folder of models" if is_file else "a part of this path is a file, not a folder"
             raise RepositoryError(root, what, "use another --repository, or move that file away") from error
         except (OSError, UnicodeDecodeError) as error:
             fix = "make it a UTF-8 text file that this user may read"

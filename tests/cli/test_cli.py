@@ -380,7 +380,7 @@ def test_what_is_not_there_ends_with_5(builder: Builder, published: Path, tmp_pa
     at = ("--repository", published)
     assert builder("verify", "other", *at).is_refusal(5, "there is no such model")
     assert builder("verify", "linear", "--version", 7, *at).is_refusal(5, "there is no version 7")
-    assert builder("rollback", "linear", "--to", 7, *at).is_refusal(5, "choose one that is there: 1, 2")
+    assert builder("rollback", "linear", "--to", 7, *at).is_refusal(5, "choose one of 1, 2")
     assert builder("prune", "other", "--keep", 1, *at).is_refusal(5, "there is no such model")
     for command in (("list",), ("verify", "linear"), ("serve",)):
         missing = builder(*command, "--repository", tmp_path / "missing")

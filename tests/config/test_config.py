@@ -136,7 +136,7 @@ def test_several_instances_that_would_fight_for_the_cores_are_pointed_out(
 
 def test_queue_delay_without_batching_is_refused() -> None:
     inputs = (ServedTensor("x", "x", "TYPE_FP32", (1, 3)),)
-    with pytest.raises(RepositoryError, match="take dynamic batching"):
+    with pytest.raises(RepositoryError, match="max_batch_size is 0, so a queue delay"):
         make(manifest=replace(with_batch(0), inputs=inputs, outputs=inputs), max_queue_delay_us=1)
 
 
@@ -275,20 +275,24 @@ def test_dynamic_batching_that_was_removed_by_hand_comes_back_only_with_an_optio
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("dims: 3 }", "dims: 4 }", r"input 'x' has dims \[4\], the new version's are \[3\]"),
+        ("dims: 3 }", "dims: 4 }", r"input 'x' has dims \[4\], but the new version's are \[3\]"),
         ("dims: 3 }", "dims: [3, 1] }", r"input 'x' has dims \[3, 1\]"),
-        ("TYPE_STRING", "TYPE_INT8", "input 's' is TYPE_INT8, the new version's is TYPE_STRING"),
-        ('name: "y"', 'name: "z"', "output 'z' is not one of the new version's: 'y', 'm', 't'"),
-        ('name: "x"', 'name: "s"', "input 'x' of the new version is not listed"),
-        ("count: 2 kind: KIND_CPU", "kind: KIND_CPU gpus: 0", "KIND_CPU names GPUs"),
-        ("reshape: { shape: [] }", "", r"input 'n' has dims \[1\], the new version's are \[\]"),
-        ("reshape: { shape: [] }", "reshape: { shape: [1] }", r"input 'n' has dims \[1\], the new version's are \[\]"),
-        ("dims: [ 2 ] }", "dims: [1] reshape { shape: 2 } }", r"reshape \[2\] does not hold as many values"),
+        ("TYPE_STRING", "TYPE_INT8", "input 's' is TYPE_INT8, but the new version's is TYPE_STRING"),
+        ('name: "y"', 'name: "z"', "it lists output 'z', but the new version has only 'y', 'm', 't'"),
+        ('name: "x"', 'name: "s"', "it does not list input 'x' of the new version"),
+        ("count: 2 kind: KIND_CPU", "kind: KIND_CPU gpus: 0", "KIND_CPU lists GPUs"),
+        ("reshape: { shape: [] }", "", r"input 'n' has dims \[1\], but the new version's are \[\]"),
+        (
+            "reshape: { shape: [] }",
+            "reshape: { shape: [1] }",
+            r"input 'n' has dims \[1\], but the new version's are \[\]",
+        ),
+        ("dims: [ 2 ] }", "dims: [1] reshape { shape: 2 } }", r"reshape \[2\] has another number of values"),
         ("preferred_batch_size: [ 4, 8 ]", "preferred_batch_size: 9", "preferred_batch_size 9"),
-        ("specific { versions: 1 }", "all { }", "does not name one version"),
+        ("specific { versions: 1 }", "all { }", "does not name exactly one version"),
         ('"onnxruntime_onnx"', '"tensorflow_graphdef"', "its backend is 'tensorflow_graphdef'"),
         ('name: "scale"', 'name: "scale" default_model_filename: "m.onnx"', "default_model_filename is 'm.onnx'"),
-        ("max_batch_size: 8 ", "max_batch_size: 8 }", "not a model configuration"),
+        ("max_batch_size: 8 ", "max_batch_size: 8 }", "not a valid model configuration"),
         ("dynamic_batching", "ensemble_scheduling { } #", "ensemble"),
     ],
 )
@@ -316,7 +320,7 @@ def test_queue_delay_is_refused_where_sequences_are_batched() -> None:
     text = re.sub(r"dynamic_batching .*", "sequence_batching { }", HAND_WRITTEN)
 
     assert read(make(text, version=2).text).HasField("sequence_batching")
-    with pytest.raises(RepositoryError, match="take dynamic batching"):
+    with pytest.raises(RepositoryError, match="it uses sequence batching, so a queue delay"):
         make(text, version=2, max_queue_delay_us=1)
 
 
@@ -336,7 +340,7 @@ def test_an_input_may_be_narrowed_by_hand_and_an_output_may_not() -> None:
     narrow_input = HAND_WRITTEN.replace("TYPE_FP32 dims: [3]", "TYPE_FP32 dims: [-1]")
 
     assert list(read(make(narrow_input, version=2, manifest=manifest).text).input[1].dims) == [3]
-    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[3\], the new version's are \[-1\]"):
+    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[3\], but the new version's are \[-1\]"):
         make(HAND_WRITTEN, version=2, manifest=manifest)
 
 
@@ -362,11 +366,20 @@ def test_the_largest_batch_is_what_is_asked_for_or_was_set_by_hand_or_is_proven(
     assert read(config.text).max_batch_size == expected
 
 
-@pytest.mark.parametrize(("by_hand", "proven", "asked"), [(32, 16, None), (8, 16, 32), (0, 16, None)])
-def test_a_largest_batch_that_was_not_proven_is_refused(by_hand: int, proven: int, asked: int | None) -> None:
+@pytest.mark.parametrize(
+    ("by_hand", "proven", "asked", "message"),
+    [
+        (32, 16, None, "is 32, but this version was proven only up to 16\nfix: set max_batch_size to 16 or less in"),
+        (8, 16, 32, "is 32, but this version was proven only up to 16\nfix: publish with --max-batch-size 32"),
+        (0, 16, None, "is 0, but this version has a batch\nfix: set max_batch_size to 16"),
+    ],
+)
+def test_a_largest_batch_that_was_not_proven_is_refused(
+    by_hand: int, proven: int, asked: int | None, message: str
+) -> None:
     text = make(warmup=False).text.replace("max_batch_size: 8", f"max_batch_size: {by_hand}")
 
-    with pytest.raises(RepositoryError, match=f"max_batch_size {asked or by_hand} was not proven .* {proven} was"):
+    with pytest.raises(RepositoryError, match=message):
         make(text, version=2, manifest=with_batch(proven), max_batch_size=asked)
 
 
@@ -391,17 +404,17 @@ def test_a_config_that_leaves_the_backend_to_triton_is_given_it() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda c: c.ClearField("input"), "it lists no input"),
+        (lambda c: c.ClearField("input"), "it has no input"),
         (lambda c: c.input.add().CopyFrom(c.input[0]), "'x' is listed 2 times"),
         (lambda c: setattr(c, "max_batch_size", -1), "max_batch_size is -1"),
         (lambda c: c.output[0].ClearField("data_type"), "'y': it has no data_type"),
         (lambda c: c.output[0].ClearField("dims"), "'y': it has no dims"),
-        (lambda c: c.output[0].dims.append(0), "every dim is a number from 1 up, or -1"),
-        (lambda c: c.output[1].reshape.shape.append(-1), r"reshape \[-1\] does not hold as many values"),
-        (lambda c: setattr(c.input[0], "format", 1), "NHWC or NCHW takes 3 dims"),
+        (lambda c: c.output[0].dims.append(0), "a dim is neither -1 nor a number from 1 up"),
+        (lambda c: c.output[1].reshape.shape.append(-1), r"reshape \[-1\] has another number of values"),
+        (lambda c: setattr(c.input[0], "format", 1), "NHWC or NCHW needs 3 dims"),
         (lambda c: setattr(c.dynamic_batching, "priority_levels", 2), "default_priority_level"),
         (lambda c: c.dynamic_batching.preferred_batch_size.append(0), "preferred_batch_size 0"),
-        (lambda c: c.instance_group[0].profile.append("0"), "for TensorRT alone"),
+        (lambda c: c.instance_group[0].profile.append("0"), "only for TensorRT"),
         (lambda c: setattr(c.model_warmup[0], "batch_size", 9), "batch_size 9 is above max_batch_size 8"),
         (lambda c: c.model_warmup[0].inputs.pop("x"), "no data for input 'x'"),
         (lambda c: c.model_warmup[0].inputs["x"].ClearField("input_data_file"), "'x' has no data"),

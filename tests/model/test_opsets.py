@@ -46,10 +46,25 @@ def test_a_function_of_another_opset_is_batched_and_right(
 @pytest.mark.parametrize(
     ("body", "model_opset", "function_opset", "reason"),
     [
-        ("b = ReduceSum <axes = [2]> (c)", 13, 12, "ReduceSum 'b' of function 'f': opset 13 does not know .* axes"),
-        ("b = Softmax (c)", 13, 12, "Softmax 'b' of function 'f': its attribute axis has another default in opset 13"),
-        ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator came with opset 18"),
-        ("i = Constant <value_ints = [1]> () b = Squeeze (c, i)", 12, 13, "Squeeze 'b' .* other inputs in opset 12"),
+        (
+            "b = ReduceSum <axes = [2]> (c)",
+            13,
+            12,
+            "ReduceSum 'b' of function 'f': opset 13 has no attribute axes for it",
+        ),
+        (
+            "b = Softmax (c)",
+            13,
+            12,
+            "Softmax 'b' of function 'f': the default of its attribute axis is another one in opset 13",
+        ),
+        ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator was added in opset 18"),
+        (
+            "i = Constant <value_ints = [1]> () b = Squeeze (c, i)",
+            12,
+            13,
+            "Squeeze 'b' .* other inputs or outputs in opset 12",
+        ),
     ],
     ids=["attribute", "default", "operator", "inputs"],
 )

@@ -218,7 +218,7 @@ def test_who_is_overtaken_every_time_gives_up(url: str) -> None:
         publish(url, float(next(factors)))
         return published(root, 0.5)
 
-    with pytest.raises(RepositoryError, match="3 times somebody else published"):
+    with pytest.raises(RepositoryError, match="somebody else published this model during each of 3 attempts"):
         object_store.publish(url, "scale", publish_to, report=lambda *_: None)
 
 
@@ -240,11 +240,11 @@ def rights_for(address: str, actions: int) -> Iterator[None]:
         allow("inf")
 
 
-def test_a_bucket_without_rights_is_refused_with_the_right_that_lacks(url: str, address: str) -> None:
+def test_a_bucket_without_rights_is_refused_with_the_missing_permission(url: str, address: str) -> None:
     with rights_for(address, 0), pytest.raises(RepositoryError, match="may not read") as caught:
         publish(url, 2.0)
 
-    assert "right to list and read" in caught.value.fix
+    assert "permission to list and read" in caught.value.fix
 
 
 def test_wherever_the_rights_end_what_is_served_stays(url: str, address: str, bucket: Any) -> None:
@@ -313,7 +313,7 @@ def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://host/all", "s3://", "s3:///"])
 def test_what_is_no_bucket_is_refused(url: str) -> None:
-    with pytest.raises(RepositoryError, match="not a bucket"):
+    with pytest.raises(RepositoryError, match="not the URL of a bucket"):
         publish(url, 2.0)
 
 

@@ -115,7 +115,7 @@ def test_a_model_that_mixes_samples_is_refused_with_the_node_named(model: RealMo
 @pytest.mark.parametrize("model", REFUSED, ids=lambda model: str(model.stem))
 def test_a_model_that_mixes_samples_is_served_as_it_is_on_request(model: RealModel, root: Path) -> None:
     if model.stem == "loss_b4_ts17":  # its output is a scalar
-        with pytest.raises(ModelError, match="'loss': it is a scalar, which Triton cannot serve without a batch"):
+        with pytest.raises(ModelError, match="'loss': it is a scalar, which Triton can serve only with a batch"):
             publish(model.path, root, options=PublishOptions(is_static=True))
         return
     done = publish(model.path, root, options=PublishOptions(is_static=True))
@@ -195,7 +195,7 @@ def test_publishing_the_same_again_adds_no_version_and_says_so(linear: Path, roo
     before, told = tree(root), list[str]()
     again = publish(linear, root, name="m", options=PublishOptions(), report=lambda step, what: told.append(what))
     assert (again.version.version, again.version.created, again.version.config_changed) == (1, False, False)
-    assert told[-1] == "version 1 is this already"
+    assert told[-1] == "version 1 already is this model; nothing changed"
     assert tree(root) == before
 
 
@@ -303,7 +303,7 @@ def test_the_largest_batch_is_proven_and_set(linear: Path, root: Path, largest: 
     assert f"max_batch_size: {largest}\n" in (root / "m" / "config.pbtxt").read_text()
 
 
-def test_other_axes_made_dynamic_are_told_with_the_sizes_they_were_proven_at(tmp_path: Path, root: Path) -> None:
+def test_other_dynamic_axes_are_reported_with_the_sizes_they_were_proven_at(tmp_path: Path, root: Path) -> None:
     model = write_model(tmp_path / "m.onnx", "(float[1, 3, 8, 4] x) => (float[1, 3, 8, 4] y) { y = Relu (x) }")
     said: list[str] = []
     options = PublishOptions(dynamic={"x": {2: "height", 3: "width"}})
@@ -311,7 +311,7 @@ def test_other_axes_made_dynamic_are_told_with_the_sizes_they_were_proven_at(tmp
     sizes = ({"height": 4, "width": 2}, {"height": 12, "width": 6}, {"height": 16, "width": 8})
     assert done.manifest.proof.other_sizes == sizes
     assert read_manifest(done.version.path) == done.manifest
-    assert any(line.endswith("; dynamic too: height, width") for line in said)
+    assert any(line.endswith("; other dynamic axes: height, width") for line in said)
     assert "height=4, width=2; height=12, width=6; height=16, width=8" in " ".join(said)
 
 
@@ -399,10 +399,10 @@ def test_an_input_that_is_an_output_stays_one_value(tmp_path: Path, root: Path) 
     assert names(done.manifest) == (["x"], ["x", "y"])
 
 
-def test_constant_outputs_are_told_of(tmp_path: Path, root: Path) -> None:
+def test_constant_outputs_are_named_in_a_note(tmp_path: Path, root: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y, float[1, 4] c) { y = Relu (x)  c = Mul (x, zero) }"
     done = put(write_model(tmp_path / "constant.onnx", text, zero=np.zeros(1, np.float32)), root)
-    assert any("the same for every sample" in note and "c" in note for note in done.notes)
+    assert "all samples give the same c, so the proof says little about it" in done.notes
 
 
 # ---------------------------------------------------------------- samples
@@ -508,7 +508,7 @@ def test_a_model_without_inputs_is_refused(tmp_path: Path, root: Path, is_static
 
 def test_a_scalar_without_a_batch_is_refused_before_anything_runs(tmp_path: Path, root: Path) -> None:
     path = write_model(tmp_path / "m.onnx", "(float x) => (float y) { y = Relu (x) }")
-    with pytest.raises(ModelError, match="it is a scalar, which Triton cannot serve without a batch"):
+    with pytest.raises(ModelError, match="it is a scalar, which Triton can serve only with a batch"):
         put(path, root, is_static=True)
 
 
@@ -516,7 +516,7 @@ def test_the_warmup_is_no_larger_than_what_was_proven(linear: Path, root: Path) 
     done = put(linear, root, ConfigOptions(max_batch_size=2**31 - 1))
     proven = max(done.manifest.proof.batch_sizes)
     assert proven < 2**31 - 1
-    assert any(f"proven up to batch {proven}, not" in note for note in done.notes)
+    assert any(f"proven up to batch size {proven}, not" in note for note in done.notes)
     config = (root / "m" / "config.pbtxt").read_text()
     assert "max_batch_size: 2147483647\n" in config
     assert f"batch_size: {proven}\n" in config

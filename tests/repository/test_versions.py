@@ -147,7 +147,7 @@ def test_a_version_that_would_not_fit_in_64_bits_is_refused(repository: Reposito
     install(repository, "scale", scale())
     (repository.root / "scale" / str(2**63 - 1)).mkdir()
 
-    with pytest.raises(RepositoryError, match="would not fit in 64 bits"):
+    with pytest.raises(RepositoryError, match="does not fit in 64 bits"):
         install(repository, "scale", scale(3.0))
 
 
@@ -274,14 +274,14 @@ def test_hand_edits_and_comments_survive_the_next_install(repository: Repository
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, the new version's is TYPE_FP32"),
-        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], the new version's are \[3\]"),
+        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, but the new version's is TYPE_FP32"),
+        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], but the new version's are \[3\]"),
         ("dynamic_batching {", "dynamic_batching { preferred_batch_size: 16", "preferred_batch_size 16"),
-        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name one version"),
-        ("versions: [1]", "versions: [1, 2]", "does not name one version"),
+        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name exactly one version"),
+        ("versions: [1]", "versions: [1, 2]", "does not name exactly one version"),
         ('name: "scale"', 'name: "other"', "its name is 'other'"),
         ('backend: "onnxruntime"', 'backend: "python"', "its backend is 'python'"),
-        ("max_batch_size: 8", "max_batch_size: eight", "not a model configuration"),
+        ("max_batch_size: 8", "max_batch_size: eight", "not a valid model configuration"),
     ],
 )
 def test_an_edit_that_contradicts_the_new_version_is_refused_and_kept(
@@ -328,7 +328,7 @@ def test_a_model_of_another_hand_that_leaves_the_version_to_triton_is_not_touche
     folder = foreign(repository, policy="")
     before = tree(folder)
 
-    with pytest.raises(RepositoryError, match="does not name one version"):
+    with pytest.raises(RepositoryError, match="does not name exactly one version"):
         install(repository, "scale", scale(3.0))
     assert tree(folder) == before
 
@@ -348,7 +348,7 @@ def test_rollback_reaches_a_version_of_another_hand_and_prune_leaves_it(reposito
 def test_a_directory_with_files_but_no_config_is_not_published_into(repository: Repository) -> None:
     (repository.root / "scale/1").mkdir(parents=True)
 
-    with pytest.raises(RepositoryError, match="not empty and has no config"):
+    with pytest.raises(RepositoryError, match="not empty, but has no config"):
         install(repository, "scale", scale())
 
 
@@ -482,13 +482,13 @@ def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) ->
     a, b, c, d = repository.list_models()
 
     assert a.problem is not None
-    assert "not a model configuration" in a.problem
+    assert "not a valid model configuration" in a.problem
     assert b.problem is not None
     assert "no config.pbtxt" in b.problem
     assert c.problem is None
     assert c.versions[0].problem is not None
     assert "its format is 2" in c.versions[0].problem
-    assert d.problem == "its config serves version 1, which is not there"
+    assert d.problem == "its config serves version 1, which is missing"
 
 
 def test_list_of_no_repository_is_refused(repository: Repository) -> None:
@@ -512,8 +512,8 @@ def test_the_reference_comes_back_as_it_was_given(repository: Repository) -> Non
         (lambda path: path.unlink(), "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "cannot be read"),
-        (lambda path: np.savez(path, x=np.zeros(3)), "does not hold what"),
-        (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "does not hold what"),
+        (lambda path: np.savez(path, x=np.zeros(3)), "its arrays are not the ones"),
+        (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "arrays are not the ones"),
         (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "cannot be read"),
     ],
     ids=["missing", "empty", "truncated", "other arrays", "fewer rows", "pickled"],
@@ -538,9 +538,12 @@ def test_a_reference_carries_no_time(repository: Repository) -> None:
     ("text", "message"),
     [
         ("", "cannot be read"),
-        ("[]", "it has no format"),
-        ('{"format": 2}', "its format is 2, this release reads 1"),
-        (scale().manifest.to_json().replace('"rows": 4', '"rows": "4"'), "manifest.proof.rows is '4', expected int"),
+        ("[]", "it has no `format`"),
+        ('{"format": 2}', "its format is 2, but this release reads format 1"),
+        (
+            scale().manifest.to_json().replace('"rows": 4', '"rows": "4"'),
+            "proof.rows is '4' instead of a value of type int",
+        ),
         (scale().manifest.to_json().replace('"name": "x"', '"nam": "x"'), r"manifest.inputs\[0\].name is missing"),
         (scale().manifest.to_json().replace("3\n", '"a"\n'), r"manifest.inputs\[0\].dims\[0\] is 'a'"),
     ],
@@ -591,7 +594,7 @@ def test_a_repository_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_filesystems_root_is_refused_as_a_repository() -> None:
-    with pytest.raises(RepositoryError, match="no place beside it"):
+    with pytest.raises(RepositoryError, match="cannot be created next to the root"):
         install(Repository(Path("/")), "scale", scale())
 
 

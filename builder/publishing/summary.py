@@ -17,7 +17,8 @@ def of_model(model: Model) -> Iterator[str]:
     """Describe the model that was loaded."""
     size = sum(file.stat().st_size for file in model.files)
     opset = model.ir.opset_imports.get("", model.ir.opset_imports.get("ai.onnx"))
-    yield f"{model.path.name}: {len(model.ir.graph)} nodes, opset {opset}, {file_size.readable(size)}"
+    nodes = _count(len(model.ir.graph), "node")
+    yield f"{model.path.name}: {nodes}, opset {opset}, {file_size.readable(size)}"
     for name in model.constants:
         yield f"input {name!r} is a constant now"
 
@@ -36,8 +37,7 @@ def _batch(batched: BatchedModel) -> str:
         return "each row runs by itself: every batch size is right, but no faster than one row at a time"
     if all(spec.shape and isinstance(spec.shape[0], str) for spec in batched.original.inputs) and not batched.rewrites:
         return "the batch is already dynamic"
-    places = "place" if len(batched.rewrites) == 1 else "places"
-    what = f"static batch {batched.static_batch} made dynamic; {len(batched.rewrites)} {places} rewritten"
+    what = f"static batch {batched.static_batch} made dynamic; {_count(len(batched.rewrites), 'place')} rewritten"
     others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
     return f"{what}; other dynamic axes: {', '.join(others)}" if others else what
 
@@ -80,9 +80,8 @@ def of_errors(verified: VerifiedModel) -> Iterator[str]:
             rows = verified.reference[f"output:{name}"]
             scale = float(np.abs(rows[np.isfinite(rows)]).max(initial=0.0)) if rows.dtype.kind == "f" else 0.0
             part = f" ({proof.largest_difference / scale:.2%} of its largest value)" if scale else ""
-            yield f"{name}: largest error {_number(proof.largest_difference)}{part}, mean error " + _number(
-                proof.mean_difference
-            )
+            mean = _number(proof.mean_difference)
+            yield f"{name}: largest error {_number(proof.largest_difference)}{part}, mean error {mean}"
 
 
 def of_compiling(host: Host) -> Iterator[str]:
@@ -127,6 +126,10 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             f"proven up to batch size {proven}, not up to max_batch_size {manifest.max_batch_size}: "
             "larger batches need too much time or memory here"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _number(difference: float) -> str:

@@ -85,8 +85,9 @@ class ModelDirectory:
         """
         below = [number for number in self.versions() if number < version]
         if not below:
-            what = f"there is no version before {version}, which is served now"
-            raise RepositoryError(self.path, what, "publish another version, or name one with --to")
+            others = ", ".join(str(number) for number in self.versions() if number != version)
+            fix = f"choose another version with --to: {others}" if others else "publish another version first"
+            raise RepositoryError(self.path, f"there is no version before {version}, which is served now", fix)
         return below[-1]
 
     def is_published(self, version: int) -> bool:

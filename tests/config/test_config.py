@@ -47,7 +47,7 @@ def with_batch(max_batch_size: int) -> Manifest:
 # A new config
 
 
-def test_a_new_config_says_all_that_triton_needs_without_completing_it() -> None:
+def test_a_new_config_is_complete() -> None:
     config = read(make().text)
 
     assert (config.name, config.backend, config.max_batch_size) == ("scale", "onnxruntime", 8)
@@ -124,9 +124,7 @@ def test_options_are_written() -> None:
         ({}, []),
     ],
 )
-def test_several_instances_that_would_fight_for_the_cores_are_pointed_out(
-    options: dict[str, Any], notes: list[str]
-) -> None:
+def test_several_instances_with_a_thread_for_every_core_are_noted(options: dict[str, Any], notes: list[str]) -> None:
     config = make(**options)
 
     assert len(config.notes) == len(notes)
@@ -241,7 +239,7 @@ a_field_of_tomorrow { depth: 2 }
 """
 
 
-def test_a_hand_written_config_keeps_its_comments_layout_and_unknown_fields() -> None:
+def test_a_config_written_by_hand_keeps_its_comments_layout_and_unknown_fields() -> None:
     config = make(HAND_WRITTEN, version=2)
 
     kept = [line for line in HAND_WRITTEN.splitlines() if not line.startswith("version_policy")]
@@ -308,7 +306,7 @@ def test_a_lower_batch_that_a_preferred_size_exceeds_is_refused() -> None:
         make(HAND_WRITTEN, version=2, manifest=with_batch(4))
 
 
-def test_options_for_one_instance_group_are_refused_where_there_are_two() -> None:
+def test_options_for_one_instance_group_are_refused_if_there_are_two() -> None:
     text = HAND_WRITTEN.replace("count: 2 kind: KIND_CPU", "count: 2 kind: KIND_CPU }, { count: 1 kind: KIND_GPU")
 
     assert len(read(make(text, version=2).text).instance_group) == 2
@@ -316,7 +314,7 @@ def test_options_for_one_instance_group_are_refused_where_there_are_two() -> Non
         make(text, version=2, instances=3)
 
 
-def test_queue_delay_is_refused_where_sequences_are_batched() -> None:
+def test_queue_delay_is_refused_with_sequence_batching() -> None:
     text = re.sub(r"dynamic_batching .*", "sequence_batching { }", HAND_WRITTEN)
 
     assert read(make(text, version=2).text).HasField("sequence_batching")
@@ -324,7 +322,7 @@ def test_queue_delay_is_refused_where_sequences_are_batched() -> None:
         make(text, version=2, max_queue_delay_us=1)
 
 
-def test_an_entry_that_must_change_and_holds_an_unknown_field_is_refused() -> None:
+def test_an_entry_that_must_change_but_has_an_unknown_field_is_refused() -> None:
     text = HAND_WRITTEN.replace("versions: 1", "versions: 1 sticky: true")
 
     with pytest.raises(RepositoryError, match=r"version_policy has to change, but .*sticky"):
@@ -392,7 +390,7 @@ def test_warmup_grows_with_a_model_that_was_first_served_one_row_at_a_time() -> 
     assert [entry.batch_size for entry in read(config.text).model_warmup] == [1, 16]
 
 
-def test_a_config_that_leaves_the_backend_to_triton_is_given_it() -> None:
+def test_a_config_without_a_backend_gets_one() -> None:
     text = HAND_WRITTEN.replace('platform: "onnxruntime_onnx"\n', "")
 
     assert read(make(text, version=2).text).backend == "onnxruntime"
@@ -430,7 +428,7 @@ def test_what_triton_refuses_is_named(change: Any, problem: str) -> None:
     assert any(re.search(problem, found) for found in problems(config)), list(problems(config))
 
 
-def test_preserved_order_goes_with_one_priority_and_no_delay() -> None:
+def test_preserve_ordering_needs_one_priority_and_no_delay() -> None:
     config = read(make().text)
     config.dynamic_batching.preserve_ordering = True
     assert list(problems(config)) == []
@@ -466,7 +464,7 @@ def test_each_onnx_type_has_tritons_name_or_is_refused() -> None:
                 ServedTensor.of(batched(dtype, (3,)))
 
 
-def test_a_tensor_that_never_holds_a_value_is_refused() -> None:
+def test_a_tensor_without_values_is_refused() -> None:
     with pytest.raises(ModelError, match=r"\[3, 0\] has a dimension of 0"):
         ServedTensor.of(batched(ir.DataType.FLOAT, (3, 0)))
 
@@ -523,7 +521,7 @@ def texts(draw: st.DrawFn, config: Any) -> str:
         ("# a\ndynamic_batching { }\n# b\nmax_batch_size: 1 # c\n", '# a\n# b\nmax_batch_size: 1 # c\nplatform: "p"\n'),
     ],
 )
-def test_what_is_cut_from_a_line_leaves_its_neighbours_apart(text: str, expected: str) -> None:
+def test_cutting_an_entry_out_of_a_line_keeps_its_neighbours_separate(text: str, expected: str) -> None:
     config = pbtxt.messages().ModelConfig(max_batch_size=1, platform="p")
 
     assert pbtxt.edit(text, config, where="config.pbtxt") == expected

@@ -83,7 +83,7 @@ def test_a_model_is_described_by_its_inputs_outputs_and_digest(tmp_path: Path) -
     assert model.sha256 == hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
 
 
-def test_the_digest_covers_the_weights_beside_the_model(tmp_path: Path) -> None:
+def test_the_digest_covers_external_weights(tmp_path: Path) -> None:
     path = written(tmp_path, parsed(ADD, external("w.bin")))
     digests = set()
     for value in (1, 1, 2):
@@ -98,13 +98,13 @@ def test_an_output_without_a_shape_gets_the_one_that_onnx_infers(tmp_path: Path)
     assert load(written(tmp_path, model)).outputs[0].shape == (1, 4)
 
 
-def test_layer_normalization_below_opset_17_is_taken_as_the_runtime_leaves_it(tmp_path: Path) -> None:
+def test_layer_normalization_below_opset_17_is_accepted_as_onnx_runtime_writes_it(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = LayerNormalization (x, w) }"
     scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert load(written(tmp_path, parsed(text, scale, opset=13))).outputs[0].shape == (1, 4)
 
 
-def test_an_operator_beside_one_of_the_runtime_is_still_checked(tmp_path: Path) -> None:
+def test_an_operator_next_to_one_of_onnx_runtimes_is_still_checked(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { n = LayerNormalization (x, w)  y = Relu (x, n) }"
     scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert "Relu" in refusal(written(tmp_path, parsed(text, scale, opset=13))).what
@@ -132,11 +132,11 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x08", b"not a model\n", bytes(1000), b"\x89PNG\r\n\x1a\n" + bytes(99)])
-def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     assert refusal(written(tmp_path, content)).what.startswith("it is not an ONNX file")
 
 
-def test_a_model_cut_off_anywhere_is_refused_or_still_whole(tmp_path: Path) -> None:
+def test_a_model_cut_short_anywhere_is_refused_or_still_complete(tmp_path: Path) -> None:
     whole = parsed(ADD, WEIGHT).SerializeToString()
     ends = [end for end in range(len(whole)) if is_refused(written(tmp_path, whole[:end]))]
     assert len(ends) > 0.9 * len(whole)
@@ -150,7 +150,7 @@ def is_refused(path: Path) -> bool:
     return False
 
 
-def test_a_file_beyond_what_protobuf_can_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_a_protobuf_message_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, b"")
     os.truncate(path, 2**31)
     error = refusal(path)
@@ -158,7 +158,7 @@ def test_a_file_beyond_what_protobuf_can_hold_is_refused_before_it_is_read(tmp_p
     assert "external data" in error.fix
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, parsed(RELU))
     path.chmod(0)
     script = (
@@ -203,7 +203,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
         (parsed(ADD, weight(dims=[1, 4], data_type=77, raw_data=bytes(16))), "77 is not a valid DataType"),
     ],
 )
-def test_an_unsound_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
+def test_an_invalid_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
     assert what in refusal(written(tmp_path, model)).what
 
 
@@ -254,7 +254,7 @@ def with_nameless_input(model: onnx.ModelProto) -> None:
         (with_nameless_input, "'name' of 'value_info' is required"),
     ],
 )
-def test_a_spoilt_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit, what: str) -> None:
+def test_an_invalid_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit, what: str) -> None:
     model = parsed(RELU)
     edit(model)
     assert what in refusal(written(tmp_path, model)).what
@@ -273,7 +273,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("opset", [16, 17])
-def test_inputs_of_types_that_triton_has_not_are_refused_by_name(tmp_path: Path, opset: int) -> None:
+def test_inputs_of_types_that_triton_does_not_have_are_refused_by_name(tmp_path: Path, opset: int) -> None:
     text = "(complex64[1, 4] x) => (complex64[1, 4] y) { y = Identity (x) }"
     model = load(written(tmp_path, parsed(text, opset=opset)))
     assert model.inputs[0].dtype == ir.DataType.COMPLEX64  # readable; what serves it says no, see test_publish
@@ -285,7 +285,7 @@ def test_an_initializer_listed_as_an_input_is_a_weight_and_not_an_input(tmp_path
     assert [spec.name for spec in model.inputs] == ["x"]
 
 
-def test_weights_without_values_are_taken(tmp_path: Path) -> None:
+def test_weights_without_values_are_accepted(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = Concat <axis = 1> (x, w) }"
     assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
 
@@ -411,7 +411,7 @@ def folder(tmp_path: Path) -> Path:
         (external("."), "which is not a file"),
     ],
 )
-def test_weights_that_cannot_be_where_the_model_says_are_refused(
+def test_weights_that_are_not_where_the_model_says_are_refused(
     folder: Path, tensor: onnx.TensorProto, what: str
 ) -> None:
     assert what in refusal(written(folder, parsed(ADD, tensor))).what
@@ -492,7 +492,7 @@ def test_a_malformed_node_is_named_with_the_reason(tmp_path: Path, graph: str, w
     ],
     ids=["by_types", "by_values", "not_at_all"],
 )
-def test_an_output_without_a_shape_gets_the_one_that_follows(
+def test_an_output_without_a_shape_gets_the_inferred_one(
     tmp_path: Path, body: str, found: tuple[int, ...] | None
 ) -> None:
     proto = onnx.parser.parse_model(

@@ -29,7 +29,7 @@ RESHAPE = "s = Constant <value_ints = [1, 8]> () b = Reshape (c, s)"
 
 
 @pytest.mark.parametrize(("model_opset", "function_opset"), [(17, 16), (16, 17), (17, 17)])
-def test_a_function_of_another_opset_is_batched_and_right(
+def test_a_function_of_another_opset_is_batched_correctly(
     tmp_path: Path, model_opset: int, function_opset: int
 ) -> None:
     model = model_with_function(tmp_path, RESHAPE, model_opset=model_opset, function_opset=function_opset)

@@ -66,7 +66,7 @@ def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
     return int(version)
 
 
-def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_has_the_new_version(
+def test_a_later_install_killed_at_any_call_leaves_the_old_or_the_new_version(
     crashes: list[Path],
 ) -> None:
     config = Repository(crashes[0] / "models").model("scale").read_config()
@@ -90,7 +90,7 @@ def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_ha
     assert seen == {(1, (1,)), (1, (1, 2)), (2, (1, 2))}
 
 
-def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(tmp_path: Path) -> None:
+def test_a_first_install_killed_at_any_call_leaves_no_model_or_a_complete_one(tmp_path: Path) -> None:
     seen = set()
 
     for folder in crash(tmp_path / "nothing", tmp_path / "crashes"):
@@ -105,9 +105,7 @@ def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(
     assert seen == {(), ("scale",)}
 
 
-def test_killed_at_any_call_of_the_cleaning_up_the_next_change_still_cleans_up(
-    crashes: list[Path], tmp_path: Path
-) -> None:
+def test_after_a_cleanup_killed_at_any_call_the_next_change_cleans_up(crashes: list[Path], tmp_path: Path) -> None:
     orphaned = next(folder for folder in crashes if is_orphaned(folder))
 
     for folder in crash(orphaned, tmp_path / "again"):
@@ -116,7 +114,7 @@ def test_killed_at_any_call_of_the_cleaning_up_the_next_change_still_cleans_up(
         assert install(repository, "scale", scale(4.0)).version == version + 1
 
 
-def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(crashes: list[Path]) -> None:
+def test_a_version_that_somebody_switched_to_by_hand_after_a_kill_is_kept(crashes: list[Path]) -> None:
     orphaned = [Repository(folder / "models") for folder in crashes if is_orphaned(folder)]
     assert orphaned
     for repository in orphaned:
@@ -125,7 +123,7 @@ def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(c
         assert repository.model("scale").versions() == (1, 2, 3)
 
 
-def test_a_whole_version_that_was_rolled_back_by_hand_after_a_late_kill_is_not_taken_back(
+def test_a_complete_version_that_somebody_rolled_back_by_hand_after_a_kill_is_kept(
     crashes: list[Path],
 ) -> None:
     late = [

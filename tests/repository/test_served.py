@@ -48,7 +48,9 @@ def served_versions(triton: Server, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 4)])
-def test_an_installed_model_loads_warms_up_and_gives_its_reference(triton: Server, name: str, rows: slice) -> None:
+def test_an_installed_model_loads_warms_up_and_answers_as_in_its_reference(
+    triton: Server, name: str, rows: slice
+) -> None:
     artifact = scale()
     install(Repository(triton.repository), name, artifact, ONE_THREAD)
 
@@ -104,7 +106,7 @@ def test_answers_switch_with_each_install_and_rollback(triton: Server, name: str
     assert served_factor() == (["2"], 3.0)
 
 
-def test_external_weights_load_from_beside_the_model(triton: Server, name: str, tmp_path: Path) -> None:
+def test_external_weights_are_loaded_from_the_models_folder(triton: Server, name: str, tmp_path: Path) -> None:
     model = scale_model(5.0)
     factor = onnx.numpy_helper.from_array(np.full((3,), 5.0, np.float32), "factor")
     del model.graph.node[0]
@@ -162,7 +164,7 @@ def test_a_model_without_a_batch_loads(triton: Server, name: str) -> None:
         lambda c: c.instance_group[0].gpus.append(0),
     ],
 )
-def test_what_is_called_a_problem_triton_refuses_too(
+def test_what_is_reported_as_a_problem_triton_refuses_too(
     triton: Server, name: str, change: Callable[[Any], object]
 ) -> None:
     assert list(problems(install_changed(triton, name, change)))
@@ -171,7 +173,7 @@ def test_what_is_called_a_problem_triton_refuses_too(
     triton.ensure_running()
 
 
-def test_a_warmup_beyond_the_largest_batch_is_called_a_problem_and_triton_refuses_it_or_dies_of_it(
+def test_a_warmup_above_the_largest_batch_is_a_problem_and_makes_triton_fail_or_crash(
     tmp_path: Path,
 ) -> None:
     """Triton 2.51 crashes at times on a warmup that fails, so it gets a server of its own."""
@@ -193,7 +195,7 @@ def install_changed(triton: Server, name: str, change: Callable[[Any], object]) 
     return config
 
 
-def test_a_name_of_every_kind_of_character_that_is_taken_is_served_over_http_and_grpc(triton: Server) -> None:
+def test_a_name_with_every_allowed_kind_of_character_is_served_over_http_and_grpc(triton: Server) -> None:
     name = "Aa0_z.9+b-"
     install(Repository(triton.repository), name, scale(), ONE_THREAD)
 

@@ -48,7 +48,7 @@ def edit(path: Path, old: str, new: str) -> None:
 # Installing
 
 
-def test_a_first_install_brings_config_warmup_model_reference_and_manifest(repository: Repository) -> None:
+def test_a_first_install_writes_config_warmup_model_reference_and_manifest(repository: Repository) -> None:
     published = install(repository, "scale", scale())
 
     assert (published.version, published.created, published.config_changed) == (1, True, True)
@@ -71,7 +71,7 @@ def test_each_install_adds_a_version_and_serves_it(repository: Repository) -> No
     assert (repository.root / "scale/2/model.onnx").read_bytes() == scale(3.0).files["model.onnx"]
 
 
-def test_installing_what_is_served_already_adds_nothing_and_says_so(repository: Repository) -> None:
+def test_installing_what_is_already_served_adds_nothing(repository: Repository) -> None:
     install(repository, "scale", scale())
     before = tree(repository.root)
 
@@ -118,7 +118,7 @@ def test_another_option_of_the_config_changes_only_the_config(repository: Reposi
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "reference.npz", "manifest.json"])
-def test_a_served_version_whose_files_were_damaged_is_published_anew(repository: Repository, file: str) -> None:
+def test_a_damaged_served_version_is_published_again(repository: Repository, file: str) -> None:
     install(repository, "scale", scale())
     damaged = repository.root / "scale/1" / file
     damaged.write_bytes(damaged.read_bytes()[:-100])
@@ -135,7 +135,7 @@ def test_the_same_artifact_gives_the_same_bytes(tmp_path: Path) -> None:
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_a_lower_number_that_triton_reads_from_a_stray_name_is_not_given_again(repository: Repository) -> None:
+def test_a_number_that_triton_reads_from_another_entrys_name_is_not_used(repository: Repository) -> None:
     install(repository, "scale", scale())
     (repository.root / "scale/5-old").mkdir()
 
@@ -151,7 +151,7 @@ def test_a_version_that_would_not_fit_in_64_bits_is_refused(repository: Reposito
         install(repository, "scale", scale(3.0))
 
 
-def test_external_weights_are_copied_beside_the_model(repository: Repository, tmp_path: Path) -> None:
+def test_external_weights_are_copied_next_to_the_model(repository: Repository, tmp_path: Path) -> None:
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"weights")
     artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
@@ -230,7 +230,7 @@ def test_the_config_keeps_its_permissions(repository: Repository) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_warmup_files_that_no_config_names_go_with_the_change_after_next(repository: Repository) -> None:
+def test_warmup_files_that_no_config_names_are_deleted_by_the_change_after_next(repository: Repository) -> None:
     install(repository, "scale", scale())
     old = tree(repository.root / "scale/warmup").keys()
     other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
@@ -312,7 +312,7 @@ def foreign(repository: Repository, policy: str = "version_policy { specific { v
     return folder
 
 
-def test_a_version_is_added_to_a_model_of_another_hand_when_its_config_agrees(repository: Repository) -> None:
+def test_a_version_is_added_to_a_model_from_elsewhere_if_its_config_agrees(repository: Repository) -> None:
     folder = foreign(repository)
 
     assert install(repository, "scale", scale(3.0)).version == 5
@@ -324,7 +324,7 @@ def test_a_version_is_added_to_a_model_of_another_hand_when_its_config_agrees(re
     ]
 
 
-def test_a_model_of_another_hand_that_leaves_the_version_to_triton_is_not_touched(repository: Repository) -> None:
+def test_a_model_from_elsewhere_that_leaves_the_version_to_triton_is_not_changed(repository: Repository) -> None:
     folder = foreign(repository, policy="")
     before = tree(folder)
 
@@ -333,7 +333,7 @@ def test_a_model_of_another_hand_that_leaves_the_version_to_triton_is_not_touche
     assert tree(folder) == before
 
 
-def test_rollback_reaches_a_version_of_another_hand_and_prune_leaves_it(repository: Repository) -> None:
+def test_rollback_serves_a_version_from_elsewhere_and_prune_keeps_it(repository: Repository) -> None:
     folder = foreign(repository)
     before = (folder / "config.pbtxt").read_text()
     for factor in (3.0, 4.0):
@@ -385,7 +385,7 @@ def test_rollback_can_go_forward_again_to_a_version_that_is_named(repository: Re
     assert roll_back(repository, "scale", 2).before == 2
 
 
-def test_rollback_takes_the_batch_that_the_version_was_proven_for(repository: Repository) -> None:
+def test_rollback_sets_the_batch_size_that_the_version_was_proven_for(repository: Repository) -> None:
     install(repository, "scale", scale(max_batch_size=4))
     install(repository, "scale", scale(3.0, max_batch_size=16))
 
@@ -411,7 +411,7 @@ def test_rollback_away_from_a_version_with_a_damaged_manifest_works(repository: 
     ("to", "message"),
     [(None, "no version before 1"), (7, "there is no version 7"), (2, "model.onnx has 0 bytes")],
 )
-def test_rollback_to_what_is_not_there_or_not_whole_is_refused(
+def test_rollback_to_a_missing_or_incomplete_version_is_refused(
     repository: Repository, to: int | None, message: str
 ) -> None:
     install(repository, "scale", scale())
@@ -426,7 +426,7 @@ def test_rollback_to_what_is_not_there_or_not_whole_is_refused(
 
 
 @pytest.mark.parametrize("change", ["rollback", "prune"])
-def test_changing_a_model_that_is_not_there_is_refused_and_makes_nothing(repository: Repository, change: str) -> None:
+def test_changing_a_missing_model_is_refused_and_creates_nothing(repository: Repository, change: str) -> None:
     with pytest.raises(RepositoryError, match="no such model"):
         roll_back(repository, "scale") if change == "rollback" else repository.prune("scale", keep=1)
     assert not repository.root.exists()
@@ -455,7 +455,7 @@ def test_prune_keeps_at_least_one_version(repository: Repository) -> None:
 # Listing and reading
 
 
-def test_list_tells_versions_sizes_sources_and_which_is_served(repository: Repository) -> None:
+def test_list_shows_versions_sizes_sources_and_which_one_is_served(repository: Repository) -> None:
     install(repository, "scale", scale())
     install(repository, "scale", scale(3.0))
     install(repository, "other", scale())
@@ -471,7 +471,7 @@ def test_list_tells_versions_sizes_sources_and_which_is_served(repository: Repos
     assert published.timestamp() == pytest.approx((repository.root / "scale/1/manifest.json").stat().st_mtime, abs=1e-3)
 
 
-def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) -> None:
+def test_list_shows_broken_and_working_models(repository: Repository) -> None:
     for name in ("a", "b", "c", "d"):
         install(repository, name, scale())
     repository.model("a").config_path.write_text("{")
@@ -491,12 +491,12 @@ def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) ->
     assert d.problem == "its config serves version 1, which is missing"
 
 
-def test_list_of_no_repository_is_refused(repository: Repository) -> None:
+def test_listing_a_missing_repository_is_refused(repository: Repository) -> None:
     with pytest.raises(RepositoryError, match="No such file"):
         list(repository.list_models())
 
 
-def test_the_reference_comes_back_as_it_was_given(repository: Repository) -> None:
+def test_the_reference_is_read_as_it_was_written(repository: Repository) -> None:
     install(repository, "scale", scale())
 
     reference = repository.model("scale").read_reference(1)
@@ -527,7 +527,7 @@ def test_a_damaged_reference_is_refused(repository: Repository, damage: object, 
         repository.model("scale").read_reference(1)
 
 
-def test_a_reference_carries_no_time(repository: Repository) -> None:
+def test_a_reference_contains_no_time(repository: Repository) -> None:
     published = install(repository, "scale", scale())
 
     with zipfile.ZipFile(published.path / "reference.npz") as archive:
@@ -548,12 +548,12 @@ def test_a_reference_carries_no_time(repository: Repository) -> None:
         (scale().manifest.to_json().replace("3\n", '"a"\n'), r"manifest.inputs\[0\].dims\[0\] is 'a'"),
     ],
 )
-def test_a_manifest_that_is_not_one_is_refused_by_the_place_where_it_is_wrong(text: str, message: str) -> None:
+def test_a_wrong_manifest_is_refused_and_the_error_names_the_place(text: str, message: str) -> None:
     with pytest.raises(RepositoryError, match=message):
         Manifest.from_json(text, where="manifest.json")
 
 
-def test_a_manifest_with_what_a_later_release_added_is_read() -> None:
+def test_a_manifest_with_fields_of_a_later_release_is_read() -> None:
     text = scale().manifest.to_json().replace('"builder"', '"later": 1, "builder"')
 
     assert Manifest.from_json(text, where="manifest.json") == scale().manifest
@@ -620,7 +620,7 @@ def drop_rights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("published_before", [False, True])
-def test_a_repository_that_may_not_be_written_to_is_refused(unprivileged: Path, published_before: bool) -> None:
+def test_a_repository_without_write_permission_is_refused(unprivileged: Path, published_before: bool) -> None:
     repository = Repository(unprivileged / "models")
     if published_before:
         install(repository, "scale", scale())
@@ -652,7 +652,7 @@ except RepositoryError as error:
     return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
 
-def test_a_file_that_cannot_be_written_to_its_end_leaves_everything_as_it_was(repository: Repository) -> None:
+def test_a_file_that_cannot_be_written_completely_changes_nothing(repository: Repository) -> None:
     install(repository, "scale", scale())
     before = tree(repository.root)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
@@ -678,7 +678,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_full_disk_leaves_everything_as_it_was(small_disk: Path) -> None:
+def test_a_full_disk_changes_nothing(small_disk: Path) -> None:
     repository = Repository(small_disk / "models")
     install(repository, "scale", scale())
     before = tree(repository.root)
@@ -691,7 +691,7 @@ def test_a_full_disk_leaves_everything_as_it_was(small_disk: Path) -> None:
     assert install(repository, "scale", scale(3.0)).version == 2
 
 
-def test_a_mount_point_is_refused_and_a_folder_below_it_taken(small_disk: Path) -> None:
+def test_a_mount_point_is_refused_but_a_folder_below_it_works(small_disk: Path) -> None:
     with pytest.raises(RepositoryError, match=rf"mount point(.|\n)*such as {small_disk}/models"):
         install(Repository(small_disk), "scale", scale())
     assert list(small_disk.iterdir()) == []
@@ -713,7 +713,7 @@ def test_a_mount_point_of_the_same_filesystem_is_refused_too(tmp_path: Path) -> 
         subprocess.run(["umount", str(tmp_path / "models")], check=True)
 
 
-def test_a_repository_behind_a_link_is_staged_beside_the_real_one(tmp_path: Path) -> None:
+def test_a_repository_behind_a_link_is_staged_next_to_the_real_one(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/models").symlink_to(tmp_path / "real")
@@ -727,9 +727,7 @@ def test_a_repository_behind_a_link_is_staged_beside_the_real_one(tmp_path: Path
 # Interrupted, and two at once
 
 
-def test_an_interrupt_in_the_middle_leaves_everything_as_it_was(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_in_the_middle_changes_nothing(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     install(repository, "scale", scale())
     before = tree(repository.root)
     rename = Path.rename

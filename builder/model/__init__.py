@@ -2,16 +2,20 @@
 
 `load` parses the file, checks it (known operators, bounded sizes, weights inside the model's folder), hashes it and
 returns a `Model`, which nothing changes from then on. `fix_inputs` turns inputs that never vary into constants.
-`inlined` and `why_not` compare opsets, for the steps that move nodes from one to another.
+`inlined` and `why_not` compare opsets, for the steps that move nodes from one to another. `zipmap` replaces outputs
+that are lists of dictionaries.
 """
 
+from builder.model import zipmap
 from builder.model.constants import fix_inputs
 from builder.model.file_state import FileState
 from builder.model.loading import Model, load
 from builder.model.opsets import inlined, why_not
+from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
 
 __all__ = [
+    "RUNTIME_OPERATORS",
     "Dim",
     "FileState",
     "Model",
@@ -25,4 +29,5 @@ __all__ = [
     "own_domain",
     "stored_dtype",
     "why_not",
+    "zipmap",
 ]

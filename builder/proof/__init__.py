@@ -6,24 +6,41 @@ so where other axes were made dynamic, and `comparison` says when two answers ar
 proof of a published version. `session` is ONNX Runtime.
 """
 
-from builder.proof.comparison import Tolerance, as_numbers, coarsest_precision, compare, tolerance_for
+from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
+from builder.proof.session import (
+    Session,
+    one_line,
+    onnxruntime_errors,
+    onnxruntime_warnings,
+    open_original,
+    open_rewritten,
+    refuse_stale_shapes,
+)
 from builder.proof.verification import VerifiedModel, verify
 
 __all__ = [
     "Effort",
     "Proven",
     "Prover",
+    "Session",
     "Tolerance",
     "VerifiedModel",
+    "Wrong",
     "as_numbers",
     "batch_sizes",
     "batches",
     "coarsest_precision",
     "compare",
     "dimensions_of",
+    "one_line",
+    "onnxruntime_errors",
+    "onnxruntime_warnings",
+    "open_original",
+    "open_rewritten",
+    "refuse_stale_shapes",
     "tolerance_for",
     "verify",
     "verify_published",

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.errors import ModelError, VerificationError
-from builder.model.zipmap import Labels, as_tensor
+from builder.model import zipmap
 from builder.tensors import Array, Arrays
 
 _BFLOAT16 = "tensor(bfloat16)"
@@ -38,7 +38,7 @@ class Session:
     session: Any
     types: Mapping[str, str]
     outputs: tuple[str, ...]
-    zipmaps: Mapping[str, Labels] = field(default_factory=dict)
+    zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
         """Run one batch: take inputs by name, and return outputs by name."""
@@ -51,7 +51,7 @@ class Session:
         # An input that is also an output comes back in the caller's memory, which may be freed (seen with 1.23.2).
         named |= {name: answer.copy() for name, answer in named.items() if name in feeds}
         return {
-            name: as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
+            name: zipmap.as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
             for name, answer in named.items()
         }
 
@@ -80,7 +80,7 @@ def _from_ortvalue(value: Any) -> Array:
     return np.frombuffer(bits, np.uint16).reshape(value.shape())
 
 
-def open_original(path: Path, zipmaps: Mapping[str, Labels] | None = None) -> Session:
+def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None) -> Session:
     """Open a session on the original model; `zipmaps` gives the labels of outputs that are lists of dictionaries.
 
     Raises:

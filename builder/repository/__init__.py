@@ -6,10 +6,12 @@ a version would get (`find_slot`) and installs it with a finished config (`insta
 change whose process was killed.
 """
 
+from builder.repository import staging
 from builder.repository.change import Artifact, Change, PublishedVersion, Slot
 from builder.repository.listing import ListedModel, ListedVersion
 from builder.repository.model_directory import ModelDirectory, check_model_name
 from builder.repository.models import Repository
+from builder.repository.staging import Staging, reported
 
 __all__ = [
     "Artifact",
@@ -20,5 +22,8 @@ __all__ = [
     "PublishedVersion",
     "Repository",
     "Slot",
+    "Staging",
     "check_model_name",
+    "reported",
+    "staging",
 ]

@@ -19,7 +19,9 @@ how far it got:
 | after 3 | gone     | there        | it takes `models/m/5` back, unless somebody set the config to 5     |
 | after 4 | gone     | gone         | the change was complete: it empties the staging folder              |
 
-A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null.
+A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
+whole folder of the model and moves it with one rename, so it needs no journal. Warmup files are moved before step 1:
+their names are digests of their content, so no file that a server may be reading is ever replaced.
 """
 
 import errno

@@ -493,7 +493,7 @@ def configs(draw: st.DrawFn) -> Any:
 
 @st.composite
 def texts(draw: st.DrawFn, config: Any) -> str:
-    """The config's text, laid out as people do."""
+    """Render a config as people write it."""
     text = pbtxt.render(config)
     style = draw(st.sampled_from(["lines", "one line", "colons", "angles", "list"]))
     if style == "one line":

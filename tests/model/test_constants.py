@@ -1,4 +1,4 @@
-"""Inputs of which the original takes one for all its samples: made constants, or brought by each sample."""
+"""Inputs that all samples of the original share: they become constants, or each sample gets its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def saved(folder: Path, array: Array) -> Path:
     return path
 
 
-# ---------------------------------------------------------------- each sample brings its own
+# ---------------------------------------------------------------- each sample has its own
 
 
 @pytest.mark.parametrize(("graph", "name"), SHARED.values(), ids=SHARED)

@@ -1,4 +1,4 @@
-"""Loading: what is sound is described, and whatever else a file may hold is refused in bounded time and memory."""
+"""Loading describes a valid model, and refuses anything else in bounded time and memory."""
 
 import hashlib
 import os
@@ -52,7 +52,7 @@ def weight(**fields: Any) -> onnx.TensorProto:
 
 
 def external(location: str | None, dims: tuple[int, ...] = (1, 4), **place: object) -> onnx.TensorProto:
-    """A weight in a file of its own, `w`: `float32[*dims]`."""
+    """An external weight `w`: `float32[*dims]`."""
     tensor = weight(dims=dims, data_location=onnx.TensorProto.EXTERNAL)
     for key, value in {"location": location, **place}.items():
         if value is not None:
@@ -71,7 +71,7 @@ def refusal(path: Path) -> ModelError:
     return error
 
 
-# ---------------------------------------------------------------- what is sound
+# ---------------------------------------------------------------- valid models
 
 
 def test_a_model_is_described_by_its_inputs_outputs_and_digest(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_an_operator_next_to_one_of_onnx_runtimes_is_still_checked(tmp_path: Pat
     assert "Relu" in refusal(written(tmp_path, parsed(text, scale, opset=13))).what
 
 
-# ---------------------------------------------------------------- what is no model
+# ---------------------------------------------------------------- files that are not models
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_weights_without_values_are_accepted(tmp_path: Path) -> None:
     assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
 
 
-# ---------------------------------------------------------------- bombs
+# ---------------------------------------------------------------- files made to use much time or memory
 
 
 def test_a_million_nodes_are_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
@@ -365,12 +365,12 @@ def test_a_message_nested_twenty_thousand_deep_is_refused(tmp_path: Path) -> Non
     assert refusal(written(tmp_path, b"\x08\x08" + field(7, graph))).what.startswith("it is not an ONNX file")
 
 
-# ---------------------------------------------------------------- weights in files of their own
+# ---------------------------------------------------------------- external weights
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model's folder, with a secret beside it."""
+    """A model's folder, with a secret file next to it."""
     values = np.ones(4, np.float32).tobytes()
     (tmp_path / "secret.bin").write_bytes(values)
     inside = tmp_path / "model"
@@ -460,7 +460,7 @@ def test_locating_weights_reads_no_tensor_that_is_in_the_model(tmp_path: Path) -
     assert locate(tmp_path / "model.onnx", [WEIGHT]) == ()
 
 
-# ---------------------------------------------------------------- malformed nodes, refused where the walk meets them
+# ---------------------------------------------------------------- malformed nodes, refused when batching reaches them
 
 
 @pytest.mark.parametrize(

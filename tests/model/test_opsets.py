@@ -1,4 +1,4 @@
-"""Functions of another opset than their model's become part of it where every node means the same."""
+"""Functions with another opset than their model are inlined if every node means the same."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ def prove(folder: Path, text: str = ORIGINAL, batched: str = RIGHT, **options: A
     return verify(by_hand(original(folder, text), batched), max_batch_size=16, failure_dir=folder, **options)
 
 
-# ---------------------------------------------------------------- what is right
+# ---------------------------------------------------------------- right models
 
 
 def test_the_proof_says_what_was_compared_and_the_reference_answers_it(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_own_samples_are_the_reference(tmp_path: Path) -> None:
     assert verified.proof.rows == 10
 
 
-# ---------------------------------------------------------------- what is wrong
+# ---------------------------------------------------------------- wrong models
 
 SHAPED = "s = Shape (x) zero = Constant <value_int = 0> () n = Gather (s, zero) h = MatMul (x, w) t = Tanh (h)"
 WRONG: list[tuple[str, str, str]] = [
@@ -292,7 +292,7 @@ def test_other_lines_on_stderr_are_passed_on(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().err == "a line of ours\n"
 
 
-# ---------------------------------------------------------------- NaN and answers that are not firm
+# ---------------------------------------------------------------- NaN, and answers that rounding decides
 
 ROOT = (
     "g (float[1, 4] x) => (float[1, 4] y) { half = Constant <value = float {0.2}> () d = Sub (x, half) y = Sqrt (d) }"
@@ -318,7 +318,7 @@ def test_an_original_that_answers_nothing_but_nan_proves_nothing(tmp_path: Path)
 
 
 def test_an_original_that_runs_only_on_cautious_samples_gets_such_samples(tmp_path: Path) -> None:
-    """The table has two rows, and the index comes out of a sum that cannot be followed."""
+    """The table has two rows, and the index comes out of a sum that the search for valid inputs cannot follow."""
     text = """g (int64[1, 3] x) => (float[1, 3] y) <float[2] table = {1.5, 2.5}> {
         square = Mul (x, x) y = Gather (table, square)
     }"""
@@ -561,7 +561,7 @@ def test_a_reference_of_another_model_is_refused(published: Published) -> None:
         verify_published(version_dir, manifest, reference)
 
 
-# ---------------------------------------------------------------- the whole road
+# ---------------------------------------------------------------- batching and proof together
 
 
 @pytest.mark.parametrize("static_batch", [1, 4])

@@ -1,4 +1,4 @@
-"""Publishing into a real S3 server, and a real Triton that reads the bucket meanwhile."""
+"""Publishing into a real S3 server, and a real Triton that reads the bucket at the same time."""
 
 import itertools
 import json
@@ -51,7 +51,7 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "A
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server that speaks S3."""
+    """A server with the S3 protocol."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -62,7 +62,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket, and the right to use it."""
+    """An empty bucket, and credentials that may use it."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     storage = fsspec.filesystem("s3", endpoint_url=address, use_listings_cache=False, skip_instance_cache=True)
@@ -99,7 +99,7 @@ def publish(url: str, factor: float, **options: Any) -> Publication:
 
 
 def content(bucket: Any) -> dict[str, bytes]:
-    """Every object, by its place below the repository."""
+    """Return the content of every object, by its path below the repository."""
     return {path.removeprefix(f"{BUCKET}/all/"): bucket.cat_file(path) for path in bucket.find(BUCKET)}
 
 
@@ -143,7 +143,7 @@ def test_only_the_config_follows_when_only_an_option_changed(url: str, bucket: A
 
 
 class Uploads(logging.Handler):
-    """What the server says it was given, in order."""
+    """Return the objects that the server received, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,12 +222,12 @@ def test_a_publisher_who_is_overtaken_every_time_gives_up(url: str) -> None:
         object_store.publish(url, "scale", publish_to, report=lambda *_: None)
 
 
-# ---- rights, addresses and packages
+# ---- permissions, addresses and packages
 
 
 @contextmanager
 def rights_for(address: str, actions: int) -> Iterator[None]:
-    """Allow so many more requests, then none."""
+    """Allow this many more requests, then none."""
 
     def allow(count: str) -> None:
         plain = {"Content-Type": "text/plain"}

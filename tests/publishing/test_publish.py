@@ -1,4 +1,4 @@
-"""The whole road of `publish`: what is proven is served as it was, and whatever goes wrong changes nothing on disk."""
+"""`publish` from end to end: what is proven is what is served, and a failure changes nothing on disk."""
 
 import itertools
 import json
@@ -172,7 +172,7 @@ def test_every_model_of_the_corpus_is_right_according_to_an_independent_check(ro
     assert [(r["stem"], r["status"], r["detail"]) for r in results if not r["ok"]] == []
 
 
-# ---------------------------------------------------------------- again, and later versions
+# ---------------------------------------------------------------- publishing again, and later versions
 
 
 @pytest.mark.parametrize("stem", ["conv_qdq_ts13", "mixer_external_dynamo20", "text_encoder_ts13"])
@@ -477,7 +477,7 @@ def test_samples_that_are_all_nan_prove_nothing(linear: Path, root: Path, tmp_pa
         put(linear, root, samples=tmp_path / "samples.npz")
 
 
-# ---------------------------------------------------------------- what cannot be batched
+# ---------------------------------------------------------------- models that cannot be batched
 
 
 @pytest.mark.parametrize(
@@ -538,11 +538,11 @@ def test_a_file_name_becomes_a_usable_model_name(tmp_path: Path, root: Path) -> 
     assert publish(path, root, options=PublishOptions()).name == "mein_Modell_gr_er"
 
 
-# ---------------------------------------------------------------- interrupted, and at the same time
+# ---------------------------------------------------------------- interrupts, and several at the same time
 
 
 def is_whole(root: Path) -> bool:
-    """Whether the repository has no version, or only whole ones that its config serves."""
+    """Return whether the repository has no version, or a complete one that its config serves."""
     return not (root / "m").exists() or (
         Repository(root).model("m").served_version() in Repository(root).model("m").versions()
     )

@@ -1,4 +1,4 @@
-"""An install killed before any of its calls: what is left on disk, and what the next change makes of it."""
+"""What an install that is killed before any of its calls leaves on disk, and what the next change does about it."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ def crash(before: Path, out: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Version 2 was to follow version 1, whose warmup is another."""
+    """Installs of version 2, which has other warmup files than version 1, each killed at another call."""
     folder = tmp_path_factory.mktemp("crashed")
     first = replace(scale(), reference={k: v[::-1] for k, v in scale().reference.items()})
     install(Repository(folder / "before/models"), "scale", first)
@@ -50,13 +50,13 @@ def crashes(crashed: list[Path], tmp_path: Path) -> list[Path]:
 
 
 def is_orphaned(folder: Path) -> bool:
-    """Whether version 2 is in place and not served."""
+    """Return whether version 2 is in place and not served."""
     repository = Repository(folder / "models")
     return repository.model("scale").versions() == (1, 2) and repository.model("scale").served_version() == 1
 
 
 def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
-    """Assert that Triton would find a whole model, and nothing it would stumble over; return the served version."""
+    """Assert that Triton would find a complete model and nothing else; return the served version."""
     text = (model / "config.pbtxt").read_text()
     (version,) = pbtxt.parse(text, where="").version_policy.specific.versions
     for number in (entry.name for entry in model.iterdir() if entry.name not in ("config.pbtxt", "warmup")):

@@ -1,4 +1,4 @@
-"""What is installed, as a real Triton with auto-complete off sees it."""
+"""Installed versions, served by a real Triton with auto-complete off."""
 
 import re
 import shutil
@@ -63,7 +63,7 @@ def test_an_installed_model_loads_warms_up_and_answers_as_in_its_reference(
 
 
 def test_warmup_runs_the_row_of_the_reference_at_batch_1_and_the_largest(triton: Server, name: str) -> None:
-    """The model fails on every other row: there is one factor to gather, at the row's distance from the right one."""
+    """The model fails on every row but one: its only factor is at index 0, the distance from the right row."""
     guard = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]>
         guard (float[N, 3] x) => (float[N, 3] y) {

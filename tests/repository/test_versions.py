@@ -297,7 +297,7 @@ def test_an_edit_that_contradicts_the_new_version_is_refused_and_kept(
     assert tree(repository.root) == before
 
 
-# A model that something else put there
+# A model that this package did not publish
 
 
 def foreign(repository: Repository, policy: str = "version_policy { specific { versions: [4] } }") -> Path:
@@ -600,7 +600,7 @@ def test_the_filesystems_root_is_refused_as_a_repository() -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder made by this user, and from then on only the rights of nobody."""
+    """A folder of this user's; from then on the test has only the permissions of `nobody`."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -633,7 +633,7 @@ def test_a_repository_without_write_permission_is_refused(unprivileged: Path, pu
 
 
 def run_limited(root: Path, prelude: str) -> str:
-    """Install version 2 in a process of its own; return the error it ends with."""
+    """Install version 2 in another process; return the error it ends with."""
     script = f"""
 import sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
@@ -724,7 +724,7 @@ def test_a_repository_behind_a_link_is_staged_next_to_the_real_one(tmp_path: Pat
     assert names(tmp_path / "elsewhere") == ["models"]
 
 
-# Interrupted, and two at once
+# Interrupts, and two installs at once
 
 
 def test_an_interrupt_in_the_middle_changes_nothing(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

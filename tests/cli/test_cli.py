@@ -354,7 +354,7 @@ def test_answers_that_differ_end_with_4_and_keep_the_failing_batch(
 def test_published_bytes_that_changed_end_with_4(builder: Builder, published: Path) -> None:
     path = published / "linear" / "2" / "model.onnx"
     path.write_bytes(path.read_bytes().replace(np.float32(2).tobytes(), np.float32(3).tobytes(), 1))
-    assert builder("verify", "linear", "--repository", published).is_refusal(4, "files changed after they were published")
+    assert builder("verify", "linear", "--repository", published).is_refusal(4, "changed after they were published")
 
 
 # ---------------------------------------------------------------- 5: the repository

@@ -18,9 +18,9 @@ from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_m
 from builder.model import Model, fix_inputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published
-from builder.publishing import Publication, PublishOptions, bucket, model_name_of
+from builder.publishing import Publication, PublishOptions, Switch, bucket, model_name_of, roll_back
 from builder.record import Proof, check_served
-from builder.repository import ListedModel, Repository, Switch
+from builder.repository import ListedModel, Repository
 from builder.tensors import Arrays
 
 REPOSITORY = Path("model_repository")
@@ -198,7 +198,7 @@ def rollback(name: str, repository: Path | str = REPOSITORY, *, to: int | None =
     Raises:
         RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
     """
-    return Repository(Path(repository)).rollback(name, to)
+    return roll_back(Repository(Path(repository)), name, to)
 
 
 def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""SHA-256, of a file and of a model made of several."""
+"""SHA-256 digests of files, and of models that consist of several files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def of(content: bytes | Path) -> str:
-    """The digest of what a file holds.
+    """Return the digest of a file's content.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
@@ -21,6 +21,9 @@ def of(content: bytes | Path) -> str:
 
 
 def of_model(files: Iterable[str]) -> str:
-    """A model's digest, from those of its file and then of its weights: the file's own when it has them inside."""
+    """Return a model's digest from those of its files, the .onnx file's first.
+
+    It is the file's own when there are no others, else the digest of all of them written one after the other.
+    """
     first, *weights = files
     return of("".join((first, *weights)).encode()) if weights else first

@@ -1,23 +1,23 @@
-"""Every fault a user can fix, as one tree.
+"""All errors that a user can fix.
 
 BuilderError                 1
 ├─ (usage, from click)       2
-├─ ModelError                3   unreadable, unsupported or not batchable
-├─ VerificationError         4   answers differ from the original's
-├─ RepositoryError           5   and nothing on disk changed
-└─ HostError                 6   no GPU, no TensorRT, port in use, server not ready
+├─ ModelError                3   the model cannot be read, is not supported or cannot be batched
+├─ VerificationError         4   the answers differ from the original model's
+├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed
+└─ HostError                 6   this machine has no GPU, no TensorRT, no free port or no ready server
 
-The number is the process's exit code. A bug is none of these: it keeps its traceback.
+The number is the exit code of the process. Bugs are not among these errors: they end in a traceback.
 """
 
 
 class BuilderError(Exception):
-    """A fault the user can fix.
+    """An error that the user can fix, shown as `error: WHERE: WHAT` and `fix: FIX`.
 
     Args:
-        where: The file, node, model or address the fault is at.
-        what: What is wrong with it, as one sentence without a full stop.
-        fix: What to do about it, as one sentence without a full stop.
+        where: The file, node, model or address where the error is.
+        what: What is wrong, as a short clause without a full stop.
+        fix: What to do about it, starting with a verb, without a full stop.
     """
 
     exit_code = 1
@@ -30,24 +30,24 @@ class BuilderError(Exception):
 
 
 class ModelError(BuilderError):
-    """The model is unreadable, unsupported or cannot be batched."""
+    """The model cannot be read, is not supported or cannot be batched."""
 
     exit_code = 3
 
 
 class VerificationError(BuilderError):
-    """The published answers would differ from the original's."""
+    """The answers differ from the original model's."""
 
     exit_code = 4
 
 
 class RepositoryError(BuilderError):
-    """The model repository cannot take the change; nothing on disk changed."""
+    """The model repository cannot be changed; nothing on disk changed."""
 
     exit_code = 5
 
 
 class HostError(BuilderError):
-    """This machine lacks what was asked for: a GPU, TensorRT, a free port, a ready server."""
+    """This machine does not have what was asked for: a GPU, TensorRT, a free port, a ready server."""
 
     exit_code = 6

@@ -28,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 from builder.deployment import LiveServer
 from builder.deployment.live_server import Address
 from builder.deployment.rollout import deploy
+from builder.publishing import install
 from builder.repository import Repository
 from builder.server import free_port
 
@@ -215,7 +216,7 @@ def command_of(service: Mapping[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository = Repository(tmp_path_factory.mktemp("compose") / "models")
-    repository.install("scale", scale(2.0))
+    install(repository, "scale", scale(2.0))
     return repository
 
 
@@ -277,8 +278,8 @@ def test_without_a_key_nobody_is_admin(repository: Repository) -> None:
 @pytest.mark.slow
 def test_a_broken_model_does_not_stop_others_and_shows_in_the_health_check(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
-    repository.install("scale", scale(2.0))
-    repository.install("broken", scale(2.0))
+    install(repository, "scale", scale(2.0))
+    install(repository, "broken", scale(2.0))
     (repository.root / "broken" / "1" / "model.onnx").write_bytes(b"?")
     command = command_of(SERVICES["triton"])
 

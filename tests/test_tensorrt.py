@@ -70,9 +70,9 @@ def test_a_profile_is_three_shapes() -> None:
         ("x", "not of the form"),
         ("=1:2:3", "not of the form"),
         ("x=1xN:2xN:3xN", "not of the form"),
-        ("x=1x4:8x4x1:16x4", "different rank"),
-        ("x=1x4:32x4:16x4", "does not contain its optimum: on axis 0, 1 <= 32 <= 16"),
-        ("x=0x4:8x4:16x4", "on axis 0, 0 <= 8"),
+        ("x=1x4:8x4x1:16x4", "different numbers of dimensions"),
+        ("x=1x4:32x4:16x4", "is not in ascending order from 1 up: on axis 0 it has 1, 32 and 16"),
+        ("x=0x4:8x4:16x4", "on axis 0 it has 0, 8 and 16"),
     ],
 )
 def test_a_profile_that_contradicts_itself_is_a_wrong_usage(text: str, reason: str, tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_the_second_shapes_of_an_input_are_another_profile(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (["z=1x4:8x4:16x4"], "'z', which is no input"),
-        (["x=1x4x1:8x4x1:16x4x1"], "has rank 3"),
-        (["x=1x3:8x4:16x5"], r"has \[3, 4, 5\] on axis 1, which is always 4"),
-        (["x=2x4:8x4:16x4"], "no profile holds batch 1"),
-        (["x=1x4:8x4:12x4"], "no profile holds batch 13"),
-        (["x=1x4:2x4:4x4", "x=6x4:8x4:16x4"], "no profile holds batch 5"),
+        (["z=1x4:8x4:16x4"], "'z', but there is no such input"),
+        (["x=1x4x1:8x4x1:16x4x1"], "has 3 dimensions"),
+        (["x=1x3:8x4:16x5"], r"has the sizes \[3, 4, 5\] on axis 1, which is always 4"),
+        (["x=2x4:8x4:16x4"], "no profile covers batch size 1"),
+        (["x=1x4:8x4:12x4"], "no profile covers batch size 13"),
+        (["x=1x4:2x4:4x4", "x=6x4:8x4:16x4"], "no profile covers batch size 5"),
     ],
 )
 def test_a_profile_that_does_not_suit_the_model_is_refused(asked: list[str], reason: str, tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_a_profile_that_does_not_suit_the_model_is_refused(asked: list[str], rea
 def test_inputs_of_one_profile_have_one_batch(tmp_path: Path) -> None:
     text = "g (float[1, 2] a, float[1, 2] b) => (float[1, 2] y) { y = Add (a, b) }"
     batched = add_batch_axis(original(tmp_path, text))
-    with pytest.raises(ModelError, match="different batches"):
+    with pytest.raises(ModelError, match="different batch sizes"):
         make_profiles(batched, ask("a=1x2:8x2:16x2", "b=1x2:4x2:16x2"), max_batch_size=16)
 
 
 def test_an_axis_that_varies_needs_bounds_that_hold_the_size_of_the_proof(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"sizes that vary \(length\)"):
+    with pytest.raises(ModelError, match=r"dynamic sizes \(length\)"):
         make_profiles(long(tmp_path), (), max_batch_size=4)
-    with pytest.raises(ModelError, match="no profile holds 6 on axis 1"):
+    with pytest.raises(ModelError, match="no profile covers size 6 on axis 1"):
         make_profiles(long(tmp_path), ask("x=1x7x2:2x8x2:4x9x2"), max_batch_size=4)
     assert len(make_profiles(long(tmp_path), ask("x=1x2x2:2x6x2:4x9x2"), max_batch_size=4)) == 1
 
@@ -167,7 +167,7 @@ def test_rows_that_are_wrong_in_a_batch_only_are_found_at_every_size(
             answer[1] = answer[0]
         return {"y": answer}
 
-    with pytest.raises(VerificationError, match=r"output 'y'.*row 1 is worst.*its neighbours change it"):
+    with pytest.raises(VerificationError, match=r"output 'y'.*the worst is row 1.*other rows of the batch change it"):
         prove_profile(verified, profile, wrong, "fp32", failure_dir=tmp_path)
 
 

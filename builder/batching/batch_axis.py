@@ -14,8 +14,7 @@ from builder.batching.layout import Shape
 from builder.batching.rule import Refusal
 from builder.batching.walk import Walk
 from builder.errors import ModelError
-from builder.model import Model, TensorSpec, label
-from builder.model.opsets import inlined
+from builder.model import Model, TensorSpec, inlined, label
 
 OLDEST_IR_VERSION = 4
 """Before it, every initializer had to be listed as an input too."""

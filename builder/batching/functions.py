@@ -6,8 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from builder.batching.rule import Decomposition, Operand
-from builder.model import own_domain
-from builder.model.opsets import why_not
+from builder.model import own_domain, why_not
 
 
 def function_body(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]) -> Decomposition | None:

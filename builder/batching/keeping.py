@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from builder.batching.batched import BatchedModel, BatchedTensor
-from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.batching.rules import RANDOM, REFUSED
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec, label, operator
 

@@ -12,8 +12,7 @@ from onnx.reference.op_run import OpRun
 
 from builder.batching.layout import Shape
 from builder.batching.rule import Computed, Malformed, Operand, Refusal, Static
-from builder.model import operator
-from builder.model.soundness import RUNTIME_OPERATORS
+from builder.model import RUNTIME_OPERATORS, operator
 from builder.tensors import Array
 
 LARGEST_BYTES = 256 * 2**20

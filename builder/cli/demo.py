@@ -13,7 +13,7 @@ import numpy as np
 
 from builder.errors import HostError, VerificationError
 from builder.progress import Report
-from builder.proof.session import open_original
+from builder.proof import open_original
 from builder.publishing import PublishOptions, publish
 from builder.record import ServedTensor
 from builder.server import Server

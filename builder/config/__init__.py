@@ -1,13 +1,18 @@
-"""Write config.pbtxt: complete, so that Triton guesses nothing, with what somebody edited by hand kept.
+"""Write config.pbtxt: complete, so that Triton has nothing to guess, and without losing what somebody edited by hand.
 
-`make_config` builds the message for a version, or edits the one that is there; `rules` knows what Triton refuses,
-`profiles` which shapes TensorRT builds for, and `pbtxt` changes the text in place so that comments survive.
+`make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
+for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,
+and `rules` what Triton refuses. `pbtxt` reads the text and changes it in place, so that comments survive.
 """
 
-from builder.config.making import Config, ConfigOptions, ExistingConfig, make_config, point_at, served_version
+from builder.config import pbtxt
+from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, make_config, point_at
+from builder.config.options import ConfigOptions
+from builder.config.pbtxt import served_version
 from builder.config.profiles import Profile, Shapes, make_profiles
 
 __all__ = [
+    "PROVENANCE_PREFIX",
     "Config",
     "ConfigOptions",
     "ExistingConfig",
@@ -15,6 +20,7 @@ __all__ = [
     "Shapes",
     "make_config",
     "make_profiles",
+    "pbtxt",
     "point_at",
     "served_version",
 ]

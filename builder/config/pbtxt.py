@@ -1,6 +1,6 @@
-"""config.pbtxt as text: read it, and edit it in place.
+"""Read config.pbtxt, and edit its text in place.
 
-Only what changes is written anew, so comments, layout and fields of a newer Triton survive.
+Only the entries that change are written again, so comments, layout and fields of a newer Triton survive.
 """
 
 import functools
@@ -20,13 +20,14 @@ from builder.errors import RepositoryError
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+FILE = "config.pbtxt"
+
 _FIRST = ("name", "backend", "version_policy", "max_batch_size", "input", "output")
-_MEND = "correct it by hand so that Triton accepts it, then publish again"
 
 
 @functools.cache
 def messages() -> ModuleType:
-    """`tritonclient.grpc.model_config_pb2`, without the gRPC stack its package imports (0.3 s)."""
+    """Import `tritonclient.grpc.model_config_pb2`, without the gRPC stack that its package imports (0.3 s)."""
     package = importlib.util.find_spec("tritonclient")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -40,29 +41,46 @@ def messages() -> ModuleType:
 
 
 def parse(text: str, *, where: object) -> "ModelConfig":
-    """Read a config; a field this release does not know is passed over.
+    """Read a config; fields that this release does not know are skipped.
 
     Raises:
-        RepositoryError: It is not the text form of a ModelConfig.
+        RepositoryError: The text is not a ModelConfig.
     """
     try:
         return text_format.Parse(text, messages().ModelConfig(), allow_unknown_field=True)
     except text_format.ParseError as error:
-        raise RepositoryError(where, f"it is not a model configuration: {error}", _MEND) from error
+        what = f"it is not a valid model configuration: {error}"
+        raise RepositoryError(where, what, "correct this file at the line and column given") from error
+
+
+def served_version(config: "ModelConfig", *, where: object) -> int:
+    """Return the one version that a config serves.
+
+    Raises:
+        RepositoryError: Its version_policy does not name exactly one version.
+    """
+    versions = config.version_policy.specific.versions
+    if len(versions) != 1:
+        raise RepositoryError(
+            where,
+            "its version_policy does not name exactly one version, so the served version cannot be switched",
+            "write version_policy { specific { versions: [N] } } there, with N the version to serve",
+        )
+    return int(versions[0])
 
 
 def render(config: "ModelConfig") -> str:
-    """The text of a whole config, what matters most first; equal messages give equal text."""
+    """Return the text of a whole config, the most important fields first; equal configs give equal text."""
     first = {name: i for i, name in enumerate(_FIRST)}
     fields = sorted(config.DESCRIPTOR.fields, key=lambda field: first.get(field.name, len(first)))
     return "".join(_render_elements(field, _elements(config, field)) for field in fields)
 
 
 def edit(text: str, config: "ModelConfig", *, where: object) -> str:
-    """Change `text` until it says `config`, touching only the top-level entries that differ.
+    """Change `text` so that it says what `config` says; only the top-level entries that differ are changed.
 
     Raises:
-        RepositoryError: An entry that has to change holds a field this release does not know.
+        RepositoryError: An entry that has to change contains a field that this release does not know.
     """
     before = parse(text, where=where)
     for field in config.DESCRIPTOR.fields:
@@ -72,7 +90,7 @@ def edit(text: str, config: "ModelConfig", *, where: object) -> str:
 
 
 def unknown_fields(text: str) -> str | None:
-    """What a strict reading complains of, or None. Triton reads strictly."""
+    """Return the complaint about the first unknown field, or None; Triton refuses unknown fields."""
     try:
         text_format.Parse(text, messages().ModelConfig())
     except text_format.ParseError as error:
@@ -82,7 +100,7 @@ def unknown_fields(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One top-level `name: value` or `name { … }` and where it stands in the text."""
+    """A top-level `name: value` or `name { … }`, and its place in the text."""
 
     name: str
     start: int
@@ -97,7 +115,7 @@ _TOKEN = re.compile(
 
 
 def _entries(text: str) -> Iterator[_Entry]:
-    """The top-level entries of a text that parses, each up to and with its separator."""
+    """Yield the top-level entries of a valid text, each with the separator that follows it."""
     tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
     names = [i for i, depth in enumerate(_depths(tokens)) if depth == 0 and _is_name(tokens, i)]
     for i, following in zip(names, [*names, len(tokens)][1:], strict=True):
@@ -112,20 +130,20 @@ def _depths(tokens: list[re.Match[str]]) -> Iterator[int]:
 
 
 def _is_name(tokens: list[re.Match[str]], i: int) -> bool:
-    """A word that opens an entry: what follows is `:` or a bracket."""
+    """Return whether a token is the name of an entry: a word followed by `:` or a bracket."""
     following = tokens[i + 1].group() if i + 1 < len(tokens) else ""
     return tokens[i].lastgroup == "word" and following in (":", "{", "<", "[")
 
 
 def _edit_field(text: str, field: Any, config: "ModelConfig", where: object) -> str:
-    """Keep the entries of `field` that still hold, drop the others, and put in what is missing."""
+    """Keep the entries of `field` that are still right, remove the others, and add what is missing."""
     missing = _elements(config, field)
     dropped: list[_Entry] = []
     for entry in (entry for entry in _entries(text) if entry.name == field.name):
         span = text[entry.start : entry.end]
         if (unknown := unknown_fields(span)) is not None:
-            what = f"{field.name} has to change, but {unknown}"
-            raise RepositoryError(where, what, "change it by hand, or update tritonclient")
+            what = f"{field.name} has to change, but it has a field that this release does not know: {unknown}"
+            raise RepositoryError(where, what, "upgrade tritonclient, or remove that field from this file")
         held = _elements(parse(span, where=where), field)
         if all(element in missing for element in held):
             for element in held:
@@ -136,7 +154,7 @@ def _edit_field(text: str, field: Any, config: "ModelConfig", where: object) -> 
 
 
 def _splice(text: str, dropped: list[_Entry], added: str) -> str:
-    """Put `added` where the first dropped entry stood, or at the end, and cut the dropped ones out."""
+    """Put `added` in place of the first dropped entry, or at the end, and cut the other dropped ones out."""
     if not dropped:
         return f"{text.rstrip()}\n{added}" if added else text
     for entry in reversed(dropped[1:] if added else dropped):
@@ -148,7 +166,7 @@ def _splice(text: str, dropped: list[_Entry], added: str) -> str:
 
 
 def _cut(text: str, entry: _Entry) -> str:
-    """Take an entry out, and its line when it stands there alone."""
+    """Cut an entry out, and its line too when nothing else is on it."""
     before, after = text[: entry.start], text[entry.end :]
     line_start = before.rstrip(" \t")
     if after.startswith("\n") and line_start[-1:] in ("", "\n"):
@@ -157,7 +175,7 @@ def _cut(text: str, entry: _Entry) -> str:
 
 
 def _elements(config: "ModelConfig", field: Any) -> list[Any]:
-    """What the field holds: nothing, one value, or one for each repetition (of a map, key and value)."""
+    """Return the values of a field: none, one, or one for each repetition; of a map, pairs of key and value."""
     value = getattr(config, field.name)
     if isinstance(value, Mapping):
         return [(key, value[key]) for key in sorted(value)]

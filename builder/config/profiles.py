@@ -1,4 +1,4 @@
-"""Optimization profiles: for each input the smallest, the usual and the largest shape that a TensorRT engine takes."""
+"""Optimization profiles: for each input the smallest, the usual and the largest shape of a TensorRT engine."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The shapes of one input, the batch included."""
+    """The smallest, the usual and the largest shape of one input, including the batch."""
 
     min: Shape
     opt: Shape
@@ -23,25 +23,25 @@ class Shapes:
 
 
 Profile = Mapping[str, Shapes]
-"""By input."""
+"""The shapes by input."""
 
 
 def parse(text: str) -> tuple[str, Shapes]:
-    """Read `NAME=1x16:8x128:32x512`: smallest, usual and largest shape.
+    """Read `NAME=1x16:8x128:32x512`: the smallest, the usual and the largest shape of an input.
 
     Raises:
-        ValueError: It is not of that form, or the usual shape is not between the others.
+        ValueError: The text has another form, or the usual shape is not between the other two.
     """
     name, equals, right = text.rpartition("=")
     if not equals or not name or not re.fullmatch(r"\d+(x\d+)*(:\d+(x\d+)*){2}", right):
         raise ValueError(f"{text!r} is not of the form INPUT=MIN:OPT:MAX, such as ids=1x16:8x128:32x512")
     lowest, usual, highest = (tuple(map(int, part.split("x"))) for part in right.split(":"))
     if len({len(lowest), len(usual), len(highest)}) > 1:
-        raise ValueError(f"{text!r} has shapes of different rank")
+        raise ValueError(f"{text!r} has shapes with different numbers of dimensions")
     for axis, (low, middle, high) in enumerate(zip(lowest, usual, highest, strict=True)):
         if not 1 <= low <= middle <= high:
             raise ValueError(
-                f"{text!r} does not contain its optimum: on axis {axis}, {low} <= {middle} <= {high} is not so"
+                f"{text!r} is not in ascending order from 1 up: on axis {axis} it has {low}, {middle} and {high}"
             )
     return name, Shapes(lowest, usual, highest)
 
@@ -53,17 +53,19 @@ def make_profiles(
     max_batch_size: int,
     preferred: Sequence[int] = (),
 ) -> tuple[Profile, ...]:
-    """The profiles of a model: the first shapes of every input are profile 0, its second ones profile 1, and so on.
+    """Make the profiles of a model: the first shapes of every input are profile 0, the second ones profile 1.
 
-    What was not asked for is filled in: a batch from 1 through the largest preferred size to `max_batch_size`.
+    An input that was not given gets its own shape, with a batch from 1 to `max_batch_size` and the largest preferred
+    size as the usual one.
 
     Raises:
-        ModelError: A profile names no input, contradicts its shape, or leaves out a size that has to be proven.
+        ModelError: A profile names an unknown input, contradicts an input's shape, or does not cover a needed size.
     """
     by_input: dict[str, list[Shapes]] = {tensor.name: [] for tensor in batched.inputs}
     for name, shapes in asked:
         if name not in by_input:
-            raise _error(batched, f"--profile names {name!r}, which is no input", f"inputs are {', '.join(by_input)}")
+            fix = f"use the name of an input: {', '.join(by_input)}"
+            raise _error(batched, f"--profile names {name!r}, but there is no such input", fix)
         by_input[name].append(shapes)
     usual = min(max(preferred, default=max_batch_size), max_batch_size)
     count = max(1, *map(len, by_input.values()))
@@ -75,7 +77,7 @@ def make_profiles(
     problems = [problem for index, profile in enumerate(profiles) for problem in _problems(batched, index, profile)]
     problems += _uncovered(batched, profiles, max_batch_size)
     if problems:
-        raise _error(batched, "; ".join(problems), "change it with --profile INPUT=MIN:OPT:MAX")
+        raise _error(batched, "; ".join(problems), "give other shapes with --profile INPUT=MIN:OPT:MAX")
     return tuple(profiles)
 
 
@@ -86,9 +88,9 @@ def _error(batched: BatchedModel, what: str, fix: str) -> ModelError:
 def _default(batched: BatchedModel, tensor: BatchedTensor, batch: tuple[int, int, int]) -> Shapes:
     if free := [dim for dim in tensor.dims if isinstance(dim, str)]:
         what = (
-            f"input {tensor.name!r} has sizes that vary ({', '.join(map(str, free))}), which an engine needs bounds for"
+            f"input {tensor.name!r} has dynamic sizes ({', '.join(map(str, free))}), and TensorRT needs bounds for them"
         )
-        raise _error(batched, what, f"give them with --profile '{tensor.name}=MIN:OPT:MAX', the batch included")
+        raise _error(batched, what, f"give shapes, including the batch, with --profile '{tensor.name}=MIN:OPT:MAX'")
     dims = tuple(dim for dim in tensor.dims if isinstance(dim, int))
     if batched.is_static:
         return Shapes(dims, dims, dims)
@@ -97,26 +99,26 @@ def _default(batched: BatchedModel, tensor: BatchedTensor, batch: tuple[int, int
 
 
 def _problems(batched: BatchedModel, index: int, profile: Profile) -> Iterator[str]:
-    """What is wrong with one profile by itself."""
+    """Yield what is wrong with one profile, whatever the others are."""
     batches = set()
     for tensor in batched.inputs:
         shapes, at = profile[tensor.name], f"profile {index} of {tensor.name!r}"
         expected = tensor.dims if batched.is_static else ("batch", *tensor.dims)
         if len(shapes.min) != len(expected):
-            yield f"{at} has rank {len(shapes.min)}, the input is {list(expected)}"
+            yield f"{at} has {len(shapes.min)} dimensions, but the input is {list(expected)}"
             continue
         for axis, dim in enumerate(expected):
             sizes = {shapes.min[axis], shapes.opt[axis], shapes.max[axis]}
             if isinstance(dim, int) and sizes != {dim}:
-                yield f"{at} has {sorted(sizes)} on axis {axis}, which is always {dim}"
+                yield f"{at} has the sizes {sorted(sizes)} on axis {axis}, which is always {dim}"
         if not batched.is_static:
             batches.add((shapes.min[0], shapes.opt[0], shapes.max[0]))
     if len(batches) > 1:
-        yield f"the inputs of profile {index} have different batches: {sorted(batches)}"
+        yield f"the inputs of profile {index} have different batch sizes: {sorted(batches)}"
 
 
 def _uncovered(batched: BatchedModel, profiles: Sequence[Profile], max_batch_size: int) -> Iterator[str]:
-    """Sizes that the proof runs, or that Triton may send, and no profile holds."""
+    """Yield the sizes that no profile covers, but that the proof runs or Triton may send."""
     first = batched.inputs[0].name
     if not batched.is_static:
         reached = 0
@@ -125,15 +127,15 @@ def _uncovered(batched: BatchedModel, profiles: Sequence[Profile], max_batch_siz
                 break
             reached = max(reached, high)
         if reached < max_batch_size:
-            yield f"no profile holds batch {reached + 1}, and batches go from 1 to {max_batch_size}"
+            yield f"no profile covers batch size {reached + 1}, but batches go from 1 to {max_batch_size}"
     for tensor in batched.inputs:
         whole = tensor.static_dims if batched.is_static else (1, *tensor.static_dims)
         for axis, size in enumerate(whole):
             if (axis == 0 and not batched.is_static) or not isinstance(size, int):
                 continue
-            if not any(_holds(profile[tensor.name], axis, size) for profile in profiles):
-                yield f"no profile holds {size} on axis {axis} of {tensor.name!r}, the size that the original can prove"
+            if not any(_covers(profile[tensor.name], axis, size) for profile in profiles):
+                yield f"no profile covers size {size} on axis {axis} of {tensor.name!r}, at which the proof runs"
 
 
-def _holds(shapes: Shapes, axis: int, size: int) -> bool:
+def _covers(shapes: Shapes, axis: int, size: int) -> bool:
     return axis >= len(shapes.min) or shapes.min[axis] <= size <= shapes.max[axis]

@@ -1,4 +1,4 @@
-"""What Triton refuses at load, and what an existing config may say beside a new version."""
+"""Tell why Triton would refuse a config, and where an existing config contradicts a new version."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 
 
 def problems(config: "ModelConfig") -> Iterator[str]:
-    """Why Triton would refuse this config, each as one clause; nothing when it would load.
+    """Yield why Triton would refuse to load a model with this config, one clause each.
 
     Source: ValidateModelConfig, ValidateInstanceGroup and ValidateIOShape in
     https://github.com/triton-inference-server/core/blob/main/src/model_config_utils.cc, GenerateWarmupData in
@@ -26,7 +26,7 @@ def problems(config: "ModelConfig") -> Iterator[str]:
     for side in ("input", "output"):
         tensors = getattr(config, side)
         if not tensors:
-            yield f"it lists no {side}"
+            yield f"it has no {side}"
         for name, count in Counter(tensor.name for tensor in tensors).items():
             if count > 1:
                 yield f"{side} {name!r} is listed {count} times"
@@ -44,19 +44,19 @@ def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
     if not tensor.dims:
         yield "it has no dims"
     if any(dim < 1 and dim != -1 for dim in [*tensor.dims, *tensor.reshape.shape]):
-        yield "every dim is a number from 1 up, or -1"
+        yield "a dim is neither -1 nor a number from 1 up"
     if tensor.HasField("reshape"):
         if not tensor.reshape.shape and max_batch_size == 0:
-            yield "it reshapes to a scalar, which takes max_batch_size above 0"
+            yield "it is reshaped to a scalar, which needs a max_batch_size above 0"
         shape = tensor.reshape.shape
         if _fixed_size(tensor.dims) != _fixed_size(shape):
-            yield f"reshape {list(shape)} does not hold as many values as dims {list(tensor.dims)}"
+            yield f"reshape {list(shape)} has another number of values than dims {list(tensor.dims)}"
     if getattr(tensor, "format", 0) != 0 and len(tensor.dims) != 3:
-        yield "a format of NHWC or NCHW takes 3 dims"
+        yield "a format of NHWC or NCHW needs 3 dims"
 
 
 def _fixed_size(dims: Sequence[int]) -> int:
-    """How many values a shape holds; -1 when it varies."""
+    """Return how many values a shape has; -1 when that varies."""
     size = 1
     for dim in dims:
         if dim == -1:
@@ -79,20 +79,20 @@ def _batching_problems(config: "ModelConfig") -> Iterator[str]:
             yield f"priority_queue_policy {level} is not between 1 and priority_levels {levels}"
     if batching.preserve_ordering:
         if levels > 1:
-            yield "preserve_ordering allows one priority level"
+            yield "preserve_ordering allows only one priority level"
         policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
         delay = messages().ModelQueuePolicy.DELAY
         if any(policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies):
-            yield "preserve_ordering does not go with a queue policy whose timeout_action is DELAY"
+            yield "preserve_ordering excludes a queue policy whose timeout_action is DELAY"
 
 
 def _instance_problems(config: "ModelConfig") -> Iterator[str]:
     group_kind = messages().ModelInstanceGroup
     for group in config.instance_group:
         if group.kind in (group_kind.KIND_CPU, group_kind.KIND_MODEL) and group.gpus:
-            yield f"an instance_group of {group_kind.Kind.Name(group.kind)} names GPUs"
+            yield f"an instance_group of {group_kind.Kind.Name(group.kind)} lists GPUs"
         if group.profile and config.backend != "tensorrt":
-            yield "instance_group.profile is for TensorRT alone"
+            yield "instance_group.profile is only for TensorRT"
 
 
 def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
@@ -111,18 +111,18 @@ def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
 
 
 def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:
-    """What an existing config says that a version with this manifest cannot fulfil, each as one clause."""
+    """Yield where an existing config contradicts a version with this manifest, one clause each."""
     backend = BACKENDS[manifest.model.file]
     if config.name not in ("", name):
-        yield f"its name is {config.name!r}, its directory's {name!r}"
+        yield f"its name is {config.name!r}, but its directory's is {name!r}"
     if config.backend not in ("", *PLATFORMS) or config.platform not in ("", *PLATFORMS.values()):
-        yield f"its backend is {config.backend or config.platform!r}, the new version is for {backend}"
+        yield f"its backend is {config.backend or config.platform!r}, but the new version needs {backend!r}"
     if config.HasField("ensemble_scheduling"):
         yield "it is an ensemble"
     if config.default_model_filename not in ("", manifest.model.file):
-        yield f"default_model_filename is {config.default_model_filename!r}, not {manifest.model.file!r}"
+        yield f"default_model_filename is {config.default_model_filename!r} instead of {manifest.model.file!r}"
     for name in sorted({tensor.name for tensor in manifest.inputs} - {tensor.name for tensor in config.input}):
-        yield f"input {name!r} of the new version is not listed"
+        yield f"it does not list input {name!r} of the new version"
     yield from _side_disagreements("input", config.input, manifest.inputs)
     yield from _side_disagreements("output", config.output, manifest.outputs)
 
@@ -133,17 +133,17 @@ def _side_disagreements(side: str, listed: Iterable[Any], served: Sequence[Serve
         if tensor.name in by_name:
             yield from _tensor_disagreements(side, tensor, by_name[tensor.name])
         else:
-            yield f"{side} {tensor.name!r} is not one of the new version's: {', '.join(map(repr, by_name))}"
+            yield f"it lists {side} {tensor.name!r}, but the new version has only {', '.join(map(repr, by_name))}"
 
 
 def _tensor_disagreements(side: str, tensor: Any, served: ServedTensor) -> Iterator[str]:
-    """A fixed dim needs its own number; one that varies may be narrowed for an input, not for an output."""
+    """Compare type and dims. Where a dim of the version varies (-1), an input may list a number, an output may not."""
     data_type = messages().DataType.Name(tensor.data_type)
     if data_type != served.data_type:
-        yield f"{side} {tensor.name!r} is {data_type}, the new version's is {served.data_type}"
+        yield f"{side} {tensor.name!r} is {data_type}, but the new version's is {served.data_type}"
     dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
     fits = len(dims) == len(served.dims) and all(
         dim == own or (own == -1 and side == "input") for dim, own in zip(dims, served.dims, strict=True)
     )
     if not fits:
-        yield f"{side} {tensor.name!r} has dims {dims}, the new version's are {list(served.dims)}"
+        yield f"{side} {tensor.name!r} has dims {dims}, but the new version's are {list(served.dims)}"

@@ -8,8 +8,7 @@ import numpy as np
 
 from builder.deployment.live_server import Answer, LiveServer
 from builder.errors import HostError, VerificationError
-from builder.proof.comparison import Tolerance, Wrong, as_numbers, compare
-from builder.proof.prover import batches
+from builder.proof import Tolerance, Wrong, as_numbers, batches, compare
 from builder.record import Manifest, ServedTensor
 from builder.tensors import Array, Arrays
 

@@ -15,12 +15,10 @@ from pathlib import Path
 
 from onnx import parser
 
-from builder.config import making as config
-from builder.config import pbtxt
+from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment.live_server import LiveServer
 from builder.errors import HostError, RepositoryError
-from builder.repository import ModelDirectory, staging
-from builder.repository.staging import Staging
+from builder.repository import ModelDirectory, Staging, staging
 
 VERSION = 1
 """The version of every candidate."""
@@ -28,7 +26,7 @@ VERSION = 1
 ANOTHER_REPOSITORY = "set --repository to the repository that the server reads"
 """What to do when the server reads another repository than this one."""
 
-_MARK = f"{config.PROVENANCE_PREFIX}candidate_of"
+_MARK = f"{PROVENANCE_PREFIX}candidate_of"
 """The config parameter that marks a candidate, so that no other model is ever replaced."""
 
 _TRIVIAL_CONFIG = """
@@ -113,4 +111,4 @@ def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory
     parsed.name = candidate.name
     parsed.version_policy.specific.versions[:] = [VERSION]
     parsed.parameters[_MARK].string_value = model.name
-    staging.write(folder / config.FILE, pbtxt.render(parsed).encode())
+    staging.write(folder / pbtxt.FILE, pbtxt.render(parsed).encode())

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from builder.config import pbtxt
-from builder.config.making import PROVENANCE_PREFIX
+from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment import rehearsal
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
 from builder.deployment.rehearsal import ANOTHER_REPOSITORY
 from builder.errors import BuilderError, HostError
 from builder.progress import Report, silent
+from builder.publishing import roll_back
 from builder.record import Manifest
-from builder.repository import ModelDirectory, Repository
-from builder.repository.staging import reported
+from builder.repository import ModelDirectory, Repository, reported
 from builder.tensors import Array
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ class _Attempt:
 
     def switch(self) -> None:
         """Make the version the one that the repository's config names."""
-        switch = self.repository.rollback(self.model.name, self.version)
+        switch = roll_back(self.repository, self.model.name, self.version)
         if switch.before != switch.after:
             self.report("switch", f"the repository names version {switch.after} instead of {switch.before}")
 
@@ -252,7 +251,7 @@ class _Attempt:
                 return f"the repository now names version {named}, and is left as it is"
             if self.version == self.served:
                 return f"version {self.version} was already served before, so there is nothing to restore"
-            self.repository.rollback(self.model.name, target)
+            roll_back(self.repository, self.model.name, target)
         except BuilderError as error:
             return f"version {target} could not be restored: {error.where}: {error.what}"
         try:

@@ -12,9 +12,17 @@ from builder.errors import ModelError, VerificationError
 from builder.exporting.frozen import Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.subject import Subject
-from builder.proof.comparison import as_numbers, coarsest_precision, tolerance_for
-from builder.proof.prover import Prover, batch_sizes, dimensions_of
-from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
+from builder.proof import (
+    Prover,
+    as_numbers,
+    batch_sizes,
+    coarsest_precision,
+    dimensions_of,
+    onnxruntime_warnings,
+    open_rewritten,
+    refuse_stale_shapes,
+    tolerance_for,
+)
 from builder.record import read_arrays
 from builder.samples import draw, read_samples
 from builder.tensors import Array, Arrays

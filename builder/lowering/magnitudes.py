@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.errors import ModelError
-from builder.proof.session import one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
+from builder.proof import one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
 from builder.samples import draw
 from builder.tensors import Arrays
 

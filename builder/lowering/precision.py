@@ -23,7 +23,7 @@ from builder.errors import ModelError
 from builder.lowering.edges import Edges
 from builder.lowering.magnitudes import largest_values
 from builder.lowering.plan import FORMATS, Format, Plan, Precision, make_plan, size_of
-from builder.model.opsets import inlined
+from builder.model import inlined
 from builder.tensors import Arrays
 
 ENOUGH = 0.5

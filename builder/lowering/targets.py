@@ -8,8 +8,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
-from builder.model import label
-from builder.model.opsets import why_not
+from builder.model import label, why_not
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,33 @@
-"""Read an ONNX file and check that it is one this project can work with.
+"""Read an ONNX file, and check that the following steps can work with it.
 
-`load` parses the file, checks that it is sound (known operators, bounded sizes, weights inside the model's folder) and
+`load` parses the file, checks it (known operators, bounded sizes, weights inside the model's folder), hashes it and
 returns a `Model`, which nothing changes from then on. `fix_inputs` turns inputs that never vary into constants.
+`inlined` and `why_not` compare opsets, for the steps that move nodes from one to another. `zipmap` replaces outputs
+that are lists of dictionaries.
 """
 
+from builder.model import zipmap
 from builder.model.constants import fix_inputs
+from builder.model.file_state import FileState
 from builder.model.loading import Model, load
+from builder.model.opsets import inlined, why_not
+from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
 
 __all__ = [
+    "RUNTIME_OPERATORS",
     "Dim",
+    "FileState",
     "Model",
     "TensorSpec",
     "fits",
     "fix_inputs",
+    "inlined",
     "label",
     "load",
     "operator",
     "own_domain",
     "stored_dtype",
+    "why_not",
+    "zipmap",
 ]

@@ -1,4 +1,4 @@
-"""Make inputs that are the same in every request constants of the model."""
+"""Turn inputs that have the same value in every request into constants of the model."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,25 +13,25 @@ from builder.model.types import TensorSpec, fits, stored_dtype
 from builder.tensors import Array
 
 INITIALIZERS_ALONE = 4
-"""The IR version from which on an initializer need not be an input too."""
+"""Since this IR version an initializer does not have to be listed as an input too."""
 
 
 def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
-    """The model with these inputs turned into initializers.
+    """Return the model with these inputs turned into initializers.
 
     Args:
-        model: As it was loaded.
-        values: By input: a number that fills it, or an .npy file with an array of its type and shape.
+        model: The model as it was loaded.
+        values: By input, a number to fill it with, or an .npy file that contains an array of its type and shape.
 
     Raises:
-        ModelError: There is no such input, or its value does not fit it.
+        ModelError: There is no such input, or the value has another type or shape.
     """
     if not values:
         return model
     specs = {spec.name: spec for spec in model.inputs}
     if unknown := sorted(values.keys() - specs.keys()):
-        fix = f"inputs are {sorted(specs)}"
-        raise ModelError(model.path, f"--constant names {', '.join(unknown)}, which is no input", fix)
+        fix = f"use the name of an input: {', '.join(sorted(specs))}"
+        raise ModelError(model.path, f"--constant names {', '.join(unknown)}, but there is no such input", fix)
     constants = {name: _array(model.path, specs[name], value) for name, value in values.items()}
     fixed = model.ir.clone()
     fixed.ir_version = max(fixed.ir_version, INITIALIZERS_ALONE)
@@ -52,35 +52,36 @@ def _tensor(spec: TensorSpec, array: Array) -> ir.TensorProtocol:
 
 
 def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
-    """The value as it is fed, `[*shape]`."""
+    """Return the value as an array of the input's type and shape."""
     dtype = stored_dtype(spec.dtype)
     wanted = f"{dtype.name}{list(spec.shape)}"
     if isinstance(value, Path):
         array = _read(value, wanted)
         if not fits(array, spec.dtype, spec.shape):
-            what = f"the array for the input {spec.name!r} is {array.dtype.name}{list(array.shape)}"
-            raise ModelError(value, what, f"give {wanted}")
+            what = f"the array is {array.dtype.name}{list(array.shape)}, but the input {spec.name!r} is {wanted}"
+            raise ModelError(value, what, f"save an array of {wanted} to this file")
         return array
     sizes = [dim for dim in spec.shape if isinstance(dim, int)]
     if len(sizes) < len(spec.shape) or dtype.kind == "U" or spec.dtype == ir.DataType.BFLOAT16:
-        fix = f"write {wanted} with numpy.save, and give --constant {spec.name}=FILE.npy"
-        raise ModelError(path, f"the input {spec.name!r} {list(spec.shape)} cannot be filled with a number", fix)
+        fix = f"save an array of {wanted} with numpy.save, and pass --constant {spec.name}=FILE.npy"
+        raise ModelError(path, f"the input {spec.name!r} ({wanted}) cannot be filled with a number", fix)
     with np.errstate(over="ignore"):
         filled = np.full(sizes, value).astype(dtype)
     if dtype.kind != "f" and (filled != value).any():
-        raise ModelError(path, f"{value:g} is no value for the input {spec.name!r}, which is {wanted}", "give another")
+        what = f"the input {spec.name!r} is {wanted}, which cannot hold {value:g}"
+        raise ModelError(path, what, f"pass --constant {spec.name}=VALUE with a number that {dtype.name} can hold")
     return filled
 
 
 def _read(path: Path, wanted: str) -> Array:
-    fix = f"write {wanted} with numpy.save"
+    fix = f"save one array of {wanted} to this file with numpy.save"
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
-        what = f"this constant cannot be read: {error.strerror or error}"
-        raise ModelError(path, what, "check the path and its permissions") from error
+        what = f"the file cannot be read: {error.strerror or error}"
+        raise ModelError(path, what, "check the path and the file's permissions") from error
     except (ValueError, EOFError) as error:
-        raise ModelError(path, f"this constant cannot be read: {error}", fix) from error
+        raise ModelError(path, f"it is not an array in NumPy's .npy format: {error}", fix) from error
     if not isinstance(array, np.ndarray):
-        raise ModelError(path, "holds several arrays", fix)
+        raise ModelError(path, "the file contains several arrays", fix)
     return array

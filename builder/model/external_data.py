@@ -1,4 +1,4 @@
-"""Where a model's weights lie when they are in files of their own. They are located and measured, never read."""
+"""Find the files of external weights, and check their place and size. The weights themselves are not read."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from builder.errors import ModelError
 
 
 def locate(path: Path, tensors: Iterable[onnx.TensorProto]) -> tuple[Path, ...]:
-    """Return the files that weights of the model at `path` live in, by the names the model has for them.
+    """Return the files that hold weights of the model at `path`, under the names that the model uses.
 
     Raises:
         ModelError: A file is outside the model's folder, missing, unreadable or too short.
@@ -25,12 +25,13 @@ def locate(path: Path, tensors: Iterable[onnx.TensorProto]) -> tuple[Path, ...]:
             needed[file] = max(needed.get(file, 0), _end(path, tensor, info))
     for file, size in needed.items():
         if file.stat().st_size < size:
-            raise ModelError(path, f"{file.name} is truncated: weights reach to byte {size}", "copy it again")
+            what = f"{file.name} was cut short: it has {file.stat().st_size} bytes, but the weights need {size}"
+            raise ModelError(path, what, "copy the file again")
     return tuple(sorted(needed))
 
 
 def _inside(path: Path, name: str, location: str) -> Path:
-    """The file at `location`, which lies in the model's folder even when links are followed."""
+    """Return the file at `location`, after checking that it is in the model's folder even when links are followed."""
     folder = path.parent.resolve()
     relative = PurePosixPath(location)
     if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
@@ -38,39 +39,42 @@ def _inside(path: Path, name: str, location: str) -> Path:
     try:
         target = (folder / relative).resolve(strict=True)
     except FileNotFoundError as error:
-        raise ModelError(path, f"weight {name!r} is in {location!r}, which is missing", "put that file back") from error
+        what = f"weight {name!r} is in the file {location!r}, which is missing"
+        raise ModelError(path, what, f"copy {location!r} into {folder}") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        raise ModelError(path, f"weight {name!r} is in {location!r}: {_why(error)}", "fix that file") from error
+        what = f"weight {name!r} is in the file {location!r}, which cannot be read: {_why(error)}"
+        raise ModelError(path, what, "put the file itself in that place, instead of a link") from error
     if not target.is_relative_to(folder):
         raise _outside(path, name, f"{location} -> {target}")
     if not target.is_file():
-        raise ModelError(path, f"weight {name!r} is in {location!r}, which is not a file", "export it again")
+        raise ModelError(path, f"weight {name!r} is in {location!r}, which is not a file", "export the model again")
     return folder / relative
 
 
 def _outside(path: Path, name: str, location: str) -> ModelError:
     return ModelError(
         path,
-        f"weight {name!r} is in {location!r}, outside the model's folder; it was not read",
-        "put the model and its weights in one folder, as files and not as links (cp -rL)",
+        f"weight {name!r} is in {location!r}, outside the model's folder, and was not read",
+        "put the model and its weights in one folder, as files instead of links (cp -rL)",
     )
 
 
 def _why(error: OSError | RuntimeError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or "its links lead in a circle"
+    return (error.strerror if isinstance(error, OSError) else None) or "the links lead in a circle"
 
 
 def _end(path: Path, tensor: onnx.TensorProto, info: dict[str, str]) -> int:
-    """The byte after a tensor's last one."""
+    """Return the offset in the file of the first byte after the tensor."""
     try:
         size = -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
         length, offset = int(info.get("length") or size), int(info.get("offset") or 0)
     except (TypeError, ValueError) as error:
-        what = f"weight {tensor.name!r} has no readable place in its file"
-        raise ModelError(path, what, "export it again") from error
+        what = f"the offset and length of weight {tensor.name!r} in its file are not numbers"
+        raise ModelError(path, what, "export the model again") from error
     if min(offset, length, *tensor.dims) < 0:
-        raise ModelError(path, f"weight {tensor.name!r} has a negative place in its file", "export it again")
+        what = f"the offset, length or shape of weight {tensor.name!r} in its file is negative"
+        raise ModelError(path, what, "export the model again")
     if length < size:
-        what = f"weight {tensor.name!r} has {length} bytes in its file, and its shape needs {size}"
-        raise ModelError(path, what, "export it again")
+        what = f"weight {tensor.name!r} has {length} bytes in its file, but its shape needs {size}"
+        raise ModelError(path, what, "export the model again")
     return offset + length

@@ -1,4 +1,4 @@
-"""Load an ONNX file and check that it is one this project can work with."""
+"""Read an ONNX file, and check that the following steps can work with it."""
 
 import math
 import stat
@@ -13,35 +13,38 @@ import onnx_ir as ir
 
 from builder import digest
 from builder.errors import ModelError
-from builder.model import external_data, lease, soundness, zipmap
-from builder.model.lease import Lease
+from builder.model import external_data, file_state, soundness, zipmap
+from builder.model.file_state import FileState
 from builder.model.types import TensorSpec
+from builder.progress import format_bytes
 from builder.tensors import Array
 
 LARGEST_BYTES = 2**31 - 1
-"""No protobuf message can be larger, and so no .onnx file, and no request."""
+"""The largest protobuf message, and so the largest .onnx file and the largest request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A checked ONNX model as it came; nothing ever changes it.
+    """The original model: read, checked, and never changed afterwards.
 
     Attributes:
         path: The .onnx file.
-        external_files: The external data files, all inside the model's folder, in order of name.
-        digests: The SHA-256 of each of its files.
-        leases: Of its large external data files: unbroken, they still have that digest.
-        ir: The parsed model; external weights stay mapped on disk.
-        inputs: What a caller feeds (initializers that are also listed as inputs are left out).
-        outputs: What the graph returns.
-        zipmaps: Outputs that are lists of dictionaries in the file and tensors here: the labels of their columns.
-        constants: Inputs of the file that are constants here: what to feed the file.
+        external_files: The files of external weights, all inside the model's folder, sorted by name.
+        digests: The SHA-256 of each file.
+        states: The state of each large file of external weights before it was hashed; while it holds, so does the
+            digest.
+        ir: The parsed model. External weights stay on disk and are mapped when they are read.
+        inputs: The inputs that a caller feeds. Initializers that the file lists as inputs too are not among them.
+        outputs: The outputs of the graph.
+        zipmaps: For each output that is a list of dictionaries in the file and a tensor here, the labels of the
+            tensor's columns.
+        constants: For each input of the file that is a constant here, its value: what to feed the file.
     """
 
     path: Path
     external_files: tuple[Path, ...]
     digests: Mapping[Path, str]
-    leases: Mapping[Path, Lease]
+    states: Mapping[Path, FileState]
     ir: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -50,23 +53,23 @@ class Model:
 
     @property
     def files(self) -> Iterator[Path]:
-        """The .onnx file, then its external data files."""
+        """The .onnx file, then the files of its external weights."""
         yield self.path
         yield from self.external_files
 
     @property
     def sha256(self) -> str:
-        """Of all its files."""
+        """The digest of all files together."""
         return digest.of_model(self.digests[file] for file in self.files)
 
 
 def load(path: Path) -> Model:
     """Read and check the model at `path`.
 
-    External data is located and measured, never read; a location outside the model's folder is refused.
+    Files of external weights must be inside the model's folder. They are hashed, but not read into memory.
 
     Raises:
-        ModelError: It is not a readable ONNX model, or one that cannot be served.
+        ModelError: The file is not a readable ONNX model, or Triton cannot serve it.
     """
     proto = _parse(path)
     soundness.check_operators(path, proto)
@@ -79,13 +82,13 @@ def load(path: Path) -> Model:
     model = _deserialize(path, proto)
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not model.graph.outputs:
-        raise ModelError(path, "the graph has no outputs", "export it with outputs")
-    leases = _leases(path, external)  # before the digests
+        raise ModelError(path, "the graph has no outputs", "export the model with at least one output")
+    states = _states(path, external)  # must come before the digests
     return Model(
         path=path,
         external_files=external,
         digests=_digests(path, [path, *external]),
-        leases=leases,
+        states=states,
         ir=model,
         inputs=tuple(_spec(path, v, "input") for v in inputs),
         outputs=tuple(_spec(path, v, "output") for v in model.graph.outputs),
@@ -94,69 +97,73 @@ def load(path: Path) -> Model:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    again = "export the model to a single .onnx file and give its path"
+    fix = "give the path of an .onnx file"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(path, "a directory" if path.is_dir() else "not a regular file", again)
+            raise ModelError(path, "it is a directory" if path.is_dir() else "it is not a regular file", fix)
         if status.st_size > LARGEST_BYTES:
-            what = f"{status.st_size / 1e9:.1f} GB, and an .onnx file cannot be larger than 2 GiB"
-            raise ModelError(path, what, "export it with its weights in an external data file")
+            what = f"the file has {format_bytes(status.st_size)}, but an .onnx file cannot be larger than 2 GiB"
+            raise ModelError(path, what, "export the model with its weights in a separate file (external data)")
         proto = onnx.load(path, load_external_data=False)
     except FileNotFoundError as error:
-        raise ModelError(path, "no such file", "check the path") from error
+        raise ModelError(path, "there is no such file", "check the path") from error
     except OSError as error:
-        raise ModelError(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
+        what = f"the file cannot be read: {error.strerror}"
+        raise ModelError(path, what, "check the path and the file's permissions") from error
     except google.protobuf.message.DecodeError as error:
-        raise ModelError(path, "not an ONNX file, or a truncated one", again) from error
+        raise ModelError(path, "it is not an ONNX file, or it was cut short", fix) from error
     if not proto.ir_version or (not proto.graph.node and not proto.graph.output):
-        raise ModelError(path, "not an ONNX file: it holds no graph", again)
+        raise ModelError(path, "it is not an ONNX file: it contains no graph", fix)
     return proto
 
 
 def _deserialize(path: Path, proto: onnx.ModelProto) -> ir.Model:
-    """Parse the message into the representation that all further steps work on."""
+    """Turn the message into the representation that all following steps work on."""
     try:
         model = ir.from_proto(proto)
     except ir.serde.SerdeError as error:
-        raise ModelError(path, f"not a valid ONNX model: {_root(error)}", "export it again") from error
+        raise ModelError(path, f"it is not a valid ONNX model: {_root(error)}", "export the model again") from error
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         ir.external_data.set_base_dir(graph, path.parent)
     return model
 
 
 def _root(error: BaseException) -> BaseException:
-    """What an error comes from in the first place."""
+    """Return the error that caused this one, directly or through others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _refuse_sparse(path: Path, graph: onnx.GraphProto) -> None:
-    """Sparse weights would be lost: they cannot be written again."""
+    """Refuse sparse weights: the following steps cannot write them, so they would be lost."""
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name
-        raise ModelError(path, f"weight {name!r} is stored sparse, which is not supported", "export it dense")
+        raise ModelError(
+            path, f"weight {name!r} is a sparse tensor, which is not supported", "export it as a dense tensor"
+        )
 
 
 def _check_types(path: Path, graph: onnx.GraphProto) -> None:
-    """Every graph input and output is a tensor."""
+    """Check that every graph input and output is a tensor with an element type."""
     for kind, values in (("input", graph.input), ("output", graph.output)):
         for value in values:
             found = value.type.WhichOneof("value")
             if found != "tensor_type":
-                what = found.removesuffix("_type").replace("_", " ") if found else "value without a type"
-                what = f"{kind} {value.name!r} is not a tensor but of kind {what!r}, and Triton serves tensors only"
-                raise ModelError(path, what, "export it with a tensor there (scikit-learn: options={'zipmap': False})")
+                type_name = found.removesuffix("_type").replace("_", " ") if found else "unknown"
+                what = f"{kind} {value.name!r} has the type {type_name!r}, but Triton serves only tensors"
+                fix = "export the model with a tensor there (with skl2onnx: options={'zipmap': False})"
+                raise ModelError(path, what, fix)
             if value.type.tensor_type.elem_type == onnx.TensorProto.UNDEFINED:
-                raise ModelError(path, f"{kind} {value.name!r} has no element type", "export it again")
+                raise ModelError(path, f"{kind} {value.name!r} has no element type", "export the model again")
 
 
 def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
-    """Fill in output shapes that the exporter left out.
+    """Fill in the output shapes that the exporter left out.
 
     Raises:
-        ModelError: One cannot be inferred.
+        ModelError: The shape of an output cannot be inferred.
     """
     if all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
         return
@@ -166,29 +173,29 @@ def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
             value.CopyFrom(found)
     for value in proto.graph.output:
         if not value.type.tensor_type.HasField("shape"):
-            what = f"output {value.name!r} has no shape, and none can be inferred from the graph"
-            raise ModelError(path, what, "declare it in the file, or export it with static shapes")
+            what = f"output {value.name!r} has no shape, and it cannot be inferred from the graph"
+            raise ModelError(path, what, "declare the shape in the file, or export the model with static shapes")
 
 
 def _spec(path: Path, value: ir.Value, kind: str) -> TensorSpec:
     assert isinstance(value.type, ir.TensorType)
     if value.shape is None:
-        raise ModelError(path, f"{kind} {value.name!r} has no shape", "export with static shapes")
+        raise ModelError(path, f"{kind} {value.name!r} has no shape", "export the model with static shapes")
     dims = tuple(d if isinstance(d, int) else str(d.value or f"{value.name}_{i}") for i, d in enumerate(value.shape))
     fixed = [dim for dim in dims if isinstance(dim, int)]
     if min(fixed, default=1) < 1:
-        what = f"{kind} {value.name!r} {list(dims)} has a dimension below 1, which Triton refuses"
-        raise ModelError(path, what, "export it with sizes of 1 and more, or with named symbolic dimensions")
+        what = f"{kind} {value.name!r} {list(dims)} has a dimension below 1, which Triton does not load"
+        raise ModelError(path, what, "export the model with dimensions of at least 1, or with named dynamic ones")
     bits = 8 if value.type.dtype == ir.DataType.STRING else value.type.dtype.bitwidth
     if (size := math.prod(fixed) * bits // 8) > LARGEST_BYTES:
-        what = f"{kind} {value.name!r} {list(dims)} takes {size / 1e9:,.0f} GB, and a request holds 2 GiB at most"
-        raise ModelError(path, what, "export it with a smaller shape")
+        what = f"{kind} {value.name!r} {list(dims)} takes {format_bytes(size)}, but a request is at most 2 GiB"
+        raise ModelError(path, what, "export the model with a smaller shape")
     return TensorSpec(str(value.name), value.type.dtype, dims)
 
 
-def _leases(path: Path, files: Sequence[Path]) -> dict[Path, Lease]:
+def _states(path: Path, files: Sequence[Path]) -> dict[Path, FileState]:
     with _readable(path):
-        return {file: Lease(file) for file in files if file.stat().st_size >= lease.MIN_BYTES}
+        return {file: file_state.read_state(file) for file in files if file.stat().st_size >= file_state.MIN_BYTES}
 
 
 def _digests(path: Path, files: Sequence[Path]) -> dict[Path, str]:
@@ -201,4 +208,5 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelError(path, f"{error.filename} cannot be read: {error.strerror}", "check its permissions") from error
+        what = f"{error.filename} cannot be read: {error.strerror}"
+        raise ModelError(path, what, "check the permissions of that file") from error

@@ -1,4 +1,4 @@
-"""Whether a parsed ONNX file is sound: known operator sets and operators, of a size that can be worked on."""
+"""Check a parsed ONNX file: its size, its text, its opsets and operators, and its form."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +14,26 @@ from onnx.external_data_helper import uses_external_data
 from builder.errors import ModelError
 
 MAX_NODES = 200_000
-"""Some ten times what the largest exports hold; a file can ask for any number by functions that call functions."""
+"""About ten times the largest exports. Without a limit, a small file of functions that call functions could ask for any
+number of nodes."""
 
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
-"""Domains of operators ONNX Runtime brings itself; onnx has no schema for them."""
+"""Domains of ONNX Runtime's own operators; the onnx package has no schema for them."""
 
 RUNTIME_OPERATORS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
-"""Operators that ONNX Runtime's optimizer leaves in the ONNX domain at any opset; the checker does not know that."""
+"""Operators that ONNX Runtime's optimizer writes in ONNX's domain whatever the opset; ONNX's checker refuses that."""
 
 _OWN_DOMAIN = "builder.unchecked"
 
 Operator = tuple[str, str, str]
-"""Domain, `""` for ONNX's own; type; and overload, `""` but for some functions."""
+"""Domain (`""` is ONNX's own), type, and overload (`""` except for some functions)."""
 
 
 def check_operators(path: Path, proto: onnx.ModelProto) -> None:
-    """Check that this is a model of a size that can be worked on, of operators that are known.
+    """Check the number of nodes, that all names are text, and that the opsets and operators are known.
 
     Raises:
-        ModelError: It is not, or a name in it is not text.
+        ModelError: One of these checks fails.
     """
     _check_size(path, proto)
     _check_text(path, proto)
@@ -41,19 +42,19 @@ def check_operators(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def check_form(path: Path, proto: onnx.ModelProto) -> None:
-    """Hold the model to ONNX's own checker; weights in other files are not looked for.
+    """Run ONNX's own checker, which does not look for external weights here.
 
     Raises:
-        ModelError: The checker refuses it.
+        ModelError: The checker refuses the model.
     """
     try:
         onnx.checker.check_model(_checkable(proto))
     except onnx.checker.ValidationError as error:
-        raise ModelError(path, f"not a valid ONNX model: {_sentence(error)}", "export it again") from error
+        raise ModelError(path, f"it is not a valid ONNX model: {_sentence(error)}", "export the model again") from error
 
 
 def nodes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes, and those of the graphs inside them."""
+    """Yield the nodes, and the nodes of the graphs inside them."""
     stack = [nodes]
     while stack:
         for node in stack.pop():
@@ -63,7 +64,7 @@ def nodes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initializers and constants, those of its subgraphs and functions too."""
+    """Yield every initializer and constant of a model, including those of its subgraphs and functions."""
     yield from _initializers(proto.graph)
     for node in _all_nodes(proto):
         for attribute in node.attribute:
@@ -107,19 +108,19 @@ def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
 
 
 def _check_text(path: Path, proto: onnx.ModelProto) -> None:
-    """What is no UTF-8 would come as bytes from every field that is read."""
+    """Check that all text is UTF-8: protobuf returns other text as bytes, which the following steps do not expect."""
     stack: list[Message] = [proto]
     while stack:
         for name, value in _texts_and_parts(stack.pop()):
             for item in [value] if isinstance(value, str | bytes | Message) else value:
                 if isinstance(item, bytes):
-                    raise ModelError(path, f"its {name} is not text in UTF-8", "export it again")
+                    raise ModelError(path, f"its field {name} is not UTF-8 text", "export the model again")
                 if isinstance(item, Message):
                     stack.append(item)
 
 
 def _texts_and_parts(message: Message) -> Iterator[tuple[str, Any]]:
-    """The strings and messages in a message, by field; of a tensor all but its values."""
+    """Yield the strings and messages in a message, each with its field's name; a tensor's values are left out."""
     if isinstance(message, onnx.TensorProto):
         yield from [("name", message.name), ("external_data", message.external_data)]
         return
@@ -133,26 +134,26 @@ def _check_opsets(path: Path, proto: onnx.ModelProto) -> None:
     twice = [domain for domain, n in Counter(domain for domain, _ in versions).items() if n > 1]
     if twice:
         what = f"the operator set {twice[0] or 'ai.onnx'!r} is imported in two versions"
-        raise ModelError(path, what, "export it again")
+        raise ModelError(path, what, "export the model again")
     newest: dict[str, int] = {}
     for domain, version in onnx.helper.OP_SET_ID_VERSION_MAP:
         newest[_domain(domain)] = max(version, newest.get(_domain(domain), 0))
     for domain, version in _opsets(proto).items():
         if domain in newest and not 1 <= version <= newest[domain]:
             which = f"opset {version}" + (f" of {domain}" if domain else "")
-            what = f"{which} is unknown; the newest known is {newest[domain]}"
-            raise ModelError(path, what, f"export with opset {newest[domain]} or older")
+            what = f"{which} is unknown; the newest known opset is {newest[domain]}"
+            raise ModelError(path, what, f"export the model with opset {newest[domain]} or older")
 
 
 def _check_size(path: Path, proto: onnx.ModelProto) -> None:
     count = _count_nodes(path, proto)
     if count > MAX_NODES:
-        what = f"it has {count:,} nodes, its functions written out; the most is {MAX_NODES:,}"
-        raise ModelError(path, what, "export loops as Loop or Scan instead of unrolled")
+        what = f"it has {count:,} nodes, counting a function's at every call; the limit is {MAX_NODES:,}"
+        raise ModelError(path, what, "export loops as Loop or Scan instead of unrolling them")
 
 
 def _count_nodes(path: Path, proto: onnx.ModelProto) -> int:
-    """How many nodes there are when every function is written out wherever it is called; beyond 2^63 no more exact."""
+    """Count the nodes, those of a function once for every call of it; counts stop at 2^63."""
     calls = {_function(f): Counter(map(_operator, nodes_of(f.node))) for f in proto.functions}
     sizes: dict[Operator, int] = {}
 
@@ -165,7 +166,7 @@ def _count_nodes(path: Path, proto: onnx.ModelProto) -> int:
                 sizes[function] = size(calls[function])
     except CycleError as error:
         what = f"function {error.args[1][0][1]!r} calls itself"
-        raise ModelError(path, what, "export it without recursion") from error
+        raise ModelError(path, what, "export the model without recursive functions") from error
     return size(Counter(map(_operator, nodes_of(proto.graph.node))))
 
 
@@ -179,8 +180,8 @@ def _check_known(path: Path, proto: onnx.ModelProto) -> None:
     }
     if unknown:
         listed = ", ".join(sorted(unknown)[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        what = f"unknown operators, at opset {opsets.get('', 1)}: {listed}"
-        raise ModelError(path, what, "export with standard ONNX operators")
+        what = f"unknown operators at opset {opsets.get('', 1)}: {listed}"
+        raise ModelError(path, what, "export the model with standard ONNX operators")
 
 
 def _is_known(operator: Operator, opsets: Mapping[str, int]) -> bool:
@@ -193,7 +194,10 @@ def _is_left_by_runtime(operator: Operator) -> bool:
 
 
 def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """What the checker can judge: no weights in other files, and operators it cannot know in a domain it lets be."""
+    """Return a model that the checker can judge.
+
+    External weights are emptied, and operators that the checker does not know move to a domain that it skips.
+    """
     opsets = _opsets(proto)
 
     def is_foreign(node: onnx.NodeProto) -> bool:
@@ -214,5 +218,5 @@ def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _sentence(error: Exception) -> str:
-    """What the checker says, without its context, as one line."""
+    """Return the checker's message as one line, without the context that it appends."""
     return " ".join(str(error).partition("\n\n==>")[0].split()).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What is known of a tensor without its values, and how values of its type are stored."""
+"""Describe tensors without their values, and how values of each type are stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def stored_dtype(dtype: ir.DataType) -> np.dtype[Any]:
 
 
 def fits(array: Array, dtype: ir.DataType, shape: Sequence[Dim]) -> bool:
-    """Return whether an array is stored as this ONNX type is, in this shape; a named size may be any."""
+    """Return whether an array has this ONNX type and shape; a named dimension may have any size."""
     stored = stored_dtype(dtype)
     has_type = array.dtype.kind == stored.kind if dtype == ir.DataType.STRING else array.dtype == stored
     return has_type and len(shape) == array.ndim and all(map(_takes, shape, array.shape))
@@ -41,15 +41,15 @@ def _takes(dim: Dim, size: int) -> bool:
 
 
 def own_domain(domain: str) -> str:
-    """Return an operator's domain as ONNX writes it: its own has two names, "" and "ai.onnx"."""
+    """Return a domain with ONNX's own always written "", never "ai.onnx"."""
     return "" if domain == "ai.onnx" else domain
 
 
 def operator(node: ir.Node) -> tuple[str, str]:
-    """Return the domain and type of a node's operator, the key of every table of operators."""
+    """Return the domain and type of a node's operator: the key in all tables of operators."""
     return own_domain(node.domain), node.op_type
 
 
 def label(node: ir.Node) -> str:
-    """Return a node as messages name it: its operator, and its name or else its first output's."""
+    """Return how messages name a node: its operator, and its name or, without one, its first output's."""
     return f"{node.op_type} {node.name or node.outputs[0].name!r}"

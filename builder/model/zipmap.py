@@ -1,4 +1,6 @@
-"""scikit-learn's ZipMap: an output that is a list of dictionaries, which Triton cannot serve, is served as a tensor.
+"""Replace scikit-learn's ZipMap, which returns a list of dictionaries, by the tensor that it reads.
+
+Triton serves only tensors.
 
 Source: https://onnx.ai/onnx/operators/onnx_aionnxml_ZipMap.html
 """
@@ -12,14 +14,14 @@ import onnx
 from builder.tensors import Array
 
 Labels = tuple[int | str, ...]
-"""The dictionary's keys, in the order of the tensor's columns."""
+"""The keys of the dictionaries, in the order of the tensor's columns."""
 
 
 def take_out(proto: onnx.ModelProto) -> dict[str, Labels]:
-    """Replace every graph output that a ZipMap makes by the tensor that the ZipMap reads, under the same name.
+    """Replace every graph output that comes from a ZipMap by the tensor that the ZipMap reads, under the same name.
 
     Returns:
-        The labels of its columns, by output.
+        By output, the labels of the tensor's columns.
     """
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -41,7 +43,7 @@ def take_out(proto: onnx.ModelProto) -> dict[str, Labels]:
 
 
 def _labels(node: onnx.NodeProto) -> Labels:
-    """The labels, none when the node is malformed."""
+    """Return the labels of a ZipMap; empty when the node is malformed."""
     for attribute in node.attribute:
         if attribute.name == "classlabels_int64s":
             return tuple(attribute.ints)
@@ -51,11 +53,11 @@ def _labels(node: onnx.NodeProto) -> Labels:
 
 
 def _rows(graph: onnx.GraphProto) -> int | str:
-    """The batch of the first input."""
+    """Return the size of the first input's first axis, which is the batch."""
     dims = [dim for value in graph.input[:1] for dim in value.type.tensor_type.shape.dim[:1]]
     return dims[0].dim_value if dims and dims[0].HasField("dim_value") else "batch"
 
 
 def as_tensor(rows: Sequence[Mapping[Any, float]], labels: Labels) -> Array:
-    """What the original answers, as the tensor: `float32[N, labels]`."""
+    """Turn the dictionaries that the original model returns into the tensor: `float32[N, labels]`."""
     return np.asarray([[row[label] for label in labels] for row in rows], np.float32)

@@ -1,9 +1,47 @@
 """Prove that the rewritten model answers, row by row, what the original model answers.
 
-`verify` serializes the rewritten model once and runs those very bytes; `truth` asks the original model, `prover` runs
-batches of several sizes and orders, `comparison` says when two answers are equal, and `session` is ONNX Runtime.
+`verify` serializes the rewritten model once and runs exactly these bytes. `truth` asks the original model for its
+answers, `rewritten` opens the rewritten model, `prover` runs batches of several sizes and orders, `other_sizes` does
+so where other axes were made dynamic, and `comparison` says when two answers are equal. `verify_published` repeats the
+proof of a published version. `session` is ONNX Runtime.
 """
 
-from builder.proof.verification import Effort, VerifiedModel, verify, verify_published
+from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
+from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
+from builder.proof.published import verify_published
+from builder.proof.results import Effort
+from builder.proof.session import (
+    Session,
+    one_line,
+    onnxruntime_errors,
+    onnxruntime_warnings,
+    open_original,
+    open_rewritten,
+    refuse_stale_shapes,
+)
+from builder.proof.verification import VerifiedModel, verify
 
-__all__ = ["Effort", "VerifiedModel", "verify", "verify_published"]
+__all__ = [
+    "Effort",
+    "Proven",
+    "Prover",
+    "Session",
+    "Tolerance",
+    "VerifiedModel",
+    "Wrong",
+    "as_numbers",
+    "batch_sizes",
+    "batches",
+    "coarsest_precision",
+    "compare",
+    "dimensions_of",
+    "one_line",
+    "onnxruntime_errors",
+    "onnxruntime_warnings",
+    "open_original",
+    "open_rewritten",
+    "refuse_stale_shapes",
+    "tolerance_for",
+    "verify",
+    "verify_published",
+]

@@ -1,4 +1,10 @@
-"""When two answers count as the same, and by how much they differ."""
+"""Decide whether two answers count as equal, and say by how much they differ.
+
+An output may differ by `atol + rtol * |reference|`. Example: the graph computes in float32 and the output's largest
+value is 20. Then `rtol` is 1e-4 and `atol` is 1e-5 * 20 = 2e-4. Where the original answers 10, the rewritten model may
+answer 10 ± (2e-4 + 1e-4 * 10) = 10 ± 0.0012, and where it answers 0, 0 ± 0.0002. Rounding moves such values by about
+2e-5. An answer that belongs to another row is off by much more than any of this.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,30 +12,30 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from builder.tensors import Array
+from builder.tensors import Array, Arrays
 
 _EXACT = (0.0, 0.0)
 _RELATIVE: Mapping[str, tuple[float, float]] = {
-    # The order in which a sum is accumulated depends on the batch size: other blocks, other vector lanes. Over
-    # the layers of a network that moves float32 answers by some 1e-6 of their scale. A wrong row is off by far
-    # more than ten times that.
+    # The batch size changes the order in which sums are computed: other blocks, other vector lanes. Over the layers
+    # of a network that moves float32 answers by about 1e-6 of their scale. A wrong row is off by far more than ten
+    # times that.
     "DOUBLE": (1e-8, 1e-9),
     "FLOAT": (1e-4, 1e-5),
-    # Eleven and eight bits of precision: single steps of 5e-4 and 4e-3, a few of them added up.
+    # Eleven and eight bits of precision: one rounding is up to 5e-4 and 4e-3 of a value, and a few of them add up.
     "FLOAT16": (1e-2, 1e-2),
     "BFLOAT16": (2e-2, 2e-2),
-    # A value near the edge between two quantized steps falls to the other side: one step is 1/127 of the range,
-    # and a few layers add theirs.
+    # A value near the border between two quantized steps can be rounded to the other one. A step is 1/127 of the
+    # range, and a few layers add theirs.
     "QUANTIZED": (2e-2, 3e-2),
 }
-"""`rtol`, and `atol` as a part of the output's largest reference value, by the coarsest number in the graph."""
+"""By the least precise number type in the graph: `rtol`, and `atol` as a part of the output's largest value."""
 
 _COARSENESS = tuple(_RELATIVE)
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """`|answer - reference| <= atol + rtol * |reference|`; both 0 means equal."""
+    """The condition `|answer - reference| <= atol + rtol * |reference|`; with both 0 the values have to be equal."""
 
     rtol: float
     atol: float
@@ -37,12 +43,12 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A row that differs by more than it may.
+    """A row that differs by more than the tolerance.
 
     Attributes:
-        position: Its place in the batch.
-        largest_error: The largest difference in it; infinite where a NaN or an infinity is on one side only.
-        values: How many of its values are off, and of how many.
+        position: Its position in the batch.
+        largest_error: The largest difference of its values; infinite if only one side is NaN or infinite.
+        values: How many of its values are wrong, and how many it has.
     """
 
     position: int
@@ -51,7 +57,7 @@ class Wrong:
 
 
 def coarsest_precision(graph: ir.Graph) -> str:
-    """The coarsest kind of number that a value of the graph passes through: a key of the tolerances."""
+    """Return the least precise number type in the graph, such as `FLOAT16` or `QUANTIZED`."""
     kinds = {value.dtype.name for value in (*graph.inputs, *graph.outputs) if value.dtype is not None}
     kinds |= {value.dtype.name for value in graph.initializers.values() if value.dtype is not None}
     for node in graph.all_nodes():
@@ -63,14 +69,17 @@ def coarsest_precision(graph: ir.Graph) -> str:
 
 
 def relative_tolerance(precision: str) -> float:
-    """`rtol` of floats in a graph of this coarsest kind of number."""
+    """Return the `rtol` of floats in a graph whose least precise number type is this one."""
     return _RELATIVE[precision][0]
 
 
 def tolerance_for(reference: Array, precision: str, *, max_error: float | None = None) -> Tolerance:
-    """How near an answer must come to `reference: float[rows, *dims]`; anything but floats must be equal.
+    """Return the tolerance for an output; values that are not floats have to be equal.
 
-    `max_error` stands in for `rtol` and for the part that `atol` is of the largest reference value.
+    Args:
+        reference: The original's answers, `float[rows, *dims]`.
+        precision: The least precise number type in the graph, as `coarsest_precision` names it.
+        max_error: Replaces both `rtol` and the part that `atol` is of the largest value.
     """
     if reference.dtype.kind != "f":
         return Tolerance(*_EXACT)
@@ -80,19 +89,30 @@ def tolerance_for(reference: Array, precision: str, *, max_error: float | None =
     return Tolerance(rtol, float(f"{atol * (scale or 1.0):.1e}"))
 
 
+def tolerances_for(
+    reference: Arrays, bfloat16: frozenset[str], precision: str, *, max_error: float | None = None
+) -> dict[str, Tolerance]:
+    """Return the tolerance for each output of a reference; those in `bfloat16` are stored as bits."""
+    outputs = {key.removeprefix("output:"): rows for key, rows in reference.items() if key.startswith("output:")}
+    return {
+        name: tolerance_for(as_numbers(rows, is_bfloat16=name in bfloat16), precision, max_error=max_error)
+        for name, rows in outputs.items()
+    }
+
+
 def as_numbers(array: Array, *, is_bfloat16: bool) -> Array:
-    """BF16, stored as its bits in uint16, as float32."""
+    """Return BF16 values, which are stored as their bits in uint16, as float32."""
     return (array.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else array
 
 
 @dataclass(slots=True)
 class Comparison:
-    """One output of one batch beside the reference.
+    """One output of one batch, compared with the reference.
 
     Attributes:
-        wrong: The rows that differ by more than they may.
-        largest_difference: Over the rows that are right.
-        mean_difference: Over all values of those rows.
+        wrong: The rows that differ by more than the tolerance.
+        largest_difference: The largest difference in the other rows.
+        mean_difference: The mean difference of all values in the other rows.
     """
 
     wrong: list[Wrong]
@@ -103,7 +123,7 @@ class Comparison:
 def compare(answers: Array, reference: Array, rows: Sequence[int], tolerance: Tolerance) -> Comparison:
     """Compare `answers[i]` with `reference[rows[i]]`, each `[*dims]`, of equal shape and type."""
     found, means = Comparison([], 0.0, 0.0), []
-    # Row by row, to bound the memory taken.
+    # Row by row, to limit how much memory is needed.
     for position, row in enumerate(rows):
         errors, is_wrong = differences(answers[position], reference[row], tolerance)
         largest = float(errors.max(initial=0.0))
@@ -117,7 +137,7 @@ def compare(answers: Array, reference: Array, rows: Sequence[int], tolerance: To
 
 
 def differences(answer: Array, wanted: Array, tolerance: Tolerance) -> tuple[Array, Array]:
-    """Value by value: by how much an answer differs, and where that is more than it may."""
+    """Return by how much each value differs, and whether that is more than the tolerance."""
     if wanted.dtype.kind != "f":
         differs = np.asarray(answer != wanted)
         return differs.astype(np.float64), differs
@@ -125,7 +145,7 @@ def differences(answer: Array, wanted: Array, tolerance: Tolerance) -> tuple[Arr
     same = (got == want) | (np.isnan(got) & np.isnan(want))
     with np.errstate(invalid="ignore"):
         errors = np.where(same, 0.0, np.abs(got - want))
-        # Two infinities of the same sign are the same; any other pair with one is as far off as can be.
+        # Two infinities of the same sign are equal. Any other pair with an infinity or a NaN is infinitely far apart.
         errors = np.where(np.isfinite(errors) | same, errors, np.inf)
         limits = np.where(np.isfinite(want), tolerance.atol + tolerance.rtol * np.abs(want), 0.0)
     return errors, errors > limits

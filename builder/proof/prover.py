@@ -1,4 +1,4 @@
-"""Run a model at several batch sizes, in several orders, and compare every row with a reference."""
+"""Run a model at several batch sizes and in several orders, and compare every row with a reference."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,22 @@ from builder.proof.session import one_line, onnxruntime_errors
 from builder.record import write_arrays
 from builder.tensors import Array, Arrays
 
-REPORT = "publish it as it is with --static, and report it with that file"
+REPORT = "publish the model unchanged with --static, and report this failure with that file"
 
 
 def batch_sizes(largest: int, dimensions: set[int]) -> tuple[int, ...]:
-    """1, 2, 3, the first size that no dimension has, and the largest.
+    """Return 1, 2, 3, a size that no tensor of the model has, and the largest.
 
-    At a size that is also a dimension of the model, a batch that landed on the wrong axis would go unseen.
+    At a batch size that is also a size in the model, a batch on the wrong axis could go unnoticed. Example: a
+    constant [4, 8] is meant for 4 heads, but was taken for the batch. At batch size 4 it fits by accident; at 5 it
+    does not. For a model with the sizes 4 and 8 and `largest` 32, the batch sizes are 1, 2, 3, 5 and 32.
     """
-    unlike = next((n for n in range(4, largest) if n not in dimensions), largest)
-    return tuple(sorted({n for n in (1, 2, 3, unlike, largest) if n <= largest}))
+    unused = next((n for n in range(4, largest) if n not in dimensions), largest)
+    return tuple(sorted({n for n in (1, 2, 3, unused, largest) if n <= largest}))
 
 
 def dimensions_of(graph: ir.Graph) -> set[int]:
-    """Every size that a tensor of the graph has, and the numbers in its small constants."""
+    """Return every size that a tensor of the graph has, and the numbers in its small constants."""
     values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
     values += [output for node in graph.all_nodes() for output in node.outputs]
     found = {dim for value in values if value.shape is not None for dim in value.shape if isinstance(dim, int)}
@@ -38,11 +40,14 @@ def dimensions_of(graph: ir.Graph) -> set[int]:
 
 
 def batches(sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """The rows of each batch to run, so that every row stands beside different others.
+    """Yield the rows of each batch to run, so that every row runs next to different others.
 
-    Each size once, from another row on; then, at the second largest size, rows in reverse that were never
-    neighbours, and one row repeated. The largest size comes as often as it takes to run every row. Without
-    sizes, of a model that is kept static, each row is a request of its own.
+    Each size runs once, starting at another row. At the second largest size, a batch in reverse order with every
+    other row, and one that repeats a single row, follow. The largest size runs until every row has run. Without sizes
+    (a static model) each row is a request of its own.
+
+    Example: sizes (1, 2, 4) and 8 rows give the batches
+    [1]  [2, 3]  [2, 0]  [7, 7]  [0, 1, 2, 3]  [4, 5, 6, 7].
     """
     if not sizes:
         yield from ([row] for row in range(rows))
@@ -60,20 +65,20 @@ def batches(sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What came of all batches.
+    """What was found over all batches.
 
     Attributes:
-        largest: The largest difference of each output, over the rows that were held to the reference.
-        mean: The mean difference of each output over those rows.
-        undecided: Rows that differ, but where the original could as well have given that answer.
+        largest: The largest difference of each output, over all rows that are right.
+        mean: The mean difference of each output over these rows.
+        undecided: Rows that differ, but for which the original could have given that answer too.
     """
 
     largest: Mapping[str, float]
     mean: Mapping[str, float]
     undecided: frozenset[int]
 
-    def beside(self, other: "Proven") -> "Proven":
-        """The worse of two proofs, output by output."""
+    def worse_of(self, other: "Proven") -> "Proven":
+        """Return the larger differences of the two, output by output."""
         return Proven(
             {name: max(value, other.largest[name]) for name, value in self.largest.items()},
             {name: max(value, other.mean[name]) for name, value in self.mean.items()},
@@ -83,17 +88,17 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Prover:
-    """Compares what `run` answers with a reference.
+    """Compares the answers of a model with a reference.
 
     Attributes:
         where: The model, for messages.
-        run: From inputs by name, each `[batch, *dims]`, to outputs by name.
-        reference: `input:NAME` and `output:NAME`, each `[rows, *dims]`.
-        tolerances: By output.
-        bfloat16: The outputs whose arrays hold the bits of BF16.
-        failure_dir: Where a failing batch is kept.
-        is_excused: Whether the original could as well have given this answer: `(answer, output, row)`.
-        fix: What to do when a row differs.
+        run: Runs a batch: takes inputs by name, each `[batch, *dims]`, and returns outputs by name.
+        reference: The samples and the right answers: `input:NAME` and `output:NAME`, each `[rows, *dims]`.
+        tolerances: The tolerance of each output.
+        bfloat16: The outputs whose arrays contain the bits of BF16.
+        failure_dir: The folder for the inputs and answers of a batch that differs.
+        is_excused: Called with `(answer, output, row)`; whether the original could have given this answer too.
+        fix: What the user can do when a row differs.
     """
 
     where: Path
@@ -109,7 +114,7 @@ class Prover:
         """Run all batches.
 
         Raises:
-            VerificationError: On the first batch with a row that differs.
+            VerificationError: A row of a batch differs. The following batches are not run.
         """
         largest = dict.fromkeys(self.tolerances, 0.0)
         means: dict[str, list[float]] = {name: [] for name in self.tolerances}
@@ -125,11 +130,11 @@ class Prover:
         return Proven(largest, mean, frozenset(undecided))
 
     def _compare(self, name: str, answers: Arrays, rows: Sequence[int]) -> Comparison:
-        """Compare one output; the rows that are wrong in what is returned are excused."""
+        """Compare one output. The wrong rows in the result are excused; for any other an error is raised."""
         wanted, got = self.reference[f"output:{name}"], answers[name]
         if got.shape != (len(rows), *wanted.shape[1:]) or got.dtype.kind != wanted.dtype.kind:
             shape = [len(rows), *wanted.shape[1:]]
-            what = f"is {got.dtype}{list(got.shape)}, the original's rows make {wanted.dtype}{shape}"
+            what = f"is {got.dtype}{list(got.shape)} instead of {wanted.dtype}{shape}"
             raise self._failure(rows, answers, name, what)
         tolerance = self.tolerances[name]
         numbers = self._numbers(name, got)
@@ -141,7 +146,7 @@ class Prover:
         return found
 
     def _diagnose(self, name: str, rows: Sequence[int], wrong: Wrong) -> str:
-        """Whether a row that is wrong in company is right by itself."""
+        """Say whether a row that is wrong in a batch is right when it runs alone."""
         if len(rows) == 1:
             return ""
         alone = [rows[wrong.position]]
@@ -154,9 +159,9 @@ class Prover:
             got.shape[1:] != wanted.shape[1:]
             or compare(self._numbers(name, got), wanted, alone, self.tolerances[name]).wrong
         )
-        return (
-            "; by itself the row is wrong too" if is_wrong else "; by itself the row is right: its neighbours change it"
-        )
+        if is_wrong:
+            return "; the row is wrong when it runs alone too"
+        return "; the row is right when it runs alone, so other rows of the batch change it"
 
     def _numbers(self, name: str, array: Array) -> Array:
         return as_numbers(array, is_bfloat16=name in self.bfloat16)
@@ -176,7 +181,7 @@ class Prover:
                 return {name: array[np.newaxis] for name, array in answers.items()}
             return self.run(feeds)
         except onnxruntime_errors() as error:
-            raise self._failure(rows, {}, None, f"cannot run: {one_line(error)}") from error
+            raise self._failure(rows, {}, None, f"ONNX Runtime cannot run it: {one_line(error)}") from error
 
     def _failure(self, rows: Sequence[int], answers: Arrays, output: str | None, what: str) -> VerificationError:
         kept = {f"input:{name}": array for name, array in self._feeds(rows).items()}
@@ -196,24 +201,26 @@ def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> 
     worst = max(wrong, key=lambda row: row.largest_error)
     off, total = worst.values
     allowed = (
-        "must be equal" if tolerance.rtol == 0 else f"allowed {tolerance.atol:g} + {tolerance.rtol:g} * |reference|"
+        "they have to be equal"
+        if tolerance.rtol == 0
+        else f"allowed: {tolerance.atol:g} + {tolerance.rtol:g} * |original|"
     )
     return (
-        f"differs from the original's in {len(wrong)} of {batch_size} rows; row {worst.position} is worst: "
-        f"{off} of {total} values off, largest error {worst.largest_error:.3g} ({allowed})"
+        f"differs from the original's in {len(wrong)} of {batch_size} rows; the worst is row {worst.position}: "
+        f"{off} of {total} values are wrong, the largest error is {worst.largest_error:.3g} ({allowed})"
     )
 
 
 def _keep(path: Path, arrays: Arrays) -> str:
-    """Write the failing batch; say where, or that it could not be kept."""
+    """Write the failing batch, and say where it is or why it could not be written."""
     try:
         with path.open("wb") as stream:
             write_arrays(stream, arrays)
     except OSError as error:
-        return f"; the failing batch could not be kept in {path}: {error.strerror}"
-    return f"; the failing batch is kept in {path}"
+        return f"; the failing batch could not be written to {path}: {error.strerror}"
+    return f"; the failing batch is in {path}"
 
 
 def count_rows(reference: Arrays) -> int:
-    """How many samples the reference holds."""
+    """Return how many rows a reference has."""
     return len(next(iter(reference.values())))

@@ -1,4 +1,4 @@
-"""Run a model in ONNX Runtime on the CPU, and hear what it complains about."""
+"""Run a model in ONNX Runtime on the CPU, and collect its warnings."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.errors import ModelError, VerificationError
-from builder.model.zipmap import Labels, as_tensor
+from builder.model import zipmap
 from builder.tensors import Array, Arrays
 
 _BFLOAT16 = "tensor(bfloat16)"
@@ -26,32 +26,32 @@ _STALE_SHAPE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An ONNX Runtime session that takes and gives arrays as they are stored: strings as unicode, BF16 as its bits.
+    """An ONNX Runtime session whose arrays are as this package stores them: strings as unicode, BF16 as its bits.
 
     Attributes:
-        session: ONNX Runtime's own.
-        types: Of the inputs and outputs, by name, in ONNX Runtime's words.
+        session: ONNX Runtime's own session.
+        types: ONNX Runtime's type names of the inputs and outputs, by name.
         outputs: The names of the outputs, in order.
-        zipmaps: Outputs that are lists of dictionaries: the labels of the columns they are given as.
+        zipmaps: For each output that is a list of dictionaries and is returned as a tensor, the labels of its columns.
     """
 
     session: Any
     types: Mapping[str, str]
     outputs: tuple[str, ...]
-    zipmaps: Mapping[str, Labels] = field(default_factory=dict)
+    zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
-        """Run one batch: from inputs by name to outputs by name."""
+        """Run one batch: take inputs by name, and return outputs by name."""
         if _BFLOAT16 in self.types.values():
             values = {name: _to_ortvalue(array, self.types[name]) for name, array in feeds.items()}
             answers = self.session.run_with_ort_values(self.outputs, values)
             return dict(zip(self.outputs, map(_from_ortvalue, answers), strict=True))
         answers = self.session.run(self.outputs, {name: _as_objects(array) for name, array in feeds.items()})
         named = dict(zip(self.outputs, answers, strict=True))
-        # An input that is an output comes back as the caller's own memory, which may be gone later (seen with 1.23.2).
+        # An input that is also an output comes back in the caller's memory, which may be freed (seen with 1.23.2).
         named |= {name: answer.copy() for name, answer in named.items() if name in feeds}
         return {
-            name: as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
+            name: zipmap.as_tensor(answer, self.zipmaps[name]) if name in self.zipmaps else _as_unicode(answer)
             for name, answer in named.items()
         }
 
@@ -73,25 +73,26 @@ def _to_ortvalue(array: Array, onnxruntime_type: str) -> Any:
 
 
 def _from_ortvalue(value: Any) -> Array:
-    """The array in an OrtValue. NumPy knows no BF16, so that is read as bits."""
+    """Return the array in an OrtValue; NumPy has no BF16, so its bits are read."""
     if value.data_type() != _BFLOAT16:
         return _as_unicode(np.asarray(value.numpy()))
     bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(bits, np.uint16).reshape(value.shape())
 
 
-def open_original(path: Path, zipmaps: Mapping[str, Labels] | None = None) -> Session:
-    """Open a session on the model as it came; `zipmaps` names its outputs that are lists of dictionaries.
+def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None) -> Session:
+    """Open a session on the original model; `zipmaps` gives the labels of outputs that are lists of dictionaries.
 
     Raises:
-        ModelError: ONNX Runtime cannot load it.
+        ModelError: ONNX Runtime cannot load the model.
     """
-    errors = onnxruntime_errors()  # imports it: an except clause that did would hide an interrupt of the import
+    errors = onnxruntime_errors()  # imports ONNX Runtime, which in an except clause would hide a Ctrl-C
     try:
         return replace(_open(str(path), verbose=False), zipmaps=zipmaps or {})
     except errors as error:
         what = f"ONNX Runtime cannot load it: {one_line(error)}"
-        raise ModelError(path, what, "export it with operators and types that ONNX Runtime runs on the CPU") from error
+        fix = "export the model with operators and types that ONNX Runtime supports on the CPU"
+        raise ModelError(path, what, fix) from error
 
 
 def open_rewritten(
@@ -102,19 +103,19 @@ def open_rewritten(
     keep_layout: bool = False,
     keep_mapped: bool = False,
 ) -> Session:
-    """Open a session on what is to be, or was, published; it warns of every shape that is not as declared.
+    """Open a session on a rewritten model; it warns of every shape that is not as declared.
 
     Args:
         model: The bytes, or the file.
         where: The model, for messages.
-        folder: Where the external weights of `model` are, if it is bytes.
-        keep_layout: Leave out the optimizations of layout, in which ONNX Runtime crashes on a CPU when a Transpose
-            leads to a MatMul in fp16 (seen with 1.31.1).
-        keep_mapped: Read external weights where they are mapped, rather than packing a copy of them into memory. The
-            answers are rounded differently, by about 1e-6 of their scale in fp32.
+        folder: If `model` is bytes, the folder of its external weights.
+        keep_layout: Turn off the optimizations of layout. With them, ONNX Runtime crashes on a CPU when a Transpose
+            is followed by a MatMul in fp16 (seen with 1.31.1).
+        keep_mapped: Read external weights where they are mapped into memory, instead of copying them in packed form.
+            This changes the rounding of fp32 answers by about 1e-6 of their scale.
 
     Raises:
-        VerificationError: ONNX Runtime cannot load it.
+        VerificationError: ONNX Runtime cannot load the model.
     """
     errors = onnxruntime_errors()
     try:
@@ -122,7 +123,9 @@ def open_rewritten(
         return _open(source, verbose=True, folder=folder, keep_layout=keep_layout, keep_mapped=keep_mapped)
     except errors as error:
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
-        raise VerificationError(where, what, "publish it as it is with --static, and report it") from error
+        raise VerificationError(
+            where, what, "publish the model unchanged with --static, and report this error"
+        ) from error
 
 
 def _open(
@@ -136,9 +139,9 @@ def _open(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 2 if verbose else 4  # what fails is raised too
-    # Source, of the keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
-    # Threads that spin while they wait take the cores from what else runs here, such as the server published to.
+    options.log_severity_level = 2 if verbose else 4  # errors are raised anyway
+    # Source of the keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
+    # Threads that spin while they wait would take processor time from others, such as a server on this machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -153,8 +156,15 @@ def _open(
     return Session(session, types, tuple(value.name for value in outputs))
 
 
+def onnxruntime_version() -> str:
+    """Return the version of ONNX Runtime."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises when it cannot load or run a model."""
+    """Return the errors that ONNX Runtime raises when it cannot load or run a model."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
@@ -162,16 +172,16 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: Exception) -> str:
-    """ONNX Runtime's message, without its own code and in one line."""
+    """Return ONNX Runtime's message in one line, without its error code."""
     text = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)[:500]
 
 
 @contextlib.contextmanager
 def onnxruntime_warnings() -> Iterator[list[str]]:
-    """Collect the lines that ONNX Runtime writes to file descriptor 2; other lines are passed on at the end.
+    """Collect the lines that ONNX Runtime writes to file descriptor 2 during the block; it has no other way to warn.
 
-    It offers Python no other way to its warnings.
+    Other lines written there are printed at the end of the block.
     """
     collected: list[str] = []
     sys.stderr.flush()
@@ -193,15 +203,17 @@ def onnxruntime_warnings() -> Iterator[list[str]]:
 
 
 def refuse_stale_shapes(where: Path, warnings: Sequence[str]) -> None:
-    """Refuse a graph whose declared shapes are not those of the values.
+    """Refuse a model that declares other shapes than its values have.
 
     Raises:
-        VerificationError: ONNX Runtime warned of one.
+        VerificationError: ONNX Runtime warned of such a shape.
     """
     for line in warnings:
         if found := _STALE_SHAPE.search(line):
             expected, actual, name = found.groups()
-            what = f"the graph declares {expected} for {name!r}, which is {actual}: ONNX Runtime warns on every call"
-            raise VerificationError(
-                where, what, "if the file came with that shape, declare the real one in it; if not, report it"
+            what = (
+                f"the model declares the shape {expected} for {name!r}, but it is {actual}, "
+                "so ONNX Runtime warns at every request"
             )
+            fix = "declare the right shape in the original file; if it is right there, report this error"
+            raise VerificationError(where, what, fix)

@@ -1,4 +1,4 @@
-"""Ask the original: what it answers to which samples, and whether an answer is firm."""
+"""Ask the original model: for its answers to samples, and whether rounding could change an answer."""
 
 import math
 import os
@@ -22,30 +22,35 @@ from builder.samples import draw
 from builder.tensors import Array, Arrays
 
 MIN_ROWS, MAX_ROWS = 8, 32
+"""How many drawn samples a reference has."""
 MAX_OWN_ROWS = 256
-"""How many of the caller's own samples a reference takes, if they are small."""
+"""How many of the caller's own samples a reference has, if they are small."""
 REFERENCE_BYTES = 12 << 20
+"""The size that a reference should not exceed."""
 LARGEST_BATCH = 4096
-"""The largest batch to run: whatever goes wrong with the batch does so before."""
+"""The largest batch to run: mistakes in the rewriting show long before that."""
 HUGE_ROW_BYTES = 16 << 20
-"""Beyond this a row is so large that 4 of them must do."""
+"""If a row is larger than this, 4 rows are enough."""
 READ_BYTES = 8 << 30
-"""How much of weights the original may read to draw rows for: each row reads all of them."""
+"""How many bytes of weights the original may read for all drawn samples together; each sample reads all weights."""
 TIME_BUDGET_S = 30.0
-"""The longest that all rows of the original, or one batch of the rewritten model, should take. It cuts only what
-would take minutes, so that the bytes of any ordinary model do not depend on the machine's speed."""
+"""The longest time for all rows of the original, or for one batch of the rewritten model.
+
+Only models that would take minutes reach it, so the published bytes of others do not depend on the machine's speed.
+"""
 _NUDGES = 8
-"""How often: each time a pair of candidates as good as equal falls one way or the other."""
+"""How many times to ask with changed inputs: each time, two almost equal candidates can swap places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The original's answers, and what one row cost.
+    """The original's answers, and the cost of one row.
 
     Attributes:
-        reference: `input:NAME` and `output:NAME`, each `[rows, *dims]`, by the names in the batched graph.
-        row_s: Seconds.
-        row_bytes: Memory that grew with the first run.
+        reference: The samples and answers: `input:NAME` and `output:NAME`, each `[rows, *dims]`, with the names of the
+            rewritten model.
+        row_s: The time to run one row, seconds.
+        row_bytes: How much the memory grew in the first run, per row.
     """
 
     reference: Arrays
@@ -53,7 +58,7 @@ class Truth:
     row_bytes: int
 
     def largest_affordable(self, max_batch_size: int) -> int:
-        """`max_batch_size` or 4096, halved until one batch fits the time and half of the memory that is free."""
+        """Return `max_batch_size` or 4096, halved until a batch fits the time budget and half of the free memory."""
         size = min(max_batch_size, LARGEST_BATCH)
         while size > 3 and (size * self.row_s > TIME_BUDGET_S or size * self.row_bytes > _free_bytes() // 2):
             size //= 2
@@ -61,13 +66,13 @@ class Truth:
 
 
 class UnusableSamplesError(Exception):
-    """The original has no answer to these samples that proves anything."""
+    """The original's answers to these samples are missing or prove nothing."""
 
 
 class Original:
-    """The model as it came, asked in chunks of its own static batch.
+    """The original model, run on chunks of its own static batch.
 
-    Its session is opened when it is first asked, and closed with `close`; it opens again when asked again.
+    The session is opened for the first question. `close` closes it, and the next question opens it again.
     """
 
     def __init__(self, batched: BatchedModel) -> None:
@@ -78,43 +83,51 @@ class Original:
         return open_original(self._batched.original.path, self._batched.original.zipmaps)
 
     def close(self) -> None:
-        """Give the session's memory back."""
+        """Free the memory of the session."""
         self.__dict__.pop("_session", None)
 
     def find_truth(self, samples: Arrays | None, *, max_batch_size: int) -> Truth:
-        """Answer the caller's samples, or the first drawn ones that can be answered.
+        """Answer the caller's samples, or the first drawn ones that the model can answer.
 
         Args:
-            samples: `[rows, *dims]` by input; None to draw them.
-            max_batch_size: No more rows are drawn than the largest batch takes.
+            samples: The caller's samples by input, `[rows, *dims]`; None to draw them.
+            max_batch_size: The largest batch size; no more rows than that are drawn.
 
         Raises:
             ModelError: ONNX Runtime cannot load the model.
-            VerificationError: The model answers no samples, or with nothing but NaN.
+            VerificationError: The model cannot answer the samples, or most of its answers are NaN.
         """
         most = max(MIN_ROWS, min(MAX_ROWS, max_batch_size))
-        tried = [samples] if samples is not None else draw(self._batched, rows=self._rows_to_draw(most))
+        attempts = [samples] if samples is not None else draw(self._batched, rows=self._rows_to_draw(most))
         reason = ""
-        for inputs in tried:
+        for inputs in attempts:
             try:
                 return self._ask(inputs, MAX_OWN_ROWS if samples is not None else most)
             except UnusableSamplesError as error:
                 reason = reason or str(error)
-        fix = "give inputs that it can answer with --samples FILE.npz"
-        what = f"the original itself gives no answers to compare with: {reason}"
+        fix = "give samples that the model can answer with --samples FILE.npz"
+        what = f"the original model gives no answers to compare with: {reason}"
         raise VerificationError(self._batched.original.path, what, fix)
 
     def explains(
         self, answer: Array, output: str, row: int, reference: Arrays, tolerance: Tolerance, *, nudge: float
     ) -> bool:
-        """Whether the original, its inputs moved by rounding, gives what differs in `answer`, value by value.
+        """Return whether rounding explains every value that differs in an answer.
 
-        So it is where two candidates of an ArgMax or TopK are as good as equal: which comes first is for the
-        order of summation to say, and that depends on the batch size. `nudge` is the part of their value that
-        inputs are moved by: what rounding can do.
+        It does where the original gives the same value when its inputs change a little. Example: an ArgMax over the
+        scores 0.7000000 and 0.7000001 answers 1, but 0 if a sum is computed in another order, as it is at another
+        batch size. Both answers are right, so the row proves nothing.
+
+        Args:
+            answer: The answer of the rewritten model to one row.
+            output: The output's name.
+            row: The row of the reference.
+            reference: The samples and the original's answers.
+            tolerance: The tolerance of the output.
+            nudge: By which part of their value to change the inputs.
 
         Raises:
-            VerificationError: The original does not repeat its own answer.
+            VerificationError: The original gives another answer when it is asked the same again.
         """
         rng = np.random.default_rng(row)
         inputs = {
@@ -131,15 +144,15 @@ class Original:
 
         wanted = _numbers(tensor, reference[f"output:{output}"])[row]
         if differences(ask(0.0), wanted, tolerance)[1].any():
-            what = f"the original itself answers differently from run to run in output {tensor.original!r}"
-            raise VerificationError(self._batched.original.path, what, "export it without what is random in it")
+            what = f"the original model gives another answer in output {tensor.original!r} each time it runs"
+            raise VerificationError(self._batched.original.path, what, "export the model without random operators")
         unexplained = differences(answer, wanted, tolerance)[1]
         for _ in range(_NUDGES):
             unexplained &= differences(answer, ask(nudge), tolerance)[1]
         return not unexplained.any()
 
     def _rows_to_draw(self, most: int) -> int:
-        """By the size of the inputs and of the weights alone."""
+        """Return how many samples to draw, which depends only on the size of the inputs and of the weights."""
         sizes = [
             stored_dtype(tensor.dtype).itemsize * math.prod(dim if isinstance(dim, int) else 64 for dim in tensor.dims)
             for tensor in self._batched.inputs
@@ -148,10 +161,10 @@ class Original:
         return min(_rows_within(sum(sizes), most), max(4, READ_BYTES // max(1, weights)))
 
     def _ask(self, inputs: Arrays, most: int) -> Truth:
-        """Run the original on as many of the samples as a reference may hold.
+        """Run the original on as many of the samples as a reference may have.
 
         Raises:
-            UnusableSamplesError: It cannot run on them, or most of what it answers is not a number.
+            UnusableSamplesError: The model cannot run on them, or most of its answers are NaN or infinite.
         """
         step = self._batched.static_batch
         _ = self._session
@@ -171,7 +184,7 @@ class Original:
         return Truth(reference, elapsed / max(1, (len(chunks) - 1) * step), grown // step)
 
     def _answer_chunk(self, inputs: Arrays, start: int) -> dict[str, Array]:
-        """The answers to one static batch, the last row repeated where there are too few: `[B0, *dims]`."""
+        """Answer one static batch, `[B0, *dims]`; if there are too few samples, the last one is repeated."""
         size = self._batched.static_batch
         feeds = dict(self._batched.original.constants)
         for tensor in self._batched.inputs:
@@ -184,14 +197,14 @@ class Original:
         return {tensor.name: self._cut(tensor, answers[tensor.original]) for tensor in self._batched.outputs}
 
     def _cut(self, tensor: BatchedTensor, answer: Array) -> Array:
-        """The rows of one answer, `[B0, *dims]`; without a batch axis it is every sample's."""
+        """Return the rows of one answer, `[B0, *dims]`; without a batch axis, every sample gets the whole answer."""
         size = self._batched.static_batch
         rows = tensor.split(answer)
         if tensor.batch_axis is None:
             rows = rows.repeat(size, axis=0)
         if len(rows) != size:
             what = f"output {tensor.original!r} has {len(rows)} rows for a batch of {size}"
-            raise VerificationError(self._batched.original.path, what, "publish it as it is with --static")
+            raise VerificationError(self._batched.original.path, what, "publish the model unchanged with --static")
         return rows
 
 
@@ -201,7 +214,7 @@ def _rows_within(row_bytes: int, most: int) -> int:
 
 
 def _joined(tensor: BatchedTensor, chunks: Sequence[Array]) -> Array:
-    """The rows of all chunks, most of which must be numbers."""
+    """Join the rows of all chunks, after checking that most values are numbers."""
     shapes = sorted({chunk.shape[1:] for chunk in chunks})
     if len(shapes) > 1:
         raise UnusableSamplesError(f"the shape of output {tensor.name!r} depends on the values: {shapes}")
@@ -219,7 +232,7 @@ def _numbers(tensor: BatchedTensor, array: Array) -> Array:
 def _moved(array: Array, nudge: float, rng: np.random.Generator) -> Array:
     if array.dtype.kind != "f" or not nudge:
         return array
-    # At least to the next number that the type has.
+    # At least to the next number that the type can represent.
     nudge = max(nudge, 2 * float(np.finfo(array.dtype).eps))
     moved: Array = array * (1 + nudge * rng.standard_normal(array.shape))
     return moved.astype(array.dtype)

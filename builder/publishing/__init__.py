@@ -1,8 +1,12 @@
 """Publish a model: load it, make its batch dynamic, name its tensors, prove it, and install it as a new version.
 
-`pipeline` is those steps in order. `bucket` publishes into a repository in object storage.
+`pipeline` is these steps in order, `options` what the caller can ask for, and `summary` what is said about each step.
+`version_files` makes the manifest and the files of a version. `switching` makes a version's config and hands both to
+the repository; it also rolls back to an older version. `bucket` does all this with a repository in object storage.
 """
 
-from builder.publishing.pipeline import Publication, PublishOptions, model_name_of, publish
+from builder.publishing.options import PublishOptions
+from builder.publishing.pipeline import Publication, model_name_of, publish
+from builder.publishing.switching import Switch, install, roll_back
 
-__all__ = ["Publication", "PublishOptions", "model_name_of", "publish"]
+__all__ = ["Publication", "PublishOptions", "Switch", "install", "model_name_of", "publish", "roll_back"]

@@ -1,8 +1,8 @@
 """Publish into a model repository in a bucket: s3://, gs:// or az://.
 
-A bucket has no rename, so the order has to do: first the files of the new version, its manifest last among them,
-then the warmup files, and config.pbtxt, which alone says which version is served, at the very end. A server that
-loads the model at any instant finds a config whose version is complete. No object of a version is ever written over.
+A bucket has no rename, so the objects are uploaded in an order that is safe at every moment: first the files of the new
+version, with its manifest last, then the warmup files, and last config.pbtxt, which names the served version. Whenever
+a server loads the model, the version that the config names is complete. Objects of a version are never overwritten.
 """
 
 import re
@@ -15,36 +15,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.config import making as config
-from builder.config import pbtxt
+from builder.config import pbtxt, served_version
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report
+from builder.publishing import summary
 from builder.publishing.pipeline import Publication
-from builder.record import manifest
+from builder.record import MANIFEST_FILE
 from builder.repository import ModelDirectory, check_model_name, staging
 
 _SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _WITH_ENDPOINT = re.compile(r"s3://(?P<endpoint>https?://[^/]+)/(?P<path>.+)")
 _TIME_STEP_S = 1.0
-"""How finely a store keeps an object's time. Source: S3 and its kin give `Last-Modified` in whole seconds."""
+"""The resolution of an object's time. Source: S3 and compatible services give `Last-Modified` in whole seconds."""
 _ATTEMPTS = 3
-"""How often to start over when somebody else publishes the same model at the same time."""
+"""How many times to try when somebody else publishes the same model at the same time."""
 
 
 def publish(url: str, name: str, publish_to: Callable[[Path, Report], Publication], *, report: Report) -> Publication:
-    """Publish a model into the bucket.
+    """Publish a model into a bucket.
 
     Args:
-        url: `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, or as Triton writes it for other services
-            that speak S3, `s3://https://host:port/bucket/prefix`.
+        url: `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, or, in Triton's notation for other services
+            with the S3 protocol, `s3://https://host:port/bucket/prefix`.
         name: The model's name.
-        publish_to: Publishes under that name into a repository on disk.
-        report: Told of every step.
+        publish_to: Publishes the model under that name into a repository on disk.
+        report: Called with each step's name and what it found.
 
     Raises:
-        BuilderError: As `publish_to` does.
+        BuilderError: `publish_to` failed.
         RepositoryError: The bucket cannot be reached, or these credentials may not read or write there.
-        HostError: The package that speaks to such a bucket is not installed.
+        HostError: The package for such a bucket is not installed.
     """
     check_model_name(name)
     remote = _RemoteModel.find(url, name)
@@ -53,33 +53,34 @@ def publish(url: str, name: str, publish_to: Callable[[Path, Report], Publicatio
             return _publish_once(remote, publish_to, report)
         except _OvertakenError as error:
             report("again", f"{name}: {error}")
-    raise RepositoryError(remote.url, f"{_ATTEMPTS} times somebody else published at the same time", "publish again")
+    what = f"somebody else published this model during each of {_ATTEMPTS} attempts"
+    raise RepositoryError(remote.url, what, "publish again when they have finished")
 
 
 class _OvertakenError(Exception):
-    """Somebody else published the same model in the meantime; nothing of ours is left in the bucket."""
+    """Somebody else published the same model at the same time; nothing of ours is left in the bucket."""
 
 
 def _publish_once(
     remote: "_RemoteModel", publish_to: Callable[[Path, Report], Publication], report: Report
 ) -> Publication:
-    """Publish into a copy of what is in the bucket, and upload what that added.
+    """Publish into a local copy of what is in the bucket, and upload what was added.
 
     Raises:
-        _OvertakenError: The bucket is no longer what was copied.
+        _OvertakenError: The bucket has changed since it was copied.
     """
 
-    def report_but_where(step: str, what: str) -> None:
+    def report_all_but_install(step: str, what: str) -> None:
         if step != "install":
             report(step, what)
 
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         local = ModelDirectory(Path(folder).resolve() / "models" / remote.name)
         before = remote.download(local)
-        done = publish_to(local.path.parent, report_but_where)
+        done = publish_to(local.path.parent, report_all_but_install)
         remote.upload(local, done, before)
-    version = done.version.version
-    report("upload", f"{remote.url}/{version}" if done.version.created else f"version {version} is this already")
+    for line in summary.of_upload(remote.url, done.version):
+        report("upload", line)
     return done
 
 
@@ -88,10 +89,10 @@ class _RemoteModel:
     """A model in a bucket.
 
     Attributes:
-        filesystem: fsspec's.
-        path: The model's, as `filesystem` wants it.
-        url: The model's, for messages.
-        name: The model's.
+        filesystem: fsspec's filesystem for the bucket.
+        path: The path of the model's directory in it.
+        url: The URL of the model's directory, for messages.
+        name: The model's name.
     """
 
     filesystem: Any
@@ -104,8 +105,8 @@ class _RemoteModel:
         """Connect to the bucket.
 
         Raises:
-            RepositoryError: It is no such URL.
-            HostError: The package that speaks to such a bucket is not installed.
+            RepositoryError: The URL is not one of a bucket.
+            HostError: The package for such a bucket is not installed.
         """
         scheme = url.partition("://")[0]
         options: dict[str, Any] = {}
@@ -113,22 +114,22 @@ class _RemoteModel:
         if match := _WITH_ENDPOINT.fullmatch(url):
             options["endpoint_url"], target = match["endpoint"], f"s3://{match['path']}"
         if scheme not in _SCHEMES or not target.partition("://")[2].strip("/"):
-            raise RepositoryError(url, "it is not a bucket", "write it as s3://bucket/prefix, gs://… or az://…")
+            raise RepositoryError(url, "this is not the URL of a bucket", "use s3://BUCKET/PREFIX, gs://… or az://…")
         try:
             import fsspec
 
             filesystem = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
-            what = f"{scheme}:// takes the package {_SCHEMES[scheme]}, which is not installed"
-            raise HostError(url, what, "install triton-repository-builder[cloud]") from error
+            what = f"{scheme}:// needs the package {_SCHEMES[scheme]}, which is not installed"
+            raise HostError(url, what, "run pip install 'triton-repository-builder[cloud]'") from error
         path = f"{filesystem._strip_protocol(target).rstrip('/')}/{name}"
         return cls(filesystem, path, f"{url.rstrip('/')}/{name}", name)
 
     def download(self, local: ModelDirectory) -> bytes | None:
-        """Fetch what publishing looks at: the config, the numbers of all versions, and the served one whole.
+        """Download what publishing reads: the config, the served version, and an empty folder for each other version.
 
         Returns:
-            The config's content; None when there is no such model.
+            The content of the config; None when there is no such model.
 
         Raises:
             RepositoryError: The bucket cannot be read.
@@ -150,12 +151,13 @@ class _RemoteModel:
         return before
 
     def upload(self, local: ModelDirectory, done: Publication, before: bytes | None) -> None:
-        """Put the new version, then the warmup files, then the config; no version stays when that fails.
+        """Upload the new version, then the warmup files, then the config.
 
-        A warmup file does: it is called after its content, so that somebody else may rely on it by now.
+        If that fails, the files of the version are deleted again. The warmup files stay: they are named by their
+        content, so another version may use them by now.
 
         Raises:
-            _OvertakenError: The version or the config is not what was there when it was downloaded.
+            _OvertakenError: The bucket already has such a version, or its config has changed since it was downloaded.
             RepositoryError: The bucket cannot be written to.
         """
         written: list[str] = []
@@ -173,41 +175,41 @@ class _RemoteModel:
             raise
 
     def _create(self, file: Path, name: str, written: list[str]) -> None:
-        """Put an object that must not be there yet."""
+        """Upload an object that must not exist yet."""
         target = f"{self.path}/{name}"
         try:
             self.filesystem.put_file(str(file), target, mode="create")
         except FileExistsError as error:
-            raise _OvertakenError("its version was taken meanwhile") from error
+            raise _OvertakenError("somebody else uploaded a version with this number") from error
         written.append(target)
 
     def _switch(self, content: bytes, before: bytes | None) -> None:
-        """Put the config, unless somebody else did meanwhile.
+        """Upload the config, unless somebody else changed it since it was downloaded.
 
-        A Triton that has loaded the model looks again only when something in it is newer, so the config has to be
-        newer than all that such a server may have seen, the files of its own version among them.
-        Source: triton-inference-server/core, `model_repository_manager.cc`: modified is what has a newer newest time.
+        A Triton that has loaded the model reloads it only when the newest time of its files has increased. So the
+        config has to be newer than everything that such a server may have seen, even the new version's own files.
+        Source: triton-inference-server/core, `model_repository_manager.cc`, which compares the newest times.
         """
         if before is not None:
             time.sleep(_TIME_STEP_S)
         if self._find_config() != before:
-            raise _OvertakenError("its config.pbtxt changed meanwhile")
+            raise _OvertakenError("somebody else changed its config.pbtxt")
         try:
             self.filesystem.pipe_file(
-                f"{self.path}/{config.FILE}", content, mode="create" if before is None else "overwrite"
+                f"{self.path}/{pbtxt.FILE}", content, mode="create" if before is None else "overwrite"
             )
         except FileExistsError as error:
-            raise _OvertakenError("its config.pbtxt was written meanwhile") from error
+            raise _OvertakenError("somebody else created its config.pbtxt") from error
 
     def _find_config(self) -> bytes | None:
         try:
-            content: bytes = self.filesystem.cat_file(f"{self.path}/{config.FILE}")
+            content: bytes = self.filesystem.cat_file(f"{self.path}/{pbtxt.FILE}")
         except FileNotFoundError:
             return None
         return content
 
     def _remove(self, written: Sequence[str]) -> None:
-        """Take back what was put; what cannot be is named by no config, and does no harm."""
+        """Delete what was uploaded. What cannot be deleted does no harm: no config names it."""
         for target in written:
             try:
                 self.filesystem.rm_file(target)
@@ -216,35 +218,35 @@ class _RemoteModel:
 
     @contextmanager
     def _reported(self, verb: str) -> Iterator[None]:
-        """Turn the storage's refusals into a RepositoryError."""
+        """Turn an error of the storage into a RepositoryError."""
         try:
             yield
         except FileNotFoundError as error:
             what = f"there is no such bucket: {error}"
-            raise RepositoryError(self.url, what, "create it, or correct its name") from error
+            raise RepositoryError(self.url, what, "create the bucket, or correct its name") from error
         except PermissionError as error:
-            fix = f"give these credentials the right to list and {verb} objects there"
-            raise RepositoryError(self.url, f"these credentials may not {verb} it: {error}", fix) from error
+            fix = f"give these credentials permission to list and {verb} objects there"
+            raise RepositoryError(self.url, f"these credentials may not {verb} objects there: {error}", fix) from error
         except _storage_errors() as error:
-            what = f"it cannot be {'read' if verb == 'read' else 'written'}: {' '.join(str(error).split())}"
+            what = f"cannot {verb} objects there: {' '.join(str(error).split())}"
             raise RepositoryError(self.url, what, "check the address, the network and the credentials") from error
 
 
 def _served(content: bytes | None) -> int | None:
-    """The version that a config names; None when it names none that can be told."""
+    """Return the version that a config serves; None when it cannot be read or does not name exactly one."""
     if content is None:
         return None
     try:
-        parsed = pbtxt.parse(content.decode("utf-8", errors="replace"), where=config.FILE)
-        return config.served_version(parsed, where=config.FILE)
-    except RepositoryError:  # said again, with its place, when publishing comes to it
+        parsed = pbtxt.parse(content.decode("utf-8", errors="replace"), where=pbtxt.FILE)
+        return served_version(parsed, where=pbtxt.FILE)
+    except RepositoryError:  # publishing into the local copy raises it again
         return None
 
 
 def _in_order(folder: Path) -> list[Path]:
-    """A version's files, the manifest last: where it is, all of them are."""
+    """Return the files of a version, the manifest last: once it is there, all of them are."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: path == folder / manifest.FILE)
+    return sorted(files, key=lambda path: path == folder / MANIFEST_FILE)
 
 
 _ERRORS = {
@@ -254,11 +256,11 @@ _ERRORS = {
     "gcsfs.retry": ("HttpError",),
     "google.auth.exceptions": ("GoogleAuthError",),
 }
-"""What the storage packages raise beside OSError."""
+"""The errors that storage packages raise besides OSError, by module."""
 
 
 def _storage_errors() -> tuple[type[BaseException], ...]:
-    """Those of the packages that are in use."""
+    """Return OSError and the errors of the packages that are imported."""
     return (
         OSError,
         *(getattr(sys.modules[module], name) for module in _ERRORS.keys() & sys.modules for name in _ERRORS[module]),

@@ -1,8 +1,11 @@
-"""What a published version says of itself: its manifest, and the samples and answers it was proven with.
+"""Describe a published version: its manifest, and its reference, the samples and answers it was proven with.
 
-The proof writes them, config.pbtxt is made from them, and the repository keeps them beside the model.
+The proof makes both, config.pbtxt is made from them, and the repository stores them with the model, so that `verify`
+and `deploy` can compare the version's answers again later. `manifest` reads and writes `manifest.json`, `reference`
+the arrays in `reference.npz`.
 """
 
+from builder.record.manifest import FILE as MANIFEST_FILE
 from builder.record.manifest import (
     Content,
     Manifest,
@@ -16,9 +19,12 @@ from builder.record.manifest import (
     check_served,
     read_manifest,
 )
+from builder.record.reference import FILE as REFERENCE_FILE
 from builder.record.reference import first_row, raw_bytes, read_arrays, write_arrays
 
 __all__ = [
+    "MANIFEST_FILE",
+    "REFERENCE_FILE",
     "Content",
     "Manifest",
     "ModelFile",

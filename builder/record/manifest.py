@@ -1,4 +1,4 @@
-"""What a published version says of itself: `manifest.json`, format 1."""
+"""The manifest of a published version: `manifest.json`, format 1."""
 
 import json
 import types
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder.batching import BatchedModel, BatchedTensor
 
 Content = bytes | Path
-"""A file's bytes, or where to copy them from."""
+"""The content of a file: its bytes, or the file to copy."""
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -27,10 +27,10 @@ class ServedTensor:
     """An input or output as clients see it.
 
     Attributes:
-        name: In the published graph and in config.pbtxt.
-        original: In the source model.
-        data_type: Triton's name, such as `TYPE_FP32`.
-        dims: The shape of one row, -1 where it varies; with `max_batch_size` 0, of the whole tensor.
+        name: Its name in the published model and in config.pbtxt.
+        original: Its name in the original model.
+        data_type: Triton's name of its type, such as `TYPE_FP32`.
+        dims: The shape of one row, -1 where it varies; with `max_batch_size` 0, the shape of the whole tensor.
     """
 
     name: str
@@ -40,31 +40,31 @@ class ServedTensor:
 
     @classmethod
     def of(cls, tensor: "BatchedTensor") -> "ServedTensor":
-        """Describe a tensor of the batched graph.
+        """Describe a tensor of the rewritten model.
 
         Raises:
-            ModelError: Triton has no such data type, or the tensor never holds a value.
+            ModelError: Triton has no such data type, or a dimension is 0.
         """
         data_type = TRITON_TYPES.get(tensor.dtype.name)
         if data_type is None:
             raise ModelError(
                 f"tensor {tensor.name!r}",
                 f"Triton has no data type for {tensor.dtype.name}",
-                "insert a Cast to a type that Triton serves, such as FLOAT or INT32",
+                "add a Cast to a type that Triton serves, such as FLOAT or INT32",
             )
         dims = tuple(dim if isinstance(dim, int) else -1 for dim in tensor.dims)
         if 0 in dims:
             raise ModelError(
                 f"tensor {tensor.name!r}",
-                f"its shape {list(dims)} has a dimension of 0, which Triton refuses",
-                "leave this tensor out of the graph's inputs and outputs",
+                f"its shape {list(dims)} has a dimension of 0, which Triton does not load",
+                "export the model without this tensor among its inputs and outputs",
             )
         return cls(tensor.name, tensor.original, data_type, dims)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The model that was given to publish."""
+    """The original model."""
 
     file: str
     sha256: str
@@ -78,30 +78,31 @@ def check_served(batched: "BatchedModel") -> None:
     """Check that Triton can serve all inputs and outputs.
 
     Raises:
-        ModelError: There are no inputs, Triton has no such data type, a tensor never holds a value, or it is a
-            scalar in a model without a batch.
+        ModelError: There are no inputs, or a tensor has a data type that Triton does not have, has a dimension of 0,
+            or is a scalar in a model without a batch.
     """
     if not batched.inputs:
-        raise ModelError(batched.original.path, "the graph has no inputs, which Triton refuses", "give it one")
+        what = "the graph has no inputs, and Triton does not load such a model"
+        raise ModelError(batched.original.path, what, "export the model with at least one input")
     for tensor in (*batched.inputs, *batched.outputs):
         if batched.is_static and not tensor.dims:
             raise ModelError(
                 f"tensor {tensor.name!r}",
-                "it is a scalar, which Triton cannot serve without a batch",
-                "give it a dimension of 1, or publish with a batch",
+                "it is a scalar, which Triton can serve only with a batch",
+                "export the model with the shape [1] there",
             )
         ServedTensor.of(tensor)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What Triton loads.
+    """The files that Triton loads.
 
     Attributes:
         file: `model.onnx` or `model.plan`, relative to the version's directory.
-        sha256: Of the model file and its weights together.
-        bytes: Of all those files together.
-        weights: Files of external weights, relative to the version's directory, in order of name.
+        sha256: The digest of the model file and its weights together.
+        bytes: The size of all these files together.
+        weights: The files of external weights, relative to the version's directory, sorted by name.
     """
 
     file: str
@@ -111,7 +112,16 @@ class ModelFile:
 
     @classmethod
     def of(cls, file: str, contents: Mapping[str, Content], *, known: Mapping[Path, str] | None = None) -> "ModelFile":
-        """Describe the files of a version, keyed by their paths in its directory; some digests may be `known`."""
+        """Describe the files of a version.
+
+        Args:
+            file: The model file.
+            contents: All files, by path in the version's directory.
+            known: Digests of files that were hashed before.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
         weights = tuple(sorted(path for path in contents if path != file))
         found = [contents[path] for path in (file, *weights)]
         known = known or {}
@@ -128,17 +138,24 @@ class ModelFile:
         return (self.file, *self.weights)
 
     def at(self, version_dir: Path) -> "ModelFile":
-        """Describe these files as they lie in a version's directory.
+        """Describe the files with these names that are in a version's directory now.
 
         Raises:
-            OSError: One cannot be read.
+            OSError: A file cannot be read.
         """
         return ModelFile.of(self.file, {path: version_dir / path for path in self.files})
 
 
 @dataclass(frozen=True, slots=True)
 class OutputProof:
-    """How near an output came to the original's (None: it was not compared), and how near it had to come."""
+    """How much an output differed from the original's, and how much it was allowed to.
+
+    Attributes:
+        rtol: The tolerance as a part of each value.
+        atol: The tolerance added to that.
+        largest_difference: The largest difference of any value; None when nothing was compared.
+        mean_difference: The mean difference over all values; None when nothing was compared.
+    """
 
     rtol: float
     atol: float
@@ -151,12 +168,13 @@ class Proof:
     """The comparison with the original that these bytes passed.
 
     Attributes:
-        batch_sizes: That were run; none for a model that is kept static, and none when the proof was left out.
-        rows: Of the reference.
-        onnxruntime: The version that ran both.
-        outputs: By name.
-        effort: `sample`; `full`, every batch size up to the largest; or `off`, no comparison at all.
-        other_sizes: Of other axes that were made dynamic, by name, at which batches were held to their rows alone.
+        batch_sizes: The batch sizes that were run; empty for a static model, and when nothing was compared.
+        rows: How many rows the reference has.
+        onnxruntime: The version of ONNX Runtime that ran both models.
+        outputs: The result for each output, by name.
+        effort: `sample`: a few batch sizes; `full`: every one up to the largest; `off`: nothing was compared.
+        other_sizes: Sizes of other dynamic axes, by the axis' name, at which rows in a batch were compared with the
+            same rows run one at a time.
     """
 
     batch_sizes: tuple[int, ...]
@@ -169,7 +187,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFile:
-    """Where the samples and the original's answers lie, relative to the version's directory."""
+    """The file of samples and of the original's answers to them, relative to the version's directory."""
 
     file: str
     rows: int
@@ -177,16 +195,16 @@ class ReferenceFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a TensorRT plan was built by and of.
+    """How a TensorRT plan was built, and from what.
 
     Attributes:
-        tensorrt: Its version.
-        cuda: The version that the driver speaks.
-        gpu: Its name.
-        driver: Its release.
-        onnx_sha256: Of the ONNX file that was compiled and its external weights together.
-        layers: How many outputs of layers have each data type, as the engine tells.
-        profiles: By input, `MIN:OPT:MAX`.
+        tensorrt: The version of TensorRT.
+        cuda: The CUDA version that the driver supports.
+        gpu: The name of the GPU.
+        driver: The release of the driver.
+        onnx_sha256: The digest of the compiled ONNX file and its external weights together.
+        layers: How many layer outputs have each data type, according to the engine.
+        profiles: For each profile, `MIN:OPT:MAX` by input.
     """
 
     tensorrt: str
@@ -203,11 +221,17 @@ class Manifest:
     """What was published, from what, and how it was proven.
 
     Attributes:
-        builder: The version of this package that published.
-        max_batch_size: The largest batch that was proven; 0 when a request is a whole tensor.
-        options: The options that shaped the bytes, as given. What only shapes config.pbtxt is not among them.
-        rewrites: One mapping of `node`, `op_type`, `what` for each place where the batch was baked in.
-        plan: Of a TensorRT plan, how it was built.
+        builder: The version of this package that published it.
+        max_batch_size: The largest batch size that may be served; 0 when the model has no batch.
+        source: The original model.
+        options: The options that shaped the model, as given; those that only shape config.pbtxt are left out.
+        model: The files that Triton loads.
+        inputs: The inputs, in order.
+        outputs: The outputs, in order.
+        rewrites: For each rewritten place, a mapping of `node`, `op_type` and `what` was done there.
+        proof: The comparison with the original.
+        reference: The file of samples and answers.
+        plan: For a TensorRT plan, how it was built; otherwise None.
     """
 
     builder: str
@@ -223,9 +247,10 @@ class Manifest:
     plan: Plan | None = None
 
     def covers(self, other: "Manifest") -> bool:
-        """Whether publishing `other` would add nothing: the same files from the same source and options.
+        """Return whether publishing `other` would add nothing to this version.
 
-        The proof must reach as far: up to the same `max_batch_size` or beyond.
+        That is so when it has the same files from the same source and options, and when this version may be served
+        with batches as large or larger.
         """
 
         def identity(manifest: Manifest) -> tuple[object, ...]:
@@ -237,7 +262,7 @@ class Manifest:
         return self.max_batch_size >= other.max_batch_size and identity(self) == identity(other)
 
     def to_json(self) -> str:
-        """The text of `manifest.json`."""
+        """Return the text of `manifest.json`."""
         document = {"format": FORMAT, **asdict(self)}
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -246,25 +271,25 @@ class Manifest:
         """Read the text of `manifest.json`.
 
         Raises:
-            RepositoryError: It is not a manifest this release can read.
+            RepositoryError: It is not a manifest that this release can read.
         """
         try:
             document = json.loads(text)
             if not isinstance(document, dict) or "format" not in document:
-                raise _ShapeError("it has no format")
+                raise _ShapeError("it has no `format`")
             if document["format"] != FORMAT:
-                raise _ShapeError(f"its format is {document['format']!r}, this release reads {FORMAT}")
+                raise _ShapeError(f"its format is {document['format']!r}, but this release reads format {FORMAT}")
             return typing.cast(Manifest, _decode(cls, document, "manifest"))
         except (json.JSONDecodeError, _ShapeError) as error:
             raise RepositoryError(
                 where,
                 f"this manifest cannot be read: {error}",
-                "restore the file, publish the model again, or update this package",
+                "restore the file, publish the model again, or upgrade triton-repository-builder",
             ) from error
 
 
 def read_manifest(version_dir: Path) -> Manifest | None:
-    """The manifest of a version, or None when something else put the version there.
+    """Read the manifest of a version; None when it has none, because this package did not publish it.
 
     Raises:
         RepositoryError: There is a manifest, but it cannot be read.
@@ -276,13 +301,13 @@ def read_manifest(version_dir: Path) -> Manifest | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise RepositoryError(
-            path, f"this manifest cannot be read: {error}", "restore the file or publish the model again"
+            path, f"this manifest cannot be read: {error}", "restore the file, or publish the model again"
         ) from error
     return Manifest.from_json(text, where=path)
 
 
 class _ShapeError(Exception):
-    """The JSON does not have the manifest's shape."""
+    """The JSON document does not have the structure of a manifest."""
 
 
 def _decode(kind: Any, value: Any, at: str) -> Any:
@@ -319,5 +344,5 @@ def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
 
 def _expect(kind: type, value: Any, at: str) -> Any:
     if type(value) is not kind:
-        raise _ShapeError(f"{at} is {value!r}, expected {kind.__name__}")
+        raise _ShapeError(f"{at} is {value!r} instead of a value of type {kind.__name__}")
     return value

@@ -1,4 +1,4 @@
-"""The samples and answers kept with a version, as `.npz` and as the raw bytes of a request."""
+"""The reference of a version, its samples and answers: as an `.npz` file, and as the raw bytes of a request."""
 
 import struct
 import zipfile
@@ -16,26 +16,26 @@ FILE = "reference.npz"
 
 
 def write_arrays(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
-    """Write an `.npz` whose bytes depend on nothing but names, order and values; nothing is pickled."""
+    """Write an `.npz` file whose bytes depend only on the names, their order and the values; nothing is pickled."""
     with zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is fixed: 1980-01-01
+            entry = zipfile.ZipInfo(f"{name}.npy")  # always dated 1980-01-01
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Read an `.npz`, refusing pickled objects.
+    """Read an `.npz` file; pickled objects are refused.
 
     Raises:
-        RepositoryError: It is missing or broken.
+        RepositoryError: The file is missing or damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in archive.infolist()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise RepositoryError(
-            path, f"this reference cannot be read: {error}", "restore the file or publish the model again"
+            path, f"this reference cannot be read: {error}", "restore the file, or publish the model again"
         ) from error
 
 
@@ -46,15 +46,15 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
 
 
 def first_row(reference: Mapping[str, Array]) -> dict[str, Array]:
-    """Row 0 of every input, by the input's name: `dtype[*dims]`."""
+    """Return the first row of every input, by the input's name: `dtype[*dims]`."""
     prefix = "input:"
     return {key[len(prefix) :]: rows[0] for key, rows in reference.items() if key.startswith(prefix)}
 
 
 def raw_bytes(array: Array) -> bytes:
-    """The values in row-major order as a Triton request carries them.
+    """Return the values as a Triton request carries them, in row-major order.
 
-    Numbers are little-endian, a boolean is one byte, a string is its length as uint32 and its UTF-8 bytes.
+    Numbers are little-endian. A boolean is one byte. A string is its length as uint32, followed by its UTF-8 bytes.
 
     Source: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_grpc.md,
     Tensor Data

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.config import making as config
 from builder.config import pbtxt
 from builder.errors import RepositoryError
-from builder.record import Manifest, read_manifest, reference
-from builder.record.manifest import FILE as MANIFEST_FILE
+from builder.record import MANIFEST_FILE, Manifest, read_arrays, read_manifest
 from builder.tensors import Array
 
 LARGEST_VERSION = 2**63 - 1
@@ -19,18 +17,19 @@ _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that would leave the repository, or that a server or a URL stumbles over.
+    """Refuse a name that leaves the repository, or that a server or a URL cannot handle.
 
-    Triton starts its Python backend's stub with `bash -c` and unquoted paths: a space in a name hangs the load.
+    Triton starts the stub of its Python backend with `bash -c` and unquoted paths: with a space in the name, loading
+    the model never ends.
 
     Raises:
-        RepositoryError: It is not a usable name.
+        RepositoryError: The name is not usable.
     """
     if not _MODEL_NAME.fullmatch(name) or len(name) > 200:
         raise RepositoryError(
             f"model name {name!r}",
-            "it is not usable as a directory and in a URL",
-            "use up to 200 letters, digits and _ . + -, the first a letter, a digit or _",
+            "it is not usable as a directory's name and in a URL",
+            "use up to 200 of the characters A-Z a-z 0-9 _ . + -, and do not start with . + or -",
         )
 
 
@@ -51,42 +50,55 @@ class ModelDirectory:
 
     @property
     def config_path(self) -> Path:
-        """Where config.pbtxt lies."""
-        return self.path / config.FILE
+        """The path of config.pbtxt."""
+        return self.path / pbtxt.FILE
 
     def version_dir(self, version: int) -> Path:
-        """Where a version lies."""
+        """Return the directory of a version."""
         return self.path / str(version)
 
     def versions(self) -> tuple[int, ...]:
-        """The numbers of the versions that are there, ascending."""
+        """Return the numbers of all versions, ascending."""
         return tuple(sorted(int(name) for name in self._entries() if _VERSION.fullmatch(name)))
 
     def next_version(self) -> int:
-        """One above every number that Triton could read from the name of an entry: it takes `3-old` for 3.
+        """Return one more than the highest number that Triton could read from an entry's name: it takes `3-old` for 3.
 
         Raises:
-            RepositoryError: Version numbers have run out.
+            RepositoryError: That number does not fit in 64 bits.
         """
         numbers = [int(match.group()) for name in self._entries() if (match := _VERSION.match(name))]
         version = 1 + max(numbers, default=0)
         if version > LARGEST_VERSION:
             raise RepositoryError(
                 self.path,
-                f"version {version} would not fit in 64 bits",
-                "remove the entry with the highest number",
+                f"the next version would be {version}, which does not fit in 64 bits",
+                f"remove or rename the entry that starts with {max(numbers)}",
             )
         return version
 
+    def version_before(self, version: int) -> int:
+        """Return the highest version below this one.
+
+        Raises:
+            RepositoryError: There is none.
+        """
+        below = [number for number in self.versions() if number < version]
+        if not below:
+            others = ", ".join(str(number) for number in self.versions() if number != version)
+            fix = f"choose another version with --to: {others}" if others else "publish another version first"
+            raise RepositoryError(self.path, f"there is no version before {version}, which is served now", fix)
+        return below[-1]
+
     def is_published(self, version: int) -> bool:
-        """Whether this package put the version there."""
+        """Return whether this package published the version: whether it has a manifest."""
         return (self.version_dir(version) / MANIFEST_FILE).is_file()
 
     def find_config(self) -> str | None:
-        """The text of config.pbtxt, None when there is none.
+        """Return the text of config.pbtxt, or None when there is no such file.
 
         Raises:
-            RepositoryError: It cannot be read.
+            RepositoryError: The file cannot be read.
         """
         try:
             return self.config_path.read_text("utf-8")
@@ -94,39 +106,39 @@ class ModelDirectory:
             return None
         except NotADirectoryError as error:
             root = self.path.parent
-            what = "it is a file, or below one, and not a folder of models"
+            is_file = root.is_file()
+            what = "it is a file, not a folder of models" if is_file else "a part of this path is a file, not a folder"
             raise RepositoryError(root, what, "use another --repository, or move that file away") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(
-                self.config_path, f"it cannot be read: {error}", "make it a readable text file"
-            ) from error
+            fix = "make it a UTF-8 text file that this user may read"
+            raise RepositoryError(self.config_path, f"this file cannot be read: {error}", fix) from error
 
     def read_config(self) -> str:
-        """The text of config.pbtxt.
+        """Return the text of config.pbtxt.
 
         Raises:
-            RepositoryError: There is none, or it cannot be read.
+            RepositoryError: There is no such file, or it cannot be read.
         """
         text = self.find_config()
         if text is None:
             raise RepositoryError(
                 self.path,
                 "there is no such model, or it has no config.pbtxt",
-                "choose one of those that `python -m builder list` shows",
+                "run `python -m builder list` to see the models that are there",
             )
         return text
 
     def served_version(self) -> int:
-        """The one version that the config serves.
+        """Return the one version that the config serves.
 
         Raises:
-            RepositoryError: There is no readable config, or it does not name one version.
+            RepositoryError: There is no readable config, or it does not name exactly one version.
         """
         parsed = pbtxt.parse(self.read_config(), where=self.config_path)
-        return config.served_version(parsed, where=self.config_path)
+        return pbtxt.served_version(parsed, where=self.config_path)
 
     def max_batch_size(self) -> int | None:
-        """What the config says now, perhaps by hand; None when there is no config.
+        """Return the max_batch_size of the config; None when there is no config.
 
         Raises:
             RepositoryError: The config cannot be read.
@@ -135,52 +147,60 @@ class ModelDirectory:
         return None if text is None else pbtxt.parse(text, where=self.config_path).max_batch_size
 
     def read_manifest(self, version: int) -> Manifest:
-        """The manifest of a version.
+        """Read the manifest of a version.
 
         Raises:
-            RepositoryError: There is no such version, or not one with a readable manifest.
+            RepositoryError: There is no such version, or it has no readable manifest.
         """
         self.check_version(version)
         manifest = read_manifest(self.version_dir(version))
         if manifest is None:
             raise RepositoryError(
                 self.version_dir(version),
-                "this version was not published by this package: it has no manifest.json",
-                "publish the model again, so that it is proven and its reference kept",
+                f"this version has no {MANIFEST_FILE}, so this package did not publish it",
+                "publish the model again: that proves it and keeps its samples and answers",
             )
         return manifest
 
+    def find_manifest(self, version: int) -> Manifest | None:
+        """Return the manifest of a version; None when it is missing or cannot be read."""
+        try:
+            return self.read_manifest(version)
+        except RepositoryError:
+            return None
+
     def read_reference(self, version: int) -> dict[str, Array]:
-        """The samples and answers of a version: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
+        """Read the samples and answers of a version: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
 
         Raises:
-            RepositoryError: There is no such version, or its reference is missing or broken.
+            RepositoryError: There is no such version, or its reference is missing or damaged.
         """
         manifest = self.read_manifest(version)
         path = self.version_dir(version) / manifest.reference.file
-        arrays = reference.read_arrays(path)
+        arrays = read_arrays(path)
         expected = {f"input:{tensor.name}" for tensor in manifest.inputs}
         expected |= {f"output:{tensor.name}" for tensor in manifest.outputs}
         if arrays.keys() != expected or any(len(a) != manifest.reference.rows for a in arrays.values()):
-            raise RepositoryError(path, "it does not hold what manifest.json says", "publish the model again")
+            what = f"its arrays are not the ones that {MANIFEST_FILE} lists"
+            raise RepositoryError(path, what, "publish the model again")
         return arrays
 
     def check_version(self, version: int) -> None:
-        """Refuse a version that is not there.
+        """Refuse a version that does not exist.
 
         Raises:
             RepositoryError: There is no such version.
         """
         versions = self.versions()
         if version not in versions:
-            there = ", ".join(map(str, versions)) or "none"
-            raise RepositoryError(self.path, f"there is no version {version}", f"choose one that is there: {there}")
+            fix = f"choose one of {', '.join(map(str, versions))}" if versions else "publish the model first"
+            raise RepositoryError(self.path, f"there is no version {version}", fix)
 
     def check_complete(self, version: int) -> None:
-        """Refuse a version whose model is missing or cut short, by its size.
+        """Refuse a version with missing or truncated model files, judged by their size.
 
         Raises:
-            RepositoryError: Files are missing or not as long as they were.
+            RepositoryError: The files do not have the size that was published.
         """
         folder, model = self.version_dir(version), self.read_manifest(version).model
         size = sum(size_bytes(folder / file) for file in model.files)
@@ -194,6 +214,6 @@ class ModelDirectory:
 
 
 def size_bytes(path: Path) -> int:
-    """The size of a file, or of all files below a folder; 0 when there is nothing."""
+    """Return the size of a file, or of all files below a folder; 0 when there is nothing."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,15 +1,27 @@
-"""Changes to a model repository that are whole or not at all, even when the process is killed.
+"""Change a model repository completely or not at all, even when the process is killed.
 
-Everything is made ready in `.ROOT.staging/`, beside the root and on its filesystem, and reaches the root by
-`rename` alone. Which of the staged pieces are still there tells the next change how far a killed one came:
+A change is prepared in `.ROOT.staging/`, next to the root and on the same filesystem. It reaches the root only by
+`rename`, which happens at once or not at all. To add version 5 of the model `m` to `models/`:
 
-| version/ | config.pbtxt | the killed change | what is left to do |
-|---|---|---|---|
-| there | there or not | had changed nothing that is served | forget it |
-| gone | there | had put the version in place, not yet switched to it | take the version back |
-| gone | gone | was complete | forget it |
+1. `.models.staging/version/` and `.models.staging/config.pbtxt` are written and flushed to disk;
+2. `.models.staging/journal.json` is written: {"model": "m", "version": 5};
+3. `version/` is renamed to `models/m/5`: Triton does not load it yet, because the config still names version 4;
+4. `config.pbtxt` is renamed to `models/m/config.pbtxt`, which names version 5;
+5. the journal is deleted first, then whatever else is in the staging folder.
 
-The journal names the model and version; it is written when both pieces are complete and removed first of all.
+If the process is killed in between, the next change finds the journal, and sees from the staged pieces that are left
+how far it got:
+
+| killed  | version/ | config.pbtxt | what the next change does                                           |
+|---------|----------|--------------|---------------------------------------------------------------------|
+| after 1 | there    | there        | there is no journal: it empties the staging folder                  |
+| after 2 | there    | there        | the repository is as it was before: it empties the staging folder   |
+| after 3 | gone     | there        | it takes `models/m/5` back, unless somebody set the config to 5     |
+| after 4 | gone     | gone         | the change was complete: it empties the staging folder              |
+
+A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
+whole folder of the model and moves it with one rename, so it needs no journal. Warmup files are moved before step 1:
+their names are digests of their content, so no file that a server may be reading is ever replaced.
 """
 
 import errno
@@ -32,30 +44,29 @@ from builder.errors import RepositoryError
 LOCK = "lock"
 JOURNAL = "journal.json"
 WARMUP = "warmup"
-CONFIG = "config.pbtxt"
+CONFIG = pbtxt.FILE
 VERSION = "version"
 
 _OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
 
-
 _FICLONE = 0x40049409
-"""From linux/fs.h."""
+"""Source: linux/fs.h."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """The change under way: the model it is made to, and the version it adds, if it adds one."""
+    """The change in progress: the model, and the version that is added; None when none is."""
 
     model: str
     version: int | None
 
 
 class Staging:
-    """The folder where the changes to one repository are made ready.
+    """The folder in which the changes to one repository are prepared.
 
     Attributes:
         root: The model repository.
-        path: The folder, on the same filesystem.
+        path: The staging folder, next to the root.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,25 +74,27 @@ class Staging:
         self.path = root.parent / f".{root.name}.staging"
 
     def check_writable(self, model: str) -> None:
-        """Refuse what a change would stumble over at once, for lack of rights. Nothing is made.
+        """Check the permissions that a change to the model needs. Nothing is created.
 
         Raises:
-            RepositoryError: This user may not write where a change to the model writes.
+            RepositoryError: This user may not write to a folder that a change writes to.
         """
         with reported(self.root):
             for folder in (self.path, self.root, self.root / model):
-                there = next(place for place in (folder, *folder.parents) if place.exists())
-                if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-                    is_read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+                nearest = next(place for place in (folder, *folder.parents) if place.exists())
+                if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+                    is_read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
                     code = errno.EROFS if is_read_only else errno.EACCES
-                    raise OSError(code, os.strerror(code), str(there))
+                    raise OSError(code, os.strerror(code), str(nearest))
 
     @contextmanager
     def change(self, model: str) -> Iterator[None]:
-        """Hold the repository's lock, clean up what a killed change left, and undo this one if it fails.
+        """Hold the repository's lock for the block, after cleaning up what a killed change left behind.
+
+        If the block fails, its change is undone.
 
         Raises:
-            RepositoryError: The repository cannot be written to; nothing in it changed.
+            RepositoryError: The repository cannot be written to. Nothing in it changed.
         """
         with reported(self.root):
             self._make()
@@ -97,7 +110,7 @@ class Staging:
                 self._clear()
 
     def switch(self, model: str, *, version: int | None) -> None:
-        """Put the staged version in place, then the staged config, which alone changes what is served."""
+        """Move the staged version into the repository, then the staged config, which makes Triton serve it."""
         target = self.root / model
         write(self.path / "journal.tmp", json.dumps(asdict(_Journal(model, version))).encode())
         rename(self.path / "journal.tmp", self.path / JOURNAL)
@@ -107,26 +120,26 @@ class Staging:
 
     def _make(self) -> None:
         if not self.root.name:
-            raise RepositoryError(self.root, "there is no place beside it to stage in", "use a folder below it")
+            what = "the staging folder cannot be created next to the root of the filesystem"
+            raise RepositoryError(self.root, what, "use a folder below it, such as /models")
         for folder in (self.root, self.path):
             make_folder(folder)
         if self.root.stat().st_dev != self.path.stat().st_dev:
             raise _other_filesystem(self.root)
 
     def _recover(self) -> None:
-        """Undo a change that was cut off, and empty the folder."""
+        """Undo the change of a killed process if it was not complete, and empty the folder."""
         if (journal := self._journal()) is not None:
-            if journal.version is not None and self._is_cut_off(journal.model, journal.version):
+            if journal.version is not None and self._is_half_done(journal.model, journal.version):
                 rename(self.root / journal.model / str(journal.version), self.path / VERSION)
             self._sweep(journal.model)
         self._clear()
 
-    def _is_cut_off(self, model: str, version: int) -> bool:
-        """Whether the version was put in place, and neither the change nor anybody since has switched to it."""
-        if (self.path / VERSION).exists() or not (self.path / CONFIG).exists():
-            return False
+    def _is_half_done(self, model: str, version: int) -> bool:
+        """Return whether the version is in the repository, but neither the change nor anybody since serves it."""
+        is_version_in_place = not (self.path / VERSION).exists() and (self.root / model / str(version)).exists()
         config = self.root / model / CONFIG
-        if not (self.root / model / str(version)).exists() or not config.exists():
+        if not is_version_in_place or not (self.path / CONFIG).exists() or not config.exists():
             return False
         policy = pbtxt.parse(config.read_text("utf-8", errors="replace"), where=config).version_policy
         return policy.HasField("specific") and version not in policy.specific.versions
@@ -147,9 +160,9 @@ class Staging:
                 entry.unlink()
 
     def _sweep(self, model: str) -> None:
-        """Delete the warmup files of ours that the model's config does not name, if it can be read.
+        """Delete our warmup files that the model's config does not name, if the config can be read.
 
-        A change leaves its predecessor's for the next one, so that a server that is just loading finds them.
+        This happens before a change, not after it: a server that is loading the former config still finds its files.
         """
         folder, config = self.root / model / WARMUP, self.root / model / CONFIG
         if not folder.is_dir() or not config.is_file():
@@ -168,7 +181,7 @@ class Staging:
 
 @contextmanager
 def flushed(path: Path) -> Iterator[BinaryIO]:
-    """A new file's stream, flushed to disk at the end."""
+    """Open a new file for writing, and flush it to disk at the end of the block."""
     with path.open("wb") as stream:
         yield stream
         stream.flush()
@@ -182,14 +195,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file and flush it to disk; the two share their blocks where the filesystem can (btrfs, XFS)."""
+    """Copy a file and flush it to disk; where the filesystem can, both files share their blocks (btrfs, XFS)."""
     with source.open("rb") as content, flushed(target) as stream:
         if not _clone(content, stream):
-            shutil.copyfile(source, target)  # in the kernel: 0.4 s of CPU per GB, a loop here 2.2
+            shutil.copyfile(source, target)  # copies inside the kernel: 0.4 s of CPU per GB; a loop here takes 2.2 s
 
 
 def _clone(source: BinaryIO, target: BinaryIO) -> bool:
-    """Whether the filesystem made `target` share the blocks of `source`.
+    """Make `target` share the blocks of `source`, and return whether the filesystem can do that.
 
     Source: ioctl_ficlone(2)
     """
@@ -203,7 +216,7 @@ def _clone(source: BinaryIO, target: BinaryIO) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where there is none, and flush its parent's entries to disk."""
+    """Create a folder unless it exists, and flush its parent's entries to disk."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
@@ -234,11 +247,11 @@ def rename(source: Path, target: Path) -> None:
 
 @contextmanager
 def reported(where: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a RepositoryError."""
+    """Turn an error of the operating system into a RepositoryError."""
     try:
         yield
     except OSError as error:
-        raise _refusal(where, error) from error
+        raise _repository_error(where, error) from error
 
 
 _FIXES = {
@@ -246,25 +259,25 @@ _FIXES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or raise the quota",
     errno.EFBIG: "raise the limit on file sizes",
-    errno.EACCES: "give this user write permission on the repository and on the folder that holds it",
-    errno.EPERM: "give this user write permission on the repository and on the folder that holds it",
-    errno.EROFS: "remount the filesystem for writing, or use another --repository",
+    errno.EACCES: "give this user write permission on the repository and on the folder that contains it",
+    errno.EPERM: "give this user write permission on the repository and on the folder that contains it",
+    errno.EROFS: "mount the filesystem for writing, or use another --repository",
     errno.EEXIST: "use another --repository, or move that file away",
     errno.ENOTDIR: "use another --repository, or move that file away",
-    errno.ENOTEMPTY: "move what stands there away",
+    errno.ENOTEMPTY: "move what is in that folder away",
 }
 
 
-def _refusal(where: Path, error: OSError) -> RepositoryError:
+def _repository_error(where: Path, error: OSError) -> RepositoryError:
     if error.errno == errno.EXDEV:
         return _other_filesystem(where)
-    fix = _FIXES.get(error.errno or 0, "see to that, then try again")
+    fix = _FIXES.get(error.errno or 0, "check this path and the filesystem it is on, then run the command again")
     return RepositoryError(error.filename or where, error.strerror or str(error), fix)
 
 
 def _other_filesystem(root: Path) -> RepositoryError:
     return RepositoryError(
         root,
-        f"it is a mount point: {root.parent} is on another filesystem, so nothing can be renamed into it",
-        f"use a folder below it, such as {root / 'models'}, or mount the folder that holds it instead",
+        f"it is a mount point: {root.parent} is on another filesystem, so no file can be renamed from there into it",
+        f"use a folder below it, such as {root / 'models'}, or mount its parent folder instead",
     )

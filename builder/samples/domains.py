@@ -16,8 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.errors import ModelError
-from builder.model import Model, operator
-from builder.model.opsets import inlined
+from builder.model import Model, inlined, operator
 from builder.samples.reach import (
     Operator,
     Reach,

@@ -13,8 +13,7 @@ from typing import Any
 from builder.config import Profile
 from builder.errors import HostError, ModelError
 from builder.lowering import Precision
-from builder.proof import VerifiedModel
-from builder.proof.session import one_line
+from builder.proof import VerifiedModel, one_line
 
 
 @dataclass(frozen=True, slots=True)

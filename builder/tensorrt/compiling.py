@@ -13,8 +13,7 @@ from builder import digest
 from builder.config import Profile
 from builder.errors import ModelError
 from builder.lowering import Precision
-from builder.proof import VerifiedModel
-from builder.proof.prover import Proven
+from builder.proof import Proven, VerifiedModel
 from builder.record import Plan
 from builder.tensorrt.building import BuildOptions, build
 from builder.tensorrt.host import Host
@@ -71,7 +70,7 @@ def compile_plan(
             ]
     sizes = sorted({size for profile in profiles for size in sizes_of(verified, profile)})
     facts = _facts(verified, profiles, host, layers)
-    return CompiledModel(plan, facts, reduce(Proven.beside, proven), tuple(sizes))
+    return CompiledModel(plan, facts, reduce(Proven.worse_of, proven), tuple(sizes))
 
 
 def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, layers: Mapping[str, int]) -> Plan:

@@ -8,10 +8,7 @@ from pathlib import Path
 from builder.config import Profile
 from builder.errors import ModelError
 from builder.lowering import Precision
-from builder.proof import VerifiedModel
-from builder.proof.comparison import Tolerance
-from builder.proof.prover import Proven, Prover
-from builder.proof.session import one_line, onnxruntime_errors, open_rewritten
+from builder.proof import Proven, Prover, Tolerance, VerifiedModel, one_line, onnxruntime_errors, open_rewritten
 from builder.samples import draw
 from builder.tensorrt.running import Run
 from builder.tensors import Arrays
@@ -49,7 +46,7 @@ def prove_profile(
     proven = [
         replace(prover, reference=reference).prove(sizes) for reference in _references(verified, profile, precision)
     ]
-    return reduce(Proven.beside, proven)
+    return reduce(Proven.worse_of, proven)
 
 
 def _references(verified: VerifiedModel, profile: Profile, precision: Precision) -> Iterator[Arrays]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from builder.errors import HostError
-from builder.proof.session import one_line
+from builder.proof import one_line
 from builder.tensorrt.host import find_host
 from builder.tensors import Arrays
 

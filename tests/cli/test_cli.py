@@ -443,7 +443,7 @@ def test_answers_that_differ_end_with_4_and_keep_the_failing_batch(
 def test_published_bytes_that_changed_end_with_4(builder: Builder, published: Path) -> None:
     path = published / "linear" / "2" / "model.onnx"
     path.write_bytes(path.read_bytes().replace(np.float32(2).tobytes(), np.float32(3).tobytes(), 1))
-    assert builder("verify", "linear", "--repository", published).is_refusal(4, "not the bytes that were published")
+    assert builder("verify", "linear", "--repository", published).is_refusal(4, "changed after they were published")
 
 
 # ---------------------------------------------------------------- 5: the repository
@@ -469,7 +469,7 @@ def test_what_is_not_there_ends_with_5(builder: Builder, published: Path, tmp_pa
     at = ("--repository", published)
     assert builder("verify", "other", *at).is_refusal(5, "there is no such model")
     assert builder("verify", "linear", "--version", 7, *at).is_refusal(5, "there is no version 7")
-    assert builder("rollback", "linear", "--to", 7, *at).is_refusal(5, "choose one that is there: 1, 2")
+    assert builder("rollback", "linear", "--to", 7, *at).is_refusal(5, "choose one of 1, 2")
     assert builder("prune", "other", "--keep", 1, *at).is_refusal(5, "there is no such model")
     for command in (("list",), ("verify", "linear"), ("serve",)):
         missing = builder(*command, "--repository", tmp_path / "missing")

@@ -47,7 +47,7 @@ def with_batch(max_batch_size: int) -> Manifest:
 # A new config
 
 
-def test_a_new_config_says_all_that_triton_needs_without_completing_it() -> None:
+def test_a_new_config_is_complete() -> None:
     config = read(make().text)
 
     assert (config.name, config.backend, config.max_batch_size) == ("scale", "onnxruntime", 8)
@@ -124,9 +124,7 @@ def test_options_are_written() -> None:
         ({}, []),
     ],
 )
-def test_several_instances_that_would_fight_for_the_cores_are_pointed_out(
-    options: dict[str, Any], notes: list[str]
-) -> None:
+def test_several_instances_with_a_thread_for_every_core_are_noted(options: dict[str, Any], notes: list[str]) -> None:
     config = make(**options)
 
     assert len(config.notes) == len(notes)
@@ -136,7 +134,7 @@ def test_several_instances_that_would_fight_for_the_cores_are_pointed_out(
 
 def test_queue_delay_without_batching_is_refused() -> None:
     inputs = (ServedTensor("x", "x", "TYPE_FP32", (1, 3)),)
-    with pytest.raises(RepositoryError, match="take dynamic batching"):
+    with pytest.raises(RepositoryError, match="max_batch_size is 0, so a queue delay"):
         make(manifest=replace(with_batch(0), inputs=inputs, outputs=inputs), max_queue_delay_us=1)
 
 
@@ -241,7 +239,7 @@ a_field_of_tomorrow { depth: 2 }
 """
 
 
-def test_a_hand_written_config_keeps_its_comments_layout_and_unknown_fields() -> None:
+def test_a_config_written_by_hand_keeps_its_comments_layout_and_unknown_fields() -> None:
     config = make(HAND_WRITTEN, version=2)
 
     kept = [line for line in HAND_WRITTEN.splitlines() if not line.startswith("version_policy")]
@@ -275,20 +273,24 @@ def test_dynamic_batching_that_was_removed_by_hand_comes_back_only_with_an_optio
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("dims: 3 }", "dims: 4 }", r"input 'x' has dims \[4\], the new version's are \[3\]"),
+        ("dims: 3 }", "dims: 4 }", r"input 'x' has dims \[4\], but the new version's are \[3\]"),
         ("dims: 3 }", "dims: [3, 1] }", r"input 'x' has dims \[3, 1\]"),
-        ("TYPE_STRING", "TYPE_INT8", "input 's' is TYPE_INT8, the new version's is TYPE_STRING"),
-        ('name: "y"', 'name: "z"', "output 'z' is not one of the new version's: 'y', 'm', 't'"),
-        ('name: "x"', 'name: "s"', "input 'x' of the new version is not listed"),
-        ("count: 2 kind: KIND_CPU", "kind: KIND_CPU gpus: 0", "KIND_CPU names GPUs"),
-        ("reshape: { shape: [] }", "", r"input 'n' has dims \[1\], the new version's are \[\]"),
-        ("reshape: { shape: [] }", "reshape: { shape: [1] }", r"input 'n' has dims \[1\], the new version's are \[\]"),
-        ("dims: [ 2 ] }", "dims: [1] reshape { shape: 2 } }", r"reshape \[2\] does not hold as many values"),
+        ("TYPE_STRING", "TYPE_INT8", "input 's' is TYPE_INT8, but the new version's is TYPE_STRING"),
+        ('name: "y"', 'name: "z"', "it lists output 'z', but the new version has only 'y', 'm', 't'"),
+        ('name: "x"', 'name: "s"', "it does not list input 'x' of the new version"),
+        ("count: 2 kind: KIND_CPU", "kind: KIND_CPU gpus: 0", "KIND_CPU lists GPUs"),
+        ("reshape: { shape: [] }", "", r"input 'n' has dims \[1\], but the new version's are \[\]"),
+        (
+            "reshape: { shape: [] }",
+            "reshape: { shape: [1] }",
+            r"input 'n' has dims \[1\], but the new version's are \[\]",
+        ),
+        ("dims: [ 2 ] }", "dims: [1] reshape { shape: 2 } }", r"reshape \[2\] has another number of values"),
         ("preferred_batch_size: [ 4, 8 ]", "preferred_batch_size: 9", "preferred_batch_size 9"),
-        ("specific { versions: 1 }", "all { }", "does not name one version"),
+        ("specific { versions: 1 }", "all { }", "does not name exactly one version"),
         ('"onnxruntime_onnx"', '"tensorflow_graphdef"', "its backend is 'tensorflow_graphdef'"),
         ('name: "scale"', 'name: "scale" default_model_filename: "m.onnx"', "default_model_filename is 'm.onnx'"),
-        ("max_batch_size: 8 ", "max_batch_size: 8 }", "not a model configuration"),
+        ("max_batch_size: 8 ", "max_batch_size: 8 }", "not a valid model configuration"),
         ("dynamic_batching", "ensemble_scheduling { } #", "ensemble"),
     ],
 )
@@ -304,7 +306,7 @@ def test_a_lower_batch_that_a_preferred_size_exceeds_is_refused() -> None:
         make(HAND_WRITTEN, version=2, manifest=with_batch(4))
 
 
-def test_options_for_one_instance_group_are_refused_where_there_are_two() -> None:
+def test_options_for_one_instance_group_are_refused_if_there_are_two() -> None:
     text = HAND_WRITTEN.replace("count: 2 kind: KIND_CPU", "count: 2 kind: KIND_CPU }, { count: 1 kind: KIND_GPU")
 
     assert len(read(make(text, version=2).text).instance_group) == 2
@@ -312,15 +314,15 @@ def test_options_for_one_instance_group_are_refused_where_there_are_two() -> Non
         make(text, version=2, instances=3)
 
 
-def test_queue_delay_is_refused_where_sequences_are_batched() -> None:
+def test_queue_delay_is_refused_with_sequence_batching() -> None:
     text = re.sub(r"dynamic_batching .*", "sequence_batching { }", HAND_WRITTEN)
 
     assert read(make(text, version=2).text).HasField("sequence_batching")
-    with pytest.raises(RepositoryError, match="take dynamic batching"):
+    with pytest.raises(RepositoryError, match="it uses sequence batching, so a queue delay"):
         make(text, version=2, max_queue_delay_us=1)
 
 
-def test_an_entry_that_must_change_and_holds_an_unknown_field_is_refused() -> None:
+def test_an_entry_that_must_change_but_has_an_unknown_field_is_refused() -> None:
     text = HAND_WRITTEN.replace("versions: 1", "versions: 1 sticky: true")
 
     with pytest.raises(RepositoryError, match=r"version_policy has to change, but .*sticky"):
@@ -336,7 +338,7 @@ def test_an_input_may_be_narrowed_by_hand_and_an_output_may_not() -> None:
     narrow_input = HAND_WRITTEN.replace("TYPE_FP32 dims: [3]", "TYPE_FP32 dims: [-1]")
 
     assert list(read(make(narrow_input, version=2, manifest=manifest).text).input[1].dims) == [3]
-    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[3\], the new version's are \[-1\]"):
+    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[3\], but the new version's are \[-1\]"):
         make(HAND_WRITTEN, version=2, manifest=manifest)
 
 
@@ -362,11 +364,20 @@ def test_the_largest_batch_is_what_is_asked_for_or_was_set_by_hand_or_is_proven(
     assert read(config.text).max_batch_size == expected
 
 
-@pytest.mark.parametrize(("by_hand", "proven", "asked"), [(32, 16, None), (8, 16, 32), (0, 16, None)])
-def test_a_largest_batch_that_was_not_proven_is_refused(by_hand: int, proven: int, asked: int | None) -> None:
+@pytest.mark.parametrize(
+    ("by_hand", "proven", "asked", "message"),
+    [
+        (32, 16, None, "is 32, but this version was proven only up to 16\nfix: set max_batch_size to 16 or less in"),
+        (8, 16, 32, "is 32, but this version was proven only up to 16\nfix: publish with --max-batch-size 32"),
+        (0, 16, None, "is 0, but this version has a batch\nfix: set max_batch_size to 16"),
+    ],
+)
+def test_a_largest_batch_that_was_not_proven_is_refused(
+    by_hand: int, proven: int, asked: int | None, message: str
+) -> None:
     text = make(warmup=False).text.replace("max_batch_size: 8", f"max_batch_size: {by_hand}")
 
-    with pytest.raises(RepositoryError, match=f"max_batch_size {asked or by_hand} was not proven .* {proven} was"):
+    with pytest.raises(RepositoryError, match=message):
         make(text, version=2, manifest=with_batch(proven), max_batch_size=asked)
 
 
@@ -379,7 +390,7 @@ def test_warmup_grows_with_a_model_that_was_first_served_one_row_at_a_time() -> 
     assert [entry.batch_size for entry in read(config.text).model_warmup] == [1, 16]
 
 
-def test_a_config_that_leaves_the_backend_to_triton_is_given_it() -> None:
+def test_a_config_without_a_backend_gets_one() -> None:
     text = HAND_WRITTEN.replace('platform: "onnxruntime_onnx"\n', "")
 
     assert read(make(text, version=2).text).backend == "onnxruntime"
@@ -391,17 +402,17 @@ def test_a_config_that_leaves_the_backend_to_triton_is_given_it() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda c: c.ClearField("input"), "it lists no input"),
+        (lambda c: c.ClearField("input"), "it has no input"),
         (lambda c: c.input.add().CopyFrom(c.input[0]), "'x' is listed 2 times"),
         (lambda c: setattr(c, "max_batch_size", -1), "max_batch_size is -1"),
         (lambda c: c.output[0].ClearField("data_type"), "'y': it has no data_type"),
         (lambda c: c.output[0].ClearField("dims"), "'y': it has no dims"),
-        (lambda c: c.output[0].dims.append(0), "every dim is a number from 1 up, or -1"),
-        (lambda c: c.output[1].reshape.shape.append(-1), r"reshape \[-1\] does not hold as many values"),
-        (lambda c: setattr(c.input[0], "format", 1), "NHWC or NCHW takes 3 dims"),
+        (lambda c: c.output[0].dims.append(0), "a dim is neither -1 nor a number from 1 up"),
+        (lambda c: c.output[1].reshape.shape.append(-1), r"reshape \[-1\] has another number of values"),
+        (lambda c: setattr(c.input[0], "format", 1), "NHWC or NCHW needs 3 dims"),
         (lambda c: setattr(c.dynamic_batching, "priority_levels", 2), "default_priority_level"),
         (lambda c: c.dynamic_batching.preferred_batch_size.append(0), "preferred_batch_size 0"),
-        (lambda c: c.instance_group[0].profile.append("0"), "for TensorRT alone"),
+        (lambda c: c.instance_group[0].profile.append("0"), "only for TensorRT"),
         (lambda c: setattr(c.model_warmup[0], "batch_size", 9), "batch_size 9 is above max_batch_size 8"),
         (lambda c: c.model_warmup[0].inputs.pop("x"), "no data for input 'x'"),
         (lambda c: c.model_warmup[0].inputs["x"].ClearField("input_data_file"), "'x' has no data"),
@@ -417,7 +428,7 @@ def test_what_triton_refuses_is_named(change: Any, problem: str) -> None:
     assert any(re.search(problem, found) for found in problems(config)), list(problems(config))
 
 
-def test_preserved_order_goes_with_one_priority_and_no_delay() -> None:
+def test_preserve_ordering_needs_one_priority_and_no_delay() -> None:
     config = read(make().text)
     config.dynamic_batching.preserve_ordering = True
     assert list(problems(config)) == []
@@ -453,7 +464,7 @@ def test_each_onnx_type_has_tritons_name_or_is_refused() -> None:
                 ServedTensor.of(batched(dtype, (3,)))
 
 
-def test_a_tensor_that_never_holds_a_value_is_refused() -> None:
+def test_a_tensor_without_values_is_refused() -> None:
     with pytest.raises(ModelError, match=r"\[3, 0\] has a dimension of 0"):
         ServedTensor.of(batched(ir.DataType.FLOAT, (3, 0)))
 
@@ -482,7 +493,7 @@ def configs(draw: st.DrawFn) -> Any:
 
 @st.composite
 def texts(draw: st.DrawFn, config: Any) -> str:
-    """The config's text, laid out as people do."""
+    """Render a config as people write it."""
     text = pbtxt.render(config)
     style = draw(st.sampled_from(["lines", "one line", "colons", "angles", "list"]))
     if style == "one line":
@@ -510,7 +521,7 @@ def texts(draw: st.DrawFn, config: Any) -> str:
         ("# a\ndynamic_batching { }\n# b\nmax_batch_size: 1 # c\n", '# a\n# b\nmax_batch_size: 1 # c\nplatform: "p"\n'),
     ],
 )
-def test_what_is_cut_from_a_line_leaves_its_neighbours_apart(text: str, expected: str) -> None:
+def test_cutting_an_entry_out_of_a_line_keeps_its_neighbours_separate(text: str, expected: str) -> None:
     config = pbtxt.messages().ModelConfig(max_batch_size=1, platform="p")
 
     assert pbtxt.edit(text, config, where="config.pbtxt") == expected

@@ -27,6 +27,7 @@ from builder import cli
 from builder.deployment import LiveServer, deploy, live_server
 from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError
+from builder.publishing import install, roll_back
 from builder.repository import Repository
 from builder.server import Server, free_port
 
@@ -77,7 +78,7 @@ def name() -> str:
 
 def publish(repository: Repository, name: str, *factors: float) -> None:
     for factor in factors:
-        repository.install(name, scale(factor))
+        install(repository, name, scale(factor))
 
 
 def publish_the_next(repository: Repository, name: str, live: LiveServer) -> None:
@@ -221,7 +222,7 @@ def test_watching_notices_that_another_version_answers_and_keeps_what_somebody_e
 
     def interfere(step: str, what: str) -> None:
         if step == "check":
-            repository.rollback(name, 1)
+            roll_back(repository, name, 1)
             live.load(name, 1)
 
     with pytest.raises(HostError, match=r"version 1 of .* answered instead of version 2.* is left as it is"):
@@ -403,7 +404,7 @@ def test_a_copy_of_the_repository_is_not_mistaken_for_the_repository(own: Reposi
 
 def test_without_a_rehearsal_a_copy_is_recognized_by_its_config(own: Repository, tmp_path: Path) -> None:
     shutil.copytree(own.root, tmp_path / "copy")
-    own.rollback("scale", 1)
+    roll_back(own, "scale", 1)
     with (
         serving(tmp_path / "copy", model_control_mode="explicit") as server,
         LiveServer(Address.parse(server.grpc_address), timeout_s=3) as live,
@@ -462,7 +463,7 @@ def test_a_version_that_was_not_published_here_is_refused(own: Repository, serve
         with pytest.raises(RepositoryError, match="there is no version 3"):
             deploy(own, "scale", live, version=3)
         (own.root / "scale" / "2" / "manifest.json").unlink()
-        with pytest.raises(RepositoryError, match="not published by this package"):
+        with pytest.raises(RepositoryError, match="this package did not publish it"):
             deploy(own, "scale", live)
         with pytest.raises(RepositoryError, match="no such model"):
             deploy(own, "nothing", live)
@@ -474,7 +475,7 @@ def test_a_version_that_was_not_published_here_is_refused(own: Repository, serve
 def test_a_load_test_over_a_good_and_a_bad_deployment_sees_no_failure(own: Repository, tmp_path: Path) -> None:
     publish(own, "scale", 4.0)
     break_answers(own, "scale", 3)
-    own.rollback("scale", 1)
+    roll_back(own, "scale", 1)
     with (
         serving(own.root, model_control_mode="explicit", load_models=["scale"]) as server,
         LiveServer(Address.parse(server.grpc_address), timeout_s=60) as live,

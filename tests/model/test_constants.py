@@ -1,4 +1,4 @@
-"""Inputs of which the original takes one for all its samples: made constants, or brought by each sample."""
+"""Inputs that all samples of the original share: they become constants, or each sample gets its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,12 +40,12 @@ def saved(folder: Path, array: Array) -> Path:
     return path
 
 
-# ---------------------------------------------------------------- each sample brings its own
+# ---------------------------------------------------------------- each sample has its own
 
 
 @pytest.mark.parametrize(("graph", "name"), SHARED.values(), ids=SHARED)
 @pytest.mark.parametrize("batch", [add_batch_axis, run_one_by_one], ids=["batched", "per_sample"])
-def test_each_sample_brings_its_own(tmp_path: Path, graph: str, name: str, batch: Any) -> None:
+def test_each_sample_has_its_own_input(tmp_path: Path, graph: str, name: str, batch: Any) -> None:
     model = written(tmp_path, graph)
     shape = next(spec.shape for spec in model.inputs if spec.name == name)
 
@@ -59,7 +59,7 @@ def test_each_sample_brings_its_own(tmp_path: Path, graph: str, name: str, batch
     assert len(np.unique(rows.reshape(8, -1), axis=0)) == 8, "each row has another"
 
 
-def test_samples_that_share_an_input_cannot_bring_their_own(tmp_path: Path) -> None:
+def test_samples_that_share_an_input_cannot_have_their_own(tmp_path: Path) -> None:
     model = written(tmp_path, "(float[4, 6] x, float[6] t) => (float[4, 6] y) { y = Mul (x, t) }")
     with pytest.raises(ModelError, match="all 4 samples of its static batch share the input t") as caught:
         add_batch_axis(model, batch_axes={"t": None})
@@ -72,7 +72,7 @@ def test_one_input_has_to_have_a_batch(tmp_path: Path) -> None:
         add_batch_axis(model, batch_axes={"x": None})
 
 
-def test_inputs_of_different_batches_are_told_of_both_ways(tmp_path: Path) -> None:
+def test_inputs_of_different_batches_are_refused_with_both_fixes(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="different batches") as caught:
         add_batch_axis(written(tmp_path, TABLE))
     assert "--constant INPUT=FILE.npy" in caught.value.fix
@@ -98,7 +98,7 @@ def test_an_input_becomes_a_constant(tmp_path: Path, graph: str, name: str) -> N
     assert np.array_equal(onnx.numpy_helper.to_array(initializer), value)
 
 
-def test_a_wrong_constant_is_seen(tmp_path: Path) -> None:
+def test_a_wrong_constant_is_noticed(tmp_path: Path) -> None:
     fixed = fix_inputs(written(tmp_path, SHARED["scalar"][0]), {"t": 2.0})
     batched = add_batch_axis(fixed)
     for value in batched.ir.graph.initializers.values():
@@ -132,7 +132,7 @@ def test_a_number_fills_the_input(tmp_path: Path, element: str, value: float, st
     assert found.tolist() == [stored.item()] * 2
 
 
-def test_the_constants_reach_the_original_that_is_kept_static(tmp_path: Path) -> None:
+def test_the_original_of_a_static_model_gets_the_constants(tmp_path: Path) -> None:
     fixed = fix_inputs(written(tmp_path, SHARED["added"][0]), {"t": 0.25})
     assert verify(keep_static(fixed), max_batch_size=0).proof.rows
 
@@ -140,17 +140,17 @@ def test_the_constants_reach_the_original_that_is_kept_static(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"nothing": 1.0}, "--constant names nothing, which is no input"),
-        ({"ids": 1.5}, "1.5 is no value for the input 'ids', which is int64"),
+        ({"nothing": 1.0}, "--constant names nothing, but there is no such input"),
+        ({"ids": 1.5}, "the input 'ids' is int64.*, which cannot hold 1.5"),
         ({"table": Path("gone.npy")}, "cannot be read: No such file"),
-        ({"table": np.zeros((7, 5), np.float32)}, r"the array for the input 'table' is float32\[7, 5\]"),
-        ({"table": np.zeros((7, 4))}, r"the array for the input 'table' is float64\[7, 4\]"),
-        ({"table": np.array([None])}, "cannot be read: .*pickle"),
-        ({"table": b"nothing of numpy's"}, "cannot be read"),
+        ({"table": np.zeros((7, 5), np.float32)}, r"the array is float32\[7, 5\]"),
+        ({"table": np.zeros((7, 4))}, r"the array is float64\[7, 4\]"),
+        ({"table": np.array([None])}, "not an array in NumPy's .npy format: .*allow_pickle"),
+        ({"table": b"nothing of numpy's"}, "not an array in NumPy's .npy format"),
     ],
     ids=["unknown", "no_integer", "missing", "shape", "type", "objects", "no_array"],
 )
-def test_a_constant_that_does_not_fit_is_refused(tmp_path: Path, values: Mapping[str, Any], what: str) -> None:
+def test_a_constant_of_another_type_or_shape_is_refused(tmp_path: Path, values: Mapping[str, Any], what: str) -> None:
     def given(value: Any) -> Any:
         if isinstance(value, bytes):
             (tmp_path / "value.npy").write_bytes(value)
@@ -161,7 +161,7 @@ def test_a_constant_that_does_not_fit_is_refused(tmp_path: Path, values: Mapping
         fix_inputs(written(tmp_path, TABLE), {name: given(value) for name, value in values.items()})
 
 
-def test_publish_says_and_records_it(tmp_path: Path) -> None:
+def test_publish_reports_and_records_constants(tmp_path: Path) -> None:
     model = written(tmp_path, TABLE)
     table = saved(tmp_path, np.ones((7, 4), np.float32))
     lines = []

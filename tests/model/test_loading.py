@@ -1,4 +1,4 @@
-"""Loading: what is sound is described, and whatever else a file may hold is refused in bounded time and memory."""
+"""Loading describes a valid model, and refuses anything else in bounded time and memory."""
 
 import hashlib
 import os
@@ -52,7 +52,7 @@ def weight(**fields: Any) -> onnx.TensorProto:
 
 
 def external(location: str | None, dims: tuple[int, ...] = (1, 4), **place: object) -> onnx.TensorProto:
-    """A weight in a file of its own, `w`: `float32[*dims]`."""
+    """An external weight `w`: `float32[*dims]`."""
     tensor = weight(dims=dims, data_location=onnx.TensorProto.EXTERNAL)
     for key, value in {"location": location, **place}.items():
         if value is not None:
@@ -71,7 +71,7 @@ def refusal(path: Path) -> ModelError:
     return error
 
 
-# ---------------------------------------------------------------- what is sound
+# ---------------------------------------------------------------- valid models
 
 
 def test_a_model_is_described_by_its_inputs_outputs_and_digest(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_model_is_described_by_its_inputs_outputs_and_digest(tmp_path: Path) -
     assert model.sha256 == hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
 
 
-def test_the_digest_covers_the_weights_beside_the_model(tmp_path: Path) -> None:
+def test_the_digest_covers_external_weights(tmp_path: Path) -> None:
     path = written(tmp_path, parsed(ADD, external("w.bin")))
     digests = set()
     for value in (1, 1, 2):
@@ -98,23 +98,23 @@ def test_an_output_without_a_shape_gets_the_one_that_onnx_infers(tmp_path: Path)
     assert load(written(tmp_path, model)).outputs[0].shape == (1, 4)
 
 
-def test_layer_normalization_below_opset_17_is_taken_as_the_runtime_leaves_it(tmp_path: Path) -> None:
+def test_layer_normalization_below_opset_17_is_accepted_as_onnx_runtime_writes_it(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = LayerNormalization (x, w) }"
     scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert load(written(tmp_path, parsed(text, scale, opset=13))).outputs[0].shape == (1, 4)
 
 
-def test_an_operator_beside_one_of_the_runtime_is_still_checked(tmp_path: Path) -> None:
+def test_an_operator_next_to_one_of_onnx_runtimes_is_still_checked(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { n = LayerNormalization (x, w)  y = Relu (x, n) }"
     scale = numpy_helper.from_array(np.ones(4, np.float32), "w")
     assert "Relu" in refusal(written(tmp_path, parsed(text, scale, opset=13))).what
 
 
-# ---------------------------------------------------------------- what is no model
+# ---------------------------------------------------------------- files that are not models
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "model.onnx").what == "no such file"
+    assert refusal(tmp_path / "model.onnx").what == "there is no such file"
     assert "Not a directory" in refusal(written(tmp_path, b"") / "model.onnx").what
 
 
@@ -123,20 +123,20 @@ def test_a_path_too_long_for_the_filesystem_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path).what == "a directory"
+    assert refusal(tmp_path).what == "it is a directory"
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    assert refusal(tmp_path / "pipe.onnx").what == "not a regular file"
+    assert refusal(tmp_path / "pipe.onnx").what == "it is not a regular file"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x08", b"not a model\n", bytes(1000), b"\x89PNG\r\n\x1a\n" + bytes(99)])
-def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert refusal(written(tmp_path, content)).what.startswith("not an ONNX file")
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert refusal(written(tmp_path, content)).what.startswith("it is not an ONNX file")
 
 
-def test_a_model_cut_off_anywhere_is_refused_or_still_whole(tmp_path: Path) -> None:
+def test_a_model_cut_short_anywhere_is_refused_or_still_complete(tmp_path: Path) -> None:
     whole = parsed(ADD, WEIGHT).SerializeToString()
     ends = [end for end in range(len(whole)) if is_refused(written(tmp_path, whole[:end]))]
     assert len(ends) > 0.9 * len(whole)
@@ -150,7 +150,7 @@ def is_refused(path: Path) -> bool:
     return False
 
 
-def test_a_file_beyond_what_protobuf_can_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_a_protobuf_message_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, b"")
     os.truncate(path, 2**31)
     error = refusal(path)
@@ -158,7 +158,7 @@ def test_a_file_beyond_what_protobuf_can_hold_is_refused_before_it_is_read(tmp_p
     assert "external data" in error.fix
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, parsed(RELU))
     path.chmod(0)
     script = (
@@ -169,7 +169,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
         "except ModelError as error: print(error.what)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == "cannot be read: Permission denied\n"
+    assert done.stdout == "the file cannot be read: Permission denied\n"
 
 
 # ---------------------------------------------------------------- operators and types
@@ -178,7 +178,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "what"),
     [
-        (parsed(RELU, opset=99), "opset 99 is unknown; the newest known is"),
+        (parsed(RELU, opset=99), "opset 99 is unknown; the newest known opset is"),
         (parsed(RELU, opset=0), "opset 0 is unknown"),
         (parsed(RELU, opset=-3), "opset -3 is unknown"),
         (parsed(RELU, ir_version=99), "ir_version 99 is higher than the checker's"),
@@ -203,7 +203,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
         (parsed(ADD, weight(dims=[1, 4], data_type=77, raw_data=bytes(16))), "77 is not a valid DataType"),
     ],
 )
-def test_an_unsound_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
+def test_an_invalid_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
     assert what in refusal(written(tmp_path, model)).what
 
 
@@ -254,7 +254,7 @@ def with_nameless_input(model: onnx.ModelProto) -> None:
         (with_nameless_input, "'name' of 'value_info' is required"),
     ],
 )
-def test_a_spoilt_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit, what: str) -> None:
+def test_an_invalid_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit, what: str) -> None:
     model = parsed(RELU)
     edit(model)
     assert what in refusal(written(tmp_path, model)).what
@@ -269,11 +269,11 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, field: str) -> None:
     content = model.SerializeToString()
     at = content.rindex(before + b"QQQQ") if field == "name" else content.index(before + b"QQQQ")
     error = refusal(written(tmp_path, content[: at + 2] + b"\xff\xfe\xfd\xfc" + content[at + 6 :]))
-    assert error.what == f"its {field} is not text in UTF-8"
+    assert error.what == f"its field {field} is not UTF-8 text"
 
 
 @pytest.mark.parametrize("opset", [16, 17])
-def test_inputs_of_types_that_triton_has_not_are_refused_by_name(tmp_path: Path, opset: int) -> None:
+def test_inputs_of_types_that_triton_does_not_have_are_refused_by_name(tmp_path: Path, opset: int) -> None:
     text = "(complex64[1, 4] x) => (complex64[1, 4] y) { y = Identity (x) }"
     model = load(written(tmp_path, parsed(text, opset=opset)))
     assert model.inputs[0].dtype == ir.DataType.COMPLEX64  # readable; what serves it says no, see test_publish
@@ -285,12 +285,12 @@ def test_an_initializer_listed_as_an_input_is_a_weight_and_not_an_input(tmp_path
     assert [spec.name for spec in model.inputs] == ["x"]
 
 
-def test_weights_without_values_are_taken(tmp_path: Path) -> None:
+def test_weights_without_values_are_accepted(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = Concat <axis = 1> (x, w) }"
     assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
 
 
-# ---------------------------------------------------------------- bombs
+# ---------------------------------------------------------------- files made to use much time or memory
 
 
 @pytest.mark.slow
@@ -303,7 +303,7 @@ def test_a_million_nodes_are_refused_in_bounded_time_and_memory(tmp_path: Path) 
         [sys.executable, "-m", "builder", "inspect", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 3
-    assert f"1,000,001 nodes, its functions written out; the most is {MAX_NODES:,}" in done.stderr
+    assert f"1,000,001 nodes, counting a function's at every call; the limit is {MAX_NODES:,}" in done.stderr
     assert time.monotonic() - started < 60
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20  # KiB
 
@@ -363,15 +363,15 @@ def test_a_message_nested_twenty_thousand_deep_is_refused(tmp_path: Path) -> Non
     for _ in range(20_000):
         attribute = field(1, b"then_branch") + field(6, graph)
         graph = field(1, field(4, b"If") + field(5, attribute))
-    assert refusal(written(tmp_path, b"\x08\x08" + field(7, graph))).what.startswith("not an ONNX file")
+    assert refusal(written(tmp_path, b"\x08\x08" + field(7, graph))).what.startswith("it is not an ONNX file")
 
 
-# ---------------------------------------------------------------- weights in files of their own
+# ---------------------------------------------------------------- external weights
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model's folder, with a secret beside it."""
+    """A model's folder, with a secret file next to it."""
     values = np.ones(4, np.float32).tobytes()
     (tmp_path / "secret.bin").write_bytes(values)
     inside = tmp_path / "model"
@@ -390,29 +390,29 @@ def folder(tmp_path: Path) -> Path:
     ("tensor", "what"),
     [
         (external("gone.bin"), "'gone.bin', which is missing"),
-        (external("short.bin"), "short.bin is truncated: weights reach to byte 16"),
-        (external("w.bin", offset=4), "w.bin is truncated: weights reach to byte 20"),
-        (external("w.bin", offset=10**30), "w.bin is truncated"),
-        (external("w.bin", length=4), "has 4 bytes in its file, and its shape needs 16"),
-        (external("w.bin", offset=-4), "negative place"),
-        (external("w.bin", offset="here"), "no readable place"),
-        (external("w.bin", dims=(2**40, 2**40)), "w.bin is truncated"),
-        (external("w.bin", dims=(-1, 4)), "negative place"),
-        (external("../secret.bin"), "outside the model's folder; it was not read"),
-        (external("../model/w.bin"), "outside the model's folder; it was not read"),
-        (external("/etc/passwd"), "outside the model's folder; it was not read"),
-        (external("escape.bin"), "secret.bin', outside the model's folder; it was not read"),
-        (external("up/secret.bin"), "secret.bin', outside the model's folder; it was not read"),
-        (external("/dev/zero"), "outside the model's folder; it was not read"),
+        (external("short.bin"), "short.bin was cut short: it has 10 bytes, but the weights need 16"),
+        (external("w.bin", offset=4), "w.bin was cut short: it has 16 bytes, but the weights need 20"),
+        (external("w.bin", offset=10**30), "w.bin was cut short"),
+        (external("w.bin", length=4), "has 4 bytes in its file, but its shape needs 16"),
+        (external("w.bin", offset=-4), "in its file is negative"),
+        (external("w.bin", offset="here"), "in its file are not numbers"),
+        (external("w.bin", dims=(2**40, 2**40)), "w.bin was cut short"),
+        (external("w.bin", dims=(-1, 4)), "in its file is negative"),
+        (external("../secret.bin"), "outside the model's folder, and was not read"),
+        (external("../model/w.bin"), "outside the model's folder, and was not read"),
+        (external("/etc/passwd"), "outside the model's folder, and was not read"),
+        (external("escape.bin"), "secret.bin', outside the model's folder, and was not read"),
+        (external("up/secret.bin"), "secret.bin', outside the model's folder, and was not read"),
+        (external("/dev/zero"), "outside the model's folder, and was not read"),
         (external(None), "'', outside the model's folder"),
         (external("w\0.bin"), "outside the model's folder"),
         (external("x" * 5000), "File name too long"),
-        (external("circle.bin"), "its links lead in a circle"),
+        (external("circle.bin"), "the links lead in a circle"),
         (external("pipe"), "which is not a file"),
         (external("."), "which is not a file"),
     ],
 )
-def test_weights_that_cannot_be_where_the_model_says_are_refused(
+def test_weights_that_are_not_where_the_model_says_are_refused(
     folder: Path, tensor: onnx.TensorProto, what: str
 ) -> None:
     assert what in refusal(written(folder, parsed(ADD, tensor))).what
@@ -447,7 +447,7 @@ def test_weights_of_constants_in_branches_and_functions_are_located_too(folder: 
     body = [constant, make_node("Add", ["a", "w"], ["b"])]
     in_function.functions.append(make_function("my", "F", ["a"], ["b"], body, in_function.opset_import))
     for model in (in_branch, in_function):
-        assert "it was not read" in refusal(written(folder, model)).what
+        assert "was not read" in refusal(written(folder, model)).what
 
 
 def test_the_path_of_the_model_may_itself_be_a_link(folder: Path, tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_locating_weights_reads_no_tensor_that_is_in_the_model(tmp_path: Path) -
     assert locate(tmp_path / "model.onnx", [WEIGHT]) == ()
 
 
-# ---------------------------------------------------------------- malformed nodes, refused where the walk meets them
+# ---------------------------------------------------------------- malformed nodes, refused when batching reaches them
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_a_malformed_node_is_named_with_the_reason(tmp_path: Path, graph: str, w
     ],
     ids=["by_types", "by_values", "not_at_all"],
 )
-def test_an_output_without_a_shape_gets_the_one_that_follows(
+def test_an_output_without_a_shape_gets_the_inferred_one(
     tmp_path: Path, body: str, found: tuple[int, ...] | None
 ) -> None:
     proto = onnx.parser.parse_model(
@@ -506,7 +506,7 @@ def test_an_output_without_a_shape_gets_the_one_that_follows(
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     if found is None:
-        with pytest.raises(ModelError, match="output 'y' has no shape, and none can be inferred"):
+        with pytest.raises(ModelError, match="output 'y' has no shape, and it cannot be inferred"):
             load(path)
     else:
         assert load(path).outputs[0].shape == found

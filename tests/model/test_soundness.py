@@ -1,4 +1,4 @@
-"""What an operator set may be imported as."""
+"""Checks of the imported operator sets."""
 
 from pathlib import Path
 

@@ -64,7 +64,7 @@ def test_columns_are_in_the_order_of_the_class_labels(classifier: Path, tmp_path
     assert str(LABELS) in manifest.rewrites[0]["what"]
 
 
-def test_the_file_itself_is_left_alone(classifier: Path) -> None:
+def test_the_file_itself_is_not_changed(classifier: Path) -> None:
     before = classifier.read_bytes()
     assert load(classifier).zipmaps == {"probabilities": tuple(LABELS)}
     assert classifier.read_bytes() == before

@@ -44,7 +44,7 @@ def prove(folder: Path, text: str = ORIGINAL, batched: str = RIGHT, **options: A
     return verify(by_hand(original(folder, text), batched), max_batch_size=16, failure_dir=folder, **options)
 
 
-# ---------------------------------------------------------------- what is right
+# ---------------------------------------------------------------- right models
 
 
 def test_the_proof_says_what_was_compared_and_the_reference_answers_it(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_proof_says_what_was_compared_and_the_reference_answers_it(tmp_path:
     assert verified.undecided_rows == 0
 
 
-def test_weights_that_take_long_to_read_are_read_for_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_are_read_for_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = original(tmp_path, ORIGINAL).path.stat().st_size
     for times, rows in ((99, 16), (9, 9), (1, 4)):
         monkeypatch.setattr("builder.proof.truth.READ_BYTES", times * size)
@@ -89,7 +89,7 @@ def test_the_names_of_the_batched_graph_are_those_of_the_reference(tmp_path: Pat
 
 
 @pytest.mark.parametrize("static_batch", [2, 3])
-def test_an_original_of_a_larger_batch_is_asked_in_chunks(tmp_path: Path, static_batch: int) -> None:
+def test_an_original_with_a_larger_batch_runs_in_chunks(tmp_path: Path, static_batch: int) -> None:
     text = ORIGINAL.replace("float[1,", f"float[{static_batch},")
     batched = by_hand(original(tmp_path, text), RIGHT, static_batch=static_batch)
     verified = verify(batched, max_batch_size=16)
@@ -112,7 +112,7 @@ def test_rows_of_one_sample_become_an_axis(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("element", ["float16", "double", "bfloat16", "string", "bool", "uint8", "int32"])
-def test_every_data_type_comes_back_as_it_went_in(tmp_path: Path, element: str) -> None:
+def test_every_data_type_is_returned_as_it_was_given(tmp_path: Path, element: str) -> None:
     text = f"g ({element}[1, 4] x) => ({element}[1, 4] y) {{ y = Identity (x) }}"
     verified = prove(tmp_path, text, text.replace("[1,", "[N,"))
     assert (verified.reference["output:y"] == verified.reference["input:x"]).all()
@@ -120,7 +120,7 @@ def test_every_data_type_comes_back_as_it_went_in(tmp_path: Path, element: str) 
     assert verified.reference["output:y"].dtype.kind != "O", "nothing to pickle"
 
 
-def test_weights_in_other_files_stay_there_and_are_found(tmp_path: Path) -> None:
+def test_external_weights_stay_external_and_are_found(tmp_path: Path) -> None:
     stem = "mixer_external_dynamo20"
     verified = verify(rename(add_batch_axis(load(MODELS / f"{stem}.onnx"))), max_batch_size=4)
     assert verified.external_files == (MODELS / f"{stem}.onnx.data",)
@@ -159,12 +159,12 @@ def test_only_external_weights_of_plain_fp32_are_proven_where_they_are_mapped(
             packing.append(chosen.get_session_config_entry("session.disable_prepacking"))
         return session
 
-    monkeypatch.setattr("builder.proof.verification.open_rewritten", spy)
+    monkeypatch.setattr("builder.proof.rewritten.open_rewritten", spy)
 
     verify(batched, max_batch_size=4)
     assert packing == [], "so few weights are packed"
 
-    monkeypatch.setattr("builder.proof.verification.MAPPED_BYTES", 1)
+    monkeypatch.setattr("builder.proof.rewritten.MAPPED_BYTES", 1)
     verify(batched, max_batch_size=4)
     assert packing == ["1"] * is_mapped
 
@@ -181,7 +181,7 @@ def test_a_full_proof_runs_every_batch_size(tmp_path: Path) -> None:
     assert prove(tmp_path, effort="full").proof.batch_sizes == tuple(range(1, 17))
 
 
-def test_without_a_proof_the_reference_is_kept_and_nothing_is_claimed(tmp_path: Path) -> None:
+def test_without_a_proof_there_is_a_reference_but_no_claim(tmp_path: Path) -> None:
     wrong = batched_graph("h = MatMul (x, w) y = Softmax <axis = 0> (h)")
     verified = prove(tmp_path, batched=wrong, effort="off")
     assert verified.proof.effort == "off"
@@ -192,7 +192,7 @@ def test_without_a_proof_the_reference_is_kept_and_nothing_is_claimed(tmp_path: 
         prove(tmp_path, batched=wrong, effort="sample")
 
 
-def test_an_output_that_never_varies_is_told(tmp_path: Path) -> None:
+def test_an_output_that_never_varies_is_reported(tmp_path: Path) -> None:
     text = f"g (float[1, 4] x) => (float[1, 3] y, float[1, 4] c) <{WEIGHTS}> {{ y = MatMul (x, w) c = Sub (x, x) }}"
     assert prove(tmp_path, text, text.replace("[1,", "[N,")).constant_outputs == ("c",)
 
@@ -204,47 +204,47 @@ def test_own_samples_are_the_reference(tmp_path: Path) -> None:
     assert verified.proof.rows == 10
 
 
-# ---------------------------------------------------------------- what is wrong
+# ---------------------------------------------------------------- wrong models
 
 SHAPED = "s = Shape (x) zero = Constant <value_int = 0> () n = Gather (s, zero) h = MatMul (x, w) t = Tanh (h)"
 WRONG: list[tuple[str, str, str]] = [
     ("one weight is off", RIGHT.replace("0.1,", "0.2,"), r"at batch size 1, output 'y' differs .* 1 of 1 rows"),
     ("a mean over the batch leaks in",
      batched_graph("h = MatMul (x, w) m = ReduceMean <axes = [0]> (h) d = Sub (h, m) s = Add (h, d) y = Tanh (s)"),
-     r"at batch size 2, .* in 2 of 2 rows.*its neighbours change it"),
+     r"at batch size 2, .* in 2 of 2 rows.*other rows of the batch change it"),
     ("neighbours leak in", batched_graph(
         "h = MatMul (x, w) m = ReduceMean <axes = [0]> (h) two = Constant <value = float {2.0}> () a = Add (h, m) "
-        "b = Div (a, two) y = Tanh (b)"), r"at batch size 2, .*by itself the row is right: its neighbours change it"),
+        "b = Div (a, two) y = Tanh (b)"), r"at batch size 2, .*the row is right when it runs alone"),
     ("rows come out in reverse", batched_graph(
         "h = MatMul (x, w) t = Tanh (h) b = Constant <value_ints = [-1]> () e = Constant <value_ints = [-9999]> () "
         "a = Constant <value_ints = [0]> () y = Slice (t, b, e, a, b)"),
-     r"at batch size 2, .* 2 of 2 rows.*its neighbours"),
+     r"at batch size 2, .* 2 of 2 rows.*other rows of the batch change it"),
     ("NaN where there was a number", batched_graph(
-        "h = MatMul (x, w) t = Tanh (h) n = Log (t) z = Sub (n, n) y = Add (t, z)"), r"largest error inf"),
+        "h = MatMul (x, w) t = Tanh (h) n = Log (t) z = Sub (n, n) y = Add (t, z)"), r"largest error is inf"),
     ("an infinity where there was a number", batched_graph(
-        "h = MatMul (x, w) t = Tanh (h) o = Sub (t, t) y = Div (t, o)"), r"largest error inf"),
+        "h = MatMul (x, w) t = Tanh (h) o = Sub (t, t) y = Div (t, o)"), r"largest error is inf"),
     ("another shape", batched_graph("h = MatMul (x, w) t = Tanh (h) a = Constant <value_ints = [1]> () "
         "y = Unsqueeze (t, a)").replace("float[N, 3] y", "float[N, 1, 3] y"),
-     r"output 'y' is float32\[1, 1, 3\], the original's rows make float32\[1, 3\]"),
+     r"output 'y' is float32\[1, 1, 3\] instead of float32\[1, 3\]"),
     ("another data type", batched_graph("h = MatMul (x, w) t = Tanh (h) y = Cast <to = 6> (t)").replace(
         "float[N, 3] y", "int32[N, 3] y"), r"output 'y' is int32\[1, 3\]"),
     ("one row whatever the batch", batched_graph("h = MatMul (x, w) t = Tanh (h) y = ReduceMean <axes = [0]> (t)"),
      r"at batch size 2, output 'y' is float32\[1, 3\]"),
     ("right up to three rows", batched_graph(
         SHAPED + " three = Constant <value_int = 3> () more = Greater (n, three) u = Neg (t) y = Where (more, u, t)"),
-     r"at batch size 5, .*by itself the row is right"),
+     r"at batch size 5, .*the row is right when it runs alone"),
     ("right up to eight rows", batched_graph(
         SHAPED + " most = Constant <value_int = 8> () more = Greater (n, most) u = Neg (t) y = Where (more, u, t)"),
      r"at batch size 16"),
     ("wrong in the last of many rows", batched_graph(
         SHAPED + " i = Constant <value_int = 1> () r = Range (zero, n, i) k = Constant <value_int = 15> () "
         "l = Equal (r, k) a = Constant <value_ints = [1]> () lu = Unsqueeze (l, a) u = Neg (t) y = Where (lu, u, t)"),
-     r"at batch size 16, .* in 1 of 16 rows; row 15 is worst: 3 of 3 values off"),
+     r"at batch size 16, .* in 1 of 16 rows; the worst is row 15: 3 of 3 values are wrong"),
     ("it cannot run on two rows", batched_graph(
         "h = MatMul (x, w) t = Tanh (h) s = Constant <value_ints = [1, 3]> () y = Reshape (t, s)"),
-     r"at batch size 2, cannot run: .*Reshape"),
+     r"at batch size 2, ONNX Runtime cannot run it: .*Reshape"),
     ("a shape left stale", batched_graph("h = MatMul (x, w) y = Tanh (h)").replace("float[N, 3] y", "float[1, 3] y"),
-     r"declares \{1,3\} for 'y', which is \{2,3\}"),
+     r"declares the shape \{1,3\} for 'y', but it is \{2,3\}"),
     ("it does not load", batched_graph("h = MatMul (x, w) y = com.microsoft.NoSuchThing (h)"), r"cannot load"),
 ]  # fmt: skip
 
@@ -258,9 +258,9 @@ def test_a_wrong_graph_is_refused(tmp_path: Path, graph: str, message: str) -> N
 
 
 def test_the_failing_batch_is_kept_with_both_answers(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError, match=r"kept in (\S+)") as refusal:
+    with pytest.raises(VerificationError, match=r"batch is in (\S+)") as refusal:
         prove(tmp_path, batched=RIGHT.replace("Tanh", "Sin"))
-    path = Path(re.findall(r"kept in (\S+)", refusal.value.what)[0])
+    path = Path(re.findall(r"batch is in (\S+)", refusal.value.what)[0])
     assert path.parent == tmp_path
     with np.load(path) as kept:
         assert {name: kept[name].shape for name in kept.files} == {
@@ -269,13 +269,13 @@ def test_the_failing_batch_is_kept_with_both_answers(tmp_path: Path) -> None:
         assert not np.allclose(kept["expected:y"], kept["got:y"])
 
 
-def test_a_failing_batch_that_cannot_be_kept_is_no_second_failure(tmp_path: Path) -> None:
+def test_a_failing_batch_that_cannot_be_written_is_not_a_second_error(tmp_path: Path) -> None:
     batched = by_hand(original(tmp_path, ORIGINAL), RIGHT.replace("Tanh", "Sin"))
-    with pytest.raises(VerificationError, match=r"could not be kept in .*missing.*: No such file"):
+    with pytest.raises(VerificationError, match=r"could not be written to .*missing.*: No such file"):
         verify(batched, max_batch_size=4, failure_dir=tmp_path / "missing")
 
 
-def test_a_permuted_axis_is_seen_although_it_has_the_size_of_a_batch(tmp_path: Path) -> None:
+def test_a_permuted_axis_is_noticed_even_if_it_has_the_size_of_a_batch(tmp_path: Path) -> None:
     text = "g (float[1, 3, 3] x) => (float[1, 3, 3] y) { y = Transpose <perm = [0, 2, 1]> (x) }"
     graph = "g (float[N, 3, 3] x) => (float[N, 3, 3] y) { y = Transpose <perm = [1, 2, 0]> (x) }"
     with pytest.raises(VerificationError):
@@ -292,7 +292,7 @@ def test_other_lines_on_stderr_are_passed_on(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().err == "a line of ours\n"
 
 
-# ---------------------------------------------------------------- NaN and answers that are not firm
+# ---------------------------------------------------------------- NaN, and answers that rounding decides
 
 ROOT = (
     "g (float[1, 4] x) => (float[1, 4] y) { half = Constant <value = float {0.2}> () d = Sub (x, half) y = Sqrt (d) }"
@@ -306,7 +306,7 @@ def test_nan_where_the_original_has_it_is_right(tmp_path: Path) -> None:
 
 def test_a_number_where_the_original_has_nan_is_wrong(tmp_path: Path) -> None:
     graph = ROOT.replace("[1,", "[N,").replace("y = Sqrt (d)", "a = Abs (d) y = Sqrt (a)")
-    with pytest.raises(VerificationError, match="largest error inf"):
+    with pytest.raises(VerificationError, match="largest error is inf"):
         prove(tmp_path, ROOT, graph)
 
 
@@ -314,11 +314,11 @@ def test_an_original_that_answers_nothing_but_nan_proves_nothing(tmp_path: Path)
     text = "g (float[1, 4] x) => (float[1, 4] y) { a = Abs (x) b = Neg (a) y = Log (b) }"
     with pytest.raises(VerificationError, match=r"(?s)most of output 'y' is NaN.*--samples") as refusal:
         prove(tmp_path, text, text.replace("[1,", "[N,"))
-    assert "original itself" in refusal.value.what
+    assert "original model" in refusal.value.what
 
 
-def test_an_original_that_runs_only_on_cautious_samples_gets_them(tmp_path: Path) -> None:
-    """The table has two rows, and the index comes out of a sum that cannot be followed."""
+def test_an_original_that_runs_only_on_cautious_samples_gets_such_samples(tmp_path: Path) -> None:
+    """The table has two rows, and the index comes out of a sum that the search for valid inputs cannot follow."""
     text = """g (int64[1, 3] x) => (float[1, 3] y) <float[2] table = {1.5, 2.5}> {
         square = Mul (x, x) y = Gather (table, square)
     }"""
@@ -338,7 +338,7 @@ def test_an_original_that_cannot_run_at_all_asks_for_samples(tmp_path: Path) -> 
         prove(tmp_path, text, text.replace("[1, 3]", "[N, 3]"))
 
 
-def test_an_original_that_onnxruntime_cannot_load_is_the_models_fault(tmp_path: Path) -> None:
+def test_an_original_that_onnxruntime_cannot_load_is_a_model_error(tmp_path: Path) -> None:
     text = "g (float[1, 4] x) => (float[1, 4] y) { y = com.microsoft.Nothing (x) }"
     with pytest.raises(ModelError, match="cannot load"):
         prove(tmp_path, text, text)
@@ -351,7 +351,7 @@ def test_an_original_without_a_row_for_each_sample_is_refused(tmp_path: Path) ->
         verify(batched, max_batch_size=8)
 
 
-def test_an_output_without_a_batch_is_every_samples_answer(tmp_path: Path) -> None:
+def test_an_output_without_a_batch_is_the_answer_to_every_sample(tmp_path: Path) -> None:
     text = "g (float[2, 4] x) => (float[2, 4] y, float[3] a) {{ y = Neg (x) {} }}"
     anchors = "a = Constant <value_floats = [1.0, 2.0, 3.0]> ()"
     spread = "s = Shape <start = 0, end = 1> (x) t = Constant <value_ints = [3]> () u = Concat <axis = 0> (s, t) "
@@ -377,7 +377,7 @@ FIRM = np.array([[i, 0, 1, -i] for i in range(1, 9)], np.float32) * 1.1
 TIE = np.array([[0.1, 0.7, 0.7, 0.1]], np.float32)
 
 
-def test_a_row_that_the_original_does_not_decide_is_left_out(tmp_path: Path) -> None:
+def test_a_row_that_rounding_decides_is_left_out(tmp_path: Path) -> None:
     graph = CHOICE.format(bias="0.0000001").replace("[1,", "[N,").replace("int64[1] y", "int64[N] y")
     graph = graph.replace("int64[N,", "int64[1,")
     verified = prove(tmp_path, CHOICE.format(bias="0.0"), graph, samples={"x": np.concatenate([FIRM, TIE])})
@@ -385,23 +385,23 @@ def test_a_row_that_the_original_does_not_decide_is_left_out(tmp_path: Path) -> 
     assert (verified.reference["input:x"] == FIRM).all()
 
 
-def test_a_row_that_the_original_decides_is_not_excused(tmp_path: Path) -> None:
+def test_a_row_that_rounding_does_not_decide_is_not_excused(tmp_path: Path) -> None:
     graph = CHOICE.format(bias="2.0").replace("float[1,", "float[N,").replace("int64[1] y", "int64[N] y")
-    with pytest.raises(VerificationError, match="must be equal"):
+    with pytest.raises(VerificationError, match="have to be equal"):
         prove(tmp_path, CHOICE.format(bias="0.0"), graph, samples={"x": FIRM})
 
 
-def test_too_many_rows_that_the_original_does_not_decide_prove_nothing(tmp_path: Path) -> None:
+def test_too_many_rows_that_rounding_decides_prove_nothing(tmp_path: Path) -> None:
     graph = CHOICE.format(bias="0.000001").replace("float[1,", "float[N,").replace("int64[1] y", "int64[N] y")
     ties = np.concatenate([TIE * np.float32(0.9) ** i for i in range(8)])
-    with pytest.raises(VerificationError, match=r"decides too few samples: [5-8] of 8"):
+    with pytest.raises(VerificationError, match=r"rounding decides the original's answer to [5-8] of 8 samples"):
         prove(tmp_path, CHOICE.format(bias="0.0"), graph, samples={"x": ties})
 
 
 def test_an_original_that_answers_at_random_cannot_be_compared(tmp_path: Path) -> None:
     text = "g (float[1, 4] x) => (float[1, 4] y) { r = RandomNormalLike (x) y = Add (x, r) }"
     with pytest.raises(
-        VerificationError, match=r"the original itself answers differently from run to run in output 'y'"
+        VerificationError, match=r"the original model gives another answer in output 'y' each time it runs"
     ):
         prove(tmp_path, text, text.replace("[1,", "[N,"))
 
@@ -419,7 +419,7 @@ def test_an_original_that_answers_at_random_cannot_be_compared(tmp_path: Path) -
         (1, set(), (1,)),
     ],
 )
-def test_batch_sizes_are_1_2_3_one_unlike_any_dimension_and_the_largest(
+def test_batch_sizes_are_1_2_3_one_that_no_dimension_has_and_the_largest(
     largest: int, dimensions: set[int], sizes: Sequence[int]
 ) -> None:
     assert batch_sizes(largest, dimensions) == sizes
@@ -433,7 +433,7 @@ def test_dimensions_are_those_of_all_values_and_small_constants(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("rows", [2, 8, 16, 40])
-def test_every_row_runs_beside_different_others_and_beside_itself(rows: int) -> None:
+def test_every_row_runs_next_to_different_others_and_to_itself(rows: int) -> None:
     run = list(batches((1, 2, 3, 5, 16), rows))
     assert sorted({len(batch) for batch in run}) == [1, 2, 3, 5, 16]
     assert {row for batch in run if len(batch) == 16 for row in batch} == set(range(rows))
@@ -462,15 +462,13 @@ def test_every_row_runs_beside_different_others_and_beside_itself(rows: int) -> 
         (1e38, np.inf, True),
     ],
 )
-def test_numbers_are_compared_with_nan_and_infinity_in_their_place(
-    answer: float, reference: float, is_wrong: bool
-) -> None:
+def test_nan_and_infinity_are_equal_only_to_themselves(answer: float, reference: float, is_wrong: bool) -> None:
     answers, wanted = np.array([[0.0, answer]], np.float32), np.array([[0.0, reference]], np.float32)
     assert bool(compare(answers, wanted, [0], Tolerance(1e-4, 0.0)).wrong) is is_wrong
 
 
 @pytest.mark.parametrize("values", [np.array([[1, 2]]), np.array([[True, False]]), np.array([["a", "b"]])])
-def test_whatever_is_no_float_must_be_equal(values: np.ndarray[Any, Any]) -> None:
+def test_values_that_are_not_floats_have_to_be_equal(values: np.ndarray[Any, Any]) -> None:
     tolerance = tolerance_for(values, "FLOAT16")
     assert tolerance == Tolerance(0.0, 0.0)
     assert not compare(values, values, [0], tolerance).wrong
@@ -492,7 +490,7 @@ def test_the_absolute_tolerance_follows_the_scale_of_the_output() -> None:
         ("q = QuantizeLinear (x, scale) y = DequantizeLinear (q, scale)", 2e-2),
     ],
 )
-def test_the_coarsest_number_in_the_graph_sets_the_tolerance(tmp_path: Path, body: str, rtol: float) -> None:
+def test_the_least_precise_number_type_in_the_graph_sets_the_tolerance(tmp_path: Path, body: str, rtol: float) -> None:
     text = f"g (float[1, 4] x) => (float[1, 4] y) <float scale = {{0.1}}> {{ {body} }}"
     assert prove(tmp_path, text, text.replace("[1,", "[N,")).proof.outputs["y"].rtol == rtol
 
@@ -525,7 +523,7 @@ def published(tmp_path: Path) -> tuple[Path, Manifest, dict[str, np.ndarray[Any,
 Published = tuple[Path, Manifest, dict[str, np.ndarray[Any, Any]]]
 
 
-def test_published_bytes_prove_themselves_again(published: Published) -> None:
+def test_published_bytes_are_proven_again(published: Published) -> None:
     version_dir, manifest, reference = published
     assert verify_published(version_dir, manifest, reference) == manifest.proof
 
@@ -534,21 +532,21 @@ def test_published_bytes_that_changed_are_refused(published: Published) -> None:
     version_dir, manifest, reference = published
     path = version_dir / "model.onnx"
     path.write_bytes(path.read_bytes().replace(np.float32(0.1).tobytes(), np.float32(0.9).tobytes()))
-    with pytest.raises(VerificationError, match="not the bytes that were published"):
+    with pytest.raises(VerificationError, match="files changed after they were published"):
         verify_published(version_dir, manifest, reference)
     changed = replace(manifest, model=ModelFile.of("model.onnx", {"model.onnx": version_dir / "model.onnx"}))
     with pytest.raises(VerificationError, match="output 'y' differs"):
         verify_published(version_dir, changed, reference, failure_dir=version_dir.parent)
 
 
-def test_a_model_file_that_is_gone_is_told(published: Published) -> None:
+def test_a_missing_model_file_is_reported(published: Published) -> None:
     version_dir, manifest, reference = published
     (version_dir / "model.onnx").unlink()
     with pytest.raises(RepositoryError, match=r"cannot be read: .*No such file"):
         verify_published(version_dir, manifest, reference)
 
 
-def test_a_reference_that_changed_is_seen(published: Published) -> None:
+def test_a_changed_reference_is_noticed(published: Published) -> None:
     version_dir, manifest, reference = published
     reference["output:y"] = reference["output:y"].copy()
     reference["output:y"][11, 2] += 0.01
@@ -563,11 +561,11 @@ def test_a_reference_of_another_model_is_refused(published: Published) -> None:
         verify_published(version_dir, manifest, reference)
 
 
-# ---------------------------------------------------------------- the whole road
+# ---------------------------------------------------------------- batching and proof together
 
 
 @pytest.mark.parametrize("static_batch", [1, 4])
-def test_what_batching_makes_is_what_verification_proves(tmp_path: Path, static_batch: int) -> None:
+def test_the_result_of_batching_is_proven(tmp_path: Path, static_batch: int) -> None:
     model = original(tmp_path, ORIGINAL.replace("[1,", f"[{static_batch},"))
     batched: BatchedModel = rename(add_batch_axis(model))
     verified = verify(batched, max_batch_size=32)

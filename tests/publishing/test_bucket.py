@@ -1,4 +1,4 @@
-"""Publishing into a real S3 server, and a real Triton that reads the bucket meanwhile."""
+"""Publishing into a real S3 server, and a real Triton that reads the bucket at the same time."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ from builder import cli
 from builder.config import ConfigOptions
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report
-from builder.publishing import Publication
+from builder.publishing import Publication, install
 from builder.publishing import bucket as object_store
 from builder.repository import Repository
 from builder.server import free_port
@@ -53,7 +53,7 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "A
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server that speaks S3."""
+    """A server with the S3 protocol."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -64,7 +64,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket, and the right to use it."""
+    """An empty bucket, and credentials that may use it."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     storage = fsspec.filesystem("s3", endpoint_url=address, use_listings_cache=False, skip_instance_cache=True)
@@ -87,7 +87,7 @@ def model(folder: Path, factor: float) -> Path:
 def published(root: Path, factor: float, **options: Any) -> Publication:
     """Install a version of `scale` on disk, as publishing would."""
     artifact = scale(factor)
-    version = Repository(root).install("scale", artifact, ConfigOptions(**options))
+    version = install(Repository(root), "scale", artifact, ConfigOptions(**options))
     return Publication("scale", version, artifact.manifest, ())
 
 
@@ -101,11 +101,11 @@ def publish(url: str, factor: float, **options: Any) -> Publication:
 
 
 def content(bucket: Any) -> dict[str, bytes]:
-    """Every object, by its place below the repository."""
+    """Return the content of every object, by its path below the repository."""
     return {path.removeprefix(f"{BUCKET}/all/"): bucket.cat_file(path) for path in bucket.find(BUCKET)}
 
 
-def test_versions_come_beside_each_other_and_the_config_names_the_newest(url: str, bucket: Any) -> None:
+def test_versions_are_added_and_the_config_names_the_newest(url: str, bucket: Any) -> None:
     publish(url, 2.0)
     first = content(bucket)
     done = publish(url, 3.0)
@@ -145,7 +145,7 @@ def test_only_the_config_follows_when_only_an_option_changed(url: str, bucket: A
 
 
 class Uploads(logging.Handler):
-    """What the server says it was given, in order."""
+    """Return the objects that the server received, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def uploads() -> Iterator[Uploads]:
     log.removeHandler(handler)
 
 
-def test_the_config_is_written_after_everything_it_speaks_of(url: str, uploads: Uploads) -> None:
+def test_the_config_is_written_after_everything_it_names(url: str, uploads: Uploads) -> None:
     publish(url, 2.0)
 
     version, warmup, config = uploads.names[:3], uploads.names[3:-1], uploads.names[-1]
@@ -176,7 +176,7 @@ def test_the_config_is_written_after_everything_it_speaks_of(url: str, uploads: 
     assert config == "config.pbtxt"
 
 
-def test_a_version_that_somebody_else_took_meanwhile_is_not_written_over(url: str, bucket: Any) -> None:
+def test_a_version_that_somebody_else_uploads_at_the_same_time_is_not_overwritten(url: str, bucket: Any) -> None:
     publish(url, 2.0)
     calls: list[Path] = []
 
@@ -195,7 +195,7 @@ def test_a_version_that_somebody_else_took_meanwhile_is_not_written_over(url: st
     assert len(set(models)) == 3
 
 
-def test_a_config_that_somebody_else_changed_meanwhile_is_not_written_over(url: str, bucket: Any) -> None:
+def test_a_config_that_somebody_else_changes_at_the_same_time_is_not_overwritten(url: str, bucket: Any) -> None:
     publish(url, 2.0)
     calls: list[Path] = []
 
@@ -213,23 +213,23 @@ def test_a_config_that_somebody_else_changed_meanwhile_is_not_written_over(url: 
     assert b"versions: [2]" in config
 
 
-def test_who_is_overtaken_every_time_gives_up(url: str) -> None:
+def test_a_publisher_who_is_overtaken_every_time_gives_up(url: str) -> None:
     factors = iter(range(2, 100))
 
     def publish_to(root: Path, report: Report) -> Publication:
         publish(url, float(next(factors)))
         return published(root, 0.5)
 
-    with pytest.raises(RepositoryError, match="3 times somebody else published"):
+    with pytest.raises(RepositoryError, match="somebody else published this model during each of 3 attempts"):
         object_store.publish(url, "scale", publish_to, report=lambda *_: None)
 
 
-# ---- rights, addresses and packages
+# ---- permissions, addresses and packages
 
 
 @contextmanager
 def rights_for(address: str, actions: int) -> Iterator[None]:
-    """Allow so many more requests, then none."""
+    """Allow this many more requests, then none."""
 
     def allow(count: str) -> None:
         plain = {"Content-Type": "text/plain"}
@@ -242,14 +242,14 @@ def rights_for(address: str, actions: int) -> Iterator[None]:
         allow("inf")
 
 
-def test_a_bucket_without_rights_is_refused_with_the_right_that_lacks(url: str, address: str) -> None:
+def test_a_bucket_without_permission_is_refused_and_the_error_names_the_permission(url: str, address: str) -> None:
     with rights_for(address, 0), pytest.raises(RepositoryError, match="may not read") as caught:
         publish(url, 2.0)
 
-    assert "right to list and read" in caught.value.fix
+    assert "permission to list and read" in caught.value.fix
 
 
-def test_wherever_the_rights_end_what_is_served_stays(url: str, address: str, bucket: Any) -> None:
+def test_whichever_upload_is_not_permitted_the_served_version_stays(url: str, address: str, bucket: Any) -> None:
     publish(url, 2.0)
     before = content(bucket)
     refusals = 0
@@ -268,7 +268,7 @@ def test_wherever_the_rights_end_what_is_served_stays(url: str, address: str, bu
     assert f"versions: [{served}]".encode() in content(bucket)["scale/config.pbtxt"]
 
 
-def test_what_a_refused_upload_put_is_taken_back(url: str, bucket: Any) -> None:
+def test_a_failed_upload_deletes_what_it_uploaded(url: str, bucket: Any) -> None:
     publish(url, 2.0)
     before = content(bucket)
 
@@ -285,18 +285,18 @@ def test_what_a_refused_upload_put_is_taken_back(url: str, bucket: Any) -> None:
     assert {path: data for path, data in content(bucket).items() if path in before} == before
 
 
-def test_a_bucket_that_is_not_there_is_said(address: str, url: str) -> None:
+def test_a_missing_bucket_is_reported(address: str, url: str) -> None:
     with pytest.raises(RepositoryError, match="no such bucket"):
         publish(f"s3://{address}/nothing/all", 2.0)
 
 
-def test_a_server_that_is_down_is_said(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(RepositoryError, match="Could not connect"):
         publish(f"s3://http://127.0.0.1:{free_port()}/{BUCKET}/all", 2.0)
 
 
-def test_missing_credentials_are_said(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -306,7 +306,7 @@ def test_missing_credentials_are_said(tmp_path: Path, url: str, monkeypatch: pyt
         publish(url, 2.0)
 
 
-def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
 
     with pytest.raises(HostError, match="gcsfs"):
@@ -314,12 +314,12 @@ def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://host/all", "s3://", "s3:///"])
-def test_what_is_no_bucket_is_refused(url: str) -> None:
-    with pytest.raises(RepositoryError, match="not a bucket"):
+def test_a_url_that_is_not_a_buckets_is_refused(url: str) -> None:
+    with pytest.raises(RepositoryError, match="not the URL of a bucket"):
         publish(url, 2.0)
 
 
-def test_the_command_prints_the_versions_url_and_exits_with_5_without_rights(
+def test_the_command_prints_the_versions_url_and_exits_with_5_without_permission(
     tmp_path: Path, url: str, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(model(tmp_path, 2.0))

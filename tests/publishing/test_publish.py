@@ -1,4 +1,4 @@
-"""The whole road of `publish`: what is proven is served as it was, and whatever goes wrong changes nothing on disk."""
+"""`publish` from end to end: what is proven is what is served, and a failure changes nothing on disk."""
 
 import itertools
 import json
@@ -106,16 +106,16 @@ def test_the_check_of_real_models_can_fail() -> None:
 
 
 @pytest.mark.parametrize("model", REFUSED, ids=lambda model: str(model.stem))
-def test_a_model_that_mixes_samples_is_refused_with_the_node_named(model: RealModel, root: Path) -> None:
+def test_a_model_that_mixes_samples_is_refused_and_the_error_names_the_node(model: RealModel, root: Path) -> None:
     with pytest.raises(ModelError, match=model.refused):
         publish(model.path, root, options=PublishOptions())
     assert not root.parent.exists() or not any(root.parent.iterdir())
 
 
 @pytest.mark.parametrize("model", REFUSED, ids=lambda model: str(model.stem))
-def test_a_model_that_mixes_samples_is_served_as_it_is_on_request(model: RealModel, root: Path) -> None:
+def test_a_model_that_mixes_samples_is_served_unchanged_on_request(model: RealModel, root: Path) -> None:
     if model.stem == "loss_b4_ts17":  # its output is a scalar
-        with pytest.raises(ModelError, match="'loss': it is a scalar, which Triton cannot serve without a batch"):
+        with pytest.raises(ModelError, match="'loss': it is a scalar, which Triton can serve only with a batch"):
             publish(model.path, root, options=PublishOptions(is_static=True))
         return
     done = publish(model.path, root, options=PublishOptions(is_static=True))
@@ -154,7 +154,7 @@ for entry in entries:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not beside this checkout")
-def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root: Path, tmp_path: Path) -> None:
+def test_every_model_of_the_corpus_is_right_according_to_an_independent_check(root: Path, tmp_path: Path) -> None:
     entries = json.loads((CORPUS / "manifest.json").read_text())["models"]
 
     def publish_every_other(start: int) -> None:
@@ -173,7 +173,7 @@ def test_every_model_of_the_corpus_comes_out_right_by_an_independent_judge(root:
     assert [(r["stem"], r["status"], r["detail"]) for r in results if not r["ok"]] == []
 
 
-# ---------------------------------------------------------------- again, and later versions
+# ---------------------------------------------------------------- publishing again, and later versions
 
 
 @pytest.mark.slow
@@ -192,12 +192,12 @@ def test_the_same_input_and_options_give_the_same_bytes_in_any_process(stem: str
     assert f"{stem}/1/model.onnx" in one
 
 
-def test_publishing_the_same_again_adds_no_version_and_says_so(linear: Path, root: Path) -> None:
+def test_publishing_the_same_again_adds_no_version_and_reports_that(linear: Path, root: Path) -> None:
     put(linear, root)
     before, told = tree(root), list[str]()
     again = publish(linear, root, name="m", options=PublishOptions(), report=lambda step, what: told.append(what))
     assert (again.version.version, again.version.created, again.version.config_changed) == (1, False, False)
-    assert told[-1] == "version 1 is this already"
+    assert told[-1] == "version 1 already is this model; nothing changed"
     assert tree(root) == before
 
 
@@ -237,7 +237,7 @@ def test_a_later_version_with_other_names_keeps_the_first_ones(tmp_path: Path, r
         "(float[1, 4] x) => (float[1, 4] y, float[1, 4] z) { y = Relu (x)  z = Neg (x) }",
     ],
 )
-def test_a_later_version_of_another_shape_or_type_is_refused_with_both_sides(
+def test_a_later_version_of_another_shape_or_type_is_refused_and_the_error_shows_both(
     tmp_path: Path, root: Path, graph: str
 ) -> None:
     put(write_model(tmp_path / "1.onnx", "(float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"), root)
@@ -304,7 +304,7 @@ def test_the_largest_batch_is_proven_and_set(linear: Path, root: Path, largest: 
     assert f"max_batch_size: {largest}\n" in (root / "m" / "config.pbtxt").read_text()
 
 
-def test_other_axes_made_dynamic_are_told_with_the_sizes_they_were_proven_at(tmp_path: Path, root: Path) -> None:
+def test_other_dynamic_axes_are_reported_with_the_sizes_they_were_proven_at(tmp_path: Path, root: Path) -> None:
     model = write_model(tmp_path / "m.onnx", "(float[1, 3, 8, 4] x) => (float[1, 3, 8, 4] y) { y = Relu (x) }")
     said: list[str] = []
     options = PublishOptions(dynamic={"x": {2: "height", 3: "width"}})
@@ -312,18 +312,18 @@ def test_other_axes_made_dynamic_are_told_with_the_sizes_they_were_proven_at(tmp
     sizes = ({"height": 4, "width": 2}, {"height": 12, "width": 6}, {"height": 16, "width": 8})
     assert done.manifest.proof.other_sizes == sizes
     assert read_manifest(done.version.path) == done.manifest
-    assert any(line.endswith("; dynamic too: height, width") for line in said)
+    assert any(line.endswith("; other dynamic axes: height, width") for line in said)
     assert "height=4, width=2; height=12, width=6; height=16, width=8" in " ".join(said)
 
 
-def test_a_model_kept_static_is_what_it_was(linear: Path, root: Path) -> None:
+def test_a_static_model_is_published_unchanged(linear: Path, root: Path) -> None:
     done = put(linear, root, is_static=True)
     assert [tensor.dims for tensor in done.manifest.inputs] == [(1, 4)]
     assert done.manifest.max_batch_size == 0
     assert [value.shape for value in session(done.version.path / "model.onnx").get_inputs()] == [[1, 4]]
 
 
-def test_a_model_whose_batch_is_symbolic_already_is_published_as_it_is(tmp_path: Path, root: Path) -> None:
+def test_a_model_whose_batch_is_already_dynamic_is_published_unchanged(tmp_path: Path, root: Path) -> None:
     text = '(float["N", 4] x) => (float["N", 3] y) { y = MatMul (x, w) }'
     done = put(write_model(tmp_path / "dynamic.onnx", text, w=W), root)
     assert done.manifest.rewrites == ()
@@ -331,14 +331,14 @@ def test_a_model_whose_batch_is_symbolic_already_is_published_as_it_is(tmp_path:
     np.testing.assert_allclose(run(done, x)[0], x @ W, rtol=1e-6)
 
 
-def test_a_symbolic_batch_that_mixes_samples_is_found_out(tmp_path: Path, root: Path) -> None:
+def test_a_dynamic_batch_that_mixes_samples_is_refused(tmp_path: Path, root: Path) -> None:
     text = '(float["N", 4] x) => (float["N", 4] y) { y = Softmax <axis = 0> (x) }'
-    with pytest.raises(VerificationError, match="its neighbours change it"):
+    with pytest.raises(VerificationError, match="other rows of the batch change it"):
         put(write_model(tmp_path / "mixing.onnx", text), root)
     assert not root.exists()
 
 
-def test_weights_in_a_file_of_their_own_stay_in_it(root: Path) -> None:
+def test_external_weights_stay_external(root: Path) -> None:
     stem = "mixer_external_dynamo20"
     done = put(FOLDER / f"{stem}.onnx", root)
     weights = f"{stem}.onnx.data"
@@ -358,7 +358,7 @@ def test_weights_behind_a_link_are_published_under_the_name_the_model_has(tmp_pa
     model.check(run(done, *model.draw(3)), model.draw(3))
 
 
-def test_strings_go_in_and_come_out(tmp_path: Path, root: Path) -> None:
+def test_strings_are_inputs_and_outputs(tmp_path: Path, root: Path) -> None:
     text = "(string[1, 2] words, float[1, 2] x) => (string[1, 2] same, float[1, 2] y)"
     text += " { same = Identity (words)  y = Neg (x) }"
     done = put(write_model(tmp_path / "words.onnx", text), root)
@@ -378,7 +378,9 @@ def test_every_type_that_triton_has_is_published(tmp_path: Path, root: Path, dty
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "float8e4m3fn", "int4"])
-def test_a_type_that_triton_has_not_is_refused_before_anything_runs(tmp_path: Path, root: Path, dtype: str) -> None:
+def test_a_type_that_triton_does_not_have_is_refused_before_anything_runs(
+    tmp_path: Path, root: Path, dtype: str
+) -> None:
     text = f"({dtype}[1, 4] x) => ({dtype}[1, 4] y) {{ y = Identity (x) }}"
     told: list[str] = []
     path = write_model(tmp_path / "typed.onnx", text, ir_version=10, opset=21)
@@ -400,10 +402,10 @@ def test_an_input_that_is_an_output_stays_one_value(tmp_path: Path, root: Path) 
     assert names(done.manifest) == (["x"], ["x", "y"])
 
 
-def test_constant_outputs_are_told_of(tmp_path: Path, root: Path) -> None:
+def test_constant_outputs_are_named_in_a_note(tmp_path: Path, root: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y, float[1, 4] c) { y = Relu (x)  c = Mul (x, zero) }"
     done = put(write_model(tmp_path / "constant.onnx", text, zero=np.zeros(1, np.float32)), root)
-    assert any("the same for every sample" in note and "c" in note for note in done.notes)
+    assert "all samples give the same c, so the proof says little about it" in done.notes
 
 
 # ---------------------------------------------------------------- samples
@@ -441,7 +443,7 @@ X = np.ones((4, 4), np.float32)
         ({"x": np.array([[object()] * 4] * 4)}, "cannot be read"),
     ],
 )
-def test_samples_that_do_not_fit_are_refused(
+def test_samples_of_another_shape_or_type_are_refused(
     linear: Path, root: Path, tmp_path: Path, arrays: dict[str, Array], what: str
 ) -> None:
     np.savez(tmp_path / "samples.npz", **arrays)
@@ -476,7 +478,7 @@ def test_samples_that_are_all_nan_prove_nothing(linear: Path, root: Path, tmp_pa
         put(linear, root, samples=tmp_path / "samples.npz")
 
 
-# ---------------------------------------------------------------- what cannot be batched
+# ---------------------------------------------------------------- models that cannot be batched
 
 
 @pytest.mark.parametrize(
@@ -488,7 +490,7 @@ def test_samples_that_are_all_nan_prove_nothing(linear: Path, root: Path, tmp_pa
         ("(float[1, 4] x) => (float[3] y) { y = Constant <value = float[3] {1, 2, 3}> () }", "no batch axis"),
     ],
 )
-def test_a_model_without_one_batch_is_refused_and_pointed_to_static(
+def test_a_model_without_a_common_batch_is_refused_and_the_fix_is_static(
     tmp_path: Path, root: Path, graph: str, what: str
 ) -> None:
     with pytest.raises(ModelError, match=what) as refused:
@@ -509,7 +511,7 @@ def test_a_model_without_inputs_is_refused(tmp_path: Path, root: Path, is_static
 
 def test_a_scalar_without_a_batch_is_refused_before_anything_runs(tmp_path: Path, root: Path) -> None:
     path = write_model(tmp_path / "m.onnx", "(float x) => (float y) { y = Relu (x) }")
-    with pytest.raises(ModelError, match="it is a scalar, which Triton cannot serve without a batch"):
+    with pytest.raises(ModelError, match="it is a scalar, which Triton can serve only with a batch"):
         put(path, root, is_static=True)
 
 
@@ -517,7 +519,7 @@ def test_the_warmup_is_no_larger_than_what_was_proven(linear: Path, root: Path) 
     done = put(linear, root, ConfigOptions(max_batch_size=2**31 - 1))
     proven = max(done.manifest.proof.batch_sizes)
     assert proven < 2**31 - 1
-    assert any(f"proven up to batch {proven}, not" in note for note in done.notes)
+    assert any(f"proven up to batch size {proven}, not" in note for note in done.notes)
     config = (root / "m" / "config.pbtxt").read_text()
     assert "max_batch_size: 2147483647\n" in config
     assert f"batch_size: {proven}\n" in config
@@ -537,11 +539,11 @@ def test_a_file_name_becomes_a_usable_model_name(tmp_path: Path, root: Path) -> 
     assert publish(path, root, options=PublishOptions()).name == "mein_Modell_gr_er"
 
 
-# ---------------------------------------------------------------- interrupted, and at the same time
+# ---------------------------------------------------------------- interrupts, and several at the same time
 
 
 def is_whole(root: Path) -> bool:
-    """Whether the repository has no version, or only whole ones that its config serves."""
+    """Return whether the repository has no version, or a complete one that its config serves."""
     return not (root / "m").exists() or (
         Repository(root).model("m").served_version() in Repository(root).model("m").versions()
     )
@@ -624,7 +626,7 @@ def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_versi
 
 
 @pytest.mark.slow
-def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path: Path, root: Path) -> None:
+def test_publishing_one_model_many_times_at_once_makes_a_version_each(tmp_path: Path, root: Path) -> None:
     paths = [write_model(tmp_path / f"{i}.onnx", LINEAR, w=W + i) for i in range(3)]
     running = [command(path, "--repository", root, "--name", "m") for path in paths]
     for process in running:
@@ -636,7 +638,7 @@ def test_publishes_of_one_model_at_once_all_succeed_with_a_version_each(tmp_path
 
 
 @pytest.mark.slow
-def test_publishes_of_the_same_bytes_at_once_make_one_version(linear: Path, root: Path) -> None:
+def test_publishing_the_same_bytes_at_once_makes_one_version(linear: Path, root: Path) -> None:
     running = [command(linear, "--repository", root, "--name", "m", "--json") for _ in range(2)]
     created = [json.loads(process.communicate()[0])["created"] for process in running]
     assert sorted(created) == [False, True]

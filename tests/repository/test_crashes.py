@@ -1,4 +1,4 @@
-"""An install killed before any of its calls: what is left on disk, and what the next change makes of it."""
+"""What an install that is killed before any of its calls leaves on disk, and what the next change does about it."""
 
 import hashlib
 import os
@@ -14,6 +14,7 @@ from support.artifacts import names, scale, tree
 from support.serving import client, infer, load
 
 from builder.config import pbtxt
+from builder.publishing import install
 from builder.record import read_manifest
 from builder.repository import Artifact, Repository
 from builder.server import Server
@@ -37,10 +38,10 @@ def crash(before: Path, out: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Version 2 was to follow version 1, whose warmup is another."""
+    """Installs of version 2, which has other warmup files than version 1, each killed at another call."""
     folder = tmp_path_factory.mktemp("crashed")
     first = replace(scale(), reference={k: v[::-1] for k, v in scale().reference.items()})
-    Repository(folder / "before/models").install("scale", first)
+    install(Repository(folder / "before/models"), "scale", first)
     return crash(folder / "before", folder / "after")
 
 
@@ -51,13 +52,13 @@ def crashes(crashed: list[Path], tmp_path: Path) -> list[Path]:
 
 
 def is_orphaned(folder: Path) -> bool:
-    """Whether version 2 is in place and not served."""
+    """Return whether version 2 is in place and not served."""
     repository = Repository(folder / "models")
     return repository.model("scale").versions() == (1, 2) and repository.model("scale").served_version() == 1
 
 
 def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
-    """Assert that Triton would find a whole model, and nothing it would stumble over; return the served version."""
+    """Assert that Triton would find a complete model and nothing else; return the served version."""
     text = (model / "config.pbtxt").read_text()
     (version,) = pbtxt.parse(text, where="").version_policy.specific.versions
     for number in (entry.name for entry in model.iterdir() if entry.name not in ("config.pbtxt", "warmup")):
@@ -67,7 +68,7 @@ def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
     return int(version)
 
 
-def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_has_the_new_version(
+def test_a_later_install_killed_at_any_call_leaves_the_old_or_the_new_version(
     crashes: list[Path],
 ) -> None:
     config = Repository(crashes[0] / "models").model("scale").read_config()
@@ -81,7 +82,7 @@ def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_ha
         repository = Repository(folder / "models")
         seen.add((version, repository.model("scale").versions()))
 
-        published = repository.install("scale", scale(4.0))
+        published = install(repository, "scale", scale(4.0))
 
         assert published.version == version + 1
         assert repository.model("scale").versions() == tuple(range(1, version + 2))
@@ -91,7 +92,7 @@ def test_killed_at_any_call_of_a_later_install_the_repository_is_as_before_or_ha
     assert seen == {(1, (1,)), (1, (1, 2)), (2, (1, 2))}
 
 
-def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(tmp_path: Path) -> None:
+def test_a_first_install_killed_at_any_call_leaves_no_model_or_a_complete_one(tmp_path: Path) -> None:
     seen = set()
 
     for folder in crash(tmp_path / "nothing", tmp_path / "crashes"):
@@ -101,32 +102,30 @@ def test_killed_at_any_call_of_a_first_install_there_is_no_model_or_a_whole_one(
         if models:
             assert check_whole(root / "scale", {1: scale(3.0)}) == 1
 
-        assert Repository(root).install("scale", scale(3.0)).created == (not models)
+        assert install(Repository(root), "scale", scale(3.0)).created == (not models)
         assert names(folder / ".models.staging") == ["lock"]
     assert seen == {(), ("scale",)}
 
 
-def test_killed_at_any_call_of_the_cleaning_up_the_next_change_still_cleans_up(
-    crashes: list[Path], tmp_path: Path
-) -> None:
+def test_after_a_cleanup_killed_at_any_call_the_next_change_cleans_up(crashes: list[Path], tmp_path: Path) -> None:
     orphaned = next(folder for folder in crashes if is_orphaned(folder))
 
     for folder in crash(orphaned, tmp_path / "again"):
         repository = Repository(folder / "models")
         version = check_whole(folder / "models/scale", {1: scale(), 2: scale(3.0)})
-        assert repository.install("scale", scale(4.0)).version == version + 1
+        assert install(repository, "scale", scale(4.0)).version == version + 1
 
 
-def test_a_version_that_was_switched_to_by_hand_after_a_kill_is_not_taken_back(crashes: list[Path]) -> None:
+def test_a_version_that_somebody_switched_to_by_hand_after_a_kill_is_kept(crashes: list[Path]) -> None:
     orphaned = [Repository(folder / "models") for folder in crashes if is_orphaned(folder)]
     assert orphaned
     for repository in orphaned:
         switch_by_hand(repository, 1, 2)
-        assert repository.install("scale", scale(4.0)).version == 3
+        assert install(repository, "scale", scale(4.0)).version == 3
         assert repository.model("scale").versions() == (1, 2, 3)
 
 
-def test_a_whole_version_that_was_rolled_back_by_hand_after_a_late_kill_is_not_taken_back(
+def test_a_complete_version_that_somebody_rolled_back_by_hand_after_a_kill_is_kept(
     crashes: list[Path],
 ) -> None:
     late = [
@@ -135,7 +134,7 @@ def test_a_whole_version_that_was_rolled_back_by_hand_after_a_late_kill_is_not_t
     assert late
     for repository in late:
         switch_by_hand(repository, 2, 1)
-        assert repository.install("scale", scale(4.0)).version == 3
+        assert install(repository, "scale", scale(4.0)).version == 3
         assert repository.model("scale").versions() == (1, 2, 3)
 
 

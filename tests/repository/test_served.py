@@ -1,4 +1,4 @@
-"""What is installed, as a real Triton with auto-complete off sees it."""
+"""Installed versions, served by a real Triton with auto-complete off."""
 
 import re
 import shutil
@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from builder.config import ConfigOptions, pbtxt
 from builder.config.rules import problems
+from builder.publishing import install, roll_back
 from builder.record import Content, ServedTensor
 from builder.repository import Artifact, Repository
 from builder.server import Server
@@ -49,9 +50,11 @@ def served_versions(triton: Server, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 4)])
-def test_an_installed_model_loads_warms_up_and_gives_its_reference(triton: Server, name: str, rows: slice) -> None:
+def test_an_installed_model_loads_warms_up_and_answers_as_in_its_reference(
+    triton: Server, name: str, rows: slice
+) -> None:
     artifact = scale()
-    Repository(triton.repository).install(name, artifact, ONE_THREAD)
+    install(Repository(triton.repository), name, artifact, ONE_THREAD)
 
     load(triton, name)
 
@@ -62,7 +65,7 @@ def test_an_installed_model_loads_warms_up_and_gives_its_reference(triton: Serve
 
 
 def test_warmup_runs_the_row_of_the_reference_at_batch_1_and_the_largest(triton: Server, name: str) -> None:
-    """The model fails on every other row: there is one factor to gather, at the row's distance from the right one."""
+    """The model fails on every row but one: its only factor is at index 0, the distance from the right row."""
     guard = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]>
         guard (float[N, 3] x) => (float[N, 3] y) {
@@ -78,7 +81,7 @@ def test_warmup_runs_the_row_of_the_reference_at_batch_1_and_the_largest(triton:
     manifest = replace(artifact.manifest, inputs=artifact.manifest.inputs[:1], outputs=artifact.manifest.outputs[:1])
     x = np.array([[7, 8, 9], [1, 2, 3]], np.float32)
     reference = {"input:x": x, "output:y": x}
-    Repository(triton.repository).install(name, Artifact(artifact.files, manifest, reference), ONE_THREAD)
+    install(Repository(triton.repository), name, Artifact(artifact.files, manifest, reference), ONE_THREAD)
 
     load(triton, name)
 
@@ -94,18 +97,18 @@ def test_answers_switch_with_each_install_and_rollback(triton: Server, name: str
         load(triton, name)
         return served_versions(triton, name), ask(triton, name, scale(), slice(1, 2))["y"][0, 1] / 4.0
 
-    repository.install(name, scale(2.0), ONE_THREAD)
+    install(repository, name, scale(2.0), ONE_THREAD)
     assert served_factor() == (["1"], 2.0)
-    repository.install(name, scale(3.0, max_batch_size=16))
+    install(repository, name, scale(3.0, max_batch_size=16))
     assert served_factor() == (["2"], 3.0)
-    repository.rollback(name)
+    roll_back(repository, name)
     assert served_factor() == (["1"], 2.0)
-    repository.rollback(name, 2)
+    roll_back(repository, name, 2)
     repository.prune(name, keep=1)
     assert served_factor() == (["2"], 3.0)
 
 
-def test_external_weights_load_from_beside_the_model(triton: Server, name: str, tmp_path: Path) -> None:
+def test_external_weights_are_loaded_from_the_models_folder(triton: Server, name: str, tmp_path: Path) -> None:
     model = scale_model(5.0)
     factor = onnx.numpy_helper.from_array(np.full((3,), 5.0, np.float32), "factor")
     del model.graph.node[0]
@@ -117,7 +120,7 @@ def test_external_weights_load_from_beside_the_model(triton: Server, name: str, 
     }
     artifact = scale(5.0, files=files)
 
-    Repository(triton.repository).install(name, artifact, ONE_THREAD)
+    install(Repository(triton.repository), name, artifact, ONE_THREAD)
 
     load(triton, name)
     np.testing.assert_allclose(ask(triton, name, artifact, slice(0, 2))["y"], artifact.reference["output:y"][:2])
@@ -132,8 +135,11 @@ def test_a_model_without_a_batch_loads(triton: Server, name: str) -> None:
     manifest = replace(artifact.manifest, inputs=(tensor,), outputs=(replace(tensor, name="y"),))
     x = np.ones((1, 2, 3), np.float32)
 
-    Repository(triton.repository).install(
-        name, Artifact(artifact.files, manifest, {"input:x": x, "output:y": 2 * x}), ONE_THREAD
+    install(
+        Repository(triton.repository),
+        name,
+        Artifact(artifact.files, manifest, {"input:x": x, "output:y": 2 * x}),
+        ONE_THREAD,
     )
 
     load(triton, name)
@@ -160,7 +166,7 @@ def test_a_model_without_a_batch_loads(triton: Server, name: str) -> None:
         lambda c: c.instance_group[0].gpus.append(0),
     ],
 )
-def test_what_is_called_a_problem_triton_refuses_too(
+def test_what_is_reported_as_a_problem_triton_refuses_too(
     triton: Server, name: str, change: Callable[[Any], object]
 ) -> None:
     assert list(problems(install_changed(triton, name, change)))
@@ -169,7 +175,7 @@ def test_what_is_called_a_problem_triton_refuses_too(
     triton.ensure_running()
 
 
-def test_a_warmup_beyond_the_largest_batch_is_called_a_problem_and_triton_refuses_it_or_dies_of_it(
+def test_a_warmup_above_the_largest_batch_is_a_problem_and_makes_triton_fail_or_crash(
     tmp_path: Path,
 ) -> None:
     """Triton 2.51 crashes at times on a warmup that fails, so it gets a server of its own."""
@@ -183,7 +189,7 @@ def test_a_warmup_beyond_the_largest_batch_is_called_a_problem_and_triton_refuse
 def install_changed(triton: Server, name: str, change: Callable[[Any], object]) -> Any:
     """Install a good model whose config is then changed by hand; return that config."""
     repository = Repository(triton.repository)
-    repository.install(name, scale(), ConfigOptions(kind="cpu", intra_op_thread_count=1))
+    install(repository, name, scale(), ConfigOptions(kind="cpu", intra_op_thread_count=1))
     path = repository.model(name).config_path
     config = pbtxt.parse(path.read_text(), where=path)
     change(config)
@@ -191,9 +197,9 @@ def install_changed(triton: Server, name: str, change: Callable[[Any], object]) 
     return config
 
 
-def test_a_name_of_every_kind_of_character_that_is_taken_is_served_over_http_and_grpc(triton: Server) -> None:
+def test_a_name_with_every_allowed_kind_of_character_is_served_over_http_and_grpc(triton: Server) -> None:
     name = "Aa0_z.9+b-"
-    Repository(triton.repository).install(name, scale(), ONE_THREAD)
+    install(Repository(triton.repository), name, scale(), ONE_THREAD)
 
     load(triton, name)
 

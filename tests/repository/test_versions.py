@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +17,11 @@ from support.artifacts import names, scale, tree
 
 from builder.config import ConfigOptions, pbtxt
 from builder.errors import RepositoryError
-from builder.model.lease import Lease
+from builder.model import file_state
+from builder.model.file_state import read_state
+from builder.publishing import Switch, install, roll_back
 from builder.record import Manifest, read_manifest
-from builder.repository import Artifact, Repository, Switch
+from builder.repository import Artifact, Repository
 
 TESTS = Path(__file__).parents[1]
 
@@ -45,8 +48,8 @@ def edit(path: Path, old: str, new: str) -> None:
 # Installing
 
 
-def test_a_first_install_brings_config_warmup_model_reference_and_manifest(repository: Repository) -> None:
-    published = repository.install("scale", scale())
+def test_a_first_install_writes_config_warmup_model_reference_and_manifest(repository: Repository) -> None:
+    published = install(repository, "scale", scale())
 
     assert (published.version, published.created, published.config_changed) == (1, True, True)
     assert published.path == repository.root / "scale" / "1"
@@ -61,18 +64,18 @@ def test_a_first_install_brings_config_warmup_model_reference_and_manifest(repos
 
 def test_each_install_adds_a_version_and_serves_it(repository: Repository) -> None:
     for factor in (2.0, 3.0, 4.0):
-        repository.install("scale", scale(factor))
+        install(repository, "scale", scale(factor))
 
     assert repository.model("scale").versions() == (1, 2, 3)
     assert served(repository) == 3
     assert (repository.root / "scale/2/model.onnx").read_bytes() == scale(3.0).files["model.onnx"]
 
 
-def test_installing_what_is_served_already_adds_nothing_and_says_so(repository: Repository) -> None:
-    repository.install("scale", scale())
+def test_installing_what_is_already_served_adds_nothing(repository: Repository) -> None:
+    install(repository, "scale", scale())
     before = tree(repository.root)
 
-    again = repository.install("scale", scale())
+    again = install(repository, "scale", scale())
 
     assert (again.version, again.created, again.config_changed) == (1, False, False)
     assert tree(repository.root) == before
@@ -89,25 +92,25 @@ def test_installing_what_is_served_already_adds_nothing_and_says_so(repository: 
     ids=["bytes", "larger batch", "options", "source"],
 )
 def test_what_differs_from_the_served_version_is_a_new_one(repository: Repository, different: Artifact) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
 
-    assert repository.install("scale", different).version == 2
+    assert install(repository, "scale", different).version == 2
 
 
 def test_a_smaller_batch_of_the_same_bytes_changes_only_the_config(repository: Repository) -> None:
-    repository.install("scale", scale(max_batch_size=8))
+    install(repository, "scale", scale(max_batch_size=8))
 
-    published = repository.install("scale", scale(max_batch_size=4))
+    published = install(repository, "scale", scale(max_batch_size=4))
 
     assert (published.version, published.created, published.config_changed) == (1, False, True)
     assert repository.model("scale").max_batch_size() == 4
 
 
 def test_another_option_of_the_config_changes_only_the_config(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     version = tree(repository.root / "scale/1")
 
-    published = repository.install("scale", scale(), ConfigOptions(max_queue_delay_us=100))
+    published = install(repository, "scale", scale(), ConfigOptions(max_queue_delay_us=100))
 
     assert (published.version, published.created, published.config_changed) == (1, False, True)
     assert "max_queue_delay_microseconds: 100" in repository.model("scale").read_config()
@@ -115,45 +118,45 @@ def test_another_option_of_the_config_changes_only_the_config(repository: Reposi
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "reference.npz", "manifest.json"])
-def test_a_served_version_whose_files_were_damaged_is_published_anew(repository: Repository, file: str) -> None:
-    repository.install("scale", scale())
+def test_a_damaged_served_version_is_published_again(repository: Repository, file: str) -> None:
+    install(repository, "scale", scale())
     damaged = repository.root / "scale/1" / file
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    assert repository.install("scale", scale()).version == 2
+    assert install(repository, "scale", scale()).version == 2
 
     (repository.root / "scale/2" / file).unlink()
-    assert repository.install("scale", scale()).version == 3
+    assert install(repository, "scale", scale()).version == 3
 
 
 def test_the_same_artifact_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        Repository(tmp_path / name).install("scale", scale())
+        install(Repository(tmp_path / name), "scale", scale())
 
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_a_lower_number_that_triton_reads_from_a_stray_name_is_not_given_again(repository: Repository) -> None:
-    repository.install("scale", scale())
+def test_a_number_that_triton_reads_from_another_entrys_name_is_not_used(repository: Repository) -> None:
+    install(repository, "scale", scale())
     (repository.root / "scale/5-old").mkdir()
 
-    assert repository.install("scale", scale(3.0)).version == 6
+    assert install(repository, "scale", scale(3.0)).version == 6
     assert repository.model("scale").versions() == (1, 6)
 
 
 def test_a_version_that_would_not_fit_in_64_bits_is_refused(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     (repository.root / "scale" / str(2**63 - 1)).mkdir()
 
-    with pytest.raises(RepositoryError, match="would not fit in 64 bits"):
-        repository.install("scale", scale(3.0))
+    with pytest.raises(RepositoryError, match="does not fit in 64 bits"):
+        install(repository, "scale", scale(3.0))
 
 
-def test_external_weights_are_copied_beside_the_model(repository: Repository, tmp_path: Path) -> None:
+def test_external_weights_are_copied_next_to_the_model(repository: Repository, tmp_path: Path) -> None:
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"weights")
     artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
 
-    published = repository.install("scale", artifact)
+    published = install(repository, "scale", artifact)
 
     weights.write_bytes(b"changed")
     assert (published.path / "weights.bin").read_bytes() == b"weights"
@@ -166,24 +169,28 @@ def test_weights_that_change_after_the_proof_are_not_published(repository: Repos
     artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
     weights.write_bytes(b"changed")
 
-    with pytest.raises(RepositoryError, match="changed while they were being published"):
-        repository.install("scale", artifact)
+    with pytest.raises(RepositoryError, match="changed while it was being published"):
+        install(repository, "scale", artifact)
     assert tree(repository.root) == {}
 
 
-def test_weights_are_read_again_only_when_their_lease_was_broken(repository: Repository, tmp_path: Path) -> None:
+def test_weights_are_hashed_again_only_when_their_state_no_longer_holds(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_state, "SETTLED_NS", 0)
+    monkeypatch.setattr(file_state, "RELIABLE_FILESYSTEMS", {file_state._filesystem(tmp_path)})
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"weights")
     artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
-    weights.write_bytes(b"changed")  # before the lease, so that only reading them again can tell
-    held = replace(artifact, leases={weights: Lease(weights)})
+    weights.write_bytes(b"changed")  # before the state is read, so that only hashing again can tell
+    time.sleep(0.05)
+    artifact = replace(artifact, states={weights: read_state(weights)})
 
-    repository.install("unread", held)
+    install(repository, "not_hashed_again", artifact)
 
-    with pytest.raises(BlockingIOError):
-        os.open(weights, os.O_WRONLY | os.O_NONBLOCK)
-    with pytest.raises(RepositoryError, match="changed while they were being published"):
-        repository.install("read", held)
+    weights.write_bytes(b"another")
+    with pytest.raises(RepositoryError, match="changed while it was being published"):
+        install(repository, "hashed_again", artifact)
 
 
 def test_every_file_is_on_disk_before_it_is_renamed_into_the_repository(
@@ -205,8 +212,8 @@ def test_every_file_is_on_disk_before_it_is_renamed_into_the_repository(
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "rename", record_rename)
-    repository.install("scale", scale(), ConfigOptions(warmup=False))
-    repository.install("scale", scale(3.0), ConfigOptions(warmup=True))
+    install(repository, "scale", scale(), ConfigOptions(warmup=False))
+    install(repository, "scale", scale(3.0), ConfigOptions(warmup=True))
 
     assert unflushed == []
     model = repository.root / "scale"
@@ -214,26 +221,26 @@ def test_every_file_is_on_disk_before_it_is_renamed_into_the_repository(
 
 
 def test_the_config_keeps_its_permissions(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     path = repository.model("scale").config_path
     path.chmod(0o640)
 
-    repository.install("scale", scale(3.0))
+    install(repository, "scale", scale(3.0))
 
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_warmup_files_that_no_config_names_go_with_the_change_after_next(repository: Repository) -> None:
-    repository.install("scale", scale())
+def test_warmup_files_that_no_config_names_are_deleted_by_the_change_after_next(repository: Repository) -> None:
+    install(repository, "scale", scale())
     old = tree(repository.root / "scale/warmup").keys()
     other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
 
-    repository.install("scale", other)
+    install(repository, "scale", other)
     assert old < tree(repository.root / "scale/warmup").keys()
     (repository.root / "scale/warmup/by-hand").write_bytes(b"kept")
-    repository.install("scale", scale(4.0), ConfigOptions(warmup=False))
+    install(repository, "scale", scale(4.0), ConfigOptions(warmup=False))
 
-    repository.install("scale", scale(5.0))
+    install(repository, "scale", scale(5.0))
     assert tree(repository.root / "scale/warmup").keys() == {"by-hand"}
 
 
@@ -241,7 +248,7 @@ def test_warmup_files_that_no_config_names_go_with_the_change_after_next(reposit
 
 
 def test_hand_edits_and_comments_survive_the_next_install(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     path = repository.model("scale").config_path
     edit(
         path,
@@ -251,7 +258,7 @@ def test_hand_edits_and_comments_survive_the_next_install(repository: Repository
     )
     edit(path, "count: 1", "count: 3 # one per core")
 
-    repository.install("scale", scale(3.0))
+    install(repository, "scale", scale(3.0))
 
     text = path.read_text()
     for edited in (
@@ -267,34 +274,34 @@ def test_hand_edits_and_comments_survive_the_next_install(repository: Repository
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, the new version's is TYPE_FP32"),
-        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], the new version's are \[3\]"),
+        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, but the new version's is TYPE_FP32"),
+        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], but the new version's are \[3\]"),
         ("dynamic_batching {", "dynamic_batching { preferred_batch_size: 16", "preferred_batch_size 16"),
-        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name one version"),
-        ("versions: [1]", "versions: [1, 2]", "does not name one version"),
+        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name exactly one version"),
+        ("versions: [1]", "versions: [1, 2]", "does not name exactly one version"),
         ('name: "scale"', 'name: "other"', "its name is 'other'"),
         ('backend: "onnxruntime"', 'backend: "python"', "its backend is 'python'"),
-        ("max_batch_size: 8", "max_batch_size: eight", "not a model configuration"),
+        ("max_batch_size: 8", "max_batch_size: eight", "not a valid model configuration"),
     ],
 )
 def test_an_edit_that_contradicts_the_new_version_is_refused_and_kept(
     repository: Repository, old: str, new: str, message: str
 ) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     edit(repository.model("scale").config_path, old, new)
     before = tree(repository.root)
 
     with pytest.raises(RepositoryError, match=message):
-        repository.install("scale", scale(3.0))
+        install(repository, "scale", scale(3.0))
 
     assert tree(repository.root) == before
 
 
-# A model that something else put there
+# A model that this package did not publish
 
 
 def foreign(repository: Repository, policy: str = "version_policy { specific { versions: [4] } }") -> Path:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     folder = repository.root / "scale"
     (folder / "1").rename(folder / "4")
     for file in ("manifest.json", "reference.npz"):
@@ -305,10 +312,10 @@ def foreign(repository: Repository, policy: str = "version_policy { specific { v
     return folder
 
 
-def test_a_version_is_added_to_a_model_of_another_hand_when_its_config_agrees(repository: Repository) -> None:
+def test_a_version_is_added_to_a_model_from_elsewhere_if_its_config_agrees(repository: Repository) -> None:
     folder = foreign(repository)
 
-    assert repository.install("scale", scale(3.0)).version == 5
+    assert install(repository, "scale", scale(3.0)).version == 5
     assert not (folder / "warmup").exists()
     model = next(repository.list_models())
     assert [(v.version, v.served, v.published is not None) for v in model.versions] == [
@@ -317,23 +324,23 @@ def test_a_version_is_added_to_a_model_of_another_hand_when_its_config_agrees(re
     ]
 
 
-def test_a_model_of_another_hand_that_leaves_the_version_to_triton_is_not_touched(repository: Repository) -> None:
+def test_a_model_from_elsewhere_that_leaves_the_version_to_triton_is_not_changed(repository: Repository) -> None:
     folder = foreign(repository, policy="")
     before = tree(folder)
 
-    with pytest.raises(RepositoryError, match="does not name one version"):
-        repository.install("scale", scale(3.0))
+    with pytest.raises(RepositoryError, match="does not name exactly one version"):
+        install(repository, "scale", scale(3.0))
     assert tree(folder) == before
 
 
-def test_rollback_reaches_a_version_of_another_hand_and_prune_leaves_it(repository: Repository) -> None:
+def test_rollback_serves_a_version_from_elsewhere_and_prune_keeps_it(repository: Repository) -> None:
     folder = foreign(repository)
     before = (folder / "config.pbtxt").read_text()
     for factor in (3.0, 4.0):
-        repository.install("scale", scale(factor))
+        install(repository, "scale", scale(factor))
 
     assert repository.prune("scale", keep=1) == (5,)
-    assert repository.rollback("scale") == Switch("scale", 6, 4)
+    assert roll_back(repository, "scale") == Switch("scale", 6, 4)
     assert pbtxt.parse((folder / "config.pbtxt").read_text(), where="") == pbtxt.parse(before, where="")
     assert repository.model("scale").versions() == (4, 6)
 
@@ -341,26 +348,26 @@ def test_rollback_reaches_a_version_of_another_hand_and_prune_leaves_it(reposito
 def test_a_directory_with_files_but_no_config_is_not_published_into(repository: Repository) -> None:
     (repository.root / "scale/1").mkdir(parents=True)
 
-    with pytest.raises(RepositoryError, match="not empty and has no config"):
-        repository.install("scale", scale())
+    with pytest.raises(RepositoryError, match="not empty, but has no config"):
+        install(repository, "scale", scale())
 
 
 def test_an_empty_directory_is_published_into(repository: Repository) -> None:
     (repository.root / "scale").mkdir(parents=True)
 
-    assert repository.install("scale", scale()).version == 1
+    assert install(repository, "scale", scale()).version == 1
 
 
 # Rollback and prune
 
 
 def test_rollback_serves_the_version_below_and_its_reference_warms_up(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     config = repository.model("scale").read_config()
     other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
-    repository.install("scale", other)
+    install(repository, "scale", other)
 
-    switch = repository.rollback("scale")
+    switch = roll_back(repository, "scale")
 
     assert (switch.before, switch.after) == (2, 1)
     assert pbtxt.parse(repository.model("scale").read_config(), where="") == pbtxt.parse(config, where="")
@@ -368,67 +375,67 @@ def test_rollback_serves_the_version_below_and_its_reference_warms_up(repository
 
 
 def test_rollback_can_go_forward_again_to_a_version_that_is_named(repository: Repository) -> None:
-    repository.install("scale", scale())
-    repository.install("scale", scale(3.0))
+    install(repository, "scale", scale())
+    install(repository, "scale", scale(3.0))
     before = tree(repository.root)
-    repository.rollback("scale")
+    roll_back(repository, "scale")
 
-    assert repository.rollback("scale", 2).after == 2
+    assert roll_back(repository, "scale", 2).after == 2
     assert tree(repository.root) == before
-    assert repository.rollback("scale", 2).before == 2
+    assert roll_back(repository, "scale", 2).before == 2
 
 
-def test_rollback_takes_the_batch_that_the_version_was_proven_for(repository: Repository) -> None:
-    repository.install("scale", scale(max_batch_size=4))
-    repository.install("scale", scale(3.0, max_batch_size=16))
+def test_rollback_sets_the_batch_size_that_the_version_was_proven_for(repository: Repository) -> None:
+    install(repository, "scale", scale(max_batch_size=4))
+    install(repository, "scale", scale(3.0, max_batch_size=16))
 
-    repository.rollback("scale")
+    roll_back(repository, "scale")
     assert repository.model("scale").max_batch_size() == 4
-    repository.rollback("scale", 2)
+    roll_back(repository, "scale", 2)
     assert repository.model("scale").max_batch_size() == 16
     edit(repository.model("scale").config_path, "max_batch_size: 16", "max_batch_size: 2")
     edit(repository.model("scale").config_path, "batch_size: 16", "batch_size: 2")
-    repository.rollback("scale")
+    roll_back(repository, "scale")
     assert repository.model("scale").max_batch_size() == 2
 
 
 def test_rollback_away_from_a_version_with_a_damaged_manifest_works(repository: Repository) -> None:
-    repository.install("scale", scale())
-    published = repository.install("scale", scale(3.0))
+    install(repository, "scale", scale())
+    published = install(repository, "scale", scale(3.0))
     (published.path / "manifest.json").write_text("{")
 
-    assert repository.rollback("scale").after == 1
+    assert roll_back(repository, "scale").after == 1
 
 
 @pytest.mark.parametrize(
     ("to", "message"),
     [(None, "no version before 1"), (7, "there is no version 7"), (2, "model.onnx has 0 bytes")],
 )
-def test_rollback_to_what_is_not_there_or_not_whole_is_refused(
+def test_rollback_to_a_missing_or_incomplete_version_is_refused(
     repository: Repository, to: int | None, message: str
 ) -> None:
-    repository.install("scale", scale())
-    repository.install("scale", scale(3.0))
+    install(repository, "scale", scale())
+    install(repository, "scale", scale(3.0))
     (repository.root / "scale/2/model.onnx").write_bytes(b"")
-    repository.rollback("scale")
+    roll_back(repository, "scale")
     before = tree(repository.root)
 
     with pytest.raises(RepositoryError, match=message):
-        repository.rollback("scale", to)
+        roll_back(repository, "scale", to)
     assert tree(repository.root) == before
 
 
 @pytest.mark.parametrize("change", ["rollback", "prune"])
-def test_changing_a_model_that_is_not_there_is_refused_and_makes_nothing(repository: Repository, change: str) -> None:
+def test_changing_a_missing_model_is_refused_and_creates_nothing(repository: Repository, change: str) -> None:
     with pytest.raises(RepositoryError, match="no such model"):
-        repository.rollback("scale") if change == "rollback" else repository.prune("scale", keep=1)
+        roll_back(repository, "scale") if change == "rollback" else repository.prune("scale", keep=1)
     assert not repository.root.exists()
 
 
 def test_prune_keeps_the_newest_and_the_served_version(repository: Repository) -> None:
     for factor in (2.0, 3.0, 4.0, 5.0):
-        repository.install("scale", scale(factor))
-    repository.rollback("scale", 2)
+        install(repository, "scale", scale(factor))
+    roll_back(repository, "scale", 2)
     (repository.root / "scale/1-backup").mkdir()
 
     assert repository.prune("scale", keep=1) == (1, 3)
@@ -439,7 +446,7 @@ def test_prune_keeps_the_newest_and_the_served_version(repository: Repository) -
 
 
 def test_prune_keeps_at_least_one_version(repository: Repository) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
 
     with pytest.raises(RepositoryError, match="keep at least 1"):
         repository.prune("scale", keep=0)
@@ -448,10 +455,10 @@ def test_prune_keeps_at_least_one_version(repository: Repository) -> None:
 # Listing and reading
 
 
-def test_list_tells_versions_sizes_sources_and_which_is_served(repository: Repository) -> None:
-    repository.install("scale", scale())
-    repository.install("scale", scale(3.0))
-    repository.install("other", scale())
+def test_list_shows_versions_sizes_sources_and_which_one_is_served(repository: Repository) -> None:
+    install(repository, "scale", scale())
+    install(repository, "scale", scale(3.0))
+    install(repository, "other", scale())
 
     other, model = repository.list_models()
 
@@ -464,9 +471,9 @@ def test_list_tells_versions_sizes_sources_and_which_is_served(repository: Repos
     assert published.timestamp() == pytest.approx((repository.root / "scale/1/manifest.json").stat().st_mtime, abs=1e-3)
 
 
-def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) -> None:
+def test_list_shows_broken_and_working_models(repository: Repository) -> None:
     for name in ("a", "b", "c", "d"):
-        repository.install(name, scale())
+        install(repository, name, scale())
     repository.model("a").config_path.write_text("{")
     repository.model("b").config_path.unlink()
     (repository.root / "c/1/manifest.json").write_text('{"format": 2}')
@@ -475,22 +482,22 @@ def test_list_shows_what_is_broken_beside_what_is_not(repository: Repository) ->
     a, b, c, d = repository.list_models()
 
     assert a.problem is not None
-    assert "not a model configuration" in a.problem
+    assert "not a valid model configuration" in a.problem
     assert b.problem is not None
     assert "no config.pbtxt" in b.problem
     assert c.problem is None
     assert c.versions[0].problem is not None
     assert "its format is 2" in c.versions[0].problem
-    assert d.problem == "its config serves version 1, which is not there"
+    assert d.problem == "its config serves version 1, which is missing"
 
 
-def test_list_of_no_repository_is_refused(repository: Repository) -> None:
+def test_listing_a_missing_repository_is_refused(repository: Repository) -> None:
     with pytest.raises(RepositoryError, match="No such file"):
         list(repository.list_models())
 
 
-def test_the_reference_comes_back_as_it_was_given(repository: Repository) -> None:
-    repository.install("scale", scale())
+def test_the_reference_is_read_as_it_was_written(repository: Repository) -> None:
+    install(repository, "scale", scale())
 
     reference = repository.model("scale").read_reference(1)
 
@@ -505,14 +512,14 @@ def test_the_reference_comes_back_as_it_was_given(repository: Repository) -> Non
         (lambda path: path.unlink(), "cannot be read"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "cannot be read"),
-        (lambda path: np.savez(path, x=np.zeros(3)), "does not hold what"),
-        (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "does not hold what"),
+        (lambda path: np.savez(path, x=np.zeros(3)), "its arrays are not the ones"),
+        (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "arrays are not the ones"),
         (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "cannot be read"),
     ],
     ids=["missing", "empty", "truncated", "other arrays", "fewer rows", "pickled"],
 )
 def test_a_damaged_reference_is_refused(repository: Repository, damage: object, message: str) -> None:
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     assert callable(damage)
     damage(repository.root / "scale/1/reference.npz")
 
@@ -520,8 +527,8 @@ def test_a_damaged_reference_is_refused(repository: Repository, damage: object, 
         repository.model("scale").read_reference(1)
 
 
-def test_a_reference_carries_no_time(repository: Repository) -> None:
-    published = repository.install("scale", scale())
+def test_a_reference_contains_no_time(repository: Repository) -> None:
+    published = install(repository, "scale", scale())
 
     with zipfile.ZipFile(published.path / "reference.npz") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -531,19 +538,22 @@ def test_a_reference_carries_no_time(repository: Repository) -> None:
     ("text", "message"),
     [
         ("", "cannot be read"),
-        ("[]", "it has no format"),
-        ('{"format": 2}', "its format is 2, this release reads 1"),
-        (scale().manifest.to_json().replace('"rows": 4', '"rows": "4"'), "manifest.proof.rows is '4', expected int"),
+        ("[]", "it has no `format`"),
+        ('{"format": 2}', "its format is 2, but this release reads format 1"),
+        (
+            scale().manifest.to_json().replace('"rows": 4', '"rows": "4"'),
+            "proof.rows is '4' instead of a value of type int",
+        ),
         (scale().manifest.to_json().replace('"name": "x"', '"nam": "x"'), r"manifest.inputs\[0\].name is missing"),
         (scale().manifest.to_json().replace("3\n", '"a"\n'), r"manifest.inputs\[0\].dims\[0\] is 'a'"),
     ],
 )
-def test_a_manifest_that_is_not_one_is_refused_by_the_place_where_it_is_wrong(text: str, message: str) -> None:
+def test_a_wrong_manifest_is_refused_and_the_error_names_the_place(text: str, message: str) -> None:
     with pytest.raises(RepositoryError, match=message):
         Manifest.from_json(text, where="manifest.json")
 
 
-def test_a_manifest_with_what_a_later_release_added_is_read() -> None:
+def test_a_manifest_with_fields_of_a_later_release_is_read() -> None:
     text = scale().manifest.to_json().replace('"builder"', '"later": 1, "builder"')
 
     assert Manifest.from_json(text, where="manifest.json") == scale().manifest
@@ -558,8 +568,8 @@ def test_a_manifest_with_what_a_later_release_added_is_read() -> None:
 )
 def test_a_name_that_would_leave_the_repository_or_not_load_is_refused(repository: Repository, name: str) -> None:
     for change in (
-        lambda: repository.install(name, scale()),
-        lambda: repository.rollback(name),
+        lambda: install(repository, name, scale()),
+        lambda: roll_back(repository, name),
         lambda: repository.prune(name, keep=1),
     ):
         with pytest.raises(RepositoryError, match="not usable"):
@@ -571,7 +581,7 @@ def test_a_repository_that_is_a_file_is_refused(repository: Repository) -> None:
     repository.root.write_text("not a directory")
 
     with pytest.raises(RepositoryError, match=f"{repository.root}: File exists"):
-        repository.install("scale", scale())
+        install(repository, "scale", scale())
     with pytest.raises(RepositoryError, match="Not a directory"):
         list(repository.list_models())
 
@@ -580,17 +590,17 @@ def test_a_repository_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
 
     with pytest.raises(RepositoryError, match="Not a directory"):
-        Repository(tmp_path / "file/models").install("scale", scale())
+        install(Repository(tmp_path / "file/models"), "scale", scale())
 
 
 def test_the_filesystems_root_is_refused_as_a_repository() -> None:
-    with pytest.raises(RepositoryError, match="no place beside it"):
-        Repository(Path("/")).install("scale", scale())
+    with pytest.raises(RepositoryError, match="cannot be created next to the root"):
+        install(Repository(Path("/")), "scale", scale())
 
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder made by this user, and from then on only the rights of nobody."""
+    """A folder of this user's; from then on the test has only the permissions of `nobody`."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -610,31 +620,32 @@ def drop_rights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("published_before", [False, True])
-def test_a_repository_that_may_not_be_written_to_is_refused(unprivileged: Path, published_before: bool) -> None:
+def test_a_repository_without_write_permission_is_refused(unprivileged: Path, published_before: bool) -> None:
     repository = Repository(unprivileged / "models")
     if published_before:
-        repository.install("scale", scale())
+        install(repository, "scale", scale())
     before = tree(unprivileged)
     drop_rights(unprivileged)
 
     with pytest.raises(RepositoryError, match=r"Permission denied\nfix: give this user write permission"):
-        repository.install("scale", scale(3.0))
+        install(repository, "scale", scale(3.0))
     assert tree(unprivileged) == before
 
 
 def run_limited(root: Path, prelude: str) -> str:
-    """Install version 2 in a process of its own; return the error it ends with."""
+    """Install version 2 in another process; return the error it ends with."""
     script = f"""
 import sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
 from pathlib import Path
 from support.artifacts import scale
 from builder.errors import RepositoryError
+from builder.publishing import install
 from builder.repository import Repository
 artifact = scale(3.0, files={{"model.onnx": bytes(2_000_000)}})
 {prelude}
 try:
-    Repository(Path({str(root)!r})).install("scale", artifact)
+    install(Repository(Path({str(root)!r})), "scale", artifact)
 except RepositoryError as error:
     print(error)
 """
@@ -642,8 +653,8 @@ except RepositoryError as error:
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_be_written_to_its_end_leaves_everything_as_it_was(repository: Repository) -> None:
-    repository.install("scale", scale())
+def test_a_file_that_cannot_be_written_completely_changes_nothing(repository: Repository) -> None:
+    install(repository, "scale", scale())
     before = tree(repository.root)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
 
@@ -651,7 +662,7 @@ def test_a_file_that_cannot_be_written_to_its_end_leaves_everything_as_it_was(re
 
     assert tree(repository.root) == before
     assert names(staging_of(repository)) == ["lock"]
-    assert repository.install("scale", scale(3.0)).version == 2
+    assert install(repository, "scale", scale(3.0)).version == 2
 
 
 @pytest.fixture
@@ -668,25 +679,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_full_disk_leaves_everything_as_it_was(small_disk: Path) -> None:
+def test_a_full_disk_changes_nothing(small_disk: Path) -> None:
     repository = Repository(small_disk / "models")
-    repository.install("scale", scale())
+    install(repository, "scale", scale())
     before = tree(repository.root)
 
     with pytest.raises(RepositoryError, match=r"No space left on device\nfix: free some space"):
-        repository.install("scale", scale(3.0, files={"model.onnx": bytes(2_000_000)}))
+        install(repository, "scale", scale(3.0, files={"model.onnx": bytes(2_000_000)}))
 
     assert tree(repository.root) == before
     assert names(staging_of(repository)) == ["lock"]
-    assert repository.install("scale", scale(3.0)).version == 2
+    assert install(repository, "scale", scale(3.0)).version == 2
 
 
-def test_a_mount_point_is_refused_and_a_folder_below_it_taken(small_disk: Path) -> None:
+def test_a_mount_point_is_refused_but_a_folder_below_it_works(small_disk: Path) -> None:
     with pytest.raises(RepositoryError, match=rf"mount point(.|\n)*such as {small_disk}/models"):
-        Repository(small_disk).install("scale", scale())
+        install(Repository(small_disk), "scale", scale())
     assert list(small_disk.iterdir()) == []
 
-    assert Repository(small_disk / "models").install("scale", scale()).version == 1
+    assert install(Repository(small_disk / "models"), "scale", scale()).version == 1
 
 
 def test_a_mount_point_of_the_same_filesystem_is_refused_too(tmp_path: Path) -> None:
@@ -697,30 +708,28 @@ def test_a_mount_point_of_the_same_filesystem_is_refused_too(tmp_path: Path) -> 
         pytest.skip("this user may not mount")
     try:
         with pytest.raises(RepositoryError, match="mount point"):
-            Repository(tmp_path / "models").install("scale", scale())
+            install(Repository(tmp_path / "models"), "scale", scale())
         assert list((tmp_path / "models").iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path / "models")], check=True)
 
 
-def test_a_repository_behind_a_link_is_staged_beside_the_real_one(tmp_path: Path) -> None:
+def test_a_repository_behind_a_link_is_staged_next_to_the_real_one(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/models").symlink_to(tmp_path / "real")
 
-    Repository(tmp_path / "elsewhere/models").install("scale", scale())
+    install(Repository(tmp_path / "elsewhere/models"), "scale", scale())
 
     assert (tmp_path / ".real.staging").is_dir()
     assert names(tmp_path / "elsewhere") == ["models"]
 
 
-# Interrupted, and two at once
+# Interrupts, and two installs at once
 
 
-def test_an_interrupt_in_the_middle_leaves_everything_as_it_was(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository.install("scale", scale())
+def test_an_interrupt_in_the_middle_changes_nothing(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(repository, "scale", scale())
     before = tree(repository.root)
     rename = Path.rename
 
@@ -731,7 +740,7 @@ def test_an_interrupt_in_the_middle_leaves_everything_as_it_was(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        repository.install("scale", scale(3.0))
+        install(repository, "scale", scale(3.0))
 
     assert tree(repository.root) == before
     assert names(staging_of(repository)) == ["lock"]
@@ -744,12 +753,13 @@ import sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
 from pathlib import Path
 from support.artifacts import scale
+from builder.publishing import install
 from builder.repository import Repository
 artifacts = [scale(float(sys.argv[1]) + i / 100) for i in range(5)]
 print("ready", flush=True)
 input()
 for artifact in artifacts:
-    print(Repository(Path({str(repository.root)!r})).install("scale", artifact).version)
+    print(install(Repository(Path({str(repository.root)!r})), "scale", artifact).version)
 """
     both = [
         subprocess.Popen(

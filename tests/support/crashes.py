@@ -12,6 +12,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from builder.publishing import install
 from builder.repository import Repository
 from support.artifacts import scale
 
@@ -35,7 +36,7 @@ def install_killed(folder: Path, call: int) -> bool:
     if child == 0:
         repository, artifact = Repository(folder / "models"), scale(3.0)
         kill_before(call)
-        repository.install("scale", artifact)
+        install(repository, "scale", artifact)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):

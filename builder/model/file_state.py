@@ -1,0 +1,107 @@
+"""Tell whether a file was written to since it was hashed, without hashing it again."""
+
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+MIN_BYTES = 64 << 20
+"""Smaller files are hashed again instead: that takes less time than flushing them, and a model may have a thousand."""
+
+SETTLED_NS = 10_000_000_000
+"""How long before its state is read a file must have been left alone.
+
+A filesystem's clock moves in steps, up to 2 s on FAT: two writes in one step leave the same change time. And a write
+that is still under way carries the time at which it started.
+"""
+
+RELIABLE_FILESYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs"})
+"""Local filesystems that set the change time at every write, also through a memory map that was flushed before.
+
+tmpfs does not notice writes through a memory map. On a network filesystem the server's clock sets the time, and the
+client may show a cached one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What the filesystem says about a file without reading its content.
+
+    Attributes:
+        device: The filesystem.
+        inode: The file on it; another file put at the same path has another.
+        bytes: Its size.
+        changed_ns: Its change time (ctime), which no program can set; nanoseconds since 1970.
+        is_reliable: Whether any write after this state was read changes `changed_ns`.
+    """
+
+    device: int
+    inode: int
+    bytes: int
+    changed_ns: int
+    is_reliable: bool
+
+    def still_holds(self, path: Path) -> bool:
+        """Return whether the file at `path` is certain to have the content it had when this state was read."""
+        try:
+            now = path.stat()
+        except OSError:
+            return False
+        was = (self.device, self.inode, self.bytes, self.changed_ns)
+        return self.is_reliable and was == (now.st_dev, now.st_ino, now.st_size, now.st_ctime_ns)
+
+
+def read_state(path: Path) -> FileState:
+    """Read a file's state; do so before hashing the file.
+
+    Example: a file that last changed at 12:00:00 is read at 12:00:30 and hashed until 12:00:32. A write at 12:00:31
+    sets its change time to 12:00:31, so the state no longer holds. Had the file last changed at 12:00:29, less than
+    `SETTLED_NS` before, a write within the same step of the clock could have gone unnoticed: not reliable.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    is_flushed = _flush(path)
+    status = path.stat()
+    is_settled = status.st_ctime_ns < time.time_ns() - SETTLED_NS
+    return FileState(
+        device=status.st_dev,
+        inode=status.st_ino,
+        bytes=status.st_size,
+        changed_ns=status.st_ctime_ns,
+        is_reliable=is_flushed and is_settled and _filesystem(path) in RELIABLE_FILESYSTEMS,
+    )
+
+
+def _flush(path: Path) -> bool:
+    """Flush a file to disk, and return whether that worked.
+
+    A program that has written through a shared memory map may go on writing to the same page without a trace, until
+    the page is flushed: the first write after that sets the change time again.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+            return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _filesystem(path: Path) -> str | None:
+    """Return the type of the filesystem that a file is on, such as `ext4`; None where the system does not say.
+
+    Source: proc_pid_mountinfo(5). A line holds "36 35 98:0 /root /mount/point options - type device options"; of two
+    mounts at the same place the later one counts.
+    """
+    mounts: dict[Path, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            mount, _, filesystem = line.partition(" - ")
+            place = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), mount.split(" ")[4])
+            mounts[Path(place)] = filesystem.split(" ")[0]
+    path = path.resolve()
+    return next((mounts[folder] for folder in path.parents if folder in mounts), None)

@@ -1,0 +1,83 @@
+"""Prove a published version again, against the reference stored with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from builder.errors import HostError, RepositoryError, VerificationError
+from builder.proof.comparison import Tolerance
+from builder.proof.prover import Prover, batch_sizes
+from builder.proof.results import make_proof
+from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
+from builder.record import Manifest, Proof
+from builder.tensors import Arrays
+
+
+def verify_published(
+    version_dir: Path,
+    manifest: Manifest,
+    reference: Arrays,
+    *,
+    failure_dir: Path = Path(),
+    run: Callable[[Arrays], Arrays] | None = None,
+) -> Proof:
+    """Run the published bytes again, and compare the answers with the reference.
+
+    Args:
+        version_dir: The version's directory.
+        manifest: Its manifest.
+        reference: Its samples and answers.
+        failure_dir: The folder for the inputs and answers of a batch that differs.
+        run: Runs the model where ONNX Runtime cannot, such as a TensorRT plan.
+
+    Raises:
+        RepositoryError: A file is missing, or the reference belongs to another version.
+        VerificationError: The files changed after they were published, or an answer differs.
+        HostError: No processor of this machine can run them.
+    """
+    model = version_dir / manifest.model.file
+    _check_files(version_dir, manifest)
+    _check_reference(version_dir, manifest, reference)
+    precision = manifest.options.get("precision")
+    if run is None and precision == "bf16":
+        what = "its files are the published ones, but ONNX Runtime cannot run bf16 on a CPU to compare the answers"
+        raise HostError(model, what, "run `python -m builder deploy`, which compares them on a Triton with a GPU")
+    tolerances = {name: Tolerance(proof.rtol, proof.atol) for name, proof in manifest.proof.outputs.items()}
+    sizes = _batch_sizes(manifest)
+    with onnxruntime_warnings() as warnings:
+        prover = Prover(
+            where=model,
+            run=run or open_rewritten(model, where=model, keep_layout=precision == "fp16").run,
+            reference=reference,
+            tolerances=tolerances,
+            bfloat16=frozenset(tensor.name for tensor in manifest.outputs if tensor.data_type == "TYPE_BF16"),
+            failure_dir=failure_dir,
+            fix="publish the model again, or serve another version with `python -m builder rollback`",
+        )
+        proven = prover.prove(sizes)
+    refuse_stale_shapes(model, warnings)
+    return make_proof(sizes, reference, tolerances, proven)
+
+
+def _check_files(version_dir: Path, manifest: Manifest) -> None:
+    model = version_dir / manifest.model.file
+    try:
+        found = manifest.model.at(version_dir)
+    except OSError as error:
+        what = f"the version's files cannot be read: {error}"
+        raise RepositoryError(model, what, "restore the file, or publish the model again") from error
+    if found != manifest.model:
+        raise VerificationError(model, "the model's files changed after they were published", "publish the model again")
+
+
+def _check_reference(version_dir: Path, manifest: Manifest, reference: Arrays) -> None:
+    expected = {f"input:{t.name}" for t in manifest.inputs} | {f"output:{t.name}" for t in manifest.outputs}
+    if expected != reference.keys():
+        what = f"the reference contains {sorted(reference)}, but the manifest lists {sorted(expected)}"
+        raise RepositoryError(version_dir, what, "publish the model again")
+
+
+def _batch_sizes(manifest: Manifest) -> tuple[int, ...]:
+    """Return the batch sizes of the former proof, or a few if there was none."""
+    if manifest.proof.batch_sizes or not manifest.max_batch_size:
+        return manifest.proof.batch_sizes
+    return batch_sizes(manifest.max_batch_size, set())

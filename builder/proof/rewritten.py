@@ -1,0 +1,85 @@
+"""The rewritten model as it runs in ONNX Runtime."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from builder.batching import BatchedModel
+from builder.proof.comparison import coarsest_precision
+from builder.proof.session import Session, open_rewritten
+
+MAPPED_BYTES = 256 << 20
+"""From this size on, external weights are read where they are mapped into memory, if the answers stay as good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """The rewritten model, serialized.
+
+    Attributes:
+        batched: The model.
+        rounded: For a lower precision, the same model in fp32 with every value rounded; otherwise None.
+        precision: The least precise number type in the model, as `coarsest_precision` names it.
+        model_bytes: The .onnx file, without the weights that are in external files.
+    """
+
+    batched: BatchedModel
+    rounded: ir.Model | None
+    precision: str
+    model_bytes: bytes
+
+    @classmethod
+    def of(cls, batched: BatchedModel, rounded: ir.Model | None) -> "Rewritten":
+        """Serialize a model."""
+        # Without a lower precision the rewriting changes no number type, and the original's graph names them all.
+        graph = (batched.original.ir if rounded is None else batched.ir).graph
+        model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
+        return cls(batched, rounded, coarsest_precision(graph), model_bytes)
+
+    @property
+    def bfloat16(self) -> frozenset[str]:
+        """The outputs whose arrays contain the bits of BF16."""
+        return frozenset(tensor.name for tensor in self.batched.outputs if tensor.dtype == ir.DataType.BFLOAT16)
+
+    @property
+    def external_files(self) -> tuple[Path, ...]:
+        """The files of external weights that the model still uses; in a lower precision that can be fewer."""
+        if self.rounded is None:
+            return self.batched.original.external_files
+        tensors = [value.const_value for graph in self.batched.ir.graphs() for value in graph.initializers.values()]
+        used = {Path(tensor.path).resolve() for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+        return tuple(file for file in self.batched.original.external_files if file.resolve() in used)
+
+    def open_sessions(self) -> list[Session]:
+        """Open sessions on everything that has to answer as the original does: the bytes, and the rounded model.
+
+        ONNX Runtime has no BF16 operators on a CPU, so for BF16 only the rounded model can run.
+
+        Raises:
+            VerificationError: ONNX Runtime cannot load one of them.
+        """
+        source = self.batched.original.path
+        sessions = []
+        if self.rounded is None or self.precision != "BFLOAT16":
+            sessions.append(
+                open_rewritten(
+                    self.model_bytes,
+                    where=source,
+                    folder=source.parent,
+                    keep_layout=self.precision == "FLOAT16",
+                    keep_mapped=self.precision == "FLOAT" and self._is_worth_mapping(),
+                )
+            )
+        if self.rounded is not None:
+            rounded_bytes = ir.to_proto(self.rounded).SerializeToString()
+            sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent))
+        return sessions
+
+    def _is_worth_mapping(self) -> bool:
+        """Return whether packing the weights would cost more than it gains, and only change the order of summation.
+
+        Operators of other domains than ONNX's can compute something else: some use quantized numbers only if packed.
+        """
+        weights = sum(file.stat().st_size for file in self.batched.original.external_files)
+        return weights >= MAPPED_BYTES and not any(node.domain for node in self.batched.ir.graph.all_nodes())

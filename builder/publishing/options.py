@@ -1,0 +1,85 @@
+"""What the caller of `publish` can ask for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from builder.config import ConfigOptions, Shapes
+from builder.lowering import Precision
+from builder.proof import Effort
+from builder.tensorrt import BuildOptions
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """What the caller asked for. What is left out gets a default, or stays as the served version has it.
+
+    Attributes:
+        is_static: Keep the model as it is, without a batch.
+        is_per_sample: Run each row of a batch by itself inside the model.
+        input_names: Names for all inputs, in order.
+        output_names: Names for all outputs, in order.
+        renames: New names of single inputs or outputs, by their name in the file.
+        dynamic: Other axes to make dynamic: by input, the name of the axis by its position in the file.
+        batch_axes: The batch axis of inputs whose batch is not axis 0. None makes the whole input one sample's own.
+        constants: Values of inputs to turn into constants: a number that fills the input, or an .npy file.
+        samples: An .npz file of samples to prove the model with.
+        effort: How many batch sizes the proof runs.
+        precision: The precision in which the model computes; its inputs and outputs keep their types.
+        max_error: The allowed error of floats, as a part of each value and again of the output's largest value.
+        triton: The release of the Triton container that will serve the model, such as `26.10`.
+        format: What Triton loads: the ONNX file, or a TensorRT plan made from it.
+        profiles: Shapes that TensorRT builds for, each with its input.
+        build: How to build a TensorRT plan.
+        config: What to set in config.pbtxt.
+    """
+
+    is_static: bool = False
+    is_per_sample: bool = False
+    input_names: tuple[str, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    batch_axes: Mapping[str, int | None] = field(default_factory=dict)
+    constants: Mapping[str, float | Path] = field(default_factory=dict)
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    samples: Path | None = None
+    effort: Effort = "sample"
+    precision: Precision = "fp32"
+    max_error: float | None = None
+    triton: str | None = None
+    format: Literal["onnx", "tensorrt"] = "onnx"
+    profiles: tuple[tuple[str, Shapes], ...] = ()
+    build: BuildOptions = field(default_factory=BuildOptions)
+    config: ConfigOptions = field(default_factory=ConfigOptions)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Return the options that shape the model's files, as `manifest.json` records them; defaults are left out."""
+        given = {
+            "static": self.is_static,
+            "per_sample": self.is_per_sample,
+            "input_names": list(self.input_names or ()),
+            "output_names": list(self.output_names or ()),
+            "rename": dict(self.renames),
+            "batch_axis": dict(self.batch_axes),
+            "constant": {name: _file_name(value) for name, value in self.constants.items()},
+            "dynamic": {name: {str(axis): size for axis, size in axes.items()} for name, axes in self.dynamic.items()},
+            "samples": _file_name(self.samples),
+            "prove": _unless("sample", self.effort),
+            "precision": _unless("fp32", self.precision),
+            "max_error": self.max_error,
+            "triton": self.triton,
+            "format": _unless("onnx", self.format),
+            "profile": [f"{name}={shapes}" for name, shapes in self.profiles if self.format == "tensorrt"],
+            "version_compatible": self.build.version_compatible,
+            "hardware_compatible": self.build.hardware_compatible,
+        }
+        return {option: value for option, value in given.items() if value}
+
+
+def _file_name(value: float | Path | None) -> float | str | None:
+    return value.name if isinstance(value, Path) else value
+
+
+def _unless(default: str, value: str) -> str | None:
+    return None if value == default else value

@@ -1,0 +1,136 @@
+"""What is said about each step of publishing: one line or more, written from the step's result."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from builder.batching import BatchedModel, BatchedTensor
+from builder.model import Model
+from builder.progress import format_bytes
+from builder.proof import VerifiedModel
+from builder.record import Manifest
+from builder.repository import PublishedVersion
+from builder.tensorrt import Host
+
+
+def of_model(model: Model) -> Iterator[str]:
+    """Describe the model that was loaded."""
+    size = sum(file.stat().st_size for file in model.files)
+    opset = model.ir.opset_imports.get("", model.ir.opset_imports.get("ai.onnx"))
+    nodes = _count(len(model.ir.graph), "node")
+    yield f"{model.path.name}: {nodes}, opset {opset}, {format_bytes(size)}"
+    for name in model.constants:
+        yield f"input {name!r} is a constant now"
+
+
+def of_batch(batched: BatchedModel) -> Iterator[str]:
+    """Say how the batch was made dynamic."""
+    yield _batch(batched)
+    for output, labels in batched.original.zipmaps.items():
+        yield f"output {output!r} was a list of dictionaries and is a tensor now, with the columns {list(labels)}"
+
+
+def _batch(batched: BatchedModel) -> str:
+    if batched.is_static:
+        return "the model stays static"
+    if any(rewrite.op_type == "Scan" for rewrite in batched.rewrites):
+        return "each row runs by itself: every batch size is right, but no faster than one row at a time"
+    if all(spec.shape and isinstance(spec.shape[0], str) for spec in batched.original.inputs) and not batched.rewrites:
+        return "the batch is already dynamic"
+    what = f"static batch {batched.static_batch} made dynamic; {_count(len(batched.rewrites), 'place')} rewritten"
+    others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
+    return f"{what}; other dynamic axes: {', '.join(others)}" if others else what
+
+
+def of_names(batched: BatchedModel) -> Iterator[str]:
+    """List the inputs, then the outputs, with the former name of each that was renamed."""
+
+    def listed(tensors: Sequence[BatchedTensor]) -> str:
+        return ", ".join(t.name if t.name == t.original else f"{t.original} → {t.name}" for t in tensors)
+
+    yield f"{listed(batched.inputs)} | {listed(batched.outputs)}"
+
+
+def of_proof(verified: VerifiedModel) -> Iterator[str]:
+    """Say what was compared with the original, and how large the differences were."""
+    yield _comparison(verified)
+    if verified.proof.other_sizes:
+        sizes = "; ".join(
+            ", ".join(f"{name}={size}" for name, size in each.items()) for each in verified.proof.other_sizes
+        )
+        yield f"batches equal their rows run one at a time at {sizes}"
+
+
+def _comparison(verified: VerifiedModel) -> str:
+    rows = verified.proof.rows
+    if verified.proof.effort == "off":
+        return f"the original answered {rows} rows; the rewritten model was NOT compared with it (--prove off)"
+    worst = max((proof.largest_difference or 0.0 for proof in verified.proof.outputs.values()), default=0.0)
+    what = f"{rows} answers equal the original's"
+    if not verified.batched.is_static:
+        sizes = ", ".join(map(str, verified.proof.batch_sizes))
+        what = f"{rows} rows equal the original's at batch sizes {sizes}"
+    return f"{what}; largest difference {_number(worst)}"
+
+
+def of_errors(verified: VerifiedModel) -> Iterator[str]:
+    """Say how large the error of each output is in a lower precision, also as a part of its largest value."""
+    for name, proof in verified.proof.outputs.items():
+        if proof.largest_difference is not None and proof.mean_difference is not None:
+            rows = verified.reference[f"output:{name}"]
+            scale = float(np.abs(rows[np.isfinite(rows)]).max(initial=0.0)) if rows.dtype.kind == "f" else 0.0
+            part = f" ({proof.largest_difference / scale:.2%} of its largest value)" if scale else ""
+            mean = _number(proof.mean_difference)
+            yield f"{name}: largest error {_number(proof.largest_difference)}{part}, mean error {mean}"
+
+
+def of_compiling(host: Host) -> Iterator[str]:
+    """Say what is about to compile the plan."""
+    yield f"TensorRT {host.tensorrt} on {host.gpu}; this takes minutes"
+
+
+def of_version(version: PublishedVersion) -> Iterator[str]:
+    """Say where the version is, or that it was there already."""
+    yield str(version.path) if version.created else _unchanged(version)
+
+
+def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
+    """Say where in the bucket the version is, or that it was there already."""
+    yield f"{url}/{version.version}" if version.created else _unchanged(version)
+
+
+def _unchanged(version: PublishedVersion) -> str:
+    what = "only config.pbtxt changed" if version.config_changed else "nothing changed"
+    return f"version {version.version} already is this model; {what}"
+
+
+def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
+    """Yield what the caller should know about the version, one sentence each."""
+    if verified.constant_outputs:
+        yield f"all samples give the same {', '.join(verified.constant_outputs)}, so the proof says little about it"
+    if verified.undecided_rows:
+        yield (
+            f"{verified.undecided_rows} samples are not in the reference, because two answers to each are almost equal "
+            "and rounding decides between them"
+        )
+    if manifest.options.get("precision") == "bf16":
+        yield (
+            "proven in fp32 with every value rounded to bf16, because ONNX Runtime cannot compute in bf16 on a CPU; "
+            "serve this version on a GPU"
+        )
+    proven = max(manifest.proof.batch_sizes, default=0)
+    if manifest.proof.effort == "off":
+        yield "the answers were not compared with the original's (--prove off)"
+    elif proven < manifest.max_batch_size:
+        yield (
+            f"proven up to batch size {proven}, not up to max_batch_size {manifest.max_batch_size}: "
+            "larger batches need too much time or memory here"
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _number(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"

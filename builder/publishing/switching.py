@@ -1,0 +1,81 @@
+"""Switch a model to another version: install a new one, or roll back to one that is there.
+
+Both hold the repository's lock from before they read the config that is there until the new config is in place. So
+the config is always made from what it replaces, however many others publish at the same time.
+"""
+
+from dataclasses import dataclass
+
+from builder.config import Config, ConfigOptions, ExistingConfig, make_config, point_at
+from builder.record import first_row
+from builder.repository import Artifact, ModelDirectory, PublishedVersion, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A change of the served version; nothing changed when both numbers are the same."""
+
+    model_name: str
+    before: int
+    after: int
+
+
+def install(
+    repository: Repository, name: str, artifact: Artifact, options: ConfigOptions | None = None
+) -> PublishedVersion:
+    """Add a version and serve it, completely or not at all.
+
+    When the served version already is this artifact, no version is added, and only config.pbtxt follows the options.
+
+    Raises:
+        ModelError: Triton cannot serve one of the tensors.
+        RepositoryError: The name is not usable, the repository cannot be written to, or the config that is there
+            contradicts the new version. Nothing on disk changed.
+    """
+    with repository.changing(name) as change:
+        slot = change.find_slot(artifact)
+        reference = artifact.reference if slot.is_new else change.model.read_reference(slot.version)
+        existing = None
+        if slot.config_text is not None:
+            existing = ExistingConfig(slot.config_text, slot.served, change.model.config_path)
+        config = make_config(
+            artifact.manifest,
+            name=name,
+            version=slot.version,
+            sample=first_row(reference),
+            options=options,
+            existing=existing,
+        )
+        return change.install(artifact, slot, config)
+
+
+def roll_back(repository: Repository, name: str, to: int | None = None) -> Switch:
+    """Serve another version: the given one, or the highest one below the served one.
+
+    Raises:
+        RepositoryError: There is no such version, or the config that is there contradicts it. Nothing on disk changed.
+    """
+    repository.model(name).read_config()  # refuses an unknown model before anything is created
+    with repository.changing(name) as change:
+        model = change.model
+        before = model.served_version()
+        after = model.version_before(before) if to is None else to
+        model.check_version(after)
+        if after != before:
+            change.serve(_config_for(model, before, after))
+        return Switch(name, before, after)
+
+
+def _config_for(model: ModelDirectory, before: int, after: int) -> Config:
+    """Make the config that serves version `after` instead of `before`."""
+    text, path = model.read_config(), model.config_path
+    if not model.is_published(after):
+        return point_at(text, after, where=path)
+    model.check_complete(after)
+    return make_config(
+        model.read_manifest(after),
+        name=model.name,
+        version=after,
+        sample=first_row(model.read_reference(after)),
+        existing=ExistingConfig(text, model.find_manifest(before), path),
+    )

@@ -1,0 +1,102 @@
+"""Make what is stored of a version: the files that Triton loads, the manifest, and the reference."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from builder.batching import BatchedModel, Rewrite
+from builder.errors import ModelError
+from builder.model import Model
+from builder.proof import VerifiedModel
+from builder.publishing.options import PublishOptions
+from builder.record import (
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    Content,
+    Manifest,
+    ModelFile,
+    Proof,
+    ReferenceFile,
+    ServedTensor,
+    Source,
+)
+from builder.repository import Artifact
+from builder.tensorrt import CompiledModel
+from builder.version import __version__
+
+MODEL_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
+
+
+def make_artifact(
+    verified: VerifiedModel, options: PublishOptions, *, max_batch_size: int, compiled: CompiledModel | None = None
+) -> Artifact:
+    """Put together what the repository stores.
+
+    Args:
+        verified: The proven model.
+        options: What the caller asked for.
+        max_batch_size: The largest batch size that may be served; ignored for a static model.
+        compiled: The TensorRT plan to store instead of the ONNX file.
+
+    Raises:
+        ModelError: A file of external weights has the name of one of the version's own files.
+    """
+    batched = verified.batched
+    model = batched.original
+    files = _onnx_files(verified) if compiled is None else {PLAN_FILE: compiled.plan}
+    manifest = Manifest(
+        builder=__version__,
+        max_batch_size=0 if batched.is_static else max_batch_size,
+        source=_source(batched),
+        options=options.to_manifest(),
+        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
+        inputs=tuple(map(ServedTensor.of, batched.inputs)),
+        outputs=tuple(map(ServedTensor.of, batched.outputs)),
+        rewrites=tuple({"node": r.node, "op_type": r.op_type, "what": r.what} for r in _rewrites(batched)),
+        proof=verified.proof if compiled is None else _proof_of_plan(verified, compiled),
+        plan=None if compiled is None else compiled.facts,
+        reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
+    )
+    return Artifact(files, manifest, verified.reference, model.states)
+
+
+def _onnx_files(verified: VerifiedModel) -> dict[str, Content]:
+    """Return `model.onnx` and the files of external weights, at the same relative paths as in the original."""
+    folder = verified.batched.original.path.parent.resolve()
+    weights: dict[str, Content] = {file.relative_to(folder).as_posix(): file for file in verified.external_files}
+    taken = weights.keys() & {MODEL_FILE, REFERENCE_FILE, MANIFEST_FILE}
+    if taken:
+        name = taken.pop()
+        what = f"this file of weights has the name of a file that every version has, {name}"
+        raise ModelError(folder / name, what, "export the model with another name for its external data")
+    return {MODEL_FILE: verified.model_bytes, **weights}
+
+
+def _source(batched: BatchedModel) -> Source:
+    model: Model = batched.original
+    return Source(
+        file=model.path.name,
+        sha256=model.sha256,
+        bytes=sum(file.stat().st_size for file in model.files),
+        static_batch=batched.static_batch,
+        producer=f"{model.ir.producer_name or ''} {model.ir.producer_version or ''}".strip(),
+        opset={domain or "ai.onnx": version for domain, version in model.ir.opset_imports.items()},
+    )
+
+
+def _rewrites(batched: BatchedModel) -> Iterator[Rewrite]:
+    for output, labels in batched.original.zipmaps.items():
+        yield Rewrite(output, "ZipMap", f"its dictionaries became a tensor with the columns {list(labels)}")
+    for name in batched.original.constants:
+        yield Rewrite(name, "Constant", "the input became a constant")
+    yield from batched.rewrites
+
+
+def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:
+    """Return the comparison that the plan passed, in place of the ONNX file's."""
+    found = compiled.proven
+    outputs = {
+        name: replace(proof, largest_difference=found.largest[name], mean_difference=found.mean[name])
+        for name, proof in verified.proof.outputs.items()
+    }
+    return replace(verified.proof, outputs=outputs, batch_sizes=compiled.batch_sizes)

@@ -1,0 +1,199 @@
+"""Change one model while the repository's lock is held: add a version, or serve another one."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.config import Config, pbtxt
+from builder.errors import RepositoryError
+from builder.model import FileState
+from builder.record import MANIFEST_FILE, Content, Manifest, write_arrays
+from builder.repository import staging
+from builder.repository.model_directory import ModelDirectory
+from builder.repository.staging import Staging
+from builder.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A proven version, ready to install.
+
+    Attributes:
+        files: What Triton loads, by path in the version's directory: `model.onnx`, and files of external weights. A
+            `Path` is copied.
+        manifest: The manifest of the version; `manifest.model` is `ModelFile.of` these files.
+        reference: The samples and answers: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
+        states: The states of files to copy, each read before the file was hashed for the manifest.
+    """
+
+    files: Mapping[str, Content]
+    manifest: Manifest
+    reference: Mapping[str, Array]
+    states: Mapping[Path, FileState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place for an artifact in a model, and what has to be known to make the config.
+
+    Attributes:
+        version: The number that the artifact gets, or has.
+        is_new: Whether it has to be added. If not, the served version already is this artifact.
+        config_text: The text of the config.pbtxt that is there; None when there is none.
+        served: The manifest of the version that this config serves; None when there is no readable one.
+    """
+
+    version: int
+    is_new: bool
+    config_text: str | None
+    served: Manifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """The version that is served now.
+
+    Attributes:
+        path: Its directory.
+        version: Its number.
+        created: Whether it was added; False when the served version already was this one.
+        config_changed: Whether config.pbtxt changed.
+        notes: What the operator should know, one sentence each.
+    """
+
+    path: Path
+    version: int
+    created: bool
+    config_changed: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change to one model. While it lasts nobody else changes the repository, so what it reads stays true.
+
+    Attributes:
+        model: The model's directory.
+        staging: The folder in which the change is prepared.
+    """
+
+    model: ModelDirectory
+    staging: Staging
+
+    def find_slot(self, artifact: Artifact) -> Slot:
+        """Find out which version the artifact is or becomes.
+
+        Raises:
+            RepositoryError: The model's config does not name one served version, or its folder contains something else.
+        """
+        text = self.model.find_config()
+        if text is None:
+            self._refuse_other_content()
+            return Slot(1, True, None, None)
+        number = self.model.served_version()
+        served = self.model.find_manifest(number)
+        if served is not None and self._is_installed(artifact, number, served):
+            return Slot(number, False, text, served)
+        return Slot(self.model.next_version(), True, text, served)
+
+    def install(self, artifact: Artifact, slot: Slot, config: Config) -> PublishedVersion:
+        """Add the artifact to its slot, unless it is there already, and serve it with this config.
+
+        Raises:
+            RepositoryError: The files to copy changed after they were proven, or the repository cannot be written to.
+                Nothing in it changed.
+        """
+        if slot.config_text is None:
+            self._install_first(artifact, config)
+        else:
+            if slot.is_new:
+                self._stage_version(self.staging.path / staging.VERSION, artifact)
+            self._switch(config, version=slot.version if slot.is_new else None)
+        return PublishedVersion(
+            path=self.model.version_dir(slot.version),
+            version=slot.version,
+            created=slot.is_new,
+            config_changed=config.text != slot.config_text,
+            notes=config.notes,
+        )
+
+    def serve(self, config: Config) -> None:
+        """Serve the version that this config names, which is there already."""
+        self._switch(config, version=None)
+
+    def _refuse_other_content(self) -> None:
+        if self.model.path.is_dir() and any(self.model.path.iterdir()):
+            raise RepositoryError(
+                self.model.path,
+                "this folder is not empty, but has no config.pbtxt",
+                "write a config.pbtxt for the model that is there, or publish under another --name",
+            )
+
+    def _is_installed(self, artifact: Artifact, number: int, served: Manifest) -> bool:
+        """Return whether the served version is this artifact, undamaged, and proven up to the same batch size."""
+        if not served.covers(artifact.manifest):
+            return False
+        try:
+            self.model.read_reference(number)
+            return served.model.at(self.model.version_dir(number)) == served.model
+        except (RepositoryError, OSError):
+            return False
+
+    def _install_first(self, artifact: Artifact, config: Config) -> None:
+        """Move a whole model into the repository, with a single rename."""
+        staged = self.staging.path / "model"
+        staged.mkdir()
+        self._stage_version(staged / "1", artifact)
+        staging.write(staged / pbtxt.FILE, config.text.encode())
+        if config.warmup:
+            (staged / staging.WARMUP).mkdir()
+        for file, content in config.warmup.items():
+            staging.write(staged / staging.WARMUP / file, content)
+        staging.sync_folders(staged)
+        staging.rename(staged, self.model.path)
+
+    def _stage_version(self, folder: Path, artifact: Artifact) -> None:
+        """Write the files of a version, flushed to disk."""
+        for file, content in artifact.files.items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                staging.copy(content, path)
+            else:
+                staging.write(path, content)
+        _check_copies(folder, artifact)
+        with staging.flushed(folder / artifact.manifest.reference.file) as stream:
+            write_arrays(stream, artifact.reference)
+        staging.write(folder / MANIFEST_FILE, artifact.manifest.to_json().encode())
+        staging.sync_folders(folder)
+
+    def _switch(self, config: Config, *, version: int | None) -> None:
+        """Move the warmup files, then the staged version, and last the config into the repository."""
+        self._place_warmup(config.warmup)
+        staged = self.staging.path / staging.CONFIG
+        staging.write(staged, config.text.encode())
+        shutil.copymode(self.model.config_path, staged)
+        self.staging.switch(self.model.name, version=version)
+
+    def _place_warmup(self, files: Mapping[str, bytes]) -> None:
+        folder = self.model.path / staging.WARMUP
+        if files:
+            staging.make_folder(folder)
+        for file, content in files.items():
+            staging.write(self.staging.path / file, content)
+            staging.rename(self.staging.path / file, folder / file)
+
+
+def _check_copies(folder: Path, artifact: Artifact) -> None:
+    """Check that what was copied is what was proven: by the states of the originals, or else by hashing the copies.
+
+    Raises:
+        RepositoryError: The copies have another content.
+    """
+    copied = [content for content in artifact.files.values() if isinstance(content, Path)]
+    if all(file in artifact.states and artifact.states[file].still_holds(file) for file in copied):
+        return
+    if artifact.manifest.model.at(folder) != artifact.manifest.model:
+        what = "its files changed while it was being published"
+        raise RepositoryError(artifact.manifest.source.file, what, "publish the model again")

@@ -1,0 +1,89 @@
+"""A model repository: a folder of models, each with numbered versions and one config that names the served version."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.errors import RepositoryError
+from builder.repository import listing, staging
+from builder.repository.change import Change
+from builder.repository.listing import ListedModel
+from builder.repository.model_directory import ModelDirectory, check_model_name
+from builder.repository.staging import Staging, reported
+
+
+class Repository:
+    """The models below one folder, which need not exist yet.
+
+    Attributes:
+        root: The folder, with all links followed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        with reported(root):
+            self.root = root.resolve()
+        self._staging = Staging(self.root)
+
+    def model(self, name: str) -> ModelDirectory:
+        """Return a model's directory, to read from; the model need not exist.
+
+        Raises:
+            RepositoryError: The name is not usable.
+        """
+        check_model_name(name)
+        return ModelDirectory(self.root / name)
+
+    def check_writable(self, name: str) -> None:
+        """Check that a model can be installed here, before any work is done for it. Nothing is created.
+
+        Raises:
+            RepositoryError: The name is not usable, or this user may not write to the repository.
+        """
+        check_model_name(name)
+        self._staging.check_writable(name)
+
+    def list_models(self) -> Iterator[ListedModel]:
+        """Yield every model, sorted by name; what is wrong with one model is in its `problem`.
+
+        Raises:
+            RepositoryError: The repository does not exist, or cannot be read.
+        """
+        with reported(self.root):
+            folders = sorted(entry for entry in self.root.iterdir() if entry.is_dir())
+        for folder in folders:
+            with reported(folder):
+                yield listing.read(ModelDirectory(folder))
+
+    @contextmanager
+    def changing(self, name: str) -> Iterator[Change]:
+        """Hold the repository's lock while a model is changed; if the block fails, nothing has changed.
+
+        Raises:
+            RepositoryError: The name is not usable, or the repository cannot be written to.
+        """
+        model = self.model(name)
+        with self._staging.change(name):
+            yield Change(model, self._staging)
+
+    def prune(self, name: str, *, keep: int) -> tuple[int, ...]:
+        """Remove all but the newest `keep` versions.
+
+        The served version stays, and so do versions that this package did not publish.
+
+        Returns:
+            The numbers of the removed versions, ascending.
+
+        Raises:
+            RepositoryError: There is no such model, or its config does not name one served version.
+        """
+        if keep < 1:
+            raise RepositoryError(name, f"it cannot be left with {keep} versions", "keep at least 1")
+        self.model(name).read_config()  # refuses an unknown model before anything is created
+        with self.changing(name) as change:
+            model = change.model
+            served = model.served_version()
+            published = [version for version in model.versions() if model.is_published(version)]
+            removed = tuple(version for version in published[:-keep] if version != served)
+            for version in removed:
+                staging.rename(model.version_dir(version), self._staging.path / f"pruned-{version}")
+            return removed

@@ -1,0 +1,149 @@
+"""A file's state tells whether anybody may have written to the file since it was read."""
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.model import file_state
+from builder.model.file_state import RELIABLE_FILESYSTEMS, read_state
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file on a filesystem that counts as reliable, left alone for longer than is required (here: 0.1 s)."""
+    monkeypatch.setattr(file_state, "SETTLED_NS", 100_000_000)
+    monkeypatch.setattr(file_state, "_filesystem", lambda path: "ext4")
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"weights")
+    time.sleep(0.15)
+    return path
+
+
+def write(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.write(b"WEIGHTS")
+
+
+def write_and_set_the_time_back(path: Path) -> None:
+    before = path.stat()
+    write(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"!")
+
+
+def put_another_in_its_place(path: Path) -> None:
+    other = path.with_name("other.bin")
+    other.write_bytes(b"WEIGHTS")
+    other.replace(path)
+
+
+def test_it_holds_while_others_read(file: Path) -> None:
+    state = read_state(file)
+
+    assert file.read_bytes() == b"weights"
+    assert read_state(file) == state
+    assert state.still_holds(file)
+
+
+@pytest.mark.parametrize("change", [write, write_and_set_the_time_back, append, put_another_in_its_place, Path.unlink])
+def test_it_no_longer_holds_after_a_change(file: Path, change: Callable[[Path], None]) -> None:
+    state = read_state(file)
+
+    change(file)
+
+    assert not state.still_holds(file)
+
+
+def test_a_write_by_a_program_that_had_the_file_open_before_is_noticed(file: Path) -> None:
+    with file.open("r+b", buffering=0) as stream:
+        state = read_state(file)
+        stream.write(b"WEIGHTS")
+
+        assert not state.still_holds(file)
+
+
+def test_a_write_through_a_memory_map_that_was_written_to_before_is_noticed(file: Path) -> None:
+    if real_filesystem(file) not in RELIABLE_FILESYSTEMS:
+        pytest.skip(f"{file} is on {real_filesystem(file)}")
+    with file.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
+        view[0:1] = b"W"
+        time.sleep(0.15)
+        state = read_state(file)
+        assert state.still_holds(file)
+
+        view[1:2] = b"E"
+
+        assert not state.still_holds(file)
+
+
+def test_a_file_that_changed_just_before_is_never_certain(file: Path) -> None:
+    """The next write may come in the same step of the filesystem's clock, and leave the same change time."""
+    write(file)
+
+    assert not read_state(file).still_holds(file)
+
+
+def test_a_change_time_that_lies_ahead_of_the_clock_is_never_certain(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns - 3_600 * 10**9)
+
+    assert not read_state(file).still_holds(file)
+
+
+@pytest.mark.parametrize("filesystem", ["nfs4", "cifs", "fuse.sshfs", "virtiofs", "9p", "tmpfs", None])
+def test_a_filesystem_whose_times_cannot_be_relied_on_is_never_certain(
+    file: Path, monkeypatch: pytest.MonkeyPatch, filesystem: str | None
+) -> None:
+    monkeypatch.setattr(file_state, "_filesystem", lambda path: filesystem)
+
+    assert not read_state(file).still_holds(file)
+
+
+def test_a_file_that_cannot_be_flushed_is_never_certain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError("cannot flush")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    assert not read_state(file).still_holds(file)
+
+
+def test_nobody_who_opens_the_file_for_writing_has_to_wait(file: Path) -> None:
+    state = read_state(file)
+
+    os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+
+    assert state.still_holds(file)
+
+
+MOUNTS = """\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 0:27 / /data rw shared:1 master:2 - ext4 /dev/vdb rw
+31 27 0:28 / /data rw - nfs4 server:/data rw
+32 27 0:29 / /with\\040space rw - tmpfs tmpfs rw
+"""
+
+
+def real_filesystem(path: Path) -> str | None:
+    from builder.model.file_state import _filesystem
+
+    return _filesystem(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/model/w.bin", "ext4"), ("/data/w.bin", "nfs4"), ("/with space/a/w.bin", "tmpfs"), ("/database/w.bin", "ext4")],
+)
+def test_the_filesystem_is_that_of_the_nearest_mount(monkeypatch: pytest.MonkeyPatch, path: str, expected: str) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self, errors: MOUNTS)
+
+    assert real_filesystem(Path(path)) == expected

@@ -81,8 +81,8 @@ def argument(form: str, *, example: str = "", fix: str = "") -> Callable[[Read],
     return lambda read: Argument(form, read, fix=fix or f"write it as {form}, for example {example}")
 
 
-def whole_number(least: int, most: int = LARGEST_INT32, *, form: str = "N") -> Argument:
-    """Make the type of whole numbers from `least` to `most`."""
+def whole_number(least: int, most: int | None = LARGEST_INT32, *, form: str = "N") -> Argument:
+    """Make the type of whole numbers from `least` to `most`; without an upper limit if that is None."""
 
     def read(text: str) -> int:
         try:
@@ -91,7 +91,7 @@ def whole_number(least: int, most: int = LARGEST_INT32, *, form: str = "N") -> A
             raise ValueError(f"{text!r} is not a whole number") from None
         if number < least:
             raise MisreadError(f"{number} is too small", f"use {least} or more")
-        if number > most:
+        if most is not None and number > most:
             raise MisreadError(f"{number} is too large", f"use {most} or less")
         return number
 

@@ -86,9 +86,10 @@ def verify(
     original = Original(batched)
     truth = original.find_truth(samples, max_batch_size=max_batch_size)
     original.close()
+    # Before serializing: looking at the original's constants names them, and the bytes contain these names.
+    sizes = _batch_sizes(batched, truth.largest_affordable(max_batch_size), effort)
     model = Rewritten.of(batched, rounded)
     tolerances = tolerances_for(truth.reference, model.bfloat16, model.precision, max_error=max_error)
-    sizes = _batch_sizes(batched, truth.largest_affordable(max_batch_size), effort)
     proven = NOTHING_COMPARED
     other_sizes: tuple[Mapping[str, int], ...] = ()
     with onnxruntime_warnings() as warnings:
@@ -115,9 +116,8 @@ def verify(
 def _batch_sizes(batched: BatchedModel, largest: int, effort: Effort) -> tuple[int, ...]:
     if batched.is_static or effort == "off":
         return ()
-    if effort == "full":
-        return tuple(range(1, largest + 1))
-    return batch_sizes(largest, dimensions_of(batched.original.ir.graph))
+    dimensions = dimensions_of(batched.original.ir.graph)
+    return tuple(range(1, largest + 1)) if effort == "full" else batch_sizes(largest, dimensions)
 
 
 def _prover(

@@ -235,6 +235,11 @@ def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> Non
     assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": [1]}
 
 
+def test_prune_can_keep_more_versions_than_there_will_ever_be(builder: Builder, published: Path) -> None:
+    kept = builder("prune", "linear", "--keep", 10**20, "--repository", published)
+    assert (kept.code, kept.out) == (0, "linear: removed nothing\n")
+
+
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_command_has_help(builder: Builder, command: str) -> None:
     shown = builder(command, "--help")

@@ -100,7 +100,7 @@ def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None
 
 @click.command(cls=Command, short_help="Remove old versions of a model.", examples=("prune digits --keep 3",))
 @click.argument("name", help="The model's name in the repository.")
-@option("--keep", type=whole_number(1), required=True, help="How many of the newest versions to keep.")
+@option("--keep", type=whole_number(1, None), required=True, help="How many of the newest versions to keep.")
 @repository
 @as_json
 def prune(name: str, keep: int, repository: Path, as_json: bool) -> None:

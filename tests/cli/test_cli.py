@@ -177,7 +177,7 @@ def test_inspect_shows_where_the_batch_is_and_what_would_change(builder: Builder
     assert found["rewrites"][0]["op_type"] == "Reshape"
 
 
-def test_inspect_shows_what_stands_in_the_way_and_ends_with_3(builder: Builder, tmp_path: Path) -> None:
+def test_inspect_shows_what_prevents_batching_and_ends_with_3(builder: Builder, tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", "(float[3, 4] x) => (float[3, 4] y) { [n] y = Softmax <axis = 0> (x) }")
     shown = builder("inspect", path, "--json")
     found = json.loads(shown.out)

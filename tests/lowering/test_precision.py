@@ -108,7 +108,7 @@ def test_angles_and_the_arithmetic_that_makes_them_keep_full_precision(tmp_path:
     assert dtypes(reduced) == {"Mul": "FLOAT", "Sin": "FLOAT", "MatMul": "FLOAT16"}
 
 
-def test_whole_numbers_that_fp16_does_not_have_stay_in_fp32(tmp_path: Path) -> None:
+def test_integers_that_fp16_cannot_hold_stay_in_fp32(tmp_path: Path) -> None:
     features = f"float[3, 8] v = {{{', '.join(['0.5'] * 24)}}}"
     for start, kept in ((2000, {"Cast"}), (2100, {"Cast", "MatMul"})):
         text = f"g (int32[1, 4] x) => (float[1, 8] y) <{WEIGHTS}, {features}, int32 start = {{{start}}}> "
@@ -189,7 +189,7 @@ def test_a_wrong_weight_in_fp16_is_found(tmp_path: Path) -> None:
         verify(broken, max_batch_size=4, rounded=reduced.rounded, failure_dir=tmp_path)
 
 
-def test_an_error_beyond_what_is_allowed_is_not_published(tmp_path: Path) -> None:
+def test_a_model_with_too_large_an_error_is_not_published(tmp_path: Path) -> None:
     options = PublishOptions(precision="fp16", max_error=1e-5)
     with pytest.raises(VerificationError, match=r"publish without --precision, or allow larger errors"):
         publish(_copy(tmp_path), tmp_path / "models", options=options)

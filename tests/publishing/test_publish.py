@@ -463,7 +463,7 @@ def test_samples_that_cannot_be_read_are_refused(
     assert not root.exists()
 
 
-def test_samples_cut_off_in_the_middle_are_refused(linear: Path, root: Path, tmp_path: Path) -> None:
+def test_truncated_samples_are_refused(linear: Path, root: Path, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "samples.npz", x=np.random.default_rng(0).standard_normal((99, 4)))
     whole = (tmp_path / "samples.npz").read_bytes()
     for end in (30, 100, len(whole) // 2, len(whole) - 1):

@@ -320,9 +320,7 @@ def line_of(text: str, name: str) -> int:
 
 
 @with_torch
-def test_a_module_is_published_directly(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_is_published_directly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["publish", "torch_modules:seeded_network", "--input", "image=float32[1,3,10,10]",
                  "--output-names", "scores", "--exporter", "torchscript"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["builder", *arguments])

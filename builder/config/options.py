@@ -47,7 +47,7 @@ class ConfigOptions:
 
 
 def apply(config: "ModelConfig", options: ConfigOptions, *, where: object) -> None:
-    """Write the options into a config; `max_batch_size` and `warmup` are `make_config`'s, since they need the proof.
+    """Write the options into a config; `make_config` writes those that depend on the proof, `max_batch_size` and `warmup`.
 
     Raises:
         RepositoryError: An option contradicts the config.

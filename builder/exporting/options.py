@@ -1,4 +1,4 @@
-"""What to export and how, and what comes of it."""
+"""What to export, how to export it, and the result."""
 
 import re
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Try the ways from a module to an ONNX file, and take the first one whose file is proven.
 
-There are two exporters, and each can be told which axes are dynamic, or export a static graph whose batch is made
+There are two exporters. Each can make the axes dynamic itself, or export a static graph whose batch is made
 dynamic afterwards, as for any static ONNX file. Each of these strategies succeeds for modules where others fail.
 """
 
@@ -126,7 +126,7 @@ class _StrategyFailed(Exception):  # noqa: N818 - not an error: another strategy
 
 
 def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Proof:
-    """Export into `folder` and prove the file, which stands there with its weights afterwards.
+    """Export into `folder` and prove the file, which stays there with its weights.
 
     Raises:
         _StrategyFailed: The export fails, or is wrong.

@@ -1,4 +1,4 @@
-"""What is said about each step of publishing: one line or more, written from the step's result."""
+"""The lines that report each step of publishing, written from the step's result."""
 
 from collections.abc import Iterator, Sequence
 

@@ -21,7 +21,7 @@ _LOG_LINES = 1000
 
 
 class TritonProcess:
-    """A `tritonserver` in a session and a folder of its own, with a thread that reads its log.
+    """A `tritonserver` in its own session and folder, with a thread that reads its log.
 
     The same thread starts the process. On Linux, a process that asked to end with its parent ends with the *thread*
     that started it, and this thread lives as long as the server.

@@ -1,4 +1,4 @@
-"""Operators that mix elements along some axes, and treat all others alike."""
+"""Operators that mix elements along some axes and along no others."""
 
 from collections.abc import Sequence
 

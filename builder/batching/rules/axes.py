@@ -1,4 +1,4 @@
-"""Which axes an operator treats alike, and what becomes of the batch on one of them."""
+"""Which axes an operator does not mix, and where the batch is afterwards if it is on one of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def on_axes(
     strict: Collection[int] = (0,),
     shared: Collection[int] = (),
 ) -> Plan:
-    """Plan an operator that has an axis for the batch itself: axis `inputs[i]` of input i, `outputs[k]` of output k.
+    """Plan an operator that has its own axis for the batch: axis `inputs[i]` of input i, `outputs[k]` of output k.
 
     An LSTM, for one, has it on axis 1 of its input and of its states: `inputs` is `{0: 1, 5: 1, 6: 1}`. With a state
     that is a constant `[2, 1, 8]`, every sample gets a copy: `[2, N, 8]`.

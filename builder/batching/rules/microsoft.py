@@ -97,7 +97,7 @@ def gather_blocks(op: Op) -> Plan:
 
 
 def distances(op: Op) -> Plan:
-    """CDist: the distance of every row of A, a sample, to every row of B: `[N, F], [m, F] -> [N, m]`."""
+    """CDist: the distance from each row of A, which is a sample, to each row of B: `[N, F], [m, F] -> [N, m]`."""
     found = {i: b for i, _, b in op.batched()}
     if len(found) > 1:
         op.refuse("it compares the samples of the batch with each other")

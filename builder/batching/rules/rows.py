@@ -19,7 +19,7 @@ TEST_MODE_IS_DEFAULT_SINCE = 7
 """Before this opset BatchNormalization trains unless `is_test` is set."""
 
 TRAINING_MODE_EXISTS_SINCE = 14
-"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+"""From this opset on, an attribute says whether BatchNormalization trains; before, the number of its outputs does."""
 
 Built = Sequence[ir.Value]
 Carry = Callable[[Op], Plan]

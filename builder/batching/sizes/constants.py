@@ -17,7 +17,7 @@ def check_constants(sizes: Sizes, node: ir.Node) -> None:
     """Cut the constant inputs of a node to what they hold for any size.
 
     Raises:
-        Baked: They hold something of their own for each element of a named size.
+        Baked: They hold different values for the elements of a named size.
     """
     if node.op_type in ("MatMul", "Gemm"):
         _check_product(sizes, node)

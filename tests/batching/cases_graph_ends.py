@@ -1,4 +1,4 @@
-"""Inputs and outputs of the graph, and operators that are refused wherever they stand."""
+"""Inputs and outputs of the graph, and operators that are refused wherever they are."""
 
 from support.batched import Case
 

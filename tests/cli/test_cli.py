@@ -62,7 +62,7 @@ builder.cli.main()
 
 
 def as_nobody(*arguments: object) -> Ended:
-    """`python -m builder` with these arguments and the rights of nobody."""
+    """`python -m builder` with these arguments, run as the user nobody."""
     command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
@@ -378,7 +378,7 @@ def test_wrong_usage_says_what_is_wrong_and_how_to_fix_it(
     assert said[1].startswith(f"fix: {fix}")
 
 
-def test_inputs_without_a_batch_become_constants_or_each_samples_own(
+def test_inputs_without_a_batch_become_constants_or_are_sent_with_each_sample(
     builder: Builder, root: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "scaled.onnx"

@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run each test in a directory of its own, with the test modules importable."""
+    """Run each test in its own directory, with the test modules importable."""
     monkeypatch.syspath_prepend(MODELS)
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "support")
     monkeypatch.chdir(tmp_path)

@@ -117,14 +117,14 @@ def test_integers_that_fp16_cannot_hold_stay_in_fp32(tmp_path: Path) -> None:
         assert {op_type for found in reduced.reduction.kept.values() for op_type in found} == kept
 
 
-def test_a_weight_that_both_kinds_of_nodes_take_is_there_twice(tmp_path: Path) -> None:
+def test_a_weight_that_both_kinds_of_nodes_use_is_stored_twice(tmp_path: Path) -> None:
     body = "a = Mul (x, k) s = Sin (a) b = Sub (s, k) y = MatMul (b, w)"
     reduced = reduce_precision(model(tmp_path, body, weights=f"{WEIGHTS}, float[4] k = {{1, 2, 3, 4}}"), "fp16")
     stored = {v.name: str(v.dtype) for v in reduced.batched.ir.graph.initializers.values()}
     assert stored == {"k": "FLOAT", "k_float16": "FLOAT16", "w_float16": "FLOAT16"}
 
 
-def test_an_output_that_is_also_used_inside_comes_out_in_fp32(tmp_path: Path) -> None:
+def test_an_output_that_is_also_used_inside_is_returned_in_fp32(tmp_path: Path) -> None:
     batched = model(tmp_path, "z = MatMul (x, w) y = Tanh (z)", outputs="float[1, 3] y, float[1, 3] z")
     reduced = reduce_precision(batched, "fp16")
     assert [(v.name, str(v.dtype)) for v in reduced.batched.ir.graph.outputs] == [("y", "FLOAT"), ("z", "FLOAT")]

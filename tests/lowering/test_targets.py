@@ -32,7 +32,7 @@ def batched(tmp_path: Path) -> Callable[..., BatchedModel]:
     return make
 
 
-def test_a_model_that_the_target_takes_stays_as_it_is(batched: Callable[..., BatchedModel]) -> None:
+def test_a_model_that_the_target_accepts_is_unchanged(batched: Callable[..., BatchedModel]) -> None:
     model = batched("y = Relu (x)", opset=17, ir_version=8)
     assert fit(model, OLD) is model
 
@@ -102,7 +102,7 @@ def test_an_unknown_release_is_refused_with_those_that_are_known(tmp_path: Path)
     assert all(release in refused.value.fix for release in TARGETS)
 
 
-def test_releases_are_in_order_and_only_ever_take_more() -> None:
+def test_releases_are_in_order_and_accept_what_older_ones_accept() -> None:
     targets: list[Target] = list(TARGETS.values())
     assert [target.release for target in targets] == sorted(target.release for target in targets)
     assert [target.opset for target in targets] == sorted(target.opset for target in targets)

@@ -251,7 +251,7 @@ def threads_of(server: Server, model: str) -> int:
     return len(list(Path(f"/proc/{stub}/task").iterdir()))
 
 
-def test_each_instance_is_a_process_of_its_own(triton: Server) -> None:
+def test_each_instance_has_its_own_process(triton: Server) -> None:
     serve_model(triton, "twins", DOUBLE_CONFIG + "instance_group { kind: KIND_CPU count: 2 }", DOUBLE)
     assert len(stubs_of(triton, "twins")) == 2
 

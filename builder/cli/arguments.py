@@ -177,7 +177,7 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 def fraction(text: str) -> float:
     """Read a number above 0 and up to 1."""
     if not 0 < _number(text) <= 1:
-        raise ValueError(f"{text} is not above 0 and at most 1")
+        raise ValueError(f"{text} is not a number above 0 and up to 1")
     return _number(text)
 
 

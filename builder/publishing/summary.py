@@ -101,7 +101,7 @@ def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
 
 def _unchanged(version: PublishedVersion) -> str:
     what = "only config.pbtxt changed" if version.config_changed else "nothing changed"
-    return f"version {version.version} already is this model; {what}"
+    return f"version {version.version} is already this model; {what}"
 
 
 def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:

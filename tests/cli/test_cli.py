@@ -347,7 +347,7 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
         ),
         (
             "publish m.onnx --max-error 2",
-            "--max-error: 2 is not above 0 and at most 1",
+            "--max-error: 2 is not a number above 0 and up to 1",
             "use a number above 0 and up to",
         ),
         ("list --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),

@@ -330,7 +330,7 @@ def test_a_module_is_published_directly(capsys: pytest.CaptureFixture[str], monk
     assert "dims: [3, 10, 10]" in config
     assert "max_batch_size: 32" in config
     cli.main()
-    assert "version 1 already is this model; nothing changed" in capsys.readouterr().err
+    assert "version 1 is already this model; nothing changed" in capsys.readouterr().err
 
 
 @with_torch

@@ -197,7 +197,7 @@ def test_publishing_the_same_again_adds_no_version_and_reports_that(linear: Path
     before, reported = tree(root), list[str]()
     again = publish(linear, root, name="m", options=PublishOptions(), report=lambda step, what: reported.append(what))
     assert (again.version.version, again.version.created, again.version.config_changed) == (1, False, False)
-    assert reported[-1] == "version 1 already is this model; nothing changed"
+    assert reported[-1] == "version 1 is already this model; nothing changed"
     assert tree(root) == before
 
 

@@ -66,7 +66,7 @@ def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, 
     try:
         server.load(candidate.name, VERSION, label=f"version {version} of {model.name!r}")
     except HostError:
-        with suppress(HostError):  # without it the server would stay "not ready"
+        with suppress(HostError):  # otherwise the server would stay "not ready"
             _place(candidate, model, lambda folder: _write_trivial(folder, candidate, model))
             server.load(candidate.name, VERSION)
         raise

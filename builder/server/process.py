@@ -85,7 +85,7 @@ class TritonProcess:
         try:
             if self._log_to is not None:
                 self._log_to.write(line)
-        except BrokenPipeError:  # nobody reads it any more, and Triton must not wait for a reader
+        except BrokenPipeError:  # nothing reads the pipe any more, and Triton must not block on it
             self._log_to = None
 
     def poll(self) -> int | None:

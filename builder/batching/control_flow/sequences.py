@@ -42,7 +42,7 @@ def sequence_construct(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def sequence_insert(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceInsert: a new member at a constant position, by default at the end."""
+    """SequenceInsert: the sequence with a new member at a constant position, by default at the end."""
     items = list(_members(walk, node))
     inserted = walk.operand(required(node.inputs, 1))
     end = len(items)
@@ -51,7 +51,7 @@ def sequence_insert(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def sequence_erase(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceErase: without the member at a constant position, by default the last."""
+    """SequenceErase: the sequence without the member at a constant position, by default the last."""
     items = list(_members(walk, node))
     last = len(items) - 1
     del items[position(walk, node, 1, len(items), default=last, last=last)]
@@ -128,7 +128,7 @@ def optional(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def optional_has_element(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """OptionalHasElement: whether a value was given is known."""
+    """OptionalHasElement: a constant, because it is known whether there is a value."""
     has_value = given(node.inputs, 0) is not None
     return [Operand.known(np.asarray(has_value), str(node.outputs[0].name))]
 

@@ -150,7 +150,7 @@ def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[
     inner = _rows_together(sample, batch, total)
     if not len(taken) or len(taken) % (total * inner):
         op.refuse("it takes only some of the samples of the batch")
-    # As the axis they are taken from, the indices must be a grid [outer, sample, inner] again.
+    # Like the axis that they select from, the indices must form a grid [outer, sample, inner].
     split = (len(taken) // (total * inner), total, inner)
     row_grid, sample_grid = rows.reshape(split), sample.reshape(split)
     are_samples_in_order = np.array_equal(sample_grid, np.broadcast_to(np.arange(total)[:, None], split))
@@ -165,5 +165,5 @@ def _rows_together(sample: Array, batch: Placed, total: int) -> int:
     if total > 1:
         different = np.flatnonzero(sample != sample[:1])
         return int(different[0]) if len(different) else len(sample)
-    # Of one sample all rows lie together; they are before or behind the batch as they were.
+    # If there is one sample, all its rows lie together, before or after the batch as they were.
     return len(sample) if batch.outer == 1 and batch.inner > 1 else 1

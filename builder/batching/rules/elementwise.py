@@ -43,7 +43,7 @@ def _in_place(op: Op) -> Plan | None:
     if not _is_still_there(op, batch):
         return None
     constants = _constants_with_rows(op, batch)
-    # The rows of one sample are a single element then, which broadcasts along the axis; several would not.
+    # The rows of one sample are then a single element, which broadcasts along the axis; several would not.
     if constants and batch.rows > 1:
         return None
     inputs: dict[int, Wanted] = {i: per_sample(op, op.operand(i), at, batch) for i, at in constants.items()}
@@ -150,7 +150,7 @@ def clip(op: Op) -> Plan | Decomposition:
 
 
 def cast_like(op: Op) -> Decomposition:
-    """CastLike becomes a Cast to the type of its second input, whose values it never reads."""
+    """CastLike: a Cast to the type of its second input, whose values it never reads."""
     nodes: list[ir.Node] = []
     kept = {k: v for k, v in op.node.attributes.items() if k != "to"}
     to = {"to": int(op.operand(1).dtype)}

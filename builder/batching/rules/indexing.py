@@ -21,7 +21,7 @@ BATCH_DIMS_EXIST_SINCE = 12
 
 
 def gather(op: Op) -> Plan | Decomposition:
-    """Gather: samples at constant indices, a constant table at the samples, or each sample at its own indices.
+    """Gather: samples at constant indices, a constant table with samples as indices, or each sample at its own.
 
     Source: https://onnx.ai/onnx/operators/onnx__Gather.html
     """
@@ -150,7 +150,7 @@ def needs(op: Op, opset: int) -> None:
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements, ScatterElements along an axis other than the batch's; all inputs hold the samples in one place.
+    """GatherElements, ScatterElements along an axis other than the batch's, which all inputs have in common.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
@@ -178,7 +178,7 @@ def each_lifted(op: Op) -> dict[int, Wanted]:
 
 
 def compress(op: Op) -> Plan:
-    """Compress along an axis other than the batch's, by a constant condition."""
+    """Compress: along an axis other than the batch's, with a constant condition."""
     operand = op.operand(0)
     batch = operand.batch
     if batch is None or "axis" not in op.node.attributes:

@@ -121,7 +121,7 @@ def transpose(op: Op) -> Plan:
 
 
 def expand(op: Op) -> Plan:
-    """Expand to a target with 1 on the batch's axis: Expand leaves an axis as it is where the target has 1."""
+    """Expand: the target gets 1 on the batch's axis, which leaves that axis as it is."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="shape")
     shape = op.outputs[0]

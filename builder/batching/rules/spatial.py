@@ -24,7 +24,7 @@ Built = Sequence[ir.Value]
 
 
 def resize(op: Op) -> Plan:
-    """Resize axes other than the batch's; in constant `sizes`, its entry becomes the batch of the call.
+    """Resize axes other than the batch's; in constant `sizes`, the batch's entry becomes the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html
     """

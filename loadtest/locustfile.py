@@ -36,7 +36,7 @@ class TritonUser(User):
 
 
 class ScenarioShape(LoadTestShape):
-    """Has the leader run the whole scenario. Locust stops the users when it is over."""
+    """The load shape for Locust: the leader runs the whole scenario, then Locust stops the users."""
 
     leader: Leader
     environment: Environment

@@ -419,7 +419,7 @@ def test_files_that_may_not_be_read_end_with_3(open_folder: Path) -> None:
 
 def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: Path) -> None:
     at = ("--repository", root)
-    assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
+    assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "needs 1 name, for x, but gives 2")
     assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a valid name")
     assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is not an input")
     assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")

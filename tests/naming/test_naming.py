@@ -134,8 +134,8 @@ def test_a_default_name_gives_way_to_one_from_the_caller(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_names": ["only"]}, r"--input-names gives 1 names for 2: a, b"),
-        ({"output_names": ["x", "y", "z"]}, r"--output-names gives 3 names for 2: s, p"),
+        ({"input_names": ["only"]}, r"--input-names needs 2 names, for a, b, but gives 1"),
+        ({"output_names": ["x", "y", "z"]}, r"--output-names needs 2 names, for s, p, but gives 3"),
         ({"renames": {"q": "r"}}, r"no input or output 'q' to rename.*\n.*use one of a, b, s, p"),
         ({"input_names": ["x", "x"]}, r"would be named 'x'"),
         ({"renames": {"a": "s"}, "output_names": ["s", "p"]}, r"would be named 's'"),

@@ -275,7 +275,7 @@ def test_every_tensor_can_be_named_by_the_caller(tmp_path: Path, root: Path) -> 
         ({"renames": {"nope": "x2"}}, "'nope' to rename"),
         ({"renames": {"x": "not a name"}}, "'not a name'"),
         ({"renames": {"x": "z", "y": "z"}}, "would be named 'z'"),
-        ({"input_names": ("a", "b")}, "gives 2 names for 1"),
+        ({"input_names": ("a", "b")}, "needs 1 name, for x, but gives 2"),
         ({"batch_axes": {"nope": 1}}, "'nope', which is not an input"),
         ({"batch_axes": {"x": 7}}, "has no axis 7"),
         ({"batch_axes": {"x": 1}}, "cannot be separated"),

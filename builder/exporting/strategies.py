@@ -34,7 +34,7 @@ class Strategy:
 
     Attributes:
         exporter: One of `EXPORTERS`.
-        after: "" if the exporter is told which axes are dynamic, or else what happens to the static graph:
+        after: "" if the exporter makes the axes dynamic itself, or else what happens to the static graph:
             `STATIC` keeps it, `BATCHED` makes its batch dynamic.
     """
 
@@ -46,7 +46,7 @@ class Strategy:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the exporter is told which axes are dynamic."""
+        """Whether the exporter makes the axes dynamic itself."""
         return not self.after
 
     def example(self, options: ExportOptions) -> Arrays:

@@ -53,7 +53,7 @@ class Publication:
 def publish(
     path: Path, root: Path, *, name: str | None = None, options: PublishOptions, report: Report = silent
 ) -> Publication:
-    """Publish the ONNX model at `path` into the model repository at `root`.
+    """Publish the ONNX model at `path` into the model repository at `root`; if a step fails, nothing on disk changes.
 
     Args:
         path: The .onnx file.
@@ -67,7 +67,6 @@ def publish(
         VerificationError: The rewritten model's answers are not the original's.
         RepositoryError: The repository cannot be changed.
         HostError: A TensorRT plan was asked for, but this machine has no GPU or no TensorRT.
-            Whatever the error, nothing on disk changed.
     """
     host = find_host() if options.format == "tensorrt" else None
     repository = Repository(root)

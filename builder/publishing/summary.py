@@ -37,7 +37,7 @@ def _batch(batched: BatchedModel) -> str:
         return "each row runs by itself: every batch size is right, but no faster than one row at a time"
     if all(spec.shape and isinstance(spec.shape[0], str) for spec in batched.original.inputs) and not batched.rewrites:
         return "the batch is already dynamic"
-    what = f"static batch {batched.static_batch} made dynamic; {_count(len(batched.rewrites), 'place')} rewritten"
+    what = f"static batch {batched.static_batch} made dynamic; {_count(len(batched.rewrites), 'node')} rewritten"
     others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
     return f"{what}; other dynamic axes: {', '.join(others)}" if others else what
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,6 @@ from support.load_server import (
 from builder.server import Server
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("repository")
-    write_version(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    with serving(repository) as running:
-        yield running
 
 
 def test_a_run_that_is_interrupted_still_reports_what_it_saw(server: Server, repository: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Load tests that are refused before their first user, and the reasons that are given."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,6 @@ from loadtest.errors import LoadTestError
 from loadtest.server import prepare
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("repository")
-    write_version(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    with serving(repository) as running:
-        yield running
 
 
 def test_a_model_that_is_not_served_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ import csv
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.kserve_server import serving_kserve
 from support.load_run import ROOT, run
-from support.load_server import classifier, serving, write_model, write_rare, write_version
+from support.load_server import classifier, write_model, write_rare, write_version
 
 from builder.server import Server
 
@@ -29,12 +28,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(write_version(path, "bent", seed=4), classifier(5))
     write_rare(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    with serving(repository) as running:
-        yield running
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -3,34 +3,16 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.load_run import LOCUSTFILE, ROOT, counting_snapshots, environment, run, start, wait_until_answered
-from support.load_server import (
-    serving,
-    write_version,
-)
 
 from builder.server import Server, free_port
 
 pytestmark = pytest.mark.slow
 
 QUICK = ("--stage-time", "1.2", "--warm-up", "0.2")
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("repository")
-    write_version(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    with serving(repository) as running:
-        yield running
 
 
 def test_two_processes_give_the_same_report_as_one(server: Server, repository: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from support.load_run import arguments, environment
-from support.load_server import serving, write_version
 
 from builder.server import Server, free_port
 
@@ -33,19 +32,6 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1500,1700"
 )
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("repository")
-    write_version(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Server]:
-    with serving(repository) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,18 +1,32 @@
 """A version's config is made from what it replaces, however many others publish at the same time."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.artifacts import scale
 
-from builder.config import ConfigOptions, pbtxt
+from builder.config import Config, ConfigOptions, make_config, pbtxt
 from builder.errors import RepositoryError
-from builder.publishing import install, roll_back
+from builder.publishing import install, roll_back, switching
 from builder.repository import Repository
 
 PUBLISHERS = 16
+
+
+@pytest.fixture(autouse=True)
+def slow_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let making a config take so long that another publisher would get in between, if one could."""
+
+    def make_slowly(*args: Any, **kwargs: Any) -> Config:
+        config = make_config(*args, **kwargs)
+        time.sleep(0.1)
+        return config
+
+    monkeypatch.setattr(switching, "make_config", make_slowly)
 
 
 def test_sixteen_publishers_at_once_each_get_a_version_and_no_option_of_theirs_is_lost(tmp_path: Path) -> None:

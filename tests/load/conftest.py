@@ -1,0 +1,23 @@
+"""A repository with one small model and a Triton that serves it, for each module that asks for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.load_server import serving, write_version
+
+from builder.server import Server
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the model `classifier`; a module may define its own with more models."""
+    path: Path = tmp_path_factory.mktemp("repository")
+    write_version(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running

@@ -5,7 +5,7 @@
 It makes a network of matrix products with its weights in a separate file, larger than any protobuf message can be. Then
 it alternates between publishing the network and the floor: a process that opens the file in ONNX Runtime, closes it,
 opens it again, and copies it, flushed to disk. Each runs in a new process. The results are medians over the rounds of
-processor time, elapsed time and peak resident memory. While it runs, it needs three times the model's size on disk.
+processor time, elapsed time and peak resident memory. It needs disk space for three copies of the model.
 """
 
 import argparse

@@ -10,8 +10,8 @@ medians of the rounds.
 - in process: ONNX Runtime without a server, given whole batches of the size that suits it best.
 
 NVIDIA's perf_analyzer makes the load, and shares the processor with the first two. There are three models: the example,
-whose 0.1 ms is little compared with what a request costs server and client; a perceptron, which is small too but has
-weights to read; and a residual network that takes a few milliseconds.
+which takes 0.1 ms, little compared with the cost of a request in server and client; a perceptron, which is small too
+but has weights to read; and a residual network that takes a few milliseconds.
 """
 
 import argparse

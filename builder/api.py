@@ -43,7 +43,7 @@ def publish(
     Args:
         model: An ONNX file, or `package.module:factory` of a PyTorch module.
         repository: A folder, or the URL of a bucket: `s3://bucket/prefix`, `gs://…` or `az://…`. In a bucket, the
-            version is at `repository/NAME/VERSION`, and `version.path` of the result is a folder that is gone.
+            version is at `repository/NAME/VERSION`, and `version.path` of the result no longer exists.
         name: The model's name in the repository. Default: the name of the file or of the factory.
         options: How to publish it.
         inputs: The parameters of a PyTorch module's `forward`; without them `model` is an ONNX file.
@@ -114,7 +114,7 @@ def inspect(
         constants: Inputs to turn into constants: a number, or an .npy file.
 
     Raises:
-        ModelError: The file cannot be read. A batch that cannot be made dynamic is part of the result instead.
+        ModelError: The file cannot be read. If the batch cannot be made dynamic, the result says why.
     """
     model = fix_inputs(load(Path(path)), constants or {})
     try:

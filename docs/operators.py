@@ -1,7 +1,7 @@
-"""Write docs/operators.md: what every table of the builder says of every operator.
+"""Write docs/operators.md: what every table of the builder says about every operator.
 
-`python docs/operators.py > docs/operators.md`. The tables lie in several packages, each beside the code that uses it;
-only here are they read together, so that a missing entry shows.
+`python docs/operators.py > docs/operators.md`. The tables are in several packages, each beside the code that uses it.
+Only here are they read together, which shows missing entries.
 """
 
 import textwrap
@@ -28,23 +28,25 @@ DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
 INTRODUCTION = """# Operators
 
-What the builder does with each operator. Made by `python docs/operators.py > docs/operators.md`; to add an operator,
-see the start of `builder/batching/rules/__init__.py`.
+What the builder does with each operator. This page is generated: run
+`python docs/operators.py > docs/operators.md` after a change. [CONTRIBUTING.md](../CONTRIBUTING.md) describes how to
+add an operator.
 
-**batch** says what happens to a node that reads samples when a model gets its batch axis. A node that reads none is a
-constant and stays as it is.
+**batch** says what happens to a node that reads samples when the batch of a model is made dynamic. A node that reads
+none is a constant and stays as it is.
 
-- **rule**: one of the rules in `builder/batching/rules` carries the batch through it. **how** is what the rule does;
-  `N` is the batch of the call, and shapes are of the rewritten graph. A rule refuses a node that mixes the samples,
+- **rule**: one of the rules in `builder/batching/rules` carries the batch through it. **how** is what the rule does.
+  In shapes of the rewritten graph, `N` is the batch of the call, and `*s` is any number of axes. (B = 1) means that the
+  batch that the exporter froze has to be 1. A rule refuses a node that mixes the samples,
   and its message names the node and the axis.
-- **control flow**: the walk follows it (`builder/batching/control_flow`), because what it depends on is known in a
-  model of static shapes.
-- **definition**: the batch goes through the other operators that ONNX defines this one by.
+- **control flow**: the walk over the graph follows it (`builder/batching/control_flow`), because what it depends on is
+  known if all shapes are static.
+- **definition**: ONNX defines the operator as a function of others, and the batch is carried through those.
 - **refused**: the batch cannot go through it. Publish such a model with `--per-sample` or with `--static`.
 
 Operators that are not on this page are refused with "there is no rule for this operator".
 
-The other columns show what other tables say of the operator; an empty cell is what holds for most operators:
+The other columns show what other tables say about the operator. An empty cell means what is true of most operators:
 
 """
 
@@ -164,7 +166,7 @@ def _meaning(operator: Key) -> str:
     said = {i: what for what, table in tables.items() for *key, i in table if tuple(key) == operator}
     parts = [f"{position}: {what}" for position, what in sorted(said.items())]
     groups = {
-        "mask beside 0 or 1": domains.COMPARISONS,
+        "mask if compared with 0 or 1": domains.COMPARISONS,
         "summed": domains.SUMMING,
         "positive": domains.POSITIVE_ONLY,
     }
@@ -190,50 +192,51 @@ def _proof(operator: Key) -> str:
 COLUMNS = (
     Column(
         "shape",
-        "`own` where its entry in `builder/batching/rules` says which static shape its output has; empty where ONNX "
-        "infers it.",
+        "`own` if its entry in `builder/batching/rules` gives the static shape of its output; empty if ONNX infers it.",
         _shape,
     ),
     Column(
         "value",
-        "the first opset at which ONNX's reference operator can be trusted with the value of a constant "
-        "(`builder/batching/statics.py`); empty where it always can.",
+        "the first opset at which ONNX's reference implementation computes constants correctly "
+        "(`builder/batching/statics.py`), or `never`; empty if it does in every opset.",
         _value,
     ),
     Column(
         "offset",
-        "what becomes of an index that counts over the whole static batch (`builder/batching/numbering.py`): the "
-        "operator moves it, reads it as an index (the position of the input is given), or ignores values; empty where "
-        "such an index is refused.",
+        "what the operator does with an index that counts over the whole static batch "
+        "(`builder/batching/numbering.py`): it passes it on or computes with it (`moved`), reads it as an index in "
+        "input 1 (`index 1`), or does not read values (`ignored`); empty if such an index is refused.",
         _offset,
     ),
     Column(
         "sizes",
-        "how an axis freed by `--dynamic` goes through it (`builder/batching/sizes`): by a rule of its own, by "
-        "broadcasting, or not at all, because ONNX has no schema for it; empty where ONNX infers it.",
+        "how an axis that `--dynamic` makes dynamic goes through it (`builder/batching/sizes`): by its own rule, by "
+        "broadcasting, or not at all, because ONNX has no schema for it (`no`); empty if ONNX infers it.",
         _sizes,
     ),
     Column(
         "samples",
-        "whether the values of an input are followed through it, to learn which values the input may hold "
-        "(`builder/samples/reach.py`): it keeps them or computes with them; empty where they become something else.",
+        "whether the values of an input are followed through it, to find out which values the input may hold "
+        "(`builder/samples/reach.py`): it keeps them (`kept`) or adds or multiplies a constant (`computed`); empty if "
+        "the values lose their meaning there.",
         _followed,
     ),
     Column(
         "inputs",
-        "what the operator says about the values that reach an input, counted from 0 (`builder/samples/domains.py`): "
-        "indices, lengths, a mask; values that are summed or must be positive; empty where it says nothing.",
+        "what the operator shows about the values that reach an input of this number, from 0 "
+        "(`builder/samples/domains.py`): they are indices, lengths or a mask, are added up, must be positive, or are a "
+        "mask if they are compared with 0 or 1; empty if it shows nothing.",
         _meaning,
     ),
     Column(
         "precision",
-        "which types its newest schema lets it compute in with `--precision`; `fp32` where it stays in fp32, and "
-        "`exact` where it does so in front of an operator that needs all digits (`builder/lowering/plan.py`).",
+        "the types that it can compute in with `--precision`, by its newest schema; `fp32` if it always stays in fp32, "
+        "and `exact` if it does so before an operator that needs all digits (`builder/lowering/plan.py`).",
         _precision,
     ),
     Column(
         "proof",
-        "`quantized` where the proof allows a model with this operator the tolerance of quantized models "
+        "`quantized` if a model with this operator is compared with the tolerance for quantized models "
         "(`builder/proof/comparison.py`).",
         _proof,
     ),

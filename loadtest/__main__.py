@@ -1,4 +1,4 @@
-"""`python -m loadtest`: what can be done with the results of finished runs. Locust makes the runs themselves."""
+"""`python -m loadtest`: work with the results of finished runs. The runs themselves are started with Locust."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def options() -> None:
     type=click.Path(path_type=Path),
     default=Path("compare.png"),
     show_default=True,
-    help="File to draw throughput and p99 to; its ending gives the format, such as .png or .svg.",
+    help="File to draw throughput and p99 to. Its extension gives the format, such as .png or .svg.",
 )
 def compare(first: Path, second: Path, picture: Path) -> None:
     """Compare two result.json files: print a table, draw a picture.

@@ -36,7 +36,7 @@ class TritonUser(User):
 
 
 class ScenarioShape(LoadTestShape):
-    """Lets the leader run the whole scenario. Locust stops the users when it is over."""
+    """The load shape for Locust: the leader runs the whole scenario, then Locust stops the users."""
 
     leader: Leader
     environment: Environment
@@ -52,7 +52,7 @@ def _read_options(environment: Environment) -> dict[str, str]:
 
 
 def _declare_options(parser: Any) -> None:
-    """Add our options. Locust's page and its master listen on this machine only unless the user says otherwise."""
+    """Add our options. By default, Locust's page and its master listen only on this machine."""
     options.declare(parser)
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 

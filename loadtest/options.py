@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.scenarios import ARRIVALS, SCENARIOS, readers
+from loadtest.scenarios import ARRIVALS, SCENARIOS, listed, readers
 from loadtest.wire import CLIENTS
 
 
@@ -133,7 +133,7 @@ def _load() -> list[Option]:
 
 
 def _timing() -> list[Option]:
-    staged = " and ".join(name for name, scenario in SCENARIOS.items() if scenario.uses_stages)
+    staged = listed([name for name, scenario in SCENARIOS.items() if scenario.uses_stages])
     return [
         Option(
             "--stage-time",

@@ -24,7 +24,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the run must keep within; None is no limit."""
+    """The limits that the run must keep; None for no limit."""
 
     max_p99_ms: float | None
     min_throughput: float | None
@@ -45,7 +45,7 @@ class Settings:
         rows: Sizes of requests to mix, each as (rows, weight).
         repository: Where references are, None to check nothing.
         load: The scenario and its options.
-        limits: What the run must keep within.
+        limits: The limits that the run must keep.
         report_dir: Where the report goes, None for no report.
     """
 

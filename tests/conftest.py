@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "triton" in getattr(item, "fixturenames", ()) and item.get_closest_marker("slow") is None
     ]
     if unmarked:
-        raise pytest.UsageError("these tests start a Triton and lack @pytest.mark.slow:\n" + "\n".join(unmarked))
+        raise pytest.UsageError("these tests start a Triton and need @pytest.mark.slow:\n" + "\n".join(unmarked))
 
 
 @pytest.fixture(scope="session")

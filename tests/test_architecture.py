@@ -1,4 +1,4 @@
-"""What the sources must keep to: the order of the packages, their front doors, their names and their sizes."""
+"""Rules that the sources must follow: the order of the packages, their front doors, their names and their sizes."""
 
 import ast
 import subprocess
@@ -95,12 +95,12 @@ def test_no_step_reaches_a_later_step_of_the_flow(package: str) -> None:
     assert backward(part_graph(IMPORTS, package), FLOWS[package]) == []
 
 
-def test_no_step_but_the_command_line_uses_what_stands_beside_the_flow() -> None:
+def test_no_step_but_the_command_line_uses_what_is_beside_the_flow() -> None:
     graph = part_graph(IMPORTS, "builder")
     assert {name for name in FLOWS["builder"] if BESIDE & reached(graph, name)} == {"api", "cli", "__main__"}
 
 
-def test_errors_stand_on_nothing() -> None:
+def test_the_errors_import_nothing_from_the_project() -> None:
     assert part_graph(IMPORTS, "builder")["errors"] == set()
 
 
@@ -159,7 +159,7 @@ def test_locust_is_imported_only_by_the_load_test() -> None:
     assert {module for module in users(IMPORTS, "locust") if not module.startswith("loadtest")} == set()
 
 
-def test_builder_and_loadtest_meet_on_disk_and_over_the_wire_only() -> None:
+def test_builder_and_loadtest_do_not_import_each_other() -> None:
     assert {module for module in users(IMPORTS, "builder") if module.startswith("loadtest")} == set()
     assert {module for module in users(IMPORTS, "loadtest") if module.startswith("builder")} == set()
 
@@ -224,7 +224,7 @@ def test_batching_asserts_nowhere_that_something_is_not_none() -> None:
 
 
 def test_builder_asserts_little() -> None:
-    """An assert is for what no type can say; anything a caller may do wrong raises an error of its own."""
+    """An assert is for what no type can say; anything that a caller may do wrong raises its own error."""
     found = sum(len(asserts(path.read_text())) for module, path in SOURCES.items() if module.startswith("builder"))
     assert found <= MOST_ASSERTS
 
@@ -270,7 +270,7 @@ def test_a_module_that_repeats_its_package_is_found(module: str, repeats: bool) 
     assert repeats_its_package(module) is repeats
 
 
-def test_every_and_and_or_is_a_path_of_its_own() -> None:
+def test_every_and_and_or_counts_as_a_path() -> None:
     source = "def simple(a):\n    return a\n\ndef long(a, b, c):\n    if a and b or c:\n        return a\n"
     assert paths_through(source) == {"simple": 1, "long": 4}
 

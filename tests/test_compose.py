@@ -94,11 +94,11 @@ def test_docker_compose_resolves_it_with_and_without_an_environment(
     plain = resolve()["triton"]
     monkeypatch.setenv("WORK_DIR", str(tmp_path))
     monkeypatch.setenv("CONTAINER_USER", "1234:1234")
-    told = resolve()["triton"]
+    given = resolve()["triton"]
 
-    assert (plain["user"], told["user"]) == ("1000:1000", "1234:1234")
+    assert (plain["user"], given["user"]) == ("1000:1000", "1234:1234")
     assert plain["volumes"][0]["source"] == str(ROOT / "model_repository")
-    assert told["volumes"][0]["source"] == str(tmp_path / "model_repository")
+    assert given["volumes"][0]["source"] == str(tmp_path / "model_repository")
     assert plain["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
@@ -120,7 +120,7 @@ def test_the_profile_without_a_gpu_asks_for_none() -> None:
 
 
 @each_service
-def test_ports_are_published_on_the_loopback_alone(service: dict[str, Any]) -> None:
+def test_ports_are_published_only_on_the_loopback_interface(service: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 

@@ -1,4 +1,4 @@
-"""What test_architecture.py checks the sources with finds what it should find."""
+"""The checks that test_architecture.py uses find what they should find."""
 
 import pytest
 from support.sources import (
@@ -14,7 +14,7 @@ from support.sources import (
 )
 
 
-def test_the_reader_sees_imports_wherever_they_stand() -> None:
+def test_the_reader_sees_imports_wherever_they_are() -> None:
     source = (
         "from __future__ import annotations\n"
         "import onnx.helper as h\n"
@@ -87,7 +87,7 @@ def test_modules_that_import_one_another_in_one_direction_are_in_no_circle() -> 
         ("builder.proof.Prover", True),
     ],
 )
-def test_an_import_that_passes_by_the_front_door_is_found(name: str, passes_by: bool) -> None:
+def test_an_import_that_bypasses_the_front_door_is_found(name: str, passes_by: bool) -> None:
     modules = ("builder.proof", "builder.proof.comparison", "builder.proof.session")
     imports = {"builder.cli.commands": {name}, **{module: set[str]() for module in modules}}
     doors = {"builder.proof": FrontDoor("Prove it; `comparison` says when answers are equal.", ("verify",))}

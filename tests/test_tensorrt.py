@@ -75,7 +75,7 @@ def test_a_profile_is_three_shapes() -> None:
         ("x=0x4:8x4:16x4", "on axis 0 it has 0, 8 and 16"),
     ],
 )
-def test_a_profile_that_contradicts_itself_is_a_wrong_usage(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_profile_that_contradicts_itself_is_a_usage_error(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=reason):
         parse(text)
     result = CliRunner().invoke(cli, ["publish", str(tmp_path / "m.onnx"), "--format", "tensorrt", "--profile", text])
@@ -218,7 +218,7 @@ def test_the_command_line_exits_with_6_without_a_gpu(tmp_path: Path) -> None:
         (["--format", "tensorrt", "--accelerator", "tensorrt"], "--accelerator is for an ONNX file"),
     ],
 )
-def test_options_that_contradict_each_other_are_a_wrong_usage(options: list[str], reason: str, tmp_path: Path) -> None:
+def test_options_that_contradict_each_other_are_a_usage_error(options: list[str], reason: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["publish", str(tmp_path / "m.onnx"), *options])
     assert result.exit_code == 2
     assert reason in " ".join(result.output.split())
@@ -256,7 +256,7 @@ def test_publishing_with_the_accelerator_again_changes_nothing(tmp_path: Path) -
 @pytest.mark.parametrize(
     "options", [ConfigOptions(accelerator="tensorrt", kind="cpu"), ConfigOptions(cuda_graphs=True)]
 )
-def test_tensorrt_where_it_cannot_be_is_refused(options: ConfigOptions) -> None:
+def test_tensorrt_is_refused_where_it_cannot_run(options: ConfigOptions) -> None:
     with pytest.raises(RepositoryError, match="TensorRT"):
         config(scale().manifest, options)
 
@@ -270,7 +270,7 @@ def test_a_plan_gets_its_backend_profiles_and_cuda_graphs() -> None:
     assert "graphs: true" in text
 
 
-def test_the_manifest_of_a_plan_comes_back_as_it_was() -> None:
+def test_the_manifest_of_a_plan_is_read_back_unchanged() -> None:
     manifest = replace(scale().manifest, plan=PLAN)
     assert Manifest.from_json(manifest.to_json(), where="test") == manifest
 

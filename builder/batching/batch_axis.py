@@ -23,7 +23,7 @@ OLDEST_IR_VERSION = 4
 def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
     """Make axis 0 of every input and output the symbolic batch.
 
-    A model that has a symbolic batch already stays as it is; whether its samples are independent is for the proof.
+    A model that has a symbolic batch already stays as it is; the proof finds out whether its samples are independent.
 
     Args:
         model: A model with a static batch, or a symbolic one.
@@ -31,7 +31,7 @@ def add_batch_axis(model: Model, *, batch_axes: Mapping[str, int | None] | None 
             of which each sample brings its own.
 
     Raises:
-        ModelError: Some node mixes samples or has no rule; every such node is listed.
+        ModelError: A node mixes samples or has no rule. The message lists every such node.
     """
     axes, static_batch = batch_axes_of(model, batch_axes or {})
     if _is_batched(model, axes):
@@ -125,7 +125,7 @@ def _refused(model: Model, problems: Sequence[str]) -> ModelError:
 
 
 def _assembled(walk: Walk, source: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
-    """Return the rewritten graph as a model, with all that the original says of itself."""
+    """Return the rewritten graph as a model, with the original's metadata."""
     emit = walk.writer.emit
     graph = ir.Graph(
         inputs,

@@ -12,7 +12,7 @@ from builder.tensors import Array
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One node where the exporter had baked in the batch, and what stands there now."""
+    """One node in which the exporter baked in the batch, and what replaced it."""
 
     node: str
     op_type: str
@@ -29,7 +29,7 @@ class BatchedTensor:
         dtype: The element type, the same in both.
         dims: The shape of one sample, without the batch.
         original_shape: The shape in the original, its static batch included.
-        batch_axis: The axis of `original_shape` that holds the batch. None when the model is kept static, or when the
+        batch_axis: The axis of `original_shape` that holds the batch. None if the model is kept static, or if the
             whole tensor belongs to the one sample that the original takes.
         rows: How many rows of that axis belong to one sample; if there are several, they are an axis of `dims`.
         outer: How many of them are slower than the batch: with B for the static batch, the axis is
@@ -47,7 +47,7 @@ class BatchedTensor:
 
     @property
     def static_dims(self) -> tuple[Dim, ...]:
-        """`dims` with the sizes of the original, where other axes were made dynamic: what the original can take."""
+        """`dims`, but with the original's sizes on axes that were made dynamic: the shape that the original accepts."""
         if self.batch_axis is None or len(self.dims) != len(self.original_shape) - 1:
             return self.dims
         return (*self.original_shape[: self.batch_axis], *self.original_shape[self.batch_axis + 1 :])

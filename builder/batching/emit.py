@@ -12,7 +12,7 @@ from builder.tensors import Array
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
 
 EXPAND_SINCE = 8
-"""The opset in which Expand came; Tile does its work before."""
+"""The opset that added Expand; before it, Tile is used instead."""
 
 
 def static_dims(tensor: ir.TensorProtocol) -> Shape:
@@ -28,7 +28,7 @@ def stored(value: ir.Value) -> ir.TensorProtocol:
 
 
 class Emitter:
-    """The rewritten graph while it grows.
+    """The rewritten graph as it is being written.
 
     Attributes:
         opset: The version of ONNX's own operator set.
@@ -58,7 +58,7 @@ class Emitter:
         return found
 
     def _node_name(self, name: str | None) -> str | None:
-        """Return a node's name, with a number from its second use on (a loop's body is written several times)."""
+        """Return a node's name, with a number if it is taken already (a loop's body is written several times)."""
         if not name:
             return None
         self._node_names[name] += 1

@@ -20,7 +20,7 @@ def add_input(
     """Make a graph input `[N, *dims]`, and the operand that holds the samples where the original has them.
 
     Args:
-        writer: Of the rewritten graph.
+        writer: The writer of the rewritten graph.
         original: The input of the original graph.
         dtype: Its element type.
         shape: Its static shape.

@@ -18,7 +18,7 @@ def function_body(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mappi
         opsets: The model's operator sets.
 
     Returns:
-        None where there is no definition, or none that holds in the model's opset.
+        None if there is no definition, or none that is valid in the model's opset.
     """
     domain = own_domain(node.domain)
     try:
@@ -37,7 +37,7 @@ def function_body(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mappi
     nodes = list(graph)
     graph.remove(nodes)
     results = graph.outputs[: len(node.outputs)]
-    # An output that nobody named is not computed: any value will do for it.
+    # An output without a name is not computed, so any value will do.
     named = [made if output.name else results[0] for output, made in zip(node.outputs, results, strict=True)]
     return Decomposition(nodes, named, given)
 

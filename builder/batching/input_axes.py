@@ -12,7 +12,7 @@ def batch_axes_of(model: Model, asked: Mapping[str, int | None]) -> tuple[dict[s
     Args:
         model: The model.
         asked: Axes by input, as the user gave them: axis 0 where they gave none. None means that the input has no
-            batch; each sample brings a whole one.
+            batch; each sample brings the whole input.
 
     Raises:
         ModelError: An input has no such axis, the inputs disagree, or several samples share an input without a batch.

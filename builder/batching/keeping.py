@@ -1,4 +1,4 @@
-"""Take a model as it is, because it has its batch already or is to be served without one."""
+"""Keep a model as it is, because its batch is already dynamic or it will be served without one."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def keep_static(model: Model) -> BatchedModel:
 
 
 def keep_batched(model: Model) -> BatchedModel:
-    """Keep a model that has its batch already; what it answers for one sample at a time is the original's answer."""
+    """Keep a model whose batch is already dynamic. Its answers to one sample at a time are the original's answers."""
     return _kept(model, _without_batch, is_static=False)
 
 

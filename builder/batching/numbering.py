@@ -26,12 +26,12 @@ from builder.model import operator
 from builder.tensors import Array
 
 ADDING = frozenset(["Add", "Concat", "Sub"])
-"""Linear operators that put the offsets of their inputs together."""
+"""Linear operators that combine the offsets of their inputs."""
 
 LINEAR = ADDING | frozenset(
     ["Cast", "Expand", "Flatten", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
 )
-"""Operators that give for `plain + offset` the sum of what they give for each."""
+"""Operators whose result for `plain + offset` is the sum of their results for each."""
 
 INDEXED = {"Gather": 1, "GatherND": 1, "ScatterND": 1}
 """Operators that read indices, and which input these are; their rules check the offset."""
@@ -44,7 +44,7 @@ COUNTING = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def check(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
-    """Refuse a node that would read `plain` for the whole value.
+    """Refuse a node that would read `plain` as if it were the whole value.
 
     Raises:
         Refusal: An input has an offset, and this operator neither passes it on nor reads it as an index.
@@ -70,7 +70,7 @@ def split(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows)
     """Return the inputs with the constant that has different rows split into `plain` and its offset.
 
     Raises:
-        DifferentRows: It is no whole number, or the operator is not one that adds.
+        DifferentRows: The constant does not hold integers, or the operator is not one that adds.
     """
     operand, rows = found.operand, found.rows
     domain, op_type = operator(node)
@@ -86,7 +86,7 @@ def split(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows)
 def follow(op: Op, result: Operand) -> None:
     """Give the result of a linear operator the offset that its inputs' offsets make.
 
-    As the operator is linear, that is what it computes when every input is replaced by its offset. With the offset
+    As the operator is linear, it is the result when every input is replaced by its offset. With the offset
     `[0, 4, 8]` above, `Mul` by 2 gives `[0, 8, 16]`, and `Add` of samples without an offset leaves it.
 
     Raises:
@@ -105,7 +105,7 @@ def follow(op: Op, result: Operand) -> None:
 def _offset_of(operand: Operand | None, node: ir.Node) -> Operand | None:
     """Return an input as it is when the offset is computed: its own, or zero.
 
-    A constant that is not added is no offset but says how: a target shape, or the other factor of a product.
+    A constant that is not added has no offset but says what is done: a target shape, or the other factor of a product.
     """
     if operand is None:
         return None

@@ -17,13 +17,13 @@ from builder.errors import ModelError
 from builder.model import Model, TensorSpec
 
 SCAN_WITHOUT_BATCH = 9
-"""The opset in which Scan lost the batch axis it had of its own."""
+"""The opset in which Scan lost its own batch axis."""
 
 AXES_AS_INPUT = 13
 """The opset from which Squeeze and Unsqueeze take their axes as an input."""
 
 OLDEST_IR_VERSION = 4
-"""Before it, every initializer had to be listed as an input too."""
+"""Before this IR version, every initializer had to be listed as an input too."""
 
 
 def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:

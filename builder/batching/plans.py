@@ -111,8 +111,8 @@ class PlanWriter:
     def materialize(self, operand: Operand) -> ir.Value:
         """Return the operand's value in the rewritten graph; a constant is written when it is first needed.
 
-        What a constant node reads is written before it. A stack does that, as such nodes can be nested deeper than
-        Python recurses.
+        What a constant node reads is written before it. This uses a stack, because such nodes can be nested deeper than
+        Python can recurse.
         """
         stack = [operand]
         while stack:
@@ -137,7 +137,7 @@ class PlanWriter:
         return self.emit.initializer(operand.name, origin)
 
     def _copy(self, operand: Operand, origin: Computed) -> ir.Value:
-        """Copy a constant node as it stands, or store its result where that is known and small."""
+        """Copy a constant node unchanged, or store its result if that is known and small."""
         if operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES:
             return self.emit.constant(operand.computed, operand.name)
         node = origin.node

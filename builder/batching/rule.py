@@ -1,4 +1,4 @@
-"""What a rule sees, and what it answers.
+"""What a rule sees, and what it returns.
 
 A rule is a function from an `Op`, one node that reads samples, to an `Answer`: a `Plan` for the node, a `Decomposition`
 into other nodes, or `Known` outputs. It raises `Refusal` (through `op.refuse`) if the node would mix the samples.
@@ -71,13 +71,13 @@ class Operand:
         dtype: Its element type.
         shape: Its static shape, with the original's batch.
         batch: Where the samples are; None for a constant, which is the same for all samples (weights, tables, shapes).
-        value: Its value in the rewritten graph; None for a constant that nothing needed there yet.
+        value: Its value in the rewritten graph; None for a constant that has not been needed there yet.
         origin: Where a constant comes from: a tensor, or a node.
         items: The members, if the value is a sequence.
         dropped_by: The node that dropped the batch's axis, when `batch` is Dropped.
-        offset: What the original's value is more than the rewritten one's, where it counts over the samples of the
-            static batch (see numbering).
-        computed: The value of a constant, once it was evaluated.
+        offset: By how much the original's value exceeds the rewritten one's, if it counts over the samples of the
+            static batch (see `numbering`).
+        computed: The value of a constant, once it has been evaluated.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Operand:
 
     @property
     def written(self) -> ir.Value:
-        """The value in the rewritten graph, which must be there by now."""
+        """The value in the rewritten graph, which must exist by now."""
         if self.value is None:
             raise RuntimeError(f"{self.name!r} is not in the rewritten graph yet")
         return self.value
@@ -135,12 +135,12 @@ class Plan:
 
     Attributes:
         outputs: Where the batch of each output is. A View says that the operator gives the value in that shape; it is
-            then reshaped to the view's batch. None stands for a constant.
+            then reshaped to the view's batch. None means a constant.
         inputs: What the node reads in place of an input as it is: the input moved to a Batch (a constant is repeated
             for every sample), the input seen as a View, another constant, or nothing.
         attributes: Attributes to set; None removes one.
         build: Writes other nodes in place of this one; it is called with the inputs as `inputs` says.
-        what: For the report: the baked-in constant, and what stands there now.
+        what: For the report: the baked-in constant, and what replaced it.
     """
 
     outputs: Sequence[Batch | View | None]
@@ -156,7 +156,7 @@ class Decomposition:
 
     Attributes:
         nodes: In order; they read the node's input values, those in `given`, and each other's.
-        outputs: The values that stand for the node's outputs.
+        outputs: The values that replace the node's outputs.
         given: The operands of values that are in no graph, such as the parameters of a function.
     """
 
@@ -173,7 +173,7 @@ class Known:
 
 
 Answer = Plan | Decomposition | Known
-"""What a rule answers."""
+"""What a rule returns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,7 +260,7 @@ Static = list[tuple[ir.DataType, Shape]]
 """Types and static shapes of a node's outputs."""
 
 Infer = Callable[[ir.Node, Sequence[Operand | None]], Static]
-"""Finds them for an operator that ONNX does not infer them for."""
+"""Finds them for an operator for which ONNX does not infer them."""
 
 
 def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:

@@ -16,18 +16,18 @@ from builder.model import RUNTIME_OPERATORS, operator
 from builder.tensors import Array
 
 LARGEST_BYTES = 256 * 2**20
-"""A larger constant is never computed, only carried over."""
+"""A larger constant is never computed, only copied."""
 
 SHAPE_INPUT_ELEMENTS = 1024
 """A constant input of up to this many elements may decide a shape (Reshape's target, Slice's ends ...)."""
 
 NUMBERS = "iufb"
-"""The kinds of arrays that may decide a shape: whole and real numbers, and truth values."""
+"""The kinds of arrays that may decide a shape: integers, floats and booleans."""
 
 EVALUATION_ERRORS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-"""What ONNX's reference operators raise on inputs they cannot take; they document no error of their own."""
+"""What ONNX's reference operators raise on inputs that they cannot process; their documentation names no error."""
 
 
 # ---------------------------------------------------------------------- values
@@ -36,7 +36,7 @@ EVALUATION_ERRORS = (
 def evaluate(operand: Operand) -> Array | None:
     """Return the value of a constant; None when it is too large, or the reference operators cannot compute it.
 
-    A constant may be computed from constants, nested deeper than Python recurses: `Add(Mul(Shape(x), 2), 1)`. So a
+    A constant may be computed from constants, nested deeper than Python can recurse: `Add(Mul(Shape(x), 2), 1)`. So a
     stack holds what is to be computed next. On top of `Add` comes `Mul`, on top of that `Shape`; each is computed, and
     taken off, once what it reads is there. Every value stays with its operand, so that none is computed twice.
     """
@@ -82,7 +82,7 @@ def _value(operand: Operand) -> Array | None:
 
 
 class GatherElements(OpRun):
-    """GatherElements, because the reference operator's is limited.
+    """GatherElements, because the reference operator is limited.
 
     It takes no more than 32 elements along `axis`, and no fewer than the data has elsewhere.
     """
@@ -137,7 +137,7 @@ def infer(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, 
     """Return static types and shapes of a node's outputs, by ONNX's own inference with the values of constants.
 
     Raises:
-        Refusal: The static inputs do not tell them.
+        Refusal: They cannot be inferred from the static inputs.
         Malformed: There are none: the inputs do not fit the node.
     """
     schema = _schema(node, opsets)
@@ -161,7 +161,7 @@ def infer(node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, 
 
 def _schema(node: ir.Node, opsets: Mapping[str, int]) -> onnx.defs.OpSchema:
     domain, op_type = operator(node)
-    # ONNX Runtime's optimizer leaves some operators in models of older opsets than the one they came with.
+    # ONNX Runtime's optimizer uses some operators in models of older opsets than the one that added them.
     is_early = op_type in RUNTIME_OPERATORS and not domain
     opset = onnx.defs.onnx_opset_version() if is_early else opsets.get(domain, 1)
     schema = _schema_of(op_type, opset, domain)
@@ -194,7 +194,7 @@ def _is_read(value: ir.Value) -> bool:
 
 
 def _static(found: onnx.TypeProto | None, *, is_needed: bool) -> tuple[ir.DataType, Shape]:
-    """Return the type and shape of one output; an output that nobody reads needs none."""
+    """Return the type and shape of one output; an output that no node reads needs none."""
     if not is_needed:
         return ir.DataType.UNDEFINED, ()
     if found is None or not found.HasField("tensor_type"):

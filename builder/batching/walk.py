@@ -1,8 +1,8 @@
 """Walk the graph once, in topological order, and carry the batch through every node.
 
 A node that reads no samples is a constant: it is kept as it is and copied when something needs it. A node that reads
-samples is handed to the rule of its operator. Nodes that decide how the walk goes on (branches, loops, sequences) have
-handlers of their own, which the walk is given as a table.
+samples is handed to the rule of its operator. Nodes that decide how the walk continues (branches, loops, sequences)
+have their own handlers, in a table that is passed to the walk.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ Handler = Callable[["Walk", ir.Node], Sequence[Operand]]
 
 
 class Skipped(Exception):  # noqa: N818 - not an error: the node it depends on is reported
-    """A value cannot be had, because it depends on a node that was refused."""
+    """A value is not available, because it depends on a node that was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Walk:
         static_batch: How many samples the original runs on at once.
         opsets: The version of every operator set, by domain.
         writer: Writes the rewritten graph.
-        operands: The operand of every value of the original met so far.
+        operands: The operand of every value of the original seen so far.
         changes: Nodes with a baked-in batch that was replaced.
         refusals: Every node that was refused; nodes that depend on one are skipped.
         written_out: How many nodes loops were written out as.
@@ -208,7 +208,7 @@ class Walk:
         return results
 
     def _decompose(self, body: Decomposition) -> Sequence[Operand]:
-        """Walk the nodes that stand for this one; what is refused among them is refused for this node."""
+        """Walk the nodes that replace this one; if one of them is refused, this node is."""
         if self._depth >= DEEPEST_DECOMPOSITION:
             raise Refusal("its definition by other operators never ends")
         self.operands.update(body.given)

@@ -6,7 +6,7 @@ name, and `conflicts` refuses options that contradict each other. `inspection`, 
 commands found.
 
 `help_pages` and `exit_codes` make the help, and `reference` writes docs/cli.md from it. `faults` describes errors in
-the command line, and `machine` what the machine ran out of.
+the command line, and `machine` what is missing on this machine.
 
 `--help` has to answer at once, so modules that import NumPy or ONNX are imported inside the commands.
 """

@@ -1,4 +1,4 @@
-"""The program: all commands in one group, and every error told in two lines with its exit code."""
+"""The program: all commands in one group, and every error shown in two lines, with its exit code."""
 
 import sys
 

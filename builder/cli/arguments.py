@@ -1,4 +1,4 @@
-"""The values that options and arguments take, beside click's own types: one function for each, from text to value.
+"""The types of options and arguments that click does not have: for each, a function from text to value.
 
 Modules that import NumPy or ONNX are imported inside these functions, so that `--help` answers at once.
 """
@@ -71,12 +71,12 @@ class Argument(click.ParamType[Any]):
 
 
 def argument(form: str, *, example: str = "", fix: str = "") -> Callable[[Read], Argument]:
-    """Make an argument type of the function below.
+    """Turn the decorated function into an argument type.
 
     Args:
         form: How the value is written, such as `OLD=NEW`.
-        example: A value that can be read; a fix is made of it.
-        fix: How to fix a value that cannot be read, when an example does not say it.
+        example: A valid value, to show in the fix.
+        fix: How to fix a value that cannot be read, if an example is not enough.
     """
     return lambda read: Argument(form, read, fix=fix or f"write it as {form}, for example {example}")
 
@@ -102,7 +102,7 @@ VERSION = whole_number(1, LARGEST_INT64, form="VERSION")
 PORT = whole_number(0, 65535, form="PORT")
 
 FILE_TO_READ = click.Path(path_type=Path, readable=False)
-"""Whether it can be read is checked by the step that reads it, with an exit code of its own."""
+"""The step that reads the file checks whether it can be read, and has its own exit code for that."""
 
 
 @argument("OLD=NEW", example="input.1=image")
@@ -177,7 +177,7 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 def fraction(text: str) -> float:
     """Read a number above 0 and up to 1."""
     if not 0 < _number(text) <= 1:
-        raise ValueError(f"{text} is not above 0 and at most 1")
+        raise ValueError(f"{text} is not a number above 0 and up to 1")
     return _number(text)
 
 

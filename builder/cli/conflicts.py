@@ -28,7 +28,7 @@ def check_options(options: "PublishOptions") -> None:
 def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     largest, preferred = options.config.max_batch_size, options.config.preferred_batch_sizes
     if options.is_static and options.is_per_sample:
-        yield "--static and --per-sample exclude each other", "leave out --static or --per-sample"
+        yield "--static and --per-sample cannot be used together", "leave out --static or --per-sample"
     if options.dynamic and (options.is_static or options.is_per_sample):
         other = "--static" if options.is_static else "--per-sample"
         yield f"--dynamic does not work with {other}", f"leave out {other}, so that the batch is made dynamic too"

@@ -25,7 +25,7 @@ CLIENTS = 16
 """How many clients send requests at the same time."""
 ROWS_PER_REQUEST = (1, 2, 5, 8)
 SECONDS = 1.5
-"""How long each protocol is loaded with each number of rows."""
+"""How long the load lasts for each protocol and number of rows."""
 RTOL, ATOL = 1e-4, 1e-5
 """The allowed difference: scores are float32 numbers around ten."""
 
@@ -153,7 +153,7 @@ def _drive_all(
 ) -> Iterator[Drive]:
     for protocol, client in (("HTTP", _http), ("gRPC", _grpc)):
         for rows in ROWS_PER_REQUEST:
-            report("drive", f"{protocol}, {CLIENTS} clients, {rows} rows per request")
+            report("drive", f"{protocol}, {CLIENTS} clients, {rows} {'row' if rows == 1 else 'rows'} per request")
             yield _drive(server, protocol, partial(client, server, fed, given), rows, images, expected)
 
 

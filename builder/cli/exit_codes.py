@@ -1,6 +1,7 @@
 """The exit codes, in one table: `--help`, docs/cli.md and the tests read them here.
 
-An error class of `builder.errors` brings its own code and meaning: its `exit_code` and the first line of its docstring.
+An error class of `builder.errors` defines its own code and meaning: its `exit_code` and the first line of its
+docstring.
 """
 
 from collections.abc import Mapping

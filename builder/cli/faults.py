@@ -1,4 +1,4 @@
-"""Wrong usage, told like every other error: where and what on one line, how to fix it on the next."""
+"""Usage errors, shown like all others: where and what on one line, how to fix it on the next."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ class Option(click.Option):
     """An option that belongs to a section of the help.
 
     Args:
-        section: The heading it stands under.
+        section: The heading that it is listed under.
     """
 
     def __init__(self, *names: Any, section: str = OPTIONS, **attributes: Any) -> None:
@@ -35,7 +35,7 @@ class Option(click.Option):
         return (record[0], f"{record[1]} Default: {default}.") if record and default else record
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        """Leave out the default, so that it does not stand there twice."""
+        """Leave out the default, which the help text already shows."""
         extra = super().get_help_extra(ctx)
         extra.pop("default", None)
         return extra
@@ -54,7 +54,7 @@ class Command(click.Command):
         self.examples = tuple(f"{PROGRAM} {example}" for example in examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Tell every error of the parser which command it belongs to; click leaves that out of some."""
+        """Set the command on every error of the parser; click does not set it on all of them."""
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -89,7 +89,7 @@ class Program(click.Group):
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which they were added, not by the alphabet."""
+        """Return the commands in the order in which they were added, not in alphabetical order."""
         return list(self.commands)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""What a machine can run out of at any moment: memory, disk space, permissions.
+"""What can be missing on a machine at any moment: memory, disk space, permissions.
 
 No step expects these errors, so they are turned into a HostError at the end. Any other OSError is a bug.
 """
@@ -23,7 +23,7 @@ _FIXES: Mapping[int, str] = {
 
 
 def find_fault(error: MemoryError | OSError) -> HostError | None:
-    """Return what this machine ran out of and how to fix it; None for an OSError that is a bug."""
+    """Return what is missing on this machine and how to fix it; None for an OSError that is a bug."""
     if isinstance(error, MemoryError):
         what = f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
         return HostError("this machine", what, "close other programs, or use a machine with more memory")

@@ -1,4 +1,4 @@
-"""Write config.pbtxt: complete, so that Triton has nothing to guess, and without losing what somebody edited by hand.
+"""Write config.pbtxt: complete, so that Triton has nothing to guess, and without losing manual edits.
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
 for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,

@@ -60,7 +60,7 @@ def make_config(
     options: ConfigOptions | None = None,
     existing: ExistingConfig | None = None,
 ) -> Config:
-    """Make the config that serves a version; of an existing one, only what has to change is changed.
+    """Make the config that serves a version. In an existing config, change only what has to change.
 
     Args:
         manifest: The manifest of the version.
@@ -82,7 +82,7 @@ def make_config(
     config.max_batch_size = largest
     _bind(config, manifest, name, version)
     config_options.apply(config, options, where=where)
-    # No more than was proven: with --prove sample a batch may be too large to run here.
+    # Not more than was proven: with --prove sample, a larger batch may not fit on this machine.
     proven = max(manifest.proof.batch_sizes, default=max(1, largest))
     files = warmup.write(config, manifest, sample, {min(size, proven): count for size, count in warmup_sizes.items()})
     fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
@@ -118,7 +118,7 @@ def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelCon
 def _max_batch_size(
     config: "ModelConfig", manifest: Manifest, existing: ExistingConfig | None, asked: int | None
 ) -> int:
-    """Return what was asked for, or else what somebody set by hand, or else what the version was proven for.
+    """Return what was asked for, or else what was set by hand, or else what the version was proven for.
 
     "Set by hand" means that the config says something else than the manifest of the version it serves. Examples, for
     a new version that was proven up to batch 32:

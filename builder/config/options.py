@@ -47,7 +47,7 @@ class ConfigOptions:
 
 
 def apply(config: "ModelConfig", options: ConfigOptions, *, where: object) -> None:
-    """Write the options into a config; `max_batch_size` and `warmup` are `make_config`'s, since they need the proof.
+    """Write the options into a config, except `max_batch_size` and `warmup`: see `make_config`, which knows the proof.
 
     Raises:
         RepositoryError: An option contradicts the config.

@@ -83,7 +83,7 @@ def _batching_problems(config: "ModelConfig") -> Iterator[str]:
         policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
         delay = messages().ModelQueuePolicy.DELAY
         if any(policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies):
-            yield "preserve_ordering excludes a queue policy whose timeout_action is DELAY"
+            yield "preserve_ordering does not allow a queue policy whose timeout_action is DELAY"
 
 
 def _instance_problems(config: "ModelConfig") -> Iterator[str]:

@@ -25,8 +25,8 @@ def sizes(config: "ModelConfig", max_batch_size: int, asked: bool | None, *, is_
     {1: 0, 16: 0}; at 4, {1: 0, 4: 0}. An entry for batch 6 that somebody added becomes 4 at `max_batch_size` 4.
 
     Args:
-        config: The new or existing config, whose max_batch_size is still the former one.
-        max_batch_size: The one it will have.
+        config: The new or existing config, whose max_batch_size has not been changed yet.
+        max_batch_size: The new max_batch_size.
         asked: Whether the caller asked for a warmup (True) or for none (False); None keeps what is there.
         is_new: Whether there was no config before.
     """

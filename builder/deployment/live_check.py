@@ -82,7 +82,7 @@ class LiveCheck:
             self._send([rows])
 
     def together(self) -> None:
-        """Send many batches at once, so that the server combines their rows in batches of its own.
+        """Send many batches at once, so that the server combines their rows into its own batches.
 
         Raises:
             VerificationError: An answer is wrong or an error.

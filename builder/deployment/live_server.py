@@ -37,10 +37,10 @@ _NO_MODEL = ".no.such.model."
 """A name that no model can have. Unloading it changes nothing, and succeeds only in explicit mode."""
 
 _FIRST_S = 10.0
-"""How long the first answer may take, while it is not known whether a server is there."""
+"""How long the first answer may take, before it is known whether a server is there."""
 
 _ASK_S = 60.0
-"""How long a call may take that changes nothing."""
+"""How long a call that changes nothing may take."""
 
 _POLL_S = 0.05
 

@@ -1,6 +1,6 @@
 """Try a version on the server under another name, before clients get its answers.
 
-`NAME.candidate` is a model of its own in the same repository. It has the same config, and its version 1 is a link to
+`NAME.candidate` is a separate model in the same repository. It has the same config, and its version 1 is a link to
 the version that is tried.
 
 The version is always 1 for a reason: a Triton that failed to load a version reports itself as not ready until that
@@ -66,7 +66,7 @@ def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, 
     try:
         server.load(candidate.name, VERSION, label=f"version {version} of {model.name!r}")
     except HostError:
-        with suppress(HostError):  # without it the server would stay "not ready"
+        with suppress(HostError):  # otherwise the server would stay "not ready"
             _place(candidate, model, lambda folder: _write_trivial(folder, candidate, model))
             server.load(candidate.name, VERSION)
         raise

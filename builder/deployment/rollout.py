@@ -66,7 +66,7 @@ def deploy(
     slack: float = 1.0,
     report: Report = silent,
 ) -> Deployment:
-    """Let the server that reads the repository serve a version, after checking that its answers are the proven ones.
+    """Make the server that reads the repository serve a version, after checking that its answers are the proven ones.
 
     If anything fails, the version that was served before is restored, in the repository and on the server. Requests
     that do not name a version are answered all the time.
@@ -306,7 +306,7 @@ class _Attempt:
         theirs = self.server.config(self.model.name)
         for setting, here, there in zip(_SETTINGS, _settings(ours), _settings(theirs), strict=True):
             if here != there:
-                what = f"it did not load {self.model.config_path}: {setting} is {there}, and in the file {here}"
+                what = f"it did not load {self.model.config_path}: {setting} is {there}, but {here} in the file"
                 raise HostError(self.server.address, what, ANOTHER_REPOSITORY)
 
 

@@ -44,7 +44,7 @@ def _check_dynamic(factory: str, options: ExportOptions, shapes: Mapping[str, Se
             raise ModelError(factory, what, "choose another name")
         if sizes.setdefault(label, size) != size:
             what = f"--dynamic gives the name {label!r} to axes of different sizes, {sizes[label]} and {size}"
-            raise ModelError(factory, what, "give each of them a name of its own")
+            raise ModelError(factory, what, "give each of them its own name")
 
 
 def _dynamic_axes(options: ExportOptions) -> Iterator[tuple[str, int, str]]:

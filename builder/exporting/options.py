@@ -1,4 +1,4 @@
-"""What to export and how, and what comes of it."""
+"""What to export, how to export it, and the result."""
 
 import re
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ class ExportedModel:
 
     Attributes:
         path: The .onnx file.
-        road: The strategy that made it: the exporter, and whether the batch was made dynamic afterwards.
+        road: The way it was made: the exporter, and whether the batch was made dynamic afterwards.
         batch_sizes: The batch sizes at which it was compared; empty if it is static.
         other_sizes: Sizes of its other dynamic axes at which it was also compared, by name.
         largest_difference: The largest difference between the file's answers and the module's, over all outputs.

@@ -1,6 +1,6 @@
 """Try the ways from a module to an ONNX file, and take the first one whose file is proven.
 
-There are two exporters, and each can be told which axes are dynamic, or export a static graph whose batch is made
+There are two exporters. Each can make the axes dynamic itself, or export a static graph whose batch is made
 dynamic afterwards, as for any static ONNX file. Each of these strategies succeeds for modules where others fail.
 """
 
@@ -34,7 +34,7 @@ class Strategy:
 
     Attributes:
         exporter: One of `EXPORTERS`.
-        after: "" if the exporter is told which axes are dynamic, or else what happens to the static graph:
+        after: "" if the exporter makes the axes dynamic itself, or else what happens to the static graph:
             `STATIC` keeps it, `BATCHED` makes its batch dynamic.
     """
 
@@ -46,7 +46,7 @@ class Strategy:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the exporter is told which axes are dynamic."""
+        """Whether the exporter makes the axes dynamic itself."""
         return not self.after
 
     def example(self, options: ExportOptions) -> Arrays:
@@ -126,7 +126,7 @@ class _StrategyFailed(Exception):  # noqa: N818 - not an error: another strategy
 
 
 def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Proof:
-    """Export into `folder` and prove the file, which stands there with its weights afterwards.
+    """Export into `folder` and prove the file, which stays there with its weights.
 
     Raises:
         _StrategyFailed: The export fails, or is wrong.

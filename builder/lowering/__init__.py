@@ -2,8 +2,8 @@
 
 `precision` lets the graph compute in fp16 or bf16. `plan` decides which nodes stay in fp32 because they would lose too
 much, `magnitudes` measures how large their values become, and `edges` changes what flows between them. `targets` knows
-which ONNX files each release of NVIDIA's Triton container accepts, and lowers the versions in a file where that changes
-nothing else.
+which ONNX files each release of NVIDIA's Triton container accepts, and lowers the version numbers in a file if that
+changes nothing else.
 """
 
 from builder.lowering.plan import Precision

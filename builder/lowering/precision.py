@@ -1,7 +1,7 @@
 """Let a graph compute in fp16 or bf16, and keep in fp32 what would lose too much.
 
-`plan` decides which nodes are lowered; casts stand where values go from one precision to the other. Inputs and outputs
-keep their types.
+`plan` decides which nodes are lowered; casts are inserted where values go from one precision to the other. Inputs and
+outputs keep their types.
 
 Two graphs are made. Besides the one to publish, there is a *rounded copy*: the same arithmetic in fp32, with every
 value rounded to the low precision. It shows what a GPU will answer. ONNX Runtime on a CPU cannot: it does not round
@@ -32,7 +32,7 @@ ENOUGH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """What became of the graph.
+    """What was done to the graph.
 
     Attributes:
         precision: The precision that was asked for.

@@ -33,7 +33,7 @@ class Target:
     serves_bf16: bool = True
 
 
-# The version of ONNX Runtime is read from build.py of https://github.com/triton-inference-server/server on the branch
+# The version of ONNX Runtime is from build.py in https://github.com/triton-inference-server/server, on the branch
 # of the release. 26.09 and 26.10 are not final there: the older candidate is listed here. The IR version and the opset
 # were found by loading files of every version with that wheel of onnxruntime, and the version of TensorRT is what
 # trtexec in the container prints.

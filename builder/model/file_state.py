@@ -11,7 +11,7 @@ MIN_BYTES = 64 << 20
 """Smaller files are hashed again instead: that takes less time than flushing them, and a model may have a thousand."""
 
 SETTLED_NS = 10_000_000_000
-"""How long before its state is read a file must have been left alone.
+"""How long a file must have been left unchanged before its state is read.
 
 A filesystem's clock moves in steps, up to 2 s on FAT: two writes in one step leave the same change time. And a write
 that is still under way carries the time at which it started.

@@ -77,7 +77,7 @@ def _attribute_problem(node: ir.Node, here: onnx.defs.OpSchema, there: onnx.defs
     for name in there.attributes:
         is_left_out = name in here.attributes and name not in node.attributes
         if is_left_out and here.attributes[name].default_value != there.attributes[name].default_value:
-            return f"the default of its attribute {name} is another one in opset {other}"
+            return f"its attribute {name} has a different default in opset {other}"
     return None
 
 
@@ -85,7 +85,7 @@ def _count_problem(node: ir.Node, there: onnx.defs.OpSchema, other: int) -> str 
     takes_its_inputs = there.min_input <= len(node.inputs) <= there.max_input
     if takes_its_inputs and len(node.outputs) <= there.max_output:
         return None
-    return f"it has other inputs or outputs in opset {other}"
+    return f"it has different inputs or outputs in opset {other}"
 
 
 def _type_problem(node: ir.Node, schema: onnx.defs.OpSchema, opset: int) -> str | None:

@@ -85,8 +85,9 @@ def _asked(
     def side(names: Sequence[str] | None, tensors: Sequence[BatchedTensor], option: str) -> list[str | None]:
         if names is not None and len(names) != len(tensors):
             listed = ", ".join(t.original for t in tensors)
-            what = f"{option} gives {len(names)} names for {len(tensors)}: {listed}"
-            raise ModelError(where, what, f"give {option} one name for each, in this order")
+            wanted = "1 name" if len(tensors) == 1 else f"{len(tensors)} names"
+            what = f"{option} needs {wanted}, for {listed}, but gives {len(names)}"
+            raise ModelError(where, what, f"give {option} a name for each of them, in this order")
         return [renames.get(t.original, names[i] if names else None) for i, t in enumerate(tensors)]
 
     return (

@@ -32,7 +32,7 @@ class Rewritten:
     @classmethod
     def of(cls, batched: BatchedModel, rounded: ir.Model | None) -> "Rewritten":
         """Serialize a model."""
-        # Without a lower precision the rewriting changes no number type, and the original's graph names them all.
+        # Unless the precision is lowered, rewriting changes no number types, so the original's graph shows all of them.
         graph = (batched.original.ir if rounded is None else batched.ir).graph
         model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
         return cls(batched, rounded, coarsest_precision(graph), model_bytes)

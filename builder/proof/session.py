@@ -86,7 +86,7 @@ def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    errors = onnxruntime_errors()  # imports ONNX Runtime, which in an except clause would hide a Ctrl-C
+    errors = onnxruntime_errors()  # this imports ONNX Runtime; in an except clause, that would hide a Ctrl-C
     try:
         return replace(_open(str(path), verbose=False), zipmaps=zipmaps or {})
     except errors as error:

@@ -1,8 +1,8 @@
 """Publish a model: load it, make its batch dynamic, name its tensors, prove it, and install it as a new version.
 
-`pipeline` is these steps in order, `options` what the caller can ask for, and `summary` what is said about each step.
-`version_files` makes the manifest and the files of a version. `switching` makes a version's config and hands both to
-the repository; it also rolls back to an older version. `bucket` does all this with a repository in object storage.
+`pipeline` is these steps in order, `options` what the caller can ask for, and `summary` writes the lines that report
+them. `version_files` makes the manifest and the files of a version. `switching` makes a version's config and hands both
+to the repository; it also rolls back to an older version. `bucket` does all this with a repository in object storage.
 """
 
 from builder.publishing.options import PublishOptions

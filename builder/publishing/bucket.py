@@ -54,7 +54,7 @@ def publish(url: str, name: str, publish_to: Callable[[Path, Report], Publicatio
         except _OvertakenError as error:
             report("again", f"{name}: {error}")
     what = f"somebody else published this model during each of {_ATTEMPTS} attempts"
-    raise RepositoryError(remote.url, what, "publish again when they have finished")
+    raise RepositoryError(remote.url, what, "publish again when nobody else is publishing this model")
 
 
 class _OvertakenError(Exception):

@@ -22,7 +22,7 @@ class PublishOptions:
         output_names: Names for all outputs, in order.
         renames: New names of single inputs or outputs, by their name in the file.
         dynamic: Other axes to make dynamic: by input, the name of the axis by its position in the file.
-        batch_axes: The batch axis of inputs whose batch is not axis 0. None makes the whole input one sample's own.
+        batch_axes: The batch axis of inputs whose batch is not axis 0. None means that each sample brings it all.
         constants: Values of inputs to turn into constants: a number that fills the input, or an .npy file.
         samples: An .npz file of samples to prove the model with.
         effort: How many batch sizes the proof runs.

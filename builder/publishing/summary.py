@@ -1,4 +1,4 @@
-"""What is said about each step of publishing: one line or more, written from the step's result."""
+"""The lines that report each step of publishing, written from the step's result."""
 
 from collections.abc import Iterator, Sequence
 
@@ -101,7 +101,7 @@ def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
 
 def _unchanged(version: PublishedVersion) -> str:
     what = "only config.pbtxt changed" if version.config_changed else "nothing changed"
-    return f"version {version.version} already is this model; {what}"
+    return f"version {version.version} is already this model; {what}"
 
 
 def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:

@@ -25,7 +25,7 @@ def install(
 ) -> PublishedVersion:
     """Add a version and serve it, completely or not at all.
 
-    When the served version already is this artifact, no version is added, and only config.pbtxt follows the options.
+    If the served version is already this artifact, no version is added, and only config.pbtxt follows the options.
 
     Raises:
         ModelError: Triton cannot serve one of the tensors.

@@ -1,4 +1,4 @@
-"""Make what is stored of a version: the files that Triton loads, the manifest, and the reference."""
+"""Make what is stored for a version: the files that Triton loads, the manifest, and the reference."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -39,9 +39,9 @@ class Slot:
 
     Attributes:
         version: The number that the artifact gets, or has.
-        is_new: Whether it has to be added. If not, the served version already is this artifact.
+        is_new: Whether it has to be added. If not, the served version is already this artifact.
         config_text: The text of the config.pbtxt that is there; None when there is none.
-        served: The manifest of the version that this config serves; None when there is no readable one.
+        served: The manifest of the version that this config serves; None if it has no readable manifest.
     """
 
     version: int

@@ -16,7 +16,7 @@ how far it got:
 |---------|----------|--------------|---------------------------------------------------------------------|
 | after 1 | there    | there        | there is no journal: it empties the staging folder                  |
 | after 2 | there    | there        | the repository is as it was before: it empties the staging folder   |
-| after 3 | gone     | there        | it takes `models/m/5` back, unless somebody set the config to 5     |
+| after 3 | gone     | there        | it removes `models/m/5`, unless somebody set the config to 5        |
 | after 4 | gone     | gone         | the change was complete: it empties the staging folder              |
 
 A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
@@ -55,7 +55,7 @@ _FICLONE = 0x40049409
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """The change in progress: the model, and the version that is added; None when none is."""
+    """The change in progress: the model, and the version that is added (None for a rollback)."""
 
     model: str
     version: int | None

@@ -150,7 +150,8 @@ def _read_npz(path: Path) -> Mapping[str, Array]:
                 raise ModelError(path, "the file holds a single array without a name", fix)
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(path, f"the samples cannot be read: {error}", fix) from error
+        reason = error if zipfile.is_zipfile(path) else "the file is not an .npz archive, or is damaged"
+        raise ModelError(path, f"the samples cannot be read: {reason}", fix) from error
 
 
 def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Array:

@@ -21,7 +21,7 @@ _LOG_LINES = 1000
 
 
 class TritonProcess:
-    """A `tritonserver` in a session and a folder of its own, with a thread that reads its log.
+    """A `tritonserver` in its own session and folder, with a thread that reads its log.
 
     The same thread starts the process. On Linux, a process that asked to end with its parent ends with the *thread*
     that started it, and this thread lives as long as the server.
@@ -85,7 +85,7 @@ class TritonProcess:
         try:
             if self._log_to is not None:
                 self._log_to.write(line)
-        except BrokenPipeError:  # nobody reads it any more, and Triton must not wait for a reader
+        except BrokenPipeError:  # nothing reads the pipe any more, and Triton must not block on it
             self._log_to = None
 
     def poll(self) -> int | None:

@@ -24,8 +24,8 @@ class BuildOptions:
         precision: The precision of the model. A plan without a layer in it is refused.
         timing_cache: The file that keeps measured kernels for the next build.
         workspace_mb: The most scratch memory that a kernel may use. By default TensorRT uses all there is.
-        version_compatible: Let later versions of TensorRT run the plan.
-        hardware_compatible: Let later GPU architectures run the plan.
+        version_compatible: Whether later versions of TensorRT can run the plan too.
+        hardware_compatible: Whether later GPU architectures can run the plan too.
     """
 
     precision: Precision = "fp32"

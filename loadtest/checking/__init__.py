@@ -1,4 +1,4 @@
-"""What is sent, and whether each answer to it is right.
+"""The requests to send, and the check of each answer.
 
 A published version stores a `Reference`: samples, the right answers, and tolerances. `Samples` are the rows to send;
 `make_pool` encodes them as `Request`s and `make_order` mixes those of several models and sizes. Each request knows

@@ -1,4 +1,4 @@
-"""The right answer to each request. A right answer is recognised cheaply; a wrong one is examined thoroughly."""
+"""The right answer to each request. Recognizing a right answer is cheap; a wrong one is examined in detail."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +14,7 @@ _SEEN_BYTES = 1 << 16
 
 
 class Wrong(Enum):
-    """In which way an answer is wrong."""
+    """The way in which an answer is wrong."""
 
     ROWS_MIXED_UP = "rows_mixed_up"
     SHAPE_OR_TYPE = "shape_or_type"
@@ -47,7 +47,7 @@ class ExpectedOutput:
         return self.right.shape
 
     def matches(self, body: bytes, start: int, stop: int) -> bool:
-        """Tell whether `body[start:stop]` is right: bytes that were right before, or values within the tolerance."""
+        """Return whether `body[start:stop]` is right: bytes that were right before, or values within the tolerance."""
         if body.startswith(self._seen, start):
             return len(self._seen[0]) == stop - start
         if self.spec.datatype not in FLOATS or not self._within(body, start, stop):
@@ -64,7 +64,7 @@ class ExpectedOutput:
         return bool(self.is_right(values.reshape(self.right.shape)).all())
 
     def is_right(self, values: Array) -> Array:
-        """Tell for each value whether it is within `atol + rtol * |reference|`.
+        """Return for each value whether it is within `atol + rtol * |reference|`.
 
         With rtol 0.001 and atol 0.01, a reference of 20 allows 0.001 * 20 + 0.01 = 0.03, so 19.97 to 20.03 is right.
         An infinity must be the same infinity, and NaN is right only where the reference is NaN.
@@ -101,14 +101,14 @@ class Expected:
         self._plan: tuple[tuple[ExpectedOutput, int, int], ...] = ()
 
     def is_right(self, answer: Answer) -> bool:
-        """Tell whether every output of `answer` is right."""
+        """Return whether every output of `answer` is right."""
         if answer.layout is not self._layout and not self._learn(answer.layout):
             return False
         body = answer.body
         return all(output.matches(body, start, stop) for output, start, stop in self._plan)
 
     def _learn(self, layout: Layout) -> bool:
-        """Note which bytes to compare in answers of this layout; False if the layout itself is wrong."""
+        """Record which bytes to compare in answers with this layout; return False if the layout itself is wrong."""
         if self._layout_fault(layout) is not None:
             return False
         self._layout = layout
@@ -176,7 +176,7 @@ class Expected:
         return Fault(Wrong.TOLERANCE, name, row, f"{values}; {int((~right).sum())} of {right.size} values are wrong")
 
     def _belongs_to_another_row(self, output: ExpectedOutput, got: Array, row: int) -> bool:
-        """Tell whether what came for `row` is the right answer to some other row of the reference."""
+        """Return whether the answer to `row` is the right answer to another row of the reference."""
         name, datatype = output.spec.name, output.spec.datatype
         answers = self.reference.answers[name]
         mine = got[row] if self.reference.max_batch_size else got

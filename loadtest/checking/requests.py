@@ -1,4 +1,4 @@
-"""Requests, encoded once, each knowing the right answer of every version that may reply; and the order to send them."""
+"""Requests, encoded once, each with the right answers of all versions that may reply; and the order to send them in."""
 
 import math
 import random
@@ -116,7 +116,7 @@ def _shuffle_forever(total: int, rng: random.Random) -> Iterator[int]:
 
 
 def make_order(pools: Sequence[tuple[float, list[Request]]], rng: random.Random) -> list[Request]:
-    """Mix pools into one shuffled list to send from; each pool has its weight's share, and all its requests occur.
+    """Mix pools into one shuffled list to send from. Each pool has its weight's share, and each request occurs.
 
     The list is long enough for the pool that needs the most room. Pools of 50 requests with weight 3 and of 900 with
     weight 1: for all 900 to fit into a quarter of the list it must have 3,600 places, of which the first pool gets
@@ -128,7 +128,7 @@ def make_order(pools: Sequence[tuple[float, list[Request]]], rng: random.Random)
     for weight, pool in pools:
         places = max(round(min(size, ORDER_LIMIT) * weight / total), 1)
         if len(pools) == 1:
-            places = max(round(places / len(pool)), 1) * len(pool)  # whole turns: every request equally often
+            places = max(round(places / len(pool)), 1) * len(pool)  # complete rounds: every request equally often
         order += islice(cycle(rng.sample(pool, len(pool))), places)
     rng.shuffle(order)
     return order

@@ -1,4 +1,4 @@
-"""Compares two runs stage by stage, each figure with its uncertainty."""
+"""Compare two runs stage by stage, each figure with its uncertainty."""
 
 import json
 import math

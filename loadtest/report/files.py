@@ -1,4 +1,4 @@
-"""Writes the report of a run: result.json, stages.csv, report.html and the kept wrong answers."""
+"""Write the report of a run: result.json, stages.csv, report.html and the kept wrong answers."""
 
 import csv
 import io
@@ -95,5 +95,5 @@ def to_html(result: Mapping[str, Any]) -> str:
 
 
 def read_page() -> str:
-    """Return the page that draws a result: the one in place of `"@RESULT@"`, or else the server's newest."""
+    """Return the page that shows a result: the one put in place of `"@RESULT@"`, or else the newest on the server."""
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")

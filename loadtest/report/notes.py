@@ -1,4 +1,4 @@
-"""What a reader must know to judge the figures of a run, although it fails nothing.
+"""What a reader must know to judge the figures of a run, although it does not make the run fail.
 
 Stages are given as the plain values of the result, see docs/result-schema.md.
 """
@@ -45,8 +45,8 @@ def _on_client(stage: Stage) -> str:
     if busy <= SATURATED_SHARE:
         late_ms = stage["late_us"]["p99"] / 1000
         what = f"the load generator sent requests late although users were free (p99 {late_ms:.1f} ms)"
-        return f"{what}; this is not the server's delay: give the load generator cores of its own"
+        return f"{what}; this is not the server's delay: give the load generator its own cores"
     what = f"the load generator, not the server, was the bottleneck (busy {busy:.0%} of the time)"
     if waiting > CROWDED_SHARE:
-        return f"{what}; it waited for a CPU {waiting:.0%} of the time: give it cores of its own"
+        return f"{what}; it waited for a CPU {waiting:.0%} of the time: give it its own cores"
     return f"{what}; use --processes {stage['client_processes_that_would_do']}"

@@ -1,4 +1,4 @@
-"""What happens at the end of a run: the report is written, the exit code set, and a summary printed."""
+"""End a run: write the report, set the exit code, and print a summary."""
 
 import sys
 from typing import Any

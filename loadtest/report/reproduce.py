@@ -1,4 +1,4 @@
-"""Sends the request of a kept wrong answer again, and tells whether the answer is still wrong."""
+"""Send the request of a kept wrong answer again, and check whether the answer is still wrong."""
 
 from pathlib import Path
 from typing import Any

@@ -19,7 +19,7 @@ def find_knee(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] | None:
     """Return the lowest load that gave 95 % of the best throughput, and the best stage within the p99 limit.
 
     With 1, 2, 4 and 8 users at 100, 195, 199 and 200 rows/s, the best is 200 and 95 % of it is 190: the knee is at 2
-    users. Twice or four times the users only wait longer.
+    users. With two or four times as many users, each just waits longer.
     """
     if not stages:
         return None
@@ -49,7 +49,7 @@ def _best_within_p99(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] 
 
 
 def is_within_p99(stage: Stage, limits: Limits) -> bool:
-    """Tell whether the stage got answers, and 99 % of them within the limit."""
+    """Return whether the stage got answers, and 99 % of them within the limit."""
     if not stage["requests"]:
         return False
     return limits.max_p99_ms is None or bool(stage["latency_us"]["p99"] <= limits.max_p99_ms * 1000)

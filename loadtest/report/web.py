@@ -1,4 +1,4 @@
-"""Extends Locust's page: the tab "Triton", a start form that refuses a run that cannot work, and downloads.
+"""Extend Locust's page with the tab "Triton", a start form that refuses a run that cannot work, and downloads.
 
 Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web-ui
 """

@@ -1,6 +1,6 @@
-"""A run: its stages led, its load made, its figures measured.
+"""Run a load test: lead the processes through the stages, make the load, and measure.
 
-`check` is asked before anything starts. Then the `Leader`, in the master process or the only one, takes every process
+`check` is called before anything starts. Then the `Leader`, in the master process or the only one, takes every process
 through the stages of the scenario. In each process a `LoadWorker` follows its messages; the worker's `Traffic` sends
 the requests and checks the answers, and returns what it counted window by window. The leader adds the windows up and
 keeps them in a `Run`, which has a `StageRecord` for each stage.

@@ -1,4 +1,4 @@
-"""Wakes a greenlet at a given moment, to the microsecond.
+"""Wake a greenlet at a given moment, to the microsecond.
 
 gevent's own timers count whole milliseconds and round up: a sleep of 2.3 ms ends after 3 ms or later. At 1,000
 requests/s that would send every request of an open loop up to a millisecond late.
@@ -42,7 +42,7 @@ class Alarm:
         """Sleep until `time.perf_counter()`, which on Linux is the kernel's monotonic clock, shows `moment`.
 
         The kernel wants whole seconds and nanoseconds: 12.0023 is (12, 2_300_000). A time of 0 would switch the timer
-        off, so a moment in the past becomes at least one nanosecond after the clock's start, which is long over.
+        off, so a moment in the past becomes at least one nanosecond after the clock's start, which has long passed.
         """
         if self._fd < 0:
             gevent.sleep(max(moment - time.perf_counter(), 0))

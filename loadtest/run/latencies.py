@@ -1,4 +1,4 @@
-"""Latencies as HDR histograms, which add up without loss.
+"""Latencies as HDR histograms, which can be added up without loss.
 
 Every histogram has the same buckets: each value from 1 µs to 1 h, kept to three significant digits. Adding two
 histograms adds the counts of each bucket. So it makes no difference how the values were spread over processes and

@@ -1,6 +1,6 @@
-"""Leads a run: the master process, or the only one, takes all processes through the stages and collects their windows.
+"""Lead a run: the master process, or the only one, takes all processes through the stages and collects their windows.
 
-Locust starts and stops the users and connects the processes; `messages` lists what is said between them.
+Locust starts and stops the users and connects the processes; `messages` lists the messages between them.
 """
 
 import time
@@ -27,7 +27,7 @@ _START_POLL_S = 0.02
 _USERS_PER_S = 100
 _DRAIN_S = 0.1
 _SHORTEST_REST = 0.25
-"""A rest of a stage shorter than this share of a window is not measured as a window of its own."""
+"""If less than this share of a window is left at the end of a stage, it is not measured as a separate window."""
 
 
 class Leader:
@@ -80,10 +80,10 @@ class Leader:
             run.error = error
 
     def _prepare(self, options: Mapping[str, str]) -> None:
-        """Let every process read the options and encode its requests.
+        """Have every process read the options and encode its requests.
 
         Raises:
-            LoadTestError: There is no process, or one of them could not do it.
+            LoadTestError: There is no process, or one of them failed.
         """
         self._prepared.clear()
         self._latecomers.clear()
@@ -101,7 +101,7 @@ class Leader:
                 raise messages.to_error(error)
 
     def _admit_latecomers(self, stage: Stage) -> None:
-        """Let processes that connected during the run make load too, because Locust moves users to them.
+        """Have processes that connected during the run make load too, because Locust moves users to them.
 
         They take their share of an open loop's requests from the next stage on.
         """
@@ -165,7 +165,7 @@ class Leader:
         self._send(messages.BEGIN, {"arrivals": message, "order": self._active()}, process)
 
     def _start_users(self, users: int) -> None:
-        """Let Locust start or stop users until there are this many."""
+        """Have Locust start or stop users until there are this many."""
         self._runner.start(users, spawn_rate=_USERS_PER_S)
         until = time.monotonic() + _START_TIMEOUT_S
         while self._runner.user_count != users and time.monotonic() < until:

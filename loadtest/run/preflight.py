@@ -1,4 +1,4 @@
-"""Checks that a run with the given options can take place, before its first user starts."""
+"""Check that a run with the given options can take place, before its first user starts."""
 
 from collections.abc import Mapping
 from pathlib import Path

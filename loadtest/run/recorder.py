@@ -1,4 +1,4 @@
-"""Counts what one process sees, and hands it out window by window."""
+"""Count what one process sees, and return the counts window by window."""
 
 import time
 from collections import Counter
@@ -11,7 +11,7 @@ Key = tuple[str, str]
 
 
 class Recorder:
-    """Counts one process's requests; `take` returns what came since the last call and starts again from 0.
+    """Counts one process's requests; `take` returns the counts since the last call and starts again from 0.
 
     Args:
         process: The process's name in its windows.
@@ -68,7 +68,7 @@ class Recorder:
         self._late[late_us] += 1
 
     def take(self) -> Window:
-        """Return what came since the last call."""
+        """Return the counts since the last call."""
         window = Window(time.perf_counter() - self._started, self._tallies)
         window.messages, window.examples = self._messages, self._examples
         for key, counts in self._latencies.items():

@@ -33,7 +33,7 @@ _TURN_S = 0.05
 """How long a user sends before it returns to Locust, which may then stop it."""
 
 _LONGEST_SLEEP_S = 0.5
-"""How long a user of an open loop sleeps at most before it looks whether a new stage has begun."""
+"""The longest time that a user of an open loop sleeps before it checks whether a new stage has begun."""
 
 _AFTER_FAILURE_S = 0.1
 _EXAMPLES_PER_KIND = 3
@@ -133,7 +133,7 @@ class Traffic:
             iteration = self._loop.iteration
             self._send(connection, now)
             if self._loop.iteration == iteration:
-                gevent.sleep(0)  # the answer was there at once, so no other user has had a chance to run
+                gevent.sleep(0)  # the answer was there immediately, so no other user has had a chance to run
 
     def _send_when_due(self, connection: Connection, due_times: Iterator[float], offset: float) -> None:
         """Send a request when it is due, `offset` seconds into the stage; latency counts from then.

@@ -22,7 +22,7 @@ COMFORTABLE_SHARE = 0.7
 """How busy a client process should be at most."""
 
 CROWDED_SHARE = 0.25
-"""A client that waits for a CPU for this share of the time needs cores of its own rather than more processes."""
+"""A client that waits for a CPU for this share of the time needs its own cores rather than more processes."""
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Window:
         return sum(tally.requests for tally in self.tallies.values())
 
     def figures(self) -> Figures:
-        """Return the numbers that are kept of it once it was joined with others."""
+        """Return the numbers that are kept when it is joined with others."""
         total = self.total
         return Figures(
             seconds=round(self.seconds, 3),
@@ -219,7 +219,7 @@ def join_windows(windows: Iterable[Window]) -> Window:
 
 
 def is_stable(windows: list[Window]) -> bool:
-    """Tell whether the last three windows agree within 10 % in throughput and mean latency.
+    """Return whether the last three windows agree within 10 % in throughput and mean latency.
 
     That is, the highest is at most 1.1 times the lowest: 100, 104 and 110 rows/s agree, 100, 104 and 111 do not.
 

@@ -1,4 +1,4 @@
-"""A process that makes load, and does what the leader's messages say."""
+"""A process that makes load, as the leader's messages tell it to."""
 
 import time
 from collections import Counter

@@ -7,7 +7,7 @@ open loop, requests are due at the times of the stage's `Arrivals`, however slow
 
 from loadtest.scenarios.arrivals import ARRIVALS, PAUSE, Arrivals, read_arrivals
 from loadtest.scenarios.stages import Stage
-from loadtest.scenarios.table import SCENARIOS, Load, Reads, Scenario, make_stages, readers
+from loadtest.scenarios.table import SCENARIOS, Load, Reads, Scenario, listed, make_stages, readers
 
 __all__ = [
     "ARRIVALS",
@@ -18,6 +18,7 @@ __all__ = [
     "Reads",
     "Scenario",
     "Stage",
+    "listed",
     "make_stages",
     "read_arrivals",
     "readers",

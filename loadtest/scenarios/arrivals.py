@@ -52,8 +52,8 @@ class Arrivals:
     def due_times(self, index: int, processes: int) -> Iterator[float]:
         """Return when the requests of process `index` of `processes` are due, in seconds from the stage's start.
 
-        Constant gaps and recorded times are handed out in turn. At 100 requests/s, with two processes, the first gets
-        0.00, 0.02, 0.04… and the second 0.01, 0.03, 0.05…. Random gaps need no such turns: independent Poisson
+        Processes take turns with constant gaps and recorded times. At 100 requests/s, with two processes, the first
+        gets 0.00, 0.02, 0.04… and the second 0.01, 0.03, 0.05…. With random gaps they need not: independent Poisson
         processes add up to a Poisson process, so each process draws its own gaps at its share of the rate.
         """
         if self.is_recorded:

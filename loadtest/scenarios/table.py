@@ -5,7 +5,7 @@ reads, the checks of these options, how limits are judged, and which notes the r
 lists the scenarios for users.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -27,7 +27,7 @@ class Load:
         arrivals_file: A CSV of recorded times.
         max_in_flight: The most requests in flight of an open loop.
         stage_time_s: How long a stage lasts.
-        stages: How many stages the scenario is cut into.
+        stages: How many stages the scenario is divided into.
         warm_up_s: How long at a stage's start nothing is measured.
         request_timeout_s: How long an answer may take.
         seed: Of every random choice.
@@ -94,7 +94,7 @@ class Scenario:
         help: The load it makes, in a few words for `--help`.
         uses_stages: Whether it reads `--stages` as well.
         is_ladder: Whether one stage within the limits is enough for the run to pass; otherwise every stage must be.
-        is_steady: Whether the load is meant to settle, so that a stage without stable windows deserves a note.
+        is_steady: Whether the load should become stable, so that a stage without stable windows gets a note.
     """
 
     make_stages: Callable[[Load], list[Stage]]
@@ -207,4 +207,10 @@ def readers(option: str) -> str:
     """Return which scenarios read `option`, with the form each needs: `constant and soak (one number, as in …)`."""
     found = [(name, scenario.reads) for name, scenario in SCENARIOS.items() if scenario.reads.option == option]
     forms = {reads: [name for name, other in found if other is reads] for _, reads in found}
-    return ", ".join(f"{' and '.join(names)} ({reads.form})" for reads, names in forms.items())
+    return ", ".join(f"{listed(names)} ({reads.form})" for reads, names in forms.items())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `soak`, `soak and ramp`, `spike, ramp and waves`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -123,7 +123,7 @@ def read_gauges(text: str) -> dict[str, float]:
 
 
 def has_restarted(earlier: Snapshot, later: Snapshot, answered: int) -> bool:
-    """Tell whether the server or a model was restarted between two snapshots, given the answers this client received.
+    """Return whether the server or a model was restarted between two snapshots, given the answers this client received.
 
     Triton's counters start again from 0 with the server, and with a model that is loaded again, so a restart shows
     as a count that rose by less than the number of answers. Client and server are not read at the same moment, so
@@ -143,7 +143,7 @@ def summarize(snapshots: Iterable[Snapshot | None]) -> dict[str, Any] | None:
     """Return what the server did between the first and the last snapshot; None if there are fewer than two.
 
     Times are means per request, in microseconds. `batch_sizes` counts executions. A count that fell was reset by a
-    restart, so what it shows was all counted since then.
+    restart, so all of it was counted since then.
     """
     known = [snapshot for snapshot in snapshots if snapshot is not None]
     if len(known) < 2:

@@ -1,4 +1,4 @@
-"""Checks, before the first request, that the server is ready and serves what the settings and the repository say."""
+"""Check before the first request that the server is ready and serves what the settings and the repository say."""
 
 import json
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> 
 
 
 def check_ready(settings: Settings) -> bool:
-    """Check that a KServe v2 server is ready, and tell whether it takes tensors as raw bytes over HTTP.
+    """Check that a KServe v2 server is ready, and return whether it takes tensors as raw bytes over HTTP.
 
     Raises:
         ServerError: It is not.

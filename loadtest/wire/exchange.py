@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 RECEIVE_BYTES = 1 << 18
 MEMO_LIMIT = 512
-"""Parsed headings are kept and reused, up to this many; then the memo starts again from empty."""
+"""The most parsed headings that are kept for reuse. When there are more, the cache is emptied."""
 
 IDLE_S = 1.0
-"""The server may have closed a connection that was idle this long. That is no failure: the client opens a new one."""
+"""After this long without a request, the server may have closed the connection. The client then opens a new one."""
 
 
 class ExchangeError(Exception):

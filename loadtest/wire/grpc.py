@@ -201,7 +201,7 @@ class KnownLayouts:
         if len(self._by_length) >= MEMO_LIMIT:
             self._by_length.clear()
         known = self._by_length.setdefault(length, [])
-        del known[_HEADINGS_LIMIT - 1 :]  # a server that gives every answer another id must not fill the memory
+        del known[_HEADINGS_LIMIT - 1 :]  # a server that gives every answer a new id must not fill the memory
         known.insert(0, (heading, layout))
 
 

@@ -1,4 +1,4 @@
-"""KServe v2 inference over HTTP/1.1, with the binary tensor extension where the server has it.
+"""KServe v2 inference over HTTP/1.1, with the binary tensor extension if the server has it.
 
 A request is encoded once, headers included, and sent many times. The JSON heading of an answer repeats from request
 to request, so it is parsed once and then looked up by its bytes.

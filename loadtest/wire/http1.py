@@ -52,7 +52,7 @@ class Response:
         values = [value.strip() for key, value in self.fields if key == name]
         if not values:
             return None
-        if len(values) > 1 or not values[0].isdigit():  # of bytes, isdigit accepts 0 to 9 alone; int() accepts 3_1
+        if len(values) > 1 or not values[0].isdigit():  # for bytes, isdigit accepts only 0 to 9; int() would accept 3_1
             raise ExchangeError("malformed", f"{name.decode()}: {b', '.join(values)[:_SHOWN_BYTES]!r} is not a number")
         return int(values[0])
 

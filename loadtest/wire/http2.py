@@ -1,4 +1,4 @@
-"""A small HTTP/2 client, made for one thing: a unary gRPC call at a time over a kept connection.
+"""A small HTTP/2 client for one purpose: one unary gRPC call at a time over a connection that stays open.
 
 The general libraries cost a load generator too much. On the same calls, h2 (the protocol in pure Python) used 4.2
 times the CPU time of this client, and grpcio 5.1 times; under gevent, grpcio can also hang at exit when a channel is
@@ -118,7 +118,7 @@ class Call:
 
 
 class _UnseenError(ExchangeError):
-    """The server is closing the connection and said that it did not look at the call, so we may send it again.
+    """The server is closing the connection and said that it did not process the call, so it can be sent again.
 
     Source: https://www.rfc-editor.org/rfc/rfc9113#section-6.8
     """
@@ -167,7 +167,7 @@ class _Session:
         self.socket.sendall(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW_UPDATE, 0, 0, more))
 
     def catch_up(self) -> bool:
-        """Read what the server sent while the connection was idle; tell whether it is still open."""
+        """Read what the server sent while the connection was idle; return whether it is still open."""
         while (more := poll(self.socket)) is not None:
             if not more:
                 return False
@@ -314,7 +314,7 @@ class _Session:
                 self._max_frame = max(value, _DEFAULT_FRAME)
 
     def _go_away(self, last_stream: int) -> None:
-        """Leave after the current call; if the server will not look at that call, it goes to a new connection."""
+        """Leave after the current call; if the server will not process that call, send it on a new connection."""
         self.leaving = True
         if last_stream < self._call.stream:
             unseen = _UnseenError if self._call.stream > 1 else ExchangeError

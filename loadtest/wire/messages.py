@@ -1,4 +1,4 @@
-"""What travels between client and server, whatever the protocol: an inference request and the answer to it."""
+"""What client and server exchange over either protocol: an inference request and its answer."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the graph, and operators that are refused wherever they stand."""
+"""Inputs and outputs of the graph, and operators that are refused wherever they are."""
 
 from support.batched import Case
 
@@ -23,7 +23,7 @@ ALWAYS = {
                           "y = NonMaxSuppression(b, s, m)", "one list of boxes for the whole batch"),
     "DynamicQuantizeLSTM": ("float[4, B, 3] x", "y = com.microsoft.DynamicQuantizeLSTM <hidden_size = 2> "
                             '(x, w, v, "", "", "", "", "", scale, zero, scale, zero)',
-                            "takes a scale over the whole batch"),
+                            "computes a scale over the whole batch"),
 }  # fmt: skip
 
 CASES = [

@@ -48,7 +48,7 @@ def test_a_model_that_mixes_samples_is_refused_with_its_reason(case: Case, stati
 
 
 @pytest.mark.parametrize("cases", TABLES.values(), ids=TABLES)
-def test_every_case_of_a_table_has_a_name_of_its_own(cases: Sequence[Case]) -> None:
+def test_every_case_of_a_table_has_its_own_name(cases: Sequence[Case]) -> None:
     names = [case.name for case in cases]
     assert sorted(names) == sorted(set(names))
 

@@ -1,4 +1,4 @@
-"""Control flow that no runtime would run, and what is reported of it."""
+"""Control flow that no runtime would run, and what is reported about it."""
 
 from pathlib import Path
 

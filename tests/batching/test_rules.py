@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def shapeless(operators: registry.Entries) -> set[registry.Key]:
-    """Return the operators whose static shape nothing tells: ONNX has no schema for them, and they came without one."""
+    """Return the operators whose static shape is unknown: ONNX has no schema for them, and their entry has no shape."""
     return {key for key, entry in operators.items() if entry.shape is inference.unknown}
 
 

@@ -91,7 +91,7 @@ BAKED = {
         "float[1,8,4] x",
         "float[1,8,2] y",
         "y = MatMul(x, over)",
-        "its weights are for 4 values of size",
+        "its weights need an axis of 4, which would become size",
         {"over": weight(4, 2)},
     ),
     "windows cut out of the axis": (

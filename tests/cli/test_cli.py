@@ -62,7 +62,7 @@ builder.cli.main()
 
 
 def as_nobody(*arguments: object) -> Ended:
-    """`python -m builder` with these arguments and the rights of nobody."""
+    """`python -m builder` with these arguments, run as the user nobody."""
     command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
@@ -177,7 +177,7 @@ def test_inspect_shows_where_the_batch_is_and_what_would_change(builder: Builder
     assert found["rewrites"][0]["op_type"] == "Reshape"
 
 
-def test_inspect_shows_what_stands_in_the_way_and_ends_with_3(builder: Builder, tmp_path: Path) -> None:
+def test_inspect_shows_what_prevents_batching_and_ends_with_3(builder: Builder, tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", "(float[3, 4] x) => (float[3, 4] y) { [n] y = Softmax <axis = 0> (x) }")
     shown = builder("inspect", path, "--json")
     found = json.loads(shown.out)
@@ -352,7 +352,7 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
         ),
         (
             "publish m.onnx --max-error 2",
-            "--max-error: 2 is not above 0 and at most 1",
+            "--max-error: 2 is not a number above 0 and up to 1",
             "use a number above 0 and up to",
         ),
         ("list --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),
@@ -383,7 +383,7 @@ def test_wrong_usage_says_what_is_wrong_and_how_to_fix_it(
     assert said[1].startswith(f"fix: {fix}")
 
 
-def test_inputs_without_a_batch_become_constants_or_each_samples_own(
+def test_inputs_without_a_batch_become_constants_or_are_sent_with_each_sample(
     builder: Builder, root: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "scaled.onnx"
@@ -424,7 +424,7 @@ def test_files_that_may_not_be_read_end_with_3(open_folder: Path) -> None:
 
 def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: Path) -> None:
     at = ("--repository", root)
-    assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "--input-names gives 2 names for 1")
+    assert builder("publish", model, *at, "--input-names", "a,b").is_refusal(3, "needs 1 name, for x, but gives 2")
     assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a valid name")
     assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is not an input")
     assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")

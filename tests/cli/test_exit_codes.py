@@ -29,7 +29,7 @@ def codes_in(text: str) -> set[int]:
     return set(map(int, [*rows, *listed, *single]))
 
 
-def test_every_error_class_has_a_code_and_a_meaning_of_its_own() -> None:
+def test_every_error_class_has_its_own_code_and_meaning() -> None:
     kinds = errors.BuilderError.__subclasses__()
     assert len({kind.exit_code for kind in kinds}) == len(kinds)
     for kind in kinds:
@@ -67,7 +67,7 @@ def test_the_tree_of_errors_shows_the_codes_of_its_classes() -> None:
     assert tree == {kind.__name__: str(kind.exit_code) for kind in kinds}
 
 
-def test_an_exit_code_is_found_wherever_it_stands() -> None:
+def test_an_exit_code_is_found_wherever_it_is() -> None:
     assert codes_in("| exit code | meaning |\n|---|---|\n| 4 | differs |\n| 5 | none |\n\n| 7 | another table |\n") == {
         4,
         5,

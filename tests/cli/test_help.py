@@ -61,7 +61,7 @@ def test_every_command_has_a_short_help_that_is_not_cut_off(name: str) -> None:
     assert not is_cut_off(line)
 
 
-def test_a_short_help_that_is_cut_off_is_seen() -> None:
+def test_a_short_help_that_is_cut_off_is_found() -> None:
     group = click.Group(commands={"x": click.Command("x", help=" ".join(["long"] * 40))})
     assert any(map(is_cut_off, shown(group, "x", 78).splitlines()))
 

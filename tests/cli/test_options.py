@@ -36,7 +36,7 @@ def fields_to_fill(kind: type[Any]) -> set[str]:
 
 
 def mismatches(options: Iterable[str], kind: type[Any], others: set[str]) -> list[str]:
-    """Return what is not one option for one field."""
+    """Return the fields that do not have exactly one option, and the options that have no field."""
     counts = Counter(options)
     names = fields_to_fill(kind)
     return [

@@ -263,7 +263,7 @@ def test_options_win_over_what_was_edited_and_leave_the_rest() -> None:
     assert "# their largest page" in text
 
 
-def test_dynamic_batching_that_was_removed_by_hand_comes_back_only_with_an_option_of_its_own() -> None:
+def test_dynamic_batching_that_was_removed_by_hand_comes_back_only_with_one_of_its_options() -> None:
     text = make().text.replace("dynamic_batching {\n}\n", "")
 
     assert not read(make(text, version=2).text).HasField("dynamic_batching")

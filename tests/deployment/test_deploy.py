@@ -180,7 +180,7 @@ def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
     assert live.ready_versions(name) == (1,)
 
 
-def test_a_version_that_does_not_load_leaves_the_server_ready_and_the_repository_at_the_one_before(
+def test_a_version_that_does_not_load_leaves_the_server_ready_and_the_version_before_served(
     server: Server, live: LiveServer, repository: Repository, name: str
 ) -> None:
     publish_the_next(repository, name, live)

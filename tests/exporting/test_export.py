@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run each test in a directory of its own, with the test modules importable."""
+    """Run each test in its own directory, with the test modules importable."""
     monkeypatch.syspath_prepend(MODELS)
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "support")
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_a_convolution_takes_other_sizes_only_along_its_dynamic_axes(name: str) 
 
 @with_torch
 @pytest.mark.parametrize("dynamo", [True, False])
-def test_either_exporter_gives_that_convolution_again(dynamo: bool, tmp_path: Path) -> None:
+def test_either_exporter_reproduces_the_convolution(dynamo: bool, tmp_path: Path) -> None:
     from make_convolution import export as export_convolution
 
     export_convolution(tmp_path, dynamo=dynamo)
@@ -174,7 +174,7 @@ def test_a_module_written_for_one_sample_is_batched_in_its_static_graph() -> Non
 
 
 @with_torch
-def test_outputs_are_named_after_the_way_to_them_and_inputs_after_their_parameters() -> None:
+def test_outputs_are_named_after_their_place_in_the_result_and_inputs_after_their_parameters() -> None:
     asked = options("scale=float32[1,4]", "x=float32[1,4]", exporter="TorchScript")
     done = export("torch_modules:Nested", Path("nested.onnx"), options=asked)
     answers = run(done.path, {"x": np.ones((2, 4), np.float32), "scale": np.full((2, 4), 3, np.float32)})
@@ -320,9 +320,7 @@ def line_of(text: str, name: str) -> int:
 
 
 @with_torch
-def test_a_module_is_published_straight_away(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_is_published_directly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["publish", "torch_modules:seeded_network", "--input", "image=float32[1,3,10,10]",
                  "--output-names", "scores", "--exporter", "torchscript"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["builder", *arguments])
@@ -332,7 +330,7 @@ def test_a_module_is_published_straight_away(
     assert "dims: [3, 10, 10]" in config
     assert "max_batch_size: 32" in config
     cli.main()
-    assert "version 1 already is this model; nothing changed" in capsys.readouterr().err
+    assert "version 1 is already this model; nothing changed" in capsys.readouterr().err
 
 
 @with_torch

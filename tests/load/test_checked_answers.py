@@ -58,7 +58,7 @@ def test_an_answer_within_the_tolerance_is_right_and_its_bits_are_remembered() -
         (SCORES[[0, 1]], np.array([["b"], ["other"]]), Wrong.TOLERANCE, 1),
     ],
 )
-def test_a_wrong_answer_gets_its_class(scores: Array, labels: Array, kind: Wrong, row: int | None) -> None:
+def test_a_wrong_answer_gets_its_kind(scores: Array, labels: Array, kind: Wrong, row: int | None) -> None:
     expected, came = Expected(reference(), (0, 1)), answer(scores, labels)
     assert not expected.is_right(came)
     fault = expected.find_fault(came)
@@ -152,7 +152,7 @@ def test_an_unbatched_row_is_a_whole_answer() -> None:
         ("BYTES", np.array([["ä"], [""]])),
     ],
 )
-def test_tensors_come_off_the_wire_as_they_went_on(datatype: str, array: Any) -> None:
+def test_tensors_are_received_as_they_were_sent(datatype: str, array: Any) -> None:
     back = from_wire(memoryview(to_wire(array, datatype)), datatype, array.shape)
     assert back.tolist() == array.tolist()
 

@@ -64,7 +64,9 @@ def test_answers_that_cannot_be_read_are_counted_by_kind(said: bytes, kind: str)
     assert failure("grpc", say(SETTINGS + said)).kind == kind
 
 
-def test_a_connection_that_the_server_closed_while_it_was_idle_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_the_server_closed_while_idle_is_not_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("loadtest.wire.http2.IDLE_S", 0.0)
     with scripted(say(SETTINGS + finish(1))) as server:
         connection = connect(server)
@@ -74,7 +76,7 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_is_no_failure(mon
         connection.close()
 
 
-def test_a_call_that_the_server_went_away_from_unseen_is_sent_again() -> None:
+def test_a_call_that_the_server_did_not_process_before_it_went_away_is_sent_again() -> None:
     accepted = []
 
     def behave(link: socket.socket) -> None:
@@ -93,7 +95,7 @@ def test_a_call_that_the_server_went_away_from_unseen_is_sent_again() -> None:
     assert len(accepted) == 2
 
 
-def test_after_the_last_call_that_a_server_takes_the_next_goes_to_a_new_connection() -> None:
+def test_after_the_last_call_that_a_server_accepts_the_next_goes_to_a_new_connection() -> None:
     with scripted(say(SETTINGS + GOAWAY_AFTER_1 + finish(1))) as server:
         connection = connect(server)
         assert [connection.call(b"one"), connection.call(b"two")] == [b"", b""]

@@ -162,7 +162,7 @@ def test_the_trailers_of_a_chunked_response_are_not_taken_for_the_next_response(
         connection.close()
 
 
-def test_a_response_that_drips_is_a_timeout() -> None:
+def test_a_response_that_arrives_too_slowly_is_a_timeout() -> None:
     def behave(link: socket.socket) -> None:
         for byte in WHOLE:
             link.sendall(bytes([byte]))
@@ -171,7 +171,9 @@ def test_a_response_that_drips_is_a_timeout() -> None:
     assert failure("http", behave).kind == "timeout"
 
 
-def test_a_connection_that_the_server_closed_while_it_was_idle_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_the_server_closed_while_idle_is_not_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("loadtest.wire.http1.IDLE_S", 0.0)
     with scripted(say(WHOLE)) as server:
         connection = connect("http", server.address, 5.0)

@@ -1,4 +1,4 @@
-"""Whole load tests: Locust in a process of its own, against a real server."""
+"""Whole load tests: Locust in its own process, against a real server."""
 
 import csv
 import re

@@ -72,7 +72,7 @@ def start_worker(port: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path, tmp_path: Path) -> None:
+def test_a_run_continues_without_a_lost_worker_and_reports_it(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")
     master = start(server, tmp_path, *shared, "--master", "--master-bind-port", port, "--expect-workers", "2")
@@ -93,7 +93,7 @@ def test_a_lost_worker_is_reported_and_survived(server: Server, repository: Path
     assert any("these workers were lost" in note for note in finished.result["notes"])
 
 
-def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
+def test_a_worker_that_connects_during_a_run_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "soak", "--concurrency", "4", "--stage-time", "10")
     with counting_snapshots() as snapshots:
@@ -121,7 +121,7 @@ def test_a_worker_that_comes_in_the_middle_makes_load_too(server: Server, reposi
 
 
 @pytest.mark.parametrize("said", [(), ("--web-host", "*", "--master-bind-host", "*")])
-def test_the_page_and_the_master_stay_on_this_machine_unless_told_otherwise(said: tuple[str, ...]) -> None:
+def test_the_page_and_the_master_listen_only_on_this_machine_by_default(said: tuple[str, ...]) -> None:
     code = (
         "import sys, loadtest.locustfile\n"
         "from locust.argument_parser import get_parser\n"

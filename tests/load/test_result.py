@@ -110,7 +110,7 @@ def test_a_saturated_client_is_named_with_the_processes_it_needs() -> None:
     assert not result_of((100, 1000), busy=0.5)["stages"][0]["client_saturated"]
 
 
-def test_a_client_that_waits_for_a_cpu_needs_cores_of_its_own() -> None:
+def test_a_client_that_waits_for_a_cpu_needs_its_own_cores() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     crowded = window(100, 1000)
     crowded.busy["local"] = Busy(1.0, 0.5, 0.45)

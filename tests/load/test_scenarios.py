@@ -96,7 +96,7 @@ def test_poisson_arrivals_of_processes_add_up_to_the_rate() -> None:
     assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.05)
 
 
-def test_a_replay_reads_times_behind_a_header(tmp_path: Path) -> None:
+def test_a_replay_reads_times_after_a_header(tmp_path: Path) -> None:
     path = tmp_path / "arrivals.csv"
     path.write_text("time,what\n0.0,a\n0.5,b\n\n0.5,c\n2,d\n")
     assert read_arrivals(path) == (0.0, 0.5, 0.5, 2.0)

@@ -74,10 +74,10 @@ def is_up(address: str) -> bool:
 
 
 def wait_until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for the page to say so; an element that it draws anew while it is read is read again."""
+    """Wait until this is true of the page. If the page replaces an element while it is read, read it again."""
     until = time.monotonic() + timeout_s
     while not _holds(holds):
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "the page did not change in time"
         time.sleep(0.1)
 
 

@@ -108,7 +108,7 @@ def test_angles_and_the_arithmetic_that_makes_them_keep_full_precision(tmp_path:
     assert dtypes(reduced) == {"Mul": "FLOAT", "Sin": "FLOAT", "MatMul": "FLOAT16"}
 
 
-def test_whole_numbers_that_fp16_does_not_have_stay_in_fp32(tmp_path: Path) -> None:
+def test_integers_that_fp16_cannot_hold_stay_in_fp32(tmp_path: Path) -> None:
     features = f"float[3, 8] v = {{{', '.join(['0.5'] * 24)}}}"
     for start, kept in ((2000, {"Cast"}), (2100, {"Cast", "MatMul"})):
         text = f"g (int32[1, 4] x) => (float[1, 8] y) <{WEIGHTS}, {features}, int32 start = {{{start}}}> "
@@ -117,14 +117,14 @@ def test_whole_numbers_that_fp16_does_not_have_stay_in_fp32(tmp_path: Path) -> N
         assert {op_type for found in reduced.reduction.kept.values() for op_type in found} == kept
 
 
-def test_a_weight_that_both_kinds_of_nodes_take_is_there_twice(tmp_path: Path) -> None:
+def test_a_weight_that_both_kinds_of_nodes_use_is_stored_twice(tmp_path: Path) -> None:
     body = "a = Mul (x, k) s = Sin (a) b = Sub (s, k) y = MatMul (b, w)"
     reduced = reduce_precision(model(tmp_path, body, weights=f"{WEIGHTS}, float[4] k = {{1, 2, 3, 4}}"), "fp16")
     stored = {v.name: str(v.dtype) for v in reduced.batched.ir.graph.initializers.values()}
     assert stored == {"k": "FLOAT", "k_float16": "FLOAT16", "w_float16": "FLOAT16"}
 
 
-def test_an_output_that_is_also_used_inside_comes_out_in_fp32(tmp_path: Path) -> None:
+def test_an_output_that_is_also_used_inside_is_returned_in_fp32(tmp_path: Path) -> None:
     batched = model(tmp_path, "z = MatMul (x, w) y = Tanh (z)", outputs="float[1, 3] y, float[1, 3] z")
     reduced = reduce_precision(batched, "fp16")
     assert [(v.name, str(v.dtype)) for v in reduced.batched.ir.graph.outputs] == [("y", "FLOAT"), ("z", "FLOAT")]
@@ -189,7 +189,7 @@ def test_a_wrong_weight_in_fp16_is_found(tmp_path: Path) -> None:
         verify(broken, max_batch_size=4, rounded=reduced.rounded, failure_dir=tmp_path)
 
 
-def test_an_error_beyond_what_is_allowed_is_not_published(tmp_path: Path) -> None:
+def test_a_model_with_too_large_an_error_is_not_published(tmp_path: Path) -> None:
     options = PublishOptions(precision="fp16", max_error=1e-5)
     with pytest.raises(VerificationError, match=r"publish without --precision, or allow larger errors"):
         publish(_copy(tmp_path), tmp_path / "models", options=options)

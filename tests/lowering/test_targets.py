@@ -32,12 +32,12 @@ def batched(tmp_path: Path) -> Callable[..., BatchedModel]:
     return make
 
 
-def test_a_model_that_the_target_takes_stays_as_it_is(batched: Callable[..., BatchedModel]) -> None:
+def test_a_model_that_the_target_accepts_is_unchanged(batched: Callable[..., BatchedModel]) -> None:
     model = batched("y = Relu (x)", opset=17, ir_version=8)
     assert fit(model, OLD) is model
 
 
-def test_labels_come_down_where_every_node_means_the_same(batched: Callable[..., BatchedModel]) -> None:
+def test_version_labels_are_lowered_where_every_node_means_the_same(batched: Callable[..., BatchedModel]) -> None:
     # As new as ONNX Runtime 1.23 takes it, the last for Python 3.10.
     model = batched("h = Relu (x) z = Softmax (h) y = Identity (z)", opset=23, ir_version=11)
     fitted = fit(model, OLD)
@@ -49,19 +49,19 @@ def test_labels_come_down_where_every_node_means_the_same(batched: Callable[...,
     assert onnx.load_from_string(verified.model_bytes).opset_import[0].version == 21
 
 
-def test_an_operator_that_came_later_is_named(batched: Callable[..., BatchedModel]) -> None:
+def test_an_operator_newer_than_the_release_is_named(batched: Callable[..., BatchedModel]) -> None:
     model = batched('h = Relu (x) ["new"] y = Swish (h)', opset=24)
     with pytest.raises(ModelError, match=r"(?s)Triton 24.10 \(ONNX Runtime 1.19.2.*Swish 'new'.*was added in opset 24"):
         fit(model, OLD)
 
 
-def test_an_attribute_that_came_later_is_named(batched: Callable[..., BatchedModel]) -> None:
+def test_an_attribute_newer_than_the_release_is_named(batched: Callable[..., BatchedModel]) -> None:
     model = batched('h = Cast <to = 18> (x) y = Cast <to = 1, round_mode = "up"> (h)', opset=24)
     with pytest.raises(ModelError, match="opset 21 has no attribute round_mode"):
         fit(model, OLD)
 
 
-def test_a_type_that_an_operator_took_later_is_named(batched: Callable[..., BatchedModel]) -> None:
+def test_a_type_newer_than_the_release_is_named(batched: Callable[..., BatchedModel]) -> None:
     graph = "g (float[1, 4] x) => (float[1, 4] y) <bfloat16[1] h, bfloat16[1] s>"
     model = batched("h = Cast <to = 16> (x) s = Sin (h) y = Cast <to = 1> (s)", opset=24, graph=graph)
     with pytest.raises(ModelError, match="is BFLOAT16, which the operator does not accept in opset 21"):
@@ -76,7 +76,7 @@ def test_bf16_tensors_are_refused_for_a_release_that_does_not_serve_them(batched
     assert fit(model, TARGETS["26.10"]) is model
 
 
-def test_what_the_table_says_of_the_installed_onnxruntime_is_so() -> None:
+def test_the_table_is_right_about_the_installed_onnxruntime() -> None:
     installed = [target for target in TARGETS.values() if target.onnxruntime == onnxruntime.__version__]
     if not installed:
         pytest.skip(f"onnxruntime {onnxruntime.__version__} is in no container of the table")
@@ -102,7 +102,7 @@ def test_an_unknown_release_is_refused_with_those_that_are_known(tmp_path: Path)
     assert all(release in refused.value.fix for release in TARGETS)
 
 
-def test_releases_are_in_order_and_only_ever_take_more() -> None:
+def test_releases_are_in_order_and_accept_what_older_ones_accept() -> None:
     targets: list[Target] = list(TARGETS.values())
     assert [target.release for target in targets] == sorted(target.release for target in targets)
     assert [target.opset for target in targets] == sorted(target.opset for target in targets)

@@ -56,14 +56,14 @@ def test_a_function_of_another_opset_is_batched_correctly(
             "b = Softmax (c)",
             13,
             12,
-            "Softmax 'b' of function 'f': the default of its attribute axis is another one in opset 13",
+            "Softmax 'b' of function 'f': its attribute axis has a different default in opset 13",
         ),
         ("b = Mish (c)", 17, 18, "Mish 'b' of function 'f': the operator was added in opset 18"),
         (
             "i = Constant <value_ints = [1]> () b = Squeeze (c, i)",
             12,
             13,
-            "Squeeze 'b' .* other inputs or outputs in opset 12",
+            "Squeeze 'b' .* different inputs or outputs in opset 12",
         ),
         (
             "s = Constant <value_floats = [1.0, 1.0, 1.0]> () b = GroupNormalization <num_groups = 1> (c, s, s)",

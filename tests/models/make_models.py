@@ -3,7 +3,7 @@
     pip install torch onnxscript onnx onnxruntime
     python tests/models/make_models.py
 
-Writes one file per case beside itself and `manifest.json`, which says of each what it exercises, where its
+Writes one file per case beside itself and `manifest.json`, which says for each what it exercises, where its
 batch is, how to draw valid inputs, and whether it can be batched. Weights are random; their spread is wide
 enough that different samples give clearly different answers, which this script checks.
 """
@@ -222,7 +222,7 @@ def make(case: Case) -> dict[str, Any]:
 
 
 def entry(case: Case, path: Path, answers: Sequence[Array]) -> dict[str, Any]:
-    """Return what the manifest says of one model."""
+    """Return what the manifest says about one model."""
     batch_axis = None if case.refused else 0
     model = onnx.load(path, load_external_data=False)
     return {

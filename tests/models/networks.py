@@ -121,7 +121,7 @@ class VisionTransformer(nn.Module):
 
 
 class Windows(nn.Module):
-    """Attention inside shifted windows: the batch is folded with the windows; each has a mask of its own."""
+    """Attention inside shifted windows: the batch is folded with the windows; each has its own mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Windows(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """Group normalization and pixel shuffle, which some opsets spell with reshapes of baked sizes."""
+    """Group normalization and pixel shuffle, which some opsets express with reshapes of baked sizes."""
 
     def __init__(self) -> None:
         super().__init__()

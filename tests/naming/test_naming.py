@@ -58,7 +58,7 @@ def test_a_persons_name_is_kept_and_an_exporters_counter_is_not(
 
 
 def two_by_two(folder: Path, inputs: Sequence[str] = ("a", "b"), outputs: Sequence[str] = ("s", "p")) -> BatchedModel:
-    """Two inputs alike, their sum and their product alike."""
+    """Two inputs of the same type and shape, and their sum and their product."""
     a, b, s, p = (_quoted(name) for name in (*inputs, *outputs))
     text = f"g (float[1, 3] {a}, float[1, 3] {b}) => (float[1, 3] {s}, float[1, 3] {p}) {{"
     text += f" {s} = Add ({a}, {b}) {p} = Mul ({a}, {b}) }}"
@@ -127,15 +127,15 @@ def test_names_can_be_exchanged(tmp_path: Path) -> None:
     assert total.tolist() == [[5, 7, 9]]
 
 
-def test_a_default_name_makes_way_for_one_the_caller_gave(tmp_path: Path) -> None:
+def test_a_default_name_gives_way_to_one_from_the_caller(tmp_path: Path) -> None:
     assert names(rename(two_by_two(tmp_path), renames={"a": "b"}))[0] == ["b", "input_1"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_names": ["only"]}, r"--input-names gives 1 names for 2: a, b"),
-        ({"output_names": ["x", "y", "z"]}, r"--output-names gives 3 names for 2: s, p"),
+        ({"input_names": ["only"]}, r"--input-names needs 2 names, for a, b, but gives 1"),
+        ({"output_names": ["x", "y", "z"]}, r"--output-names needs 2 names, for s, p, but gives 3"),
         ({"renames": {"q": "r"}}, r"no input or output 'q' to rename.*\n.*use one of a, b, s, p"),
         ({"input_names": ["x", "x"]}, r"would be named 'x'"),
         ({"renames": {"a": "s"}, "output_names": ["s", "p"]}, r"would be named 's'"),

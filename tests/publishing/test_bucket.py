@@ -124,7 +124,7 @@ def test_versions_are_added_and_the_config_names_the_newest(url: str, bucket: An
     }
 
 
-def test_the_same_again_adds_nothing(url: str, bucket: Any) -> None:
+def test_publishing_the_same_again_adds_nothing(url: str, bucket: Any) -> None:
     publish(url, 2.0)
     before = content(bucket)
 

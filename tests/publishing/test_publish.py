@@ -194,10 +194,10 @@ def test_the_same_input_and_options_give_the_same_bytes_in_any_process(stem: str
 
 def test_publishing_the_same_again_adds_no_version_and_reports_that(linear: Path, root: Path) -> None:
     put(linear, root)
-    before, told = tree(root), list[str]()
-    again = publish(linear, root, name="m", options=PublishOptions(), report=lambda step, what: told.append(what))
+    before, reported = tree(root), list[str]()
+    again = publish(linear, root, name="m", options=PublishOptions(), report=lambda step, what: reported.append(what))
     assert (again.version.version, again.version.created, again.version.config_changed) == (1, False, False)
-    assert told[-1] == "version 1 already is this model; nothing changed"
+    assert reported[-1] == "version 1 is already this model; nothing changed"
     assert tree(root) == before
 
 
@@ -275,7 +275,7 @@ def test_every_tensor_can_be_named_by_the_caller(tmp_path: Path, root: Path) -> 
         ({"renames": {"nope": "x2"}}, "'nope' to rename"),
         ({"renames": {"x": "not a name"}}, "'not a name'"),
         ({"renames": {"x": "z", "y": "z"}}, "would be named 'z'"),
-        ({"input_names": ("a", "b")}, "gives 2 names for 1"),
+        ({"input_names": ("a", "b")}, "needs 1 name, for x, but gives 2"),
         ({"batch_axes": {"nope": 1}}, "'nope', which is not an input"),
         ({"batch_axes": {"x": 7}}, "has no axis 7"),
         ({"batch_axes": {"x": 1}}, "cannot be separated"),
@@ -382,11 +382,11 @@ def test_a_type_that_triton_does_not_have_is_refused_before_anything_runs(
     tmp_path: Path, root: Path, dtype: str
 ) -> None:
     text = f"({dtype}[1, 4] x) => ({dtype}[1, 4] y) {{ y = Identity (x) }}"
-    told: list[str] = []
+    reported: list[str] = []
     path = write_model(tmp_path / "typed.onnx", text, ir_version=10, opset=21)
     with pytest.raises(ModelError, match="Triton has no data type for"):
-        publish(path, root, options=PublishOptions(), report=lambda step, what: told.append(step))
-    assert told == ["load"]
+        publish(path, root, options=PublishOptions(), report=lambda step, what: reported.append(step))
+    assert reported == ["load"]
 
 
 def test_initializers_that_are_inputs_stay_weights(tmp_path: Path, root: Path) -> None:
@@ -463,7 +463,7 @@ def test_samples_that_cannot_be_read_are_refused(
     assert not root.exists()
 
 
-def test_samples_cut_off_in_the_middle_are_refused(linear: Path, root: Path, tmp_path: Path) -> None:
+def test_truncated_samples_are_refused(linear: Path, root: Path, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "samples.npz", x=np.random.default_rng(0).standard_normal((99, 4)))
     whole = (tmp_path / "samples.npz").read_bytes()
     for end in (30, 100, len(whole) // 2, len(whole) - 1):
@@ -559,10 +559,10 @@ def test_ctrl_c_ends_publish_with_130_and_nothing_changed(root: Path, step: str)
         if line.startswith(step):
             process.send_signal(signal.SIGINT)
             break
-    _, told = process.communicate(timeout=60)
+    _, reported = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in told
-    assert told.splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in reported
+    assert reported.splitlines()[-1].startswith("interrupted")
     assert not root.exists() or tree(root) == {}
     again = command(*arguments)
     assert again.communicate()[0] == f"{root / 'text_encoder_ts13' / '1'}\n"

@@ -178,7 +178,7 @@ def test_what_is_reported_as_a_problem_triton_refuses_too(
 def test_a_warmup_above_the_largest_batch_is_a_problem_and_makes_triton_fail_or_crash(
     tmp_path: Path,
 ) -> None:
-    """Triton 2.51 crashes at times on a warmup that fails, so it gets a server of its own."""
+    """Triton 2.51 crashes at times on a warmup that fails, so it gets its own server."""
     with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit") as server:
         config = install_changed(server, "m", lambda c: setattr(c.model_warmup[0], "batch_size", 9))
         assert any("warmup" in problem for problem in problems(config))

@@ -151,7 +151,7 @@ def drawn(folder: Path, inputs: str, body: str = "y = Identity (x)", rows: int =
     return [samples["x"] for samples in draw(by_hand(model), rows=rows)]
 
 
-def test_drawn_rows_differ_and_come_out_the_same_again(tmp_path: Path) -> None:
+def test_drawn_rows_differ_and_are_the_same_every_time(tmp_path: Path) -> None:
     first, second = (drawn(tmp_path, "float[1, 3, 4] x")[0] for _ in range(2))
     assert first.shape == (16, 3, 4)
     assert first.dtype == np.float32

@@ -196,7 +196,7 @@ def test_requests_of_different_shape_are_never_joined(triton: Server) -> None:
     assert [answer.tolist() for answer in infer_together(triton, model, requests, "Y")] == [[[1]], [[2]], [[3]], [[2]]]
 
 
-def test_a_model_that_swallows_rows_is_an_error_and_not_a_wrong_answer(triton: Server) -> None:
+def test_a_model_that_drops_rows_is_an_error_and_not_a_wrong_answer(triton: Server) -> None:
     graph = "(float[n,2] X) => (float[m,2] Y) { Y = Slice(X, start, end) }"
     model = parse(graph, start=np.array([0]), end=np.array([1]))
     write_model(triton.repository, "swallows", DOUBLE_CONFIG, model)
@@ -251,7 +251,7 @@ def threads_of(server: Server, model: str) -> int:
     return len(list(Path(f"/proc/{stub}/task").iterdir()))
 
 
-def test_each_instance_is_a_process_of_its_own(triton: Server) -> None:
+def test_each_instance_has_its_own_process(triton: Server) -> None:
     serve_model(triton, "twins", DOUBLE_CONFIG + "instance_group { kind: KIND_CPU count: 2 }", DOUBLE)
     assert len(stubs_of(triton, "twins")) == 2
 

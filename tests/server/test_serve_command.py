@@ -166,7 +166,7 @@ def test_a_real_model_answers_as_its_original_at_every_batch_size(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=["http", "grpc"])
 @pytest.mark.parametrize("name", [*TYPES, *ODD])
-def test_what_is_served_gives_the_reference_that_was_stored(server: Serving, protocol: ModuleType, name: str) -> None:
+def test_the_served_model_gives_the_stored_reference(server: Serving, protocol: ModuleType, name: str) -> None:
     model = Repository(server.repository).model(name)
     manifest, reference = model.read_manifest(1), model.read_reference(1)
     for rows in ([0], [3, 1], [2, 2, 0, 1, 3]):
@@ -190,7 +190,7 @@ def test_a_model_kept_static_answers_as_its_original(server: Serving, protocol: 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=["http", "grpc"])
-def test_what_does_not_fit_a_model_is_refused_and_the_next_request_is_answered(
+def test_a_request_that_does_not_fit_the_model_is_refused_and_the_next_is_answered(
     server: Serving, protocol: ModuleType
 ) -> None:
     model, manifest = BATCHABLE[0], published(server.repository, BATCHABLE[0].stem)

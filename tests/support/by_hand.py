@@ -28,7 +28,7 @@ def by_hand(
     rows: Mapping[str, int] | None = None,
     axes: Mapping[str, int] | None = None,
 ) -> BatchedModel:
-    """Say that the graph in `text` is `model` with a batch on axis 0, as it may or may not be."""
+    """Declare the graph in `text` to be `model` with a batch on axis 0, whether or not that is true."""
     rows, axes = rows or {}, axes or {}
 
     def tensor(spec: TensorSpec) -> BatchedTensor:

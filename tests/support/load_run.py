@@ -1,4 +1,4 @@
-"""Runs load tests as their users do: Locust in a process of its own, and the report read afterwards."""
+"""Run load tests as users do: Locust in its own process, and the report read afterwards."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def arguments(server: Server, report_dir: Path, *more: str, model: str = "classi
 
 
 def environment() -> dict[str, str]:
-    """Locust finds the package from the repository's root, whatever it is started from."""
+    """The environment in which Locust finds the package, from whatever folder it is started."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

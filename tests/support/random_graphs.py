@@ -117,7 +117,7 @@ MAKERS: list[Maker] = []
 
 
 def maker(times: int = 1) -> Callable[[Maker], Maker]:
-    """Add a way to grow a graph; `times` makes it likelier."""
+    """Add a way to grow a graph; `times` makes it more likely."""
 
     def add(make: Maker) -> Maker:
         MAKERS.extend([make] * times)

@@ -17,12 +17,12 @@ FOLDER = Path(__file__).parents[1] / "models"
 
 @dataclass(frozen=True, slots=True)
 class RealModel:
-    """One model and what its manifest says of it; the batch of every tensor is on axis 0.
+    """One model and what its manifest says about it; the batch of every tensor is on axis 0.
 
     Attributes:
         stem: Its file's name without the suffix.
         static_batch: What the exporter froze.
-        refused: The type of the node that mixes samples; empty when the model is to be batched.
+        refused: The type of the node that mixes samples; empty if the model can be batched.
         inputs: The manifest's entries for the inputs.
         rtol: How near an answer must come, relative to the answer.
         atol: How near an answer must come, absolute.
@@ -56,7 +56,7 @@ class RealModel:
         return [np.concatenate(parts)[:rows] for parts in zip(*answers, strict=True)]
 
     def check(self, got: list[Array], inputs: list[Array]) -> None:
-        """Hold answers to the original's."""
+        """Compare answers with the original's."""
         for array, wanted in zip(got, self.answer(inputs), strict=True):
             assert array.dtype == wanted.dtype
             np.testing.assert_allclose(array, wanted, rtol=self.rtol, atol=self.atol)

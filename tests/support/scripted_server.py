@@ -1,4 +1,4 @@
-"""Socket servers that behave in ways no real server can be told to, and what clients make of them."""
+"""Socket servers that behave in ways that no real server can be made to, and how clients react."""
 
 import socket
 import socketserver
@@ -27,7 +27,7 @@ class ScriptedServer:
 
 @contextmanager
 def scripted(behave: Behaviour) -> Iterator[ScriptedServer]:
-    """A server that waits for the first bytes of a request and then does as it is told, on every connection."""
+    """A server that waits for the first bytes of a request and then does what the test says, on every connection."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -100,7 +100,7 @@ class Square(nn.Module):
 
 
 class Text(nn.Module):
-    """Returns what is no tensor."""
+    """Returns something that is not a tensor."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, str]:
         return x, "done"

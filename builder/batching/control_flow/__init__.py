@@ -2,8 +2,8 @@
 
 What a branch or a loop depends on is known in a model of static shapes, unless it looks at the samples. So a branch is
 replaced by the side it takes, and a loop by its iterations, written one after the other. A branch that looks at a
-sample becomes both sides and a choice between them. The members of a sequence are known to the walk, so that nodes
-about sequences vanish.
+sample becomes both sides and a choice between them. The walk knows the members of a sequence, so the nodes that
+handle sequences vanish.
 
 `CONTROL_FLOW` has a handler for each of these operators. A handler is a function from the walk and a node to the
 operands of the node's outputs; it may walk other nodes, or a copy of a body, on the way (see `expansion`).

@@ -1,4 +1,4 @@
-"""Constants, and branches: only the side that is taken stays, or both and a choice for every sample."""
+"""Constants and branches: only the branch that is taken stays, or both do and each sample chooses one."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ def constant(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def if_(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """If: only the side that is taken remains; both, where each sample takes its own (B = 1).
+    """If: only the branch that is taken stays; if the samples decide (B = 1), both stay and each sample chooses one.
 
     Source: https://onnx.ai/onnx/operators/onnx__If.html
     """

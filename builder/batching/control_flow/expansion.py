@@ -1,4 +1,4 @@
-"""What handlers have in common: they read constants, and walk single nodes or copies of a body on the spot."""
+"""What the handlers share: they read constants, and walk single nodes or copies of a body."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def position(walk: Walk, node: ir.Node, index: int, length: int, *, default: int
 
 
 def alias(walk: Walk, operand: Operand) -> ir.Value:
-    """Return a value that stands for an operand, for nodes made here to read."""
+    """Return a value that represents an operand, so that nodes made here can read it."""
     value = ir.Value(name=operand.name)
     walk.operands[value] = operand
     return value

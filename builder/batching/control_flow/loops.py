@@ -16,10 +16,10 @@ MOST_ITERATIONS = 4096
 """A loop that runs longer is refused."""
 
 MOST_NODES = 200_000
-"""All loops of a model may be written out as this many nodes together."""
+"""The most nodes that all loops of a model together may be written out as."""
 
 SCAN_WITHOUT_BATCH = 9
-"""The opset in which Scan lost the batch axis it had of its own."""
+"""The opset in which Scan lost its own batch axis."""
 
 
 def loop(walk: Walk, node: ir.Node) -> Sequence[Operand]:
@@ -66,7 +66,7 @@ def _count(walk: Walk, iteration: int, body: ir.Graph) -> None:
     """Count the nodes that loops are written out as.
 
     Raises:
-        Refusal: They are too many.
+        Refusal: There are too many.
     """
     walk.written_out += len(body)
     if iteration >= MOST_ITERATIONS or walk.written_out > MOST_NODES:

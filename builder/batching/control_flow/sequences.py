@@ -42,7 +42,7 @@ def sequence_construct(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def sequence_insert(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceInsert at a constant position, at the end by default."""
+    """SequenceInsert: the sequence with a new member at a constant position, by default at the end."""
     items = list(_members(walk, node))
     inserted = walk.operand(required(node.inputs, 1))
     end = len(items)
@@ -51,7 +51,7 @@ def sequence_insert(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def sequence_erase(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceErase at a constant position, the last by default."""
+    """SequenceErase: the sequence without the member at a constant position, by default the last."""
     items = list(_members(walk, node))
     last = len(items) - 1
     del items[position(walk, node, 1, len(items), default=last, last=last)]
@@ -59,13 +59,13 @@ def sequence_erase(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def sequence_at(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceAt a constant position."""
+    """SequenceAt: the member at a constant position."""
     items = _members(walk, node)
     return [items[position(walk, node, 1, len(items), default=0, last=len(items) - 1)]]
 
 
 def sequence_length(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceLength is a constant."""
+    """SequenceLength: a constant."""
     return [Operand.known(np.asarray(len(_members(walk, node)), np.int64), str(node.outputs[0].name))]
 
 
@@ -80,7 +80,7 @@ def concat_from_sequence(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def split_to_sequence(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SplitToSequence: slices of the input, of one each by default."""
+    """SplitToSequence: slices of the input, by default of one element each."""
     value = required(node.inputs, 0)
     operand = walk.operand(value)
     axis = _int(node, "axis", 0) % max(operand.rank, 1)
@@ -105,7 +105,7 @@ def _int(node: ir.Node, name: str, default: int) -> int:
 
 
 def sequence_map(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """SequenceMap: its body on every member.
+    """SequenceMap: its body, once for every member.
 
     Source: https://onnx.ai/onnx/operators/onnx__SequenceMap.html
     """
@@ -128,7 +128,7 @@ def optional(walk: Walk, node: ir.Node) -> Sequence[Operand]:
 
 
 def optional_has_element(walk: Walk, node: ir.Node) -> Sequence[Operand]:
-    """OptionalHasElement: whether a value was given is known."""
+    """OptionalHasElement: a constant, because it is known whether there is a value."""
     has_value = given(node.inputs, 0) is not None
     return [Operand.known(np.asarray(has_value), str(node.outputs[0].name))]
 

@@ -18,15 +18,15 @@ To add an operator:
    axis 0 (`rows`), along some axes (`along`), at indices (`indexing`, `nd`). If so, add the operator's name to the line
    of that rule.
 2. If not, write the rule in the module of its family. The docstring states the shapes, the batch being `N`, and cites
-   the operator's page; its first sentence is the operator's line in docs/operators.md. Refuse with `op.refuse` whatever
-   mixes the samples of the batch.
+   the operator's page; its first sentence is the operator's line in docs/operators.md. Call `op.refuse` for every node
+   that would mix the samples of the batch.
 3. Give `shape=` where ONNX cannot infer the shape of the output: always for operators of ONNX Runtime
-   (`com.microsoft`). Give `since=` if older opsets gave the operator another form, which the rule does not take.
+   (`com.microsoft`). Give `since=` if the rule does not work for older opsets.
 4. Add a `Case` for each way through the rule to tests/batching: one that it carries, and one for every refusal.
 5. Run `python docs/operators.py > docs/operators.md`, and read the operator's line: it shows what the other tables of
-   the builder say of the operator, and where it is missing.
+   the builder say about the operator, and in which of them it is missing.
 
-An operator that no batch can go through belongs in `refused`, with the reason that users are to read.
+An operator that no batch can go through belongs in `refused`, with the reason, which users will read.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Operators that mix elements along some axes, and treat all others alike."""
+"""Operators that mix elements along some axes and along no others."""
 
 from collections.abc import Sequence
 
@@ -118,7 +118,7 @@ def lp_normalization(op: Op) -> Plan:
 
 
 def mean_variance(op: Op) -> Plan:
-    """MeanVarianceNormalization over `axes`, by default 0, 2 and 3."""
+    """MeanVarianceNormalization over `axes`, by default 0, 2 and 3; the batch must be on another axis."""
     axes = normalized(op.attribute("axes", (0, 2, 3)), op.operand(0).rank)
     form = parallel(op, only_batched(op, 0, role="input"), axes, "normalizes over")
     return Plan([form], {0: form}, {"axes": [a + form.lifted for a in axes]})

@@ -1,4 +1,4 @@
-"""Which axes an operator treats alike, and what becomes of the batch on one of them."""
+"""Which axes an operator does not mix, and where the batch is afterwards if it is on one of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def on_axes(
     strict: Collection[int] = (0,),
     shared: Collection[int] = (),
 ) -> Plan:
-    """Plan an operator that has an axis for the batch itself: axis `inputs[i]` of input i, `outputs[k]` of output k.
+    """Plan an operator that has its own axis for the batch: axis `inputs[i]` of input i, `outputs[k]` of output k.
 
     An LSTM, for one, has it on axis 1 of its input and of its states: `inputs` is `{0: 1, 5: 1, 6: 1}`. With a state
     that is a constant `[2, 1, 8]`, every sample gets a copy: `[2, N, 8]`.
@@ -150,7 +150,7 @@ def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[
     inner = _rows_together(sample, batch, total)
     if not len(taken) or len(taken) % (total * inner):
         op.refuse("it takes only some of the samples of the batch")
-    # As the axis they are taken from, the indices must be a grid [outer, sample, inner] again.
+    # Like the axis that they select from, the indices must form a grid [outer, sample, inner].
     split = (len(taken) // (total * inner), total, inner)
     row_grid, sample_grid = rows.reshape(split), sample.reshape(split)
     are_samples_in_order = np.array_equal(sample_grid, np.broadcast_to(np.arange(total)[:, None], split))
@@ -165,5 +165,5 @@ def _rows_together(sample: Array, batch: Placed, total: int) -> int:
     if total > 1:
         different = np.flatnonzero(sample != sample[:1])
         return int(different[0]) if len(different) else len(sample)
-    # Of one sample all rows lie together; they are before or behind the batch as they were.
+    # If there is one sample, all its rows lie together, before or after the batch as they were.
     return len(sample) if batch.outer == 1 and batch.inner > 1 else 1

@@ -110,7 +110,7 @@ def instance_normalization(op: Op) -> Plan | Decomposition:
 
 
 def channel_normalization(op: Op) -> Plan | Decomposition:
-    """BatchNormalization: as InstanceNormalization; in training mode only where each channel belongs to one sample.
+    """BatchNormalization: as InstanceNormalization; in training mode only if each channel belongs to one sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """

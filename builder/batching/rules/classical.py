@@ -18,7 +18,7 @@ MATRIX = 2
 
 
 def by_row(op: Op) -> Plan:
-    """Row by row of features: `[N, F] -> [N, *t]`; a vector of features is one row."""
+    """Features, row by row: `[N, F] -> [N, *t]`; a vector of features is one row."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="parameters")
     if batch.certain and batch.axis == operand.rank - 1 and operand.rank <= MATRIX:

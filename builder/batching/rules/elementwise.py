@@ -13,7 +13,7 @@ from builder.batching.rules.registry import ai_onnx, microsoft, table
 from builder.model import own_domain
 
 INPUTS_BROADCAST_SINCE = 7
-"""Before this opset, operators of two inputs broadcast on request only, along an axis they name."""
+"""Before this opset, operators with two inputs broadcast only on request, along an axis that they name."""
 
 TEST_MODE_IS_DEFAULT_SINCE = 7
 """Before this opset Dropout drops values unless `is_test` is set."""
@@ -26,12 +26,12 @@ def elementwise(op: Op) -> Plan:
     """
     is_own = own_domain(op.node.domain) == ""
     if is_own and op.opset < INPUTS_BROADCAST_SINCE and op.attribute("broadcast", 0):
-        op.refuse(f"it broadcasts as operators did before opset {INPUTS_BROADCAST_SINCE}; export with a newer opset")
+        op.refuse(f"it broadcasts in the way of opsets before {INPUTS_BROADCAST_SINCE}; export with a newer opset")
     return _in_place(op) or _lifted(op)
 
 
 def _in_place(op: Op) -> Plan | None:
-    """Keep the node as it is, if every input that holds samples has them at one place on one axis of the output.
+    """Keep the node as it is, if the samples of all inputs are in the same place on one axis of the output.
 
     `[N, 3, 4] + [4]` needs nothing more. A constant that has a row for every sample, `[B, 3, 4]`, becomes `[1, 3, 4]`.
     """
@@ -43,7 +43,7 @@ def _in_place(op: Op) -> Plan | None:
     if not _is_still_there(op, batch):
         return None
     constants = _constants_with_rows(op, batch)
-    # The rows of one sample are a single element then, which broadcasts along the axis; several would not.
+    # The rows of one sample are then a single element, which broadcasts along the axis; several would not.
     if constants and batch.rows > 1:
         return None
     inputs: dict[int, Wanted] = {i: per_sample(op, op.operand(i), at, batch) for i, at in constants.items()}
@@ -135,7 +135,7 @@ def same_shape(op: Op) -> Plan:
 
 
 def clip(op: Op) -> Plan | Decomposition:
-    """Clip to constant bounds, element by element; with bounds that depend on the samples `Min(Max(x, low), high)`.
+    """Clip: element by element; if the bounds depend on the samples, it becomes `Min(Max(x, low), high)`.
 
     Source: https://onnx.ai/onnx/operators/onnx__Clip.html
     """
@@ -150,7 +150,7 @@ def clip(op: Op) -> Plan | Decomposition:
 
 
 def cast_like(op: Op) -> Decomposition:
-    """CastLike becomes a Cast to the type of its second input, whose values it never reads."""
+    """CastLike: a Cast to the type of its second input, whose values it never reads."""
     nodes: list[ir.Node] = []
     kept = {k: v for k, v in op.node.attributes.items() if k != "to"}
     to = {"to": int(op.operand(1).dtype)}

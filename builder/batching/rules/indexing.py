@@ -21,7 +21,7 @@ BATCH_DIMS_EXIST_SINCE = 12
 
 
 def gather(op: Op) -> Plan | Decomposition:
-    """Gather along one axis: samples at constant indices, a constant table at the samples, or each sample at its own.
+    """Gather: samples at constant indices, a constant table with samples as indices, or each sample at its own.
 
     Source: https://onnx.ai/onnx/operators/onnx__Gather.html
     """
@@ -150,7 +150,7 @@ def needs(op: Op, opset: int) -> None:
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements, ScatterElements along an axis other than the batch's, with every input's samples at one place.
+    """GatherElements, ScatterElements along an axis other than the batch's, which all inputs have in common.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
@@ -167,7 +167,7 @@ def gather_elements(op: Op) -> Plan:
 
 
 def _have_one_size(op: Op, axis: int) -> bool:
-    """Return whether all inputs are as long along an axis; GatherElements lets indices be shorter than the data."""
+    """Return whether all inputs have the same size on an axis; GatherElements allows fewer indices than data."""
     return len({operand.shape[axis] for operand in op.inputs if operand is not None}) == 1
 
 
@@ -178,7 +178,7 @@ def each_lifted(op: Op) -> dict[int, Wanted]:
 
 
 def compress(op: Op) -> Plan:
-    """Compress along an axis other than the batch's, by a constant condition."""
+    """Compress: along an axis other than the batch's, with a constant condition."""
     operand = op.operand(0)
     batch = operand.batch
     if batch is None or "axis" not in op.node.attributes:

@@ -105,7 +105,7 @@ class _Cuts:
         return range(size)[start : None if step < 0 and end < -size else end : step]
 
     def with_bounds(self, k: int, start: int, end: int, step: int) -> "_Cuts":
-        """Return the cuts with others for the axis of cut `k`."""
+        """Return the cuts with other bounds for the axis of cut `k`."""
         starts, ends, steps = list(self.starts), list(self.ends), list(self.steps)
         starts[k], ends[k], steps[k] = start, end, step
         return _Cuts(starts, ends, self.axes, steps)

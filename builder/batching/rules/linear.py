@@ -94,7 +94,7 @@ def _product_in_place(op: Op, factors: tuple[_Factor, _Factor]) -> Plan | None:
         weights = factors[1] if factor is factors[0] else factors[0]
         at = weights.axis_with_rows(axis, rank) if axis < rank - 2 else None
         if at is not None:
-            # The rows of one sample are a single matrix then, which broadcasts along the axis; several would not.
+            # The rows of one sample are then a single matrix, which broadcasts along the axis; several would not.
             return _with_one_matrix(op, weights, at, first.at(axis)) if first.rows == 1 else None
     result = replace(first, axis=axis, certain=all(b.certain for _, b in batched))
     return Plan([result] + [None] * (len(op.outputs) - 1))

@@ -39,7 +39,7 @@ def skip_layer_normalization(op: Op) -> Plan:
     are_together = all(b.place == first.place for b in found)
     if not are_together and op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
-    # Input and skip of the output's shape have rows for the samples; a skip [T, H] is the same for all of them.
+    # Input and skip have rows for the samples if they have the output's shape. A skip [T, H] is shared by all samples.
     with_rows = [i for i in (0, 1) if op.operand(i).shape == shape]
     if are_together and first.is_on(0) and not any(b.lifted for b in found):
         return Plan([first] * len(op.outputs), dict.fromkeys(with_rows, first))
@@ -97,7 +97,7 @@ def gather_blocks(op: Op) -> Plan:
 
 
 def distances(op: Op) -> Plan:
-    """CDist: the distance of every row of A, a sample, to every row of B: `[N, F], [m, F] -> [N, m]`."""
+    """CDist: the distance from each row of A, which is a sample, to each row of B: `[N, F], [m, F] -> [N, m]`."""
     found = {i: b for i, _, b in op.batched()}
     if len(found) > 1:
         op.refuse("it compares the samples of the batch with each other")

@@ -29,7 +29,7 @@ from builder.batching.rules.rows import rowwise
 
 
 def quantize(op: Op) -> Plan | Decomposition:
-    """QuantizeLinear, DequantizeLinear with a scale for the tensor, or for each index of an axis but the batch's.
+    """QuantizeLinear, DequantizeLinear with one scale, or one for each index of an axis other than the batch's.
 
     Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
     """
@@ -56,7 +56,7 @@ def _is_scalar(shape: Sequence[int]) -> bool:
 
 
 def _dequantized(op: Op) -> Decomposition:
-    """Split into `(x - zero_point) * scale`, with a scale of each sample's own."""
+    """Split into `(x - zero_point) * scale`, with a different scale for each sample."""
     nodes: list[ir.Node] = []
     dtype = op.operand(1).dtype
     x, scale, point = [*op.node.inputs, None][:3]
@@ -67,7 +67,7 @@ def _dequantized(op: Op) -> Decomposition:
 
 
 def dynamic_quantize(op: Op) -> Plan:
-    """DynamicQuantizeLinear, which takes its scale over the whole tensor, takes it over each sample instead (B = 1).
+    """DynamicQuantizeLinear: the scale is computed for each sample, instead of for the whole tensor (B = 1).
 
     `scale = (max(x, 0) - min(x, 0)) / 255` and `zero_point = round(-min(x, 0) / scale)`, computed in the same order as
     ONNX Runtime does, so that they round alike.
@@ -75,7 +75,7 @@ def dynamic_quantize(op: Op) -> Plan:
     Source: https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
     if op.static_batch > 1:
-        op.refuse("it takes its scale over the whole batch, so one sample changes the rounding of the others")
+        op.refuse("its scale is computed over the whole batch, so one sample changes the rounding of the others")
     operand = op.operand(0)
     form = op.batched()[0][2].lift()
 
@@ -148,7 +148,7 @@ def _minus(nodes: list[ir.Node], value: ir.Value | None, point: ir.Value | None)
 
 
 def conv_integer(op: Op) -> Plan | Decomposition:
-    """ConvInteger, row by row along axis 0; a zero point of each sample's own is subtracted after the convolution.
+    """ConvInteger, row by row along axis 0; a zero point that differs by sample is subtracted after the convolution.
 
     Padding counts as the zero point, so that it adds nothing: `conv(x) - point * conv(ones)`, both padded with zeros.
     In integers this is exact.

@@ -49,7 +49,7 @@ _REASONS: Mapping[str, Mapping[str, list[str]]] = {
             "PagedAttention",
             "SparseAttention",
         ],
-        "it takes a scale over the whole batch in every step, so one sample changes the answers of the others": [
+        "it computes a scale over the whole batch in every step, so one sample changes the answers of the others": [
             "DynamicQuantizeLSTM"
         ],
         "it routes the tokens of all samples to its experts together": ["MoE", "QMoE"],

@@ -1,4 +1,4 @@
-"""How a module of rules says which operators it knows: `OPERATORS = table(ai_onnx("Relu", rule=...), ...)`."""
+"""How a module of rules lists its operators: `OPERATORS = table(ai_onnx("Relu", rule=...), ...)`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ class Entry:
 
     Attributes:
         rule: How the batch goes through it.
-        shape: The types and static shapes of its outputs. Needed where ONNX cannot tell them: it has no schema for the
-            operator, or no shape inference, or one that is wrong.
+        shape: The types and static shapes of its outputs. Needed if ONNX cannot infer them: it has no schema for the
+            operator, no shape inference, or a wrong one.
         since: The first opset of its domain that the rule is written for.
     """
 
@@ -56,7 +56,7 @@ def microsoft(*op_types: str, rule: Rule, shape: Infer) -> Entries:
 
 
 def _entries(domain: str, op_types: tuple[str, ...], entry: Entry) -> Entries:
-    """Make the entries; where neither ONNX nor the entry tells the shape of the output, it says so when asked."""
+    """Make the entries. If neither ONNX nor the entry gives the shape of the output, inferring it is refused."""
     keys = [(domain, op_type) for op_type in op_types]
     return {key: entry if entry.shape or has_schema(key) else replace(entry, shape=unknown) for key in keys}
 

@@ -19,7 +19,7 @@ TEST_MODE_IS_DEFAULT_SINCE = 7
 """Before this opset BatchNormalization trains unless `is_test` is set."""
 
 TRAINING_MODE_EXISTS_SINCE = 14
-"""From this opset on an attribute says whether BatchNormalization trains; before, its number of outputs does."""
+"""From this opset on, an attribute says whether BatchNormalization trains; before, the number of its outputs does."""
 
 Built = Sequence[ir.Value]
 Carry = Callable[[Op], Plan]
@@ -98,7 +98,7 @@ def trains(op: Op) -> bool:
 
 
 def pool(op: Op) -> Plan:
-    """Pooling: row by row along axis 0, or channel by channel where the samples are there, `[1, N * C, *s]`."""
+    """Pooling: row by row along axis 0, or by channel if the samples are among the channels: `[1, N * C, *s]`."""
     batch = op.operand(0).batch
     if op.static_batch == 1 or not isinstance(batch, Placed) or batch.axis != 1:
         return _per_channel(op)

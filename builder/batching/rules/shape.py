@@ -65,7 +65,7 @@ def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence
 
 
 def flatten(op: Op) -> Plan:
-    """Flatten: unchanged if the batch is axis 0 and `axis` is 1; otherwise a Reshape."""
+    """Flatten: unchanged if the batch is axis 0 and `axis` is 1; otherwise it becomes a Reshape."""
     operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
     source, result = reshaped(op, op.outputs[0], grows=0)
@@ -121,7 +121,7 @@ def transpose(op: Op) -> Plan:
 
 
 def expand(op: Op) -> Plan:
-    """Expand to a target with 1 on the batch's axis: Expand leaves an axis as it is where the target has 1."""
+    """Expand: the target gets 1 on the batch's axis, which leaves that axis as it is."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="shape")
     shape = op.outputs[0]
@@ -157,7 +157,7 @@ def tile(op: Op) -> Plan:
 
 
 def shape_of(op: Op) -> Known:
-    """Shape: a constant of the static model; whatever reads it gets the batch of the call by its own rule."""
+    """Shape: a constant of the static model; the rules of the nodes that read it put in the batch of the call."""
     full = op.operand(0).shape
     start, end = int(op.attribute("start", 0)), op.attribute("end", None)
     return Known([np.asarray(full[start : None if end is None else int(end)], np.int64)])

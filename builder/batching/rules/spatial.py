@@ -24,7 +24,7 @@ Built = Sequence[ir.Value]
 
 
 def resize(op: Op) -> Plan:
-    """Resize axes other than the batch's; in constant `sizes`, its entry becomes the batch of the call.
+    """Resize axes other than the batch's; in constant `sizes`, the batch's entry becomes the batch of the call.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html
     """
@@ -88,7 +88,7 @@ def upsample(op: Op) -> Plan:
 
 
 def center_crop_pad(op: Op) -> Plan:
-    """CenterCropPad to a constant shape, without the batch's axis, which keeps its size.
+    """CenterCropPad to a constant shape; the batch's axis keeps its size.
 
     Source: https://onnx.ai/onnx/operators/onnx__CenterCropPad.html
     """
@@ -187,7 +187,7 @@ def _regions(op: Op) -> int:
 
 
 def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
-    """Refuse constant numbers that are not, for every sample, the same ones of its own images."""
+    """Refuse constant image numbers that do not name the same images of each sample."""
     rows = numbers.reshape(op.static_batch, regions) - images * np.arange(op.static_batch)[:, None]
     are_of_the_sample = bool((rows >= 0).all() and (rows < images).all())
     if (rows != rows[:1]).any() or not are_of_the_sample:

@@ -17,7 +17,7 @@ def check_constants(sizes: Sizes, node: ir.Node) -> None:
     """Cut the constant inputs of a node to what they hold for any size.
 
     Raises:
-        Baked: They hold something of their own for each element of a named size.
+        Baked: They hold different values for the elements of a named size.
     """
     if node.op_type in ("MatMul", "Gemm"):
         _check_product(sizes, node)
@@ -55,7 +55,7 @@ def _check_product(sizes: Sizes, node: ir.Node) -> None:
     summed = (left[-2] if turns_left else left[-1]), (right[-1] if turns_right else rows)
     if is_fixed(summed[0]) != is_fixed(summed[1]):
         named = summed[0] if is_fixed(summed[1]) else summed[1]
-        raise Baked(f"its weights are for {static_size(named)} values of {text(named)}")
+        raise Baked(f"its weights need an axis of {static_size(named)}, which would become {text(named)}")
 
 
 def _is_set(node: ir.Node, name: str) -> bool:

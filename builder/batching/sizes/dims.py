@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 BATCH_SIZE = 1_000_003
-"""What stands for N while shapes are compared: a prime that divides no dimension of a model."""
+"""The number used for N while shapes are compared: a prime that divides no dimension of a model."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Symbol:
-    """A size that is known at run time only.
+    """A size that is known only at run time.
 
     Attributes:
         name: Its name in the shapes of the file.
@@ -100,7 +100,7 @@ def _listed(sizes: Sequence[int]) -> str:
 
 
 def _shown(size: int) -> str:
-    """Return a static size as messages show it, with N in place of the number that stands for it."""
+    """Return a static size as messages show it, with N in place of the number used for it."""
     times, rest = divmod(size, BATCH_SIZE)
     if rest or not times:
         return str(size)

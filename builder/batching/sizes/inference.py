@@ -8,7 +8,7 @@ import onnx_ir as ir
 from builder.batching.sizes.dims import Baked, Dim, Dims, Symbol, fixed, is_fixed, static_size, text
 
 SHAPE_INPUT_ELEMENTS = 1024
-"""A constant input of up to this many elements may decide a shape, so that inference is told its values."""
+"""A constant input of up to this many elements may decide a shape, so inference gets its values."""
 
 UNKNOWN = "the shape of its output cannot be inferred"
 
@@ -57,7 +57,7 @@ class Inference:
         return (Symbol(f"{value.name}_{axis}", number, (value, axis)),)
 
     def _spell(self, dim: Dim) -> int | str:
-        """Return a dimension as inference is given it. Two symbols of one name get different spellings."""
+        """Return a dimension in the form for inference. Two symbols with the same name are spelled differently."""
         if is_fixed(dim):
             return static_size(dim)
         name = text(dim)

@@ -1,4 +1,4 @@
-"""What is known of the sizes in a graph while it is walked."""
+"""What is known about the sizes in a graph while it is walked."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ LONGEST_VECTOR = 64
 
 
 class Sizes:
-    """The dimensions of every value met so far.
+    """The dimensions of every value seen so far.
 
     Attributes:
         dims: By value; constants are not in it.
@@ -42,7 +42,7 @@ class Sizes:
         return tuple(fixed(d) for d in static_dims(stored(value)))
 
     def is_known(self, value: ir.Value) -> bool:
-        """Return whether the walk has come past a value; it has not if the node that computes it was refused."""
+        """Return whether the walk has reached a value; it has not if the node that computes it was refused."""
         return value in self.dims or is_constant(value)
 
     def is_fixed(self, value: ir.Value) -> bool:
@@ -61,7 +61,7 @@ class Sizes:
         return tuple((int(n),) for n in tensor.numpy().reshape(-1))
 
     def infer(self, node: ir.Node) -> list[Dims] | None:
-        """Return the dimensions of a node's outputs by ONNX's inference; None where it does not tell them all.
+        """Return the dimensions of a node's outputs by ONNX's inference; None if it does not find them all.
 
         Raises:
             Baked: Not even the static size of some dimension can be inferred.
@@ -74,7 +74,7 @@ class Sizes:
         """Return the dimensions of a node's outputs by ONNX's inference.
 
         Raises:
-            Baked: It does not tell them.
+            Baked: It does not find them.
         """
         found = self.infer(node)
         if found is None:
@@ -89,7 +89,7 @@ class Sizes:
         return [None if v is None else self.of(v) for v in node.inputs]
 
     def note(self, node: ir.Node, what: str) -> None:
-        """Put a replaced constant into the report."""
+        """Add a replaced constant to the report."""
         self.rewrites.append(Rewrite(node.name or "", node.op_type, what))
 
 
@@ -105,10 +105,10 @@ def constant_input(node: ir.Node, index: int) -> Array | None:
 
 
 def broadcast(shapes: Sequence[Dims]) -> Dims:
-    """Return the dimensions of several shapes, broadcast; two named sizes that are equal are taken to be one.
+    """Return the dimensions of several shapes, broadcast; two named sizes with the same value count as one.
 
     Raises:
-        Baked: A fixed size that is not 1 stands where another shape has a named one.
+        Baked: One shape has a fixed size other than 1 where another has a named size.
     """
     rank = max(map(len, shapes))
     result: list[Dim] = []
@@ -123,7 +123,7 @@ def broadcast(shapes: Sequence[Dims]) -> Dims:
 
 
 def along(shapes: Sequence[Dims], axis: int, rank: int) -> list[Dim]:
-    """Return what shapes have on an axis of the result when they are broadcast to `rank` axes, aligned at the last."""
+    """Return the dimensions on an axis of the result, when shapes are broadcast to `rank` axes, aligned at the last."""
     return [s[axis - rank + len(s)] for s in shapes if axis - rank + len(s) >= 0]
 
 

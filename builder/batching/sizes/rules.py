@@ -15,7 +15,7 @@ TO_THE_END = 2**31 - 1
 """The end of a Slice that goes up to the last element, however many there are."""
 
 COPY, REST = 0, -1
-"""In a Reshape's target: the size that the input has on this axis, and what the other sizes leave."""
+"""In a Reshape's target: the input's size on this axis, and the size that the others leave."""
 
 
 def _reshape(sizes: Sizes, node: ir.Node) -> Dims:
@@ -47,7 +47,7 @@ def _target_sizes(source: Dims, target: Sequence[int]) -> list[int]:
 
 
 def _target(source: Dims, dims: Sequence[Dim]) -> list[int | Dim]:
-    """Return dimensions as a Reshape's target; what needs no node at run time comes first: a copy, then the rest."""
+    """Return dimensions as a Reshape's target; forms that need no node at run time are preferred: a copy, then `-1`."""
     target: list[int | Dim] = [static_size(d) if is_fixed(d) else d for d in dims]
     for axis, dim in enumerate(dims):
         is_copied = axis < len(source) and source[axis] == dim
@@ -201,4 +201,4 @@ RULES: Mapping[tuple[str, str], Callable[[Sizes, ir.Node], Dims]] = {
     ("", "Shape"): _shape,
     ("", "Slice"): _slice,
 }
-"""What finds the output's dimensions, and replaces the constant, for each operator with a rule of its own."""
+"""The function that finds the output's dimensions and replaces the constant, for each operator with its own rule."""

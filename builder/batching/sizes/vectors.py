@@ -1,4 +1,4 @@
-"""Shapes that the graph computes at run time: a Shape, what is gathered from one, and what is joined of such.
+"""Shapes that the graph computes at run time, with Shape, Gather and Concat.
 
 The elements of such a vector are dimensions. With x of `[N, 3, h, w]`, `Shape(x)` is the vector `(N, 3, h, w)`,
 `Gather(Shape(x), [2, 3])` is `(h, w)`, and a Concat of that with a constant `[-1, 3]` in front is `(-1, 3, h, w)`.
@@ -14,7 +14,7 @@ from builder.batching.sizes.known import Sizes, constant_input
 
 
 def follow(sizes: Sizes, node: ir.Node) -> None:
-    """Note the elements of a node's output, where it computes a shape."""
+    """Note the elements of a node's output, if the node computes a shape."""
     find = FOLLOWED.get(node.op_type)
     found = None if find is None else find(sizes, node)
     if found is not None:

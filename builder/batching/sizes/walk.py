@@ -17,7 +17,7 @@ def follow_sizes(sizes: Sizes, graph: ir.Graph) -> list[str]:
     """Find the dimensions of every value, and replace baked-in sizes.
 
     Returns:
-        The nodes whose size cannot be replaced, each with the reason. What depends on one is skipped.
+        The nodes whose size cannot be replaced, each with the reason. Nodes that depend on one are skipped.
     """
     problems = []
     for node in list(graph):

@@ -1,4 +1,4 @@
-"""Write sizes that are known at run time only: vectors for the targets of Reshape, Expand and Resize."""
+"""Write sizes that are known only at run time: vectors for the targets of Reshape, Expand and Resize."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class SizeWriter:
         return value
 
     def vector(self, node: ir.Node, parts: Sequence[int | Dim]) -> ir.Value:
-        """Return numbers and dimensions as an `int64` vector, computed in front of `node` where it is no constant."""
+        """Return numbers and dimensions as an `int64` vector, computed before `node` if it is not a constant."""
         if all(isinstance(p, int) for p in parts):
             return self.constant(np.asarray(parts, np.int64))
         inputs = [self.constant(np.asarray([p], np.int64)) if isinstance(p, int) else self._size(p) for p in parts]

@@ -65,7 +65,7 @@ def serve(repository: Path, **where: Any) -> None:
     "rehearse",
     default=True,
     show_default=True,
-    help="Load and check the version under another name first, so that no client ever gets an answer of a bad version.",
+    help="Load and check the version under another name first, so that no client gets an answer from a bad version.",
 )
 @option(
     "--watch",
@@ -103,13 +103,13 @@ def serve(repository: Path, **where: Any) -> None:
 def deploy(name: str, server: Any, repository: Path, as_json: bool, **given: Any) -> None:
     """Load a version of NAME into a running Triton, and check its answers there.
 
-    If it does not load or answers differently, the version that was served before is put back.
+    If it does not load or answers differently, the version that was served before is restored.
     """
     from builder import api
 
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
-    )  # so that `kill` puts the old version back, as Ctrl-C does
+    )  # so that `kill` restores the previous version, as Ctrl-C does
     done = api.deploy(name, server, repository, report=report, **given)
     if as_json:
         print_json(asdict(done))

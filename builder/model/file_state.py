@@ -1,7 +1,6 @@
 """Tell whether a file was written to since it was hashed, without hashing it again."""
 
 import os
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ A filesystem's clock moves in steps, up to 2 s on FAT: two writes in one step le
 that is still under way carries the time at which it started.
 """
 
-RELIABLE_FILESYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs"})
+RELIABLE_FILESYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "xfs", "zfs"})
 """Local filesystems that set the change time at every write, also through a memory map that was flushed before.
 
 tmpfs does not notice writes through a memory map. On a network filesystem the server's clock sets the time, and the
-client may show a cached one.
+client may show a cached one. An overlay has the times of the filesystems below it, which may be of either kind.
 """
 
 
@@ -94,14 +93,15 @@ def _flush(path: Path) -> bool:
 def _filesystem(path: Path) -> str | None:
     """Return the type of the filesystem that a file is on, such as `ext4`; None where the system does not say.
 
-    Source: proc_pid_mountinfo(5). A line holds "36 35 98:0 /root /mount/point options - type device options"; of two
-    mounts at the same place the later one counts.
+    The path does not tell: a single file may be mounted from elsewhere, and a mount may cover others below it. So this
+    opens the file and asks which mount it came from.
+
+    Source: proc_pid_fdinfo(5), and proc_pid_mountinfo(5), where a line holds
+    "36 35 98:0 /root /mount/point options - type device options".
     """
-    mounts: dict[Path, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-            mount, _, filesystem = line.partition(" - ")
-            place = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), mount.split(" ")[4])
-            mounts[Path(place)] = filesystem.split(" ")[0]
-    path = path.resolve()
-    return next((mounts[folder] for folder in path.parents if folder in mounts), None)
+    with suppress(OSError, StopIteration), path.open("rb") as stream:
+        about = Path(f"/proc/self/fdinfo/{stream.fileno()}").read_text()
+        opened = next(line.split()[1] for line in about.splitlines() if line.startswith("mnt_id:"))
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        return next(line.partition(" - ")[2].split(" ")[0] for line in mounts if line.split(" ")[0] == opened)
+    return None

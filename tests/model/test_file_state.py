@@ -1,11 +1,13 @@
 """A file's state tells whether anybody may have written to the file since it was read."""
 
+import fcntl
 import mmap
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -72,18 +74,39 @@ def test_a_write_by_a_program_that_had_the_file_open_before_is_noticed(file: Pat
         assert not state.still_holds(file)
 
 
-def test_a_write_through_a_memory_map_that_was_written_to_before_is_noticed(file: Path) -> None:
+def test_a_write_through_a_memory_map_is_noticed(file: Path) -> None:
     if real_filesystem(file) not in RELIABLE_FILESYSTEMS:
         pytest.skip(f"{file} is on {real_filesystem(file)}")
-    with file.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
-        view[0:1] = b"W"
-        time.sleep(0.15)
-        state = read_state(file)
-        assert state.still_holds(file)
+    state = read_state(file)
+    assert state.still_holds(file)
 
+    with file.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
         view[1:2] = b"E"
 
         assert not state.still_holds(file)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_file_that_a_program_has_open_for_writing_is_never_certain(file: Path, is_mapped: bool) -> None:
+    """A write that is under way has the time of its start, and a write to a mapped page may leave none."""
+    with file.open("r+b") as stream:
+        view = mmap.mmap(stream.fileno(), 0) if is_mapped else nullcontext()
+        if is_mapped:
+            stream.close()
+        with view:
+            assert not read_state(file).still_holds(file)
+
+    assert read_state(file).still_holds(file)
+
+
+def test_a_program_that_opens_the_file_at_the_same_time_does_not_end_this_one(file: Path) -> None:
+    opening = [sys.executable, "-c", f"for _ in range(20000): open({str(file)!r}, 'r+b').close()"]
+    with subprocess.Popen(opening) as other:
+        while other.poll() is None:
+            read_state(file)
+
+    assert other.returncode == 0
+    assert read_state(file).still_holds(file)
 
 
 def test_a_file_that_changed_just_before_is_never_certain(file: Path) -> None:
@@ -110,11 +133,11 @@ def test_a_filesystem_whose_times_cannot_be_relied_on_is_never_certain(
     assert not read_state(file).still_holds(file)
 
 
-def test_a_file_that_cannot_be_flushed_is_never_certain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError("cannot flush")
+def test_a_file_of_another_owner_is_never_certain(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, command: int, argument: int) -> None:
+        raise PermissionError("only the owner may take a lease")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
 
     assert not read_state(file).still_holds(file)
 
@@ -163,12 +186,13 @@ import mmap, time
 from pathlib import Path
 from builder.model import file_state
 file_state.SETTLED_NS = 100_000_000
-with open({file!r}, "r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
-    view[0:1] = b"W"
-    time.sleep(0.15)
-    state = file_state.read_state(Path({file!r}))
+path = Path({file!r})
+path.write_bytes(b"weights")
+time.sleep(0.15)
+state = file_state.read_state(path)
+with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
     view[1:2] = b"E"
-    print(file_state._filesystem(Path({file!r})), state.still_holds(Path({file!r})))
+print(file_state._filesystem(path), state.still_holds(path))
 """
     command = ["unshare", "--mount", "sh", "-c", MOUNT, "sh", sys.executable, "-c", script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

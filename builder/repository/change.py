@@ -128,7 +128,7 @@ class Change:
             raise RepositoryError(
                 self.model.path,
                 "this folder is not empty, but has no config.pbtxt",
-                "write a config.pbtxt for the model that is there, or publish under another --name",
+                "write a config.pbtxt for the model that is there, delete the folder, or publish under another --name",
             )
 
     def _refuse_edited_config(self, text: str | None) -> None:

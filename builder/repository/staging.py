@@ -47,7 +47,7 @@ WARMUP = "warmup"
 CONFIG = pbtxt.FILE
 VERSION = "version"
 
-_OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
+OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
 
 _FICLONE = 0x40049409
 """Source: linux/fs.h."""
@@ -185,7 +185,7 @@ class Staging:
         except RepositoryError:
             return
         for file in folder.iterdir():
-            if _OWN_WARMUP_FILE.fullmatch(file.name) and file.name not in text:
+            if OWN_WARMUP_FILE.fullmatch(file.name) and file.name not in text:
                 file.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

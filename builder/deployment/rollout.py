@@ -13,7 +13,7 @@ from builder.deployment import rehearsal
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
 from builder.deployment.rehearsal import ANOTHER_REPOSITORY
-from builder.errors import BuilderError, HostError
+from builder.errors import BuilderError, HostError, RepositoryError
 from builder.progress import Report, silent
 from builder.publishing import roll_back
 from builder.record import Manifest
@@ -189,8 +189,16 @@ class _Attempt:
     was_touched: bool = False
 
     def switch(self) -> None:
-        """Make the version the one that the repository's config names."""
+        """Make the version the one that the repository's config names.
+
+        Raises:
+            RepositoryError: It was to be the one that is named, but somebody has published another since.
+        """
+        if self.version == self.named and self.model.served_version() != self.named:
+            what = f"it no longer names version {self.named}, which was to be deployed"
+            raise RepositoryError(self.model.config_path, what, "deploy again")
         switch = roll_back(self.repository, self.model.name, self.version)
+        self.named = switch.before
         if switch.before != switch.after:
             self.report("switch", f"the repository names version {switch.after} instead of {switch.before}")
 

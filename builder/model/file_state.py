@@ -1,7 +1,8 @@
 """Tell whether a file was written to since it was hashed, without hashing it again."""
 
+import fcntl
 import os
-import re
+import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,15 +14,14 @@ MIN_BYTES = 64 << 20
 SETTLED_NS = 10_000_000_000
 """How long a file must have been left unchanged before its state is read.
 
-A filesystem's clock moves in steps, up to 2 s on FAT: two writes in one step leave the same change time. And a write
-that is still under way carries the time at which it started.
+A filesystem's clock moves in steps, up to 2 s on FAT: two writes in one step leave the same change time.
 """
 
-RELIABLE_FILESYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs"})
-"""Local filesystems that set the change time at every write, also through a memory map that was flushed before.
+RELIABLE_FILESYSTEMS = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "xfs", "zfs"})
+"""Local filesystems that set the change time at every write, also at the first one through a memory map.
 
 tmpfs does not notice writes through a memory map. On a network filesystem the server's clock sets the time, and the
-client may show a cached one.
+client may show a cached one. An overlay has the times of the filesystems below it, which may be of either kind.
 """
 
 
@@ -63,45 +63,53 @@ def read_state(path: Path) -> FileState:
     Raises:
         OSError: The file cannot be read.
     """
-    is_flushed = _flush(path)
     status = path.stat()
     is_settled = status.st_ctime_ns < time.time_ns() - SETTLED_NS
+    is_reliable = _filesystem(path) in RELIABLE_FILESYSTEMS and is_settled and not _is_open_for_writing(path)
     return FileState(
         device=status.st_dev,
         inode=status.st_ino,
         bytes=status.st_size,
         changed_ns=status.st_ctime_ns,
-        is_reliable=is_flushed and is_settled and _filesystem(path) in RELIABLE_FILESYSTEMS,
+        is_reliable=is_reliable,
     )
 
 
-def _flush(path: Path) -> bool:
-    """Flush a file to disk, and return whether that worked.
+def _is_open_for_writing(path: Path) -> bool:
+    """Return whether any program has a file open for writing, or mapped; True where the system does not say.
 
-    A program that has written through a shared memory map may go on writing to the same page without a trace, until
-    the page is flushed: the first write after that sets the change time again.
+    A write that is under way carries the time at which it started, however long it takes: 2 GiB from a slow disk take
+    longer than `SETTLED_NS`. And a program that has written through a shared memory map may go on writing to the same
+    page without a trace. The system grants a read lease only while there is no such program. The lease is given back
+    at once, so nobody has to wait for it. A program that opens the file for writing just then makes the system send a
+    signal: one that is ignored, because the usual SIGIO would end this process.
+
+    Source: fcntl(2), F_SETLEASE; only the owner of the file may take a lease.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-            return True
-        return False
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return True
     finally:
         os.close(descriptor)
+    return False
 
 
 def _filesystem(path: Path) -> str | None:
     """Return the type of the filesystem that a file is on, such as `ext4`; None where the system does not say.
 
-    Source: proc_pid_mountinfo(5). A line holds "36 35 98:0 /root /mount/point options - type device options"; of two
-    mounts at the same place the later one counts.
+    The path does not tell: a single file may be mounted from elsewhere, and a mount may cover others below it. So this
+    opens the file and asks which mount it came from.
+
+    Source: proc_pid_fdinfo(5), and proc_pid_mountinfo(5), where a line holds
+    "36 35 98:0 /root /mount/point options - type device options".
     """
-    mounts: dict[Path, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-            mount, _, filesystem = line.partition(" - ")
-            place = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), mount.split(" ")[4])
-            mounts[Path(place)] = filesystem.split(" ")[0]
-    path = path.resolve()
-    return next((mounts[folder] for folder in path.parents if folder in mounts), None)
+    with suppress(OSError, StopIteration), path.open("rb") as stream:
+        about = Path(f"/proc/self/fdinfo/{stream.fileno()}").read_text()
+        opened = next(line.split()[1] for line in about.splitlines() if line.startswith("mnt_id:"))
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        return next(line.partition(" - ")[2].split(" ")[0] for line in mounts if line.split(" ")[0] == opened)
+    return None

@@ -62,6 +62,13 @@ class Model:
         """The digest of all files together."""
         return digest.of_model(self.digests[file] for file in self.files)
 
+    def has_changed(self) -> bool:
+        """Return whether a file no longer has the content that was read. This hashes all files again."""
+        try:
+            return any(digest.of(file) != self.digests[file] for file in self.files)
+        except OSError:
+            return True
+
 
 def load(path: Path) -> Model:
     """Read and check the model at `path`.
@@ -84,10 +91,12 @@ def load(path: Path) -> Model:
     if not model.graph.outputs:
         raise ModelError(path, "the graph has no outputs", "export the model with at least one output")
     states = _states(path, external)  # must come before the digests
+    digests = _digests(path, [path, *external])
+    external_data.locate(path, soundness.tensors_of(proto))  # again: what was hashed must not have been cut short
     return Model(
         path=path,
         external_files=external,
-        digests=_digests(path, [path, *external]),
+        digests=digests,
         states=states,
         ir=model,
         inputs=tuple(_spec(path, v, "input") for v in inputs),

@@ -77,11 +77,22 @@ def _publish_once(
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         local = ModelDirectory(Path(folder).resolve() / "models" / remote.name)
         before = remote.download(local)
-        done = publish_to(local.path.parent, report_all_but_install)
+        with _named(remote.url, local.path):
+            done = publish_to(local.path.parent, report_all_but_install)
         remote.upload(local, done, before)
     for line in summary.of_upload(remote.url, done.version):
         report("upload", line)
     return done
+
+
+@contextmanager
+def _named(url: str, copy: Path) -> Iterator[None]:
+    """Let errors name the model in the bucket, instead of the local copy that will be gone."""
+    try:
+        yield
+    except RepositoryError as error:
+        where, what = (text.replace(str(copy), url) for text in (error.where, error.what))
+        raise RepositoryError(where, what, error.fix) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +146,11 @@ class _RemoteModel:
             RepositoryError: The bucket cannot be read.
         """
         with self._reported("read"):
-            files = [path.removeprefix(f"{self.path}/") for path in self.filesystem.find(self.path)]
+            found = (path.removeprefix(f"{self.path}/") for path in self.filesystem.find(self.path))
+            files = [file for file in found if _is_path_below(file)]
             before = self._find_config()
-            if not files:
-                return None
+            if before is None and all(map(_is_own_warmup, files)):
+                return None  # at most what an interrupted first publish left behind
             local.path.mkdir(parents=True)
             for folder in {file.partition("/")[0] for file in files if "/" in file}:
                 (local.path / folder).mkdir()
@@ -153,8 +165,8 @@ class _RemoteModel:
     def upload(self, local: ModelDirectory, done: Publication, before: bytes | None) -> None:
         """Upload the new version, then the warmup files, then the config.
 
-        If that fails, the files of the version are deleted again. The warmup files stay: they are named by their
-        content, so another version may use them by now.
+        If that fails, the files of the version are deleted again, unless the config may name them. The warmup files
+        stay: they are named by their content, so another version may use them by now.
 
         Raises:
             _OvertakenError: The bucket already has such a version, or its config has changed since it was downloaded.
@@ -166,13 +178,17 @@ class _RemoteModel:
                 if done.version.created:
                     for file in _in_order(done.version.path):
                         self._create(file, f"{done.version.version}/{file.relative_to(done.version.path)}", written)
-                if done.version.config_changed:
-                    for file in sorted((local.path / staging.WARMUP).glob("*")):
-                        self.filesystem.put_file(str(file), f"{self.path}/{staging.WARMUP}/{file.name}")
-                    self._switch(local.config_path.read_bytes(), before)
+                if not done.version.config_changed:
+                    return
+                for file in sorted((local.path / staging.WARMUP).glob("*")):
+                    self.filesystem.put_file(str(file), f"{self.path}/{staging.WARMUP}/{file.name}")
+                content = local.config_path.read_bytes()
+                self._refuse_changed_config(before)
         except BaseException:
             self._remove(written)
             raise
+        with self._reported("write"):
+            self._switch(content, written, is_first=before is None)
 
     def _create(self, file: Path, name: str, written: list[str]) -> None:
         """Upload an object that must not exist yet."""
@@ -183,8 +199,8 @@ class _RemoteModel:
             raise _OvertakenError("somebody else uploaded a version with this number") from error
         written.append(target)
 
-    def _switch(self, content: bytes, before: bytes | None) -> None:
-        """Upload the config, unless somebody else changed it since it was downloaded.
+    def _refuse_changed_config(self, before: bytes | None) -> None:
+        """Refuse to replace a config that somebody else changed since it was downloaded.
 
         A Triton that has loaded the model reloads it only when the newest time of its files has increased. So the
         config has to be newer than everything that such a server may have seen, even the new version's own files.
@@ -194,12 +210,31 @@ class _RemoteModel:
             time.sleep(_TIME_STEP_S)
         if self._find_config() != before:
             raise _OvertakenError("somebody else changed its config.pbtxt")
+
+    def _switch(self, content: bytes, written: Sequence[str], *, is_first: bool) -> None:
+        """Upload the config; if that fails, delete what was written before.
+
+        If only the answer is lost, the config is in place although the upload failed, and names the new version.
+        Then the version stays.
+        """
         try:
-            self.filesystem.pipe_file(
-                f"{self.path}/{pbtxt.FILE}", content, mode="create" if before is None else "overwrite"
-            )
+            self.filesystem.pipe_file(f"{self.path}/{pbtxt.FILE}", content, mode="create" if is_first else "overwrite")
         except FileExistsError as error:
+            if self._may_be_there(content):
+                return  # the storage package repeated an upload whose answer was lost
+            self._remove(written)
             raise _OvertakenError("somebody else created its config.pbtxt") from error
+        except BaseException:
+            if not self._may_be_there(content):
+                self._remove(written)
+            raise
+
+    def _may_be_there(self, config: bytes) -> bool:
+        """Return whether this is the config in the bucket, or the one there cannot be read."""
+        try:
+            return self._find_config() == config
+        except _storage_errors():
+            return True
 
     def _find_config(self) -> bytes | None:
         try:
@@ -241,6 +276,16 @@ def _served(content: bytes | None) -> int | None:
         return served_version(parsed, where=pbtxt.FILE)
     except RepositoryError:  # publishing into the local copy raises it again
         return None
+
+
+def _is_path_below(name: str) -> bool:
+    """Return whether an object's name is a path that stays in its folder: `1/../../x` and `a//b` are names too."""
+    return not any(part in ("", ".", "..") for part in name.split("/")) and "\0" not in name
+
+
+def _is_own_warmup(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder == staging.WARMUP and staging.OWN_WARMUP_FILE.fullmatch(file) is not None
 
 
 def _in_order(folder: Path) -> list[Path]:

@@ -6,7 +6,8 @@ load → add_batch_axis → rename → fit → reduce_precision → verify → c
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.config import ConfigOptions, Profile, make_profiles
+from builder.errors import RepositoryError, VerificationError
 from builder.lowering import TARGETS, fit, reduce_precision
 from builder.model import Model, fix_inputs, load
 from builder.naming import Contract, rename
@@ -74,18 +76,20 @@ def publish(
     contract = _find_contract(repository, name)
     repository.check_writable(name)
 
-    model = _load(path, options, report)
-    batched = _make_batch_dynamic(model, options, report)
-    batched = _rename(batched, options, contract, report)
-    samples = None if options.samples is None else read_samples(options.samples, batched)
-    if options.triton is not None:
-        batched = fit(batched, TARGETS[options.triton])
-    largest = options.config.max_batch_size or repository.model(name).max_batch_size() or MAX_BATCH_SIZE
-    config = _add_profiles(options, batched, largest)
-    batched, rounded = _reduce_precision(batched, options, samples, report)
-    verified = _verify(batched, rounded, samples, largest, options, report)
-    compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
-    artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled)
+    model = fix_inputs(load(path), options.constants)
+    with _explained(model):
+        _tell(report, "load", summary.of_model(model))
+        batched = _make_batch_dynamic(model, options, report)
+        batched = _rename(batched, options, contract, report)
+        samples = None if options.samples is None else read_samples(options.samples, batched)
+        if options.triton is not None:
+            batched = fit(batched, TARGETS[options.triton])
+        largest = options.config.max_batch_size or repository.model(name).max_batch_size() or MAX_BATCH_SIZE
+        config = _add_profiles(options, batched, largest)
+        batched, rounded = _reduce_precision(batched, options, samples, report)
+        verified = _verify(batched, rounded, samples, largest, options, report)
+        compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
+        artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled)
     version = install(repository, name, artifact, config)
     _tell(report, "install", summary.of_version(version))
     return Publication(name, version, artifact.manifest, (*version.notes, *summary.notes(verified, artifact.manifest)))
@@ -109,10 +113,23 @@ def _find_contract(repository: Repository, name: str) -> Contract | None:
     return None if manifest is None else Contract(manifest.inputs, manifest.outputs)
 
 
-def _load(path: Path, options: PublishOptions, report: Report) -> Model:
-    model = fix_inputs(load(path), options.constants)
-    _tell(report, "load", summary.of_model(model))
-    return model
+@contextmanager
+def _explained(model: Model) -> Iterator[None]:
+    """If a step fails because somebody wrote to the model's files, or removed them, say that instead.
+
+    To find out takes as long as hashing them, so it is done only for errors that a change may have caused: answers that
+    differ, and weights that are missing (OSError) or too short for their shape (ValueError).
+
+    Raises:
+        RepositoryError: The files changed.
+    """
+    try:
+        yield
+    except (VerificationError, OSError, ValueError) as error:
+        if not model.has_changed():
+            raise
+        what = "its files changed while it was being published"
+        raise RepositoryError(model.path, what, "publish the model again") from error
 
 
 def _make_batch_dynamic(model: Model, options: PublishOptions, report: Report) -> BatchedModel:

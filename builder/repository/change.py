@@ -101,14 +101,15 @@ class Change:
         """Add the artifact to its slot, unless it is there already, and serve it with this config.
 
         Raises:
-            RepositoryError: The files to copy changed after they were proven, or the repository cannot be written to.
-                Nothing in it changed.
+            RepositoryError: The files to copy changed after they were proven, somebody edited config.pbtxt during
+                the copying, or the repository cannot be written to. Nothing in it changed.
         """
         if slot.config_text is None:
             self._install_first(artifact, config)
         else:
             if slot.is_new:
                 self._stage_version(self.staging.path / staging.VERSION, artifact)
+            self._refuse_edited_config(slot.config_text)
             self._switch(config, version=slot.version if slot.is_new else None)
         return PublishedVersion(
             path=self.model.version_dir(slot.version),
@@ -127,8 +128,14 @@ class Change:
             raise RepositoryError(
                 self.model.path,
                 "this folder is not empty, but has no config.pbtxt",
-                "write a config.pbtxt for the model that is there, or publish under another --name",
+                "write a config.pbtxt for the model that is there, delete the folder, or publish under another --name",
             )
+
+    def _refuse_edited_config(self, text: str | None) -> None:
+        """Refuse to replace a config that somebody edited by hand, without the lock, while the files were copied."""
+        if self.model.find_config() != text:
+            what = "somebody edited this file while the model was being published"
+            raise RepositoryError(self.model.config_path, what, "publish the model again")
 
     def _is_installed(self, artifact: Artifact, number: int, served: Manifest) -> bool:
         """Return whether the served version is this artifact, undamaged, and proven up to the same batch size."""

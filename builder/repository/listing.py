@@ -51,10 +51,23 @@ def read(model: ModelDirectory) -> ListedModel:
         served = model.served_version()
     except RepositoryError as error:
         problem = error.what
-    versions = tuple(_read_version(model, version, version == served) for version in model.versions())
+    found = (_find_version(model, version, version == served) for version in model.versions())
+    versions = tuple(version for version in found if version is not None)
     if problem is None and served not in model.versions():
         problem = f"its config serves version {served}, which is missing"
     return ListedModel(model.name, versions, problem)
+
+
+def _find_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion | None:
+    """Read what `list` shows of a version; None if somebody prunes it just now, because reading takes no lock."""
+    folder = model.version_dir(version)
+    try:
+        listed = _read_version(model, version, served)
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+        return None
+    return listed if folder.exists() else None
 
 
 def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion:

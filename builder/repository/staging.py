@@ -31,7 +31,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +47,7 @@ WARMUP = "warmup"
 CONFIG = pbtxt.FILE
 VERSION = "version"
 
-_OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
+OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
 
 _FICLONE = 0x40049409
 """Source: linux/fs.h."""
@@ -107,7 +107,8 @@ class Staging:
                     self._recover()
                     self._sweep(model)
                     raise
-                self._clear()
+                with suppress(OSError):  # the change is complete, and the next one empties the folder
+                    self._clear()
 
     def switch(self, model: str, *, version: int | None) -> None:
         """Move the staged version into the repository, then the staged config, which makes Triton serve it."""
@@ -145,10 +146,21 @@ class Staging:
         return policy.HasField("specific") and version not in policy.specific.versions
 
     def _journal(self) -> _Journal | None:
+        """Read the journal; None when there is none.
+
+        Raises:
+            RepositoryError: It is damaged. Changes are written so that this cannot be the work of a killed process.
+        """
+        path = self.path / JOURNAL
         try:
-            return _Journal(**json.loads((self.path / JOURNAL).read_text()))
+            journal = _Journal(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise _damaged(path) from error
+        if not isinstance(journal.model, str) or not isinstance(journal.version, int | None):
+            raise _damaged(path)
+        return journal
 
     def _clear(self) -> None:
         (self.path / JOURNAL).unlink(missing_ok=True)
@@ -173,7 +185,7 @@ class Staging:
         except RepositoryError:
             return
         for file in folder.iterdir():
-            if _OWN_WARMUP_FILE.fullmatch(file.name) and file.name not in text:
+            if OWN_WARMUP_FILE.fullmatch(file.name) and file.name not in text:
                 file.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -272,7 +284,18 @@ def _repository_error(where: Path, error: OSError) -> RepositoryError:
     if error.errno == errno.EXDEV:
         return _other_filesystem(where)
     fix = _FIXES.get(error.errno or 0, "check this path and the filesystem it is on, then run the command again")
-    return RepositoryError(error.filename or where, error.strerror or str(error), fix)
+    # Of a rename, what is in the way is at the second path.
+    is_in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY)
+    path = (error.filename2 if is_in_the_way else None) or error.filename or where
+    return RepositoryError(path, error.strerror or str(error), fix)
+
+
+def _damaged(journal: Path) -> RepositoryError:
+    return RepositoryError(
+        journal,
+        "the record of an interrupted change is damaged, so the change can be neither finished nor undone",
+        "make sure that each model's config.pbtxt serves a version that is complete, then delete this file",
+    )
 
 
 def _other_filesystem(root: Path) -> RepositoryError:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 
 RECEIVE_BYTES = 1 << 18
@@ -73,6 +74,21 @@ def poll(link: socket.socket) -> bytes | None:
         return b""
     finally:
         link.settimeout(timeout_s)
+
+
+def limit_wait(link: socket.socket, deadline: float) -> None:
+    """Let the next call on `link` wait until `deadline` at most, in seconds of `time.perf_counter`.
+
+    A socket's own timeout starts again with every call: a server that sends one byte just before it runs out, and
+    nothing after that, would keep a client waiting for twice as long.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
+    left_s = deadline - time.perf_counter()
+    if left_s <= 0:
+        raise TimeoutError
+    link.settimeout(left_s)
 
 
 def send_all(link: socket.socket, data: bytes) -> None:

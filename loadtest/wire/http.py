@@ -16,7 +16,10 @@ import numpy as np
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
 from loadtest.wire.http1 import Http1Connection, Response
 from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
-from loadtest.wire.tensors import DTYPES, to_wire
+from loadtest.wire.tensors import DTYPES, FLOATS, Array, to_wire
+
+_UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a JSON document raises when it is not one, is nested too deeply, or says something else."""
 
 _JSON_BYTES = "Inference-Header-Content-Length"
 _JSON_BYTES_KEY = _JSON_BYTES.lower().encode()
@@ -131,11 +134,11 @@ def _parse_layout(body: bytes, json_bytes: int) -> Layout:
         description: dict[str, Any] = json.loads(body[:json_bytes])
         slots, start = [], json_bytes
         for output in description["outputs"]:
-            stop = start + int(output["parameters"]["binary_data_size"])
-            slots.append(Slot(output["name"], output["datatype"], tuple(output["shape"]), start, stop))
+            stop = start + _size(output["parameters"]["binary_data_size"])
+            slots.append(_slot(output, start, stop))
             start = stop
-        layout = Layout(description["model_name"], str(description.get("model_version", "")), tuple(slots))
-    except (ValueError, KeyError, TypeError) as error:
+        layout = _describe_answer(description, slots)
+    except _UNREADABLE as error:
         raise _not_kserve(body[:json_bytes]) from error
     if start != len(body):
         raise ExchangeError("malformed", f"the answer announced {start} bytes but has {len(body)}", usable=True)
@@ -148,14 +151,68 @@ def _read_json(body: bytes) -> Answer:
         description: dict[str, Any] = json.loads(body)
         slots, data = [], b""
         for output in description["outputs"]:
-            datatype, shape = output["datatype"], tuple(output["shape"])
-            array = np.array(output.get("data", []), DTYPES.get(datatype, np.str_)).reshape(shape)
-            start, data = len(data), data + to_wire(array, datatype)
-            slots.append(Slot(output["name"], datatype, shape, start, len(data)))
-        layout = Layout(description["model_name"], str(description.get("model_version") or ""), tuple(slots))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+            array = _to_array(output.get("data", []), output["datatype"])
+            start, data = len(data), data + to_wire(array, output["datatype"])
+            slot = _slot(output, start, len(data))
+            array.reshape(slot.shape)
+            slots.append(slot)
+        layout = _describe_answer(description, slots)
+    except _UNREADABLE as error:
         raise _not_kserve(body) from error
     return Answer(layout, data)
+
+
+def _slot(output: dict[str, Any], start: int, stop: int) -> Slot:
+    """Return where an output is; its name, type and shape must be what JSON calls strings and whole numbers."""
+    name, datatype, shape = output["name"], output["datatype"], tuple(output["shape"])
+    is_well_formed = isinstance(name, str) and isinstance(datatype, str) and all(type(size) is int for size in shape)
+    if not is_well_formed:
+        raise TypeError("an output without a usable name, datatype or shape")
+    name.encode()  # JSON can write half of a character, as in "\ud800", which nothing could print
+    return Slot(name, datatype, shape, start, stop)
+
+
+def _size(value: object) -> int:
+    """Return a number of bytes, which int() would also read from 4.9 and from "0_4"."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a number of bytes")
+    return value
+
+
+def _describe_answer(description: dict[str, Any], slots: Sequence[Slot]) -> Layout:
+    model, version = description["model_name"], description.get("model_version")
+    if not isinstance(model, str):
+        raise TypeError("an answer without the name of a model")
+    return Layout(model, str(version or ""), tuple(slots))
+
+
+def _to_array(data: Any, datatype: str) -> Array:
+    """Return values written in JSON as an array of one dimension.
+
+    NumPy alone would read 1.9 as the INT32 1, 300 as the UINT8 44, and "false" as the BOOL True.
+
+    Raises:
+        ValueError: A value is none of this type.
+    """
+    values = np.array(data, object).ravel().tolist()
+    if not _are_of(values, datatype):
+        raise ValueError(f"a value is not {datatype}")
+    with np.errstate(over="ignore"):  # 1e9 as FP16 is inf
+        return np.array(values, DTYPES.get(datatype, np.str_))
+
+
+def _are_of(values: Sequence[Any], datatype: str) -> bool:
+    """Return whether values written in JSON are of a type. Servers may write 1 for true, 2.0 for 2 and null for NaN."""
+    kinds = set(map(type, values))
+    if datatype == "BYTES":
+        return kinds <= {str} and not any(value.endswith("\0") for value in values)  # NumPy would remove the NUL
+    if datatype not in DTYPES or datatype == "BF16":
+        return False
+    if datatype in FLOATS:
+        return kinds <= {int, float, bool, type(None)}
+    is_whole = kinds <= {int, float, bool} and (float not in kinds or all(int(value) == value for value in values))
+    low, high = (0, 1) if datatype == "BOOL" else (np.iinfo(DTYPES[datatype]).min, np.iinfo(DTYPES[datatype]).max)
+    return is_whole and min(values, default=0) >= low and max(values, default=0) <= high
 
 
 def _not_kserve(body: bytes) -> ExchangeError:
@@ -165,6 +222,6 @@ def _not_kserve(body: bytes) -> ExchangeError:
 def error_text(body: bytes) -> str:
     """Return the message in the body of an error response: KServe's `{"error": …}`, or else its beginning."""
     try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads(body)["error"]).encode("utf-8", "replace").decode()
+    except _UNREADABLE:
         return body[:200].decode("utf-8", "replace")

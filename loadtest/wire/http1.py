@@ -19,12 +19,15 @@ from loadtest.wire.exchange import (
     Address,
     ExchangeError,
     closed_early,
+    limit_wait,
     poll,
     send_all,
     to_exchange_error,
 )
 
 _SHOWN_BYTES = 80
+_MOST_DIGITS = 19
+"""Every count of bytes below 2**63 has at most this many digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Response:
         values = [value.strip() for key, value in self.fields if key == name]
         if not values:
             return None
-        if len(values) > 1 or not values[0].isdigit():  # for bytes, isdigit accepts only 0 to 9; int() would accept 3_1
+        # For bytes, isdigit accepts only 0 to 9; int() would accept 3_1, and refuses more than 4300 digits.
+        is_number = len(values) == 1 and values[0].isdigit() and len(values[0]) <= _MOST_DIGITS
+        if not is_number:
             raise ExchangeError("malformed", f"{name.decode()}: {b', '.join(values)[:_SHOWN_BYTES]!r} is not a number")
         return int(values[0])
 
@@ -113,7 +118,9 @@ class _Reader:
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        self._keeps_alive = self._parser.should_keep_alive()
+        # These have no body. If a server sends one all the same, it must not be read as the next response.
+        has_body = self._status not in (204, 304)
+        self._keeps_alive = has_body and self._parser.should_keep_alive()
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:
@@ -177,8 +184,10 @@ class Http1Connection:
         self._sent_at = now
         reader = link.reader
         reader.begin()
+        limit_wait(link.socket, now + self._timeout_s)
         send_all(link.socket, request)
         while True:
+            limit_wait(link.socket, now + self._timeout_s)
             data = link.socket.recv(RECEIVE_BYTES)
             if data:
                 reader.feed(data)
@@ -186,5 +195,3 @@ class Http1Connection:
                 reader.end_of_stream()
             if reader.complete:
                 return reader.response()
-            if time.perf_counter() - now > self._timeout_s:
-                raise TimeoutError

@@ -29,6 +29,7 @@ from loadtest.wire.exchange import (
     Address,
     ExchangeError,
     closed_early,
+    limit_wait,
     poll,
     send_all,
     to_exchange_error,
@@ -183,6 +184,7 @@ class _Session:
         """
         self._since = since
         call = self._call = Call(self._call.stream + 2, self._initial_window)
+        limit_wait(self.socket, since + self._timeout_s)
         self._send(call, headers, data)
         while not call.ended:
             self._take_frame()
@@ -252,8 +254,7 @@ class _Session:
         return kind, flags, stream & _31_BITS, buffer[_HEAD_BYTES:end]
 
     def _more(self) -> bytes:
-        if time.perf_counter() - self._since > self._timeout_s:
-            raise TimeoutError
+        limit_wait(self.socket, self._since + self._timeout_s)
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
             raise closed_early()

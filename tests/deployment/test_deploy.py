@@ -232,6 +232,23 @@ def test_watching_notices_that_another_version_answers_and_keeps_what_somebody_e
     assert live.ready_versions(name) == (1,)
 
 
+def test_a_version_that_is_published_at_the_start_of_a_deployment_stays_the_one_that_is_named(
+    live: LiveServer, repository: Repository, name: str
+) -> None:
+    publish_the_next(repository, name, live)
+
+    def publish_another(step: str, what: str) -> None:
+        if step == "server":
+            publish(repository, name, 4.0)
+
+    with pytest.raises(RepositoryError, match=r"no longer names version 2.*now names version 3, and is left as it is"):
+        deploy(repository, name, live, report=publish_another)
+
+    assert repository.model(name).served_version() == 3
+    assert live.ready_versions(name) == (1,)
+    assert deploy(repository, name, live).version == 3
+
+
 def test_a_first_version_that_answers_wrongly_is_unloaded_again(
     server: Server, live: LiveServer, repository: Repository, name: str
 ) -> None:

@@ -1,5 +1,7 @@
 """The HTTP client against servers that frame their responses in odd and in wrong ways."""
 
+import json
+import math
 import socket
 import struct
 import time
@@ -84,7 +86,21 @@ def test_a_well_formed_response_is_read(said: list[bytes]) -> None:
         pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\nzz\r\n", id="a chunk's size that is not a number"),
         pytest.param(OK + JSON_BYTES + CHUNKED + b"\r\n2\r\nabc\r\n0\r\n\r\n", id="a chunk longer than its size"),
         pytest.param(OK + b"Inference-Header-Content-Length: 1_2\r\n" + CONTENT_LENGTH + b"\r\n" + BODY, id="JSON 1_2"),
+        pytest.param(
+            OK + b"Inference-Header-Content-Length: %s\r\n" % (b"1" * 5000) + CONTENT_LENGTH + b"\r\n" + BODY,
+            id="5000 digits",
+        ),
         pytest.param(OK + JSON_BYTES * 2 + CONTENT_LENGTH + b"\r\n" + BODY, id="two JSON lengths"),
+        pytest.param(
+            OK + JSON_BYTES[:-4] + b"\r\n " + JSON_BYTES[-4:] + CONTENT_LENGTH + b"\r\n" + BODY, id="a folded field"
+        ),
+        pytest.param(OK + b"X: a\0b\r\n" + JSON_BYTES + CONTENT_LENGTH + b"\r\n" + BODY, id="NUL in a field"),
+        pytest.param(
+            OK + b"Content-Length: 99999999999999999999\r\n" + JSON_BYTES + b"\r\n", id="a length above 2**64"
+        ),
+        pytest.param(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", id="a 204 with a body"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nhello" + WHOLE, id="a 100 with a body"),
+        pytest.param(WHOLE.replace(b"\r\n", b"\n"), id="lines without a carriage return"),
         pytest.param(WHOLE + WHOLE, id="two responses to one request"),
         pytest.param(WHOLE + b"more", id="bytes after the end"),
         pytest.param(WHOLE + b"HTTP/1.1 100 Continue\r\n\r\n", id="an interim response after the end"),
@@ -99,6 +115,103 @@ def test_a_malformed_response_is_refused(said: bytes) -> None:
     error = failure("http", say(said))
     assert error.kind == "malformed"
     assert error.message
+
+
+def described(**changes: object) -> bytes:
+    """Return a response of one binary output, with these changes to its description."""
+    output = {"name": "y", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}, **changes}
+    return with_binary(json.dumps({"model_name": "m", "model_version": "3", "outputs": [output]}).encode())
+
+
+def with_binary(text: bytes) -> bytes:
+    """Return a response with this description and four bytes of outputs."""
+    head = b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n" % (len(text), len(text) + 4)
+    return OK + head + text + struct.pack("<f", 1.5)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(described(parameters={"binary_data_size": size}) for size in (4.9, "4", "0_4", True, None, math.inf)),
+        *(described(name=value) for value in (["y"], None, 7, "\ud800")),
+        *(described(shape=shape) for shape in ("1", [[1]], {"a": 1}, [1.0], [True], 1, None)),
+        described(datatype=[]),
+        with_binary(
+            b'{"model_name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":-4}},'
+            b'{"name":"z","datatype":"FP32","shape":[2],"parameters":{"binary_data_size":8}}]}'
+        ),
+        with_binary(b'{"model_name":[],"outputs":[]}'),
+        with_binary(b"[" * 100_000),
+        with_binary(b'{"a":' * 100_000),
+        OK + b"Content-Length: 100000\r\n\r\n" + b"[" * 100_000,
+    ],
+)
+def test_a_description_of_another_kind_is_refused(said: bytes) -> None:
+    assert failure("http", say(said)).kind == "malformed"
+
+
+def in_json(datatype: str, data: object) -> bytes:
+    """Return a response whose one value is written out in its JSON."""
+    output = {"name": "y", "datatype": datatype, "shape": [1], "data": data}
+    text = json.dumps({"model_name": "m", "model_version": "3", "outputs": [output]}).encode()
+    return OK + b"Content-Length: %d\r\n\r\n" % len(text) + text
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        *[("INT32", [1.9]), ("INT32", ["1"]), ("INT32", ["1_5"]), ("INT32", [None]), ("INT64", [2**70])],
+        *[("UINT8", [300]), ("UINT8", [-1]), ("UINT8", [256.0]), ("BF16", [1.5])],
+        *[("FP32", ["1.5"]), ("FP32", "1.5"), ("FP32", [[1], [1, 2]]), ("FP8", [1.5])],
+        *[("BOOL", [2]), ("BOOL", ["false"]), ("BOOL", [0.5]), ("BOOL", [None])],
+        *[("BYTES", [15]), ("BYTES", [None]), ("BYTES", ["a\0"]), ("BYTES", {"a": 1})],
+    ],
+)
+def test_a_value_in_json_that_its_type_cannot_hold_is_not_changed_into_another(datatype: str, data: object) -> None:
+    assert failure("http", say(in_json(datatype, data))).kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "expected"),
+    [
+        ("INT32", [-7], struct.pack("<i", -7)),
+        ("UINT64", [2**64 - 1], struct.pack("<Q", 2**64 - 1)),
+        ("INT32", [2.0], struct.pack("<i", 2)),
+        ("BOOL", [True], b"\1"),
+        ("BOOL", [0], b"\0"),
+        ("FP32", [0.1], struct.pack("<f", 0.1)),
+        ("FP32", [7], struct.pack("<f", 7)),
+        ("FP16", [1e9], struct.pack("<e", math.inf)),
+        ("BYTES", [["größer"]], struct.pack("<I", 8) + "größer".encode()),
+    ],
+)
+def test_a_value_in_json_that_its_type_holds_is_read(datatype: str, data: object, expected: bytes) -> None:
+    with scripted(say(in_json(datatype, data))) as server:
+        connection = connect("http", server.address, 5.0)
+        assert connection.infer(b"x").body == expected
+        connection.close()
+
+
+def test_the_text_of_an_error_can_be_printed_whatever_the_server_sent() -> None:
+    for text in (b'{"error":"\\ud800"}', b"[" * 100_000, b"\xff"):
+        said = b"HTTP/1.1 500 Oops\r\nContent-Length: %d\r\n\r\n" % len(text) + text
+        error = failure("http", say(said))
+        assert error.kind == "http_500"
+        assert error.message.encode()
+
+
+def test_a_body_that_comes_after_a_204_is_not_taken_for_the_next_response() -> None:
+    def behave(link: socket.socket) -> None:
+        link.sendall(b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(WHOLE))
+        link.recv(1 << 16)
+        link.sendall(WHOLE)
+
+    with scripted(behave) as server:
+        connection = connect("http", server.address)
+        for _ in range(2):
+            with pytest.raises(ExchangeError) as caught:
+                connection.infer(b"x")
+            assert caught.value.kind == "http_204"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +282,25 @@ def test_a_response_that_arrives_too_slowly_is_a_timeout() -> None:
             time.sleep(0.05)
 
     assert failure("http", behave).kind == "timeout"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("protocol", "said"), [("http", b"HTTP/1.1 200"), ("grpc", b"\0\0\0\4\0\0\0\0\0")])
+def test_a_byte_just_before_the_time_is_up_buys_no_more_time(protocol: str, said: bytes) -> None:
+    timeout_s = 2.0
+
+    def behave(link: socket.socket) -> None:
+        time.sleep(timeout_s - 0.2)
+        link.sendall(said)
+        be_silent(link)
+
+    with scripted(behave) as server:
+        connection = connect(protocol, server.address, timeout_s)
+        started = time.perf_counter()
+        with pytest.raises(ExchangeError) as caught:
+            connection.infer(b"x")
+        assert caught.value.kind == "timeout"
+        assert time.perf_counter() - started < 1.75 * timeout_s  # with a new wait after the byte it would be 1.9 times
 
 
 def test_a_connection_that_the_server_closed_while_idle_is_not_a_failure(

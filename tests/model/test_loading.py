@@ -19,6 +19,7 @@ import pytest
 from onnx import numpy_helper
 from onnx.helper import make_attribute, make_function, make_graph, make_node, make_opsetid, make_tensor_value_info
 
+from builder import digest
 from builder.batching import add_batch_axis
 from builder.errors import ModelError
 from builder.model import TensorSpec, load
@@ -384,6 +385,20 @@ def folder(tmp_path: Path) -> Path:
     (inside / "circle.bin").symlink_to("circle.bin")
     os.mkfifo(inside / "pipe")
     return inside
+
+
+def test_weights_that_are_cut_short_while_they_are_hashed_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = digest.of
+
+    def cut_and_hash(content: bytes | Path) -> str:
+        os.truncate(folder / "w.bin", 12)
+        return of(content)
+
+    monkeypatch.setattr(digest, "of", cut_and_hash)
+
+    assert "w.bin was cut short" in refusal(written(folder, parsed(ADD, external("w.bin")))).what
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -344,6 +344,38 @@ def test_external_weights_stay_external(root: Path) -> None:
     weights = f"{stem}.onnx.data"
     assert (done.version.path / weights).read_bytes() == (FOLDER / weights).read_bytes()
     assert list(done.manifest.model.weights) == [weights]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[::4] = bytes(byte ^ 0x10 for byte in content[::4])
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 64)
+
+
+@pytest.mark.parametrize("change", [flip, shorten, Path.unlink])
+@pytest.mark.parametrize("step", ["load", "batch", "rename", "verify"])
+def test_weights_that_change_at_any_step_are_never_published(
+    tmp_path: Path, root: Path, change: Callable[[Path], None], step: str
+) -> None:
+    for name in ("mixer_external_dynamo20.onnx", "mixer_external_dynamo20.onnx.data"):
+        shutil.copy(FOLDER / name, tmp_path)
+    weights, left = tmp_path / "mixer_external_dynamo20.onnx.data", [step]
+
+    def report(reported: str, what: str) -> None:
+        if reported in left:
+            left.remove(reported)
+            change(weights)
+
+    expected = "its files changed while it was being published|out of bounds"  # the latter is ONNX Runtime's
+    with pytest.raises((ModelError, RepositoryError), match=expected):
+        publish(tmp_path / "mixer_external_dynamo20.onnx", root, name="m", options=PublishOptions(), report=report)
+
+    assert not left
+    assert tree(root) == {}
 
 
 def test_weights_behind_a_link_are_published_under_the_name_the_model_has(tmp_path: Path, root: Path) -> None:

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 
 
-def crash(before: Path, out: Path) -> list[Path]:
-    """Kill an install before each of its calls; return the folders left, the last of an install that completed."""
-    script = [sys.executable, "-W", "ignore", str(TESTS / "support" / "crashes.py"), str(before), str(out)]
+def crash(before: Path, out: Path, change: str = "install") -> list[Path]:
+    """Kill a change before each of its calls; return the folders left, the last of a change that completed."""
+    script = [sys.executable, "-W", "ignore", str(TESTS / "support" / "crashes.py"), str(before), str(out), change]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
@@ -105,6 +105,29 @@ def test_a_first_install_killed_at_any_call_leaves_no_model_or_a_complete_one(tm
         assert install(Repository(root), "scale", scale(3.0)).created == (not models)
         assert names(folder / ".models.staging") == ["lock"]
     assert seen == {(), ("scale",)}
+
+
+@pytest.mark.parametrize(("change", "served"), [("options", {3}), ("rollback", {1, 3}), ("prune", {3})])
+def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
+    tmp_path: Path, change: str, served: set[int]
+) -> None:
+    artifacts = {1: scale(), 2: scale(5.0), 3: scale(3.0), 4: scale(4.0)}
+    for version in (1, 2, 3):
+        install(Repository(tmp_path / "before/models"), "scale", artifacts[version])
+    before = Repository(tmp_path / "before/models").model("scale").read_config()
+    seen, configs = set(), set()
+
+    for folder in crash(tmp_path / "before", tmp_path / "crashes", change):
+        repository = Repository(folder / "models")
+        seen.add(check_whole(folder / "models/scale", artifacts))
+        configs.add(repository.model("scale").read_config())
+
+        assert install(repository, "scale", scale(4.0)).version == 4
+        assert check_whole(folder / "models/scale", artifacts) == 4
+        assert names(folder / ".models.staging") == ["lock"]
+    assert seen == served
+    assert before in configs
+    assert len(configs) == (1 if change == "prune" else 2)
 
 
 def test_after_a_cleanup_killed_at_any_call_the_next_change_cleans_up(crashes: list[Path], tmp_path: Path) -> None:

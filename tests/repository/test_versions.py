@@ -21,7 +21,7 @@ from builder.model import file_state
 from builder.model.file_state import read_state
 from builder.publishing import Switch, install, roll_back
 from builder.record import Manifest, read_manifest
-from builder.repository import Artifact, Repository
+from builder.repository import Artifact, ModelDirectory, Repository, staging
 
 TESTS = Path(__file__).parents[1]
 
@@ -178,9 +178,9 @@ def test_weights_are_hashed_again_only_when_their_state_no_longer_holds(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_state, "SETTLED_NS", 0)
-    monkeypatch.setattr(file_state, "RELIABLE_FILESYSTEMS", {file_state._filesystem(tmp_path)})
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"weights")
+    monkeypatch.setattr(file_state, "RELIABLE_FILESYSTEMS", {file_state._filesystem(weights)})
     artifact = scale(files={"model.onnx": b"graph", "weights.bin": weights})
     weights.write_bytes(b"changed")  # before the state is read, so that only hashing again can tell
     time.sleep(0.05)
@@ -295,6 +295,46 @@ def test_an_edit_that_contradicts_the_new_version_is_refused_and_kept(
         install(repository, "scale", scale(3.0))
 
     assert tree(repository.root) == before
+
+
+def test_an_edit_while_the_weights_are_copied_is_kept_and_nothing_is_published(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(repository, "scale", scale())
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    copy = staging.copy
+
+    def edit_and_copy(source: Path, target: Path) -> None:
+        edit(repository.model("scale").config_path, "count: 1", "count: 3")
+        copy(source, target)
+
+    monkeypatch.setattr(staging, "copy", edit_and_copy)
+    with pytest.raises(RepositoryError, match="somebody edited this file while the model was being published"):
+        install(repository, "scale", scale(files={"model.onnx": b"graph", "weights.bin": weights}))
+
+    assert "count: 3" in repository.model("scale").read_config()
+    assert repository.model("scale").versions() == (1,)
+    assert names(staging_of(repository)) == ["lock"]
+
+
+def test_a_model_that_somebody_puts_there_during_its_first_publish_is_kept_and_named(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+
+    def put_another_there(source: Path, target: Path) -> None:
+        (repository.root / "scale").mkdir()
+        (repository.root / "scale/config.pbtxt").write_text("by hand")
+        shutil.copyfile(source, target)
+
+    monkeypatch.setattr(staging, "copy", put_another_there)
+    with pytest.raises(RepositoryError) as caught:
+        install(repository, "scale", scale(files={"model.onnx": b"graph", "weights.bin": weights}))
+
+    assert caught.value.where == str(repository.root / "scale")
+    assert tree(repository.root) == {"scale/config.pbtxt": b"by hand"}
 
 
 # A model that this package did not publish
@@ -489,6 +529,27 @@ def test_list_shows_broken_and_working_models(repository: Repository) -> None:
     assert c.versions[0].problem is not None
     assert "its format is 2" in c.versions[0].problem
     assert d.problem == "its config serves version 1, which is missing"
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_version_that_is_pruned_while_it_is_listed_is_left_out(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for factor in (2.0, 3.0):
+        install(repository, "scale", scale(factor))
+    is_published = ModelDirectory.is_published
+
+    def prune_first(model: ModelDirectory, version: int) -> bool:
+        was_published = is_published(model, version)
+        if version == 1 and was_published:
+            shutil.rmtree(model.version_dir(1))
+        return was_published if when == "while" else is_published(model, version)
+
+    monkeypatch.setattr(ModelDirectory, "is_published", prune_first)
+    (model,) = repository.list_models()
+
+    assert [(version.version, version.served) for version in model.versions] == [(2, True)]
+    assert model.problem is None
 
 
 def test_listing_a_missing_repository_is_refused(repository: Repository) -> None:
@@ -747,6 +808,45 @@ def test_an_interrupt_in_the_middle_changes_nothing(repository: Repository, monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "journal", [b"", b"{", b"[]", b"null", b'{"model": "scale"}', b'{"model": 5, "version": "x"}', b"\xff"]
+)
+def test_a_damaged_journal_is_refused_and_the_error_says_what_to_do(repository: Repository, journal: bytes) -> None:
+    install(repository, "scale", scale())
+    path = staging_of(repository) / "journal.json"
+    path.write_bytes(journal)
+
+    with pytest.raises(RepositoryError, match="the record of an interrupted change is damaged") as caught:
+        install(repository, "scale", scale(3.0))
+
+    assert caught.value.where == str(path)
+    path.unlink()
+    assert install(repository, "scale", scale(3.0)).version == 2
+
+
+def test_a_complete_change_is_not_reported_as_failed_because_of_what_it_left_behind(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(repository, "scale", scale())
+
+    with monkeypatch.context() as patch:
+        unlink, is_over = Path.unlink, []
+
+        def fail_at_the_end(path: Path, missing_ok: bool = False) -> None:
+            if (repository.root / "scale/2").exists():
+                is_over.append(path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            unlink(path, missing_ok=missing_ok)
+
+        patch.setattr(Path, "unlink", fail_at_the_end)
+        assert install(repository, "scale", scale(3.0)).version == 2
+        assert is_over
+
+    assert (staging_of(repository) / "journal.json").exists()
+    assert install(repository, "scale", scale(4.0)).version == 3
+    assert names(staging_of(repository)) == ["lock"]
+
+
 def test_two_installs_at_once_both_succeed_with_a_version_each(repository: Repository) -> None:
     script = f"""
 import sys

@@ -1,22 +1,31 @@
-"""Install version 2 again and again, killed one filesystem call later each time; run as a script.
+"""Change a repository again and again, killed one filesystem call later each time; run as a script.
 
-Usage: crashes.py BEFORE FOLDER [SOURCE_STATE]. FOLDER/0, FOLDER/1, … start as copies of BEFORE, which holds a
-repository `models` and its staging folder; a change is made to each and killed before its n-th call. The last one
-completes. With nothing at BEFORE the killed change is a first publish.
+Usage: crashes.py BEFORE FOLDER CHANGE. FOLDER/0, FOLDER/1, … start as copies of BEFORE, which holds a repository
+`models` and its staging folder; the change, one of `CHANGES`, is made to each and killed before its n-th call. The last
+one completes. With nothing at BEFORE the killed change is a first publish.
 """
 
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from builder.publishing import install
+from builder.config import ConfigOptions
+from builder.publishing import install, roll_back
 from builder.repository import Repository
 from support.artifacts import scale
 
 CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "open", "fcntl.flock"}
+
+CHANGES: dict[str, Callable[[Repository], object]] = {
+    "install": lambda repository: install(repository, "scale", scale(3.0)),
+    "options": lambda repository: install(repository, "scale", scale(3.0), ConfigOptions(instances=2)),
+    "rollback": lambda repository: roll_back(repository, "scale", 1),
+    "prune": lambda repository: repository.prune("scale", keep=1),
+}
 
 
 def kill_before(call: int) -> None:
@@ -30,13 +39,13 @@ def kill_before(call: int) -> None:
     sys.addaudithook(hook)
 
 
-def install_killed(folder: Path, call: int) -> bool:
-    """Whether the install completed."""
+def completes(folder: Path, call: int, change: Callable[[Repository], object]) -> bool:
+    """Make the change, killed at this call, and return whether it completed before."""
     child = os.fork()
     if child == 0:
-        repository, artifact = Repository(folder / "models"), scale(3.0)
+        repository = Repository(folder / "models")
         kill_before(call)
-        install(repository, "scale", artifact)
+        change(repository)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
@@ -46,15 +55,15 @@ def install_killed(folder: Path, call: int) -> bool:
     return True
 
 
-def main(before: Path, out: Path) -> None:
+def main(before: Path, out: Path, change: Callable[[Repository], object]) -> None:
     """Make the crashes."""
     scale()  # everything imported and built once, before the forks
     for call in count():
         folder = out / str(call)
         shutil.copytree(before, folder) if before.exists() else folder.mkdir(parents=True)
-        if install_killed(folder, call):
+        if completes(folder, call, change):
             break
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), CHANGES[sys.argv[3]])

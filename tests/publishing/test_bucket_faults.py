@@ -1,0 +1,158 @@
+"""Uploads whose answer is lost, and buckets with strange objects, on a filesystem in memory."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from support.artifacts import scale
+
+from builder.config import ConfigOptions
+from builder.errors import RepositoryError
+from builder.progress import Report
+from builder.publishing import Publication, bucket, install
+from builder.repository import Repository
+
+URL = "s3://bucket/all"
+MODEL = "/bucket/all/scale"
+
+
+class Bucket(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A bucket in memory, which can create objects exclusively as S3 can, and fail before or after an upload."""
+
+    store: dict[str, Any] = {}  # noqa: RUF012  # fsspec's own is shared too
+    pseudo_dirs: list[str] = [""]  # noqa: RUF012
+    before: Callable[[str], None] = staticmethod(lambda name: None)
+    after: Callable[[str], None] = staticmethod(lambda name: None)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("s3://")))
+
+    def put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes(), mode)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        Bucket.before(path)
+        if mode == "create" and self.exists(path):
+            raise FileExistsError(path)
+        super().pipe_file(path, value)
+        Bucket.after(path)
+
+    def put(self, name: str, content: bytes = b"") -> None:
+        """Store an object under exactly this name."""
+        self.store[name] = MemoryFile(self, name, content)
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setattr(fsspec, "filesystem", lambda scheme, **options: Bucket())
+    monkeypatch.setattr(bucket, "_TIME_STEP_S", 0.0)
+    Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
+    yield Bucket()
+    Bucket.store.clear()
+
+
+def publish(factor: float, **options: Any) -> int:
+    """Publish `y = factor * x` and return its version."""
+
+    def publish_to(root: Path, report: Report) -> Publication:
+        artifact = scale(factor)
+        version = install(Repository(root), "scale", artifact, ConfigOptions(**options))
+        return Publication("scale", version, artifact.manifest, ())
+
+    return bucket.publish(URL, "scale", publish_to, report=lambda *_: None).version.version
+
+
+def served(storage: Bucket) -> int:
+    """Return the served version, after checking that all its files and all warmup files are there."""
+    config = storage.cat_file(f"{MODEL}/config.pbtxt").decode()
+    (version,) = re.findall(r"versions: \[(\d+)\]", config)
+    needed = [f"{version}/{file}" for file in ("model.onnx", "reference.npz", "manifest.json")]
+    needed += [f"warmup/{file}" for file in re.findall(r"[0-9a-f]{64}\.raw", config)]
+    assert [file for file in needed if not storage.exists(f"{MODEL}/{file}")] == []
+    return int(version)
+
+
+def failing_at(call: int, error: BaseException) -> Callable[[str], None]:
+    """Return a function that raises the error when it is called for the n-th time."""
+    calls = iter(range(1000))
+
+    def fail(name: str) -> None:
+        if next(calls) == call:
+            raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("error", [OSError("timed out"), PermissionError("denied"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("is_first", [False, True])
+def test_whichever_upload_fails_before_or_after_it_took_place_the_served_version_is_complete(
+    storage: Bucket, monkeypatch: pytest.MonkeyPatch, when: str, error: BaseException, is_first: bool
+) -> None:
+    failures = 0
+    for call in range(20):
+        Bucket.store.clear()
+        Bucket.pseudo_dirs[:] = [""]
+        if not is_first:
+            publish(2.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Bucket, when, staticmethod(failing_at(call, error)))
+            try:
+                publish(3.0)
+                break
+            except (RepositoryError, KeyboardInterrupt):
+                failures += 1
+        if storage.exists(f"{MODEL}/config.pbtxt"):
+            assert served(storage) in (1, 2)
+        is_left_behind = is_first and when == "after"  # an object whose creator cannot be told is never deleted
+        if not is_left_behind:
+            publish(4.0)
+            served(storage)
+
+    assert failures >= 4
+
+
+def test_an_error_names_the_object_in_the_bucket(storage: Bucket) -> None:
+    publish(2.0)
+    config = storage.cat_file(f"{MODEL}/config.pbtxt")
+    storage.pipe_file(f"{MODEL}/config.pbtxt", config.replace(b"dims: [3]", b"dims: [4]"))
+
+    with pytest.raises(RepositoryError, match="dims") as caught:
+        publish(3.0)
+
+    assert caught.value.where == f"{URL}/scale/config.pbtxt"
+
+
+def test_an_upload_that_the_storage_package_repeats_after_its_answer_was_lost_is_a_success(
+    storage: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeat(name: str) -> None:
+        if name.endswith("config.pbtxt"):
+            raise FileExistsError(name)
+
+    monkeypatch.setattr(Bucket, "after", staticmethod(repeat))
+
+    assert publish(2.0) == 1
+    assert served(storage) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["1/../../../../escaped", "warmup/../../../../escaped", "../escaped", "..", "/", "a//b", "1/"]
+)
+def test_an_object_whose_name_leaves_the_folder_is_not_downloaded(
+    storage: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    deep = tmp_path / "a/b/c"
+    deep.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    publish(2.0)
+    storage.put(f"{MODEL}/{name}", b"from the bucket")
+
+    assert publish(3.0) == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -126,7 +126,8 @@ def show(result: DemoResult) -> None:
     console.print(table)
     console.print(
         f"Accuracy on {result.images} test images: {result.accuracy_triton:.2%} with Triton, "
-        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's."
+        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's.",
+        soft_wrap=True,  # one line in a pipe too
     )
 
 

@@ -113,6 +113,10 @@ class Subject(nn.Module):
             once it was called.
     """
 
+    # torch.export writes the name of this class into the file. With another name the bytes would change, and publishing
+    # the same module again after an update would add a version.
+    __module__ = "builder.export.subject"
+
     def __init__(self, factory: str, specs: Sequence[InputSpec]) -> None:
         super().__init__()
         self.where, self.specs = factory, tuple(specs)

@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from builder.cli import demo
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 RECORD = json.loads((EXAMPLE / "digits.json").read_text())
 
@@ -74,3 +76,11 @@ def test_the_files_are_the_ones_the_script_recorded(name: str) -> None:
 
 def test_the_model_is_small_enough_to_ship() -> None:
     assert (EXAMPLE / "digits.onnx").stat().st_size < 300_000
+
+
+def test_the_result_of_the_demo_ends_with_one_line_in_a_pipe_too(capsys: pytest.CaptureFixture[str]) -> None:
+    drive = demo.Drive("HTTP", 1, 1362, 880.0, {1: 409, 2: 62}, 0.0)
+    demo.show(demo.DemoResult(360, 0.9917, 0.9917, (drive,)))
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("Accuracy on 360 test images: 99.17% with Triton")
+    assert last.endswith("Every answer matched the original's.")

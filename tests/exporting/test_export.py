@@ -222,6 +222,7 @@ def test_the_same_module_gives_the_same_bytes() -> None:
         for name in map(made_folder, "ab")
     )
     assert first == second
+    assert b"builder.export.subject.Subject" in first, "the class's name is in the file, and stays what it always was"
 
 
 def made_folder(name: str) -> str:

@@ -6,6 +6,7 @@ Each line is a name and the first line of its docstring. tests/test_layout.py ch
 """
 
 import ast
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("builder", "loadtest")
 WIDTH = 24
 """Columns before the descriptions."""
+
+LINE_WIDTH = 120
+"""Longer descriptions are cut off."""
 
 
 def entries(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -39,7 +43,8 @@ def line(path: Path, described_by: Path) -> str:
     """Return the tree's line for a package or module, indented by two columns for each folder it is in."""
     depth = len(path.relative_to(ROOT).parts) - 1
     name = "  " * depth + path.name + ("/" if path.is_dir() else "")
-    return f"{name:{WIDTH}}{first_line(described_by)}".rstrip()
+    description = textwrap.shorten(first_line(described_by), LINE_WIDTH - WIDTH, placeholder=" …")
+    return f"{name:{WIDTH}}{description}".rstrip()
 
 
 def tree() -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIN_BYTES = 64 << 20
-"""Smaller files are hashed again instead: that takes less time than flushing them, and a model may have a thousand."""
+"""Smaller files are simply hashed again, which takes a moment."""
 
 SETTLED_NS = 10_000_000_000
 """How long a file must have been left unchanged before its state is read.

@@ -40,6 +40,7 @@ def test_a_random_graph_is_refused_or_answers_each_sample_as_the_original_does(
     event("batched" if holds(grow(rng, static_batch, nodes), tmp_path) else "refused")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("static_batch", "least"), [(1, 0.45), (3, 0.25)])
 def test_random_graphs_are_batched_often_enough_to_prove_something(
     static_batch: int, least: float, tmp_path: Path

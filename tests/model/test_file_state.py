@@ -99,6 +99,7 @@ def test_a_file_that_a_program_has_open_for_writing_is_never_certain(file: Path,
     assert read_state(file).still_holds(file)
 
 
+@pytest.mark.slow
 def test_a_program_that_opens_the_file_at_the_same_time_does_not_end_this_one(file: Path) -> None:
     opening = [sys.executable, "-c", f"for _ in range(20000): open({str(file)!r}, 'r+b').close()"]
     with subprocess.Popen(opening) as other:
@@ -176,6 +177,7 @@ exec "$@"
 """Mount a tmpfs, one file of it by itself, and an overlay that writes to it, then run a command."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "expected"), [("alone.bin", "tmpfs"), ("overlay/w.bin", "overlay")])
 def test_a_write_that_leaves_no_trace_on_a_mount_is_never_missed(tmp_path: Path, file: str, expected: str) -> None:
     """Write through a memory map: where that changes no time, the state must not have been certain."""

@@ -89,6 +89,7 @@ def failing_at(call: int, error: BaseException) -> Callable[[str], None]:
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("error", [OSError("timed out"), PermissionError("denied"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("is_first", [False, True])

@@ -29,6 +29,7 @@ def slow_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switching, "make_config", make_slowly)
 
 
+@pytest.mark.slow
 def test_sixteen_publishers_at_once_each_get_a_version_and_no_option_of_theirs_is_lost(tmp_path: Path) -> None:
     """Each sets another option or none; a config made from what another publisher then replaced would lose some."""
     options = [
@@ -63,6 +64,7 @@ def test_sixteen_publishers_at_once_each_get_a_version_and_no_option_of_theirs_i
     }
 
 
+@pytest.mark.slow
 def test_publishers_and_rollbacks_at_once_leave_a_config_that_describes_the_served_version(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     for factor in (2.0, 3.0):

@@ -9,6 +9,7 @@ from onnx_ir.passes.common import InlinePass
 
 from builder.errors import ModelError
 from builder.model.soundness import RUNTIME_OPERATORS
+from builder.model.types import label
 
 
 def inlined(model: ir.Model, *, where: Path) -> ir.Model:
@@ -38,7 +39,7 @@ def _problems(function: ir.Function, opsets: Mapping[str, int]) -> Iterator[str]
     for node in function.all_nodes():
         opset, other = function.opset_imports.get(node.domain), opsets.get(node.domain)
         if opset is not None and other is not None and (reason := why_not(node, opset, other)):
-            yield f"{node.op_type} {node.name or node.outputs[0].name!r} of function {function.name!r}: {reason}"
+            yield f"{label(node)} of function {function.name!r}: {reason}"
 
 
 def why_not(node: ir.Node, opset: int, other: int) -> str | None:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from onnx.external_data_helper import uses_external_data
 
 from builder.errors import ModelError
+from builder.model.types import own_domain
 
 MAX_NODES = 200_000
 """About ten times the largest exports. Without a limit, a small file of functions that call functions could ask for any
@@ -23,7 +24,7 @@ RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.int
 RUNTIME_OPERATORS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
 """Operators that ONNX Runtime's optimizer writes in ONNX's domain whatever the opset; ONNX's checker refuses that."""
 
-_OWN_DOMAIN = "builder.unchecked"
+_UNCHECKED_DOMAIN = "builder.unchecked"
 
 Operator = tuple[str, str, str]
 """Domain (`""` is ONNX's own), type, and overload (`""` except for some functions)."""
@@ -92,19 +93,15 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
 
 
 def _operator(node: onnx.NodeProto) -> Operator:
-    return _domain(node.domain), node.op_type, node.overload
+    return own_domain(node.domain), node.op_type, node.overload
 
 
 def _function(function: onnx.FunctionProto) -> Operator:
-    return _domain(function.domain), function.name, function.overload
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return own_domain(function.domain), function.name, function.overload
 
 
 def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
-    return {_domain(opset.domain): opset.version for opset in proto.opset_import}
+    return {own_domain(opset.domain): opset.version for opset in proto.opset_import}
 
 
 def _check_text(path: Path, proto: onnx.ModelProto) -> None:
@@ -130,14 +127,14 @@ def _texts_and_parts(message: Message) -> Iterator[tuple[str, Any]]:
 
 
 def _check_opsets(path: Path, proto: onnx.ModelProto) -> None:
-    versions = {(_domain(o.domain), o.version) for o in proto.opset_import}
+    versions = {(own_domain(o.domain), o.version) for o in proto.opset_import}
     twice = [domain for domain, n in Counter(domain for domain, _ in versions).items() if n > 1]
     if twice:
         what = f"the operator set {twice[0] or 'ai.onnx'!r} is imported in two versions"
         raise ModelError(path, what, "export the model again")
     newest: dict[str, int] = {}
     for domain, version in onnx.helper.OP_SET_ID_VERSION_MAP:
-        newest[_domain(domain)] = max(version, newest.get(_domain(domain), 0))
+        newest[own_domain(domain)] = max(version, newest.get(own_domain(domain), 0))
     for domain, version in _opsets(proto).items():
         if domain in newest and not 1 <= version <= newest[domain]:
             which = f"opset {version}" + (f" of {domain}" if domain else "")
@@ -212,8 +209,8 @@ def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
         tensor.ClearField("data_location")
         tensor.dims[:] = [0]
     for node in filter(is_foreign, nodes_of(copy.graph.node)):
-        node.domain = _OWN_DOMAIN
-    copy.opset_import.append(onnx.helper.make_opsetid(_OWN_DOMAIN, 1))
+        node.domain = _UNCHECKED_DOMAIN
+    copy.opset_import.append(onnx.helper.make_opsetid(_UNCHECKED_DOMAIN, 1))
     return copy
 
 

@@ -5,6 +5,7 @@ import http.client
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -77,7 +78,9 @@ class Server:
         server = cls(repository, TritonProcess(repository, options, log_to), [f"{reachable}:{p}" for p in chosen])
         try:
             server._wait_until_ready(ready_timeout_s)
-        except BaseException:
+        except BaseException as error:
+            # A request that a signal interrupted still holds its connection, which Triton would wait 5 s for.
+            traceback.clear_frames(error.__traceback__)
             server.stop()
             raise
         return server

@@ -171,8 +171,10 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     ports = [free_port() for _ in range(3)]
     with python(SERVE, repository, *ports) as process:
         assert process.stderr is not None
-        while "Started Metrics Service" not in process.stderr.readline():
-            assert process.poll() is None
+        log: list[str] = []
+        while not "".join(log[-1:]).startswith("serve "):
+            assert process.poll() is None, [*log[-20:], process.stdout and process.stdout.read()]
+            log.append(process.stderr.readline())
         children = [task.read_text() for task in Path(f"/proc/{process.pid}/task").glob("*/children")]
         yield process, int("".join(children))
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from builder import deployment, exporting, publishing
+from builder import exporting, publishing
 from builder.batching import BatchedModel, add_batch_axis
-from builder.deployment import Deployment
-from builder.deployment.live_server import Address
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, fix_inputs, load
@@ -22,6 +21,10 @@ from builder.publishing import Publication, PublishOptions, Switch, bucket, mode
 from builder.record import Proof, check_served
 from builder.repository import ListedModel, Repository
 from builder.tensors import Arrays
+
+if TYPE_CHECKING:
+    from builder.deployment import Deployment
+    from builder.deployment.live_server import Address
 
 REPOSITORY = Path("model_repository")
 """The model repository, when none is given."""
@@ -215,7 +218,7 @@ def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple
 
 def deploy(
     name: str,
-    server: Address | str,
+    server: "Address | str",
     repository: Path | str = REPOSITORY,
     *,
     admin_key: str | None = None,
@@ -225,7 +228,7 @@ def deploy(
     watch_s: float = 0.0,
     slack: float = 1.0,
     report: Report = silent,
-) -> Deployment:
+) -> "Deployment":
     """Load a version into a running Triton and check its answers there, or put the old version back.
 
     Args:
@@ -246,6 +249,9 @@ def deploy(
         HostError: The server is down, reads another repository, or does not load the version.
         ValueError: `server` is not a gRPC address.
     """
+    from builder import deployment  # gRPC takes 0.1 s to import, which no other call needs
+    from builder.deployment.live_server import Address
+
     address = Address.parse(server) if isinstance(server, str) else server
     with deployment.LiveServer(address, admin_key=admin_key, timeout_s=timeout_s) as live:
         return deployment.deploy(

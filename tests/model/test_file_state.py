@@ -76,7 +76,7 @@ def test_a_write_by_a_program_that_had_the_file_open_before_is_noticed(file: Pat
 
 def test_a_write_through_a_memory_map_is_noticed(file: Path) -> None:
     if real_filesystem(file) not in RELIABLE_FILESYSTEMS:
-        pytest.skip(f"{file} is on {real_filesystem(file)}")
+        pytest.skip(f"{real_filesystem(file)} is not known to notice writes through a memory map")
     state = read_state(file)
     assert state.still_holds(file)
 

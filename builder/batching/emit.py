@@ -217,8 +217,7 @@ class Emitter:
 
     def _repeat(self, value: ir.Value, shape: Shape, axis: int) -> ir.Value:
         """Repeat a value N times along an axis of one."""
-        dims = [None if i == axis else d for i, d in enumerate(shape)]
+        dims = [None if i == axis else 1 for i in range(len(shape))]
         if self.opset >= EXPAND_SINCE:
             return self.node("Expand", [value, self.shape_with_batch(dims)])[0]
-        repeats = self.shape_with_batch([None if d is None else 1 for d in dims])
-        return self.node("Tile", [self.reshape(value, shape), repeats])[0]
+        return self.node("Tile", [self.reshape(value, shape), self.shape_with_batch(dims)])[0]

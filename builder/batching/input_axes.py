@@ -55,8 +55,9 @@ def _axis(model: Model, spec: TensorSpec, asked: int | None) -> int | None:
 
 
 def _static_batch(model: Model, axes: Mapping[str, int | None]) -> int:
-    sizes = {_size(spec, axis) for spec in model.inputs if (axis := axes[spec.name]) is not None}
-    if not sizes:
+    dims = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
+    sizes = {dim for dim in dims if isinstance(dim, int)}
+    if not dims:
         raise ModelError(
             model.path,
             "no input has a batch, because --batch-axis says so for every input",
@@ -71,9 +72,4 @@ def _static_batch(model: Model, axes: Mapping[str, int | None]) -> int:
             "--constant INPUT=FILE.npy, let each sample bring its own with --batch-axis INPUT=none, or publish it "
             "with --static",
         )
-    return sizes.pop()
-
-
-def _size(spec: TensorSpec, axis: int) -> int:
-    size = spec.shape[axis]
-    return size if isinstance(size, int) else 1
+    return sizes.pop() if sizes else 1

@@ -7,8 +7,12 @@ import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
 from builder.batching.layout import Batch, Dropped, View
-from builder.batching.rule import Computed, Op, Operand, Plan, Refusal, Static, Wanted, per_sample
+from builder.batching.rule import Computed, Measured, Op, Operand, Plan, Refusal, Static, Wanted, per_sample
 from builder.model import label
+from builder.tensors import Array
+
+COUNTING = (ir.DataType.INT32, ir.DataType.INT64)
+"""The types of sizes."""
 
 SMALL_BYTES = 4096
 """A constant whose value is known is stored as that value up to this size; a larger one as the node that makes it."""
@@ -19,10 +23,14 @@ class PlanWriter:
 
     Attributes:
         emit: The rewritten graph so far.
+        static_batch: How many samples the original runs on at once.
+        sized: The values of all constants written so far that depend on a free axis.
     """
 
-    def __init__(self, emit: Emitter) -> None:
+    def __init__(self, emit: Emitter, static_batch: int) -> None:
         self.emit = emit
+        self.static_batch = static_batch
+        self.sized: dict[ir.Value, Array] = {}
         self._copied: dict[ir.Node, list[ir.Value]] = {}
 
     def write(self, op: Op, plan: Plan, static: Static) -> list[Operand]:
@@ -33,9 +41,18 @@ class PlanWriter:
             plan: What its rule answered.
             static: The types and static shapes of its outputs.
         """
+        self._measure(op)
         inputs = self._inputs(op, plan)
         values = plan.build(self.emit, inputs) if plan.build is not None else self._same_node(op, plan, inputs)
         return [self._result(op, k, static, values[k], batch) for k, batch in enumerate(plan.outputs)]
+
+    def _measure(self, op: Op) -> None:
+        """Write the sizes that a node reads, whether the plan reads them or a number made from them."""
+        for operand in op.inputs:
+            if operand is not None and operand.is_sized and operand.dtype in COUNTING:
+                array = op.evaluate(operand)
+                if array is not None and array.ndim <= 1:
+                    self.sized[self.materialize(operand)] = array
 
     def _inputs(self, op: Op, plan: Plan) -> list[ir.Value | None]:
         count = max([len(op.inputs), *(i + 1 for i in plan.inputs)])
@@ -130,6 +147,8 @@ class PlanWriter:
         origin = operand.origin
         if isinstance(origin, Computed):
             return self._copy(operand, origin)
+        if isinstance(origin, Measured):
+            return self._read(operand, origin)
         if isinstance(origin, np.ndarray):
             return self.emit.constant(origin, operand.name)
         if origin is None:
@@ -138,7 +157,8 @@ class PlanWriter:
 
     def _copy(self, operand: Operand, origin: Computed) -> ir.Value:
         """Copy a constant node unchanged, or store its result if that is known and small."""
-        if operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES:
+        is_stored = operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES
+        if is_stored and not operand.is_sized and operand.computed is not None:
             return self.emit.constant(operand.computed, operand.name)
         node = origin.node
         if node not in self._copied:
@@ -148,6 +168,30 @@ class PlanWriter:
                 node.op_type, inputs, dict(node.attributes), outputs=names, domain=node.domain, like=node
             )
         return self._copied[node][origin.index]
+
+    def _read(self, operand: Operand, origin: Measured) -> ir.Value:
+        """Read the shape of samples as the static model has it: `[N, S, D]`, lifted from `[1, S, D]`, gives 1, S, D."""
+        samples = origin.operand
+        (shape,) = self.emit.node("Shape", [samples.written])
+        parts = [
+            self._size(shape, samples, axis)
+            if axis in origin.varying
+            else self.emit.constant(np.asarray([samples.shape[axis]], np.int64), "size")
+            for axis in origin.axes
+        ]
+        return self.emit.node("Concat", parts, {"axis": 0}, outputs=[operand.name])[0]
+
+    def _size(self, shape: ir.Value, samples: Operand, axis: int) -> ir.Value:
+        """Return the static model's size of one axis: of `N * S` rows, S for each sample, it has `B * S`."""
+        batch = samples.batch
+        is_lifted = batch is not None and batch.lifted
+        index = self.emit.constant(np.asarray([axis + is_lifted], np.int64), "axis")
+        (size,) = self.emit.node("Gather", [shape, index], {"axis": 0})
+        if batch is None or not batch.is_on(axis):
+            return size
+        if not is_lifted:
+            (size,) = self.emit.node("Div", [size, self.emit.batch_size()])
+        return self.emit.node("Mul", [size, self.emit.constant(np.asarray([self.static_batch], np.int64))])[0]
 
 
 def _unwritten_inputs(operand: Operand) -> list[Operand]:

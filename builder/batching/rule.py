@@ -30,6 +30,14 @@ class Malformed(Refusal):
     """The node is wrong even without a batch: its inputs do not fit it."""
 
 
+class Mixing(Refusal):
+    """The node computes something of the elements along an axis, and the samples are on that axis."""
+
+
+class Undecided(Refusal):
+    """Nothing is known of the operator, so the node may mix the samples or not."""
+
+
 class DifferentRows(Refusal):
     """A constant has a row for each sample of the static batch, and the rows differ.
 
@@ -78,6 +86,7 @@ class Operand:
         offset: By how much the original's value exceeds the rewritten one's, if it counts over the samples of the
             static batch (see `numbering`).
         computed: The value of a constant, once it has been evaluated.
+        is_sized: Whether a constant depends on the size of an axis that is free: `computed` holds for one size only.
     """
 
     name: str
@@ -85,11 +94,12 @@ class Operand:
     shape: Shape
     batch: Batch | None = None
     value: ir.Value | None = None
-    origin: "ir.TensorProtocol | Array | Computed | None" = None
+    origin: "ir.TensorProtocol | Array | Computed | Measured | None" = None
     items: "tuple[Operand, ...] | None" = None
     dropped_by: str | None = None
     offset: Array | None = field(default=None, repr=False)
     computed: Array | None = field(default=None, repr=False)
+    is_sized: bool = False
 
     @classmethod
     def known(cls, array: Array, name: str) -> "Operand":
@@ -123,6 +133,21 @@ class Computed:
     opset: int
     inputs: tuple[Operand | None, ...]
     index: int
+
+
+@dataclass(eq=False, slots=True)
+class Measured:
+    """The shape of samples, or a part of it, which is read when the model runs because an axis is free.
+
+    Attributes:
+        operand: The samples. Their batch counts as in the static model.
+        axes: The axes whose sizes are read.
+        varying: Those of them that are free.
+    """
+
+    operand: Operand
+    axes: Sequence[int]
+    varying: frozenset[int]
 
 
 Wanted = Batch | View | Array | None

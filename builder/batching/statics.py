@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from builder.batching.layout import Shape
-from builder.batching.rule import Computed, Malformed, Operand, Refusal, Static
+from builder.batching.rule import Computed, Malformed, Measured, Operand, Refusal, Static, Undecided
 from builder.model import RUNTIME_OPERATORS, operator
 from builder.tensors import Array
 
@@ -78,6 +78,8 @@ def _value(operand: Operand) -> Array | None:
     origin = operand.origin
     if isinstance(origin, Computed):
         return _run(origin)
+    if isinstance(origin, Measured):
+        return operand.computed
     return origin if origin is None or isinstance(origin, np.ndarray) else origin.numpy()
 
 
@@ -166,7 +168,7 @@ def _schema(node: ir.Node, opsets: Mapping[str, int]) -> onnx.defs.OpSchema:
     opset = onnx.defs.onnx_opset_version() if is_early else opsets.get(domain, 1)
     schema = _schema_of(op_type, opset, domain)
     if schema is None:
-        raise Refusal(f"operator {domain or 'ai.onnx'}::{op_type} is unknown at opset {opsets.get(domain)}")
+        raise Undecided(f"operator {domain or 'ai.onnx'}::{op_type} is unknown at opset {opsets.get(domain)}")
     return schema
 
 
@@ -198,7 +200,7 @@ def _static(found: onnx.TypeProto | None, *, is_needed: bool) -> tuple[ir.DataTy
     if not is_needed:
         return ir.DataType.UNDEFINED, ()
     if found is None or not found.HasField("tensor_type"):
-        raise Refusal("the type of its output cannot be inferred")
+        raise Undecided("the type of its output cannot be inferred")
     tensor = found.tensor_type
     dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
     if not tensor.HasField("shape") or len(dims) < len(tensor.shape.dim):

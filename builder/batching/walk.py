@@ -13,6 +13,7 @@ import onnx_ir as ir
 from builder.batching import numbering
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
+from builder.batching.layout import Shape
 from builder.batching.plans import PlanWriter
 from builder.batching.rule import (
     Computed,
@@ -20,21 +21,28 @@ from builder.batching.rule import (
     DifferentRows,
     Known,
     Malformed,
+    Measured,
     Op,
     Operand,
     Refusal,
     Rule,
     Static,
+    Undecided,
 )
 from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer
 from builder.model import operator, own_domain
+
+INPUTS_OF_GATHER = 2
 
 DEEPEST_DECOMPOSITION = 64
 """Decompositions nested deeper than this come from a rule that decomposes into itself."""
 
 Key = tuple[str, str]
 """The domain and type of an operator."""
+
+FreeAxes = Callable[[ir.Value, Shape], frozenset[int]]
+"""Returns which axes of a value of this static shape have another size when the model is given other sizes."""
 
 Handler = Callable[["Walk", ir.Node], Sequence[Operand]]
 """Walks a node of control flow; returns the operands of its outputs."""
@@ -57,7 +65,7 @@ class Refused:
     """A node that cannot carry the batch, and why."""
 
     node: ir.Node
-    reason: str
+    refusal: Refusal
 
 
 class Walk:
@@ -71,16 +79,24 @@ class Walk:
         changes: Nodes with a baked-in batch that was replaced.
         refusals: Every node that was refused; nodes that depend on one are skipped.
         written_out: How many nodes loops were written out as.
+        free: The free axes of each value, if the graph has any axes that are free beside the batch.
     """
 
-    def __init__(self, static_batch: int, opsets: Mapping[str, int], control_flow: Mapping[Key, Handler]) -> None:
+    def __init__(
+        self,
+        static_batch: int,
+        opsets: Mapping[str, int],
+        control_flow: Mapping[Key, Handler],
+        free: FreeAxes | None = None,
+    ) -> None:
         self.static_batch = static_batch
         self.opsets = {own_domain(domain): version for domain, version in opsets.items()}
-        self.writer = PlanWriter(Emitter(self.opsets.get("", 1)))
+        self.writer = PlanWriter(Emitter(self.opsets.get("", 1)), static_batch)
         self.operands: dict[ir.Value, Operand] = {}
         self.changes: list[Change] = []
         self.refusals: list[Refused] = []
         self.written_out = 0
+        self.free = free
         self._control_flow = control_flow
         self._skipped: set[ir.Value] = set()
         self._depth = 0
@@ -95,7 +111,7 @@ class Walk:
             except Skipped:
                 self._skipped.update(node.outputs)
             except Refusal as refusal:
-                self.refusals.append(Refused(node, str(refusal)))
+                self.refusals.append(Refused(node, refusal))
                 self._skipped.update(node.outputs)
 
     def operand(self, value: ir.Value) -> Operand:
@@ -148,7 +164,9 @@ class Walk:
             for k, value in enumerate(node.outputs)
         ]
         static = self._static_if_known(node, inputs)
+        is_sized = any(o is not None and o.is_sized for o in inputs) and not _picks_fixed(node, inputs)
         for k, result in enumerate(results):
+            result.is_sized = is_sized
             if static:
                 result.dtype, result.shape = static[k]
             elif node.outputs[k].name:
@@ -180,7 +198,7 @@ class Walk:
         if entry is None:
             body = function_body(node, inputs, self.opsets)
             if body is None:
-                raise Refusal("there is no rule for this operator")
+                raise Undecided("there is no rule for this operator")
             return self._decompose(body)
         entry.check_opset(self.opset(node))
         static = self._static(node, inputs)
@@ -197,6 +215,8 @@ class Walk:
         answer = rule(op)
         if isinstance(answer, Decomposition):
             return self._decompose(answer)
+        if isinstance(answer, Known) and self.free is not None:
+            return [self._measured(node, inputs[0], answer)]
         if isinstance(answer, Known):
             pairs = zip(node.outputs, answer.outputs, strict=True)
             return [Operand.known(array, str(value.name)) for value, array in pairs]
@@ -206,6 +226,31 @@ class Walk:
         results = self.writer.write(op, answer, static)
         numbering.follow(op, results[0])
         return results
+
+    def _measured(self, node: ir.Node, operand: Operand | None, answer: Known) -> Operand:
+        """Return a shape that is known in the static model, but has a free axis: it is read when the model runs.
+
+        Raises:
+            Refusal: Something else than Shape depends on a free axis.
+        """
+        (array,) = answer.outputs
+        known = Operand.known(array, str(node.outputs[0].name))
+        value = node.inputs[0]
+        if self.free is None or operand is None or value is None:
+            return known
+        free = self.free(value, operand.shape)
+        if node.op_type != "Shape":
+            if free:
+                raise Refusal("it depends on the size of a free axis")
+            return known
+        full = list(range(operand.rank))
+        end = node.attributes.get("end")
+        axes = full[node.attributes.get_int("start", 0) : None if end is None else end.as_int()]
+        varying = free.intersection(axes)
+        if varying:
+            known.computed, known.origin = array, Measured(operand, axes, varying)
+            known.is_sized = True
+        return known
 
     def _decompose(self, body: Decomposition) -> Sequence[Operand]:
         """Walk the nodes that replace this one; if one of them is refused, this node is."""
@@ -219,6 +264,18 @@ class Walk:
         finally:
             self._depth -= 1
         return [self.operand(v) for v in body.outputs]
+
+
+def _picks_fixed(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
+    """Return whether a Gather reads sizes out of a shape that has free axes, but none of those."""
+    if operator(node) != ("", "Gather") or len(inputs) < INPUTS_OF_GATHER:
+        return False
+    shape, index = inputs[:INPUTS_OF_GATHER]
+    if shape is None or index is None or index.is_sized or not isinstance(shape.origin, Measured):
+        return False
+    picked = evaluate(index)
+    axes = shape.origin.axes
+    return picked is not None and not any(axes[int(k)] in shape.origin.varying for k in picked.ravel())
 
 
 def _compute(operand: Operand) -> None:

@@ -22,6 +22,8 @@ def constant_of(operand: Operand, what: str) -> Array:
     array = evaluate(operand)
     if array is None:
         raise Refusal(f"{what} cannot be computed")
+    if operand.is_sized:
+        raise Refusal(f"{what} depends on the size of a free axis")
     return array
 
 

@@ -77,7 +77,9 @@ def top_k(op: Op) -> Plan:
     """TopK along an axis other than the batch's; a batch of 1 has one element to sort, which changes nothing."""
     axis = op.axis(-1, op.operand(0).rank)
     batch = only_batched(op, 0, role="count")
-    if op.static_batch == 1 and isinstance(batch, Placed) and batch.axis == axis and batch.rows == 1:
+    if isinstance(batch, Placed) and batch.axis == axis and batch.rows == 1:
+        if op.static_batch > 1:
+            op.refuse(f"it picks along axis {axis}, which holds the batch")
         batch = DROPPED
     form = parallel(op, batch, [axis], "picks along")
     return Plan([form] * len(op.outputs), {0: form}, {"axis": axis + form.lifted})

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape
-from builder.batching.rule import Op, Plan, Wanted
+from builder.batching.rule import Mixing, Op, Plan, Wanted
 from builder.tensors import Array
 
 
@@ -26,13 +26,13 @@ def parallel(op: Op, batch: Batch, axes: Collection[int], verb: str) -> Batch:
     """Return a form of the batch for an operator that mixes the elements along `axes` and no others.
 
     Raises:
-        Refusal: The batch is on one of them, so that samples would be mixed.
+        Mixing: The batch is on one of them.
     """
     if isinstance(batch, Dropped) or batch.axis not in axes:
         return batch
     if op.static_batch == 1 and not batch.certain:
         return DROPPED
-    op.refuse(f"it {verb} axis {batch.axis}, which holds the batch")
+    raise Mixing(f"it {verb} axis {batch.axis}, which holds the batch")
 
 
 def on_axes(

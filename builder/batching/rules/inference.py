@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from builder.batching.layout import Shape
-from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static, required
+from builder.batching.rule import Infer, Malformed, Operand, Refusal, Static, Undecided, required
 from builder.batching.statics import evaluate, infer
 from builder.tensors import Array
 
@@ -49,7 +49,7 @@ def has_schema(operator: tuple[str, str]) -> bool:
 
 def unknown(node: ir.Node, inputs: Inputs) -> Static:
     """Refuse an operator that has a rule, but neither a schema in ONNX nor a shape in its entry."""
-    raise Refusal("the shape of its output is not known to this program; please report it")
+    raise Undecided("the shape of its output is not known to this program; please report it")
 
 
 def same_as_first(node: ir.Node, inputs: Inputs) -> Static:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from builder.batching.rule import Infer, Refusal, Rule
+from builder.batching.rule import Infer, Rule, Undecided
 from builder.batching.rules.inference import has_schema, unknown
 
 Key = tuple[str, str]
@@ -31,10 +31,10 @@ class Entry:
         """Check that the rule is written for this opset.
 
         Raises:
-            Refusal: It is too old.
+            Undecided: It is too old.
         """
         if opset < self.since:
-            raise Refusal(f"its rule needs opset {self.since} or newer, and the model has opset {opset}")
+            raise Undecided(f"its rule needs opset {self.since} or newer, and the model has opset {opset}")
 
 
 Entries = Mapping[Key, Entry]

@@ -1,0 +1,278 @@
+"""Merge walks at different sizes into one graph, in which the sizes are free.
+
+A model with `ids [1, seq]` is walked with `seq` pinned to a number, and so the rewritten graph has that number in it,
+in the targets of reshapes for instance. Walked again with another number, it has the same nodes and other constants:
+
+    seq = 64     Reshape(y, [-1, 64, 2, 3])        Slice(mask, ends = [64])
+    seq = 96     Reshape(y, [-1, 96, 2, 3])        Slice(mask, ends = [96])
+    seq = 160    Reshape(y, [-1, 160, 2, 3])       Slice(mask, ends = [160])
+
+What is equal in all of them is a constant of the model. What differs is a size, and is read when the model runs: from
+what the original computes for that node, or from the dimensions of what the node reads. A constant that differs in any
+other way spells out the sizes, and cannot be carried.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching.attempt import Attempt
+from builder.batching.layout import Shape
+from builder.batching.rule import Refusal
+from builder.batching.shapes import shapes_of
+from builder.batching.walk import Refused
+from builder.model import Dim, TensorSpec
+from builder.tensors import Array
+
+Column = tuple[int, ...]
+"""One number of a constant, as it is in each of the walks."""
+
+LARGEST_FACTOR = 64
+"""A size may be a multiple or a part of a dimension by up to this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a size is found when the model runs.
+
+    Attributes:
+        value: A value of the merged graph.
+        index: The axis of it that has this size, or the element of it that is this size.
+        is_shape: Whether it is an axis.
+    """
+
+    value: ir.Value
+    index: int
+    is_shape: bool
+
+
+class Sizes:
+    """The sizes that can be read at one place of the graph, by what they are in each of the walks."""
+
+    def __init__(self) -> None:
+        self._exact: dict[Column, Source] = {}
+
+    def add(self, column: Column, source: Source) -> None:
+        """Add a size that differs from walk to walk; the first source of it is kept."""
+        if len(set(column)) > 1:
+            self._exact.setdefault(column, source)
+
+    def find(self, column: Column) -> "Formula | None":
+        """Return how to compute a size that is in no constant; None if it follows from none of the sizes here."""
+        if column in self._exact:
+            return Formula((self._exact[column],))
+        return next(self._scaled(column), None) or next(self._products(column), None)
+
+    def _scaled(self, column: Column) -> Iterator["Formula"]:
+        for known, source in self._exact.items():
+            for factor in range(2, LARGEST_FACTOR + 1):
+                if tuple(size * factor for size in known) == column:
+                    yield Formula((source,), times=factor)
+                if tuple(size // factor for size in known) == column:
+                    yield Formula((source,), over=factor)
+
+    def _products(self, column: Column) -> Iterator["Formula"]:
+        for known, source in self._exact.items():
+            if all(not size % part for size, part in zip(column, known, strict=True)):
+                rest = tuple(size // part for size, part in zip(column, known, strict=True))
+                if rest in self._exact:
+                    yield Formula((source, self._exact[rest]))
+                if len(set(rest)) == 1:
+                    yield Formula((source,), times=rest[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """`product of sources * times // over`."""
+
+    sources: tuple[Source, ...]
+    times: int = 1
+    over: int = 1
+
+
+def merge(attempts: Sequence[Attempt]) -> list[Refused]:
+    """Make the sizes of the first attempt's graph free; returns the nodes that spell out a size.
+
+    The graph of the first attempt is changed in place.
+
+    Args:
+        attempts: Walks of one model with the same batch and different sizes, none with a problem.
+    """
+    return _Merging(attempts).run()
+
+
+class _Merging:
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        self._attempts = attempts
+        self._emits = [a.walk.writer.emit for a in attempts]
+        self._shapes = [shapes_of(a) for a in attempts]
+        self._inputs = Sizes()
+        self._nodes: list[ir.Node] = []
+        self._read: dict[tuple[ir.Value, int, bool], ir.Value] = {}
+
+    def run(self) -> list[Refused]:
+        emit = self._emits[0]
+        rows = list(zip(*(e.nodes for e in self._emits), strict=False))
+        if len({len(e.nodes) for e in self._emits}) > 1 or any(not _is_same(row) for row in rows):
+            where = next((row[0] for row in rows if not _is_same(row)), emit.nodes[-1])
+            return [Refused(where, Refusal("what it is rewritten to depends on the size of a free axis"))]
+        for values in zip(*(a.graph_inputs for a in self._attempts), strict=True):
+            self._add_dims(self._inputs, values)
+        sized = self._sized()
+        refused, self._nodes = [], []
+        for row in rows:
+            try:
+                self._merge_node(row, sized)
+            except Refusal as refusal:
+                refused.append(Refused(row[0], refusal))
+            self._nodes.append(row[0])
+        emit.nodes[:] = self._nodes
+        return refused
+
+    def _sized(self) -> dict[ir.Value, list[Array]]:
+        """Return the constants that depend on a free axis and are read when the model runs, as they are in each walk."""
+        each = [list(a.walk.writer.sized.items()) for a in self._attempts]
+        return {
+            items[0][0]: [array for _, array in items]
+            for items in zip(*each, strict=False)
+            if len({array.shape for _, array in items}) == 1
+        }
+
+    def _merge_node(self, row: Sequence[ir.Node], sized: Mapping[ir.Value, list[Array]]) -> None:
+        """Replace the constants of a node that differ from walk to walk.
+
+        Raises:
+            Refusal: One of them, or an attribute, spells out a size.
+        """
+        node = row[0]
+        for name, attribute in node.attributes.items():
+            others = [n.attributes.get(name) for n in row[1:]]
+            if attribute.type != ir.AttributeType.GRAPH and any(o is None or not _equal(o, attribute) for o in others):
+                raise Refusal(f"its attribute {name!r} holds the size of a free axis")
+        sizes: Sizes | None = None
+        for index, value in enumerate(node.inputs):
+            arrays = self._arrays([n.inputs[index] for n in row])
+            if value is None or arrays is None or all(np.array_equal(arrays[0], a) for a in arrays[1:]):
+                continue
+            if arrays[0].dtype.kind != "i" or arrays[0].ndim > 1 or len({a.shape for a in arrays}) > 1:
+                raise Refusal(f"constant {value.name!r} has values for one size of a free axis only")
+            sizes = sizes or self._sizes_at(row, sized)
+            node.replace_input_with(index, self._vector(node, index, arrays, sizes))
+
+    def _arrays(self, values: Sequence[ir.Value | None]) -> list[Array] | None:
+        """Return a constant as it is in each walk; None if it is none, or the same tensor of the file in all."""
+        tensors = [None if v is None else v.const_value for v in values]
+        if any(t is None for t in tensors) or all(t is tensors[0] for t in tensors):
+            return None
+        return [t.numpy() for t in tensors if t is not None]
+
+    def _sizes_at(self, row: Sequence[ir.Node], sized: Mapping[ir.Value, list[Array]]) -> Sizes:
+        """Return the sizes that can be read where a node is, the nearest first."""
+        sizes = Sizes()
+        for values in zip(*(n.inputs for n in row), strict=True):
+            if all(v is not None and v.const_value is None for v in values):
+                self._add_dims(sizes, [v for v in values if v is not None])
+        made = {output for node in self._nodes for output in node.outputs} if sized else set()
+        for value, arrays in sized.items():
+            if value in made:
+                for k, column in enumerate(zip(*(a.ravel().tolist() for a in arrays), strict=True)):
+                    sizes.add(column, Source(value, k, is_shape=False))
+        for column, source in self._inputs._exact.items():
+            sizes.add(column, source)
+        return sizes
+
+    def _add_dims(self, sizes: Sizes, values: Sequence[ir.Value]) -> None:
+        shapes = [known.get(v) for known, v in zip(self._shapes, values, strict=True)]
+        if any(s is None for s in shapes) or len({len(s) for s in shapes if s is not None}) > 1:
+            return
+        for axis, column in enumerate(zip(*(s for s in shapes if s is not None), strict=True)):
+            sizes.add(column, Source(values[0], axis, is_shape=True))
+
+    # ------------------------------------------------------------------ writing
+
+    def _vector(self, node: ir.Node, index: int, arrays: Sequence[Array], sizes: Sizes) -> ir.Value:
+        """Write a vector of sizes.
+
+        Raises:
+            Refusal: One of them follows from nothing that is known here.
+        """
+        columns = list(zip(*(a.ravel().tolist() for a in arrays), strict=True))
+        is_target = node.op_type == "Reshape" and index == 1
+        differing = [c for c in columns if len(set(c)) > 1]
+        if is_target and len(differing) == 1 and all(-1 not in c for c in columns):
+            whole = [-1 if c in differing else c[0] for c in columns]
+            return self._emits[0].constant(np.asarray(whole, arrays[0].dtype), "shape")
+        parts = [self._part(node, column, sizes) for column in columns]
+        vector = self._node("Concat", parts, {"axis": 0})
+        if arrays[0].dtype != np.int64:
+            vector = self._node("Cast", [vector], {"to": int(ir.DataType.from_numpy(arrays[0].dtype))})
+        return vector if arrays[0].ndim else self._node("ReduceMax", [vector], {"keepdims": 0})
+
+    def _part(self, node: ir.Node, column: Column, sizes: Sizes) -> ir.Value:
+        if len(set(column)) == 1:
+            return self._number(column[0])
+        formula = sizes.find(column)
+        if formula is None:
+            raise Refusal(f"it has the sizes {list(column)} of a free axis, which follow from none of its inputs")
+        size, *others = (self._size(source) for source in formula.sources)
+        for other in others:
+            size = self._node("Mul", [size, other])
+        if formula.times > 1:
+            size = self._node("Mul", [size, self._number(formula.times)])
+        return self._node("Div", [size, self._number(formula.over)]) if formula.over > 1 else size
+
+    def _size(self, source: Source) -> ir.Value:
+        """Return a size as `int64[1]`; each is read once."""
+        key = (source.value, source.index, source.is_shape)
+        if key not in self._read:
+            vector = self._node("Shape", [source.value]) if source.is_shape else self._flat(source.value)
+            self._read[key] = self._node("Gather", [vector, self._number(source.index)], {"axis": 0})
+        return self._read[key]
+
+    def _flat(self, value: ir.Value) -> ir.Value:
+        cast = self._node("Cast", [value], {"to": int(ir.DataType.INT64)})
+        return self._node("Reshape", [cast, self._number(-1)])
+
+    def _number(self, number: int) -> ir.Value:
+        return self._emits[0].constant(np.asarray([number], np.int64), "size")
+
+    def _node(self, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, int] | None = None) -> ir.Value:
+        emit = self._emits[0]
+        (result,) = emit.node(op_type, inputs, attributes)
+        self._nodes.append(emit.nodes.pop())
+        return result
+
+
+def _is_same(row: Sequence[ir.Node]) -> bool:
+    """Return whether the nodes of all walks are the same operator with as many inputs."""
+    return all(
+        (a.domain, a.op_type, len(a.inputs), len(a.outputs)) == (b.domain, b.op_type, len(b.inputs), len(b.outputs))
+        for a, b in pairwise(row)
+    )
+
+
+def _equal(one: ir.Attr, other: ir.Attr) -> bool:
+    if one is other:
+        return True
+    if one.type == ir.AttributeType.TENSOR and other.type == ir.AttributeType.TENSOR:
+        return np.array_equal(one.as_tensor().numpy(), other.as_tensor().numpy())
+    return bool(one.value == other.value)
+
+
+def shape_at(shapes: Sequence[Shape], names: Mapping[Column, str], spec: TensorSpec) -> list[Dim]:
+    """Return a shape in which the axes that differ from walk to walk have names.
+
+    Args:
+        shapes: The shape in each walk.
+        names: The names of the file, by their sizes in each walk.
+        spec: The tensor; its own name for an axis is used if the sizes have none.
+    """
+    declared = [dim if isinstance(dim, str) else "" for dim in spec.shape]
+    declared += [""] * max(0, len(shapes[0]) - len(declared))
+    return [
+        column[0] if len(set(column)) == 1 else names.get(column) or declared[axis] or f"{spec.name}_{axis}"
+        for axis, column in enumerate(zip(*shapes, strict=True))
+    ]

@@ -69,7 +69,7 @@ def _order(needs: Sequence[set[int]]) -> list[int]:
 
 
 def _in_a_circle(needs: Sequence[set[int]], stuck: set[int]) -> int:
-    """Return a node of a circle: each stuck node needs a stuck node, so going back as often as there are ends in one."""
+    """Return a node of a circle. Each stuck node needs another one, so going back far enough leads into a circle."""
     index = min(stuck)
     for _ in stuck:
         index = min(needs[index] & stuck)

@@ -2,7 +2,7 @@
 
 import math
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from builder import digest
 from builder.errors import ModelError
 from builder.model import external_data, file_state, soundness, zipmap
 from builder.model.file_state import FileState
+from builder.model.ordering import sort_nodes
 from builder.model.types import TensorSpec
 from builder.progress import format_bytes
 from builder.tensors import Array
@@ -80,6 +81,8 @@ def load(path: Path) -> Model:
     """
     proto = _parse(path)
     soundness.check_operators(path, proto)
+    sort_nodes(path, proto.graph)
+    _free_negative_dims(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
     _complete_outputs(path, proto)
@@ -90,6 +93,7 @@ def load(path: Path) -> Model:
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not model.graph.outputs:
         raise ModelError(path, "the graph has no outputs", "export the model with at least one output")
+    named = _named_dims([*inputs, *model.graph.outputs])
     states = _states(path, external)  # must come before the digests
     digests = _digests(path, [path, *external])
     external_data.locate(path, soundness.tensors_of(proto))  # again: what was hashed must not have been cut short
@@ -99,8 +103,8 @@ def load(path: Path) -> Model:
         digests=digests,
         states=states,
         ir=model,
-        inputs=tuple(_spec(path, v, "input") for v in inputs),
-        outputs=tuple(_spec(path, v, "output") for v in model.graph.outputs),
+        inputs=tuple(_spec(path, v, "input", named) for v in inputs),
+        outputs=tuple(_spec(path, v, "output", named) for v in model.graph.outputs),
         zipmaps=zipmaps,
     )
 
@@ -145,6 +149,19 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+def _free_negative_dims(proto: onnx.ModelProto) -> None:
+    """Free the dimensions that the file writes as a number below 0.
+
+    Paddle and others write -1 for a size that may vary. ONNX Runtime reads any number below 0 so.
+
+    Source: RemoveInvalidValues in https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/graph/graph.cc
+    """
+    for value in soundness.values_of(proto):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
 def _refuse_sparse(path: Path, graph: onnx.GraphProto) -> None:
     """Refuse sparse weights: the following steps cannot write them, so they would be lost."""
     if graph.sparse_initializer:
@@ -186,14 +203,31 @@ def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
             raise ModelError(path, what, "declare the shape in the file, or export the model with static shapes")
 
 
-def _spec(path: Path, value: ir.Value, kind: str) -> TensorSpec:
+def _named_dims(values: Sequence[ir.Value]) -> set[str]:
+    """Return the names that the file gives to free dimensions."""
+    shapes = [value.shape for value in values if value.shape is not None]
+    return {dim.value for shape in shapes for dim in shape if not isinstance(dim, int) and dim.value}
+
+
+def _free_dim(value: ir.Value, axis: int, named: Collection[str]) -> str:
+    """Return a name for a dimension that the file leaves free without naming it: no other dimension has this name."""
+    name = f"{value.name}_{axis}"
+    while name in named:
+        name += "_"
+    return name
+
+
+def _spec(path: Path, value: ir.Value, kind: str, named: Collection[str]) -> TensorSpec:
     assert isinstance(value.type, ir.TensorType)
     if value.shape is None:
         raise ModelError(path, f"{kind} {value.name!r} has no shape", "export the model with static shapes")
-    dims = tuple(d if isinstance(d, int) else str(d.value or f"{value.name}_{i}") for i, d in enumerate(value.shape))
+    dims = tuple(
+        dim if isinstance(dim, int) else str(dim.value or _free_dim(value, axis, named))
+        for axis, dim in enumerate(value.shape)
+    )
     fixed = [dim for dim in dims if isinstance(dim, int)]
     if min(fixed, default=1) < 1:
-        what = f"{kind} {value.name!r} {list(dims)} has a dimension below 1, which Triton does not load"
+        what = f"{kind} {value.name!r} {list(dims)} has a dimension of 0, which Triton does not load"
         raise ModelError(path, what, "export the model with dimensions of at least 1, or with named dynamic ones")
     bits = 8 if value.type.dtype == ir.DataType.STRING else value.type.dtype.bitwidth
     if (size := math.prod(fixed) * bits // 8) > LARGEST_BYTES:

@@ -60,8 +60,15 @@ def nodes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     while stack:
         for node in stack.pop():
             yield node
-            for attribute in node.attribute:
-                stack.extend(graph.node for graph in _graphs(attribute))
+            stack.extend(graph.node for graph in graphs_of(node))
+
+
+def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs inside a node, without those inside its nodes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -71,8 +78,23 @@ def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         for attribute in node.attribute:
             yield from [attribute.t] if attribute.HasField("t") else []
             yield from attribute.tensors
-            for graph in _graphs(attribute):
-                yield from _initializers(graph)
+        for graph in graphs_of(node):
+            yield from _initializers(graph)
+
+
+def values_of(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """Yield every input, output and inner value that a model describes, those of its subgraphs and functions too."""
+    yield from _values(proto.graph)
+    for function in proto.functions:
+        yield from function.value_info
+    for node in _all_nodes(proto):
+        for graph in graphs_of(node):
+            yield from _values(graph)
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    for values in (graph.input, graph.output, graph.value_info):
+        yield from values
 
 
 def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -84,12 +106,6 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         yield from nodes_of(nodes)
-
-
-def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
 
 
 def _operator(node: onnx.NodeProto) -> Operator:

@@ -2,9 +2,10 @@
 
 `domains` reads from the graph which values each input may hold: token ids that stay inside their table, masks, lengths.
 It uses `reach`, which follows the values of an input through the graph. `drawing` draws samples from those values, and
-reads samples from a file.
+reads samples from a file. `sizes` has the sizes to try for the dimensions that a model leaves free.
 """
 
-from builder.samples.drawing import draw, read_samples
+from builder.samples.drawing import CAUTIONS, draw, draw_feeds, read_samples
+from builder.samples.sizes import Sizes, candidates, free_names
 
-__all__ = ["draw", "read_samples"]
+__all__ = ["CAUTIONS", "Sizes", "candidates", "draw", "draw_feeds", "free_names", "read_samples"]

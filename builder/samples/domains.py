@@ -80,18 +80,31 @@ _PENALTY = 1e3
 """A mask becomes a penalty when it is multiplied by at least this much; features are not multiplied by so much."""
 
 
-def find_domains(model: Model) -> dict[str, Domain]:
-    """Return the domain of each input, by its name in the original model."""
+def find_domains(model: Model, sizes: Mapping[str, int] | None = None) -> dict[str, Domain]:
+    """Return the domain of each input, by its name in the original model.
+
+    Args:
+        model: The original model.
+        sizes: Sizes of free dimensions, by name: an index along such an axis stays below its size.
+    """
     names = [spec.name for spec in model.inputs]
     try:
         whole = inlined(model.ir, where=model.path)
     except ModelError:  # the nodes inside its functions cannot be read; the others can
         whole = model.ir.clone()
+    _pin(whole.graph, model, sizes or {})
     evidence = _follow(whole.graph, names)
     if any(found.unsized for found in evidence.values()):
         inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model
         evidence = _follow(inferred.graph, names)
     return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in model.inputs}
+
+
+def _pin(graph: ir.Graph, model: Model, sizes: Mapping[str, int]) -> None:
+    """Give the graph's inputs these sizes."""
+    values = {value.name: value for value in graph.inputs}
+    for spec in model.inputs:
+        values[spec.name].shape = ir.Shape([sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape])
 
 
 @dataclass(slots=True)

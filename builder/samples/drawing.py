@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
-from builder.model import fits, stored_dtype
+from builder.model import Model, fits, stored_dtype
 from builder.samples.domains import (
     Choices,
     Constant,
@@ -22,6 +22,9 @@ from builder.samples.domains import (
     find_domains,
 )
 from builder.tensors import Array
+
+CAUTIONS = range(3)
+"""How cautious samples can be: 0 follows what the graph suggests, 2 is for models that cannot run what came before."""
 
 _FREE_SIZES = (32, 64, 224, 8)
 """The sizes to try for a dimension whose size the model does not give."""
@@ -38,17 +41,38 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
     seed = int(batched.original.sha256[:16], 16)
     shapes = {tensor.name: _shape(tensor, sizes or {}) for tensor in batched.inputs}
     is_open = any(isinstance(dim, str) for shape in shapes.values() for dim in shape)
-    for caution in range(3):
+    for caution in CAUTIONS:
         for size in _FREE_SIZES if is_open else _FREE_SIZES[:1]:
             yield {
                 tensor.name: _draw(
-                    tensor,
+                    tensor.dtype,
                     _cautious(domains[tensor.original], tensor.dtype, caution),
                     shape=(rows, *(dim if isinstance(dim, int) else size for dim in shapes[tensor.name])),
                     rng=np.random.default_rng([seed, position]),
                 )
                 for position, tensor in enumerate(batched.inputs)
             }
+
+
+def draw_feeds(model: Model, sizes: Mapping[str, int], *, caution: int = 0) -> dict[str, Array]:
+    """Return whole inputs of the original model, by name, with these sizes for its free dimensions.
+
+    Args:
+        model: The original model.
+        sizes: The size of each free dimension, by its name.
+        caution: One of `CAUTIONS`.
+    """
+    domains = find_domains(model, sizes)
+    seed = int(model.sha256[:16], 16)
+    return {
+        spec.name: _draw(
+            spec.dtype,
+            _cautious(domains[spec.name], spec.dtype, caution),
+            shape=tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape),
+            rng=np.random.default_rng([seed, position]),
+        )
+        for position, spec in enumerate(model.inputs)
+    }
 
 
 def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int | str, ...]:
@@ -74,7 +98,7 @@ def _cautious(domain: Domain, dtype: ir.DataType, caution: int) -> Domain:
     return domain
 
 
-def _draw(tensor: BatchedTensor, domain: Domain, *, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _draw(dtype: ir.DataType, domain: Domain, *, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     values: Array
     match domain:
         case Normal():
@@ -87,14 +111,14 @@ def _draw(tensor: BatchedTensor, domain: Domain, *, shape: tuple[int, ...], rng:
             values = rng.integers(1, longest, shape, endpoint=True)
             values[:1] = longest
         case Mask():
-            values = _draw_mask(shape, rng, both=tensor.dtype == ir.DataType.BOOL)
+            values = _draw_mask(shape, rng, both=dtype == ir.DataType.BOOL)
         case Choices(choices):
             values = rng.choice(np.array(choices), shape)
         case Constant(value):
             values = np.full(shape, value)
-    if tensor.dtype == ir.DataType.BFLOAT16:
-        return values.astype(tensor.dtype.numpy()).view(np.uint16)
-    return values.astype(stored_dtype(tensor.dtype), copy=False)
+    if dtype == ir.DataType.BFLOAT16:
+        return values.astype(dtype.numpy()).view(np.uint16)
+    return values.astype(stored_dtype(dtype), copy=False)
 
 
 def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from onnx.helper import make_attribute, make_function, make_graph, make_node, make_opsetid, make_tensor_value_info
@@ -189,10 +190,13 @@ def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
         (parsed("(float[1, 4] x) => (seq(float[1, 4]) y) { y = SequenceConstruct (x) }"), "'sequence'"),
         (parsed("(optional(float[1, 4]) x) => (float[1, 4] y) { y = OptionalGetElement (x) }"), "'optional'"),
         (parsed("(float[1, 4] x) => () { y = Relu (x) }"), "no outputs"),
-        (parsed("(float[0, 4] x) => (float[0, 4] y) { y = Relu (x) }"), "dimension below 1"),
+        (parsed("(float[0, 4] x) => (float[0, 4] y) { y = Relu (x) }"), "dimension of 0"),
         (parsed("(float[1, 65536, 65536] x) => (float[1, 1] y) { y = ReduceSum (x) }"), "2 GiB"),
         (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (z) }"), "topologically sorted"),
-        (parsed("(float[1, 4] x) => (float[1, 4] y) { b = Add (a, x)  a = Relu (b)  y = Relu (b) }"), "sorted"),
+        (
+            parsed("(float[1, 4] x) => (float[1, 4] y) { b = Add (a, x)  a = Relu (b)  y = Relu (b) }"),
+            "circle of nodes",
+        ),
         (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (x)  y = Relu (x) }"), "single static assignment"),
         (parsed("(float[1, 4] x, float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"), "single static assignment"),
         (parsed(ADD, WEIGHT, WEIGHT), "not unique"),
@@ -230,10 +234,6 @@ def with_unknown_type(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = 77
 
 
-def with_negative_dim(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
-
-
 def with_shapeless_input(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
 
@@ -250,7 +250,6 @@ def with_nameless_input(model: onnx.ModelProto) -> None:
         (with_sparse_weight, "sparse"),
         (with_untyped_input, "input 'x' has no element type"),
         (with_unknown_type, "77 is not a valid DataType"),
-        (with_negative_dim, "dimension below 1"),
         (with_shapeless_input, "'shape' of 'type' is required"),
         (with_nameless_input, "'name' of 'value_info' is required"),
     ],
@@ -289,6 +288,50 @@ def test_an_initializer_listed_as_an_input_is_a_weight_and_not_an_input(tmp_path
 def test_weights_without_values_are_accepted(tmp_path: Path) -> None:
     text = "(float[1, 4] x) => (float[1, 4] y) { y = Concat <axis = 1> (x, w) }"
     assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
+
+
+def test_a_dimension_written_as_a_number_below_zero_is_free(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4, 1, n] x, float[2] x_2) => (float[1, 4, 1, n] y) { y = Relu (x) }")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+        value.type.tensor_type.shape.dim[2].dim_value = -7
+    loaded = load(written(tmp_path, model))
+    assert loaded.inputs[0].shape == ("x_0", 4, "x_2", "n")
+    assert loaded.outputs[0].shape == ("y_0", 4, "y_2", "n")
+    assert [isinstance(dim, int) for dim in loaded.ir.graph.inputs[0].shape or ()] == [False, True, False, False]
+
+
+def test_an_unnamed_dimension_never_gets_the_name_of_another(tmp_path: Path) -> None:
+    model = parsed("(float[?, 4] x, float[x_0, 4] z) => (float[?, 4] y) { y = Relu (x) }")
+    assert [spec.shape[0] for spec in load(written(tmp_path, model)).inputs] == ["x_0_", "x_0"]
+
+
+LATER = "(float[1, 4] x) => (float[1, 4] y) { y = Relu (b)  a = Neg (x)  b = Abs (a) }"
+LATER_IN_BRANCHES = """(bool c, float[1, 4] x) => (float[1, 4] y) {
+    y = If (c) <then_branch = t () => (p) { q = Neg (z) p = Abs (q) }, else_branch = e () => (r) { r = Abs (z) }>
+    z = Relu (x)
+}"""
+SAME_NAMES = """(bool c, float[1, 4] x) => (float[1, 4] y) {
+    z = If (c) <then_branch = t () => (float[1, 4] p) { y = Neg (x) p = Abs (y) },
+                else_branch = e () => (float[1, 4] p) { p = Neg (x) }>
+    y = Relu (z)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [(LATER, ["Neg", "Abs", "Relu"]), (LATER_IN_BRANCHES, ["Relu", "If", "Neg", "Abs", "Abs"]),
+     (SAME_NAMES, ["If", "Neg", "Abs", "Neg", "Relu"])],
+)  # fmt: skip
+def test_the_nodes_of_the_graph_are_sorted_as_onnxruntime_does(tmp_path: Path, text: str, order: list[str]) -> None:
+    path = written(tmp_path, parsed(text))
+    feeds = {"c": np.array(True), "x": np.array([[-1, 0, 1, 2]], np.float32)}
+    session = onnxruntime.InferenceSession(path)
+    model = load(path)
+    feeds = {name: feeds[name] for name in [spec.name for spec in model.inputs]}
+    assert [node.op_type for node in model.ir.graph.all_nodes()] == order
+    sorted_session = onnxruntime.InferenceSession(ir.to_proto(model.ir).SerializeToString())
+    np.testing.assert_array_equal(session.run(None, feeds)[0], sorted_session.run(None, feeds)[0])
 
 
 # ---------------------------------------------------------------- files made to use much time or memory

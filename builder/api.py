@@ -16,7 +16,7 @@ from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, fix_inputs, load
 from builder.progress import Report, silent
-from builder.proof import verify_published
+from builder.proof import OriginalRuns, verify_published
 from builder.publishing import Publication, PublishOptions, Switch, bucket, model_name_of, roll_back
 from builder.record import Proof, check_served
 from builder.repository import ListedModel, Repository
@@ -109,7 +109,9 @@ def inspect(
     batch_axes: Mapping[str, int | None] | None = None,
     constants: Mapping[str, float | Path] | None = None,
 ) -> Inspection:
-    """Read an ONNX file and try to make its batch dynamic; nothing is run or written.
+    """Read an ONNX file and try to make its batch dynamic; nothing is written.
+
+    If its shapes have names in place of numbers, the file is run to see which sizes it takes.
 
     Args:
         path: The file.
@@ -121,7 +123,7 @@ def inspect(
     """
     model = fix_inputs(load(Path(path)), constants or {})
     try:
-        batched = add_batch_axis(model, batch_axes=batch_axes or {})
+        batched = add_batch_axis(model, batch_axes=batch_axes or {}, original=OriginalRuns(model))
         check_served(batched)
     except ModelError as refusal:
         return Inspection(model, None, refusal)

@@ -15,6 +15,7 @@ model as it is.
 from builder.batching.batch_axis import add_batch_axis
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.keeping import keep_static
+from builder.batching.layout import Shape
 from builder.batching.one_by_one import run_one_by_one
 from builder.batching.sizes import free_axes
 
@@ -22,6 +23,7 @@ __all__ = [
     "BatchedModel",
     "BatchedTensor",
     "Rewrite",
+    "Shape",
     "add_batch_axis",
     "free_axes",
     "keep_static",

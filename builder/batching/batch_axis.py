@@ -1,7 +1,7 @@
 """Give every input and output of a model a symbolic batch on axis 0.
 
 A model whose shapes are all numbers is walked once, and rewritten. The names that a file has in place of numbers are a
-claim that is examined: see `examine`.
+claim that is examined, by walking the body with numbers for them, and by running the original.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from itertools import islice
 
 import onnx_ir as ir
 
-from builder.batching.attempt import Attempt, Problem, attempt
+from builder.batching.attempt import Problem, attempt
 from builder.batching.batched import BatchedModel
-from builder.batching.input_axes import batch_axes_of
 from builder.batching.following import follow_sizes
+from builder.batching.input_axes import batch_axes_of
 from builder.batching.keeping import keep_batched
 from builder.batching.layout import Shape
 from builder.batching.pins import (
@@ -31,16 +31,13 @@ from builder.batching.pins import (
 from builder.batching.rule import Mixing
 from builder.errors import ModelError
 from builder.model import Model, inlined
+
 MOST_BATCHES = 3
 """A body that runs at more batches than this has none of them baked in."""
 
 
 def add_batch_axis(
-    model: Model,
-    *,
-    batch_axes: Mapping[str, int | None] | None = None,
-    sizes: Sequence[Sizes] = (),
-    runs: Runs | None = None,
+    model: Model, *, batch_axes: Mapping[str, int | None] | None = None, original: Runs | None = None
 ) -> BatchedModel:
     """Make axis 0 of every input and output the symbolic batch.
 
@@ -48,8 +45,8 @@ def add_batch_axis(
         model: A model of any batch: a number, or a name, which is examined.
         batch_axes: The axis of the batch, for inputs that do not have it on axis 0; None for an input without a batch,
             of which each sample brings its own.
-        sizes: Sizes of the other named axes at which the model runs.
-        runs: Runs the original; without it, only the walk says what the body does.
+        original: Runs the original, to see at which sizes it does. It is asked only about names in the file's shapes;
+            without it, the walk alone says what the body does.
 
     Raises:
         ModelError: A node mixes samples or has no rule. The message lists every such node.
@@ -57,72 +54,93 @@ def add_batch_axis(
     axes, static_batch = batch_axes_of(model, {**claimed_axes(model), **(batch_axes or {})})
     source = inlined(model.ir, where=model.path)
     if has_names(model):
-        return _examined(model, source, axes, list(sizes) or list(guessed_sizes(free_names(model, axes))), runs)
+        return _Examination(model, source, axes, original).result()
     only = attempt(model, source, Pins(axes, static_batch))
     if only.problems:
         raise _refused(model, only.problems)
     return only.rewritten(source)
 
 
-def _examined(
-    model: Model, source: ir.Model, axes: Axes, sizes: Sequence[Sizes], runs: Runs | None
-) -> BatchedModel:
-    """Examine a model with names in its shapes.
+class _Examination:
+    """Examines a model with names in its shapes.
 
     First it is walked with a batch that has nothing to do with the model, a prime such as 7. If no sample meets another
     there, and every output has its 7 rows, then the body computes all its shapes from those of its inputs: it is
     dynamic already, and stays as it is. Otherwise the body has a batch baked in, or mixes its samples. So it is walked
     as a model of that static batch, and rewritten.
-
-    Raises:
-        ModelError: It mixes its samples, or cannot be analysed.
     """
-    problems: Sequence[Problem] = ()
-    if _is_named(model, axes):
-        batch = unrelated_batch(model, sizes[0])
-        at = attempt(model, source, Pins(axes, batch, sizes[0]))
-        problems, shapes = at.problems, _shapes_at(model, axes, batch, sizes[0], runs)
-        runs_freely = runs is None or (shapes is not None and _has_rows(model, shapes, batch))
-        if runs_freely and not problems and all(t.batch_axis == 0 and t.rows == 1 for t in at.outputs):
-            return keep_batched(model)
-        if runs_freely and runs is not None and any(isinstance(problem.refusal, Mixing) for problem in problems):
-            raise _refused(model, problems)
-    for batch in _frozen_batches(model, axes, sizes[0], runs):
-        at = follow_sizes(model, source, axes, batch, sizes)
-        if not at.problems:
-            return at.rewritten(source)
-        problems = at.problems
-    raise _refused(model, problems)
 
+    def __init__(self, model: Model, source: ir.Model, axes: Axes, original: Runs | None) -> None:
+        self._model = model
+        self._source = source
+        self._axes = axes
+        self._names = batch_names(model, axes)
+        self._original = original
+        found = original.working_sizes({}) if original is not None else ()
+        if not found:  # nothing can be learned from it
+            self._original = None
+        self._sizes = self._without_batch(found) or list(guessed_sizes(free_names(model, axes)))
 
-def _frozen_batches(model: Model, axes: Axes, sizes: Sizes, runs: Runs | None) -> Iterator[int]:
-    """Yield the batches that the body may have been frozen at: those at which it runs, if there are any."""
-    batches = baked_batches(model, axes)
-    if runs is None:
-        yield from batches[:1]
-        return
-    working = (batch for batch in batches if _shapes_at(model, axes, batch, sizes, runs) is not None)
-    found = list(islice(working, MOST_BATCHES))
-    yield from found or batches[:1]
+    def result(self) -> BatchedModel:
+        """Return the model with a batch that is seen to be one.
 
+        Raises:
+            ModelError: It mixes its samples, or cannot be analysed.
+        """
+        problems: Sequence[Problem] = ()
+        if self._is_named():
+            pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
+            at = attempt(self._model, self._source, pins)
+            follows = self._follows(pins)
+            problems = at.problems
+            if follows is not False and not problems and all(t.batch_axis == 0 and t.rows == 1 for t in at.outputs):
+                return keep_batched(at)
+            if follows and any(isinstance(problem.refusal, Mixing) for problem in problems):
+                raise _refused(self._model, problems)
+        for batch in self._frozen_batches():
+            sizes = self._sizes_at(batch)
+            at = follow_sizes(self._model, self._source, self._axes, batch, sizes)
+            if not at.problems:
+                return at.rewritten(self._source)
+            problems = at.problems
+        raise _refused(self._model, problems)
 
-def _is_named(model: Model, axes: Axes) -> bool:
-    """Return whether every input has a batch, and a name in its place."""
-    return all(
-        (axis := axes[spec.name]) is not None and isinstance(spec.shape[axis], str) for spec in model.inputs
-    )
+    def _is_named(self) -> bool:
+        """Return whether every input has a batch, and a name in its place."""
+        places = ((spec, self._axes[spec.name]) for spec in self._model.inputs)
+        return all(axis is not None and isinstance(spec.shape[axis], str) for spec, axis in places)
 
+    def _shapes_at(self, batch: int) -> Mapping[str, Shape] | None:
+        """Return the shapes of the original's outputs; None if it does not run at this batch."""
+        if self._original is None:
+            return None
+        return self._original.output_shapes({**self._sizes[0], **dict.fromkeys(self._names, batch)})
 
-def _shapes_at(
-    model: Model, axes: Axes, batch: int, sizes: Sizes, runs: Runs | None
-) -> Mapping[str, Shape] | None:
-    """Return the shapes of the original's outputs; None if it does not run at these sizes."""
-    return None if runs is None else runs({**sizes, **dict.fromkeys(batch_names(model, axes), batch)})
+    def _follows(self, pins: Pins) -> bool | None:
+        """Return whether the original runs at this batch, and every output has it in front; None if it is not known."""
+        if self._original is None:
+            return None
+        shapes = self._shapes_at(pins.batch)
+        return shapes is not None and all(shapes[spec.name][:1] == (pins.batch,) for spec in self._model.outputs)
 
+    def _frozen_batches(self) -> Iterator[int]:
+        """Yield the batches that the body may have been frozen at: those at which it runs, if there are any."""
+        batches = baked_batches(self._model, self._axes)
+        working = (batch for batch in batches if self._shapes_at(batch) is not None)
+        first = next(working, batches[0])
+        yield first
+        yield from islice(working, MOST_BATCHES - 1)
 
-def _has_rows(model: Model, shapes: Mapping[str, Shape], batch: int) -> bool:
-    """Return whether every output has a batch of this size in front."""
-    return all(shapes[spec.name][:1] == (batch,) for spec in model.outputs)
+    def _sizes_at(self, batch: int) -> Sequence[Sizes]:
+        """Return sizes of the other names at which the original runs with this batch, each another choice."""
+        if self._original is None or not free_names(self._model, self._axes):
+            return self._sizes
+        found = self._original.working_sizes(dict.fromkeys(self._names, batch))
+        return self._without_batch(found) or self._sizes
+
+    def _without_batch(self, found: Sequence[Sizes]) -> list[Sizes]:
+        others = [{name: size for name, size in sizes.items() if name not in self._names} for sizes in found]
+        return [sizes for k, sizes in enumerate(others) if sizes not in others[:k]]
 
 
 def _refused(model: Model, problems: Sequence[Problem]) -> ModelError:

@@ -64,8 +64,7 @@ def _named(model: Model, attempts: Sequence[Attempt], sizes: Sequence[Sizes]) ->
     for name in sizes[0]:
         names.setdefault(tuple(each[name] for each in sizes), name)
     inputs = [
-        _with_names(attempts, k, value, "inputs", model.inputs[k], names)
-        for k, value in enumerate(first.graph_inputs)
+        _with_names(attempts, k, value, "inputs", model.inputs[k], names) for k, value in enumerate(first.graph_inputs)
     ]
     outputs = [
         _with_names(attempts, k, value, "outputs", model.outputs[k], names)

@@ -1,11 +1,19 @@
 """Keep a model as it is, because its batch is already dynamic or it will be served without one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import onnx_ir as ir
+
+from builder.batching.attempt import Attempt
 from builder.batching.batched import BatchedModel, BatchedTensor
+from builder.batching.pins import Pins
 from builder.batching.rules import RANDOM, REFUSED
 from builder.errors import ModelError
-from builder.model import Model, TensorSpec, label, operator
+from builder.model import Dim, Model, TensorSpec, label, operator
+
+BATCH = "batch"
+"""The name of the batch in the shapes of a file."""
 
 
 def keep_static(model: Model) -> BatchedModel:
@@ -23,9 +31,53 @@ def keep_static(model: Model) -> BatchedModel:
     return _kept(model, _whole, is_static=True)
 
 
-def keep_batched(model: Model) -> BatchedModel:
-    """Keep a model whose batch is already dynamic. Its answers to one sample at a time are the original's answers."""
-    return _kept(model, _without_batch, is_static=False)
+def keep_batched(at: Attempt) -> BatchedModel:
+    """Keep a model whose batch is dynamic already, as an attempt at some batch has shown.
+
+    Its answers to one sample at a time are the original's answers. Shapes that the file declares wrongly are corrected.
+    """
+    kept = _kept(at.model, _without_batch, is_static=False)
+    seen = {str(value.name): operand.shape for value, operand in at.walk.operands.items() if value.name}
+    for node in kept.ir.graph:
+        for value in node.outputs:
+            if not value.is_graph_output() and _contradicts(value.shape, seen.get(str(value.name))):
+                value.shape = None
+    shapes = [
+        _declared(spec, found.original_shape, at.pins) for spec, found in zip(at.model.outputs, at.outputs, strict=True)
+    ]
+    for value, spec, shape in zip(kept.ir.graph.outputs, at.model.outputs, shapes, strict=True):
+        if shape != spec.shape:
+            value.shape = ir.Shape(shape)
+    outputs = tuple(
+        replace(tensor, dims=shape[1:], original_shape=(1, *shape[1:]))
+        for tensor, shape in zip(kept.outputs, shapes, strict=True)
+    )
+    return replace(kept, outputs=outputs)
+
+
+def _contradicts(declared: ir.Shape | None, seen: Sequence[Dim] | None) -> bool:
+    """Return whether a declared shape has another number somewhere, or another number of axes."""
+    if declared is None or seen is None:
+        return False
+    return len(declared) != len(seen) or any(
+        isinstance(one, int) and one != other for one, other in zip(declared, seen, strict=True)
+    )
+
+
+def _declared(spec: TensorSpec, seen: Sequence[Dim], pins: Pins) -> tuple[Dim, ...]:
+    """Return the shape of an output: what the file says where it is true, or else what was seen.
+
+    A number that the output does not have is replaced by the one that was seen; if sizes are free, it may depend on
+    them, and so it becomes free too.
+    """
+    if len(spec.shape) != len(seen):
+        others = range(1, len(seen))
+        return (BATCH, *(f"{spec.name}_{axis}" if pins.sizes else seen[axis] for axis in others))
+    dims = [
+        dim if isinstance(dim, str) or dim == found else f"{spec.name}_{axis}" if pins.sizes else found
+        for axis, (dim, found) in enumerate(zip(spec.shape, seen, strict=True))
+    ]
+    return (dims[0] if isinstance(dims[0], str) and dims[0] == spec.shape[0] else BATCH, *dims[1:])
 
 
 def _kept(model: Model, tensor: Callable[[TensorSpec], BatchedTensor], *, is_static: bool) -> BatchedModel:

@@ -133,7 +133,7 @@ class _Merging:
         return refused
 
     def _sized(self) -> dict[ir.Value, list[Array]]:
-        """Return the constants that depend on a free axis and are read when the model runs, as they are in each walk."""
+        """Return the constants that depend on a free axis, which are read at run time, as they are in each walk."""
         each = [list(a.walk.writer.sized.items()) for a in self._attempts]
         return {
             items[0][0]: [array for _, array in items]

@@ -5,8 +5,9 @@ may have another opinion. So every name is pinned to a number, and the body is w
 be seen afterwards that the body follows a size, the axis gets its name back.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from builder.batching.layout import Shape
 from builder.model import Model, TensorSpec
@@ -17,8 +18,16 @@ Axes = Mapping[str, int | None]
 Sizes = Mapping[str, int]
 """The size of each axis that has a name."""
 
-Runs = Callable[[Sizes], Mapping[str, Shape] | None]
-"""Runs the original with these sizes; returns the shapes of its outputs, or None if it does not run."""
+
+class Runs(Protocol):
+    """Runs the original model, to see at which sizes it does; `builder.proof` has what runs it."""
+
+    def working_sizes(self, settled: Sizes) -> Sequence[Sizes]:
+        """Return choices of sizes for all names at which it runs, with the `settled` ones among them."""
+
+    def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
+        """Return the shapes of its outputs at these sizes; None if it does not run."""
+
 
 BATCH_NAMES = ("batch", "batch_size", "batchsize", "n", "b", "bs")
 """What people call the axis of the batch, in lower case."""
@@ -54,7 +63,6 @@ class Pins:
             self.batch if axis == batch_axis else dim if isinstance(dim, int) else self.sizes[dim]
             for axis, dim in enumerate(spec.shape)
         )
-
 
 
 def claimed_axes(model: Model) -> dict[str, int]:

@@ -22,6 +22,7 @@ from builder.exporting.proving import Proof, Trial
 from builder.exporting.subject import Subject, as_exported
 from builder.model import load
 from builder.progress import Report
+from builder.proof import OriginalRuns
 from builder.tensors import Arrays
 
 STATIC, BATCHED = "static", "static, then batched"
@@ -71,7 +72,7 @@ class Strategy:
             raise ModelError(subject.where, what, "remove that --input, or use it only in tensor operations in forward")
         if options.is_static:
             return keep_static(model)
-        batched = add_batch_axis(model, batch_axes=options.batch_axes)
+        batched = add_batch_axis(model, batch_axes=options.batch_axes, original=OriginalRuns(model))
         return batched if self.is_dynamic or not options.dynamic else free_axes(batched, options.dynamic)
 
 

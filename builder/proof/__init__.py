@@ -3,11 +3,12 @@
 `verify` serializes the rewritten model once and runs exactly these bytes. `truth` asks the original model for its
 answers, `rewritten` opens the rewritten model, `prover` runs batches of several sizes and orders, `other_sizes` does
 so where other axes were made dynamic, and `comparison` says when two answers are equal. `verify_published` repeats the
-proof of a published version. `working_sizes` finds sizes at which a model with free dimensions runs. `session` is ONNX
-Runtime.
+proof of a published version. `original_runs` tries the original at different sizes of its free
+dimensions. `session` is ONNX Runtime.
 """
 
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
+from builder.proof.original_runs import OriginalRuns
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
@@ -21,16 +22,15 @@ from builder.proof.session import (
     refuse_stale_shapes,
 )
 from builder.proof.verification import VerifiedModel, verify
-from builder.proof.working_sizes import WorkingSizes, working_sizes
 
 __all__ = [
     "Effort",
+    "OriginalRuns",
     "Proven",
     "Prover",
     "Session",
     "Tolerance",
     "VerifiedModel",
-    "WorkingSizes",
     "Wrong",
     "as_numbers",
     "batch_sizes",
@@ -47,5 +47,4 @@ __all__ = [
     "tolerance_for",
     "verify",
     "verify_published",
-    "working_sizes",
 ]

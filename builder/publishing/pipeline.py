@@ -20,7 +20,7 @@ from builder.lowering import TARGETS, fit, reduce_precision
 from builder.model import Model, fix_inputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
-from builder.proof import VerifiedModel, verify
+from builder.proof import OriginalRuns, VerifiedModel, verify
 from builder.publishing import summary
 from builder.publishing.options import PublishOptions
 from builder.publishing.switching import install
@@ -138,7 +138,7 @@ def _make_batch_dynamic(model: Model, options: PublishOptions, report: Report) -
     elif options.is_per_sample:
         batched = run_one_by_one(model, batch_axes=options.batch_axes)
     else:
-        batched = add_batch_axis(model, batch_axes=options.batch_axes)
+        batched = add_batch_axis(model, batch_axes=options.batch_axes, original=OriginalRuns(model))
         if options.dynamic:
             batched = free_axes(batched, options.dynamic)
     check_served(batched)

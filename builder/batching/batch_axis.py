@@ -9,7 +9,7 @@ from itertools import islice
 
 import onnx_ir as ir
 
-from builder.batching.attempt import Problem, attempt
+from builder.batching.attempt import Attempt, Problem, attempt
 from builder.batching.batched import BatchedModel
 from builder.batching.following import follow_sizes
 from builder.batching.input_axes import batch_axes_of
@@ -88,21 +88,24 @@ class _Examination:
             ModelError: It mixes its samples, or cannot be analysed.
         """
         problems: Sequence[Problem] = ()
+        undecided: Attempt | None = None
         if self._is_named():
             pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
-            at = attempt(self._model, self._source, pins)
-            follows = self._follows(pins)
-            problems = at.problems
-            if follows is not False and not problems and all(t.batch_axis == 0 and t.rows == 1 for t in at.outputs):
-                return keep_batched(at)
+            free = attempt(self._model, self._source, pins)
+            follows, problems = self._follows(pins), free.problems
+            if follows is not False and not problems and _are_in_front(free):
+                return keep_batched(free)
             if follows and any(isinstance(problem.refusal, Mixing) for problem in problems):
                 raise _refused(self._model, problems)
+            is_open = follows and all(problem.is_undecided for problem in problems) and _are_in_front(free)
+            undecided = free if is_open else None
         for batch in self._frozen_batches():
-            sizes = self._sizes_at(batch)
-            at = follow_sizes(self._model, self._source, self._axes, batch, sizes)
+            at = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
             if not at.problems:
                 return at.rewritten(self._source)
             problems = at.problems
+        if undecided is not None:
+            return keep_batched(undecided)
         raise _refused(self._model, problems)
 
     def _is_named(self) -> bool:
@@ -141,6 +144,11 @@ class _Examination:
     def _without_batch(self, found: Sequence[Sizes]) -> list[Sizes]:
         others = [{name: size for name, size in sizes.items() if name not in self._names} for sizes in found]
         return [sizes for k, sizes in enumerate(others) if sizes not in others[:k]]
+
+
+def _are_in_front(at: Attempt) -> bool:
+    """Return whether every input and output has one row of each sample on axis 0."""
+    return all(tensor.batch_axis == 0 and tensor.rows == 1 for tensor in (*at.inputs, *at.outputs))
 
 
 def _refused(model: Model, problems: Sequence[Problem]) -> ModelError:

@@ -90,6 +90,8 @@ class BatchedModel:
         static_batch: How many samples the original takes per run; 1 when it is kept static.
         is_static: Whether the model is kept without a batch axis: `max_batch_size` 0.
         rewrites: What was changed in the nodes.
+        is_kept: Whether the graph is the original's, because its batch is dynamic already.
+        undecided: Nodes that may mix the samples as far as the analysis knows, and why; only the proof can tell.
     """
 
     original: Model
@@ -99,6 +101,8 @@ class BatchedModel:
     static_batch: int
     is_static: bool
     rewrites: tuple[Rewrite, ...]
+    is_kept: bool = False
+    undecided: tuple[str, ...] = ()
 
     def renamed(self, names: Mapping[str, str]) -> "BatchedModel":
         """Return the same model with other names for its inputs and outputs; the graph keeps its own."""

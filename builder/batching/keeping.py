@@ -38,13 +38,13 @@ def keep_batched(at: Attempt) -> BatchedModel:
     """
     kept = _kept(at.model, _without_batch, is_static=False)
     seen = {str(value.name): operand.shape for value, operand in at.walk.operands.items() if value.name}
-    for node in kept.ir.graph:
+    for node in kept.ir.graph.all_nodes():
         for value in node.outputs:
-            if not value.is_graph_output() and _contradicts(value.shape, seen.get(str(value.name))):
+            is_output = value.is_graph_output() and value.graph is kept.ir.graph
+            if not is_output and _contradicts(value.shape, seen.get(str(value.name))):
                 value.shape = None
-    shapes = [
-        _declared(spec, found.original_shape, at.pins) for spec, found in zip(at.model.outputs, at.outputs, strict=True)
-    ]
+    found = {tensor.original: tensor.original_shape for tensor in at.outputs}
+    shapes = [_declared(spec, found.get(spec.name, spec.shape), at.pins) for spec in at.model.outputs]
     for value, spec, shape in zip(kept.ir.graph.outputs, at.model.outputs, shapes, strict=True):
         if shape != spec.shape:
             value.shape = ir.Shape(shape)
@@ -52,7 +52,7 @@ def keep_batched(at: Attempt) -> BatchedModel:
         replace(tensor, dims=shape[1:], original_shape=(1, *shape[1:]))
         for tensor, shape in zip(kept.outputs, shapes, strict=True)
     )
-    return replace(kept, outputs=outputs)
+    return replace(kept, outputs=outputs, is_kept=True, undecided=tuple(map(str, at.problems)))
 
 
 def _contradicts(declared: ir.Shape | None, seen: Sequence[Dim] | None) -> bool:

@@ -60,6 +60,11 @@ class Sizes:
         if len(set(column)) > 1:
             self._exact.setdefault(column, source)
 
+    def add_all(self, others: "Sizes") -> None:
+        """Add other sizes, for which there is no nearer source."""
+        for column, source in others._exact.items():
+            self.add(column, source)
+
     def find(self, column: Column) -> "Formula | None":
         """Return how to compute a size that is in no constant; None if it follows from none of the sizes here."""
         if column in self._exact:
@@ -148,16 +153,13 @@ class _Merging:
             Refusal: One of them, or an attribute, spells out a size.
         """
         node = row[0]
-        for name, attribute in node.attributes.items():
-            others = [n.attributes.get(name) for n in row[1:]]
-            if attribute.type != ir.AttributeType.GRAPH and any(o is None or not _equal(o, attribute) for o in others):
-                raise Refusal(f"its attribute {name!r} holds the size of a free axis")
+        _check_attributes(row)
         sizes: Sizes | None = None
         for index, value in enumerate(node.inputs):
             arrays = self._arrays([n.inputs[index] for n in row])
             if value is None or arrays is None or all(np.array_equal(arrays[0], a) for a in arrays[1:]):
                 continue
-            if arrays[0].dtype.kind != "i" or arrays[0].ndim > 1 or len({a.shape for a in arrays}) > 1:
+            if not _are_sizes(arrays):
                 raise Refusal(f"constant {value.name!r} has values for one size of a free axis only")
             sizes = sizes or self._sizes_at(row, sized)
             node.replace_input_with(index, self._vector(node, index, arrays, sizes))
@@ -173,15 +175,14 @@ class _Merging:
         """Return the sizes that can be read where a node is, the nearest first."""
         sizes = Sizes()
         for values in zip(*(n.inputs for n in row), strict=True):
-            if all(v is not None and v.const_value is None for v in values):
-                self._add_dims(sizes, [v for v in values if v is not None])
+            given = [v for v in values if v is not None and v.const_value is None]
+            if len(given) == len(row):
+                self._add_dims(sizes, given)
         made = {output for node in self._nodes for output in node.outputs} if sized else set()
         for value, arrays in sized.items():
             if value in made:
-                for k, column in enumerate(zip(*(a.ravel().tolist() for a in arrays), strict=True)):
-                    sizes.add(column, Source(value, k, is_shape=False))
-        for column, source in self._inputs._exact.items():
-            sizes.add(column, source)
+                _add_elements(sizes, value, arrays)
+        sizes.add_all(self._inputs)
         return sizes
 
     def _add_dims(self, sizes: Sizes, values: Sequence[ir.Value]) -> None:
@@ -244,6 +245,28 @@ class _Merging:
         (result,) = emit.node(op_type, inputs, attributes)
         self._nodes.append(emit.nodes.pop())
         return result
+
+
+def _add_elements(sizes: Sizes, value: ir.Value, arrays: Sequence[Array]) -> None:
+    for k, column in enumerate(zip(*(a.ravel().tolist() for a in arrays), strict=True)):
+        sizes.add(column, Source(value, k, is_shape=False))
+
+
+def _are_sizes(arrays: Sequence[Array]) -> bool:
+    """Return whether a constant is a number or a vector of them, of the same length in each walk."""
+    return arrays[0].dtype.kind == "i" and arrays[0].ndim <= 1 and len({a.shape for a in arrays}) == 1
+
+
+def _check_attributes(row: Sequence[ir.Node]) -> None:
+    """Check that a node has the same attributes in each walk.
+
+    Raises:
+        Refusal: One of them spells out a size.
+    """
+    for name, attribute in row[0].attributes.items():
+        others = [n.attributes.get(name) for n in row[1:]]
+        if attribute.type != ir.AttributeType.GRAPH and any(o is None or not _equal(o, attribute) for o in others):
+            raise Refusal(f"its attribute {name!r} holds the size of a free axis")
 
 
 def _is_same(row: Sequence[ir.Node]) -> bool:

@@ -1,5 +1,7 @@
 """The shapes of the values of a rewritten graph, with numbers for its batch and all its sizes."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,6 +12,7 @@ from builder.batching.rule import Computed, Operand, Refusal
 from builder.batching.rules import OPERATORS
 from builder.batching.statics import infer
 from builder.model import operator
+from builder.tensors import Array
 
 BATCH = 1009
 """The number for N: a prime that no dimension of a model is likely to be a multiple of."""
@@ -19,25 +22,12 @@ def shapes_of(attempt: Attempt) -> dict[ir.Value, Shape]:
     """Return the shapes of the values that `attempt` wrote; those that cannot be inferred are left out."""
     known: dict[ir.Value, Operand] = {}
     for value in attempt.graph_inputs:
-        shape = tuple(BATCH if isinstance(d, ir.SymbolicDim) else int(d) for d in value.shape or ())
+        shape = tuple(dim if isinstance(dim, int) else BATCH for dim in value.shape or ())
         known[value] = Operand(str(value.name), value.dtype or ir.DataType.UNDEFINED, shape)
-    opsets = attempt.walk.opsets
     for node in attempt.walk.writer.emit.nodes:
         inputs = [None if v is None else _operand(known, v) for v in node.inputs]
-        if any(v is not None and o is None for v, o in zip(node.inputs, inputs, strict=True)):
-            continue
-        try:
-            entry = OPERATORS.get(operator(node))
-            found = infer(node, inputs, opsets) if entry is None or entry.shape is None else entry.shape(node, inputs)
-        except Refusal:
-            continue
-        opset = opsets.get(operator(node)[0], 1)
-        is_constant = all(o is None or o.origin is not None for o in inputs)
-        for k, (value, (dtype, shape)) in enumerate(zip(node.outputs, found, strict=True)):
-            origin = Computed(node, opset, tuple(inputs), k) if is_constant else None
-            known[value] = Operand(str(value.name), dtype, shape, origin=origin)
-            if node.op_type == "Shape":
-                known[value] = _shape_read(node, inputs, known[value])
+        if all(v is None or o is not None for v, o in zip(node.inputs, inputs, strict=True)):
+            known.update(_outputs(node, inputs, attempt.walk.opsets))
     return {value: operand.shape for value, operand in known.items()}
 
 
@@ -48,8 +38,19 @@ def _operand(known: dict[ir.Value, Operand], value: ir.Value) -> Operand | None:
     return known.get(value)
 
 
-def _shape_read(node: ir.Node, inputs: list[Operand | None], result: Operand) -> Operand:
-    first = inputs[0]
-    if first is not None and not node.attributes:
-        return Operand(result.name, result.dtype, result.shape, origin=np.asarray(first.shape, np.int64))
-    return result
+def _outputs(
+    node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]
+) -> Iterator[tuple[ir.Value, Operand]]:
+    """Yield the outputs of a node whose shapes can be inferred; constants can be computed, as shapes are."""
+    entry = OPERATORS.get(operator(node))
+    try:
+        found = infer(node, inputs, opsets) if entry is None or entry.shape is None else entry.shape(node, inputs)
+    except Refusal:
+        return
+    opset = opsets.get(operator(node)[0], 1)
+    is_constant = all(o is None or o.origin is not None for o in inputs)
+    for k, (value, (dtype, shape)) in enumerate(zip(node.outputs, found, strict=True)):
+        origin: Computed | Array | None = Computed(node, opset, tuple(inputs), k) if is_constant else None
+        if node.op_type == "Shape" and not node.attributes and inputs[0] is not None:
+            origin = np.asarray(inputs[0].shape, np.int64)
+        yield value, Operand(str(value.name), dtype, shape, origin=origin)

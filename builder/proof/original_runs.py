@@ -38,7 +38,7 @@ class OriginalRuns:
 
     @cached_property
     def _session(self) -> Session:
-        return open_original(self._model.path, self._model.zipmaps)
+        return open_original(self._model.path, self._model.zipmaps, is_trial=True)
 
     def working_sizes(self, settled: Sizes) -> tuple[Sizes, ...]:
         """Find sizes of the free dimensions at which the model runs.

@@ -80,15 +80,21 @@ def _from_ortvalue(value: Any) -> Array:
     return np.frombuffer(bits, np.uint16).reshape(value.shape())
 
 
-def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None) -> Session:
-    """Open a session on the original model; `zipmaps` gives the labels of outputs that are lists of dictionaries.
+def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None, *, is_trial: bool = False) -> Session:
+    """Open a session on the original model.
+
+    Args:
+        path: The file.
+        zipmaps: The labels of outputs that are lists of dictionaries.
+        is_trial: The model may fail at the sizes it is run at. It runs on one thread then: where a kernel throws on
+            another one, ONNX Runtime ends the process (seen with 1.31.1, Resize of a batch that is not 1).
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
     errors = onnxruntime_errors()  # this imports ONNX Runtime; in an except clause, that would hide a Ctrl-C
     try:
-        return replace(_open(str(path), verbose=False), zipmaps=zipmaps or {})
+        return replace(_open(str(path), verbose=False, is_trial=is_trial), zipmaps=zipmaps or {})
     except errors as error:
         what = f"ONNX Runtime cannot load it: {one_line(error)}"
         fix = "export the model with operators and types that ONNX Runtime supports on the CPU"
@@ -135,6 +141,7 @@ def _open(
     folder: Path | None = None,
     keep_layout: bool = False,
     keep_mapped: bool = False,
+    is_trial: bool = False,
 ) -> Session:
     import onnxruntime
 
@@ -143,6 +150,8 @@ def _open(
     # Source of the keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
     # Threads that spin while they wait would take processor time from others, such as a server on this machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if is_trial:
+        options.intra_op_num_threads = 1
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if keep_mapped:

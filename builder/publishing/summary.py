@@ -35,9 +35,15 @@ def _batch(batched: BatchedModel) -> str:
         return "the model stays static"
     if any(rewrite.op_type == "Scan" for rewrite in batched.rewrites):
         return "each row runs by itself: every batch size is right, but no faster than one row at a time"
-    if all(spec.shape and isinstance(spec.shape[0], str) for spec in batched.original.inputs) and not batched.rewrites:
+    if batched.is_kept:
         return "the batch is already dynamic"
-    what = f"static batch {batched.static_batch} made dynamic; {_count(len(batched.rewrites), 'node')} rewritten"
+    is_claimed = any(isinstance(dim, str) for spec in batched.original.inputs for dim in spec.shape[:1])
+    made = (
+        "symbolic batch made to work at every size"
+        if is_claimed
+        else f"static batch {batched.static_batch} made dynamic"
+    )
+    what = f"{made}; {_count(len(batched.rewrites), 'node')} rewritten"
     others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
     return f"{what}; other dynamic axes: {', '.join(others)}" if others else what
 
@@ -106,6 +112,11 @@ def _unchanged(version: PublishedVersion) -> str:
 
 def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
     """Yield what the caller should know about the version, one sentence each."""
+    if verified.batched.undecided:
+        yield (
+            "whether the samples of a batch stay apart could not be decided from the graph, only by running it at more "
+            f"batch sizes: {'; '.join(verified.batched.undecided)}"
+        )
     if verified.constant_outputs:
         yield f"all samples give the same {', '.join(verified.constant_outputs)}, so the proof says little about it"
     if verified.undecided_rows:

@@ -148,8 +148,11 @@ def _sample_columns(op: Op, held: Batch | None, dims: int) -> list[int]:
 
 def _leads(shape: Shape, static_batch: int, follower: Batch | None) -> list[Placed]:
     """Return where the samples can be among tuples `[*shape, q]`: on any axis that they share evenly."""
+    if isinstance(follower, Placed):
+        has_rows = follower.axis < len(shape) and shape[follower.axis] == follower.rows * static_batch
+        return [follower.lower()] if has_rows else []
     if follower is not None:
-        return [follower.lower()] if isinstance(follower, Placed) and follower.axis < len(shape) else []
+        return []
     fitting = [(axis, d // static_batch) for axis, d in enumerate(shape) if d and d % static_batch == 0]
     return [Placed(a, *split) for (a, rows), first in product(fitting, (True, False)) for split in _split(rows, first)]
 

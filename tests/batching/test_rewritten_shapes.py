@@ -53,8 +53,7 @@ def test_the_file_declares_the_shape_of_every_value(tmp_path: Path) -> None:
     proto = ir.to_proto(batch(case.model(1), tmp_path).ir)
     found = {value.name: _dims(value) for value in (*proto.graph.value_info, *proto.graph.output)}
     assert {name for node in proto.graph.node for name in node.output} <= found.keys()
-    assert found["f"] == ["4*batch", 6]
-    assert found["r"] == ["batch", 4, 6]
+    assert found["m"] == ["4*batch", 6]
     assert found["u"] == [4, "batch", 6]
 
 

@@ -1,18 +1,25 @@
 """Write the nodes of the rewritten graph, and move values from one form of their batch to another."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Batch, Placed, Shape
+from builder.batching.layout import REST, Batch, Placed, Shape, reshape_target, scaled, symbolic
 from builder.tensors import Array
 
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
 
 EXPAND_SINCE = 8
 """The opset that added Expand; before it, Tile is used instead."""
+
+TARGET_AS_INPUT = 5
+"""The opset from which Reshape takes its target as an input."""
+
+NOT_UTF8 = "surrogateescape"
+"""How bytes of a text that are not UTF-8 are kept when it is decoded and encoded again."""
 
 
 def static_dims(tensor: ir.TensorProtocol) -> Shape:
@@ -43,8 +50,9 @@ class Emitter:
         self._names: set[str] = set()
         self._times: Counter[str] = Counter()
         self._node_names: Counter[str] = Counter()
-        self._constants: dict[tuple[str, Shape, bytes], ir.Value] = {}
+        self._constants: dict[tuple[str, Shape, bytes | tuple[bytes, ...]], ir.Value] = {}
         self._reshaped: dict[ir.Value, ir.Value] = {}
+        self._forms: dict[ir.Value, tuple[ir.DataType, Shape]] = {}
         self._batch_source: ir.Value | None = None
         self._batch_size: ir.Value | None = None
 
@@ -104,10 +112,14 @@ class Emitter:
     def constant(self, array: Array, name: str | None = None) -> ir.Value:
         """Return an initializer with this value; there is one for all equal arrays."""
         array = np.asarray(array, order="C")
-        key = (array.dtype.str, array.shape, array.tobytes())
+        texts = tuple(str(text).encode(errors=NOT_UTF8) for text in array.flat) if array.dtype.kind in "OUS" else None
+        key = (array.dtype.str, array.shape, array.tobytes() if texts is None else texts)
         if key not in self._constants:
             value = self.value(name or "constant")
-            value.const_value = ir.tensor(array, name=value.name)
+            if texts is None:
+                value.const_value = ir.tensor(array, name=value.name)
+            else:
+                value.const_value = ir.StringTensor(texts, shape=ir.Shape(array.shape), name=value.name)
             value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
             self.initializers[str(value.name)] = value
             self._constants[key] = value
@@ -120,19 +132,63 @@ class Emitter:
         self.initializers[str(value.name)] = value
         return value
 
-    def reshape(self, value: ir.Value, target: Sequence[int], name: str | None = None) -> ir.Value:
-        """Append a Reshape. If its input is a reshape itself, it reshapes the input of that one."""
+    def declare(self, value: ir.Value, dtype: ir.DataType, shape: Shape) -> None:
+        """Note the type and the rewritten shape of a value that holds samples; the file declares them too.
+
+        ONNX Runtime does not infer every multiple of N. It gives each value of unknown size a buffer of its own, and
+        at every node looks through those that are free: loading takes the square of the number of nodes.
+        """
+        if value not in self._forms:
+            self._forms[value] = dtype, shape
+            value.type, value.shape = ir.TensorType(dtype), ir.Shape(symbolic(shape))
+
+    def reshape(self, value: ir.Value, target: Shape, name: str | None = None) -> ir.Value:
+        """Append a Reshape. If its input is a reshape itself, it reshapes the input of that one.
+
+        Args:
+            value: The input.
+            target: The rewritten shape; -1 may stand for any multiple of N.
+            name: The name of the result.
+        """
         source = self._reshaped.get(value, value)
-        shape = self.constant(np.asarray(target, np.int64), "shape")
-        (result,) = self.node("Reshape", [source, shape], outputs=[name])
+        if source in self._forms:
+            result = self._reshape_known(source, *self._forms[source], target, name)
+        else:
+            result = self._reshape_node(source, [max(size, REST) for size in target], name)
         self._reshaped[result] = source
         return result
+
+    def _reshape_known(
+        self, source: ir.Value, dtype: ir.DataType, shape: Shape, target: Shape, name: str | None
+    ) -> ir.Value:
+        """Append a Reshape of a value of this shape, and declare the result's."""
+        target = scaled(target, math.prod(map(abs, shape)))
+        written = reshape_target(shape, target)
+        result = self._empty(dtype, target, name) if written is None else self._reshape_node(source, written, name)
+        self.declare(result, dtype, target)
+        return result
+
+    def _reshape_node(self, source: ir.Value, target: Sequence[int], name: str | None) -> ir.Value:
+        if self.opset < TARGET_AS_INPUT:
+            return self.node("Reshape", [source], {"shape": target}, outputs=[name])[0]
+        shape = self.constant(np.asarray(target, np.int64), "shape")
+        return self.node("Reshape", [source, shape], outputs=[name])[0]
+
+    def _empty(self, dtype: ir.DataType, shape: Shape, name: str | None) -> ir.Value:
+        """Append a Tile that makes a value without elements: `[-3, 0]` is `[3, 0]`, N times."""
+        block = self.constant(np.zeros(list(map(abs, shape)), dtype.numpy()), "empty")
+        repeats = self.shape_with_batch([None if size < 0 else 1 for size in shape])
+        return self.node("Tile", [block, repeats], outputs=[name])[0]
 
     def transpose(self, value: ir.Value, perm: Sequence[int], name: str | None = None) -> ir.Value:
         """Append a Transpose, unless nothing moves."""
         if list(perm) == sorted(perm):
             return value
-        return self.node("Transpose", [value], {"perm": list(perm)}, outputs=[name])[0]
+        (result,) = self.node("Transpose", [value], {"perm": list(perm)}, outputs=[name])
+        if value in self._forms:
+            dtype, shape = self._forms[value]
+            self.declare(result, dtype, tuple(shape[axis] for axis in perm))
+        return result
 
     # ------------------------------------------------------------------ the batch of the call
 
@@ -206,7 +262,7 @@ class Emitter:
             order = list(range(len(rest)))
             order.insert(axis + 1, order.pop(0))
             value = self.transpose(value, order)
-        return self.reshape(value, (*sample[:axis], -1, *sample[axis + 1 :]))
+        return self.reshape(value, (*sample[:axis], -target.rows, *sample[axis + 1 :]))
 
     def spread(self, value: ir.Value, sample: Shape, target: Batch) -> ir.Value:
         """Repeat a constant `[*sample]` for every sample, and bring it to `target`."""
@@ -219,5 +275,9 @@ class Emitter:
         """Repeat a value N times along an axis of one."""
         dims = [None if i == axis else 1 for i in range(len(shape))]
         if self.opset >= EXPAND_SINCE:
-            return self.node("Expand", [value, self.shape_with_batch(dims)])[0]
-        return self.node("Tile", [self.reshape(value, shape), self.shape_with_batch(dims)])[0]
+            (result,) = self.node("Expand", [value, self.shape_with_batch(dims)])
+        else:
+            (result,) = self.node("Tile", [self.reshape(value, shape), self.shape_with_batch(dims)])
+        if value.dtype is not None:
+            self.declare(result, value.dtype, (*shape[:axis], -1, *shape[axis + 1 :]))
+        return result

@@ -8,7 +8,6 @@ from builder.batching.layout import DROPPED, Batch, Placed, Shape
 from builder.batching.plans import PlanWriter
 from builder.batching.rule import Op, Operand, Refusal
 from builder.batching.statics import evaluate
-from builder.model import Dim
 
 TIME_MAJOR = 3
 """The rank of a value in the order of recurrent networks: time, batch, features."""
@@ -26,8 +25,9 @@ def add_input(
         shape: Its static shape.
         axis: Where its batch is; None when the whole input belongs to one sample.
     """
-    dims: tuple[Dim, ...] = ("batch", *(shape if axis is None else (*shape[:axis], *shape[axis + 1 :])))
-    value = ir.Value(name=original.name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
+    dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+    value = ir.Value(name=original.name)
+    writer.emit.declare(value, dtype, (-1, *dims))
     value.meta.update(original.meta)
     if axis is None:
         return value, Operand(str(original.name), dtype, shape, DROPPED, value)

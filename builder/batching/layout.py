@@ -12,6 +12,8 @@ The rewritten graph holds the same value in one of two forms; N is the batch of 
     in place   `S`, with `outer * N * inner` on the axis: `[2 * N, C]`
     lifted     `[N, *sample]`, where `sample` is `S` with `outer * inner` on the axis: `[N, 2, C]`
 
+Where a shape of the rewritten graph is given in numbers, `-k` stands for `k * N`: `[-2, C]` and `[-1, 2, C]`.
+
 With B = 1 every operator may be run on the lifted form, sample by sample, wherever the batch was: the original never
 saw more than one. With B > 1 an operator must be shown not to mix the samples along the axis.
 """
@@ -22,6 +24,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 Shape = tuple[int, ...]
+
+COPY, REST = 0, -1
+"""In a Reshape's target: the input's size on this axis, and the size that the others leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +95,10 @@ class Placed:
         return (*shape[: self.axis], *((self.rows,) if self.rows > 1 else ()), *shape[self.axis + 1 :])
 
     def target(self, shape: Shape) -> Shape:
-        """Return the rewritten shape as a Reshape's target: -1 where it grows with N."""
+        """Return the rewritten shape, with `-k` for `k * N`."""
         if self.lifted:
             return (-1, *self.sample_shape(shape))
-        return (*shape[: self.axis], -1, *shape[self.axis + 1 :])
+        return (*shape[: self.axis], -self.rows, *shape[self.axis + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,7 @@ class Dropped:
         return shape
 
     def target(self, shape: Shape) -> Shape:
-        """Return the rewritten shape as a Reshape's target: -1 where it grows with N."""
+        """Return the rewritten shape, with -1 for N."""
         return (-1, *shape)
 
 
@@ -142,7 +147,7 @@ DROPPED = Dropped()
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A value brought to `batch` and then seen in another shape (-1 where it grows with N)."""
+    """A value brought to `batch` and then seen in another shape; -1 may stand for any multiple of N."""
 
     batch: Batch
     shape: Shape
@@ -157,6 +162,44 @@ def padded(batch: Batch, shape: Shape, rank: int) -> View:
     """Lift, with ones after the batch until a sample has `rank` axes, so that samples broadcast from the right."""
     sample = batch.sample_shape(shape)
     return View(batch.lift(), (-1, *(1,) * (rank - len(sample)), *sample))
+
+
+# ---------------------------------------------------------------------- rewritten shapes
+
+
+def scaled(target: Shape, elements: int) -> Shape:
+    """Return a rewritten shape with the right multiple of N, given how many elements a sample has.
+
+    A sample of 12 elements in `[-1, 4]` takes 3 rows: `[-3, 4]`. Without elements the multiple stays as it was given.
+    """
+    others = math.prod(d for d in target if d >= 0)
+    return tuple(-(elements // others) if d < 0 < elements else d for d in target)
+
+
+def reshape_target(shape: Shape, target: Shape) -> tuple[int, ...] | None:
+    """Return the target of a Reshape from one rewritten shape to another; None if none says it.
+
+    Where the input has the same multiple of N on the same axis, the target copies it, so that it keeps its name in
+    what ONNX Runtime infers. From `[-1, 12]`:
+
+        to `[-1, 3, 4]`   `[COPY, 3, 4]`
+        to `[-3, 4]`      `[REST, 4]`
+
+    A size of 0 looks like COPY there, and nothing can be left to REST beside it. From `[-1, 3, 0]`, `[-1, 1, 0]` is
+    `[COPY, 1, COPY]`, and `[-3, 0]` cannot be said.
+    """
+    written = [max(size, REST) for size in target]
+    for axis, size in enumerate(target):
+        if size <= 0 and shape[axis : axis + 1] == (size,):
+            written[axis] = COPY
+        elif 0 in target and size <= 0:
+            return None
+    return tuple(written)
+
+
+def symbolic(shape: Shape) -> tuple[int | str, ...]:
+    """Return a rewritten shape as the file declares it: `[-2, C]` as `[2*batch, C]`."""
+    return tuple(d if d >= 0 else "batch" if d == -1 else f"{-d}*batch" for d in shape)
 
 
 # ---------------------------------------------------------------------- reshapes

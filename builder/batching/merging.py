@@ -129,6 +129,8 @@ class _Merging:
         sized = self._sized()
         refused, self._nodes = [], []
         for row in rows:
+            for values in zip(*(node.outputs for node in row), strict=True):
+                self._free(values)
             try:
                 self._merge_node(row, sized)
             except Refusal as refusal:
@@ -136,6 +138,15 @@ class _Merging:
             self._nodes.append(row[0])
         emit.nodes[:] = self._nodes
         return refused
+
+    def _free(self, values: Sequence[ir.Value]) -> None:
+        """Leave open, in the shape that the file declares for a value, the axes that differ from walk to walk."""
+        shapes = [value.shape for value in values]
+        if any(shape is None or len(shape) != len(shapes[0] or ()) for shape in shapes):
+            values[0].shape = None
+            return
+        columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
+        values[0].shape = ir.Shape([column[0] if len(set(column)) == 1 else None for column in columns])
 
     def _sized(self) -> dict[ir.Value, list[Array]]:
         """Return the constants that depend on a free axis, which are read at run time, as they are in each walk."""

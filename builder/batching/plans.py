@@ -1,12 +1,13 @@
 """Turn the plan that a rule made for a node into nodes of the rewritten graph."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute, Emitter
-from builder.batching.layout import Batch, Dropped, View
+from builder.batching.layout import Batch, Dropped, View, scaled
 from builder.batching.rule import Computed, Measured, Op, Operand, Plan, Refusal, Static, Wanted, per_sample
 from builder.model import label
 from builder.tensors import Array
@@ -96,10 +97,15 @@ class PlanWriter:
         dtype, shape = static[index]
         if not original.name:
             value.name = ""
+        is_declared = bool(original.name) and dtype != ir.DataType.UNDEFINED
         if isinstance(batch, View):
+            if is_declared:
+                self.emit.declare(value, dtype, scaled(batch.shape, math.prod(batch.batch.sample_shape(shape))))
             batch = batch.batch
             if original.name:
                 value = self.emit.reshape(value, batch.target(shape), original.name)
+        elif batch is not None and is_declared:
+            self.emit.declare(value, dtype, batch.target(shape))
         dropped_by = _dropped_by(op) if isinstance(batch, Dropped) else None
         return Operand(str(original.name), dtype, shape, batch, value, dropped_by=dropped_by)
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from builder.batching.emit import NOT_UTF8
 from builder.batching.layout import Shape
 from builder.batching.rule import Computed, Malformed, Measured, Operand, Refusal, Static, Undecided
 from builder.model import RUNTIME_OPERATORS, operator
@@ -80,7 +81,12 @@ def _value(operand: Operand) -> Array | None:
         return _run(origin)
     if isinstance(origin, Measured):
         return operand.computed
-    return origin if origin is None or isinstance(origin, np.ndarray) else origin.numpy()
+    if origin is None or isinstance(origin, np.ndarray):
+        return origin
+    array = origin.numpy()
+    if origin.dtype != ir.DataType.STRING:
+        return array
+    return np.asarray([text.decode(errors=NOT_UTF8) for text in array.flat], object).reshape(array.shape)
 
 
 class GatherElements(OpRun):

@@ -2,6 +2,9 @@
 
 from support.batched import Case
 
+CUT = "int64[1] s = {4}; int64[1] a = {1}"
+"""A Slice from 4 to 4 along axis 1 leaves nothing of it."""
+
 CASES = [
     Case("Reshape to [1, -1]", "float[B, 3, 4] x", "y = Reshape(x, s)", "int64[2] s = {B, -1}"),
     Case("Reshape to a spelled out shape", "float[B, 3, 4] x", "y = Reshape(x, s)", "int64[2] s = {B, 12}"),
@@ -38,6 +41,24 @@ CASES = [
          "int64 zero = {0}; int64 one = {1}; int64[1] axis = {0}; int64[1] rest = {4}"),
     Case("Reshape of opset 14 with allowzero", "float[B, 3, 4] x", "y = Reshape <allowzero = 1> (x, s)",
          "int64[2] s = {B, 12}"),
+    Case("a part without elements, flattened whole", "float[B, 3, 4] x",
+         "g = Slice(x, s, s, a) r = Reshape(g, t) m = ReduceSum <keepdims = 0> (r) y = Add(x, m)",
+         f"{CUT}; int64[1] t = {{-1}}", batches=[1]),
+    Case("a part without elements, flattened by a copy", "float[B, 3, 4] x",
+         "g = Slice(x, s, s, a) r = Reshape(g, t) m = ReduceSum <keepdims = 1> (r, a) f = Flatten(x) y = Add(f, m)",
+         f"{CUT}; int64[2] t = {{B, 0}}"),
+    Case("a part without elements, with more axes", "float[B, 3, 4] x",
+         "g = Slice(x, s, s, a) r = Reshape <allowzero = 1> (g, t) p = Reshape(x, u) y = Concat <axis = 2> (p, r)",
+         f"{CUT}; int64[3] t = {{B, 12, 0}}; int64[3] u = {{B, 12, 1}}"),
+    Case("a part without elements, folded into the batch", "float[B, 3, 4] x",
+         "g = Slice(x, s, s, b) r = Reshape <allowzero = 1> (g, t) d = MatMul(r, w) z = Reshape(d, u) y = Add(x, z)",
+         f"{CUT}; int64[1] b = {{2}}; int64[2] t = {{3B, 0}}; float[0, 4] w; int64[3] u = {{B, 3, 4}}"),
+    Case("Concat of constant texts that are reshaped", "string[B, 2] x",
+         "d = Reshape(w, s) y = Concat <axis = 1> (x, d)",
+         'string[2] w = {"a", "b"}; int64[2] s = {1, 2}', batches=[1]),
+    Case("text without elements", "string[B, 3] x",
+         "g = Slice(x, s, s, a) r = Reshape <allowzero = 1> (g, t) u = Unsqueeze(x, b) y = Concat <axis = 2> (u, r)",
+         f"{CUT}; int64[1] b = {{2}}; int64[3] t = {{B, 3, 0}}"),
     Case("Flatten", "float[B, 3, 4] x", "y = Flatten(x)"),
     Case("Flatten of a matrix", "float[B, 3] x", "y = Flatten <axis = -1> (x)"),
     Case("Flatten that folds time", "float[B, 3, 4] x", "y = Flatten <axis = 2> (x)"),

@@ -202,6 +202,27 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
             assert declared[0].dim_param == "batch"
             fixed = [(d.dim_value, s) for d, s in zip(declared, array.shape, strict=True) if d.HasField("dim_value")]
             assert all(d == s for d, s in fixed), f"{value.name} is declared {declared} and has {array.shape}"
+    size = max(SIZES)
+    check_declared(case, proto, {name: array[:size] for name, array in samples.items()}, size)
+
+
+def check_declared(case: Case, proto: onnx.ModelProto, feed: Mapping[str, Array], size: int) -> None:
+    """Check that every value inside the graph has the type and the shape that the file declares for it."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    probe.graph.output.extend(proto.graph.value_info)
+    arrays = case.run(probe, [feed])[0]
+    for value, array in zip(probe.graph.output, arrays, strict=True):
+        declared = [_size(d, size) for d in value.type.tensor_type.shape.dim]
+        assert declared == list(array.shape), f"{value.name} is declared {declared} and has {array.shape}"
+        assert value.type.tensor_type.elem_type == _element_type(array), value.name
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension, batch_size: int) -> int:
+    """Return a dimension at one batch size; `3*batch` is three times that."""
+    return (
+        dim.dim_value if dim.HasField("dim_value") else int(dim.dim_param.removesuffix("batch")[:-1] or 1) * batch_size
+    )
 
 
 def proofs(cases: Iterable[Case], table: str = "") -> list[ParameterSet]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.emit import Emitter, stored
-from builder.batching.layout import DROPPED, Batch, Dropped, Placed, Shape, choose, padded, placements
-from builder.batching.rule import Known, Op, Plan, required
+from builder.batching.emit import Emitter
+from builder.batching.layout import DROPPED, REST, Batch, Dropped, Placed, Shape, choose, padded, placements
+from builder.batching.rule import Build, Known, Op, Plan, required
 from builder.batching.rules.axes import normalized, only_batched
 from builder.batching.rules.registry import ai_onnx, table
 
@@ -52,16 +52,22 @@ def reshape(op: Op) -> Plan:
     if given is not None and -1 in given:
         grows = given.ravel().tolist().index(-1)
     source, result = reshaped(op, target, grows=grows)
-    wanted = np.asarray(result.target(target), np.int64)
-    what = ""
-    if given is not None and given.shape == wanted.shape and (given != wanted).any():
-        what = f"shape {given.tolist()} became {wanted.tolist()}"
-    return Plan([result], {0: source, 1: wanted}, build=_build_reshape, what=what)
+    wanted, what = _shown(result, target), ""
+    if given is not None and len(given) == len(wanted) and given.tolist() != wanted:
+        what = f"shape {given.tolist()} became {wanted}"
+    return Plan([result], {0: source, 1: None}, build=_reshape_to(result, target), what=what)
 
 
-def _build_reshape(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-    data, target = required(inputs, 0), required(inputs, 1)
-    return [emit.reshape(data, stored(target).numpy().tolist())]
+def _shown(batch: Batch, shape: Shape) -> list[int]:
+    """Return a target for the report: -1 where it grows with N."""
+    return [max(size, REST) for size in batch.target(shape)]
+
+
+def _reshape_to(batch: Batch, shape: Shape) -> Build:
+    def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+        return [emit.reshape(required(inputs, 0), batch.target(shape))]
+
+    return build
 
 
 def flatten(op: Op) -> Plan:
@@ -71,8 +77,8 @@ def flatten(op: Op) -> Plan:
     source, result = reshaped(op, op.outputs[0], grows=0)
     if not batch.lifted and batch.axis == 0 and axis == 1 and result.is_on(0):
         return Plan([result])
-    wanted = np.asarray(result.target(op.outputs[0]), np.int64)
-    return Plan([result], {0: source, 1: wanted}, build=_build_reshape, what=f"flattens to {wanted.tolist()}")
+    build = _reshape_to(result, op.outputs[0])
+    return Plan([result], {0: source}, build=build, what=f"flattens to {_shown(result, op.outputs[0])}")
 
 
 def squeeze(op: Op) -> Plan:
@@ -89,7 +95,7 @@ def _drop_axes(op: Op, batch: Batch, axes: Sequence[int]) -> Plan:
     shape = op.outputs[0]
     result = DROPPED if batch.is_on(*axes) else batch.moved(lambda axis: axis - sum(a < axis for a in axes))
     source = batch.lift() if isinstance(result, Dropped) else batch
-    return Plan([result], {0: source, 1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
+    return Plan([result], {0: source, 1: None}, build=_reshape_to(result, shape))
 
 
 def unsqueeze(op: Op) -> Plan:
@@ -105,7 +111,7 @@ def unsqueeze_at(op: Op, listed: Sequence[int]) -> Plan:
     axes = set(normalized(listed, len(shape)))
     kept = [i for i in range(len(shape)) if i not in axes]
     result = batch.moved(lambda axis: kept[axis])
-    return Plan([result], {1: np.asarray(result.target(shape), np.int64)}, build=_build_reshape)
+    return Plan([result], {1: None}, build=_reshape_to(result, shape))
 
 
 def transpose(op: Op) -> Plan:

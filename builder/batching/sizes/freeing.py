@@ -6,7 +6,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from builder.batching.batched import BatchedModel, BatchedTensor
-from builder.batching.sizes.dims import BATCH_SIZE, Dim, Dims, Symbol, fixed, is_fixed, static_size
+from builder.batching.sizes.dims import BATCH_SIZE, Dim, Dims, Symbol, fixed, is_fixed, static_size, text
 from builder.batching.sizes.known import Sizes
 from builder.batching.sizes.walk import follow_sizes
 from builder.errors import ModelError
@@ -87,9 +87,18 @@ def _with_sizes(batched: BatchedModel, sizes: Sizes) -> BatchedModel:
         return replace(tensor, dims=tuple(dims))
 
     graph = batched.ir.graph
+    _declare(sizes)
     inputs = tuple(map(resized, batched.inputs, graph.inputs))
     outputs = tuple(map(resized, batched.outputs, graph.outputs))
     return replace(batched, inputs=inputs, outputs=outputs, rewrites=(*batched.rewrites, *sizes.rewrites))
+
+
+def _declare(sizes: Sizes) -> None:
+    """Give every value its new shape; a dimension whose name another one has already is left open."""
+    named: dict[str, Dim] = {}
+    for value, dims in sizes.dims.items():
+        names = [text(dim) if named.setdefault(text(dim), dim) == dim else None for dim in dims]
+        value.shape = ir.Shape([static_size(d) if is_fixed(d) else n for d, n in zip(dims, names, strict=True)])
 
 
 def _shape(name: str, dims: Dims) -> list[int | str]:

@@ -28,7 +28,8 @@ from builder.batching.rule import (
 )
 from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer
-from builder.model import operator, own_domain
+from builder.errors import BuilderError, bug
+from builder.model import label, operator, own_domain
 
 DEEPEST_DECOMPOSITION = 64
 """Decompositions nested deeper than this come from a rule that decomposes into itself."""
@@ -86,7 +87,11 @@ class Walk:
         self._depth = 0
 
     def walk(self, nodes: Iterable[ir.Node]) -> None:
-        """Carry the batch through `nodes`, which are in topological order."""
+        """Carry the batch through `nodes`, which are in topological order.
+
+        Raises:
+            BuilderError: A rule failed in a way that nobody expected; it names the node.
+        """
         for node in nodes:
             try:
                 if any(v in self._skipped for v in node.inputs):
@@ -97,6 +102,10 @@ class Walk:
             except Refusal as refusal:
                 self.refusals.append(Refused(node, str(refusal)))
                 self._skipped.update(node.outputs)
+            except (BuilderError, ImportError, MemoryError, OSError):  # a bug in a body is named already; the machine's
+                raise
+            except Exception as error:
+                raise bug(label(node), error) from error
 
     def operand(self, value: ir.Value) -> Operand:
         """Return the operand of a value. Stored tensors are read here first.

@@ -8,6 +8,7 @@ have their own handlers, in a table that is passed to the walk.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from builder.batching import numbering
@@ -214,7 +215,7 @@ class Walk:
             self.changes.append(Change(node, answer.what))
         results = self.writer.write(op, answer, static)
         numbering.follow(op, results[0])
-        return results
+        return [_without_samples(result) if 0 in result.shape else result for result in results]
 
     def _decompose(self, body: Decomposition) -> Sequence[Operand]:
         """Walk the nodes that replace this one; if one of them is refused, this node is."""
@@ -228,6 +229,15 @@ class Walk:
         finally:
             self._depth -= 1
         return [self.operand(v) for v in body.outputs]
+
+
+def _without_samples(operand: Operand) -> Operand:
+    """Return a value without elements as the constant that it is: nothing in it depends on the samples.
+
+    Such a value is a part of a sample that nothing was put in: the tokens of an expert that got none, for example. A
+    Reshape could not tell by -1 how many samples there are in a `[-1, 0, 4]`.
+    """
+    return Operand.known(np.zeros(operand.shape, operand.dtype.numpy()), operand.name)
 
 
 def _compute(operand: Operand) -> None:

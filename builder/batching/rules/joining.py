@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, Dropped, Placed
-from builder.batching.rule import Op, Plan, Wanted
+from builder.batching.rule import Decomposition, Op, Plan, Wanted
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
+from builder.batching.rules.decompose import append
 from builder.batching.rules.registry import MICROSOFT, ai_onnx, table
 
 SLICE_TAKES_INPUTS_SINCE = 10
@@ -23,12 +25,21 @@ PAD_TAKES_AXES_SINCE = 18
 """From this opset on Pad takes the axes to pad as an input."""
 
 
-def concat(op: Op) -> Plan:
+def concat(op: Op) -> Plan | Decomposition:
     """Concat: inputs without samples are repeated for each sample; along the batch's axis, rows of a sample are joined.
+
+    Inputs without elements add nothing, and are left out.
 
     Source: https://onnx.ai/onnx/operators/onnx__Concat.html
     """
-    return concat_of(op, range(len(op.inputs)))
+    filled = [i for i in range(len(op.inputs)) if 0 not in op.operand(i).shape]
+    if len(filled) == len(op.inputs):
+        return concat_of(op, filled)
+    values = [op.value(i) for i in filled]
+    nodes: list[ir.Node] = []
+    if len(values) > 1:
+        return Decomposition(nodes, [append(nodes, "Concat", values, attributes=op.node.attributes)])
+    return Decomposition(nodes, values)
 
 
 def concat_of(op: Op, members: Sequence[int]) -> Plan:
@@ -138,6 +149,8 @@ def slice_(op: Op) -> Plan:
 
 def _bounds_of(rows: Sequence[int]) -> tuple[int, int, int] | None:
     """Return the start, end and step that take `rows`, or None."""
+    if not rows:
+        return 0, 0, 1
     step = rows[1] - rows[0] if len(rows) > 1 else 1
     if step == 0 or list(rows) != list(range(rows[0], rows[0] + step * len(rows), step)):
         return None
@@ -181,7 +194,7 @@ def split(op: Op) -> Plan:
         results.append(taken.lift())
         parts.append(len(rows))
         start += size
-        if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] != sum(parts[:-1]):
+        if rows != list(range(sum(parts[:-1]), sum(parts))):
             op.refuse("it separates rows of a sample that are not next to each other")
     if op.opset >= SPLIT_TAKES_SIZES_SINCE:
         attributes = {"axis": axis + 1, "num_outputs": None}

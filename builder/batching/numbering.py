@@ -19,8 +19,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Placed
-from builder.batching.rule import Computed, DifferentRows, Op, Operand, Refusal
+from builder.batching.layout import Batch, Placed, Shape
+from builder.batching.rule import Computed, DifferentRows, Op, Operand, Refusal, required
 from builder.batching.statics import evaluate
 from builder.model import operator
 from builder.tensors import Array
@@ -33,7 +33,7 @@ LINEAR = ADDING | frozenset(
 )
 """Operators whose result for `plain + offset` is the sum of their results for each."""
 
-INDEXED = {"Gather": 1, "GatherND": 1, "ScatterND": 1}
+INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "Scatter": 1, "ScatterElements": 1, "ScatterND": 1}
 """Operators that read indices, and which input these are; their rules check the offset."""
 
 BLIND = frozenset(["Shape", "Size"])
@@ -70,11 +70,12 @@ def split(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows)
     """Return the inputs with the constant that has different rows split into `plain` and its offset.
 
     Raises:
-        DifferentRows: The constant does not hold integers, or the operator is not one that adds.
+        DifferentRows: The constant does not hold integers, or the operator neither adds it nor reads it as an index.
     """
     operand, rows = found.operand, found.rows
     domain, op_type = operator(node)
-    if domain or op_type not in ADDING or rows.dtype.kind not in "iu":
+    is_index = op_type in INDEXED and operand is required(inputs, INDEXED[op_type])
+    if domain or not (op_type in ADDING or is_index) or rows.dtype.kind not in "iu":
         raise found
     first = rows.take([0], found.axis)
     plain = np.ascontiguousarray(np.broadcast_to(first, rows.shape)).reshape(operand.shape)
@@ -116,24 +117,33 @@ def _offset_of(operand: Operand | None, node: ir.Node) -> Operand | None:
     return replace(operand, origin=np.zeros(operand.shape, operand.dtype.numpy()), computed=None, batch=None)
 
 
-def names_its_sample(operand: Operand, static_batch: int, *, step: int, column: int | None = None) -> bool:
+def by_sample(shape: Shape, batch: Placed, static_batch: int, *, step: int) -> Array:
+    """Return `int64[*shape]` that holds, for every element, `step` times the position of the sample it belongs to.
+
+    On an axis of `outer * B * inner`, element k belongs to sample `k // inner % B`: with B = 3 and inner = 2, the
+    samples are `0 0 1 1 2 2`.
+    """
+    samples = np.arange(shape[batch.axis]) // batch.inner % static_batch
+    along_batch = [-1 if axis == batch.axis else 1 for axis in range(len(shape))]
+    return np.broadcast_to((step * samples).reshape(along_batch), shape)
+
+
+def names_its_sample(
+    operand: Operand, static_batch: int, *, step: int, column: int | None = None, batch: Batch | None = None
+) -> bool:
     """Return whether the offset of every element is `step` times the position of the sample it belongs to.
 
     Args:
-        operand: Indices that hold samples. On an axis of `outer * B * inner`, element k belongs to sample
-            `k // inner % B`: with B = 3 and inner = 2, the samples are `0 0 1 1 2 2`.
+        operand: Indices with an offset.
         static_batch: B.
         step: How many rows each sample has on the axis that is indexed.
         column: The last axis holds tuples of indices, and only this one of a tuple may have an offset.
+        batch: Where the samples are, if the indices are a constant.
     """
-    batch, offset = operand.batch, operand.offset
-    if offset is None or not isinstance(batch, Placed):
+    place, offset = operand.batch or batch, operand.offset
+    if offset is None or not isinstance(place, Placed):
         return False
-    samples = np.arange(operand.shape[batch.axis]) // batch.inner % static_batch
-    along_batch = [-1 if axis == batch.axis else 1 for axis in range(operand.rank)]
-    by_sample = np.broadcast_to((step * samples).reshape(along_batch), operand.shape)
-    if column is None:
-        return np.array_equal(offset, by_sample)
-    wanted: Array = np.zeros(operand.shape, np.int64)
-    wanted[..., column] = by_sample[..., column]
+    wanted = by_sample(operand.shape, place, static_batch, step=step)
+    if column is not None:
+        wanted = np.where(np.arange(operand.shape[-1]) == column, wanted, 0)
     return np.array_equal(offset, wanted)

@@ -33,7 +33,9 @@ LINEAR = ADDING | frozenset(
 )
 """Operators whose result for `plain + offset` is the sum of their results for each."""
 
-INDEXED = {"Gather": 1, "GatherElements": 1, "GatherND": 1, "Scatter": 1, "ScatterElements": 1, "ScatterND": 1}
+INDEXED = dict.fromkeys(
+    ["Gather", "GatherElements", "GatherND", "MaxUnpool", "Scatter", "ScatterElements", "ScatterND"], 1
+)
 """Operators that read indices, and which input these are; their rules check the offset."""
 
 BLIND = frozenset(["Shape", "Size"])

@@ -141,6 +141,8 @@ class Plan:
         attributes: Attributes to set; None removes one.
         build: Writes other nodes in place of this one; it is called with the inputs as `inputs` says.
         what: For the report: the baked-in constant, and what replaced it.
+        offsets: By how much an output of the original exceeds the plan's, by its index, if it counts over the samples
+            of the static batch (see `numbering`).
     """
 
     outputs: Sequence[Batch | View | None]
@@ -148,6 +150,7 @@ class Plan:
     attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
     build: Build | None = None
     what: str = ""
+    offsets: Mapping[int, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

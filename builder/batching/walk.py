@@ -215,6 +215,8 @@ class Walk:
             self.changes.append(Change(node, answer.what))
         results = self.writer.write(op, answer, static)
         numbering.follow(op, results[0])
+        for index, offset in answer.offsets.items():
+            results[index].offset = offset
         return [_without_samples(result) if 0 in result.shape else result for result in results]
 
     def _decompose(self, body: Decomposition) -> Sequence[Operand]:

@@ -125,13 +125,35 @@ CASES = [
     Case("com.microsoft GridSample", "float[B, 2, 5, 5] x; float[B, 3, 3, 2] g", "y = com.microsoft.GridSample(x, g)",
          rtol=1e-4),
     Case("MaxPool with the places of its maxima", IMAGE, "y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)",
-         outputs=["y", "i"], refused={3: "positions in the whole batch"}),
+         outputs=["y", "i"], refused={3: "output 'i' contains positions of the samples in the static batch"}),
     Case("MaxPool, and MaxUnpool at its places", IMAGE,
          "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
-         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)", batches=[1]),
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)"),
     Case("MaxUnpool to a shape", IMAGE,
          "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
-         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i, s)", "int64[4] s = {1, 4, 7, 7}", batches=[1]),
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i, s)", "int64[4] s = {B, 4, 7, 7}",
+         refused={3: "are not positions in the part of the output that belongs to each sample"}),
+    Case("MaxPool of frames, and MaxUnpool at its places", "float[B, 3, 2, 6, 4] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [3, 2], strides = [3, 2], storage_order = 1> (f) "
+         "j = Cast <to = 7> (i) q = Neg(p) u = MaxUnpool <kernel_shape = [3, 2], strides = [3, 2]> (q, j) "
+         "y = Reshape(u, t)", "int64[4] s = {3B, 2, 6, 4}; int64[5] t = {B, 3, 2, 6, 4}"),
+    Case("MaxPool, and its places within each channel", IMAGE,
+         "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
+         "q, j = MaxPool <kernel_shape = [1, 1]> (x) k = Slice(j, zero, one, last) y = Sub(i, k)",
+         "int64[2] zero = {0, 0}; int64[2] one = {1, 1}; int64[2] last = {2, 3}"),
+    Case("MaxPool with the samples among its channels, and GatherElements at its places", "float[B, 2, 6] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [2], strides = [2]> (f) j = Reshape(i, m) v = Reshape(x, m) "
+         "g = GatherElements(v, j) y = Reshape(g, t)",
+         "int64[3] s = {1, 2B, 6}; int64[1] m = {-1}; int64[3] t = {B, 2, 3}"),
+    Case("MaxUnpool at the places of frames that take turns", "float[2, B, 1, 4, 4] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (f) "
+         "u = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i) y = Reshape(u, t)",
+         "int64[4] s = {2B, 1, 4, 4}; int64[5] t = {2, B, 1, 4, 4}", axes={"x": 1},
+         batches=[3], refused={3: "where the elements of a sample are not together"}),
+    Case("MaxUnpool at places in the first sample", IMAGE + "; int64[B, 4, 3, 3] i",
+         "p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)", below={"i": 144}, batches=[3],
+         refused={3: "are not positions in the part of the output that belongs to each sample"}),
     Case("losses of samples", "float[B, 5] x; int64[B] t", 'y = SoftmaxCrossEntropyLoss <reduction = "none"> (x, t)',
          below={"t": 5}),
     Case("the mean loss", "float[B, 5] x; int64[B] t", "y = SoftmaxCrossEntropyLoss(x, t)", below={"t": 5},

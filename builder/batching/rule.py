@@ -77,6 +77,8 @@ class Operand:
         dropped_by: The node that dropped the batch's axis, when `batch` is Dropped.
         offset: By how much the original's value exceeds the rewritten one's, if it counts over the samples of the
             static batch (see `numbering`).
+        only: The one sample of the static batch that the value holds, of all B of them (see `unrolled`). Its shape and
+            its batch are then those of a graph with B = 1.
         computed: The value of a constant, once it has been evaluated.
     """
 
@@ -89,6 +91,7 @@ class Operand:
     items: "tuple[Operand, ...] | None" = None
     dropped_by: str | None = None
     offset: Array | None = field(default=None, repr=False)
+    only: int | None = None
     computed: Array | None = field(default=None, repr=False)
 
     @classmethod

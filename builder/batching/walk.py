@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching import numbering
+from builder.batching import numbering, unrolled
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
 from builder.batching.plans import PlanWriter
@@ -194,6 +194,8 @@ class Walk:
             return self._decompose(body)
         entry.check_opset(self.opset(node))
         static = self._static(node, inputs)
+        if node.op_type == "Concat" and unrolled.meet(inputs):
+            return self._join(entry.rule, node, inputs, static)
         while True:
             try:
                 return self._by_rule(entry.rule, node, inputs, static)
@@ -203,7 +205,9 @@ class Walk:
     def _by_rule(
         self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static
     ) -> Sequence[Operand]:
-        op = Op(node, self.opset(node), inputs, [shape for _, shape in static], self.static_batch, evaluate)
+        only = unrolled.only_sample(inputs)
+        samples = self.static_batch if only is None else 1
+        op = Op(node, self.opset(node), inputs, [shape for _, shape in static], samples, evaluate)
         answer = rule(op)
         if isinstance(answer, Decomposition):
             return self._decompose(answer)
@@ -217,7 +221,21 @@ class Walk:
         numbering.follow(op, results[0])
         for index, offset in answer.offsets.items():
             results[index].offset = offset
+        for result in results:
+            result.only = only
         return [_without_samples(result) if 0 in result.shape else result for result in results]
+
+    def _join(
+        self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static
+    ) -> Sequence[Operand]:
+        """Carry a Concat of values that hold single samples: what it is for one sample, it is for all."""
+        ((dtype, shape),) = static
+        axis = node.attributes["axis"].as_int() % len(shape)
+        parts: Sequence[Operand] = unrolled.members(inputs, self.static_batch)
+        size = sum(part.shape[axis] for part in parts)
+        if len(parts) > 1:
+            parts = self._by_rule(rule, node, parts, [(dtype, (*shape[:axis], size, *shape[axis + 1 :]))])
+        return [unrolled.whole(self.writer.emit, parts[0], str(node.outputs[0].name), shape, axis)]
 
     def _decompose(self, body: Decomposition) -> Sequence[Operand]:
         """Walk the nodes that replace this one; if one of them is refused, this node is."""

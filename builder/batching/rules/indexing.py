@@ -11,7 +11,7 @@ from builder.batching.layout import DROPPED, Batch, Dropped, Placed
 from builder.batching.numbering import names_its_sample
 from builder.batching.rule import Decomposition, Op, Operand, Plan, Refusal, Static, Wanted, given, per_sample, required
 from builder.batching.rules.axes import parallel, sample_indices, settle
-from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.decompose import append, constant, gather_alone
 from builder.batching.rules.inference import Inputs
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
@@ -57,7 +57,7 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
     return Plan([result], build=build)
 
 
-def _take(op: Op, axis: int, batch: Batch) -> Plan:
+def _take(op: Op, axis: int, batch: Batch) -> Plan | Decomposition:
     """Take constant indices of the samples.
 
     Along the batch's axis they must be the same rows of every sample: with B = 3 and data `[6, 8]`, 2 rows to a sample,
@@ -67,9 +67,17 @@ def _take(op: Op, axis: int, batch: Batch) -> Plan:
     if isinstance(batch, Dropped) or axis != batch.axis:
         moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
         return Plan([moved], attributes={"axis": axis + batch.lifted})
+    chosen = op.constant(1).astype(np.int64) % max(data.shape[axis], 1)
+    nodes: list[ir.Node] = []
+    given: dict[ir.Value, Operand] = {}
+    own = gather_alone(nodes, given, op, chosen, axis)
+    return _take_rows(op, axis, batch, chosen.ravel().tolist()) if own is None else Decomposition(nodes, [own], given)
+
+
+def _take_rows(op: Op, axis: int, batch: Placed, listed: list[int]) -> Plan:
+    """Take rows along the batch's axis, counted from the front: the same of every sample."""
+    indices, size = op.operand(1), op.operand(0).shape[axis]
     result: Batch
-    size = data.shape[axis]
-    listed = [int(i) % size if size else 0 for i in op.constant(1).ravel()]
     if indices.rank == 0 and op.static_batch == 1:
         rows, result = listed, DROPPED
     elif listed == list(range(size)) and indices.rank == 1:

@@ -225,9 +225,7 @@ class Walk:
             result.only = only
         return [_without_samples(result) if 0 in result.shape else result for result in results]
 
-    def _join(
-        self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static
-    ) -> Sequence[Operand]:
+    def _join(self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static) -> Sequence[Operand]:
         """Carry a Concat of values that hold single samples: what it is for one sample, it is for all."""
         ((dtype, shape),) = static
         axis = node.attributes["axis"].as_int() % len(shape)

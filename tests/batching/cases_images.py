@@ -204,9 +204,43 @@ CASES = [
     Case("RoiAlign of other samples", "float[B, 2, 8, 8] x", "y = RoiAlign(x, r, i)",
          "float[3, 4] r = {0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4}; int64[3] i = {0, 2, 1}", batches=[3],
          refused={3: "regions of one sample from the image of another"}),
+    *(
+        Case(f"RoiAlign of regions with the number of their image, by {name}", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+             f"p = Abs(r) f = Reshape(p, s) n = Concat <axis = 1> (i, f) {body} "
+             "y = RoiAlign <output_height = 2, output_width = 2, sampling_ratio = 2> (x, q, j)",
+             "int64[2] s = {3B, 4}; float[9, 1] i = {0, 0, 0, 1, 1, 1, 2, 2, 2}; int64[1] a = {0}; int64[1] b = {1}; "
+             "int64[1] c = {5}; int64[4] d = {1, 2, 3, 4}; int64 e = {0}", batches=[3], rtol=1e-4)
+        for name, body in [
+            ("Slice", "k = Slice(n, a, b, b) u = Squeeze(k, b) j = Cast <to = 7> (u) q = Slice(n, b, c, b)"),
+            ("Gather", "u = Gather <axis = 1> (n, e) j = Cast <to = 7> (u) q = Gather <axis = 1> (n, d)"),
+        ]
+    ),
+    Case("RoiAlign of regions with the number of another image", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "p = Abs(r) f = Reshape(p, s) n = Concat <axis = 1> (i, f) u = Gather <axis = 1> (n, e) j = Cast <to = 7> (u) "
+         "q = Gather <axis = 1> (n, d) y = RoiAlign(x, q, j)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0, 0, 0, 1, 1, 0}; int64[4] d = {1, 2, 3, 4}; int64 e = {0}",
+         batches=[2], refused={2: "its regions do not name the images of each sample"}),
+    Case("regions with the number of their image, added up", "float[B, 3, 4] r",
+         "f = Reshape(r, s) n = Concat <axis = 1> (i, f) y = ReduceSum(n, b)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0, 0, 0, 1, 1, 1}; int64[1] b = {1}", batches=[2],
+         refused={2: "computes with positions of the samples"}),
+    Case("numbers of images and a half, cast", "float[B, 3, 4] r",
+         "f = Reshape(r, s) n = Concat <axis = 1> (i, f) y = Cast <to = 7> (n)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0.5, 0.5, 0.5, 1.5, 1.5, 1.5}", batches=[2],
+         refused={2: "holds different values for the 2 samples"}),
+    Case("numbers of images read at samples", "float[B, 3] r; int64[B] k",
+         "c = Concat <axis = 1> (i, r) y = Gather <axis = 1> (c, k)", "float[B, 1] i = {0, 1}", below={"k": 4},
+         batches=[2], refused={2: "computes with positions of the samples"}),
     Case("MaxRoiPool", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
          "q = Squeeze(r, a) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
          "float[3, 1] z = {0, 0, 0}; int64[1] a = {0}", batches=[1]),
+    Case("MaxRoiPool of the regions of all samples", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "q = Reshape(r, s) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
+         "float[9, 1] z = {0, 0, 0, 1, 1, 1, 2, 2, 2}; int64[2] s = {3B, 4}", batches=[3]),
+    Case("MaxRoiPool of regions of other samples", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "q = Reshape(r, s) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
+         "float[6, 1] z = {1, 1, 1, 0, 0, 0}; int64[2] s = {3B, 4}", batches=[2],
+         refused={2: "its regions do not name the images of each sample"}),
     Case("CropAndResize", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
          "q = Squeeze(r, a) y = com.microsoft.CropAndResize(x, q, i, s)",
          "int32[3] i = {0, 0, 0}; int32[2] s = {3, 3}; int64[1] a = {0}", batches=[1], rtol=1e-4),

@@ -117,7 +117,7 @@ class _Cuts:
         return range(size)[start : None if step < 0 and end < -size else end : step]
 
     def fixes(self, k: int, rows: int) -> bool:
-        """Return whether cut `k` spells out how many rows a sample has: cut to them, an axis does not grow by a batch."""
+        """Return whether cut `k` spells out how many rows a sample has, so that the axis cannot grow by a batch."""
         return rows > 1 and self.ends[k] == rows
 
     def with_bounds(self, k: int, start: int, end: int, step: int) -> "_Cuts":

@@ -7,8 +7,12 @@ BuilderError                 1
 ├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed
 └─ HostError                 6   this machine has no GPU, no TensorRT, no free port or no ready server
 
-The number is the exit code of the process. Bugs are not among these errors: they end in a traceback.
+The number is the exit code of the process. Bugs are not among these errors: they end in a traceback, or, where it is
+known which node of the model is to blame, in the error that `bug` makes.
 """
+
+import traceback
+from pathlib import Path
 
 
 class BuilderError(Exception):
@@ -51,3 +55,19 @@ class HostError(BuilderError):
     """This machine does not have what was asked for: a GPU, TensorRT, a free port, a ready server."""
 
     exit_code = 6
+
+
+def bug(where: object, error: Exception) -> BuilderError:
+    """Return the error for an exception that nobody expected on a node: it says what failed, and asks for a report.
+
+    Args:
+        where: The node that was being worked on.
+        error: The exception, which should become the cause of the returned error.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return BuilderError(
+        where,
+        f"builder fails on this node, which is a bug: {what} ({Path(frame.filename).name}, line {frame.lineno})",
+        "report it with this message and, if you can, the model; until it is fixed, publish the model with --static",
+    )

@@ -49,6 +49,8 @@ class Outputs:
         Raises:
             Refusal: The original's output has no batch, or holds what only its static batch has.
         """
+        if operand.only is not None:
+            raise Refusal(f"output {operand.name!r} takes only some of the samples of the batch")
         if operand.offset is not None:
             raise Refusal(f"output {operand.name!r} contains positions of the samples in the static batch")
         value, batch = self._located(operand)

@@ -19,8 +19,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from builder.batching.layout import Placed
-from builder.batching.rule import Computed, DifferentRows, Op, Operand, Refusal
+from builder.batching.layout import Batch, Placed, Shape
+from builder.batching.rule import Computed, DifferentRows, Op, Operand, Refusal, required
 from builder.batching.statics import evaluate
 from builder.model import operator
 from builder.tensors import Array
@@ -28,16 +28,28 @@ from builder.tensors import Array
 ADDING = frozenset(["Add", "Concat", "Sub"])
 """Linear operators that combine the offsets of their inputs."""
 
-LINEAR = ADDING | frozenset(
-    ["Cast", "Expand", "Flatten", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
+MOVING = frozenset(
+    ["Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
 )
+"""Linear operators that only move elements, from their first input or, Concat, from all."""
+
+LINEAR = ADDING | MOVING | frozenset(["Cast", "Mul"])
 """Operators whose result for `plain + offset` is the sum of their results for each."""
 
-INDEXED = {"Gather": 1, "GatherND": 1, "ScatterND": 1}
+INDEXED = {
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"], 1),
+    "CropAndResize": 2,
+    "MaxRoiPool": 1,
+    "MaxUnpool": 1,
+    "RoiAlign": 2,
+}
 """Operators that read indices, and which input these are; their rules check the offset."""
 
 BLIND = frozenset(["Shape", "Size"])
 """Operators that read no value."""
+
+LARGEST_WHOLE = 2048
+"""Up to this number, fp16 holds every whole number."""
 
 COUNTING = (ir.DataType.INT32, ir.DataType.INT64)
 """Types that hold every index."""
@@ -49,38 +61,56 @@ def check(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
     Raises:
         Refusal: An input has an offset, and this operator neither passes it on nor reads it as an index.
     """
-    shifted = [i for i, o in enumerate(inputs) if o is not None and o.offset is not None]
-    reads_it_as_index = shifted == [INDEXED.get(node.op_type)]
-    if not shifted or node.op_type in BLIND or reads_it_as_index:
+    shifted = _shifted(inputs)
+    if not shifted or node.op_type in BLIND or shifted == [INDEXED.get(node.op_type)]:
         return
     domain, op_type = operator(node)
     if domain or op_type not in LINEAR or not _is_linear(node, inputs):
         raise Refusal("it computes with positions of the samples in the static batch")
 
 
+def _shifted(inputs: Sequence[Operand | None]) -> list[int]:
+    return [i for i, o in enumerate(inputs) if o is not None and o.offset is not None]
+
+
 def _is_linear(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
+    """Return whether a linear operator is linear for these inputs.
+
+    Whole numbers in floats are only moved, and cast to integers; that is exact, because `plain` is then a whole number
+    wherever its offset is not 0. Adding could round.
+    """
     if node.op_type == "Cast":
         return node.attributes["to"].as_int() in COUNTING
-    if node.op_type == "Mul":  # by a constant
-        return sum(o is not None and o.batch is not None for o in inputs) == 1
-    return True
+    if node.op_type == "Gather" and (_shifted(inputs) != [0] or required(inputs, 1).batch is not None):
+        return False
+    if node.op_type == "Mul" and sum(o is not None and o.batch is not None for o in inputs) != 1:  # not by a constant
+        return False
+    return node.op_type in MOVING or all(o is None or o.dtype in COUNTING for o in inputs)
 
 
 def split(node: ir.Node, inputs: Sequence[Operand | None], found: DifferentRows) -> list[Operand | None]:
     """Return the inputs with the constant that has different rows split into `plain` and its offset.
 
     Raises:
-        DifferentRows: The constant does not hold integers, or the operator is not one that adds.
+        DifferentRows: The constant does not hold whole numbers, or the operator neither adds it nor reads it as an
+            index.
     """
     operand, rows = found.operand, found.rows
     domain, op_type = operator(node)
-    if domain or op_type not in ADDING or rows.dtype.kind not in "iu":
+    is_index = op_type in INDEXED and operand is required(inputs, INDEXED[op_type])
+    are_counted = rows.dtype.kind in "iu" or (op_type in MOVING and _are_whole(rows))
+    if domain or not (op_type in ADDING or is_index) or not are_counted:
         raise found
     first = rows.take([0], found.axis)
     plain = np.ascontiguousarray(np.broadcast_to(first, rows.shape)).reshape(operand.shape)
     offset = (rows - first).reshape(operand.shape)
     known = Operand(operand.name, operand.dtype, operand.shape, origin=plain, offset=offset)
     return [known if o is operand else o for o in inputs]
+
+
+def _are_whole(rows: Array) -> bool:
+    """Return whether floats are whole numbers that are small enough to be told apart, in fp16 too."""
+    return rows.dtype.kind == "f" and bool((np.abs(rows) <= LARGEST_WHOLE).all() and (rows == np.trunc(rows)).all())
 
 
 def follow(op: Op, result: Operand) -> None:
@@ -92,7 +122,8 @@ def follow(op: Op, result: Operand) -> None:
     Raises:
         Refusal: It cannot be computed.
     """
-    if op.node.op_type not in LINEAR or all(o is None or o.offset is None for o in op.inputs):
+    shifted = _shifted(op.inputs)
+    if op.node.op_type not in LINEAR or not shifted or shifted == [INDEXED.get(op.node.op_type)]:
         return
     offsets = tuple(_offset_of(o, op.node) for o in op.inputs)
     origin = Computed(op.node, op.opset, offsets, 0)
@@ -116,24 +147,33 @@ def _offset_of(operand: Operand | None, node: ir.Node) -> Operand | None:
     return replace(operand, origin=np.zeros(operand.shape, operand.dtype.numpy()), computed=None, batch=None)
 
 
-def names_its_sample(operand: Operand, static_batch: int, *, step: int, column: int | None = None) -> bool:
+def by_sample(shape: Shape, batch: Placed, static_batch: int, *, step: int) -> Array:
+    """Return `int64[*shape]` that holds, for every element, `step` times the position of the sample it belongs to.
+
+    On an axis of `outer * B * inner`, element k belongs to sample `k // inner % B`: with B = 3 and inner = 2, the
+    samples are `0 0 1 1 2 2`.
+    """
+    samples = np.arange(shape[batch.axis]) // batch.inner % static_batch
+    along_batch = [-1 if axis == batch.axis else 1 for axis in range(len(shape))]
+    return np.broadcast_to((step * samples).reshape(along_batch), shape)
+
+
+def names_its_sample(
+    operand: Operand, static_batch: int, *, step: int, column: int | None = None, batch: Batch | None = None
+) -> bool:
     """Return whether the offset of every element is `step` times the position of the sample it belongs to.
 
     Args:
-        operand: Indices that hold samples. On an axis of `outer * B * inner`, element k belongs to sample
-            `k // inner % B`: with B = 3 and inner = 2, the samples are `0 0 1 1 2 2`.
+        operand: Indices with an offset.
         static_batch: B.
         step: How many rows each sample has on the axis that is indexed.
         column: The last axis holds tuples of indices, and only this one of a tuple may have an offset.
+        batch: Where the samples are, if the indices are a constant.
     """
-    batch, offset = operand.batch, operand.offset
-    if offset is None or not isinstance(batch, Placed):
+    place, offset = operand.batch or batch, operand.offset
+    if offset is None or not isinstance(place, Placed):
         return False
-    samples = np.arange(operand.shape[batch.axis]) // batch.inner % static_batch
-    along_batch = [-1 if axis == batch.axis else 1 for axis in range(operand.rank)]
-    by_sample = np.broadcast_to((step * samples).reshape(along_batch), operand.shape)
-    if column is None:
-        return np.array_equal(offset, by_sample)
-    wanted: Array = np.zeros(operand.shape, np.int64)
-    wanted[..., column] = by_sample[..., column]
+    wanted = by_sample(operand.shape, place, static_batch, step=step)
+    if column is not None:
+        wanted = np.where(np.arange(operand.shape[-1]) == column, wanted, 0)
     return np.array_equal(offset, wanted)

@@ -85,6 +85,8 @@ class Operand:
         dropped_by: The node that dropped the batch's axis, when `batch` is Dropped.
         offset: By how much the original's value exceeds the rewritten one's, if it counts over the samples of the
             static batch (see `numbering`).
+        only: The one sample of the static batch that the value holds, of all B of them (see `unrolled`). Its shape and
+            its batch are then those of a graph with B = 1.
         computed: The value of a constant, once it has been evaluated.
         is_sized: Whether a constant depends on the size of an axis that is free: `computed` holds for one size only.
     """
@@ -98,6 +100,7 @@ class Operand:
     items: "tuple[Operand, ...] | None" = None
     dropped_by: str | None = None
     offset: Array | None = field(default=None, repr=False)
+    only: int | None = None
     computed: Array | None = field(default=None, repr=False)
     is_sized: bool = False
 
@@ -166,6 +169,8 @@ class Plan:
         attributes: Attributes to set; None removes one.
         build: Writes other nodes in place of this one; it is called with the inputs as `inputs` says.
         what: For the report: the baked-in constant, and what replaced it.
+        offsets: By how much an output of the original exceeds the plan's, by its index, if it counts over the samples
+            of the static batch (see `numbering`).
     """
 
     outputs: Sequence[Batch | View | None]
@@ -173,6 +178,7 @@ class Plan:
     attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
     build: Build | None = None
     what: str = ""
+    offsets: Mapping[int, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ have their own handlers, in a table that is passed to the walk.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
-from builder.batching import numbering
+from builder.batching import numbering, unrolled
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
 from builder.batching.layout import Shape
@@ -31,7 +32,8 @@ from builder.batching.rule import (
 )
 from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer
-from builder.model import operator, own_domain
+from builder.errors import BuilderError, bug
+from builder.model import label, operator, own_domain
 
 INPUTS_OF_GATHER = 2
 
@@ -102,7 +104,11 @@ class Walk:
         self._depth = 0
 
     def walk(self, nodes: Iterable[ir.Node]) -> None:
-        """Carry the batch through `nodes`, which are in topological order."""
+        """Carry the batch through `nodes`, which are in topological order.
+
+        Raises:
+            BuilderError: A rule failed in a way that nobody expected; it names the node.
+        """
         for node in nodes:
             try:
                 if any(v in self._skipped for v in node.inputs):
@@ -113,6 +119,10 @@ class Walk:
             except Refusal as refusal:
                 self.refusals.append(Refused(node, refusal))
                 self._skipped.update(node.outputs)
+            except (BuilderError, ImportError, MemoryError, OSError):  # a bug in a body is named already; the machine's
+                raise
+            except Exception as error:
+                raise bug(label(node), error) from error
 
     def operand(self, value: ir.Value) -> Operand:
         """Return the operand of a value. Stored tensors are read here first.
@@ -202,6 +212,8 @@ class Walk:
             return self._decompose(body)
         entry.check_opset(self.opset(node))
         static = self._static(node, inputs)
+        if node.op_type == "Concat" and unrolled.meet(inputs):
+            return self._join(entry.rule, node, inputs, static)
         while True:
             try:
                 return self._by_rule(entry.rule, node, inputs, static)
@@ -211,7 +223,9 @@ class Walk:
     def _by_rule(
         self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static
     ) -> Sequence[Operand]:
-        op = Op(node, self.opset(node), inputs, [shape for _, shape in static], self.static_batch, evaluate)
+        only = unrolled.only_sample(inputs)
+        samples = self.static_batch if only is None else 1
+        op = Op(node, self.opset(node), inputs, [shape for _, shape in static], samples, evaluate)
         answer = rule(op)
         if isinstance(answer, Decomposition):
             return self._decompose(answer)
@@ -225,7 +239,21 @@ class Walk:
             self.changes.append(Change(node, answer.what))
         results = self.writer.write(op, answer, static)
         numbering.follow(op, results[0])
-        return results
+        for index, offset in answer.offsets.items():
+            results[index].offset = offset
+        for result in results:
+            result.only = only
+        return [_without_samples(result) if 0 in result.shape else result for result in results]
+
+    def _join(self, rule: Rule, node: ir.Node, inputs: Sequence[Operand | None], static: Static) -> Sequence[Operand]:
+        """Carry a Concat of values that hold single samples: what it is for one sample, it is for all."""
+        ((dtype, shape),) = static
+        axis = node.attributes["axis"].as_int() % len(shape)
+        parts: Sequence[Operand] = unrolled.members(inputs, self.static_batch)
+        size = sum(part.shape[axis] for part in parts)
+        if len(parts) > 1:
+            parts = self._by_rule(rule, node, parts, [(dtype, (*shape[:axis], size, *shape[axis + 1 :]))])
+        return [unrolled.whole(self.writer.emit, parts[0], str(node.outputs[0].name), shape, axis)]
 
     def _measured(self, node: ir.Node, operand: Operand | None, answer: Known) -> Operand:
         """Return a shape that is known in the static model, but has a free axis: it is read when the model runs.
@@ -276,6 +304,15 @@ def _picks_fixed(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
     picked = evaluate(index)
     axes = shape.origin.axes
     return picked is not None and not any(axes[int(k)] in shape.origin.varying for k in picked.ravel())
+
+
+def _without_samples(operand: Operand) -> Operand:
+    """Return a value without elements as the constant that it is: nothing in it depends on the samples.
+
+    Such a value is a part of a sample that nothing was put in: the tokens of an expert that got none, for example. A
+    Reshape could not tell by -1 how many samples there are in a `[-1, 0, 4]`.
+    """
+    return Operand.known(np.zeros(operand.shape, operand.dtype.numpy()), operand.name)
 
 
 def _compute(operand: Operand) -> None:

@@ -25,7 +25,7 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
     Raises:
         ModelError: The model fails on every sample.
     """
-    measured = [str(v.name) for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT]
+    measured = [str(v.name) for node in model.graph for v in node.outputs if v.name and v.dtype == ir.DataType.FLOAT]
     if not measured:
         return {}
     probes = {f"largest_magnitude_{i}": name for i, name in enumerate(measured)}

@@ -125,13 +125,35 @@ CASES = [
     Case("com.microsoft GridSample", "float[B, 2, 5, 5] x; float[B, 3, 3, 2] g", "y = com.microsoft.GridSample(x, g)",
          rtol=1e-4),
     Case("MaxPool with the places of its maxima", IMAGE, "y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)",
-         outputs=["y", "i"], refused={3: "positions in the whole batch"}),
+         outputs=["y", "i"], refused={3: "output 'i' contains positions of the samples in the static batch"}),
     Case("MaxPool, and MaxUnpool at its places", IMAGE,
          "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
-         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)", batches=[1]),
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)"),
     Case("MaxUnpool to a shape", IMAGE,
          "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
-         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i, s)", "int64[4] s = {1, 4, 7, 7}", batches=[1]),
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i, s)", "int64[4] s = {B, 4, 7, 7}",
+         refused={3: "are not positions in the part of the output that belongs to each sample"}),
+    Case("MaxPool of frames, and MaxUnpool at its places", "float[B, 3, 2, 6, 4] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [3, 2], strides = [3, 2], storage_order = 1> (f) "
+         "j = Cast <to = 7> (i) q = Neg(p) u = MaxUnpool <kernel_shape = [3, 2], strides = [3, 2]> (q, j) "
+         "y = Reshape(u, t)", "int64[4] s = {3B, 2, 6, 4}; int64[5] t = {B, 3, 2, 6, 4}"),
+    Case("MaxPool, and its places within each channel", IMAGE,
+         "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
+         "q, j = MaxPool <kernel_shape = [1, 1]> (x) k = Slice(j, zero, one, last) y = Sub(i, k)",
+         "int64[2] zero = {0, 0}; int64[2] one = {1, 1}; int64[2] last = {2, 3}"),
+    Case("MaxPool with the samples among its channels, and GatherElements at its places", "float[B, 2, 6] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [2], strides = [2]> (f) j = Reshape(i, m) v = Reshape(x, m) "
+         "g = GatherElements(v, j) y = Reshape(g, t)",
+         "int64[3] s = {1, 2B, 6}; int64[1] m = {-1}; int64[3] t = {B, 2, 3}"),
+    Case("MaxUnpool at the places of frames that take turns", "float[2, B, 1, 4, 4] x",
+         "f = Reshape(x, s) p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (f) "
+         "u = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i) y = Reshape(u, t)",
+         "int64[4] s = {2B, 1, 4, 4}; int64[5] t = {2, B, 1, 4, 4}", axes={"x": 1},
+         batches=[3], refused={3: "where the elements of a sample are not together"}),
+    Case("MaxUnpool at places in the first sample", IMAGE + "; int64[B, 4, 3, 3] i",
+         "p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
+         "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)", below={"i": 144}, batches=[3],
+         refused={3: "are not positions in the part of the output that belongs to each sample"}),
     Case("losses of samples", "float[B, 5] x; int64[B] t", 'y = SoftmaxCrossEntropyLoss <reduction = "none"> (x, t)',
          below={"t": 5}),
     Case("the mean loss", "float[B, 5] x; int64[B] t", "y = SoftmaxCrossEntropyLoss(x, t)", below={"t": 5},
@@ -182,9 +204,43 @@ CASES = [
     Case("RoiAlign of other samples", "float[B, 2, 8, 8] x", "y = RoiAlign(x, r, i)",
          "float[3, 4] r = {0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4}; int64[3] i = {0, 2, 1}", batches=[3],
          refused={3: "regions of one sample from the image of another"}),
+    *(
+        Case(f"RoiAlign of regions with the number of their image, by {name}", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+             f"p = Abs(r) f = Reshape(p, s) n = Concat <axis = 1> (i, f) {body} "
+             "y = RoiAlign <output_height = 2, output_width = 2, sampling_ratio = 2> (x, q, j)",
+             "int64[2] s = {3B, 4}; float[9, 1] i = {0, 0, 0, 1, 1, 1, 2, 2, 2}; int64[1] a = {0}; int64[1] b = {1}; "
+             "int64[1] c = {5}; int64[4] d = {1, 2, 3, 4}; int64 e = {0}", batches=[3], rtol=1e-4)
+        for name, body in [
+            ("Slice", "k = Slice(n, a, b, b) u = Squeeze(k, b) j = Cast <to = 7> (u) q = Slice(n, b, c, b)"),
+            ("Gather", "u = Gather <axis = 1> (n, e) j = Cast <to = 7> (u) q = Gather <axis = 1> (n, d)"),
+        ]
+    ),
+    Case("RoiAlign of regions with the number of another image", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "p = Abs(r) f = Reshape(p, s) n = Concat <axis = 1> (i, f) u = Gather <axis = 1> (n, e) j = Cast <to = 7> (u) "
+         "q = Gather <axis = 1> (n, d) y = RoiAlign(x, q, j)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0, 0, 0, 1, 1, 0}; int64[4] d = {1, 2, 3, 4}; int64 e = {0}",
+         batches=[2], refused={2: "its regions do not name the images of each sample"}),
+    Case("regions with the number of their image, added up", "float[B, 3, 4] r",
+         "f = Reshape(r, s) n = Concat <axis = 1> (i, f) y = ReduceSum(n, b)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0, 0, 0, 1, 1, 1}; int64[1] b = {1}", batches=[2],
+         refused={2: "computes with positions of the samples"}),
+    Case("numbers of images and a half, cast", "float[B, 3, 4] r",
+         "f = Reshape(r, s) n = Concat <axis = 1> (i, f) y = Cast <to = 7> (n)",
+         "int64[2] s = {3B, 4}; float[6, 1] i = {0.5, 0.5, 0.5, 1.5, 1.5, 1.5}", batches=[2],
+         refused={2: "holds different values for the 2 samples"}),
+    Case("numbers of images read at samples", "float[B, 3] r; int64[B] k",
+         "c = Concat <axis = 1> (i, r) y = Gather <axis = 1> (c, k)", "float[B, 1] i = {0, 1}", below={"k": 4},
+         batches=[2], refused={2: "computes with positions of the samples"}),
     Case("MaxRoiPool", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
          "q = Squeeze(r, a) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
          "float[3, 1] z = {0, 0, 0}; int64[1] a = {0}", batches=[1]),
+    Case("MaxRoiPool of the regions of all samples", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "q = Reshape(r, s) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
+         "float[9, 1] z = {0, 0, 0, 1, 1, 1, 2, 2, 2}; int64[2] s = {3B, 4}", batches=[3]),
+    Case("MaxRoiPool of regions of other samples", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
+         "q = Reshape(r, s) n = Concat <axis = 1> (z, q) y = MaxRoiPool <pooled_shape = [2, 2]> (x, n)",
+         "float[6, 1] z = {1, 1, 1, 0, 0, 0}; int64[2] s = {3B, 4}", batches=[2],
+         refused={2: "its regions do not name the images of each sample"}),
     Case("CropAndResize", "float[B, 2, 8, 8] x; float[B, 3, 4] r",
          "q = Squeeze(r, a) y = com.microsoft.CropAndResize(x, q, i, s)",
          "int32[3] i = {0, 0, 0}; int32[2] s = {3, 3}; int64[1] a = {0}", batches=[1], rtol=1e-4),

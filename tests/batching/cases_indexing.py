@@ -2,6 +2,10 @@
 
 from support.batched import Case
 
+NUMBERS = "int64 zero = {0}; int64 count = {4B}; int64 four = {4}; int64[2] column = {3B, 1}; int64[1] one = {1}"
+OWN_ROWS = "o = Range(zero, count, four) p = Unsqueeze(o, one) j = Add(i, p) k = Reshape(j, column)"
+"""Indices `[B, 3]` of a sample's 4 rows become `[B * 3, 1]` of the `B * 4` rows of all samples."""
+
 CASES = [
     Case("Gather of features", "float[B, 5] x", "y = Gather <axis = 1> (x, i)", "int64[3] i = {0, -1, 2}"),
     Case("Gather of one feature", "float[B, 5, 2] x", "y = Gather <axis = 1> (x, i)", "int64 i = {-2}"),
@@ -57,6 +61,30 @@ CASES = [
     Case("ScatterElements that adds to a constant", "int64[B, 2] i",
          'y = ScatterElements <axis = 1, reduction = "add"> (z, i, u)', "float[B, 5] z; float[B, 2] u",
          below={"i": 5}, equal={"z": 0, "u": 0}, opset=18),
+    Case("GatherElements in a table at a folded batch", "int64[B, 4, 2] i",
+         "f = Reshape(i, s) g = GatherElements(t, f) y = Reshape(g, e)",
+         "float[9, 2] t; int64[2] s = {4B, 2}; int64[3] e = {B, 4, 2}", below={"i": (-9, 9)}),
+    *(
+        Case(f"{node} of each sample's own rows", "float[B, 4, 2] x; int64[B, 3] i; float[B, 3, 2] v",
+             f"f = Reshape(x, s) w = Reshape(v, e) {OWN_ROWS} l = Expand(k, e) g = {node} y = Reshape(g, {shape})",
+             f"int64[2] s = {{4B, 2}}; int64[2] e = {{3B, 2}}; int64[3] a = {{B, 3, 2}}; int64[3] b = {{B, 4, 2}}; "
+             f"float[4B, 2] z; {NUMBERS}",
+             below={"i": 4}, equal={"z": 0}, opset=18, rtol=1e-4)
+        for node, shape in [
+            ("GatherElements(f, l)", "a"),
+            ('ScatterElements <reduction = "mul"> (f, l, w)', "b"),
+            ('ScatterElements <reduction = "max"> (z, l, w)', "b"),
+            ('ScatterND <reduction = "add"> (z, k, w)', "b"),
+        ]
+    ),
+    Case("ScatterElements at constant numbers of the samples", "float[B, 3, 2] x",
+         'f = Reshape(x, s) y = ScatterElements <axis = 0, reduction = "add"> (z, i, f)',
+         "int64[2] s = {3B, 2}; float[B, 2] z = {0, 0, 0, 0}; int64[6, 2] i = {0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}",
+         batches=[2], opset=18),
+    Case("ScatterElements at constant numbers of other samples", "float[B, 3, 2] x",
+         'f = Reshape(x, s) y = ScatterElements <axis = 0, reduction = "add"> (z, i, f)',
+         "int64[2] s = {3B, 2}; float[B, 2] z = {0, 0, 0, 0}; int64[6, 2] i = {0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1}",
+         batches=[2], opset=18, refused={2: "not each sample's own rows"}),
     Case("Scatter of opset 10", "float[B, 5] x; int64[B, 1] i; float[B, 1] u", "y = Scatter <axis = 1> (x, i, u)",
          opset=10, below={"i": 5}),
     Case("GatherND in a table", "int64[B, 4, 2] i", "y = GatherND(t, i)", "float[3, 3, 2] t", below={"i": (-3, 3)}),

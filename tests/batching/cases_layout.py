@@ -148,4 +148,26 @@ CASES = [
          batches=[1]),
     Case("EyeLike over the batch", "float[B, 3] x", "e = EyeLike(x) y = Mul(x, e)", batches=[3],
          refused={3: "holds different values for the 3 samples"}),
+    *(
+        Case(f"{shape} of a part of the sample without elements", "float[B, 3, 4] x",
+             f"g = Slice(x, s, s, a) {body} y = Add(x, t)",
+             "int64[1] s = {3}; int64[1] a = {1}; int64[1] m = {-1}; int64[2] c = {B, 0}")
+        for shape, body in [
+            ("Reshape to one axis", "r = Reshape(g, m) t = ReduceSum <keepdims = 0> (r)"),
+            ("Reshape to two axes", "r = Reshape(g, c) h = Transpose(r) t = ReduceSum <keepdims = 0> (h)"),
+            ("Flatten", "r = Flatten <axis = 2> (g) t = ReduceSum <keepdims = 0> (r)"),
+        ]
+    ),
+    Case("rows that no expert took", "float[B, 3, 4] x",
+         "f = Reshape(x, s) e = Gather(f, i) h = Relu(e) z = ScatterND(f, j, h) z2 = ScatterElements(z, k, h) "
+         "c = Concat <axis = 0> (h, z2) y = Reshape(c, n)",
+         "int64[2] s = {3B, 4}; int64[0] i = {}; int64[0, 1] j = {}; int64[0, 4] k = {}; int64[3] n = {B, 3, 4}"),
+    Case("Split of the rows of a folded batch into all and none", "float[B, 3, 4] x",
+         "f = Reshape(x, s) a, b = Split <axis = 0> (f, p) c = Concat <axis = 0> (b, a) y = Reshape(c, n)",
+         "int64[2] s = {3B, 4}; int64[2] p = {3B, 0}; int64[3] n = {B, 3, 4}"),
+    Case("Slice of no rows of a folded batch", "float[B, 3, 4] x",
+         "f = Reshape(x, s) b = Slice(f, p, p) c = Concat <axis = 0> (b, f) y = Reshape(c, n)",
+         "int64[2] s = {3B, 4}; int64[1] p = {3}; int64[3] n = {B, 3, 4}"),
+    Case("Slice of no samples", "float[B, 3] x", "b = Slice(x, p, p) y = Concat <axis = 0> (b, x)", "int64[1] p = {1}",
+         refused={1: "takes only some of the samples", 3: "takes only some of the samples"}),
 ]  # fmt: skip

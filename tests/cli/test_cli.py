@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from onnx import numpy_helper
 from support.artifacts import tree
 
 from builder import __version__
+from builder.batching.rules import OPERATORS
 from builder.cli import cli, main
 
 ROOT = Path(__file__).parents[2]
@@ -428,6 +430,32 @@ def test_names_that_do_not_fit_end_with_3(builder: Builder, root: Path, model: P
     assert builder("publish", model, *at, "--input-names", "").is_refusal(3, "'' is not a valid name")
     assert builder("publish", model, *at, "--batch-axis", "z=0").is_refusal(3, "'z', which is not an input")
     assert builder("publish", model, *at, "--samples", root / "none.npz").is_refusal(3, "No such file")
+
+
+# ---------------------------------------------------------------- 1: bugs
+
+
+def test_a_bug_in_a_rule_ends_with_1_and_a_request_to_report_it(
+    builder: Builder, model: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(op: object) -> NoReturn:
+        raise IndexError("tuple index\nout of range")
+
+    before = tree(published.parent)
+    key = ("", "MatMul")
+    monkeypatch.setitem(OPERATORS, key, replace(OPERATORS[key], rule=fail))
+    ended = builder("publish", model, "--repository", published)
+    assert ended.is_refusal(1, "MatMul 'y': builder fails on this node, which is a bug: IndexError: tuple index out")
+    assert "(test_cli.py, line " in ended.err
+    assert "fix: report it with this message" in ended.err
+    assert tree(published.parent) == before
+
+    monkeypatch.setitem(OPERATORS, key, replace(OPERATORS[key], rule=out_of_memory))
+    assert builder("publish", model, "--repository", published).is_refusal(6, "there is not enough memory")
+
+
+def out_of_memory(op: object) -> NoReturn:
+    raise MemoryError
 
 
 # ---------------------------------------------------------------- 4: the answers

@@ -45,6 +45,21 @@ def answers(graph: ir.Model, folder: Path, x: Sequence[Sequence[float]]) -> np.n
 # ---------------------------------------------------------------- what is lowered, and what stays in fp32
 
 
+def test_outputs_that_a_node_leaves_out_stay_left_out(tmp_path: Path) -> None:
+    body = 's = Unsqueeze(x, a) "", "", c = LSTM <hidden_size = 3> (s, w, r) y = Squeeze(c, a)'
+    weights = f"int64[1] a = {{0}}, {_tensor('w', (1, 12, 4))}, {_tensor('r', (1, 12, 3))}"
+    source = original(tmp_path, f"g (float[1, 4] x) => (float[1, 3] y) <{weights}> {{ {body} }}")
+    reduced = reduce_precision(add_batch_axis(source), "fp16")
+    (lstm,) = (n for n in ir.to_proto(reduced.batched.ir).graph.node if n.op_type == "LSTM")
+    assert [bool(name) for name in lstm.output] == [False, False, True]
+    assert verify(reduced.batched, max_batch_size=4, rounded=reduced.rounded, failure_dir=tmp_path)
+
+
+def _tensor(name: str, shape: Sequence[int]) -> str:
+    values = np.linspace(-1, 1, int(np.prod(shape))).round(3)
+    return f"float{list(shape)} {name} = {{{', '.join(map(str, values))}}}"
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_in_fp16_gives_the_answers_of_the_original(name: str, tmp_path: Path) -> None:
     batched = rename(add_batch_axis(load(MODELS / f"{name}.onnx")))

@@ -135,7 +135,8 @@ def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[
 
         element  (0,0)  (1,0)  (2,0)  (0,1)  (1,1)  (2,1)
 
-    and `[0, 2, 3, 5]` takes rows 0 and 2 of both: the answer is `[0, 2]` with outer = 1 and inner = 2.
+    and `[0, 2, 3, 5]` takes rows 0 and 2 of both: the answer is `[0, 2]` with outer = 1 and inner = 2. No indices at
+    all take no rows of any sample.
 
     Returns:
         The rows taken of one sample's `outer * inner`, and where the batch is among them.
@@ -148,6 +149,8 @@ def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[
     rows = (taken // (total * batch.inner)) * batch.inner + taken % batch.inner
     sample = (taken // batch.inner) % total
     inner = _rows_together(sample, batch, total)
+    if not len(taken) and batch.rows > 1:
+        return [], replace(batch, outer=0, inner=1)
     if not len(taken) or len(taken) % (total * inner):
         op.refuse("it takes only some of the samples of the batch")
     # Like the axis that they select from, the indices must form a grid [outer, sample, inner].

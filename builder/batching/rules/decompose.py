@@ -6,6 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Attribute
+from builder.batching.layout import Placed
+from builder.batching.rule import Op, Operand
+from builder.batching.unrolled import alone, sample_of
 from builder.tensors import Array
 
 AXES_ARE_INPUTS_SINCE = 13
@@ -41,6 +44,28 @@ def constant(nodes: list[ir.Node], array: Array) -> ir.Value:
     node.outputs[0].name = f"constant.{len(nodes)}"
     nodes.append(node)
     return node.outputs[0]
+
+
+def gather_alone(
+    nodes: list[ir.Node], given: dict[ir.Value, Operand], op: Op, indices: Array, axis: int
+) -> ir.Value | None:
+    """Append a Gather of rows of input 0 along the batch's axis, if they are all of one sample (see `unrolled`).
+
+    Args:
+        nodes: The nodes of the decomposition so far.
+        given: Its operands; the sample is added.
+        op: The node, which holds samples on `axis` of its input 0.
+        indices: Along that axis, counted from the front.
+        axis: The axis.
+    """
+    operand, batch = op.samples(0)
+    found = sample_of(indices, batch, op.static_batch) if isinstance(batch, Placed) else None
+    if found is None:
+        return None
+    sample, rows = found
+    source = ir.Value(name=f"{operand.name}.{sample}")
+    given[source] = alone(operand, sample)
+    return append(nodes, "Gather", [source, constant(nodes, rows)], attributes={"axis": axis})
 
 
 def scaled(nodes: list[ir.Node], value: ir.Value, factor: float, dtype: ir.DataType) -> ir.Value:

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from builder.batching.emit import Attribute, Emitter
 from builder.batching.layout import DROPPED, Batch, Dropped, Placed
 from builder.batching.numbering import names_its_sample
-from builder.batching.rule import Decomposition, Op, Plan, Refusal, Static, Wanted, given, required
+from builder.batching.rule import Decomposition, Op, Operand, Plan, Refusal, Static, Wanted, given, per_sample, required
 from builder.batching.rules.axes import parallel, sample_indices, settle
-from builder.batching.rules.decompose import append, constant
+from builder.batching.rules.decompose import append, constant, gather_alone
 from builder.batching.rules.inference import Inputs
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import evaluate
@@ -57,7 +57,7 @@ def look_up(op: Op, axis: int, *, attribute: str = "axis") -> Plan:
     return Plan([result], build=build)
 
 
-def _take(op: Op, axis: int, batch: Batch) -> Plan:
+def _take(op: Op, axis: int, batch: Batch) -> Plan | Decomposition:
     """Take constant indices of the samples.
 
     Along the batch's axis they must be the same rows of every sample: with B = 3 and data `[6, 8]`, 2 rows to a sample,
@@ -67,9 +67,17 @@ def _take(op: Op, axis: int, batch: Batch) -> Plan:
     if isinstance(batch, Dropped) or axis != batch.axis:
         moved = batch.moved(lambda at: at + indices.rank - 1 if at > axis else at)
         return Plan([moved], attributes={"axis": axis + batch.lifted})
+    chosen = op.constant(1).astype(np.int64) % max(data.shape[axis], 1)
+    nodes: list[ir.Node] = []
+    given: dict[ir.Value, Operand] = {}
+    own = gather_alone(nodes, given, op, chosen, axis)
+    return _take_rows(op, axis, batch, chosen.ravel().tolist()) if own is None else Decomposition(nodes, [own], given)
+
+
+def _take_rows(op: Op, axis: int, batch: Placed, listed: list[int]) -> Plan:
+    """Take rows along the batch's axis, counted from the front: the same of every sample."""
+    indices, size = op.operand(1), op.operand(0).shape[axis]
     result: Batch
-    size = data.shape[axis]
-    listed = [int(i) % size if size else 0 for i in op.constant(1).ravel()]
     if indices.rank == 0 and op.static_batch == 1:
         rows, result = listed, DROPPED
     elif listed == list(range(size)) and indices.rank == 1:
@@ -150,12 +158,33 @@ def needs(op: Op, opset: int) -> None:
 
 
 def gather_elements(op: Op) -> Plan:
-    """GatherElements, ScatterElements along an axis other than the batch's, which all inputs have in common.
+    """GatherElements along an axis other than the batch's, along the batch's at each sample's own rows, or in a table.
 
     Source: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
+    indices, lead = op.operand(1), _lead(op, op.axis(0, op.operand(0).rank))
+    if op.operand(0).batch is None and indices.offset is None and lead is not None:
+        return Plan([lead.lift()], {0: DROPPED, 1: lead.lift()}, {"axis": lead.axis + 1})
+    return _in_own_rows(op, result=1) or _along(op)
+
+
+def scatter_elements(op: Op) -> Plan:
+    """ScatterElements, Scatter: as GatherElements, and updates without elements change nothing.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ScatterElements.html
+    """
+    batch = op.operand(0).batch
+    if batch is not None and 0 in op.operand(2).shape:
+        return Plan([batch], build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
+    return _in_own_rows(op, result=0) or _along(op)
+
+
+def _along(op: Op) -> Plan:
+    """Read or write along an axis that does not hold the batch, which all inputs have in common."""
     axis = op.axis(0, op.operand(0).rank)
-    forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
+    if op.operand(1).offset is not None:
+        op.refuse("its indices do not name the rows of each sample")
+    forms = [_apart(op, b, axis) for *_, b in op.batched()]
     first = forms[0]
     are_together = len({b.place for b in forms}) == 1
     if are_together and isinstance(first, Placed) and _have_one_size(op, first.axis):
@@ -164,6 +193,59 @@ def gather_elements(op: Op) -> Plan:
     if op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
     return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
+
+
+def _apart(op: Op, batch: Batch, axis: int) -> Batch:
+    """Return a form of the batch that keeps it off `axis`; with B = 1 several rows on it are all the one sample's."""
+    if op.static_batch == 1 and isinstance(batch, Placed) and batch.axis == axis and batch.rows > 1:
+        return DROPPED
+    return parallel(op, batch, [axis], "reads or writes along")
+
+
+def _in_own_rows(op: Op, *, result: int) -> Plan | None:
+    """Read or write along the batch's axis (B > 1), if the indices of every sample name rows of its own.
+
+    With B = 2 and data `[2 * 4]`, 4 rows to a sample, the indices `[2, 0, 6, 4]` are `[2, 0]` for both samples, plus
+    4 for the second one. The data is lifted, `[N, 4]`, and so are the indices, `[N, 2]`.
+
+    Args:
+        op: The node: data, indices, and for a scatter the updates.
+        result: The input whose shape the output has.
+
+    Returns:
+        None if the axis does not hold the batch.
+    """
+    axis, (data, indices) = op.axis(0, op.operand(0).rank), (op.operand(0), op.operand(1))
+    lead = _lead(op, axis)
+    if op.static_batch == 1 or lead is None:
+        return None
+    held = data.batch or Placed(axis, 1, data.shape[axis] // op.static_batch)
+    if not isinstance(held, Placed) or held.axis != axis:
+        return None
+    if indices.batch is None and indices.offset is None:
+        per_sample(op, indices, axis, lead)  # raises DifferentRows, so that the indices come back with their offset
+    names_own = names_its_sample(indices, op.static_batch, step=held.inner, batch=lead)
+    if held.outer != 1 or not names_own or not _are_rows(op, indices, held.inner):
+        op.refuse(f"it reads or writes along axis {axis}, which holds the batch, and not each sample's own rows")
+    place = held.lift()
+    wants: dict[int, Wanted] = {0: place, **dict.fromkeys(range(1, len(op.inputs)), lead.lift())}
+    return Plan([(place, lead.lift())[result]], wants, {"axis": axis + 1})
+
+
+def _lead(op: Op, axis: int) -> Placed | None:
+    """Return where indices and updates have the batch, if that is on `axis` for all of them; a constant follows."""
+    shape = op.operand(1).shape
+    found = {b.place: b for i, _, b in op.batched() if i > 0}
+    if not found and shape[axis] % op.static_batch == 0:
+        return Placed(axis, 1, shape[axis] // op.static_batch)
+    lead = next(iter(found.values())) if len(found) == 1 else None
+    return lead.lower() if isinstance(lead, Placed) and lead.axis == axis else None
+
+
+def _are_rows(op: Op, indices: Operand, rows: int) -> bool:
+    """Return whether constant indices, without their offset, are rows of one sample; samples are not known."""
+    plain = None if indices.batch is not None else op.evaluate(indices)
+    return plain is None or bool((plain >= 0).all() and (plain < rows).all())
 
 
 def _have_one_size(op: Op, axis: int) -> bool:
@@ -203,6 +285,7 @@ def _compressed(node: ir.Node, inputs: Inputs) -> Static:
 
 OPERATORS = table(
     ai_onnx("Gather", rule=gather),
-    ai_onnx("GatherElements", "ScatterElements", "Scatter", rule=gather_elements),
+    ai_onnx("GatherElements", rule=gather_elements),
+    ai_onnx("ScatterElements", "Scatter", rule=scatter_elements),
     ai_onnx("Compress", rule=compress, shape=_compressed),
 )

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import accumulate
 
 import numpy as np
+import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Batch, Dropped, Placed
-from builder.batching.rule import Op, Plan, Wanted
+from builder.batching.rule import Decomposition, Op, Operand, Plan, Wanted
 from builder.batching.rules.axes import normalized, only_batched, sample_indices
+from builder.batching.rules.decompose import append, constant, gather_alone
 from builder.batching.rules.registry import MICROSOFT, ai_onnx, table
 
 SLICE_TAKES_INPUTS_SINCE = 10
@@ -23,12 +26,21 @@ PAD_TAKES_AXES_SINCE = 18
 """From this opset on Pad takes the axes to pad as an input."""
 
 
-def concat(op: Op) -> Plan:
+def concat(op: Op) -> Plan | Decomposition:
     """Concat: inputs without samples are repeated for each sample; along the batch's axis, rows of a sample are joined.
+
+    Inputs without elements add nothing, and are left out.
 
     Source: https://onnx.ai/onnx/operators/onnx__Concat.html
     """
-    return concat_of(op, range(len(op.inputs)))
+    filled = [i for i in range(len(op.inputs)) if 0 not in op.operand(i).shape]
+    if len(filled) == len(op.inputs):
+        return concat_of(op, filled)
+    values = [op.value(i) for i in filled]
+    nodes: list[ir.Node] = []
+    if len(values) > 1:
+        return Decomposition(nodes, [append(nodes, "Concat", values, attributes=op.node.attributes)])
+    return Decomposition(nodes, values)
 
 
 def concat_of(op: Op, members: Sequence[int]) -> Plan:
@@ -104,6 +116,10 @@ class _Cuts:
         # With a negative step, an end below -size means down to the first element, not counted from the end.
         return range(size)[start : None if step < 0 and end < -size else end : step]
 
+    def fixes(self, k: int, rows: int) -> bool:
+        """Return whether cut `k` spells out how many rows a sample has, so that the axis cannot grow by a batch."""
+        return rows > 1 and self.ends[k] == rows
+
     def with_bounds(self, k: int, start: int, end: int, step: int) -> "_Cuts":
         """Return the cuts with other bounds for the axis of cut `k`."""
         starts, ends, steps = list(self.starts), list(self.ends), list(self.steps)
@@ -116,7 +132,7 @@ class _Cuts:
         return _Cuts(starts, ends, axes, steps)
 
 
-def slice_(op: Op) -> Plan:
+def slice_(op: Op) -> Plan | Decomposition:
     """Slice axes other than the batch's as before; on that axis it must take the same rows of every sample.
 
     Source: https://onnx.ai/onnx/operators/onnx__Slice.html
@@ -126,9 +142,15 @@ def slice_(op: Op) -> Plan:
     at = next((k for k, axis in enumerate(cuts.axes) if batch.is_on(axis)), None)
     if at is None or isinstance(batch, Dropped):
         return _slice_plan(op, batch, batch, cuts)
-    indices = cuts.indices(at, operand.shape[batch.axis])
+    indices, others = cuts.indices(at, operand.shape[batch.axis]), [k for k in range(len(cuts.axes)) if k != at]
     if list(indices) == list(range(operand.shape[batch.axis])):
-        return _slice_plan(op, batch, batch, cuts.only([k for k in range(len(cuts.axes)) if k != at]))
+        result = batch.certain_if(batch.certain and not cuts.fixes(at, batch.rows))
+        return _slice_plan(op, batch, result, cuts.only(others))
+    nodes: list[ir.Node] = []
+    given: dict[ir.Value, Operand] = {}
+    own = gather_alone(nodes, given, op, np.asarray(indices, np.int64), batch.axis)
+    if own is not None:
+        return Decomposition(nodes, [_sliced(nodes, op, own, cuts.only(others))], given)
     rows, taken = sample_indices(op, indices, batch)
     bounds = _bounds_of(rows)
     if bounds is None:
@@ -136,8 +158,21 @@ def slice_(op: Op) -> Plan:
     return _slice_plan(op, batch.lift(), taken.lift(), cuts.with_bounds(at, *bounds))
 
 
+def _sliced(nodes: list[ir.Node], op: Op, value: ir.Value, cuts: _Cuts) -> ir.Value:
+    """Append a Slice of `value`, unless there is nothing to cut."""
+    if not cuts.axes:
+        return value
+    if op.opset < SLICE_TAKES_INPUTS_SINCE:
+        attributes = {"starts": cuts.starts, "ends": cuts.ends, "axes": cuts.axes}
+        return append(nodes, "Slice", [value], attributes=attributes)
+    lists = [constant(nodes, np.asarray(listed, np.int64)) for listed in astuple(cuts)]
+    return append(nodes, "Slice", [value, *lists])
+
+
 def _bounds_of(rows: Sequence[int]) -> tuple[int, int, int] | None:
     """Return the start, end and step that take `rows`, or None."""
+    if not rows:
+        return 0, 0, 1
     step = rows[1] - rows[0] if len(rows) > 1 else 1
     if step == 0 or list(rows) != list(range(rows[0], rows[0] + step * len(rows), step)):
         return None
@@ -167,7 +202,7 @@ def _slice_plan(op: Op, form: Batch, result: Batch, cuts: _Cuts) -> Plan:
     return Plan([result], {0: form, **{1 + i: np.asarray(v, np.int64) for i, v in enumerate(lists)}})
 
 
-def split(op: Op) -> Plan:
+def split(op: Op) -> Plan | Decomposition:
     """Split axes other than the batch's as before; on that axis every part must hold the same rows of every sample."""
     operand = op.operand(0)
     batch = only_batched(op, 0, role="sizes")
@@ -175,13 +210,28 @@ def split(op: Op) -> Plan:
     if isinstance(batch, Dropped) or axis != batch.axis:
         return Plan([batch] * len(op.outputs), {}, {"axis": axis + batch.lifted})
     sizes = [shape[axis] for shape in op.outputs]
+    return _split_apart(op, axis, sizes) or _split_rows(op, axis, batch, sizes)
+
+
+def _split_apart(op: Op, axis: int, sizes: Sequence[int]) -> Decomposition | None:
+    """Split into parts that are rows of one sample each."""
+    nodes: list[ir.Node] = []
+    given: dict[ir.Value, Operand] = {}
+    ends = zip(sizes, accumulate(sizes), strict=True)
+    parts = [gather_alone(nodes, given, op, np.arange(end - size, end), axis) for size, end in ends]
+    found = [part for part in parts if part is not None]
+    return Decomposition(nodes, found, given) if len(found) == len(parts) else None
+
+
+def _split_rows(op: Op, axis: int, batch: Placed, sizes: Sequence[int]) -> Plan:
+    """Split the batch's axis into parts that hold the same rows of every sample."""
     results, parts, start = [], [], 0
     for size in sizes:
         rows, taken = sample_indices(op, range(start, start + size), batch)
         results.append(taken.lift())
         parts.append(len(rows))
         start += size
-        if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] != sum(parts[:-1]):
+        if rows != list(range(sum(parts[:-1]), sum(parts))):
             op.refuse("it separates rows of a sample that are not next to each other")
     if op.opset >= SPLIT_TAKES_SIZES_SINCE:
         attributes = {"axis": axis + 1, "num_outputs": None}

@@ -99,11 +99,13 @@ class _Own:
 
     Attributes:
         column: The index that holds the number of the sample.
+        rows: How many rows each sample has on the axis that it indexes.
         lead: Where the samples are among the tuples.
         indices: The constant indices of one sample; None when the indices hold samples themselves.
     """
 
     column: int
+    rows: int
     lead: Placed
     indices: Array | None
 
@@ -119,31 +121,31 @@ def _own(op: Op, held: Batch | None, rank: int, dims: int, follower: Batch | Non
         follower: Where the updates of a ScatterND have their batch.
     """
     indices = op.operand(1)
-    inner = 1 if held is None else held.order[1]
-    for column in _sample_columns(op, held, dims):
+    for column, rows in _sample_columns(op, held, dims):
         if indices.batch is not None:
-            is_named = names_its_sample(indices, op.static_batch, step=inner, column=column)
+            is_named = names_its_sample(indices, op.static_batch, step=rows, column=column)
             if is_named and isinstance(indices.batch, Placed) and indices.batch.axis != rank:
-                return _Own(column, indices.batch, None)
+                return _Own(column, rows, indices.batch, None)
             continue
         for lead in _leads(indices.shape[:-1], op.static_batch, follower):
-            cut = _cut(op.constant(1), lead, column, inner, op.static_batch)
+            cut = _cut(op.constant(1), lead, column, rows, op.static_batch)
             if cut is not None:
-                return _Own(column, lead, cut)
+                return _Own(column, rows, lead, cut)
     return None
 
 
-def _sample_columns(op: Op, held: Batch | None, dims: int) -> list[int]:
-    """Return which columns of the indices can be the numbers of the samples.
+def _sample_columns(op: Op, held: Batch | None, dims: int) -> list[tuple[int, int]]:
+    """Return which columns of the indices can be the numbers of the samples, and the rows a sample has there.
 
-    It is the one that indexes the batch's axis; in constant data, any that indexes an axis with a row for each sample.
+    It is the one that indexes the batch's axis; in constant data, any that indexes an axis with rows for each sample.
     """
     depth, shape = op.operand(1).shape[-1], op.operand(0).shape
     if held is None:
-        return [column for column in range(depth) if shape[dims + column] == op.static_batch]
+        shared = [(column, divmod(shape[dims + column], op.static_batch)) for column in range(depth)]
+        return [(column, rows) for column, (rows, rest) in shared if rows and not rest]
     if isinstance(held, Dropped) or held.outer != 1 or not dims <= held.axis < dims + depth:
         return []
-    return [held.axis - dims]
+    return [(held.axis - dims, held.inner)]
 
 
 def _leads(shape: Shape, static_batch: int, follower: Batch | None) -> list[Placed]:
@@ -198,6 +200,8 @@ def scatter_nd(op: Op) -> Plan:
     """
     data, indices, updates = op.operand(0), op.operand(1), op.operand(2)
     batch, depth = data.batch, indices.shape[-1]
+    if batch is not None and 0 in updates.shape:
+        return Plan([batch], build=lambda emit, inputs: emit.node("Identity", inputs[:1]))
     held = batch or _behind_tuples(updates.batch, indices.rank - 1, depth)
     if indices.batch is None and isinstance(held, Placed) and held.axis >= depth:
         lowered = held.lower()
@@ -211,7 +215,7 @@ def scatter_nd(op: Op) -> Plan:
     own = _own(op, batch, indices.rank - 1, 0, updates.batch)
     if own is None:
         op.refuse("its indices do not make every sample write its own data in the same way")
-    place = batch.lift() if batch is not None else Placed(own.column, lifted=True)
+    place = batch.lift() if batch is not None else Placed(own.column, 1, own.rows, lifted=True)
     lead = own.lead.lift()
     wants: dict[int, Wanted] = {0: place, 1: lead if own.indices is None else own.indices, 2: lead}
     return Plan([place], wants, build=_scatter_own(op, lead.sample_shape(indices.shape)))

@@ -8,12 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.emit import Emitter
-from builder.batching.layout import DROPPED, Placed, folded
+from builder.batching.layout import DROPPED, Placed, View, folded
+from builder.batching.numbering import by_sample, names_its_sample
 from builder.batching.rule import Op, Plan, Static, Wanted, given, required
 from builder.batching.rules.inference import BORROWED_OPSET, Inputs, constant_value, integer, same_as_first
 from builder.batching.rules.numbers import folded_shape, offsets
 from builder.batching.rules.registry import ai_onnx, table
 from builder.batching.statics import infer
+from builder.tensors import Array
 
 TEST_MODE_IS_DEFAULT_SINCE = 7
 """Before this opset BatchNormalization trains unless `is_test` is set."""
@@ -109,7 +111,8 @@ def pool(op: Op) -> Plan:
 def max_pool(op: Op) -> Plan:
     """MaxPool: as other pooling; its second output, positions in the whole batch, becomes positions in one sample.
 
-    A sample `[2, 6, 6]` has 72 elements: position 80 of the whole batch is position 8 of sample 1, 80 modulo 72.
+    A sample `[2, 6, 6]` has 72 elements: position 80 of the whole batch is position 8 of sample 1, 80 modulo 72. With
+    B > 1 the original's positions exceed these by 72 times the number of the sample, which `numbering` follows.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
@@ -117,9 +120,8 @@ def max_pool(op: Op) -> Plan:
     indices = op.node.outputs[1] if len(op.node.outputs) > 1 else None
     if indices is None or not (indices.uses() or indices.is_graph_output()):
         return plan
-    if op.static_batch > 1:
-        op.refuse("its indices are positions in the whole batch")
-    each = math.prod(op.operand(0).shape)
+    each = math.prod(op.operand(0).shape) // op.static_batch
+    offsets = {1: _first_positions(op, plan, each)} if op.static_batch > 1 else {}
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         names = [v.name for v in op.node.outputs]
@@ -127,32 +129,49 @@ def max_pool(op: Op) -> Plan:
         size = emit.constant(np.asarray(each, np.int64))
         return [pooled, *emit.node("Mod", [where, size], outputs=[names[1]])]
 
-    return replace(plan, build=build, what="indices count over one sample")
+    return replace(plan, build=build, what="indices count over one sample", offsets=offsets)
+
+
+def _first_positions(op: Op, plan: Plan, each: int) -> Array:
+    """Return the position of the first element of the sample that each element of the indices belongs to."""
+    place = plan.outputs[1].batch if isinstance(plan.outputs[1], View) else plan.outputs[1]
+    if not isinstance(place, Placed) or math.prod(op.outputs[1][: place.axis]) * place.outer != 1:
+        op.refuse("its indices are positions in the whole batch, where the elements of a sample are not together")
+    return by_sample(op.outputs[1], place, op.static_batch, step=each)
 
 
 def max_unpool(op: Op) -> Plan:
-    """MaxUnpool at positions in one sample (B = 1), which become positions in the whole batch.
+    """MaxUnpool at positions in one sample, which become positions in the whole batch.
 
     With 72 elements to an output of one sample, position 8 of sample 1 becomes 1 * 72 + 8 = 80.
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxUnpool.html
     """
-    if op.static_batch > 1:
-        op.refuse("its indices are positions in the whole batch")
     plan = rowwise(0, 1, weights="output shape")(op)
-    each = math.prod(op.outputs[0])
-    sample = op.operand(1).shape
+    rows, *rest = op.operand(1).shape
+    out, *size = op.outputs[0]
+    sample, result = (rows // op.static_batch, *rest), (out // op.static_batch, *size)
+    each = math.prod(result)
+    if op.static_batch > 1 and not _are_positions(op, each):
+        op.refuse("its indices are not positions in the part of the output that belongs to each sample")
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         values, where = inputs[0], required(inputs, 1)
-        by_sample = emit.reshape(where, (-1, *sample))
-        (shifted,) = emit.node("Add", [by_sample, offsets(emit, each, len(sample) + 1)])
+        by_own = emit.reshape(where, (-1, *sample))
+        (shifted,) = emit.node("Add", [by_own, offsets(emit, each, len(sample) + 1)])
         given = [values, emit.reshape(shifted, (-1, *sample[1:]))]
         if op.given(2) is not None:
-            given.append(folded_shape(emit, op.outputs[0]))
+            given.append(folded_shape(emit, result))
         return emit.node("MaxUnpool", given, op.node.attributes, outputs=[op.node.outputs[0].name], like=op.node)
 
     return replace(plan, build=build, what="indices count over one sample")
+
+
+def _are_positions(op: Op, each: int) -> bool:
+    """Return whether the indices name, for each sample, elements of its own part of the output."""
+    indices = op.operand(1)
+    lies_together = indices.batch is not None and indices.batch.order[0] == 1
+    return lies_together and names_its_sample(indices, op.static_batch, step=each)
 
 
 def loss(op: Op) -> Plan:

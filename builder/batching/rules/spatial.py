@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED, Batch, Placed, View, folded
-from builder.batching.rule import Op, Plan, Static, Wanted, required
+from builder.batching.numbering import names_its_sample
+from builder.batching.rule import Op, Operand, Plan, Static, Wanted, required
 from builder.batching.rules.axes import normalized, only_batched, parallel
 from builder.batching.rules.inference import Inputs, constant_value
 from builder.batching.rules.numbers import offsets
@@ -140,14 +141,14 @@ def roi_align(op: Op) -> Plan:
     regions, own = _regions(op), op.static_batch
     images = op.operand(0).shape[0] // own
     numbers = op.given(2)
-    if own > 1:
-        _check_numbers(op, op.constant(2), images, regions)
     place = _lead(op)
     wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: Placed(0, 1, regions)}
-    if own > 1 or numbers is None or numbers.batch is None:
+    if numbers is None or numbers.batch is None:
+        _check_numbers(op, op.constant(2), images, regions)
         wants[2] = op.constant(2).ravel()[:regions].astype(np.int64)
     else:
-        wants[2] = DROPPED
+        _check_names(op, numbers, images)
+        wants[2] = numbers.batch.lift() if own > 1 else DROPPED
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         (named,) = emit.node("Cast", [inputs[2]], {"to": int(ir.DataType.INT64)})
@@ -194,23 +195,29 @@ def _check_numbers(op: Op, numbers: Array, images: int, regions: int) -> None:
         op.refuse("it cuts regions of one sample from the image of another")
 
 
+def _check_names(op: Op, numbers: Operand, images: int, column: int | None = None) -> None:
+    """Refuse image numbers that are computed from samples, if they do not name each sample's own images (B > 1)."""
+    if op.static_batch > 1 and not names_its_sample(numbers, op.static_batch, step=images, column=column):
+        op.refuse("its regions do not name the images of each sample")
+
+
 def _lead(op: Op) -> Batch:
     certain = all(b.certain for *_, b in op.batched())
     return Placed(0, 1, op.outputs[0][0] // op.static_batch, certain=certain)
 
 
 def max_roi_pool(op: Op) -> Plan:
-    """MaxRoiPool: each region's image number, in column 0, becomes the image's number in the batch of the call (B = 1).
+    """MaxRoiPool: each region's image number, in column 0, becomes the image's number in the batch of the call.
 
     `X [N, C, H, W], rois [N * R, 5] -> [N * R, C, h, w]`
 
     Source: https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html
     """
-    if op.static_batch > 1:
-        op.refuse("its regions name images by number, which can be followed for a static batch of 1 only")
     _regions(op)
-    images = op.operand(0).shape[0]
-    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: DROPPED}
+    rois, images = op.operand(1), op.operand(0).shape[0] // op.static_batch
+    _check_names(op, rois, images, column=0)
+    own = rois.batch.lift() if rois.batch is not None and op.static_batch > 1 else DROPPED
+    wants: dict[int, Wanted] = {0: Placed(0, 1, images), 1: own}
 
     def build(emit: Emitter, inputs: Sequence[ir.Value | None]) -> Built:
         kind = int(op.operand(1).dtype)

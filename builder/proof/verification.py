@@ -14,6 +14,7 @@ import onnx_ir as ir
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.comparison import Tolerance, relative_tolerance, tolerances_for
+from builder.proof.neighbours import prove_neighbours
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
@@ -98,6 +99,8 @@ def verify(
         provers = [_prover(session.run, model, original, truth, tolerances, failure_dir) for session in sessions]
         if effort != "off":
             proven = _prove_all(provers, sizes)
+            for prover in provers:
+                prove_neighbours(prover, model.float_precision, largest=max(sizes, default=1), nudge=_nudge(model))
             other_sizes = prove_other_sizes(batched, provers[0])
     refuse_stale_shapes(batched.original.path, warnings)
     reference = _without_undecided(batched.original.path, truth.reference, proven)
@@ -128,7 +131,7 @@ def _prover(
     tolerances: Mapping[str, Tolerance],
     failure_dir: Path,
 ) -> Prover:
-    nudge = NUDGE if model.rounded is None else relative_tolerance(model.precision) / 10
+    nudge = _nudge(model)
 
     def is_excused(answer: Array, output: str, row: int) -> bool:
         return original.explains(answer, output, row, truth.reference, tolerances[output], nudge=nudge)
@@ -143,6 +146,10 @@ def _prover(
         is_excused=is_excused,
         fix=REPORT if model.rounded is None else REDUCED,
     )
+
+
+def _nudge(model: Rewritten) -> float:
+    return NUDGE if model.rounded is None else relative_tolerance(model.precision) / 10
 
 
 def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:

@@ -74,6 +74,8 @@ class Rewritten:
                 )
             )
         if self.rounded is not None:
+            for value, served in zip(self.rounded.graph.outputs, self.batched.ir.graph.outputs, strict=True):
+                value.shape = served.shape
             rounded_bytes = ir.to_proto(self.rounded).SerializeToString()
             sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent))
         return sessions

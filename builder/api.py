@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder import exporting, publishing
 from builder.batching import BatchedModel, add_batch_axis
+from builder.config import check_config
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, fix_inputs, load
@@ -157,13 +158,15 @@ def verify(
         report: Called with each step and what it found.
 
     Raises:
-        RepositoryError: There is no such version, or a file of it is missing.
-        VerificationError: The bytes changed, or an answer differs.
+        RepositoryError: There is no such version, a file of it is missing, or Triton would refuse its config.
+        VerificationError: The bytes changed, Triton would refuse them, or an answer differs.
         HostError: This machine cannot run it: a TensorRT plan needs a GPU.
     """
     model = Repository(Path(repository)).model(name)
     chosen = model.served_version() if version is None else version
     manifest, reference = model.read_manifest(chosen), model.read_reference(chosen)
+    if version is None:
+        check_config(model.read_config(), manifest, name=name, where=model.config_path)
     report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
     folder = model.version_dir(chosen)
     with _runner(folder / manifest.model.file, is_plan=manifest.plan is not None) as run:

@@ -6,7 +6,7 @@ and `rules` what Triton refuses. `pbtxt` reads the text and changes it in place,
 """
 
 from builder.config import pbtxt
-from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, make_config, point_at
+from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, check_config, make_config, point_at
 from builder.config.options import ConfigOptions
 from builder.config.pbtxt import served_version
 from builder.config.profiles import Profile, Shapes, make_profiles
@@ -18,6 +18,7 @@ __all__ = [
     "ExistingConfig",
     "Profile",
     "Shapes",
+    "check_config",
     "make_config",
     "make_profiles",
     "pbtxt",

@@ -91,6 +91,23 @@ def make_config(
     return Config(text, files, tuple(_notes(config, text, where)))
 
 
+def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> None:
+    """Check that Triton would load a version with this config.
+
+    Args:
+        text: The config.
+        manifest: The manifest of the version that it serves.
+        name: The model's name, which is also its directory's.
+        where: The file, for messages.
+
+    Raises:
+        RepositoryError: The config cannot be read, Triton would refuse it, or it contradicts the version.
+    """
+    config = pbtxt.parse(text, where=where)
+    fix = "correct this file, or publish the model again under another name with --name"
+    _refuse(where, [*problems(config), *disagreements(config, manifest, name)], fix)
+
+
 def point_at(existing: str, version: int, *, where: object) -> Config:
     """Make the config that serves a version which this package did not publish.
 

@@ -6,7 +6,7 @@ answer 10 ± (2e-4 + 1e-4 * 10) = 10 ± 0.0012, and where it answers 0, 0 ± 0.0
 2e-5. An answer that belongs to another row is off by much more than any of this.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,15 @@ _RELATIVE: Mapping[str, tuple[float, float]] = {
 """By the least precise number type in the graph: `rtol`, and `atol` as a part of the output's largest value."""
 
 _COARSENESS = tuple(_RELATIVE)
+
+_ROUNDING: Mapping[str, tuple[float, float]] = {
+    **_RELATIVE,
+    # Two roundings. A mean over the batch that leaks in would be hidden by the tolerance above.
+    "FLOAT16": (1e-3, 1e-3),
+    "BFLOAT16": (8e-3, 8e-3),
+}
+"""The same for answers of one graph to the same row. It has no entry of its own for quantized numbers: equal sums give
+equal numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,19 @@ class Wrong:
 
 def coarsest_precision(graph: ir.Graph) -> str:
     """Return the least precise number type in the graph, such as `FLOAT16` or `QUANTIZED`."""
+    return _coarsest(_kinds(graph))
+
+
+def coarsest_float(graph: ir.Graph) -> str:
+    """Return the least precise float type in the graph, such as `FLOAT16`; quantized numbers do not count."""
+    return _coarsest(_kinds(graph) - {"QUANTIZED"})
+
+
+def _coarsest(kinds: Set[str]) -> str:
+    return max((kind for kind in kinds if kind in _RELATIVE), key=_COARSENESS.index, default="FLOAT")
+
+
+def _kinds(graph: ir.Graph) -> set[str]:
     kinds = {value.dtype.name for value in (*graph.inputs, *graph.outputs) if value.dtype is not None}
     kinds |= {value.dtype.name for value in graph.initializers.values() if value.dtype is not None}
     for node in graph.all_nodes():
@@ -65,7 +87,7 @@ def coarsest_precision(graph: ir.Graph) -> str:
             kinds.add("QUANTIZED")
         elif node.op_type == "Cast":
             kinds.add(ir.DataType(node.attributes["to"].as_int()).name)
-    return max((kind for kind in kinds if kind in _RELATIVE), key=_COARSENESS.index, default="FLOAT")
+    return kinds
 
 
 def relative_tolerance(precision: str) -> float:
@@ -81,9 +103,13 @@ def tolerance_for(reference: Array, precision: str, *, max_error: float | None =
         precision: The least precise number type in the graph, as `coarsest_precision` names it.
         max_error: Replaces both `rtol` and the part that `atol` is of the largest value.
     """
+    rtol, atol = _RELATIVE[precision] if max_error is None else (max_error, max_error)
+    return _scaled(reference, rtol, atol)
+
+
+def _scaled(reference: Array, rtol: float, atol: float) -> Tolerance:
     if reference.dtype.kind != "f":
         return Tolerance(*_EXACT)
-    rtol, atol = _RELATIVE[precision] if max_error is None else (max_error, max_error)
     finite = np.abs(reference[np.isfinite(reference)])
     scale = float(finite.max()) if finite.size else 0.0
     return Tolerance(rtol, float(f"{atol * (scale or 1.0):.1e}"))
@@ -100,9 +126,26 @@ def tolerances_for(
     }
 
 
+def rounding_for(reference: Array, precision: str) -> Tolerance:
+    """Return the tolerance between two answers of one graph to the same row.
+
+    Args:
+        reference: Answers, `float[rows, *dims]`.
+        precision: The least precise float type in the graph, as `coarsest_float` names it.
+    """
+    return _scaled(reference, *_ROUNDING[precision])
+
+
 def as_numbers(array: Array, *, is_bfloat16: bool) -> Array:
     """Return BF16 values, which are stored as their bits in uint16, as float32."""
     return (array.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else array
+
+
+def allowed(tolerance: Tolerance, other: str) -> str:
+    """Return in words what may differ from a value that is called `other`."""
+    if tolerance == Tolerance(*_EXACT):
+        return "they have to be equal"
+    return f"allowed: {tolerance.atol:g} + {tolerance.rtol:g} * |{other}|"
 
 
 @dataclass(slots=True)

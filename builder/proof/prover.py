@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.errors import VerificationError
-from builder.proof.comparison import Comparison, Tolerance, Wrong, as_numbers, compare
+from builder.proof.comparison import Comparison, Tolerance, Wrong, allowed, as_numbers, compare
 from builder.proof.session import one_line, onnxruntime_errors
 from builder.record import write_arrays
 from builder.tensors import Array, Arrays
@@ -120,7 +120,7 @@ class Prover:
         means: dict[str, list[float]] = {name: [] for name in self.tolerances}
         undecided: set[int] = set()
         for rows in batches(sizes, count_rows(self.reference)):
-            answers = self._answers(rows, is_static=not sizes)
+            answers = self.answer(self.feeds(rows), self.expected(rows), is_static=not sizes)
             for name in self.tolerances:
                 found = self._compare(name, answers, rows)
                 undecided |= {rows[row.position] for row in found.wrong}
@@ -129,20 +129,66 @@ class Prover:
         mean = {name: sum(rows) / max(1, len(rows)) for name, rows in means.items()}
         return Proven(largest, mean, frozenset(undecided))
 
+    def answer(self, feeds: Arrays, expected: Arrays, *, is_static: bool = False) -> Arrays:
+        """Run a batch, which is expected to give these answers; if the model is static, the only row without its axis.
+
+        Raises:
+            VerificationError: ONNX Runtime cannot run it.
+        """
+        try:
+            if is_static:
+                answers = self.run({name: array[0] for name, array in feeds.items()})
+                return {name: array[np.newaxis] for name, array in answers.items()}
+            return self.run(feeds)
+        except onnxruntime_errors() as error:
+            what = f"ONNX Runtime cannot run it: {one_line(error)}"
+            raise self.failure(feeds, expected, {}, None, what) from error
+
+    def numbers(self, name: str, array: Array) -> Array:
+        """Return the values of an output, which may be stored as the bits of BF16."""
+        return as_numbers(array, is_bfloat16=name in self.bfloat16)
+
+    def feeds(self, rows: Sequence[int]) -> dict[str, Array]:
+        """Return a batch of samples."""
+        return self._rows("input:", rows)
+
+    def expected(self, rows: Sequence[int]) -> dict[str, Array]:
+        """Return the right answers to a batch of samples."""
+        return self._rows("output:", rows)
+
+    def failure(
+        self, feeds: Arrays, expected: Arrays, answers: Arrays, output: str | None, what: str
+    ) -> VerificationError:
+        """Keep a batch with the answers to it, and return the error that says what is wrong with them."""
+        kept = {f"input:{name}": array for name, array in feeds.items()}
+        kept |= {f"expected:{name}": array for name, array in expected.items()}
+        kept |= {f"got:{name}": array for name, array in answers.items()}
+        subject = f"output {output!r} " if output else ""
+        where_kept = _keep(self.failure_dir / f"{self.where.stem}.failed.npz", kept)
+        size = len(next(iter(feeds.values())))
+        return VerificationError(self.where, f"at batch size {size}, {subject}{what}{where_kept}", self.fix)
+
+    def _rows(self, prefix: str, rows: Sequence[int]) -> dict[str, Array]:
+        return {
+            key.removeprefix(prefix): array[list(rows)]
+            for key, array in self.reference.items()
+            if key.startswith(prefix)
+        }
+
     def _compare(self, name: str, answers: Arrays, rows: Sequence[int]) -> Comparison:
         """Compare one output. The wrong rows in the result are excused; for any other an error is raised."""
         wanted, got = self.reference[f"output:{name}"], answers[name]
         if got.shape != (len(rows), *wanted.shape[1:]) or got.dtype.kind != wanted.dtype.kind:
             shape = [len(rows), *wanted.shape[1:]]
             what = f"is {got.dtype}{list(got.shape)} instead of {wanted.dtype}{shape}"
-            raise self._failure(rows, answers, name, what)
+            raise self.failure(self.feeds(rows), self.expected(rows), answers, name, what)
         tolerance = self.tolerances[name]
-        numbers = self._numbers(name, got)
-        found = compare(numbers, self._numbers(name, wanted), rows, tolerance)
+        numbers = self.numbers(name, got)
+        found = compare(numbers, self.numbers(name, wanted), rows, tolerance)
         for row in found.wrong:
             if not self.is_excused(numbers[row.position], name, rows[row.position]):
                 what = _describe(found.wrong, len(rows), tolerance) + self._diagnose(name, rows, row)
-                raise self._failure(rows, answers, name, what)
+                raise self.failure(self.feeds(rows), self.expected(rows), answers, name, what)
         return found
 
     def _diagnose(self, name: str, rows: Sequence[int], wrong: Wrong) -> str:
@@ -151,63 +197,26 @@ class Prover:
             return ""
         alone = [rows[wrong.position]]
         try:
-            got = self.run(self._feeds(alone))[name]
+            got = self.run(self.feeds(alone))[name]
         except onnxruntime_errors():
             return ""
-        wanted = self._numbers(name, self.reference[f"output:{name}"])
+        wanted = self.numbers(name, self.reference[f"output:{name}"])
         is_wrong = (
             got.shape[1:] != wanted.shape[1:]
-            or compare(self._numbers(name, got), wanted, alone, self.tolerances[name]).wrong
+            or compare(self.numbers(name, got), wanted, alone, self.tolerances[name]).wrong
         )
         if is_wrong:
             return "; the row is wrong when it runs alone too"
         return "; the row is right when it runs alone, so other rows of the batch change it"
 
-    def _numbers(self, name: str, array: Array) -> Array:
-        return as_numbers(array, is_bfloat16=name in self.bfloat16)
-
-    def _feeds(self, rows: Sequence[int]) -> dict[str, Array]:
-        return {
-            key.removeprefix("input:"): array[list(rows)]
-            for key, array in self.reference.items()
-            if key.startswith("input:")
-        }
-
-    def _answers(self, rows: Sequence[int], *, is_static: bool) -> Arrays:
-        feeds = self._feeds(rows)
-        try:
-            if is_static:
-                answers = self.run({name: array[0] for name, array in feeds.items()})
-                return {name: array[np.newaxis] for name, array in answers.items()}
-            return self.run(feeds)
-        except onnxruntime_errors() as error:
-            raise self._failure(rows, {}, None, f"ONNX Runtime cannot run it: {one_line(error)}") from error
-
-    def _failure(self, rows: Sequence[int], answers: Arrays, output: str | None, what: str) -> VerificationError:
-        kept = {f"input:{name}": array for name, array in self._feeds(rows).items()}
-        for name in self.tolerances:
-            kept[f"expected:{name}"] = self.reference[f"output:{name}"][list(rows)]
-        kept |= {f"got:{name}": array for name, array in answers.items()}
-        subject = f"output {output!r} " if output else ""
-        where_kept = _keep(self.failure_dir / f"{self.where.stem}.failed.npz", kept)
-        return VerificationError(
-            self.where,
-            f"at batch size {len(rows)}, {subject}{what}{where_kept}",
-            self.fix,
-        )
-
 
 def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> str:
     worst = max(wrong, key=lambda row: row.largest_error)
     off, total = worst.values
-    allowed = (
-        "they have to be equal"
-        if tolerance.rtol == 0
-        else f"allowed: {tolerance.atol:g} + {tolerance.rtol:g} * |original|"
-    )
     return (
         f"differs from the original's in {len(wrong)} of {batch_size} rows; the worst is row {worst.position}: "
-        f"{off} of {total} values are wrong, the largest error is {worst.largest_error:.3g} ({allowed})"
+        f"{off} of {total} values are wrong, the largest error is {worst.largest_error:.3g} "
+        f"({allowed(tolerance, 'original')})"
     )
 
 

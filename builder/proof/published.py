@@ -5,6 +5,7 @@ from pathlib import Path
 
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.proof.comparison import Tolerance
+from builder.proof.interface import check_interface
 from builder.proof.prover import Prover, batch_sizes
 from builder.proof.results import make_proof
 from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
@@ -31,7 +32,8 @@ def verify_published(
 
     Raises:
         RepositoryError: A file is missing, or the reference belongs to another version.
-        VerificationError: The files changed after they were published, or an answer differs.
+        VerificationError: The files changed after they were published, Triton would refuse to load them with the
+            inputs and outputs of the manifest, or an answer differs.
         HostError: No processor of this machine can run them.
     """
     model = version_dir / manifest.model.file
@@ -44,9 +46,14 @@ def verify_published(
     tolerances = {name: Tolerance(proof.rtol, proof.atol) for name, proof in manifest.proof.outputs.items()}
     sizes = _batch_sizes(manifest)
     with onnxruntime_warnings() as warnings:
+        if run is None:
+            session = open_rewritten(model, where=model, keep_layout=precision == "fp16")
+            has_batch = manifest.max_batch_size > 0
+            check_interface(model, session, manifest.inputs, manifest.outputs, has_batch=has_batch)
+            run = session.run
         prover = Prover(
             where=model,
-            run=run or open_rewritten(model, where=model, keep_layout=precision == "fp16").run,
+            run=run,
             reference=reference,
             tolerances=tolerances,
             bfloat16=frozenset(tensor.name for tensor in manifest.outputs if tensor.data_type == "TYPE_BF16"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from builder.batching import BatchedModel
-from builder.proof.comparison import coarsest_precision
+from builder.proof.comparison import coarsest_float, coarsest_precision
 from builder.proof.session import Session, open_rewritten
 
 MAPPED_BYTES = 256 << 20
@@ -21,12 +21,14 @@ class Rewritten:
         batched: The model.
         rounded: For a lower precision, the same model in fp32 with every value rounded; otherwise None.
         precision: The least precise number type in the model, as `coarsest_precision` names it.
+        float_precision: The least precise float type in it, as `coarsest_float` names it.
         model_bytes: The .onnx file, without the weights that are in external files.
     """
 
     batched: BatchedModel
     rounded: ir.Model | None
     precision: str
+    float_precision: str
     model_bytes: bytes
 
     @classmethod
@@ -35,7 +37,7 @@ class Rewritten:
         # Unless the precision is lowered, rewriting changes no number types, so the original's graph shows all of them.
         graph = (batched.original.ir if rounded is None else batched.ir).graph
         model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
-        return cls(batched, rounded, coarsest_precision(graph), model_bytes)
+        return cls(batched, rounded, coarsest_precision(graph), coarsest_float(graph), model_bytes)
 
     @property
     def bfloat16(self) -> frozenset[str]:
@@ -72,6 +74,8 @@ class Rewritten:
                 )
             )
         if self.rounded is not None:
+            for value, served in zip(self.rounded.graph.outputs, self.batched.ir.graph.outputs, strict=True):
+                value.shape = served.shape
             rounded_bytes = ir.to_proto(self.rounded).SerializeToString()
             sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent))
         return sessions

@@ -37,12 +37,14 @@ class Session:
     Attributes:
         session: ONNX Runtime's own session.
         types: ONNX Runtime's type names of the inputs and outputs, by name.
+        shapes: Their shapes, by name; -1 for a size that varies.
         outputs: The names of the outputs, in order.
         zipmaps: For each output that is a list of dictionaries and is returned as a tensor, the labels of its columns.
     """
 
     session: Any
     types: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
 
@@ -171,8 +173,10 @@ def _open(
         model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
     )
     outputs = session.get_outputs()
-    types = {value.name: value.type for value in (*session.get_inputs(), *outputs)}
-    return Session(session, types, tuple(value.name for value in outputs))
+    values = (*session.get_inputs(), *outputs)
+    types = {value.name: value.type for value in values}
+    shapes = {value.name: tuple(d if isinstance(d, int) else -1 for d in value.shape) for value in values}
+    return Session(session, types, shapes, tuple(value.name for value in outputs))
 
 
 def onnxruntime_version() -> str:
@@ -221,18 +225,23 @@ def onnxruntime_warnings() -> Iterator[list[str]]:
                     sys.stderr.write(line)
 
 
+def stale_shapes(warnings: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield where a model declares another shape than a value has: the declared one, the right one, and its name."""
+    for line in warnings:
+        if found := _STALE_SHAPE.search(line):
+            yield found[1], found[2], found[3]
+
+
 def refuse_stale_shapes(where: Path, warnings: Sequence[str]) -> None:
     """Refuse a model that declares other shapes than its values have.
 
     Raises:
         VerificationError: ONNX Runtime warned of such a shape.
     """
-    for line in warnings:
-        if found := _STALE_SHAPE.search(line):
-            expected, actual, name = found.groups()
-            what = (
-                f"the model declares the shape {expected} for {name!r}, but it is {actual}, "
-                "so ONNX Runtime warns at every request"
-            )
-            fix = "declare the right shape in the original file; if it is right there, report this error"
-            raise VerificationError(where, what, fix)
+    for expected, actual, name in stale_shapes(warnings):
+        what = (
+            f"the model declares the shape {expected} for {name!r}, but it is {actual}, "
+            "so ONNX Runtime warns at every request"
+        )
+        fix = "declare the right shape in the original file; if it is right there, report this error"
+        raise VerificationError(where, what, fix)

@@ -38,7 +38,7 @@ TIME_BUDGET_S = 30.0
 
 Only models that would take minutes reach it, so the published bytes of others do not depend on the machine's speed.
 """
-_NUDGES = 8
+NUDGES = 8
 """How many times to ask with changed inputs: each time, two almost equal candidates can swap places."""
 
 
@@ -138,8 +138,8 @@ class Original:
         (tensor,) = (tensor for tensor in self._batched.outputs if tensor.name == output)
 
         def ask(nudge: float) -> Array:
-            moved = {name: _moved(array, nudge, rng) for name, array in inputs.items()}
-            answers = _numbers(tensor, self._answer_chunk(moved, 0)[output])
+            changed = {name: moved(array, nudge, rng) for name, array in inputs.items()}
+            answers = _numbers(tensor, self._answer_chunk(changed, 0)[output])
             return np.asarray(answers[0])
 
         wanted = _numbers(tensor, reference[f"output:{output}"])[row]
@@ -147,7 +147,7 @@ class Original:
             what = f"the original model gives another answer in output {tensor.original!r} each time it runs"
             raise VerificationError(self._batched.original.path, what, "export the model without random operators")
         unexplained = differences(answer, wanted, tolerance)[1]
-        for _ in range(_NUDGES):
+        for _ in range(NUDGES):
             unexplained &= differences(answer, ask(nudge), tolerance)[1]
         return not unexplained.any()
 
@@ -229,13 +229,14 @@ def _numbers(tensor: BatchedTensor, array: Array) -> Array:
     return as_numbers(array, is_bfloat16=tensor.dtype == ir.DataType.BFLOAT16)
 
 
-def _moved(array: Array, nudge: float, rng: np.random.Generator) -> Array:
+def moved(array: Array, nudge: float, rng: np.random.Generator) -> Array:
+    """Return an array whose floats are changed at random by this part of their value; other types stay as they are."""
     if array.dtype.kind != "f" or not nudge:
         return array
     # At least to the next number that the type can represent.
     nudge = max(nudge, 2 * float(np.finfo(array.dtype).eps))
-    moved: Array = array * (1 + nudge * rng.standard_normal(array.shape))
-    return moved.astype(array.dtype)
+    changed: Array = array * (1 + nudge * rng.standard_normal(array.shape))
+    return changed.astype(array.dtype)
 
 
 def _resident_bytes() -> int:

@@ -6,6 +6,7 @@ be installed are serialized here, once, and exactly these bytes run at several b
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,21 @@ import onnx_ir as ir
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.comparison import Tolerance, relative_tolerance, tolerances_for
+from builder.proof.interface import as_seen_by, check_interface, forget_shapes, mend
+from builder.proof.neighbours import prove_neighbours
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
 from builder.proof.rewritten import Rewritten
-from builder.proof.session import onnxruntime_warnings, refuse_stale_shapes
+from builder.proof.session import (
+    Session,
+    onnxruntime_errors,
+    onnxruntime_warnings,
+    refuse_stale_shapes,
+    stale_shapes,
+)
 from builder.proof.truth import Original, Truth
-from builder.record import Proof
+from builder.record import Proof, ServedTensor
 from builder.tensors import Array, Arrays
 
 NUDGE = 1e-5
@@ -88,21 +97,23 @@ def verify(
     original.close()
     # Before serializing: looking at the original's constants names them, and the bytes contain these names.
     sizes = _batch_sizes(batched, truth.largest_affordable(max_batch_size), effort)
-    model = Rewritten.of(batched, rounded)
+    # Opened even if nothing is compared: a model that ONNX Runtime cannot load is never published.
+    model, sessions = _open_settled(batched, rounded, truth.reference)
     tolerances = tolerances_for(truth.reference, model.bfloat16, model.precision, max_error=max_error)
     proven = NOTHING_COMPARED
     other_sizes: tuple[Mapping[str, int], ...] = ()
     with onnxruntime_warnings() as warnings:
-        # Opened even if nothing is compared: a model that ONNX Runtime cannot load is never published.
-        sessions = model.open_sessions()
         provers = [_prover(session.run, model, original, truth, tolerances, failure_dir) for session in sessions]
         if effort != "off":
             proven = _prove_all(provers, sizes)
+            for prover in provers:
+                prove_neighbours(prover, model.float_precision, largest=max(sizes, default=1), nudge=_nudge(model))
             other_sizes = prove_other_sizes(batched, provers[0])
     refuse_stale_shapes(batched.original.path, warnings)
+    _check_interface(model.batched, sessions[0])
     reference = _without_undecided(batched.original.path, truth.reference, proven)
     return VerifiedModel(
-        batched=batched,
+        batched=model.batched,
         model_bytes=model.model_bytes,
         external_files=model.external_files,
         sha256=hashlib.sha256(model.model_bytes).hexdigest(),
@@ -111,6 +122,54 @@ def verify(
         constant_outputs=tuple(name for name in tolerances if _is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )
+
+
+def _open_settled(
+    batched: BatchedModel, rounded: ir.Model | None, reference: Arrays
+) -> tuple[Rewritten, list[Session]]:
+    """Open the model, once it declares only shapes that its values have.
+
+    Raises:
+        VerificationError: ONNX Runtime cannot load the model.
+    """
+    batched = mend(batched, reference)
+    with onnxruntime_warnings() as warnings:
+        model, sessions = _open_as_seen(batched, rounded)
+        for session in sessions:
+            _run_first(session, reference, is_static=batched.is_static)
+    if not any(stale_shapes(warnings)):
+        return model, sessions
+    for wrong in filter(None, (batched.ir, rounded)):
+        forget_shapes(wrong)
+    return _open_as_seen(mend(model.batched, reference), rounded)
+
+
+def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewritten, list[Session]]:
+    """Open the model, with its outputs declared as ONNX Runtime finds them."""
+    model = Rewritten.of(batched, rounded)
+    sessions = model.open_sessions()
+    seen = as_seen_by(sessions[0], batched)
+    if seen is not batched:
+        model = Rewritten.of(seen, rounded)
+        sessions = model.open_sessions()
+    return model, sessions
+
+
+def _run_first(session: Session, reference: Arrays, *, is_static: bool) -> None:
+    """Run the first sample, so that ONNX Runtime warns of shapes; what else is wrong, the proof says better."""
+    rows = {key.removeprefix("input:"): array[:1] for key, array in reference.items() if key.startswith("input:")}
+    with suppress(*onnxruntime_errors()):
+        session.run({name: array[0] for name, array in rows.items()} if is_static else rows)
+
+
+def _check_interface(model: BatchedModel, session: Session) -> None:
+    """Check that Triton would load the model.
+
+    Raises:
+        VerificationError: It would not.
+    """
+    inputs, outputs = (map(ServedTensor.of, tensors) for tensors in (model.inputs, model.outputs))
+    check_interface(model.original.path, session, inputs, outputs, has_batch=not model.is_static)
 
 
 def _batch_sizes(batched: BatchedModel, largest: int, effort: Effort) -> tuple[int, ...]:
@@ -128,7 +187,7 @@ def _prover(
     tolerances: Mapping[str, Tolerance],
     failure_dir: Path,
 ) -> Prover:
-    nudge = NUDGE if model.rounded is None else relative_tolerance(model.precision) / 10
+    nudge = _nudge(model)
 
     def is_excused(answer: Array, output: str, row: int) -> bool:
         return original.explains(answer, output, row, truth.reference, tolerances[output], nudge=nudge)
@@ -143,6 +202,10 @@ def _prover(
         is_excused=is_excused,
         fix=REPORT if model.rounded is None else REDUCED,
     )
+
+
+def _nudge(model: Rewritten) -> float:
+    return NUDGE if model.rounded is None else relative_tolerance(model.precision) / 10
 
 
 def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:

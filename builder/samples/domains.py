@@ -17,6 +17,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.errors import ModelError
 from builder.model import Model, inlined, operator
+from builder.samples.constraints import named
 from builder.samples.reach import (
     Operator,
     Reach,
@@ -92,19 +93,12 @@ def find_domains(model: Model, sizes: Mapping[str, int] | None = None) -> dict[s
         whole = inlined(model.ir, where=model.path)
     except ModelError:  # the nodes inside its functions cannot be read; the others can
         whole = model.ir.clone()
-    _pin(whole.graph, model, sizes or {})
+    named(whole.graph, model, sizes or {})
     evidence = _follow(whole.graph, names)
     if any(found.unsized for found in evidence.values()):
         inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model
         evidence = _follow(inferred.graph, names)
     return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in model.inputs}
-
-
-def _pin(graph: ir.Graph, model: Model, sizes: Mapping[str, int]) -> None:
-    """Give the graph's inputs these sizes."""
-    values = {value.name: value for value in graph.inputs}
-    for spec in model.inputs:
-        values[spec.name].shape = ir.Shape([sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape])
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ def _draw(dtype: ir.DataType, domain: Domain, *, shape: tuple[int, ...], rng: np
             values = rng.integers(low, high, shape, endpoint=True)
         case Lengths(longest):
             values = rng.integers(1, longest, shape, endpoint=True)
-            values[:1] = longest
+            values[(0,) * min(1, len(shape))] = longest
         case Mask():
             values = _draw_mask(shape, rng, both=dtype == ir.DataType.BOOL)
         case Choices(choices):
@@ -126,7 +126,7 @@ def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) 
 
     Without `both`, the first row is all ones, as in most requests.
     """
-    if len(shape) == 1 or shape[-1] == 1:
+    if len(shape) < 2 or shape[-1] == 1:
         return rng.integers(0, 2, shape) if both else np.ones(shape)
     width = shape[-1]
     kept = rng.integers(max(1, width // 2), width - both, (*shape[:-1], 1), endpoint=True)

@@ -2,16 +2,22 @@
 
 A free dimension has a name, and dimensions of one name have one size. Nothing in a file says which sizes a model runs
 at: an image network may need multiples of 32, a mask the length of the ids beside it, and a file that only says that
-its batch is dynamic runs at the one batch that was frozen into it.
+its batch is dynamic runs at the one batch that was frozen into it. What the nodes say (see `constraints`) comes first.
 """
 
+import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import add, floordiv, mul, sub
 
 from builder.model import Model
+from builder.samples.constraints import Constraints
 
 Sizes = Mapping[str, int]
 """The size of each free dimension, by its name."""
+
+Names = tuple[str, ...]
 
 _BATCHES = (3, 5, 2, 7, 4)
 """Sizes to try for axis 0: small ones, because a batch costs its size in time."""
@@ -35,8 +41,8 @@ _STEPS: Sequence[Sequence[int]] = (
 class _Grouping:
     """Which free dimensions share a size: those on axis 0, in groups, and the others, in groups."""
 
-    rows: tuple[tuple[str, ...], ...]
-    others: tuple[tuple[str, ...], ...]
+    rows: tuple[Names, ...]
+    others: tuple[Names, ...]
 
     def sizes(self, step: Sequence[int], shift: int, batch: int | None) -> dict[str, int]:
         """Return a size for each name: the groups take the sizes of the step in turn, from the `shift`-th round on."""
@@ -49,7 +55,7 @@ class _Grouping:
         return sizes
 
 
-def free_names(model: Model) -> tuple[str, ...]:
+def free_names(model: Model) -> Names:
     """Return the names of the dimensions that the model's inputs leave free, in the order of the inputs."""
     return tuple(_first_axes(model))
 
@@ -61,35 +67,67 @@ def candidates(model: Model, pinned: Sizes) -> Iterator[tuple[Sizes, Sequence[Si
         model: The model.
         pinned: Names whose size is settled; it is part of all that is yielded.
     """
-    free = [name for name in free_names(model) if name not in pinned]
-    groupings = _groupings(model, free)
+    known, same = _settled(model, pinned)
+    # What the nodes say may not be so: inference is not always right, and an axis of 1 fits any other.
+    on_their_own = [(name,) for name in free_names(model) if name not in pinned]
+    seen = set()
+    for sizes, variations in chain(_ladder(model, known, same), _ladder(model, pinned, on_their_own)):
+        key = tuple(sorted(sizes.items()))
+        if key not in seen:
+            seen.add(key)
+            yield sizes, variations
+
+
+def _settled(model: Model, pinned: Sizes) -> tuple[Sizes, list[Names]]:
+    """Return the sizes that are pinned or the only ones possible, and the other names, equal ones together."""
+    constraints = Constraints(model)
+    sizes = {constraints.name(name): size for name, size in pinned.items()}
+    known, groups = dict(pinned), dict[str, list[str]]()
+    for name in free_names(model):
+        size = sizes.get(constraints.name(name), constraints.size(name))
+        if name not in known and size is not None:
+            known[name] = size
+        elif name not in known:
+            groups.setdefault(constraints.name(name), []).append(name)
+    return known, [tuple(names) for names in groups.values()]
+
+
+def _ladder(model: Model, known: Sizes, same: Sequence[Names]) -> Iterator[tuple[Sizes, Sequence[Sizes]]]:
+    """Yield the sizes of every step for names that are not known yet; `same` are those that are equal."""
+    sums = {name: tree for names in same for name in names if (tree := _expression(name, free_names(model)))}
+
+    def complete(sizes: Sizes) -> Sizes:
+        whole = {**sizes, **known}
+        return whole | {name: max(1, _evaluate(tree, whole)) for name, tree in sums.items() if name not in known}
+
+    groupings = _groupings(model, same)
     for step in _STEPS:
         for batch in (None, *_FROZEN_BATCHES):
             for grouping in groupings:
-                first, *others = ({**pinned, **grouping.sizes(step, shift, batch)} for shift in range(3))
+                first, *others = (complete(grouping.sizes(step, shift, batch)) for shift in range(3))
                 yield first, others
-        if not free:
+        if not same:
             return
 
 
-def _groupings(model: Model, free: Sequence[str]) -> list[_Grouping]:
-    """Return which free dimensions may share a size: none, those on the same axis, or all but the batch."""
-    axes = _first_axes(model)
-    rows = tuple(name for name in free if axes[name] == 0)
-    others = tuple(name for name in free if axes[name] > 0)
-    together, own = _group([rows]), _group((name,) for name in others)
-    by_axis = _group(tuple(name for name in others if axes[name] == axis) for axis in sorted(set(axes.values())))
+def _groupings(model: Model, same: Sequence[Names]) -> list[_Grouping]:
+    """Return which free dimensions may share a size: equal ones, those on the same axis, or all but the batch."""
+    axes = {names: min(_first_axes(model)[name] for name in names) for names in same}
+    rows = [names for names in same if axes[names] == 0]
+    others = [names for names in same if axes[names] > 0]
+    by_axis = [[names for names in others if axes[names] == axis] for axis in sorted(set(axes.values()))]
+    together = _joined([rows])
     found = [
-        _Grouping(_group((name,) for name in rows), own),
-        _Grouping(together, own),
-        _Grouping(together, by_axis),
-        _Grouping(together, _group([others])),
+        _Grouping(tuple(rows), tuple(others)),
+        _Grouping(together, tuple(others)),
+        _Grouping(together, _joined(by_axis)),
+        _Grouping(together, _joined([others])),
     ]
     return list(dict.fromkeys(found))
 
 
-def _group(groups: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(group for group in groups if group)
+def _joined(groups: Iterable[Sequence[Names]]) -> tuple[Names, ...]:
+    return tuple(tuple(name for names in group for name in names) for group in groups if group)
 
 
 def _first_axes(model: Model) -> dict[str, int]:
@@ -100,3 +138,42 @@ def _first_axes(model: Model) -> dict[str, int]:
             if isinstance(dim, str):
                 axes[dim] = min(axis, axes.get(dim, axis))
     return axes
+
+
+# ---------------------------------------------------------------- names such as "past_length + length"
+
+_OPERATIONS = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.FloorDiv: floordiv, ast.Div: floordiv}
+
+
+def _expression(name: str, names: Sequence[str]) -> ast.expr | None:
+    """Read a name as exporters write a sum or product of other names, or return None for any other name."""
+    try:
+        tree = ast.parse(name, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree if isinstance(tree, ast.BinOp) and _is_made_of(tree, names) else None
+
+
+def _is_made_of(tree: ast.expr, names: Sequence[str]) -> bool:
+    match tree:
+        case ast.BinOp(left, ast.Div() | ast.FloorDiv(), right):
+            return _is_made_of(left, names) and isinstance(right, ast.Constant) and _is_made_of(right, names)
+        case ast.BinOp(left, op, right):
+            return type(op) in _OPERATIONS and _is_made_of(left, names) and _is_made_of(right, names)
+        case ast.Constant(value):
+            return type(value) is int and value > 0
+        case ast.Name(name):
+            return name in names
+    return False
+
+
+def _evaluate(tree: ast.expr, sizes: Sizes) -> int:
+    match tree:
+        case ast.BinOp(left, op, right):
+            result: int = _OPERATIONS[type(op)](_evaluate(left, sizes), _evaluate(right, sizes))
+            return result
+        case ast.Constant(int(value)):
+            return value
+        case ast.Name(name):
+            return sizes[name]
+    raise ValueError(ast.dump(tree))

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.config import ConfigOptions, Profile, make_profiles
-from builder.errors import RepositoryError, VerificationError
+from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit, reduce_precision
 from builder.model import Model, fix_inputs, load
 from builder.naming import Contract, rename
@@ -118,15 +118,15 @@ def _explained(model: Model) -> Iterator[None]:
     """If a step fails because somebody wrote to the model's files, or removed them, say that instead.
 
     To find out takes as long as hashing them, so it is done only for errors that a change may have caused: answers that
-    differ, and weights that are missing (OSError) or too short for their shape (ValueError).
+    differ, weights that are missing (OSError) or too short for their shape (ValueError), and what looks like a bug.
 
     Raises:
         RepositoryError: The files changed.
     """
     try:
         yield
-    except (VerificationError, OSError, ValueError) as error:
-        if not model.has_changed():
+    except (BuilderError, OSError, ValueError) as error:
+        if isinstance(error, (HostError, ModelError, RepositoryError)) or not model.has_changed():
             raise
         what = "its files changed while it was being published"
         raise RepositoryError(model.path, what, "publish the model again") from error

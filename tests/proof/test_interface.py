@@ -78,7 +78,9 @@ def test_outputs_that_the_file_declares_wrongly_are_mended(
 ) -> None:
     model = write(tmp_path, f'(float["N", 3] x) => ({declared}) {WEIGHTS} {body}')
     publish(model, tmp_path / "repository", options=PublishOptions(**ROADS[road]))
-    assert served(tmp_path / "repository")["y"][-1:] == dims
+    # The analysis sees the number that ONNX Runtime cannot infer; with --static there is none.
+    seen = [2] if dims == [-1] and road != "static" else dims
+    assert served(tmp_path / "repository")["y"][-1:] == seen
     if road != "unproven":
         assert api.verify("m", tmp_path / "repository").proof.rows
 

@@ -25,7 +25,7 @@ FAR = 1000
 
 
 def prove_neighbours(prover: Prover, precision: str, *, largest: int, nudge: float) -> None:
-    """Run one batch several times, every other row of it replaced by another.
+    """Run one batch several times, every other row of it replaced by another sample.
 
     Args:
         prover: Runs the model; its reference has the samples.
@@ -36,33 +36,57 @@ def prove_neighbours(prover: Prover, precision: str, *, largest: int, nudge: flo
     Raises:
         VerificationError: A row's answer differs, or there is not one answer for each row.
     """
-    size, count = min(SIZE, largest), count_rows(prover.reference)
-    if size < 2:
+    rows = _rows(prover, largest)
+    if len(rows) < 2:
         return
-    rows = [(size + i) % count for i in range(size)]
-    feeds = prover.feeds(rows)
-    usual = _Batch(prover, precision, nudge, feeds, prover.answer(feeds, prover.expected(rows)))
-    others = prover.feeds([(row + 1) % count for row in rows])
-    for kept in (list(range(0, size, 2)), list(range(1, size, 2))):
-        beside = _replaced(feeds, others, kept)
+    usual = _Batch(prover, precision, nudge, rows)
+    others = prover.feeds([(row + 1) % count_rows(prover.reference) for row in rows])
+    for kept in _halves(rows):
+        beside = _replaced(usual.feeds, others, kept)
         usual.compare(beside, prover.answer(beside, usual.answers), kept)
-        for strangers in _strangers(others, prover.reference):
-            beside = _replaced(feeds, strangers, kept)
+
+
+def prove_strangers(prover: Prover, precision: str, *, largest: int, nudge: float) -> None:
+    """Do the same with rows that no sample is like: values a thousand times as large, of either sign, and zeros.
+
+    The model may refuse them. If a kernel throws on a thread of its own, ONNX Runtime ends the process, so `prover` has
+    to run the model on one thread.
+
+    Raises:
+        VerificationError: See `prove_neighbours`.
+    """
+    rows = _rows(prover, largest)
+    if len(rows) < 2:
+        return
+    usual = _Batch(prover, precision, nudge, rows)
+    for strangers in _strangers(usual.feeds, prover.reference):
+        for kept in _halves(rows):
+            beside = _replaced(usual.feeds, strangers, kept)
             try:
                 answers = prover.run(beside)
             except onnxruntime_errors():
-                continue  # a model may refuse values that no sample has
+                continue
             usual.compare(beside, answers, kept)
+
+
+def _rows(prover: Prover, largest: int) -> list[int]:
+    """Return the samples of the batch."""
+    size = min(SIZE, largest)
+    return [(size + i) % count_rows(prover.reference) for i in range(size)]
+
+
+def _halves(rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    return list(range(0, len(rows), 2)), list(range(1, len(rows), 2))
 
 
 class _Batch:
     """The usual batch and its answers, to compare others with."""
 
-    def __init__(self, prover: Prover, precision: str, nudge: float, feeds: Arrays, answers: Arrays) -> None:
+    def __init__(self, prover: Prover, precision: str, nudge: float, rows: Sequence[int]) -> None:
         self.prover = prover
         self.nudge = nudge
-        self.feeds = feeds
-        self.answers = answers
+        self.feeds = prover.feeds(rows)
+        self.answers = prover.answer(self.feeds, prover.expected(rows))
         self.tolerances = {
             name: rounding_for(prover.numbers(name, prover.reference[f"output:{name}"]), precision)
             for name in prover.tolerances

@@ -53,10 +53,13 @@ class Rewritten:
         used = {Path(tensor.path).resolve() for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
         return tuple(file for file in self.batched.original.external_files if file.resolve() in used)
 
-    def open_sessions(self) -> list[Session]:
+    def open_sessions(self, *, is_trial: bool = False) -> list[Session]:
         """Open sessions on everything that has to answer as the original does: the bytes, and the rounded model.
 
         ONNX Runtime has no BF16 operators on a CPU, so for BF16 only the rounded model can run.
+
+        Args:
+            is_trial: The model may fail at what it is asked; it runs on one thread then.
 
         Raises:
             VerificationError: ONNX Runtime cannot load one of them.
@@ -71,14 +74,20 @@ class Rewritten:
                     folder=source.parent,
                     keep_layout=self.precision == "FLOAT16",
                     keep_mapped=self.precision == "FLOAT" and self._is_worth_mapping(),
+                    is_trial=is_trial,
                 )
             )
         if self.rounded is not None:
             for value, served in zip(self.rounded.graph.outputs, self.batched.ir.graph.outputs, strict=True):
                 value.shape = served.shape
             rounded_bytes = ir.to_proto(self.rounded).SerializeToString()
-            sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent))
+            sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent, is_trial=is_trial))
         return sessions
+
+    @property
+    def is_large(self) -> bool:
+        """Whether opening it once more takes long."""
+        return sum(file.stat().st_size for file in self.batched.original.files) >= MAPPED_BYTES
 
     def _is_worth_mapping(self) -> bool:
         """Return whether packing the weights would cost more than it gains, and only change the order of summation.

@@ -117,6 +117,7 @@ def open_rewritten(
     folder: Path | None = None,
     keep_layout: bool = False,
     keep_mapped: bool = False,
+    is_trial: bool = False,
 ) -> Session:
     """Open a session on a rewritten model; it warns of every shape that is not as declared.
 
@@ -128,6 +129,7 @@ def open_rewritten(
             is followed by a MatMul in fp16 (seen with 1.31.1).
         keep_mapped: Read external weights where they are mapped into memory, instead of copying them in packed form.
             This changes the rounding of fp32 answers by about 1e-6 of their scale.
+        is_trial: See `open_original`.
 
     Raises:
         VerificationError: ONNX Runtime cannot load the model.
@@ -135,7 +137,14 @@ def open_rewritten(
     errors = onnxruntime_errors()
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return _open(source, verbose=True, folder=folder, keep_layout=keep_layout, keep_mapped=keep_mapped)
+        return _open(
+            source,
+            verbose=True,
+            folder=folder,
+            keep_layout=keep_layout,
+            keep_mapped=keep_mapped,
+            is_trial=is_trial,
+        )
     except errors as error:
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
         raise VerificationError(

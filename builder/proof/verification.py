@@ -7,7 +7,7 @@ be installed are serialized here, once, and exactly these bytes run at several b
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.comparison import Tolerance, relative_tolerance, tolerances_for
 from builder.proof.interface import as_seen_by, check_interface, forget_shapes, mend
-from builder.proof.neighbours import prove_neighbours
+from builder.proof.neighbours import prove_neighbours, prove_strangers
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
@@ -106,8 +106,7 @@ def verify(
         provers = [_prover(session.run, model, original, truth, tolerances, failure_dir) for session in sessions]
         if effort != "off":
             proven = _prove_all(provers, sizes)
-            for prover in provers:
-                prove_neighbours(prover, model.float_precision, largest=max(sizes, default=1), nudge=_nudge(model))
+            _prove_apart(model, provers, largest=max(sizes, default=1))
             other_sizes = prove_other_sizes(batched, provers[0])
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
@@ -202,6 +201,17 @@ def _prover(
         is_excused=is_excused,
         fix=REPORT if model.rounded is None else REDUCED,
     )
+
+
+def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -> None:
+    """Prove that the rows of a batch do not change each other's answers."""
+    for prover in provers:
+        prove_neighbours(prover, model.float_precision, largest=largest, nudge=_nudge(model))
+    if largest == 1 or model.is_large:
+        return
+    for prover, session in zip(provers, model.open_sessions(is_trial=True), strict=True):
+        trial = replace(prover, run=session.run)
+        prove_strangers(trial, model.float_precision, largest=largest, nudge=_nudge(model))
 
 
 def _nudge(model: Rewritten) -> float:

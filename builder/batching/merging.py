@@ -30,9 +30,6 @@ from builder.tensors import Array
 Column = tuple[int, ...]
 """One number of a constant, as it is in each of the walks."""
 
-LARGEST_FACTOR = 64
-"""A size may be a multiple or a part of a dimension by up to this factor."""
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -69,19 +66,22 @@ class Sizes:
         """Return how to compute a size that is in no constant; None if it follows from none of the sizes here."""
         if column in self._exact:
             return Formula((self._exact[column],))
-        return next(self._scaled(column), None) or next(self._products(column), None)
+        return next(self._products(column), None) or next(self._parts(column), None)
 
-    def _scaled(self, column: Column) -> Iterator["Formula"]:
+    def _parts(self, column: Column) -> Iterator["Formula"]:
+        """Yield the dimensions that are a multiple of it, by the same number in every walk.
+
+        Nothing is rounded: half of a length, rounded down, would be right for the even lengths that were walked, and
+        wrong for a model that rounds up.
+        """
         for known, source in self._exact.items():
-            for factor in range(2, LARGEST_FACTOR + 1):
-                if tuple(size * factor for size in known) == column:
-                    yield Formula((source,), times=factor)
-                if tuple(size // factor for size in known) == column:
-                    yield Formula((source,), over=factor)
+            factor, rest = divmod(known[0], column[0]) if column[0] else (0, 1)
+            if not rest and factor > 1 and tuple(size * factor for size in column) == known:
+                yield Formula((source,), over=factor)
 
     def _products(self, column: Column) -> Iterator["Formula"]:
         for known, source in self._exact.items():
-            if all(not size % part for size, part in zip(column, known, strict=True)):
+            if all(part and not size % part for size, part in zip(column, known, strict=True)):
                 rest = tuple(size // part for size, part in zip(column, known, strict=True))
                 if rest in self._exact:
                     yield Formula((source, self._exact[rest]))
@@ -114,8 +114,9 @@ class _Merging:
         self._attempts = attempts
         self._emits = [a.walk.writer.emit for a in attempts]
         self._shapes = [shapes_of(a) for a in attempts]
-        self._inputs = Sizes()
+        self._known = Sizes()
         self._nodes: list[ir.Node] = []
+        self._made: set[ir.Value] = set()
         self._read: dict[tuple[ir.Value, int, bool], ir.Value] = {}
 
     def run(self) -> list[Refused]:
@@ -125,7 +126,7 @@ class _Merging:
             where = next((row[0] for row in rows if not _is_same(row)), emit.nodes[-1])
             return [Refused(where, Refusal("what it is rewritten to depends on the size of a free axis"))]
         for values in zip(*(a.graph_inputs for a in self._attempts), strict=True):
-            self._add_dims(self._inputs, values)
+            self._add_dims(self._known, values)
         sized = self._sized()
         refused, self._nodes = [], []
         for row in rows:
@@ -136,6 +137,9 @@ class _Merging:
             except Refusal as refusal:
                 refused.append(Refused(row[0], refusal))
             self._nodes.append(row[0])
+            self._made.update(row[0].outputs)
+            for values in zip(*(node.outputs for node in row), strict=True):
+                self._add_dims(self._known, values)
         emit.nodes[:] = self._nodes
         return refused
 
@@ -183,17 +187,16 @@ class _Merging:
         return [t.numpy() for t in tensors if t is not None]
 
     def _sizes_at(self, row: Sequence[ir.Node], sized: Mapping[ir.Value, list[Array]]) -> Sizes:
-        """Return the sizes that can be read where a node is, the nearest first."""
+        """Return the sizes that can be read where a node is: those of what it reads, then of all that is before it."""
         sizes = Sizes()
         for values in zip(*(n.inputs for n in row), strict=True):
             given = [v for v in values if v is not None and v.const_value is None]
             if len(given) == len(row):
                 self._add_dims(sizes, given)
-        made = {output for node in self._nodes for output in node.outputs} if sized else set()
         for value, arrays in sized.items():
-            if value in made:
+            if value in self._made:
                 _add_elements(sizes, value, arrays)
-        sizes.add_all(self._inputs)
+        sizes.add_all(self._known)
         return sizes
 
     def _add_dims(self, sizes: Sizes, values: Sequence[ir.Value]) -> None:

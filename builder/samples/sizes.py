@@ -26,11 +26,17 @@ _FROZEN_BATCHES = (1, 4, 2, 8, 16)
 """Sizes at which a model runs whose batch is not as dynamic as the file says."""
 
 _STEPS: Sequence[Sequence[int]] = (
-    # No two sizes are equal, and no size is likely to be another one of the model's, so that what works is general.
-    (7, 11, 13, 17, 19, 23, 29, 31, 37, 41),
-    (24, 40, 56, 72, 88, 104, 120),
-    (96, 160, 224, 288, 352, 416),
+    # No two sizes are equal, odd and even ones take turns, and none is likely to be another size of the model or to
+    # become 1 where the model has strides, so that what works is general.
+    (211, 134, 173, 157, 202, 149, 166, 191),
+    (37, 58, 45, 31, 50, 41, 34, 29),
+    (7, 10, 13, 11, 18, 17, 14, 19),
+    # Networks that halve an image, and double it again, want multiples.
+    (136, 200, 168, 232, 152, 216, 184, 248),
+    (160, 224, 288, 352, 416, 96),
     (192, 320, 448, 576),
+    # Seconds of sound.
+    (8033, 12100, 16007, 10001),
     # One size for all axes: a square image, a mask as long as the ids.
     *((size,) for size in (32, 64, 1, 2, 8, 16, 128, 224, 256, 80, 160, 320, 384, 400, 448, 480, 512, 640)),
     *((size,) for size in (1000, 1024, 1280, 8000, 16000, 48000)),

@@ -26,7 +26,7 @@ from builder.cli import cli, main
 
 ROOT = Path(__file__).parents[2]
 LINEAR = "(float[1, 4] x) => (float[1, 3] y) { y = MatMul (x, w) }"
-MIXING = '(float["N", 4] x) => (float["N", 4] y) { y = Softmax <axis = 0> (x) }'
+ROUNDED = "(float[1, 4] x) => (float[1, 4] y) { y = Softmax <axis = 1> (x) }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,10 +465,11 @@ def test_answers_that_differ_end_with_4_and_keep_the_failing_batch(
     builder: Builder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ended = builder("publish", write_model(tmp_path / "mixing.onnx", MIXING), "--repository", root)
+    rounded = write_model(tmp_path / "rounded.onnx", ROUNDED)
+    ended = builder("publish", rounded, "--precision", "fp16", "--max-error", "1e-7", "--repository", root)
     assert ended.is_refusal(4, "output 'y' differs from the original's")
-    assert "mixing.failed.npz" in ended.err
-    with np.load(tmp_path / "mixing.failed.npz") as kept:
+    assert "rounded.failed.npz" in ended.err
+    with np.load(tmp_path / "rounded.failed.npz") as kept:
         assert {"input:x", "expected:y", "got:y"} == set(kept.files)
     assert not root.exists()
 

@@ -31,8 +31,8 @@ def both(body: str) -> str:
 CASES = [
     *(
         Case(f"samples taken by {name}", INPUT,
-             f"{taken} {both('m{n} = MatMul({x}, w) {y} = Relu(m{n})')} {put} {MEETING}", CONSTANTS, batches=[2],
-             rtol=1e-4)
+             f"{taken} {both('m{n} = MatMul({x}, w) {y} = Relu(m{n})')} {put} {MEETING}", CONSTANTS,
+             batches=[2], rtol=1e-4)
         for name, (taken, put) in PARTS.items()
     ),
     Case("Slice of opset 9", INPUT,

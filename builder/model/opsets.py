@@ -5,9 +5,9 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from builder.errors import ModelError
+from builder.model.inlining import inline
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import label
 
@@ -27,19 +27,31 @@ def inlined(model: ir.Model, *, where: Path) -> ir.Model:
     problems: list[str] = []
     for function in copy.functions.values():
         problems += _problems(function, copy.opset_imports)
-        function.opset_imports.update(copy.opset_imports)
+        copy.opset_imports.update({**function.opset_imports, **copy.opset_imports})
     if problems:
         listed = "\n".join(f"    {problem}" for problem in problems)
         what = f"its functions use another opset than the model, in which some nodes mean something else:\n{listed}"
         raise ModelError(where, what, "export the model without functions, or with one opset for all of it")
-    return InlinePass()(copy).model
+    inline(copy)
+    return copy
 
 
 def _problems(function: ir.Function, opsets: Mapping[str, int]) -> Iterator[str]:
-    for node in function.all_nodes():
+    for node in _all_nodes(function):
         opset, other = function.opset_imports.get(node.domain), opsets.get(node.domain)
         if opset is not None and other is not None and (reason := why_not(node, opset, other)):
             yield f"{label(node)} of function {function.name!r}: {reason}"
+
+
+def _all_nodes(function: ir.Function) -> Iterator[ir.Node]:
+    """Yield the nodes, and those of the graphs in them; a graph that the function's caller gives is not there yet."""
+    stack: list[ir.Function | ir.Graph] = [function]
+    while stack:
+        for node in stack.pop():
+            yield node
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                    stack.append(attribute.as_graph())
 
 
 def why_not(node: ir.Node, opset: int, other: int) -> str | None:

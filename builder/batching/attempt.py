@@ -9,6 +9,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.ends import Outputs, add_input
+from builder.batching.layout import Placed
 from builder.batching.pins import Pins
 from builder.batching.rule import Malformed, Refusal, Undecided
 from builder.batching.walk import FreeAxes, Walk
@@ -124,7 +125,8 @@ def _add_outputs(
         except Refusal as refusal:
             problems.append(Problem("", refusal))
             continue
-        dims, place = batch.dims(operand.shape), (batch.axis, batch.rows, batch.outer)
+        dims = batch.dims(operand.shape)
+        place = (batch.axis, batch.rows, batch.outer) if isinstance(batch, Placed) else (None,)
         values.append(value)
         tensors.append(BatchedTensor(spec.name, spec.name, spec.dtype, dims, operand.shape, *place))
     return values, tuple(tensors)

@@ -4,7 +4,7 @@ A model whose shapes are all numbers is walked once, and rewritten. The names th
 claim that is examined, by walking the body with numbers for them, and by running the original.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 
 import onnx_ir as ir
@@ -28,7 +28,7 @@ from builder.batching.pins import (
     has_names,
     unrelated_batch,
 )
-from builder.batching.rule import Mixing
+from builder.batching.rule import Mixing, SharedScale, Undecided
 from builder.errors import ModelError
 from builder.model import Model, inlined
 
@@ -75,6 +75,7 @@ class _Examination:
         self._source = source
         self._axes = axes
         self._names = batch_names(model, axes)
+        _check_names(model, axes, self._names)
         self._original = original
         found = original.working_sizes({}) if original is not None else ()
         if not found:  # nothing can be learned from it
@@ -95,7 +96,7 @@ class _Examination:
             follows, problems = self._follows(pins), free.problems
             if follows is not False and not problems and _are_in_front(free):
                 return keep_batched(free)
-            if follows and any(isinstance(problem.refusal, Mixing) for problem in problems):
+            if follows and self._mixes(pins, problems):
                 raise _refused(self._model, problems)
             is_open = follows and all(problem.is_undecided for problem in problems) and _are_in_front(free)
             undecided = free if is_open else None
@@ -126,6 +127,18 @@ class _Examination:
         shapes = self._shapes_at(pins.batch)
         return shapes is not None and all(shapes[spec.name][:1] == (pins.batch,) for spec in self._model.outputs)
 
+    def _mixes(self, pins: Pins, problems: Sequence[Problem]) -> bool:
+        """Return whether a body that follows the batch mixes its samples.
+
+        Some nodes can do nothing else. For the others, rows of a batch are compared with the same rows alone, both
+        answered by the original. One scale for the whole batch is no mixing that anybody wanted.
+        """
+        if any(isinstance(problem.refusal, Mixing) for problem in problems):
+            return True
+        doubtful = [p for p in problems if not isinstance(p.refusal, SharedScale | Undecided)]
+        sizes = {**pins.sizes, **dict.fromkeys(self._names, pins.batch)}
+        return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes)
+
     def _frozen_batches(self) -> Iterator[int]:
         """Yield the batches that the body may have been frozen at: those at which it runs, if there are any."""
         batches = baked_batches(self._model, self._axes)
@@ -144,6 +157,23 @@ class _Examination:
     def _without_batch(self, found: Sequence[Sizes]) -> list[Sizes]:
         others = [{name: size for name, size in sizes.items() if name not in self._names} for sizes in found]
         return [sizes for k, sizes in enumerate(others) if sizes not in others[:k]]
+
+
+def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
+    """Check that the batch's name is on no other axis, as that of `[N, N]`, which says how N things belong together.
+
+    Raises:
+        ModelError: It is.
+    """
+    for spec in model.inputs:
+        twice = [axis for axis, dim in enumerate(spec.shape) if dim in names and axis != axes[spec.name]]
+        if twice:
+            raise ModelError(
+                model.path,
+                f"axis {twice[0]} of input {spec.name!r} {list(spec.shape)} has the size of the batch, "
+                "so that its samples belong together",
+                "publish it with --static, or export it with another name for that axis",
+            )
 
 
 def _are_in_front(at: Attempt) -> bool:

@@ -43,7 +43,7 @@ class Outputs:
         self.static_batch = static_batch
         self._taken: set[ir.Value] = set()
 
-    def add(self, original: ir.Value, operand: Operand) -> tuple[ir.Value, Placed]:
+    def add(self, original: ir.Value, operand: Operand) -> tuple[ir.Value, Batch]:
         """Make a graph output `[N, *dims]`; returns it, and where the original has the batch.
 
         Raises:
@@ -56,17 +56,18 @@ class Outputs:
         value, batch = self._located(operand)
         dims = batch.dims(operand.shape)
         result = value
-        is_in_front = not batch.lifted and batch.axis == 0 and batch.outer == 1
-        if not is_in_front:
-            result = self.writer.emit.move(value, operand.shape, batch, batch.lift())
-        if result is not value or batch.lifted or batch.rows > 1:
-            result = self.writer.emit.reshape(result, (-1, *dims))
+        if isinstance(batch, Placed):
+            is_in_front = not batch.lifted and batch.axis == 0 and batch.outer == 1
+            if not is_in_front:
+                result = self.writer.emit.move(value, operand.shape, batch, batch.lift())
+            if result is not value or batch.lifted or batch.rows > 1:
+                result = self.writer.emit.reshape(result, (-1, *dims))
         result = self._named(result, str(original.name), operand.dtype, ("batch", *dims))
         result.meta.update(original.meta)
         return result, batch
 
-    def _located(self, operand: Operand) -> tuple[ir.Value, Placed]:
-        """Return the output's value, and the axis that must be its batch."""
+    def _located(self, operand: Operand) -> tuple[ir.Value, Batch]:
+        """Return the output's value, and the axis that must be its batch; only a constant may have none."""
         batch = operand.batch
         if batch is None:
             return self._constant(operand)
@@ -74,11 +75,10 @@ class Outputs:
             return operand.written, batch
         return self._settled(operand, batch)
 
-    def _constant(self, operand: Operand) -> tuple[ir.Value, Placed]:
-        """Repeat an output that is the same for every sample, if it has a row for each."""
-        if not operand.shape or operand.shape[0] != self.static_batch:
-            raise Refusal(f"output {operand.name!r} does not depend on the inputs and has no batch axis")
-        batch = Placed(0)
+    def _constant(self, operand: Operand) -> tuple[ir.Value, Batch]:
+        """Repeat an output that is the same for every sample: its row for each, or all of it."""
+        has_rows = operand.shape[:1] == (self.static_batch,)
+        batch = Placed(0) if has_rows else DROPPED
         op = Op(ir.Node("", "Identity", []), 1, [operand], [operand.shape], self.static_batch, evaluate)
         return self.writer.spread(op, operand, batch), batch
 

@@ -134,6 +134,10 @@ class Dropped:
         """Return the whole static shape: it is one sample's."""
         return shape
 
+    def dims(self, shape: Shape) -> Shape:
+        """Return the shape of a sample as it is served: all of it."""
+        return shape
+
     def target(self, shape: Shape) -> Shape:
         """Return the rewritten shape, with -1 for N."""
         return (-1, *shape)

@@ -120,28 +120,32 @@ class _Merging:
         self._read: dict[tuple[ir.Value, int, bool], ir.Value] = {}
 
     def run(self) -> list[Refused]:
-        emit = self._emits[0]
-        rows = list(zip(*(e.nodes for e in self._emits), strict=False))
-        if len({len(e.nodes) for e in self._emits}) > 1 or any(not _is_same(row) for row in rows):
-            where = next((row[0] for row in rows if not _is_same(row)), emit.nodes[-1])
-            return [Refused(where, Refusal("what it is rewritten to depends on the size of a free axis"))]
+        """Merge the graphs; returns the nodes that spell out a size."""
+        rows = list(zip(*(emit.nodes for emit in self._emits), strict=False))
+        different = next((row[0] for row in rows if not _is_same(row)), None)
+        if different is None and len({len(emit.nodes) for emit in self._emits}) > 1:
+            different = rows[-1][0]
+        if different is not None:
+            return [Refused(different, Refusal("what it is rewritten to depends on the size of a free axis"))]
         for values in zip(*(a.graph_inputs for a in self._attempts), strict=True):
             self._add_dims(self._known, values)
         sized = self._sized()
-        refused, self._nodes = [], []
+        refused = []
         for row in rows:
-            for values in zip(*(node.outputs for node in row), strict=True):
-                self._free(values)
             try:
                 self._merge_node(row, sized)
             except Refusal as refusal:
                 refused.append(Refused(row[0], refusal))
-            self._nodes.append(row[0])
-            self._made.update(row[0].outputs)
-            for values in zip(*(node.outputs for node in row), strict=True):
-                self._add_dims(self._known, values)
-        emit.nodes[:] = self._nodes
+            self._append(row)
+        self._emits[0].nodes[:] = self._nodes
         return refused
+
+    def _append(self, row: Sequence[ir.Node]) -> None:
+        self._nodes.append(row[0])
+        self._made.update(row[0].outputs)
+        for values in zip(*(node.outputs for node in row), strict=True):
+            self._free(values)
+            self._add_dims(self._known, values)
 
     def _free(self, values: Sequence[ir.Value]) -> None:
         """Leave open, in the shape that the file declares for a value, the axes that differ from walk to walk."""

@@ -28,6 +28,9 @@ class Runs(Protocol):
     def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
         """Return the shapes of its outputs at these sizes; None if it does not run."""
 
+    def keeps_apart(self, sizes: Sizes, axes: Axes) -> bool:
+        """Return whether it gives each row of a batch the answer that it gives to the row alone."""
+
 
 BATCH_NAMES = ("batch", "batch_size", "batchsize", "n", "b", "bs")
 """What people call the axis of the batch, in lower case."""

@@ -34,6 +34,10 @@ class Mixing(Refusal):
     """The node computes something of the elements along an axis, and the samples are on that axis."""
 
 
+class SharedScale(Refusal):
+    """The node quantizes the whole batch by one scale. Each row by itself has its own, and is as good."""
+
+
 class Undecided(Refusal):
     """Nothing is known of the operator, so the node may mix the samples or not."""
 

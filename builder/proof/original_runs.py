@@ -1,5 +1,6 @@
 """Try the original model at different sizes of its free dimensions."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -7,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from builder.batching import Shape
-from builder.model import Model
+from builder.model import Model, stored_dtype
+from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.session import Session, onnxruntime_errors, open_original
 from builder.samples import CAUTIONS, Sizes, candidates, draw_feeds, free_names
+from builder.tensors import Arrays
 
 BUDGET_S = 30.0
 """The longest time for all runs together."""
@@ -79,13 +82,13 @@ class OriginalRuns:
         return self._known[key]
 
     def _run(self, sizes: Sizes) -> dict[str, Shape] | None:
+        if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:
+            return None
         started = time.monotonic()
         for caution in CAUTIONS:
             if time.monotonic() - started > RETRY_S:
                 break
             feeds = draw_feeds(self._model, sizes, caution=caution)
-            if sum(array.nbytes for array in feeds.values()) > LARGEST_INPUTS_BYTES:
-                return None
             try:
                 answers = self._session.run({**self._model.constants, **feeds})
             except onnxruntime_errors():
@@ -94,6 +97,38 @@ class OriginalRuns:
             if all(answer.size for answer in answers.values()):
                 return shapes
         return None
+
+    def _input_bytes(self, sizes: Sizes) -> int:
+        return sum(
+            math.prod(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+            * stored_dtype(spec.dtype).itemsize
+            for spec in self._model.inputs
+        )
+
+    def keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None]) -> bool:
+        """Return whether the model gives each row of a batch the answer that it gives to the row alone.
+
+        Args:
+            sizes: Sizes at which it runs, and has a batch in front of each output.
+            axes: The axis of the batch, by input.
+        """
+        feeds = draw_feeds(self._model, sizes)
+        batch = next(feeds[name].shape[axis] for name, axis in axes.items() if axis is not None)
+        try:
+            together = self._session.run({**self._model.constants, **feeds})
+            return all(self._is_same_alone(feeds, axes, row, together) for row in range(batch))
+        except onnxruntime_errors():
+            return False
+
+    def _is_same_alone(self, feeds: Arrays, axes: Mapping[str, int | None], row: int, together: Arrays) -> bool:
+        one = {name: a if (axis := axes[name]) is None else a.take([row], axis) for name, a in feeds.items()}
+        alone = self._session.run({**self._model.constants, **one})
+        precision = coarsest_precision(self._model.ir.graph)
+        return all(
+            alone[name].shape == answer[row : row + 1].shape
+            and not differences(alone[name], answer[row : row + 1], tolerance_for(answer, precision))[1].any()
+            for name, answer in together.items()
+        )
 
     def _variants(self, base: Sizes, variations: Sequence[Sizes], settled: Sizes) -> Iterator[Sizes]:
         """Yield other sizes that run: first the given variations, then those that change each free name by itself."""

@@ -35,10 +35,10 @@ _STEPS: Sequence[Sequence[int]] = (
     (136, 200, 168, 232, 152, 216, 184, 248),
     (160, 224, 288, 352, 416, 96),
     (192, 320, 448, 576),
-    # Seconds of sound.
-    (8033, 12100, 16007, 10001),
     # One size for all axes: a square image, a mask as long as the ids.
     *((size,) for size in (32, 64, 1, 2, 8, 16, 128, 224, 256, 80, 160, 320, 384, 400, 448, 480, 512, 640)),
+    # Seconds of sound.
+    (8033, 12100, 16007, 10001),
     *((size,) for size in (1000, 1024, 1280, 8000, 16000, 48000)),
 )
 

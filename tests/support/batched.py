@@ -15,7 +15,7 @@ from _pytest.mark import ParameterSet
 from onnx import parser
 from onnx.reference import ReferenceEvaluator
 
-from builder.batching import BatchedModel, add_batch_axis
+from builder.batching import BatchedModel, BatchedTensor, add_batch_axis
 from builder.errors import ModelError
 from builder.model import load
 from builder.model.soundness import RUNTIME_OPERATORS
@@ -189,7 +189,7 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
     static_batch = batched.static_batch
     feeds = case.samples(model, -(-max(SIZES) // static_batch))
     answers = case.run(model, feeds)
-    wanted = [np.concatenate([t.split(a[k]) for a in answers]) for k, t in enumerate(batched.outputs)]
+    wanted = [np.concatenate([_rows(t, a[k], static_batch) for a in answers]) for k, t in enumerate(batched.outputs)]
     samples = {t.name: np.concatenate([t.split(f[t.name]) for f in feeds]) for t in batched.inputs}
     proto = ir.to_proto(batched.ir)
     if case.opset >= CHECKED and not any(n.op_type in RUNTIME_OPERATORS for n in proto.graph.node):
@@ -198,12 +198,22 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
     for size, got in zip(SIZES, given, strict=True):
         for array, want, value in zip(got, wanted, proto.graph.output, strict=True):
             _equal(case, array, want[:size], size)
-            declared = value.type.tensor_type.shape.dim
-            assert declared[0].dim_param == "batch"
-            fixed = [(d.dim_value, s) for d, s in zip(declared, array.shape, strict=True) if d.HasField("dim_value")]
-            assert all(d == s for d, s in fixed), f"{value.name} is declared {declared} and has {array.shape}"
+            _check_output(value, array)
     size = max(SIZES)
     check_declared(case, proto, {name: array[:size] for name, array in samples.items()}, size)
+
+
+def _rows(tensor: BatchedTensor, answer: Array, static_batch: int) -> Array:
+    """Return one answer of the original for each sample; all of it where it has no batch."""
+    rows = tensor.split(answer)
+    return rows.repeat(static_batch, axis=0) if tensor.batch_axis is None else rows
+
+
+def _check_output(value: onnx.ValueInfoProto, array: Array) -> None:
+    declared = value.type.tensor_type.shape.dim
+    assert declared[0].dim_param == "batch"
+    fixed = [(d.dim_value, s) for d, s in zip(declared, array.shape, strict=True) if d.HasField("dim_value")]
+    assert all(d == s for d, s in fixed), f"{value.name} is declared {declared} and has {array.shape}"
 
 
 def check_declared(case: Case, proto: onnx.ModelProto, feed: Mapping[str, Array], size: int) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.layout import DROPPED
-from builder.batching.rule import Decomposition, Op, Plan, Static, given, required
+from builder.batching.rule import Decomposition, Op, Plan, SharedScale, Static, given, required
 from builder.batching.rules.along import REDUCTIONS_TAKE_AXES_SINCE, softmax_axes
 from builder.batching.rules.axes import parallel
 from builder.batching.rules.decompose import append, constant
@@ -75,7 +75,9 @@ def dynamic_quantize(op: Op) -> Plan:
     Source: https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
     if op.static_batch > 1:
-        op.refuse("its scale is computed over the whole batch, so one sample changes the rounding of the others")
+        raise SharedScale(
+            "its scale is computed over the whole batch, so one sample changes the rounding of the others"
+        )
     operand = op.operand(0)
     form = op.batched()[0][2].lift()
 

@@ -3,9 +3,9 @@
 A model with `ids [1, seq]` is walked with `seq` pinned to a number, and so the rewritten graph has that number in it,
 in the targets of reshapes for instance. Walked again with another number, it has the same nodes and other constants:
 
-    seq = 64     Reshape(y, [-1, 64, 2, 3])        Slice(mask, ends = [64])
-    seq = 96     Reshape(y, [-1, 96, 2, 3])        Slice(mask, ends = [96])
-    seq = 160    Reshape(y, [-1, 160, 2, 3])       Slice(mask, ends = [160])
+    seq = 64     Reshape(y, [0, 64, 2, 3])        Slice(mask, ends = [64])
+    seq = 96     Reshape(y, [0, 96, 2, 3])        Slice(mask, ends = [96])
+    seq = 160    Reshape(y, [0, 160, 2, 3])       Slice(mask, ends = [160])
 
 What is equal in all of them is a constant of the model. What differs is a size, and is read when the model runs: from
 what the original computes for that node, or from the dimensions of what the node reads. A constant that differs in any
@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.attempt import Attempt
-from builder.batching.layout import Shape
+from builder.batching.layout import COPY, REST, Shape
 from builder.batching.rule import Refusal
 from builder.batching.shapes import shapes_of
 from builder.batching.walk import Refused
@@ -144,17 +144,8 @@ class _Merging:
         self._nodes.append(row[0])
         self._made.update(row[0].outputs)
         for values in zip(*(node.outputs for node in row), strict=True):
-            self._free(values)
+            _free(values)
             self._add_dims(self._known, values)
-
-    def _free(self, values: Sequence[ir.Value]) -> None:
-        """Leave open, in the shape that the file declares for a value, the axes that differ from walk to walk."""
-        shapes = [value.shape for value in values]
-        if any(shape is None or len(shape) != len(shapes[0] or ()) for shape in shapes):
-            values[0].shape = None
-            return
-        columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
-        values[0].shape = ir.Shape([column[0] if len(set(column)) == 1 else None for column in columns])
 
     def _sized(self) -> dict[ir.Value, list[Array]]:
         """Return the constants that depend on a free axis, which are read at run time, as they are in each walk."""
@@ -181,7 +172,10 @@ class _Merging:
             if not _are_sizes(arrays):
                 raise Refusal(f"constant {value.name!r} has values for one size of a free axis only")
             sizes = sizes or self._sizes_at(row, sized)
-            node.replace_input_with(index, self._vector(node, index, arrays, sizes))
+            columns = list(zip(*(a.ravel().tolist() for a in arrays), strict=True))
+            if node.op_type == "Reshape" and index == 1:
+                columns = self._target(row, columns)
+            node.replace_input_with(index, self._vector(node, columns, arrays[0], sizes))
 
     def _arrays(self, values: Sequence[ir.Value | None]) -> list[Array] | None:
         """Return a constant as it is in each walk; None if it is none, or the same tensor of the file in all."""
@@ -212,23 +206,36 @@ class _Merging:
 
     # ------------------------------------------------------------------ writing
 
-    def _vector(self, node: ir.Node, index: int, arrays: Sequence[Array], sizes: Sizes) -> ir.Value:
-        """Write a vector of sizes.
+    def _target(self, row: Sequence[ir.Node], columns: Sequence[Column]) -> list[Column]:
+        """Return a Reshape's target in the forms that need no size at run time: a copy of the input's, then the rest.
+
+        With seq = 64 and 96, `[-1, 64, 6]` to `[0, 64, 2, 3]` and `[-1, 96, 6]` to `[0, 96, 2, 3]` becomes
+        `[COPY, COPY, 2, 3]`.
+        """
+        shapes = [known.get(n.inputs[0]) for known, n in zip(self._shapes, row, strict=True) if n.inputs[0] is not None]
+        source = list(zip(*(s for s in shapes if s is not None), strict=False)) if None not in shapes else []
+        target = [
+            (COPY,) if len(set(c)) > 1 and source[axis : axis + 1] == [c] else (REST,) if set(c) == {COPY, REST} else c
+            for axis, c in enumerate(columns)
+        ]
+        differing = [axis for axis, c in enumerate(target) if len(set(c)) > 1]
+        if len(differing) == 1 and all(REST not in c for c in target):
+            target[differing[0]] = (REST,)
+        return target
+
+    def _vector(self, node: ir.Node, columns: Sequence[Column], like: Array, sizes: Sizes) -> ir.Value:
+        """Write a vector of sizes, of the type and rank of `like`.
 
         Raises:
             Refusal: One of them follows from nothing that is known here.
         """
-        columns = list(zip(*(a.ravel().tolist() for a in arrays), strict=True))
-        is_target = node.op_type == "Reshape" and index == 1
-        differing = [c for c in columns if len(set(c)) > 1]
-        if is_target and len(differing) == 1 and all(-1 not in c for c in columns):
-            whole = [-1 if c in differing else c[0] for c in columns]
-            return self._emits[0].constant(np.asarray(whole, arrays[0].dtype), "shape")
+        if all(len(set(c)) == 1 for c in columns):
+            return self._emits[0].constant(np.asarray([c[0] for c in columns], like.dtype), "shape")
         parts = [self._part(node, column, sizes) for column in columns]
         vector = self._node("Concat", parts, {"axis": 0})
-        if arrays[0].dtype != np.int64:
-            vector = self._node("Cast", [vector], {"to": int(ir.DataType.from_numpy(arrays[0].dtype))})
-        return vector if arrays[0].ndim else self._node("ReduceMax", [vector], {"keepdims": 0})
+        if like.dtype != np.int64:
+            vector = self._node("Cast", [vector], {"to": int(ir.DataType.from_numpy(like.dtype))})
+        return vector if like.ndim else self._node("ReduceMax", [vector], {"keepdims": 0})
 
     def _part(self, node: ir.Node, column: Column, sizes: Sizes) -> ir.Value:
         if len(set(column)) == 1:
@@ -263,6 +270,16 @@ class _Merging:
         (result,) = emit.node(op_type, inputs, attributes)
         self._nodes.append(emit.nodes.pop())
         return result
+
+
+def _free(values: Sequence[ir.Value]) -> None:
+    """Leave open, in the shape that the file declares for a value, the axes that differ from walk to walk."""
+    shapes = [value.shape for value in values]
+    if any(shape is None or len(shape) != len(shapes[0] or ()) for shape in shapes):
+        values[0].shape = None
+        return
+    columns = zip(*(shape for shape in shapes if shape is not None), strict=True)
+    values[0].shape = ir.Shape([column[0] if len(set(column)) == 1 else None for column in columns])
 
 
 def _add_elements(sizes: Sizes, value: ir.Value, arrays: Sequence[Array]) -> None:

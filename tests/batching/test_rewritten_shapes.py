@@ -69,5 +69,18 @@ def test_a_batch_that_stays_on_its_axis_has_no_minus_one(tmp_path: Path) -> None
     assert sorted(targets) == [[0, 4, 2, 3], [0, 4, 6]]
 
 
+def test_a_free_axis_that_stays_is_copied_too(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]> g (float[1, seq, width, 6] x) => (float[1, seq, width, 6] y)
+        <int64[5] s = {1, 0, 0, 2, 3}, int64[4] q = {1, 0, -1, 6}>
+        { h = Reshape(x, s) t = Tanh(h) y = Reshape(t, q) }""")
+    graph = ir.to_proto(batch(model, tmp_path).ir).graph
+    targets = [onnx.numpy_helper.to_array(t).tolist() for t in graph.initializer]
+    assert sorted(targets) == [[0, 0, 0, 2, 3], [0, 0, 0, 6]]
+    assert [node.op_type for node in graph.node] == ["Reshape", "Tanh", "Reshape"]
+    dims = {value.name: _dims(value) for value in graph.value_info}
+    assert dims["t"] == ["batch", 0, 0, 2, 3], "the declared shape does not name sizes that may be anything"
+
+
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

@@ -239,7 +239,7 @@ def placements(shape: Shape, batch: Placed, target: Shape, static_batch: int) ->
     return found
 
 
-def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed], *, grows: int | None) -> Placed:
+def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed]) -> Placed:
     """Pick one of `placements`: the one an exporter most likely meant.
 
     Every choice gives right values. It decides on which axis a later node is said to mix the samples.
@@ -248,21 +248,20 @@ def choose(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed], 
       `[1, 12]` has it on axis 0, not on axis 1 as `1 * 12`.
     - Else the batch was merged with a neighbour. It is the one behind it, if the axes in front stayed as they were:
       `[3, 4, 6]` to `[12, 6]` with B = 3 makes axis 0 `3 * 4`. It is the one in front, if the axes behind stayed:
-      `[2, 1, 4]` to `[2, 4]` makes axis 0 `2 * 1`.
+      `[2, 1, 4]` to `[2, 4]` makes axis 0 `2 * 1`. Then it is never certain: with B = 1 the axis holds the rows of one
+      sample, which a later node may well mix.
 
     Args:
         shape: The static shape before.
         batch: The batch before.
         target: The static shape after.
         found: What `placements` found; not empty.
-        grows: The axis that the model itself leaves open (-1 in a Reshape), if any.
     """
     alone = [b for b in found if b.rows == 1]
     if alone:
         chosen = next((b for b in alone if b.axis == batch.axis), alone[0])
         return chosen.certain_if(batch.certain and len(alone) == 1)
-    is_only_choice = len(found) == 1 and found[0].axis == grows
-    return _merged(shape, batch, target, found).certain_if(batch.certain and is_only_choice)
+    return _merged(shape, batch, target, found).certain_if(False)
 
 
 def _merged(shape: Shape, batch: Placed, target: Shape, found: Sequence[Placed]) -> Placed:

@@ -21,6 +21,9 @@ Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
 
 Input = TypeVar("Input")
 
+ROUNDING = 4
+"""By so many units in the last place, the same sum may differ when it is added up in another order."""
+
 
 class Refusal(Exception):  # noqa: N818 - an answer of a rule; the walk collects them for one ModelError
     """The batch cannot be carried through a node, and why."""
@@ -302,7 +305,8 @@ def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:
     """Cut a constant that has rows for all B samples on `axis` to the rows of one sample.
 
     `[..., outer * B * inner, ...] -> [..., outer * inner, ...]`: with B = 3 and inner = 2, `[7, 8, 7, 8, 7, 8]` becomes
-    `[7, 8]`.
+    `[7, 8]`. Floats may differ by rounding: an optimizer that computed the constant may have summed up the rows of one
+    sample in another order than those of the next.
 
     Raises:
         DifferentRows: The rows differ from sample to sample.
@@ -317,7 +321,16 @@ def per_sample(op: Op, operand: Operand, axis: int, batch: Placed) -> Array:
     rows = array.reshape(shape)
     first = np.take(rows, 0, axis=axis + 1)
     repeated = np.broadcast_to(np.expand_dims(first, axis + 1), shape)
-    if not np.array_equal(rows, repeated, equal_nan=rows.dtype.kind in "fc"):
+    if not _agree(rows, repeated):
         raise DifferentRows(operand, rows, axis + 1)
     cut: Array = first.reshape(*array.shape[:axis], batch.rows, *array.shape[axis + 1 :])
     return cut
+
+
+def _agree(rows: Array, others: Array) -> bool:
+    """Return whether two constants are equal, floats up to rounding."""
+    if rows.dtype.kind != "f":
+        return np.array_equal(rows, others, equal_nan=rows.dtype.kind == "c")
+    with np.errstate(invalid="ignore"):
+        are_close = np.abs(rows - others) <= ROUNDING * np.spacing(np.abs(others))
+    return bool((are_close | (rows == others) | (np.isnan(rows) & np.isnan(others))).all())

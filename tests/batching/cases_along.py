@@ -119,4 +119,25 @@ CASES = [
          equal={"n": 0}),
     Case("ReverseSequence of the batch", "float[B, 4] x; int64[4] n", "y = ReverseSequence(x, n)", below={"n": (1, 2)},
          axes={"n": 0}, batches=[4], refused={4: "holds the batch"}),
+    *(
+        Case(f"{name} over the tokens of the one sample", "float[B, 6, 4] x",
+             f"t = Reshape(x, s) {body} y = Reshape(u, e)",
+             "int64[2] s = {-1, 4}; int64[3] e = {B, 6, 4}; int64 a = {0}",
+             refused={3: "axis 0, which holds the batch"}, rtol=1e-4)
+        for name, body in [
+            ("CumSum", "u = CumSum(t, a)"),
+            ("Softmax", "u = Softmax <axis = 0> (t)"),
+            ("ReduceMax", "m = ReduceMax <axes = [0]> (t) u = Sub(t, m)"),
+        ]
+    ),
+    Case("the capacity of experts, over the tokens of the one sample", "float[B, 6, 4] x",
+         "t = Reshape(x, s) k = ArgMax <axis = 1, keepdims = 0> (t) h = OneHot(k, four, hot) n = CumSum(h, a) "
+         "p = Mul(n, h) c = LessOrEqual(p, two) f = Cast <to = 1> (c) g = Mul(f, h) r = MatMul(g, w) u = Mul(r, t) "
+         "y = Reshape(u, e)",
+         "int64[2] s = {-1, 4}; int64[3] e = {B, 6, 4}; int64 a = {0}; int64 four = {4}; float[2] hot = {0, 1}; "
+         "float two = {2}; float[4, 4] w", refused={3: "accumulates along axis 0, which holds the batch"}, rtol=1e-4),
+    Case("the capacity of experts, over the tokens of each sample", "float[B, 6, 4] x",
+         "k = ArgMax <axis = 2, keepdims = 0> (x) h = OneHot(k, four, hot) n = CumSum(h, a) p = Mul(n, h) "
+         "c = LessOrEqual(p, two) f = Cast <to = 1> (c) g = Mul(f, h) r = MatMul(g, w) y = Mul(r, x)",
+         "int64 a = {1}; int64 four = {4}; float[2] hot = {0, 1}; float two = {2}; float[4, 4] w", rtol=1e-4),
 ]  # fmt: skip

@@ -89,4 +89,8 @@ CASES = [
     Case("BiasGelu", "float[B, 2, 4] x", "y = com.microsoft.BiasGelu(x, b)", "float[4] b"),
     Case("MurmurHash3 of numbers", "int64[B, 2, 4] x", "y = com.microsoft.MurmurHash3(x)"),
     Case("MurmurHash3 of words, signed", "string[B, 3] x", "y = com.microsoft.MurmurHash3 <positive = 0> (x)"),
+    Case("a constant whose rows differ by rounding", "float[B, 3] x", "y = Mul(x, w)",
+         "float[B, 1] w = {0.1, 0.10000001, 0.1}", batches=[3]),
+    Case("a constant whose rows differ by more than rounding", "float[B, 3] x", "y = Mul(x, w)",
+         "float[B, 1] w = {0.1, 0.1000001, 0.1}", batches=[3], refused={3: "holds different values for the 3 samples"}),
 ]  # fmt: skip

@@ -36,4 +36,4 @@ def test_where_a_reshape_leaves_a_choice_the_likeliest_axis_is_the_batch(
     shape: Shape, batch: Placed, target: Shape, chosen: Placed
 ) -> None:
     found = placements(shape, batch, target, 1)
-    assert choose(shape, batch, target, found, grows=None) == chosen
+    assert choose(shape, batch, target, found) == chosen

@@ -184,7 +184,7 @@ def _along(op: Op) -> Plan:
     axis = op.axis(0, op.operand(0).rank)
     if op.operand(1).offset is not None:
         op.refuse("its indices do not name the rows of each sample")
-    forms = [_apart(op, b, axis) for *_, b in op.batched()]
+    forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
     are_together = len({b.place for b in forms}) == 1
     if are_together and isinstance(first, Placed) and _have_one_size(op, first.axis):
@@ -193,13 +193,6 @@ def _along(op: Op) -> Plan:
     if op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
     return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
-
-
-def _apart(op: Op, batch: Batch, axis: int) -> Batch:
-    """Return a form of the batch that keeps it off `axis`; with B = 1 several rows on it are all the one sample's."""
-    if op.static_batch == 1 and isinstance(batch, Placed) and batch.axis == axis and batch.rows > 1:
-        return DROPPED
-    return parallel(op, batch, [axis], "reads or writes along")
 
 
 def _in_own_rows(op: Op, *, result: int) -> Plan | None:

@@ -116,10 +116,6 @@ class _Cuts:
         # With a negative step, an end below -size means down to the first element, not counted from the end.
         return range(size)[start : None if step < 0 and end < -size else end : step]
 
-    def fixes(self, k: int, rows: int) -> bool:
-        """Return whether cut `k` spells out how many rows a sample has, so that the axis cannot grow by a batch."""
-        return rows > 1 and self.ends[k] == rows
-
     def with_bounds(self, k: int, start: int, end: int, step: int) -> "_Cuts":
         """Return the cuts with other bounds for the axis of cut `k`."""
         starts, ends, steps = list(self.starts), list(self.ends), list(self.steps)
@@ -144,8 +140,7 @@ def slice_(op: Op) -> Plan | Decomposition:
         return _slice_plan(op, batch, batch, cuts)
     indices, others = cuts.indices(at, operand.shape[batch.axis]), [k for k in range(len(cuts.axes)) if k != at]
     if list(indices) == list(range(operand.shape[batch.axis])):
-        result = batch.certain_if(batch.certain and not cuts.fixes(at, batch.rows))
-        return _slice_plan(op, batch, result, cuts.only(others))
+        return _slice_plan(op, batch, batch, cuts.only(others))
     nodes: list[ir.Node] = []
     given: dict[ir.Value, Operand] = {}
     own = gather_alone(nodes, given, op, np.asarray(indices, np.int64), batch.axis)

@@ -14,7 +14,7 @@ from builder.batching.rules.axes import normalized, only_batched
 from builder.batching.rules.registry import ai_onnx, table
 
 
-def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch, Batch]:
+def reshaped(op: Op, target: Shape) -> tuple[Batch, Batch]:
     """Follow the data's batch through a reshape to the static `target`.
 
     A reshape moves no element, so the product of the sizes in front of the batch stays what it was. For a static
@@ -32,7 +32,7 @@ def reshaped(op: Op, target: Shape, *, grows: int | None = None) -> tuple[Batch,
         if op.static_batch > 1:
             op.refuse(f"it splits the batch over several axes: {list(operand.shape)} to {list(target)}")
         return batch.lift(), DROPPED
-    chosen = choose(operand.shape, batch, target, found, grows=grows)
+    chosen = choose(operand.shape, batch, target, found)
     if op.static_batch > 1:
         chosen = replace(chosen, certain=True)
     return batch, replace(chosen, lifted=batch.lifted)
@@ -48,10 +48,7 @@ def reshape(op: Op) -> Plan:
     """
     target = op.outputs[0]
     given = op.shown(1) if len(op.inputs) > 1 else np.asarray(op.attribute("shape", ()))
-    grows = None
-    if given is not None and -1 in given:
-        grows = given.ravel().tolist().index(-1)
-    source, result = reshaped(op, target, grows=grows)
+    source, result = reshaped(op, target)
     wanted, what = _shown(result, target), ""
     if given is not None and len(given) == len(wanted) and given.tolist() != wanted:
         what = f"shape {given.tolist()} became {wanted}"
@@ -74,7 +71,7 @@ def flatten(op: Op) -> Plan:
     """Flatten: unchanged if the batch is axis 0 and `axis` is 1; otherwise it becomes a Reshape."""
     operand, batch = op.samples(0)
     axis = op.axis(1, operand.rank)
-    source, result = reshaped(op, op.outputs[0], grows=0)
+    source, result = reshaped(op, op.outputs[0])
     if not batch.lifted and batch.axis == 0 and axis == 1 and result.is_on(0):
         return Plan([result])
     build = _reshape_to(result, op.outputs[0])

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.errors import ModelError
-from builder.proof import one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
+from builder.proof import free_sizes, one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
 from builder.samples import draw
 from builder.tensors import Arrays
 
@@ -48,7 +48,7 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
 
 def _sample_sets(batched: BatchedModel, samples: Arrays | None) -> Iterable[Arrays]:
     if samples is None:
-        return draw(batched, rows=SAMPLE_ROWS)
+        return draw(batched, rows=SAMPLE_ROWS, sizes=next(iter(free_sizes(batched)), None))
     return [{name: rows[:SAMPLE_ROWS] for name, rows in samples.items()}]
 
 

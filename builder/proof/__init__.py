@@ -8,7 +8,7 @@ dimensions. `session` is ONNX Runtime.
 """
 
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
-from builder.proof.original_runs import OriginalRuns
+from builder.proof.original_runs import OriginalRuns, free_sizes
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
@@ -38,6 +38,7 @@ __all__ = [
     "coarsest_precision",
     "compare",
     "dimensions_of",
+    "free_sizes",
     "one_line",
     "onnxruntime_errors",
     "onnxruntime_warnings",

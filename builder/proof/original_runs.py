@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from builder.batching import Shape
+from builder.batching import BatchedModel, Shape
 from builder.model import Model, stored_dtype
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.session import Session, onnxruntime_errors, open_original
-from builder.samples import CAUTIONS, Sizes, candidates, draw_feeds, free_names
+from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
 from builder.tensors import Arrays
 
 BUDGET_S = 30.0
@@ -42,6 +42,10 @@ class OriginalRuns:
     @cached_property
     def _session(self) -> Session:
         return open_original(self._model.path, self._model.zipmaps, is_trial=True)
+
+    @cached_property
+    def _domains(self) -> Domains:
+        return Domains(self._model)
 
     def working_sizes(self, settled: Sizes) -> tuple[Sizes, ...]:
         """Find sizes of the free dimensions at which the model runs.
@@ -88,7 +92,7 @@ class OriginalRuns:
         for caution in CAUTIONS:
             if time.monotonic() - started > RETRY_S:
                 break
-            feeds = draw_feeds(self._model, sizes, caution=caution)
+            feeds = draw_feeds(self._domains, sizes, caution=caution)
             try:
                 answers = self._session.run({**self._model.constants, **feeds})
             except onnxruntime_errors():
@@ -112,7 +116,7 @@ class OriginalRuns:
             sizes: Sizes at which it runs, and has a batch in front of each output.
             axes: The axis of the batch, by input.
         """
-        feeds = draw_feeds(self._model, sizes)
+        feeds = draw_feeds(self._domains, sizes)
         batch = next(feeds[name].shape[axis] for name, axis in axes.items() if axis is not None)
         try:
             together = self._session.run({**self._model.constants, **feeds})
@@ -156,3 +160,26 @@ def _first_different(found: list[Sizes], others: Iterator[Sizes]) -> tuple[Sizes
         if len(found) == WANTED:
             break
     return tuple(found)
+
+
+def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
+    """Return choices of sizes for the dimensions that both the original and the rewritten model leave free.
+
+    The original runs at each of them, on its static batch: the usual size if it can, then sizes that are all
+    different. If it runs at none, the usual one is returned, and what it says there is the reason. There are no choices
+    where no dimension but the batch is free.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the original.
+    """
+    model = batched.original
+    if not any(isinstance(dim, str) for tensor in batched.inputs for dim in tensor.static_dims):
+        return ()
+    axes = {tensor.original: tensor.batch_axis for tensor in batched.inputs}
+    in_front = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
+    batch = {dim: batched.static_batch for dim in in_front if isinstance(dim, str)}
+    usual = {**dict.fromkeys(free_names(model), USUAL), **batch}
+    runs = OriginalRuns(model)
+    found: list[Sizes] = [usual] if runs.output_shapes(usual) is not None else []
+    found += [sizes for sizes in runs.working_sizes(batch) if sizes != usual]
+    return tuple(found) or (usual,)

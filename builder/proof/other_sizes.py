@@ -12,7 +12,7 @@ from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.prover import Prover
 from builder.proof.session import one_line, onnxruntime_errors
-from builder.samples import draw
+from builder.samples import Sizes, draw
 from builder.tensors import Array, Arrays
 
 FRACTIONS = ((1, 2), (3, 2), (2, 1))
@@ -21,7 +21,7 @@ FRACTIONS = ((1, 2), (3, 2), (2, 1))
 _ROWS = 4
 
 
-def prove_other_sizes(batched: BatchedModel, prover: Prover) -> tuple[dict[str, int], ...]:
+def prove_other_sizes(batched: BatchedModel, prover: Prover, free: Sizes) -> tuple[dict[str, int], ...]:
     """Compare batches with single rows at other sizes of the dynamic axes.
 
     Example: the original has 16 positions on the axis `length`. Sizes 8, 24 and 32 are tried. If its table of
@@ -30,6 +30,7 @@ def prove_other_sizes(batched: BatchedModel, prover: Prover) -> tuple[dict[str, 
     Args:
         batched: The rewritten model.
         prover: Runs it; its reference is replaced.
+        free: Sizes of the dimensions that are free in the original too, by name.
 
     Returns:
         The sizes at which batches were compared, by the name of the axis; none if no axis was made dynamic.
@@ -44,7 +45,7 @@ def prove_other_sizes(batched: BatchedModel, prover: Prover) -> tuple[dict[str, 
     failures = []
     for numerator, denominator in FRACTIONS:
         sizes = {name: max(1, size * numerator // denominator) for name, size in static_sizes.items()}
-        inputs = next(draw(batched, rows=_ROWS, sizes=sizes))
+        inputs = next(draw(batched, rows=_ROWS, sizes={**free, **sizes}))
         try:
             reference = _answer_one_by_one(prover, inputs)
         except onnxruntime_errors() as error:

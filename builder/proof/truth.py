@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,13 @@ from builder.errors import VerificationError
 from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
 from builder.proof.session import Session, one_line, onnxruntime_errors, open_original
-from builder.samples import draw
+from builder.samples import Sizes, draw
 from builder.tensors import Array, Arrays
 
 MIN_ROWS, MAX_ROWS = 8, 32
 """How many drawn samples a reference has."""
+FEW_ROWS = 4
+"""How many samples are drawn at other sizes."""
 MAX_OWN_ROWS = 256
 """How many of the caller's own samples a reference has, if they are small."""
 REFERENCE_BYTES = 12 << 20
@@ -86,19 +89,20 @@ class Original:
         """Free the memory of the session."""
         self.__dict__.pop("_session", None)
 
-    def find_truth(self, samples: Arrays | None, *, max_batch_size: int) -> Truth:
+    def find_truth(self, samples: Arrays | None, *, max_batch_size: int, sizes: Sizes | None = None) -> Truth:
         """Answer the caller's samples, or the first drawn ones that the model can answer.
 
         Args:
             samples: The caller's samples by input, `[rows, *dims]`; None to draw them.
             max_batch_size: The largest batch size; no more rows than that are drawn.
+            sizes: The sizes of free dimensions of drawn samples, by name.
 
         Raises:
             ModelError: ONNX Runtime cannot load the model.
             VerificationError: The model cannot answer the samples, or most of its answers are NaN.
         """
         most = max(MIN_ROWS, min(MAX_ROWS, max_batch_size))
-        attempts = [samples] if samples is not None else draw(self._batched, rows=self._rows_to_draw(most))
+        attempts = [samples] if samples is not None else draw(self._batched, rows=self._rows_to_draw(most), sizes=sizes)
         reason = ""
         for inputs in attempts:
             try:
@@ -108,6 +112,13 @@ class Original:
         fix = "give samples that the model can answer with --samples FILE.npz"
         what = f"the original model gives no answers to compare with: {reason}"
         raise VerificationError(self._batched.original.path, what, fix)
+
+    def answer_at(self, sizes: Sizes) -> Arrays | None:
+        """Return a few samples with other sizes, and the answers to them; None if there are no usable answers."""
+        for inputs in draw(self._batched, rows=FEW_ROWS, sizes=sizes):
+            with suppress(UnusableSamplesError):
+                return self._ask(inputs, FEW_ROWS).reference
+        return None
 
     def explains(
         self, answer: Array, output: str, row: int, reference: Arrays, tolerance: Tolerance, *, nudge: float
@@ -178,9 +189,11 @@ class Original:
             chunks.append(self._answer_chunk(inputs, len(chunks) * step))
             elapsed = time.perf_counter() - started
         rows = min(rows, len(chunks) * step)
-        reference = {f"input:{name}": array[:rows] for name, array in inputs.items()}
+        kept = _alike(chunks[:rows]) if self._batched.is_static else list(range(rows))
+        reference = {f"input:{name}": array[kept] for name, array in inputs.items()}
         for tensor in self._batched.outputs:
-            reference[f"output:{tensor.name}"] = _joined(tensor, [chunk[tensor.name] for chunk in chunks])[:rows]
+            used = [chunks[row] for row in kept] if self._batched.is_static else chunks
+            reference[f"output:{tensor.name}"] = _joined(tensor, [chunk[tensor.name] for chunk in used])[: len(kept)]
         return Truth(reference, elapsed / max(1, (len(chunks) - 1) * step), grown // step)
 
     def _answer_chunk(self, inputs: Arrays, start: int) -> dict[str, Array]:
@@ -211,6 +224,16 @@ class Original:
 def _rows_within(row_bytes: int, most: int) -> int:
     least = 4 if row_bytes > HUGE_ROW_BYTES else MIN_ROWS
     return max(least, min(most, REFERENCE_BYTES // max(1, row_bytes)))
+
+
+def _alike(requests: Sequence[Arrays]) -> list[int]:
+    """Return the requests whose answers have the shapes that most answers have: others cannot be stored beside them.
+
+    Example: a detector answers 3, 5, 3 and 4 boxes. The first and the third request are kept.
+    """
+    shapes = [tuple(answer.shape for answer in answers.values()) for answers in requests]
+    usual = max(shapes, key=shapes.count)
+    return [row for row, shape in enumerate(shapes) if shape == usual]
 
 
 def _joined(tensor: BatchedTensor, chunks: Sequence[Array]) -> Array:

@@ -5,36 +5,35 @@ be installed are serialized here, once, and exactly these bytes run at several b
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
-from builder.proof.comparison import Tolerance, relative_tolerance, tolerances_for
-from builder.proof.interface import as_seen_by, check_interface, forget_shapes, mend
+from builder.proof.comparison import relative_tolerance, tolerances_for
+from builder.proof.interface import check_interface
 from builder.proof.neighbours import prove_neighbours, prove_strangers
+from builder.proof.original_runs import free_sizes
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
 from builder.proof.rewritten import Rewritten
-from builder.proof.session import (
-    Session,
-    onnxruntime_errors,
-    onnxruntime_warnings,
-    refuse_stale_shapes,
-    stale_shapes,
-)
-from builder.proof.truth import Original, Truth
+from builder.proof.session import Session, onnxruntime_warnings, refuse_stale_shapes
+from builder.proof.settling import open_settled
+from builder.proof.truth import Original
 from builder.record import Proof, ServedTensor
 from builder.tensors import Array, Arrays
 
 NUDGE = 1e-5
 """To see what rounding can do to an answer, inputs are changed by this part of their value, as much as fp32 answers
 may differ."""
+
+MOST_ELSEWHERE = 3
+"""The largest batch to run at other sizes of the free dimensions."""
 
 REDUCED = "publish without --precision, or allow larger errors with --max-error PART"
 
@@ -93,24 +92,29 @@ def verify(
         VerificationError: The original answers no sample, or an answer differs from the original's.
     """
     original = Original(batched)
-    truth = original.find_truth(samples, max_batch_size=max_batch_size)
+    usual, *choices = free_sizes(batched) or ({},)
+    truth = original.find_truth(samples, max_batch_size=max_batch_size, sizes=usual)
+    elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes)) is not None]
     original.close()
     # Before serializing: looking at the original's constants names them, and the bytes contain these names.
     sizes = _batch_sizes(batched, truth.largest_affordable(max_batch_size), effort)
     # Opened even if nothing is compared: a model that ONNX Runtime cannot load is never published.
-    model, sessions = _open_settled(batched, rounded, truth.reference)
-    tolerances = tolerances_for(truth.reference, model.bfloat16, model.precision, max_error=max_error)
+    model, sessions = open_settled(batched, rounded, [truth.reference, *(found for _, found in elsewhere)])
+    against = _Comparison(model, original, failure_dir, max_error)
+    provers = [against.prover(session, truth.reference) for session in sessions]
     proven = NOTHING_COMPARED
     other_sizes: tuple[Mapping[str, int], ...] = ()
     with onnxruntime_warnings() as warnings:
-        provers = [_prover(session.run, model, original, truth, tolerances, failure_dir) for session in sessions]
         if effort != "off":
             proven = _prove_all(provers, sizes)
             _prove_apart(model, provers, largest=max(sizes, default=1))
-            other_sizes = prove_other_sizes(batched, provers[0])
+            for session, (_, found) in product(sessions, elsewhere):
+                against.prover(session, found).prove([size for size in sizes if size <= MOST_ELSEWHERE])
+            other_sizes = (*prove_other_sizes(batched, provers[0], usual), *(found for found, _ in elsewhere))
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
     reference = _without_undecided(batched.original.path, truth.reference, proven)
+    tolerances = provers[0].tolerances
     return VerifiedModel(
         batched=model.batched,
         model_bytes=model.model_bytes,
@@ -121,44 +125,6 @@ def verify(
         constant_outputs=tuple(name for name in tolerances if _is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )
-
-
-def _open_settled(
-    batched: BatchedModel, rounded: ir.Model | None, reference: Arrays
-) -> tuple[Rewritten, list[Session]]:
-    """Open the model, once it declares only shapes that its values have.
-
-    Raises:
-        VerificationError: ONNX Runtime cannot load the model.
-    """
-    batched = mend(batched, reference)
-    with onnxruntime_warnings() as warnings:
-        model, sessions = _open_as_seen(batched, rounded)
-        for session in sessions:
-            _run_first(session, reference, is_static=batched.is_static)
-    if not any(stale_shapes(warnings)):
-        return model, sessions
-    for wrong in filter(None, (batched.ir, rounded)):
-        forget_shapes(wrong)
-    return _open_as_seen(mend(model.batched, reference), rounded)
-
-
-def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewritten, list[Session]]:
-    """Open the model, with its outputs declared as ONNX Runtime finds them."""
-    model = Rewritten.of(batched, rounded)
-    sessions = model.open_sessions()
-    seen = as_seen_by(sessions[0], batched)
-    if seen is not batched:
-        model = Rewritten.of(seen, rounded)
-        sessions = model.open_sessions()
-    return model, sessions
-
-
-def _run_first(session: Session, reference: Arrays, *, is_static: bool) -> None:
-    """Run the first sample, so that ONNX Runtime warns of shapes; what else is wrong, the proof says better."""
-    rows = {key.removeprefix("input:"): array[:1] for key, array in reference.items() if key.startswith("input:")}
-    with suppress(*onnxruntime_errors()):
-        session.run({name: array[0] for name, array in rows.items()} if is_static else rows)
 
 
 def _check_interface(model: BatchedModel, session: Session) -> None:
@@ -178,29 +144,33 @@ def _batch_sizes(batched: BatchedModel, largest: int, effort: Effort) -> tuple[i
     return tuple(range(1, largest + 1)) if effort == "full" else batch_sizes(largest, dimensions)
 
 
-def _prover(
-    run: Callable[[Arrays], Arrays],
-    model: Rewritten,
-    original: Original,
-    truth: Truth,
-    tolerances: Mapping[str, Tolerance],
-    failure_dir: Path,
-) -> Prover:
-    nudge = _nudge(model)
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """How the rewritten model is compared with the original."""
 
-    def is_excused(answer: Array, output: str, row: int) -> bool:
-        return original.explains(answer, output, row, truth.reference, tolerances[output], nudge=nudge)
+    model: Rewritten
+    original: Original
+    failure_dir: Path
+    max_error: float | None
 
-    return Prover(
-        where=model.batched.original.path,
-        run=run,
-        reference=truth.reference,
-        tolerances=tolerances,
-        bfloat16=model.bfloat16,
-        failure_dir=failure_dir,
-        is_excused=is_excused,
-        fix=REPORT if model.rounded is None else REDUCED,
-    )
+    def prover(self, session: Session, reference: Arrays) -> Prover:
+        """Return what compares a session's answers with a reference."""
+        model = self.model
+        tolerances = tolerances_for(reference, model.bfloat16, model.precision, max_error=self.max_error)
+
+        def is_excused(answer: Array, output: str, row: int) -> bool:
+            return self.original.explains(answer, output, row, reference, tolerances[output], nudge=_nudge(model))
+
+        return Prover(
+            where=model.batched.original.path,
+            run=session.run,
+            reference=reference,
+            tolerances=tolerances,
+            bfloat16=model.bfloat16,
+            failure_dir=self.failure_dir,
+            is_excused=is_excused,
+            fix=REPORT if model.rounded is None else REDUCED,
+        )
 
 
 def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -> None:

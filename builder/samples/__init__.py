@@ -5,7 +5,8 @@ It uses `reach`, which follows the values of an input through the graph. `drawin
 reads samples from a file. `sizes` has the sizes to try for the dimensions that a model leaves free.
 """
 
+from builder.samples.domains import Domains
 from builder.samples.drawing import CAUTIONS, draw, draw_feeds, read_samples
-from builder.samples.sizes import Sizes, candidates, free_names
+from builder.samples.sizes import USUAL, Sizes, candidates, free_names
 
-__all__ = ["CAUTIONS", "Sizes", "candidates", "draw", "draw_feeds", "free_names", "read_samples"]
+__all__ = ["CAUTIONS", "USUAL", "Domains", "Sizes", "candidates", "draw", "draw_feeds", "free_names", "read_samples"]

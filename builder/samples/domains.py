@@ -10,6 +10,7 @@ move, select or shift them, and every node that gives them a meaning leaves evid
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -81,24 +82,36 @@ _PENALTY = 1e3
 """A mask becomes a penalty when it is multiplied by at least this much; features are not multiplied by so much."""
 
 
-def find_domains(model: Model, sizes: Mapping[str, int] | None = None) -> dict[str, Domain]:
-    """Return the domain of each input, by its name in the original model.
+class Domains:
+    """The domains of a model's inputs; the graph is read once for all sizes, unless they make a difference."""
 
-    Args:
-        model: The original model.
-        sizes: Sizes of free dimensions, by name: an index along such an axis stays below its size.
-    """
-    names = [spec.name for spec in model.inputs]
-    try:
-        whole = inlined(model.ir, where=model.path)
-    except ModelError:  # the nodes inside its functions cannot be read; the others can
-        whole = model.ir.clone()
-    named(whole.graph, model, sizes or {})
-    evidence = _follow(whole.graph, names)
-    if any(found.unsized for found in evidence.values()):
-        inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model
-        evidence = _follow(inferred.graph, names)
-    return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in model.inputs}
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._whole = model.ir
+        if model.ir.functions:
+            with suppress(ModelError):  # the nodes inside its functions cannot be read; the others can
+                self._whole = inlined(model.ir, where=model.path)
+        self._evidence = _follow(self._whole.graph, self._names)
+        self._is_unsized = any(found.unsized for found in self._evidence.values())
+
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.model.inputs]
+
+    def at(self, sizes: Mapping[str, int] | None = None) -> dict[str, Domain]:
+        """Return the domain of each input, by its name in the original model.
+
+        Args:
+            sizes: Sizes of free dimensions, by name: an index along such an axis stays below its size.
+        """
+        evidence = self._evidence_at(sizes or {}) if self._is_unsized else self._evidence
+        return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in self.model.inputs}
+
+    def _evidence_at(self, sizes: Mapping[str, int]) -> Mapping[str, "_Evidence"]:
+        """Return the evidence in a graph with inferred shapes."""
+        whole = self._whole.clone()
+        named(whole.graph, self.model, sizes)
+        return _follow(ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model.graph, self._names)
 
 
 @dataclass(slots=True)

@@ -9,76 +9,79 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
-from builder.model import Model, fits, stored_dtype
+from builder.model import fits, stored_dtype
 from builder.samples.domains import (
     Choices,
     Constant,
     Domain,
+    Domains,
     Integers,
     Lengths,
     Mask,
     Normal,
     Unit,
-    find_domains,
 )
+from builder.samples.sizes import USUAL
 from builder.tensors import Array
 
 CAUTIONS = range(3)
 """How cautious samples can be: 0 follows what the graph suggests, 2 is for models that cannot run what came before."""
-
-_FREE_SIZES = (32, 64, 224, 8)
-"""The sizes to try for a dimension whose size the model does not give."""
 
 
 def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Array]]:
     """Yield sets of samples, each with `[rows, *dims]` for every input, by the input's name.
 
     The first set follows what the graph suggests. Each further one is more cautious, for models that cannot run the set
-    before. The same model always gets the same samples, even when its inputs are renamed. A dimension that was made
-    dynamic has the size that `sizes` gives for its name, or else its size in the original model.
+    before. The same model always gets the same samples, even when its inputs are renamed.
+
+    Args:
+        batched: The model.
+        rows: How many samples.
+        sizes: The size of each free dimension, by its name. Where it gives none, the dimension has its size in the
+            original, or 32 if it is free there too.
     """
-    domains = find_domains(batched.original)
+    domains = Domains(batched.original).at(sizes)
     seed = int(batched.original.sha256[:16], 16)
-    shapes = {tensor.name: _shape(tensor, sizes or {}) for tensor in batched.inputs}
-    is_open = any(isinstance(dim, str) for shape in shapes.values() for dim in shape)
     for caution in CAUTIONS:
-        for size in _FREE_SIZES if is_open else _FREE_SIZES[:1]:
-            yield {
-                tensor.name: _draw(
-                    tensor.dtype,
-                    _cautious(domains[tensor.original], tensor.dtype, caution),
-                    shape=(rows, *(dim if isinstance(dim, int) else size for dim in shapes[tensor.name])),
-                    rng=np.random.default_rng([seed, position]),
-                )
-                for position, tensor in enumerate(batched.inputs)
-            }
+        yield {
+            tensor.name: _draw(
+                tensor.dtype,
+                _cautious(domains[tensor.original], tensor.dtype, caution),
+                shape=(rows, *_shape(tensor, sizes or {})),
+                rng=np.random.default_rng([seed, position]),
+            )
+            for position, tensor in enumerate(batched.inputs)
+        }
 
 
-def draw_feeds(model: Model, sizes: Mapping[str, int], *, caution: int = 0) -> dict[str, Array]:
+def draw_feeds(domains: Domains, sizes: Mapping[str, int], *, caution: int = 0) -> dict[str, Array]:
     """Return whole inputs of the original model, by name, with these sizes for its free dimensions.
 
     Args:
-        model: The original model.
+        domains: The domains of the model's inputs.
         sizes: The size of each free dimension, by its name.
         caution: One of `CAUTIONS`.
     """
-    domains = find_domains(model, sizes)
-    seed = int(model.sha256[:16], 16)
+    seed = int(domains.model.sha256[:16], 16)
+    found = domains.at(sizes)
     return {
         spec.name: _draw(
             spec.dtype,
-            _cautious(domains[spec.name], spec.dtype, caution),
+            _cautious(found[spec.name], spec.dtype, caution),
             shape=tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape),
             rng=np.random.default_rng([seed, position]),
         )
-        for position, spec in enumerate(model.inputs)
+        for position, spec in enumerate(domains.model.inputs)
     }
 
 
-def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int | str, ...]:
-    """Return the shape of one sample, with a string for each dimension that may have any size."""
+def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of one sample."""
     pairs = zip(tensor.dims, tensor.static_dims, strict=True)
-    return tuple(sizes.get(dim, static) if isinstance(dim, str) else dim for dim, static in pairs)
+    return tuple(
+        dim if isinstance(dim, int) else sizes.get(dim, static if isinstance(static, int) else USUAL)
+        for dim, static in pairs
+    )
 
 
 def _cautious(domain: Domain, dtype: ir.DataType, caution: int) -> Domain:

@@ -19,6 +19,9 @@ Sizes = Mapping[str, int]
 
 Names = tuple[str, ...]
 
+USUAL = 32
+"""The size of a sample on a free axis, if the model runs at it."""
+
 _BATCHES = (3, 5, 2, 7, 4)
 """Sizes to try for axis 0: small ones, because a batch costs its size in time."""
 
@@ -86,6 +89,8 @@ def candidates(model: Model, pinned: Sizes) -> Iterator[tuple[Sizes, Sequence[Si
 
 def _settled(model: Model, pinned: Sizes) -> tuple[Sizes, list[Names]]:
     """Return the sizes that are pinned or the only ones possible, and the other names, equal ones together."""
+    if not any(axis for name, axis in _first_axes(model).items() if name not in pinned):
+        return pinned, [(name,) for name in free_names(model) if name not in pinned]  # any batch will do
     constraints = Constraints(model)
     sizes = {constraints.name(name): size for name, size in pinned.items()}
     known, groups = dict(pinned), dict[str, list[str]]()

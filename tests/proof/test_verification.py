@@ -582,3 +582,55 @@ def test_the_result_of_batching_is_proven(tmp_path: Path, static_batch: int) -> 
     verified = verify(batched, max_batch_size=32)
     assert onnx.load_from_string(verified.model_bytes).graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert verified.model_bytes == ir.to_proto(batched.ir).SerializeToString(deterministic=True)
+
+
+# ---------------------------------------------------------------- sizes that the file leaves free
+
+FREE: list[tuple[str, str, str, Any, dict[str, tuple[int, ...]]]] = [
+    # What it shows; inputs; nodes; how it is kept; the shapes of one sample.
+    ("the usual size", "float[N, T, 3] x", "y = Neg (x)", keep_static, {"x": (32, 32, 3)}),
+    ("one sequence", "float[N, T] x", "s = Constant <value_ints = [1, -1]> () a = Reshape (x, s) "
+     "u = Shape (a) v = Shape (x) z = Sub (u, v) w = Cast <to = 1> (z) m = ReduceSum <keepdims = 0> (w) "
+     "i = Cast <to = 7> (m) t = Constant <value_floats = [0.5]> () g = Gather (t, i) y = Add (x, g)",
+     keep_static, {"x": (1, 211)}),
+    ("the size of a window", "float[N, T] x", "s = Constant <value_ints = [0, 400]> () y = Reshape (x, s)",
+     keep_static, {"x": (3, 400)}),
+    ("equal lengths", "float[N, A] x, float[N, ?] z", "y = Add (x, z)", keep_static, {"x": (32, 32), "z": (32, 32)}),
+    ("one sample each", "float[N, T, 3] x", "y = Neg (x)", run_one_by_one, {"x": (32, 3)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "body", "keep", "shapes"), [c[1:] for c in FREE], ids=[c[0] for c in FREE])
+def test_samples_have_sizes_at_which_the_model_runs(
+    tmp_path: Path, inputs: str, body: str, keep: Any, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    rank = "a, b, c" if ", 3] x" in inputs else "a, b"
+    model = original(tmp_path, f"g ({inputs}) => (float[{rank}] y) {{ {body} }}")
+    verified = verify(keep(model), max_batch_size=4)
+    assert {name: verified.reference[f"input:{name}"].shape[1:] for name in shapes} == shapes
+
+
+def test_other_sizes_of_free_dimensions_are_compared_with_the_original_too(tmp_path: Path) -> None:
+    text = "g (float[N, T] x) => (float[N, T] y) {{ y = {} (x) }}"
+    proof = verify(by_hand(original(tmp_path, text.format("Neg"))), max_batch_size=4).proof
+    assert [dict(sizes)["T"] for sizes in proof.other_sizes] == [211, 134, 173]
+    # Right at the usual size only.
+    body = """s = Shape (x) i = Constant <value_int = 1> () n = Gather (s, i) u = Constant <value_int = 32> ()
+        c = Equal (n, u) a = Neg (x) b = Abs (x) y = Where (c, a, b)"""
+    wrong = by_hand(original(tmp_path, text.format("Neg")), text.replace("y = {} (x)", body).format())
+    with pytest.raises(VerificationError, match="differs from the original's"):
+        verify(wrong, max_batch_size=4)
+
+
+def test_a_model_that_runs_at_no_size_says_what_it_says_at_the_usual_one(tmp_path: Path) -> None:
+    text = "g (float[N, T] x) => (float[a, b] y) { s = Constant <value_ints = [1009, 1013]> () y = Reshape (x, s) }"
+    with pytest.raises(VerificationError, match=r"no answers to compare with: .*\{32,32\}"):
+        verify(keep_static(original(tmp_path, text)), max_batch_size=1)
+
+
+def test_requests_with_answers_of_several_shapes_are_compared_where_most_have_one(tmp_path: Path) -> None:
+    text = """g (float[4] x) => (float[kept] y) { z = Constant <value = float {0.0}> () k = Greater (x, z)
+        y = Compress <axis = 0> (x, k) }"""
+    verified = verify(keep_static(original(tmp_path, text)), max_batch_size=1)
+    assert verified.proof.rows == len(verified.reference["output:y"]) > 1
+    assert ((verified.reference["input:x"] > 0).sum(axis=1) == verified.reference["output:y"].shape[1]).all()

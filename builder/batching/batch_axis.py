@@ -95,19 +95,46 @@ class _Examination:
             free = attempt(self._model, self._source, pins)
             follows, problems = self._follows(pins), free.problems
             if follows is not False and not problems and _are_in_front(free):
-                return keep_batched(free)
+                return keep_batched(free) if self._answers_one_row() else self._at(pins.batch).rewritten(self._source)
             if follows and self._mixes(pins, problems):
                 raise _refused(self._model, problems)
             is_open = follows and all(problem.is_undecided for problem in problems) and _are_in_front(free)
             undecided = free if is_open else None
         for batch in self._frozen_batches():
-            at = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
+            at = self._at(batch)
             if not at.problems:
+                self._check_chunks(batch)
                 return at.rewritten(self._source)
             problems = at.problems
         if undecided is not None:
             return keep_batched(undecided)
         raise _refused(self._model, problems)
+
+    def _at(self, batch: int) -> Attempt:
+        """Walk the model as one of this static batch."""
+        return follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
+
+    def _answers_one_row(self) -> bool:
+        """Return whether a batch of one has one row too; a Squeeze without axes, for one, takes that axis away."""
+        shapes = self._shapes_at(1)
+        return self._original is None or (shapes is not None and _have_rows(self._model, shapes, 1))
+
+    def _check_chunks(self, batch: int) -> None:
+        """Check that a body that takes this many samples at once, and also twice as many, does not mix those.
+
+        Raises:
+            ModelError: It does.
+        """
+        double = self._shapes_at(2 * batch) if batch > 1 and self._is_named() else None
+        if double is None or self._original is None or not _have_rows(self._model, double, 2 * batch):
+            return
+        sizes = {**self._sizes[0], **dict.fromkeys(self._names, 2 * batch)}
+        if not self._original.keeps_apart(sizes, self._axes, batch):
+            raise ModelError(
+                self._model.path,
+                f"it takes {batch} samples or any multiple of that, and the answer to a sample depends on the others",
+                "publish it with --static",
+            )
 
     def _is_named(self) -> bool:
         """Return whether every input has a batch, and a name in its place."""
@@ -125,7 +152,7 @@ class _Examination:
         if self._original is None:
             return None
         shapes = self._shapes_at(pins.batch)
-        return shapes is not None and all(shapes[spec.name][:1] == (pins.batch,) for spec in self._model.outputs)
+        return shapes is not None and _have_rows(self._model, shapes, pins.batch)
 
     def _mixes(self, pins: Pins, problems: Sequence[Problem]) -> bool:
         """Return whether a body that follows the batch mixes its samples.
@@ -137,7 +164,7 @@ class _Examination:
             return True
         doubtful = [p for p in problems if not isinstance(p.refusal, SharedScale | Undecided)]
         sizes = {**pins.sizes, **dict.fromkeys(self._names, pins.batch)}
-        return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes)
+        return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes, 1)
 
     def _frozen_batches(self) -> Iterator[int]:
         """Yield the batches that the body may have been frozen at: those at which it runs, if there are any."""
@@ -174,6 +201,11 @@ def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
                 "so that its samples belong together",
                 "publish it with --static, or export it with another name for that axis",
             )
+
+
+def _have_rows(model: Model, shapes: Mapping[str, Shape], batch: int) -> bool:
+    """Return whether every output has so many rows."""
+    return all(shapes[spec.name][:1] == (batch,) for spec in model.outputs)
 
 
 def _are_in_front(at: Attempt) -> bool:

@@ -28,8 +28,8 @@ class Runs(Protocol):
     def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
         """Return the shapes of its outputs at these sizes; None if it does not run."""
 
-    def keeps_apart(self, sizes: Sizes, axes: Axes) -> bool:
-        """Return whether it gives each row of a batch the answer that it gives to the row alone."""
+    def keeps_apart(self, sizes: Sizes, axes: Axes, chunk: int) -> bool:
+        """Return whether it gives `chunk` rows of a batch the answers that it gives to them alone."""
 
 
 BATCH_NAMES = ("batch", "batch_size", "batchsize", "n", "b", "bs")

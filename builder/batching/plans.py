@@ -74,6 +74,10 @@ class PlanWriter:
             return None
         if isinstance(wanted, np.ndarray):
             given = op.given(index)
+            if given is not None and given.is_sized and given.batch is None:
+                found = self._same_values(op, given, wanted)
+                if found is not None:
+                    return found
             return self.emit.constant(wanted, given.name if given is not None else None)
         operand = op.operand(index)
         batch = wanted.batch if isinstance(wanted, View) else wanted
@@ -82,6 +86,19 @@ class PlanWriter:
         if isinstance(wanted, View) and wanted.shape != batch.target(operand.shape):
             value = self.emit.reshape(value, wanted.shape)
         return value
+
+    def _same_values(self, op: Op, given: Operand, wanted: Array) -> ir.Value | None:
+        """Return a constant that depends on a free axis, if a plan wants its values, perhaps in another shape."""
+        array = op.evaluate(given)
+        if array is None or array.size != wanted.size or not np.array_equal(array.ravel(), wanted.ravel()):
+            return None
+        value = self.materialize(given)
+        if array.dtype != wanted.dtype:
+            (value,) = self.emit.node("Cast", [value], {"to": int(ir.DataType.from_numpy(wanted.dtype))})
+        if array.shape == wanted.shape:
+            return value
+        longest = int(np.argmax(wanted.shape)) if wanted.ndim else 0
+        return self.emit.reshape(value, [-1 if axis == longest else d for axis, d in enumerate(wanted.shape)])
 
     def _same_node(self, op: Op, plan: Plan, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
         """Write the node itself, with the attributes that the plan changes."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import DROPPED, Dropped, Placed
-from builder.batching.rule import Op, Plan, Static, Wanted, per_sample, required
+from builder.batching.rule import Mixing, Op, Plan, Static, Wanted, per_sample, required
 from builder.batching.rules.axes import normalized, on_axes, only_batched, parallel
 from builder.batching.rules.inference import Inputs, integer, same_as_first
 from builder.batching.rules.registry import ai_onnx, microsoft, table
@@ -79,7 +79,7 @@ def top_k(op: Op) -> Plan:
     batch = only_batched(op, 0, role="count")
     if isinstance(batch, Placed) and batch.axis == axis and batch.rows == 1:
         if op.static_batch > 1:
-            op.refuse(f"it picks along axis {axis}, which holds the batch")
+            raise Mixing(f"it picks along axis {axis}, which holds the batch")
         batch = DROPPED
     form = parallel(op, batch, [axis], "picks along")
     return Plan([form] * len(op.outputs), {0: form}, {"axis": axis + form.lifted})

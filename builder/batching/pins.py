@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import onnx_ir as ir
+
 from builder.batching.layout import Shape
 from builder.model import Model, TensorSpec
 
@@ -37,6 +39,9 @@ BATCH_NAMES = ("batch", "batch_size", "batchsize", "n", "b", "bs")
 
 PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 """The batches to analyse a model with whose batch is dynamic; the first that divides no dimension is taken."""
+
+MOST_NUMBERS = 64
+"""A constant of up to so many whole numbers may be a shape."""
 
 FROZEN = (*range(1, 17), 20, 24, 32, 48, 64)
 """The batches that files are frozen at."""
@@ -123,9 +128,19 @@ def guessed_sizes(names: Sequence[str]) -> Iterator[Sizes]:
 def unrelated_batch(model: Model, sizes: Sizes) -> int:
     """Return a batch that no dimension is a multiple of, so that none is taken for the batch by mistake."""
     dims = {dim for spec in (*model.inputs, *model.outputs) for dim in spec.shape} | set(sizes.values())
-    for value in model.ir.graph.initializers.values():
+    for value in _constants(model):
         dims.update(dim for dim in value.shape or () if isinstance(dim, int))
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= MOST_NUMBERS:
+            dims.update(int(number) for number in tensor.numpy().ravel())
     return next((p for p in PRIMES if all(dim % p for dim in dims if isinstance(dim, int) and dim)), PRIMES[-1])
+
+
+def _constants(model: Model) -> Iterator[ir.Value]:
+    yield from model.ir.graph.initializers.values()
+    for node in model.ir.graph.all_nodes():
+        if node.op_type == "Constant":
+            yield from node.outputs
 
 
 def baked_batches(model: Model, axes: Axes) -> list[int]:

@@ -98,7 +98,7 @@ class PlanWriter:
         if array.shape == wanted.shape:
             return value
         longest = int(np.argmax(wanted.shape)) if wanted.ndim else 0
-        return self.emit.reshape(value, [-1 if axis == longest else d for axis, d in enumerate(wanted.shape)])
+        return self.emit.reshape(value, tuple(-1 if axis == longest else d for axis, d in enumerate(wanted.shape)))
 
     def _same_node(self, op: Op, plan: Plan, inputs: Sequence[ir.Value | None]) -> list[ir.Value]:
         """Write the node itself, with the attributes that the plan changes."""

@@ -29,14 +29,14 @@ _FROZEN_BATCHES = (1, 4, 2, 8, 16)
 """Sizes at which a model runs whose batch is not as dynamic as the file says."""
 
 _STEPS: Sequence[Sequence[int]] = (
-    # No two sizes are equal, odd and even ones take turns, and none is likely to be another size of the model or to
-    # become 1 where the model has strides, so that what works is general.
-    (211, 134, 173, 157, 202, 149, 166, 191),
-    (37, 58, 45, 31, 50, 41, 34, 29),
+    # No two sizes are equal, odd and even ones take turns, none is likely to be another size of the model, and they are
+    # so far apart that they differ even divided by 32, or 64, where a model has strides: what works is general.
+    (211, 134, 97, 293, 330, 389, 166, 259, 178, 401, 457, 118),
+    (37, 58, 21, 46, 81, 97, 30, 67, 52, 43),
     (7, 10, 13, 11, 18, 17, 14, 19),
     # Networks that halve an image, and double it again, want multiples.
-    (136, 200, 168, 232, 152, 216, 184, 248),
-    (160, 224, 288, 352, 416, 96),
+    (136, 200, 72, 248, 328, 392, 168, 264),
+    (160, 224, 96, 288, 352, 416),
     (192, 320, 448, 576),
     # One size for all axes: a square image, a mask as long as the ids.
     *((size,) for size in (32, 64, 1, 2, 8, 16, 128, 224, 256, 80, 160, 320, 384, 400, 448, 480, 512, 640)),

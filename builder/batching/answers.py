@@ -1,17 +1,19 @@
 """What a model answers to one sample: the shape of each output at a batch of 1, and which axis is the sample's own.
 
 A file may give the batch a name in place of a number, and any name to the axes of its outputs. So the batch is set to 1
-and the shapes are inferred from there: what has 1 on axis 0 then has the batch there.
+and the shapes are inferred from there: what has 1 on axis 0 then has the batch there. Where nothing can be inferred,
+the original is run.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.batching.ends import TIME_MAJOR
-from builder.batching.pins import Axes, batch_names, free_names
+from builder.batching.layout import Shape
+from builder.batching.pins import Axes, Runs, batch_names, free_names
 from builder.batching.rules import SIZED_BY_VALUES
 from builder.errors import ModelError
 from builder.model import Dim, Model, TensorSpec, inlined, label, operator
@@ -37,12 +39,13 @@ def shape_of_one(spec: TensorSpec, axis: int | None) -> Dims:
     return tuple(1 if i == axis else dim for i, dim in enumerate(spec.shape))
 
 
-def answers_of_one(model: Model, axes: Axes) -> list[Answer]:
+def answers_of_one(model: Model, axes: Axes, original: Runs | None = None) -> list[Answer]:
     """Return the answers of a model to one sample, in the order of its outputs.
 
     Args:
         model: A model whose batch is 1, or has a name.
         axes: The axis of the batch, by input.
+        original: Runs the original, to see the shapes that cannot be inferred.
 
     Raises:
         ModelError: The size of an output depends on the values of the sample, so that the answers to two samples may
@@ -50,14 +53,41 @@ def answers_of_one(model: Model, axes: Axes) -> list[Answer]:
     """
     graph = _inferred(model, axes)
     named, free = batch_names(model, axes), free_names(model, axes)
+    known = [_known(spec.shape, v.shape, free) for spec, v in zip(model.outputs, graph.outputs, strict=True)]
+    unknown = [value for value, shape in zip(graph.outputs, known, strict=True) if _is_unknown(shape, free)]
+    for value in unknown:
+        _refuse_size_by_values(model, graph, value)
+    seen = _seen(original, named) if original is not None and unknown else []
     found = []
-    for spec, value in zip(model.outputs, graph.outputs, strict=True):
-        shape = _known(spec.shape, value.shape, free)
-        axis = _own_axis(spec.shape, shape, named, free)
-        if _is_unknown(shape, free):
-            _refuse_size_by_values(model, graph, value)
+    for spec, inferred in zip(model.outputs, known, strict=True):
+        shape = _of_rank(inferred, [shapes[spec.name] for shapes in seen])
+        numbers = _with_numbers(shape, [shapes[spec.name] for shapes in seen], free)
+        axis = _own_axis(spec.shape, numbers, named, free)
         found.append(Answer(tuple(1 if i == axis else dim for i, dim in enumerate(shape)), axis))
     return found
+
+
+def _seen(original: Runs, named: Collection[str]) -> list[Mapping[str, Shape]]:
+    """Return the shapes of the original's outputs for one sample, at several sizes of its other names."""
+    choices = original.working_sizes(dict.fromkeys(named, 1))
+    return [shapes for sizes in choices if (shapes := original.output_shapes(sizes)) is not None]
+
+
+def _of_rank(shape: Dims, seen: Sequence[Shape]) -> Dims:
+    """Return a shape of the rank that was seen: the file may declare another."""
+    ranks = {len(each) for each in seen}
+    return shape if len(ranks) != 1 or len(shape) in ranks else tuple(f"size_{i}" for i in range(ranks.pop()))
+
+
+def _with_numbers(shape: Dims, seen: Sequence[Shape], free: Collection[str]) -> Dims:
+    """Put in the sizes that were seen, where they were the same each time."""
+    if not seen or any(len(each) != len(shape) for each in seen):
+        return shape
+    columns = [set(column) for column in zip(*seen, strict=True)]
+    return tuple(
+        sizes.pop() if len(sizes) == 1 and isinstance(dim, str) and dim not in free else dim
+        for dim, sizes in zip(shape, columns, strict=True)
+    )
 
 
 def _inferred(model: Model, axes: Axes) -> ir.Graph:

@@ -15,7 +15,7 @@ from builder.batching.answers import answers_of_one, shape_of_one
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.input_axes import batch_axes_of
 from builder.batching.keeping import refuse_random
-from builder.batching.pins import batch_names, claimed_axes
+from builder.batching.pins import Runs, batch_names, claimed_axes
 from builder.errors import ModelError
 from builder.model import Dim, Model, TensorSpec
 
@@ -29,11 +29,19 @@ OLDEST_IR_VERSION = 4
 """Before this IR version, every initializer had to be listed as an input too."""
 
 
-def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
+def run_one_by_one(
+    model: Model, *, batch_axes: Mapping[str, int | None] | None = None, original: Runs | None = None
+) -> BatchedModel:
     """Wrap the graph so that it sees one sample at a time: `[N, *dims] -> N times [1, *dims] -> [N, *dims]`.
 
     A batch with a name is set to 1 inside. What an output has as its own axis of the batch is removed there (see
     `answers`); if it has none, the whole output is the answer for one sample.
+
+    Args:
+        model: A model whose batch is 1, or has a name.
+        batch_axes: The axis of the batch, for inputs that do not have it on axis 0; None for an input without a batch,
+            of which each sample brings its own.
+        original: Runs the original, to see the shapes of outputs that cannot be inferred.
 
     Raises:
         ModelError: Its static batch is above 1, so that there is no answer for a single sample; its opset is too old;
@@ -58,7 +66,7 @@ def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None 
             is_about_batch=True,
         )
     inputs = tuple(_tensor(spec, shape_of_one(spec, axes[spec.name]), axes[spec.name]) for spec in model.inputs)
-    answers = answers_of_one(model, axes)
+    answers = answers_of_one(model, axes, original)
     outputs = tuple(_tensor(spec, one.shape, one.axis) for spec, one in zip(model.outputs, answers, strict=True))
     _forget(source.graph, batch_names(model, axes))
     wrapped = _wrapped(source, inputs, outputs, opset)

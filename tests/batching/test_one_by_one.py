@@ -12,6 +12,7 @@ import pytest
 from builder.batching import BatchedModel, run_one_by_one
 from builder.errors import ModelError
 from builder.model import load
+from builder.proof import OriginalRuns
 
 MIXING = {
     "a mean over everything": ("float[1,3]", "y = ReduceMean<keepdims=0>(x)", "float"),
@@ -100,6 +101,23 @@ def test_a_state_whose_batch_has_its_name_on_another_axis_keeps_its_layers(tmp_p
     x, h = np.ones((4, 3), np.float32), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     _, state = session(batched).run(None, {"x": x, "h": h})
     np.testing.assert_array_equal(state, h + 1)
+
+
+def test_a_shape_that_nothing_tells_is_seen_by_running_the_original(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[N,3] x, float[2,B,3] h) => (float[N,3] y, float[a,b,c] next, float[d] flat) <int64 one = {1}, int64 zero = {0}> {
+        y = Softmax<axis=0>(x) next = com.microsoft.QuickGelu(h) s = Gather<axis=1>(next, zero)
+        r = Gather<axis=0>(s, one) flat = com.microsoft.QuickGelu(r) }"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    loaded = load(tmp_path / "m.onnx")
+
+    batched = run_one_by_one(loaded, batch_axes={"h": 1}, original=OriginalRuns(loaded))
+
+    assert [(tensor.batch_axis, len(tensor.dims)) for tensor in batched.outputs] == [(0, 1), (1, 2), (None, 1)]
+    x, h = np.zeros((4, 3), np.float32), np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    _, state, flat = session(batched).run(None, {"x": x, "h": h})
+    assert state.shape == h.shape
+    assert flat.shape == (4, 3)
 
 
 SIZED_BY_VALUES = {

@@ -11,15 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import exporting, publishing
-from builder.batching import BatchedModel, add_batch_axis
+from builder.batching import BatchedModel
 from builder.config import check_config
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, fix_inputs, load
 from builder.progress import Report, silent
-from builder.proof import OriginalRuns, verify_published
-from builder.publishing import Publication, PublishOptions, Switch, bucket, model_name_of, roll_back
-from builder.record import Proof, check_served
+from builder.proof import verify_published
+from builder.publishing import (
+    Publication,
+    PublishOptions,
+    Switch,
+    advised,
+    bucket,
+    make_batch_dynamic,
+    model_name_of,
+    roll_back,
+)
+from builder.record import Proof
 from builder.repository import ListedModel, Repository
 from builder.tensors import Arrays
 
@@ -112,7 +121,8 @@ def inspect(
 ) -> Inspection:
     """Read an ONNX file and try to make its batch dynamic; nothing is written.
 
-    If its shapes have names in place of numbers, the file is run to see which sizes it takes.
+    If its shapes have names in place of numbers, the file is run to see which sizes it takes. If its batch cannot be
+    made dynamic, other options are tried, for a few seconds.
 
     Args:
         path: The file.
@@ -122,10 +132,12 @@ def inspect(
     Raises:
         ModelError: The file cannot be read. If the batch cannot be made dynamic, the result says why.
     """
-    model = fix_inputs(load(Path(path)), constants or {})
+    options = PublishOptions(batch_axes=batch_axes or {}, constants=constants or {})
+    loaded = load(Path(path))
+    model = fix_inputs(loaded, options.constants)
     try:
-        batched = add_batch_axis(model, batch_axes=batch_axes or {}, original=OriginalRuns(model))
-        check_served(batched)
+        with advised(loaded, options):
+            batched = make_batch_dynamic(model, options)
     except ModelError as refusal:
         return Inspection(model, None, refusal)
     return Inspection(model, batched, None)

@@ -22,15 +22,18 @@ class BuilderError(Exception):
         where: The file, node, model or address where the error is.
         what: What is wrong, as a short clause without a full stop.
         fix: What to do about it, starting with a verb, without a full stop.
+        is_about_batch: Whether it says that this way to a dynamic batch fails, so that another way may work. `fix` is
+            then what to do with the model itself; `publish` tries the other ways, and names those that work.
     """
 
     exit_code = 1
 
-    def __init__(self, where: object, what: str, fix: str) -> None:
+    def __init__(self, where: object, what: str, fix: str, *, is_about_batch: bool = False) -> None:
         super().__init__(f"{where}: {what}\nfix: {fix}")
         self.where = str(where)
         self.what = what
         self.fix = fix
+        self.is_about_batch = is_about_batch
 
 
 class ModelError(BuilderError):

@@ -42,7 +42,7 @@ none is a constant and stays as it is.
 - **control flow**: the walk over the graph follows it (`builder/batching/control_flow`), because what it depends on is
   known if all shapes are static.
 - **definition**: ONNX defines the operator as a function of others, and the batch is carried through those.
-- **refused**: the batch cannot go through it. Publish such a model with `--per-sample` or with `--static`.
+- **refused**: the batch cannot go through it. `publish` says which options work for such a model.
 
 Operators that are not on this page are refused with "there is no rule for this operator".
 

@@ -9,8 +9,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.ends import Outputs, add_input
-from builder.batching.layout import Placed
-from builder.batching.pins import Pins
+from builder.batching.pins import Axes, Pins
 from builder.batching.rule import Malformed, Refusal, Undecided
 from builder.batching.walk import FreeAxes, Walk
 from builder.model import Model, label
@@ -90,7 +89,7 @@ def attempt(model: Model, source: ir.Model, pins: Pins, free: FreeAxes | None = 
     graph_inputs, inputs = _add_inputs(walk, model, source.graph, pins)
     walk.walk(source.graph)
     problems = [Problem(label(r.node), r.refusal) for r in walk.refusals]
-    graph_outputs, outputs = _add_outputs(walk, model, source.graph, problems)
+    graph_outputs, outputs = _add_outputs(walk, model, source.graph, pins.axes, problems)
     return Attempt(model, pins, walk, graph_inputs, graph_outputs, inputs, outputs, tuple(problems))
 
 
@@ -102,33 +101,30 @@ def _add_inputs(
     for spec in model.inputs:
         axis, shape = pins.axes[spec.name], pins.shape(spec)
         original = originals[spec.name]
-        value, walk.operands[original] = add_input(walk.writer, original, spec.dtype, shape, axis)
-        dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+        value, walk.operands[original], tensor = add_input(walk.writer, spec, original, shape, axis, pins.batch)
         values.append(value)
-        tensors.append(BatchedTensor(spec.name, spec.name, spec.dtype, dims, shape, axis))
+        tensors.append(tensor)
     walk.writer.emit.measure_batch_on(values[0])
     return values, tuple(tensors)
 
 
 def _add_outputs(
-    walk: Walk, model: Model, graph: ir.Graph, problems: list[Problem]
+    walk: Walk, model: Model, graph: ir.Graph, axes: Axes, problems: list[Problem]
 ) -> tuple[list[ir.Value], tuple[BatchedTensor, ...]]:
     """Make the outputs; what prevents one is added to the problems."""
-    outputs = Outputs(walk.writer, walk.static_batch)
+    outputs = Outputs(walk.writer, walk.static_batch, is_whole=set(axes.values()) == {None})
     values, tensors = [], []
     for spec, original in zip(model.outputs, graph.outputs, strict=True):
         if walk.is_skipped(original):
             continue
         try:
             operand = walk.operand(original)
-            value, batch = outputs.add(original, operand)
+            value, tensor = outputs.add(spec, original, operand)
         except Refusal as refusal:
             problems.append(Problem("", refusal))
             continue
-        dims = batch.dims(operand.shape)
-        place = (batch.axis, batch.rows, batch.outer) if isinstance(batch, Placed) else (None,)
         values.append(value)
-        tensors.append(BatchedTensor(spec.name, spec.name, spec.dtype, dims, operand.shape, *place))
+        tensors.append(tensor)
     return values, tuple(tensors)
 
 

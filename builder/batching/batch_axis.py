@@ -28,7 +28,8 @@ from builder.batching.pins import (
     has_names,
     unrelated_batch,
 )
-from builder.batching.rule import Mixing, SharedScale, Undecided
+from builder.batching.rule import Mixing, Random, SharedScale, Undecided
+from builder.batching.rules import WITHOUT_RANDOM
 from builder.errors import ModelError
 from builder.model import Model, inlined
 
@@ -57,7 +58,7 @@ def add_batch_axis(
         return _Examination(model, source, axes, original).result()
     only = attempt(model, source, Pins(axes, static_batch))
     if only.problems:
-        raise _refused(model, only.problems)
+        raise _refused(model, axes, only.problems)
     return only.rewritten(source)
 
 
@@ -77,7 +78,9 @@ class _Examination:
         self._names = batch_names(model, axes)
         _check_names(model, axes, self._names)
         self._original = original
-        found = original.working_sizes({}) if original is not None else ()
+        # Inputs may have several names for the one batch; with a size of its own for each, the model would not run.
+        tied = dict.fromkeys(self._names, 1) if len(self._names) > 1 else {}
+        found = original.working_sizes(tied) if original is not None else ()
         if not found:  # nothing can be learned from it
             self._original = None
         self._sizes = self._without_batch(found) or list(guessed_sizes(free_names(model, axes)))
@@ -97,7 +100,7 @@ class _Examination:
             if follows is not False and not problems and _are_in_front(free):
                 return keep_batched(free) if self._answers_one_row() else self._at(pins.batch).rewritten(self._source)
             if follows and self._mixes(pins, problems):
-                raise _refused(self._model, problems)
+                raise _refused(self._model, self._axes, problems)
             is_open = follows and all(problem.is_undecided for problem in problems) and _are_in_front(free)
             undecided = free if is_open else None
         for batch in self._frozen_batches():
@@ -108,7 +111,7 @@ class _Examination:
             problems = at.problems
         if undecided is not None:
             return keep_batched(undecided)
-        raise _refused(self._model, problems)
+        raise _refused(self._model, self._axes, problems)
 
     def _at(self, batch: int) -> Attempt:
         """Walk the model as one of this static batch."""
@@ -199,7 +202,8 @@ def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
                 model.path,
                 f"axis {twice[0]} of input {spec.name!r} {list(spec.shape)} has the size of the batch, "
                 "so that its samples belong together",
-                "publish it with --static, or export it with another name for that axis",
+                "export it with another name for that axis",
+                is_about_batch=True,
             )
 
 
@@ -213,10 +217,13 @@ def _are_in_front(at: Attempt) -> bool:
     return all(tensor.batch_axis == 0 and tensor.rows == 1 for tensor in (*at.inputs, *at.outputs))
 
 
-def _refused(model: Model, problems: Sequence[Problem]) -> ModelError:
+def _refused(model: Model, axes: Axes, problems: Sequence[Problem]) -> ModelError:
     listed = "\n".join(f"    {problem}" for problem in problems)
-    return ModelError(
-        model.path,
-        f"the samples of its batch cannot be separated:\n{listed}",
-        "export it without these nodes, run each sample by itself with --per-sample, or publish it with --static",
-    )
+    what = f"the samples of its batch cannot be separated:\n{listed}"
+    fix = "export it without these nodes"
+    frozen = [d for s in model.inputs if (axis := axes[s.name]) is not None and isinstance(d := s.shape[axis], int)]
+    if any(isinstance(problem.refusal, Random) for problem in problems):
+        fix = WITHOUT_RANDOM
+    elif min(frozen, default=1) > 1:
+        fix = f"{fix}, or with a batch of 1, which --per-sample needs"
+    return ModelError(model.path, what, fix, is_about_batch=True)

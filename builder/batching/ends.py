@@ -4,47 +4,65 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from builder.batching.batched import BatchedTensor
 from builder.batching.layout import DROPPED, Batch, Placed, Shape
 from builder.batching.plans import PlanWriter
 from builder.batching.rule import Op, Operand, Refusal
 from builder.batching.statics import evaluate
+from builder.model import TensorSpec
 
 TIME_MAJOR = 3
 """The rank of a value in the order of recurrent networks: time, batch, features."""
 
 
 def add_input(
-    writer: PlanWriter, original: ir.Value, dtype: ir.DataType, shape: Shape, axis: int | None
-) -> tuple[ir.Value, Operand]:
+    writer: PlanWriter, spec: TensorSpec, original: ir.Value, shape: Shape, axis: int | None, static_batch: int
+) -> tuple[ir.Value, Operand, BatchedTensor]:
     """Make a graph input `[N, *dims]`, and the operand that holds the samples where the original has them.
 
     Args:
         writer: The writer of the rewritten graph.
-        original: The input of the original graph.
-        dtype: Its element type.
+        spec: The input.
+        original: Its value in the original graph.
         shape: Its static shape.
-        axis: Where its batch is; None when the whole input belongs to one sample.
+        axis: Where its batch is; None when the whole input belongs to one sample. If the axis is a multiple of the
+            batch, the rows of each sample lie together there.
+        static_batch: How many samples the original takes.
     """
-    dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+    batch = DROPPED if axis is None else Placed(axis, inner=shape[axis] // static_batch, lifted=True)
     value = ir.Value(name=original.name)
-    writer.emit.declare(value, dtype, (-1, *dims))
+    writer.emit.declare(value, spec.dtype, (-1, *batch.dims(shape)))
     value.meta.update(original.meta)
-    if axis is None:
-        return value, Operand(str(original.name), dtype, shape, DROPPED, value)
-    order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
-    return value, Operand(str(original.name), dtype, shape, Placed(axis), writer.emit.transpose(value, order))
+    tensor = _tensor(spec, shape, batch)
+    if not isinstance(batch, Placed) or batch.rows > 1:
+        return value, Operand(spec.name, spec.dtype, shape, batch, value), tensor
+    order = [*range(1, batch.axis + 1), 0, *range(batch.axis + 1, len(shape))]
+    in_place = writer.emit.transpose(value, order)
+    return value, Operand(spec.name, spec.dtype, shape, batch.lower(), in_place), tensor
+
+
+def _tensor(spec: TensorSpec, shape: Shape, batch: Batch) -> BatchedTensor:
+    place = (batch.axis, batch.rows, batch.outer) if isinstance(batch, Placed) else (None,)
+    return BatchedTensor(spec.name, spec.name, spec.dtype, batch.dims(shape), shape, *place)
 
 
 class Outputs:
-    """Makes the outputs of the rewritten graph; no two of them may be the same value."""
+    """Makes the outputs of the rewritten graph; no two of them may be the same value.
 
-    def __init__(self, writer: PlanWriter, static_batch: int) -> None:
+    Args:
+        writer: The writer of the rewritten graph.
+        static_batch: How many samples the original takes.
+        is_whole: Whether no input has a batch. All that the original answers then belongs to the one sample.
+    """
+
+    def __init__(self, writer: PlanWriter, static_batch: int, *, is_whole: bool) -> None:
         self.writer = writer
         self.static_batch = static_batch
+        self.is_whole = is_whole
         self._taken: set[ir.Value] = set()
 
-    def add(self, original: ir.Value, operand: Operand) -> tuple[ir.Value, Batch]:
-        """Make a graph output `[N, *dims]`; returns it, and where the original has the batch.
+    def add(self, spec: TensorSpec, original: ir.Value, operand: Operand) -> tuple[ir.Value, BatchedTensor]:
+        """Make a graph output `[N, *dims]`.
 
         Raises:
             Refusal: The original's output has no batch, or holds what only its static batch has.
@@ -62,12 +80,12 @@ class Outputs:
                 result = self.writer.emit.move(value, operand.shape, batch, batch.lift())
             if result is not value or batch.lifted or batch.rows > 1:
                 result = self.writer.emit.reshape(result, (-1, *dims))
-        result = self._named(result, str(original.name), operand.dtype, ("batch", *dims))
+        result = self._named(result, spec.name, operand.dtype, ("batch", *dims))
         result.meta.update(original.meta)
-        return result, batch
+        return result, _tensor(spec, operand.shape, batch)
 
     def _located(self, operand: Operand) -> tuple[ir.Value, Batch]:
-        """Return the output's value, and the axis that must be its batch; only a constant may have none."""
+        """Return the output's value, and where its batch must be."""
         batch = operand.batch
         if batch is None:
             return self._constant(operand)
@@ -82,7 +100,7 @@ class Outputs:
         op = Op(ir.Node("", "Identity", []), 1, [operand], [operand.shape], self.static_batch, evaluate)
         return self.writer.spread(op, operand, batch), batch
 
-    def _settled(self, operand: Operand, batch: Batch) -> tuple[ir.Value, Placed]:
+    def _settled(self, operand: Operand, batch: Batch) -> tuple[ir.Value, Batch]:
         """Settle which axis is the batch of an output that dropped it, or that could have it on several axes.
 
         A leading axis of one is the batch. So is the only axis of one in `[T, 1, C]`, the order of recurrent
@@ -93,6 +111,8 @@ class Outputs:
             lifted = emit.move(operand.written, shape, batch, batch.lift())
             return emit.reshape(lifted, Placed(0).target(shape)), Placed(0)
         if isinstance(batch, Placed):
+            return operand.written, batch
+        if self.is_whole:
             return operand.written, batch
         axes_of_one = [axis for axis, size in enumerate(shape) if size == 1]
         if len(shape) == TIME_MAJOR and axes_of_one == [1]:

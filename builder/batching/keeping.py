@@ -8,7 +8,7 @@ import onnx_ir as ir
 from builder.batching.attempt import Attempt
 from builder.batching.batched import BatchedModel, BatchedTensor
 from builder.batching.pins import Pins
-from builder.batching.rules import RANDOM, REFUSED
+from builder.batching.rules import RANDOM, REFUSED, WITHOUT_RANDOM
 from builder.errors import ModelError
 from builder.model import Dim, Model, TensorSpec, label, operator
 
@@ -22,13 +22,22 @@ def keep_static(model: Model) -> BatchedModel:
     Raises:
         ModelError: It draws random numbers.
     """
+    refuse_random(model)
+    return _kept(model, _whole, is_static=True)
+
+
+def refuse_random(model: Model) -> None:
+    """Refuse a model that draws random numbers: whatever it is made into, its answers cannot be compared.
+
+    Raises:
+        ModelError: It does.
+    """
     for graph in (model.ir.graph, *(function.graph for function in model.ir.functions.values())):
         for node in graph.all_nodes():
             domain, op_type = operator(node)
             if not domain and op_type in RANDOM:
                 what = f"{label(node)}: {REFUSED[domain, op_type]}"
-                raise ModelError(model.path, what, "export it without its random operators")
-    return _kept(model, _whole, is_static=True)
+                raise ModelError(model.path, what, WITHOUT_RANDOM)
 
 
 def keep_batched(at: Attempt) -> BatchedModel:

@@ -6,15 +6,18 @@ a time.
 Source: https://onnx.ai/onnx/operators/onnx__Scan.html
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from builder.batching.answers import answers_of_one, shape_of_one
 from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.input_axes import batch_axes_of
+from builder.batching.keeping import refuse_random
+from builder.batching.pins import Runs, batch_names, claimed_axes
 from builder.errors import ModelError
-from builder.model import Model, TensorSpec
+from builder.model import Dim, Model, TensorSpec
 
 SCAN_WITHOUT_BATCH = 9
 """The opset in which Scan lost its own batch axis."""
@@ -26,21 +29,32 @@ OLDEST_IR_VERSION = 4
 """Before this IR version, every initializer had to be listed as an input too."""
 
 
-def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None = None) -> BatchedModel:
+def run_one_by_one(
+    model: Model, *, batch_axes: Mapping[str, int | None] | None = None, original: Runs | None = None
+) -> BatchedModel:
     """Wrap the graph so that it sees one sample at a time: `[N, *dims] -> N times [1, *dims] -> [N, *dims]`.
 
-    If the first axis of an output is not a batch of one, the whole output is the answer for one sample.
+    A batch with a name is set to 1 inside. What an output has as its own axis of the batch is removed there (see
+    `answers`); if it has none, the whole output is the answer for one sample.
+
+    Args:
+        model: A model whose batch is 1, or has a name.
+        batch_axes: The axis of the batch, for inputs that do not have it on axis 0; None for an input without a batch,
+            of which each sample brings its own.
+        original: Runs the original, to see the shapes of outputs that cannot be inferred.
 
     Raises:
-        ModelError: Its static batch is above 1, so that there is no answer for a single sample, or its opset is too
-            old.
+        ModelError: Its static batch is above 1, so that there is no answer for a single sample; its opset is too old;
+            it draws random numbers; or the size of an output depends on the values of the samples.
     """
-    axes, static_batch = batch_axes_of(model, batch_axes or {})
+    refuse_random(model)
+    axes, static_batch = batch_axes_of(model, {**claimed_axes(model), **(batch_axes or {})})
     if static_batch != 1:
         raise ModelError(
             model.path,
             f"its static batch is {static_batch}, so it cannot answer a single sample",
-            "export it with a batch of 1, or publish it with --static",
+            "export it with a batch of 1",
+            is_about_batch=True,
         )
     source = model.ir.clone()
     opset = source.opset_imports.get("", 1)
@@ -49,17 +63,28 @@ def run_one_by_one(model: Model, *, batch_axes: Mapping[str, int | None] | None 
             model.path,
             f"opset {opset} has no Scan over a batch",
             f"export it with opset {SCAN_WITHOUT_BATCH} or newer",
+            is_about_batch=True,
         )
-    inputs = tuple(_tensor(spec, axes[spec.name]) for spec in model.inputs)
-    outputs = tuple(_tensor(spec, 0 if spec.shape[:1] == (1,) else None) for spec in model.outputs)
+    inputs = tuple(_tensor(spec, shape_of_one(spec, axes[spec.name]), axes[spec.name]) for spec in model.inputs)
+    answers = answers_of_one(model, axes, original)
+    outputs = tuple(_tensor(spec, one.shape, one.axis) for spec, one in zip(model.outputs, answers, strict=True))
+    _forget(source.graph, batch_names(model, axes))
     wrapped = _wrapped(source, inputs, outputs, opset)
     rewrite = Rewrite("", "Scan", "the graph runs one sample at a time, inside a Scan over the batch")
     return BatchedModel(model, wrapped, inputs, outputs, 1, False, (rewrite,))
 
 
-def _tensor(spec: TensorSpec, axis: int | None) -> BatchedTensor:
-    dims = spec.shape if axis is None else (*spec.shape[:axis], *spec.shape[axis + 1 :])
-    return BatchedTensor(spec.name, spec.name, spec.dtype, dims, spec.shape, axis)
+def _tensor(spec: TensorSpec, shape: Sequence[Dim], axis: int | None) -> BatchedTensor:
+    dims = shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
+    return BatchedTensor(spec.name, spec.name, spec.dtype, tuple(dims), tuple(shape), axis)
+
+
+def _forget(graph: ir.Graph, names: Collection[str]) -> None:
+    """Take away the shapes that name the batch: inside the Scan it is 1, whatever the file says of it."""
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is not None and any(isinstance(d, ir.SymbolicDim) and d.value in names for d in value.shape):
+                value.shape = None
 
 
 def _wrapped(
@@ -112,7 +137,7 @@ def _body_inputs(graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int) 
         original = originals[tensor.name]
         row = _value(f"{tensor.name}.row", tensor.dtype, tensor.dims)
         made, taken = _with_axis("Unsqueeze", row, tensor.batch_axis, opset)
-        taken.type, taken.shape = original.type, original.shape
+        taken.type, taken.shape = original.type, ir.Shape(tensor.original_shape)
         original.replace_all_uses_with(taken, replace_graph_outputs=True)
         nodes.extend(made)
         rows.append(row)

@@ -68,7 +68,7 @@ class Pins:
         """Return the shape of an input, with a number on each axis."""
         batch_axis = self.axes[spec.name]
         return tuple(
-            self.batch if axis == batch_axis else dim if isinstance(dim, int) else self.sizes[dim]
+            dim if isinstance(dim, int) else self.batch if axis == batch_axis else self.sizes[dim]
             for axis, dim in enumerate(spec.shape)
         )
 
@@ -152,6 +152,6 @@ def baked_batches(model: Model, axes: Axes) -> list[int]:
     fixed = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
     numbers = [dim for dim in fixed if isinstance(dim, int)]
     if numbers:
-        return numbers[:1]
+        return [min(numbers)]  # others have several rows of each sample
     in_front = [spec.shape[0] for spec in model.outputs if spec.shape and isinstance(spec.shape[0], int)]
     return list(dict.fromkeys([1, *(dim for dim in in_front if dim in FROZEN), *FROZEN]))

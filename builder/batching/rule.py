@@ -41,6 +41,10 @@ class SharedScale(Refusal):
     """The node quantizes the whole batch by one scale. Each row by itself has its own, and is as good."""
 
 
+class Random(Refusal):
+    """The node draws random numbers, so no answer can be compared with another."""
+
+
 class Undecided(Refusal):
     """Nothing is known of the operator, so the node may mix the samples or not."""
 

@@ -25,6 +25,7 @@ from builder.batching.rule import (
     Measured,
     Op,
     Operand,
+    Random,
     Refusal,
     Rule,
     Static,
@@ -168,7 +169,7 @@ class Walk:
         """Keep a node that reads no samples: it is a constant, computed or copied when something needs it."""
         domain, op_type = operator(node)
         if not domain and op_type in RANDOM:
-            raise Refusal(REFUSED[domain, op_type])
+            raise Random(REFUSED[domain, op_type])
         results = [
             Operand(str(value.name), ir.DataType.UNDEFINED, (), origin=Computed(node, self.opset(node), (*inputs,), k))
             for k, value in enumerate(node.outputs)
@@ -202,7 +203,8 @@ class Walk:
     def _carry(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Sequence[Operand]:
         key = operator(node)
         if key in REFUSED:
-            raise Refusal(REFUSED[key])
+            is_random = not key[0] and key[1] in RANDOM
+            raise (Random if is_random else Refusal)(REFUSED[key])
         numbering.check(node, inputs)
         entry = OPERATORS.get(key)
         if entry is None:

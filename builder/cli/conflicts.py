@@ -31,7 +31,7 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
         yield "--static and --per-sample cannot be used together", "leave out --static or --per-sample"
     if options.dynamic and (options.is_static or options.is_per_sample):
         other = "--static" if options.is_static else "--per-sample"
-        yield f"--dynamic does not work with {other}", f"leave out {other}, so that the batch is made dynamic too"
+        yield f"--dynamic does not work with {other}", f"leave out {other} or --dynamic"
     if options.is_static and preferred:
         yield "--preferred-batch-size has no effect with --static", "leave out --preferred-batch-size or --static"
     if options.is_static and largest:

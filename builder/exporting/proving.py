@@ -223,6 +223,7 @@ class Trial:
             tolerances={name: tolerance_for(rows, precision) for name, rows in outputs.items()},
             bfloat16=frozenset(t.name for t in self.batched.outputs if t.dtype == ir.DataType.BFLOAT16),
             failure_dir=self.failures.parent,
+            fix="export it with --static, and report this failure with that file",
         )
 
     def _explain(self, traced: Arrays, before: str, now: str) -> str:

@@ -44,4 +44,4 @@ def publish_module(
         path = Path(folder, f"{factory.rpartition(':')[2]}.onnx")
         export(factory, path, options=asked, report=report)
         remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
-        return publish(path, root, name=name, options=remaining, report=report)
+        return publish(path, root, name=name, options=remaining, report=report, is_module=True)

@@ -185,16 +185,33 @@ def _count_nodes(path: Path, proto: onnx.ModelProto) -> int:
 
 def _check_known(path: Path, proto: onnx.ModelProto) -> None:
     opsets, own = _opsets(proto), set(map(_function, proto.functions))
-    unknown = {
-        f"{node.domain or 'ai.onnx'}::{node.op_type}" + (f" ({node.name})" if node.name else "")
+    unknown = [
+        node
         for node in nodes_of(proto.graph.node)
         if (operator := _operator(node)) not in own
         and not (_is_known(operator, opsets) or _is_left_by_runtime(operator) or node.domain in RUNTIME_DOMAINS)
-    }
+    ]
+    if plugins := list(filter(_is_plugin, unknown)):
+        what = f"plugins of TensorRT, which ONNX Runtime cannot run, so no answer could be proven: {_listed(plugins)}"
+        fix = "export the model without them: a detector without the NMS at its end, which clients then do"
+        raise ModelError(path, what, fix)
     if unknown:
-        listed = ", ".join(sorted(unknown)[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        what = f"unknown operators at opset {opsets.get('', 1)}: {listed}"
+        what = f"unknown operators at opset {opsets.get('', 1)}: {_listed(unknown)}"
         raise ModelError(path, what, "export the model with standard ONNX operators")
+
+
+def _listed(nodes: Sequence[onnx.NodeProto]) -> str:
+    names = {f"{n.domain or 'ai.onnx'}::{n.op_type}" + (f" ({n.name})" if n.name else "") for n in nodes}
+    return ", ".join(sorted(names)[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _is_plugin(node: onnx.NodeProto) -> bool:
+    """Return whether an operator is one of TensorRT's plugins, such as `TRT::EfficientNMS_TRT`, by its name.
+
+    Source: https://github.com/NVIDIA/TensorRT/tree/main/plugin
+    """
+    has_domain = node.domain.lower().split(".")[0] in ("trt", "tensorrt")
+    return has_domain or node.op_type.endswith(("_TRT", "Plugin", "PluginDynamic")) or node.op_type.startswith("TRT")
 
 
 def _is_known(operator: Operator, opsets: Mapping[str, int]) -> bool:

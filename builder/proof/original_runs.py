@@ -15,7 +15,7 @@ from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_fe
 from builder.tensors import Arrays
 
 BUDGET_S = 30.0
-"""The longest time for all runs together."""
+"""The longest time for all runs together, when the caller sets none."""
 
 RETRY_S = 1.0
 """A model that takes longer to fail is not tried again with more cautious samples of the same sizes."""
@@ -32,10 +32,15 @@ class OriginalRuns:
 
     The free dimensions of the model have the names that its input shapes give, `NAME_AXIS` where the file gives none.
     The session is opened for the first run.
+
+    Args:
+        model: The original.
+        budget_s: The longest time for all runs together, seconds.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, budget_s: float = BUDGET_S) -> None:
         self._model = model
+        self._budget_s = budget_s
         self._spent_s = 0.0
         self._known: dict[tuple[tuple[str, int], ...], dict[str, Shape] | None] = {}
 
@@ -69,7 +74,7 @@ class OriginalRuns:
             if self.output_shapes(sizes) is not None:
                 others = self._variants(sizes, variations, settled)
                 return _first_different([sizes], (other for other in others if other != sizes))
-            if self._spent_s >= BUDGET_S:
+            if self._spent_s >= self._budget_s:
                 break
         return ()
 
@@ -81,7 +86,7 @@ class OriginalRuns:
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
             started = time.monotonic()
-            self._known[key] = self._run(sizes) if self._spent_s < BUDGET_S else None
+            self._known[key] = self._run(sizes) if self._spent_s < self._budget_s else None
             self._spent_s += time.monotonic() - started
         return self._known[key]
 

@@ -13,7 +13,7 @@ from builder.proof.session import one_line, onnxruntime_errors
 from builder.record import write_arrays
 from builder.tensors import Array, Arrays
 
-REPORT = "publish the model unchanged with --static, and report this failure with that file"
+REPORT = "report this failure with that file"
 
 
 def batch_sizes(largest: int, dimensions: set[int]) -> tuple[int, ...]:
@@ -99,6 +99,7 @@ class Prover:
         failure_dir: The folder for the inputs and answers of a batch that differs.
         is_excused: Called with `(answer, output, row)`; whether the original could have given this answer too.
         fix: What the user can do when a row differs.
+        is_about_batch: Whether another way to a dynamic batch may help then.
     """
 
     where: Path
@@ -109,6 +110,7 @@ class Prover:
     failure_dir: Path
     is_excused: Callable[[Array, str, int], bool] = lambda answer, output, row: False
     fix: str = REPORT
+    is_about_batch: bool = False
 
     def prove(self, sizes: Sequence[int]) -> Proven:
         """Run all batches.
@@ -166,7 +168,8 @@ class Prover:
         subject = f"output {output!r} " if output else ""
         where_kept = _keep(self.failure_dir / f"{self.where.stem}.failed.npz", kept)
         size = len(next(iter(feeds.values())))
-        return VerificationError(self.where, f"at batch size {size}, {subject}{what}{where_kept}", self.fix)
+        said = f"at batch size {size}, {subject}{what}{where_kept}"
+        return VerificationError(self.where, said, self.fix, is_about_batch=self.is_about_batch)
 
     def _rows(self, prefix: str, rows: Sequence[int]) -> dict[str, Array]:
         return {

@@ -147,9 +147,7 @@ def open_rewritten(
         )
     except errors as error:
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
-        raise VerificationError(
-            where, what, "publish the model unchanged with --static, and report this error"
-        ) from error
+        raise VerificationError(where, what, "report this error", is_about_batch=True) from error
 
 
 def _open(

@@ -111,7 +111,7 @@ class Original:
                 reason = reason or str(error)
         fix = "give samples that the model can answer with --samples FILE.npz"
         what = f"the original model gives no answers to compare with: {reason}"
-        raise VerificationError(self._batched.original.path, what, fix)
+        raise VerificationError(self._batched.original.path, what, fix, is_about_batch=not self._batched.is_static)
 
     def answer_at(self, sizes: Sizes) -> Arrays | None:
         """Return a few samples with other sizes, and the answers to them; None if there are no usable answers."""
@@ -217,7 +217,8 @@ class Original:
             rows = rows.repeat(size, axis=0)
         if len(rows) != size:
             what = f"output {tensor.original!r} has {len(rows)} rows for a batch of {size}"
-            raise VerificationError(self._batched.original.path, what, "publish the model unchanged with --static")
+            fix = "export it with as many rows in every output as in its inputs"
+            raise VerificationError(self._batched.original.path, what, fix, is_about_batch=True)
         return rows
 
 

@@ -35,6 +35,8 @@ may differ."""
 MOST_ELSEWHERE = 3
 """The largest batch to run at other sizes of the free dimensions."""
 
+INDEPENDENT = "export it so that no row of a batch changes the answer to another"
+
 REDUCED = "publish without --precision, or allow larger errors with --max-error PART"
 
 
@@ -169,7 +171,8 @@ class _Comparison:
             bfloat16=model.bfloat16,
             failure_dir=self.failure_dir,
             is_excused=is_excused,
-            fix=REPORT if model.rounded is None else REDUCED,
+            fix=REDUCED if model.rounded is not None else INDEPENDENT if model.batched.is_kept else REPORT,
+            is_about_batch=model.rounded is None and not model.batched.is_static,
         )
 
 

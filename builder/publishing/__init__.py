@@ -1,12 +1,26 @@
 """Publish a model: load it, make its batch dynamic, name its tensors, prove it, and install it as a new version.
 
 `pipeline` is these steps in order, `options` what the caller can ask for, and `summary` writes the lines that report
-them. `version_files` makes the manifest and the files of a version. `switching` makes a version's config and hands both
-to the repository; it also rolls back to an older version. `bucket` does all this with a repository in object storage.
+them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
+(`wording`). `version_files` makes the manifest and the files of a version. `switching` makes a version's config and
+hands both to the repository; it also rolls back to an older version. `bucket` does all this with a repository in object
+storage.
 """
 
+from builder.publishing.advice import advised
+from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.options import PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
 from builder.publishing.switching import Switch, install, roll_back
 
-__all__ = ["Publication", "PublishOptions", "Switch", "install", "model_name_of", "publish", "roll_back"]
+__all__ = [
+    "Publication",
+    "PublishOptions",
+    "Switch",
+    "advised",
+    "install",
+    "make_batch_dynamic",
+    "model_name_of",
+    "publish",
+    "roll_back",
+]

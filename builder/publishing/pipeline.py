@@ -13,19 +13,21 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
+from builder.batching import BatchedModel
 from builder.config import ConfigOptions, Profile, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit, reduce_precision
 from builder.model import Model, fix_inputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
-from builder.proof import OriginalRuns, VerifiedModel, verify
+from builder.proof import VerifiedModel, verify
 from builder.publishing import summary
+from builder.publishing.advice import advised
+from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.options import PublishOptions
 from builder.publishing.switching import install
 from builder.publishing.version_files import make_artifact
-from builder.record import Manifest, check_served
+from builder.record import Manifest
 from builder.repository import PublishedVersion, Repository
 from builder.samples import read_samples
 from builder.tensorrt import CompiledModel, Host, compile_plan, find_host
@@ -53,7 +55,13 @@ class Publication:
 
 
 def publish(
-    path: Path, root: Path, *, name: str | None = None, options: PublishOptions, report: Report = silent
+    path: Path,
+    root: Path,
+    *,
+    name: str | None = None,
+    options: PublishOptions,
+    report: Report = silent,
+    is_module: bool = False,
 ) -> Publication:
     """Publish the ONNX model at `path` into the model repository at `root`; if a step fails, nothing on disk changes.
 
@@ -63,6 +71,7 @@ def publish(
         name: The model's name in the repository; by default `model_name_of(path)`.
         options: What the caller asked for.
         report: Called with each step's name and what it found.
+        is_module: Whether the file was exported from a PyTorch module just now.
 
     Raises:
         ModelError: The model cannot be read or batched, or its interface is not the served version's.
@@ -76,8 +85,9 @@ def publish(
     contract = _find_contract(repository, name)
     repository.check_writable(name)
 
-    model = fix_inputs(load(path), options.constants)
-    with _explained(model):
+    loaded = load(path)
+    model = fix_inputs(loaded, options.constants)
+    with _explained(model), advised(loaded, options, is_module=is_module):
         _tell(report, "load", summary.of_model(model))
         batched = _make_batch_dynamic(model, options, report)
         batched = _rename(batched, options, contract, report)
@@ -133,15 +143,7 @@ def _explained(model: Model) -> Iterator[None]:
 
 
 def _make_batch_dynamic(model: Model, options: PublishOptions, report: Report) -> BatchedModel:
-    if options.is_static:
-        batched = keep_static(model)
-    elif options.is_per_sample:
-        batched = run_one_by_one(model, batch_axes=options.batch_axes)
-    else:
-        batched = add_batch_axis(model, batch_axes=options.batch_axes, original=OriginalRuns(model))
-        if options.dynamic:
-            batched = free_axes(batched, options.dynamic)
-    check_served(batched)
+    batched = make_batch_dynamic(model, options)
     _tell(report, "batch", summary.of_batch(batched))
     return batched
 

@@ -47,7 +47,7 @@ class Case:
         weights: Initializers, such as `int64[1] a = {0}`. Without values, they are drawn at random.
         outputs: Names of the graph's outputs.
         batches: The static batches the model is made with.
-        axes: Where the batch is, for inputs that do not have it on axis 0.
+        axes: Where the batch is, for inputs that do not have it on axis 0; None for one without a batch.
         below: For integers, the bound that values are drawn below; a pair is the lowest value and that bound.
         equal: For weights with an axis as long as the batch, that axis: all rows along it are the same.
         opset: Version of ai.onnx.
@@ -64,7 +64,7 @@ class Case:
     weights: str = ""
     outputs: Sequence[str] = ("y",)
     batches: Sequence[int] = (1, 3)
-    axes: Mapping[str, int] = field(default_factory=dict)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
     below: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
     equal: Mapping[str, int] = field(default_factory=dict)
     opset: int = 17
@@ -165,7 +165,7 @@ def session(model: onnx.ModelProto, *, log_severity: int = 3) -> ort.InferenceSe
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def batch(model: onnx.ModelProto, folder: Path, axes: Mapping[str, int] | None = None) -> BatchedModel:
+def batch(model: onnx.ModelProto, folder: Path, axes: Mapping[str, int | None] | None = None) -> BatchedModel:
     """Load a model from a file and give it its batch axis."""
     path = folder / "model.onnx"
     onnx.save(model, path)

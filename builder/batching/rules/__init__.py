@@ -50,10 +50,10 @@ from builder.batching.rules import (
     spatial,
     text,
 )
-from builder.batching.rules.refused import RANDOM, REFUSED
+from builder.batching.rules.refused import RANDOM, REFUSED, SIZED_BY_VALUES, WITHOUT_RANDOM
 from builder.batching.rules.registry import Entry, Key, table
 
-__all__ = ["OPERATORS", "RANDOM", "REFUSED", "Entry", "Key"]
+__all__ = ["OPERATORS", "RANDOM", "REFUSED", "SIZED_BY_VALUES", "WITHOUT_RANDOM", "Entry", "Key"]
 
 OPERATORS: Mapping[Key, Entry] = table(
     along.OPERATORS,

@@ -8,6 +8,9 @@ RANDOM = frozenset(
 )
 """Operators of ai.onnx that draw random numbers."""
 
+WITHOUT_RANDOM = "export it with the random numbers as an input, so that each request brings its own"
+"""What to do with a model that draws random numbers."""
+
 _REASONS: Mapping[str, Mapping[str, list[str]]] = {
     "": {
         "it draws random numbers, so its answers cannot be verified": sorted(RANDOM),
@@ -69,6 +72,14 @@ _REASONS: Mapping[str, Mapping[str, list[str]]] = {
         ],
     },
 }
+
+SIZED_BY_VALUES = frozenset(
+    {
+        *(("", name) for name in ("Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")),
+        *(("com.microsoft", name) for name in ("Tokenizer", "Unique")),
+    }
+)
+"""Operators whose output is as long as the values of their input make it."""
 
 REFUSED: Mapping[tuple[str, str], str] = dict(
     chain.from_iterable(

@@ -21,7 +21,8 @@ def inspect(
 ) -> None:
     """Show the inputs and outputs of MODEL, where their batch is, and what publishing would change.
 
-    Nothing is run or written. If the batch cannot be made dynamic, the command says why and exits with 3.
+    Nothing is written. If the batch cannot be made dynamic, the command says why, tries which options would help, and
+    exits with 3.
     """
     from builder import api
     from builder.cli import inspection

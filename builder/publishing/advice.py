@@ -1,0 +1,194 @@
+"""Tell how a model that was refused can be published: by options that were tried on this very model.
+
+A way is named if the model comes out and proves right on a few samples. The ways are, in order of gain: another axis
+for the batch, inputs that become constants, all inputs as one sample, one sample after the other, and no batch at all.
+A search takes a few seconds; what was not tried until then is not named.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from builder.batching import BatchedModel
+from builder.errors import BuilderError, ModelError, VerificationError
+from builder.model import Model, fix_inputs
+from builder.proof import OriginalRuns, verify
+from builder.publishing.batch import make_batch_dynamic
+from builder.publishing.choices import Axes, compared_with, other_axes, settings
+from builder.publishing.options import PublishOptions
+from builder.publishing.wording import in_words
+from builder.samples import draw, read_samples
+from builder.tensors import Arrays
+
+TIME_BUDGET_S = 5.0
+"""After this time nothing else is tried. What runs then ends first."""
+
+LARGEST_BYTES = 256 << 20
+"""Of a model with larger files nothing is tried, because every try loads it twice."""
+
+MOST_AXES = 200
+"""How many combinations of axes to try; most of them are refused at once."""
+
+ROWS = 2
+"""How many samples to try with."""
+
+FAILURES = (
+    BuilderError, ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What a way that does not work may raise. The error to report is the first one, whatever this is."""
+
+
+@contextmanager
+def advised(loaded: Model, options: PublishOptions, *, is_module: bool = False) -> Iterator[None]:
+    """If the batch cannot be made dynamic in the way that was asked for, name the ways that work.
+
+    Args:
+        loaded: The model as it was loaded.
+        options: What the caller asked for.
+        is_module: Whether the file was exported from a PyTorch module, whose inputs are as the caller declared them.
+
+    Raises:
+        BuilderError: The error of the block, with the ways in its `fix`.
+    """
+    try:
+        yield
+    except BuilderError as error:
+        is_proof = isinstance(error, VerificationError)
+        if not error.is_about_batch or (is_proof and options.precision != "fp32"):
+            raise
+        search = _Search(loaded, options, keeps_inputs=is_module or is_proof)
+        fix = _fix(error, list(search.ways()), is_over=search.is_over)
+        raise type(error)(error.where, error.what, fix, is_about_batch=True) from error
+
+
+def _fix(error: BuilderError, ways: list[str], *, is_over: bool) -> str:
+    if ways:
+        return f"publish it {', or '.join(ways)}; or {error.fix}"
+    if is_over:
+        return f"{error.fix}, or try --per-sample or --static, which were not tried because it takes long"
+    return f"{error.fix}; no option can publish it as it is" if isinstance(error, ModelError) else error.fix
+
+
+class _Search:
+    """Tries options on a model, until the time is over.
+
+    Args:
+        loaded: The model.
+        asked: The options that failed.
+        keeps_inputs: Whether only the ways to run it may change, not what is taken for the batch.
+
+    Attributes:
+        is_over: Whether something was not tried because the time was over.
+    """
+
+    def __init__(self, loaded: Model, asked: PublishOptions, *, keeps_inputs: bool) -> None:
+        is_large = sum(file.stat().st_size for file in loaded.files) > LARGEST_BYTES
+        self.is_over = False
+        self._loaded = loaded
+        self._asked = asked
+        self._plain = replace(asked, is_static=False, is_per_sample=False)
+        self._inputs = [spec for spec in loaded.inputs if spec.name not in asked.constants]
+        self._keeps_inputs = keeps_inputs
+        self._known: dict[object, tuple[Model, OriginalRuns]] = {}
+        self._end = time.monotonic() + (0 if is_large else TIME_BUDGET_S)
+
+    def ways(self) -> Iterator[str]:
+        """Yield each way that works, as `with OPTIONS (what they mean)`."""
+        for way in self._working():
+            yield in_words(way, self._asked, self._loaded)
+
+    def _working(self) -> Iterator[PublishOptions]:
+        if plain := self._first([self._plain, replace(self._plain, batch_axes={})]):
+            yield from plain
+            return
+        found = self._first(self._with_axes(is_whole=False))
+        yield from found
+        constants = self._first(self._with_constants(found))
+        yield from constants
+        whole = [] if found or constants else self._first(self._with_axes(is_whole=True))
+        yield from whole
+        # Tried before the way that comes first, because it is quick and works most often.
+        static = self._first([replace(self._plain, is_static=True, batch_axes={}, dynamic={})])
+        yield from self._first(self._one_by_one(keeps_axes=bool(found or constants or whole)))
+        yield from static
+
+    def _first(self, candidates: Iterable[PublishOptions]) -> list[PublishOptions]:
+        """Return the first candidate that works, if there is one. What was asked for is no candidate."""
+        for options in candidates:
+            if time.monotonic() > self._end:
+                self.is_over = True
+                break
+            if options != self._asked and self._works(options):
+                return [options]
+        return []
+
+    def _works(self, options: PublishOptions) -> bool:
+        """Return whether the model comes out with these options, and proves right on a few samples."""
+        try:
+            model, runs = self._fixed(options)
+            batched = make_batch_dynamic(model, options, runs=runs)
+            samples = (
+                next(draw(batched, rows=ROWS)) if options.samples is None else read_samples(options.samples, batched)
+            )
+            few = {name: rows[:ROWS] for name, rows in samples.items()}
+            # If the model cannot answer what was drawn first, the proof itself goes on drawing.
+            return _is_proven(batched, few) or (options.samples is None and _is_proven(batched, None))
+        except FAILURES:
+            return False
+
+    def _fixed(self, options: PublishOptions) -> tuple[Model, OriginalRuns]:
+        """Return the model with the constants of a way, and how it ran in the tries before."""
+        key = tuple(options.constants.items())
+        if key not in self._known:
+            model = fix_inputs(self._loaded, options.constants)
+            self._known[key] = model, OriginalRuns(model, budget_s=max(0.0, self._end - time.monotonic()))
+        return self._known[key]
+
+    # ------------------------------------------------------------------ candidates
+
+    def _axes(self) -> Iterator[dict[str, int | None]]:
+        return islice(() if self._keeps_inputs else other_axes(self._inputs, self._asked.batch_axes), MOST_AXES)
+
+    def _with_axes(self, *, is_whole: bool) -> Iterator[PublishOptions]:
+        """Yield other axes for the batch; if `is_whole`, none at all, so that everything is one sample."""
+        for axes in self._axes():
+            if is_whole == all(axes.get(spec.name, 0) is None for spec in self._inputs):
+                yield replace(self._plain, batch_axes=axes)
+
+    def _with_constants(self, found: list[PublishOptions]) -> Iterator[PublishOptions]:
+        """Yield values for small inputs without a batch, first for those that have none in a way that was found."""
+        for axes, names in () if self._keeps_inputs else self._settings(found):
+            rest = {name: axis for name, axis in axes.items() if name not in names}
+            for number in (None, 1.0, 0.0):
+                numbers = {name: compared_with(self._loaded, name) if number is None else number for name in names}
+                values = {name: value for name, value in numbers.items() if value is not None}
+                if len(values) == len(names):
+                    yield replace(self._plain, constants={**self._plain.constants, **values}, batch_axes=rest)
+
+    def _settings(self, found: list[PublishOptions]) -> Iterator[tuple[Axes, list[str]]]:
+        """Yield the axes of the batch, and inputs that may be settings beside them."""
+        for way in found:
+            yield from ((way.batch_axes, names) for names in settings(self._inputs, way.batch_axes))
+        if not found or None in found[0].batch_axes.values():
+            yield from ((self._asked.batch_axes, names) for names in settings(self._inputs))
+
+    def _one_by_one(self, *, keeps_axes: bool) -> Iterator[PublishOptions]:
+        """Yield one sample after the other, with other axes for the batch too unless `keeps_axes`."""
+        asked = replace(self._plain, is_per_sample=True, dynamic={})
+        yield asked
+        for axes in () if keeps_axes else self._axes():
+            yield replace(asked, batch_axes=axes)
+
+
+def _is_proven(batched: BatchedModel, samples: Arrays | None) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            verify(batched, max_batch_size=ROWS, samples=samples, failure_dir=Path(folder))
+        except VerificationError:
+            return False
+    return True

@@ -126,14 +126,20 @@ def guessed_sizes(names: Sequence[str]) -> Iterator[Sizes]:
 
 
 def unrelated_batch(model: Model, sizes: Sizes) -> int:
-    """Return a batch that no dimension is a multiple of, so that none is taken for the batch by mistake."""
-    dims = {dim for spec in (*model.inputs, *model.outputs) for dim in spec.shape} | set(sizes.values())
+    """Return a batch that no number of the model is a multiple of, so that none is taken for the batch by mistake."""
+    specs = (*model.inputs, *model.outputs)
+    numbers = {dim for spec in specs for dim in spec.shape if isinstance(dim, int)} | set(sizes.values())
     for value in _constants(model):
-        dims.update(dim for dim in value.shape or () if isinstance(dim, int))
-        tensor = ir.convenience.get_const_tensor(value)
-        if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= MOST_NUMBERS:
-            dims.update(int(number) for number in tensor.numpy().ravel())
-    return next((p for p in PRIMES if all(dim % p for dim in dims if isinstance(dim, int) and dim)), PRIMES[-1])
+        numbers.update(_numbers_of(value))
+    return next((p for p in PRIMES if all(number % p for number in numbers if number)), PRIMES[-1])
+
+
+def _numbers_of(value: ir.Value) -> Iterator[int]:
+    """Yield the dimensions of a constant, and the numbers in it if it may be a shape."""
+    yield from (dim for dim in value.shape or () if isinstance(dim, int))
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= MOST_NUMBERS:
+        yield from tensor.numpy().ravel().tolist()
 
 
 def _constants(model: Model) -> Iterator[ir.Value]:

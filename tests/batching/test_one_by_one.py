@@ -105,7 +105,8 @@ def test_a_state_whose_batch_has_its_name_on_another_axis_keeps_its_layers(tmp_p
 
 def test_a_shape_that_nothing_tells_is_seen_by_running_the_original(tmp_path: Path) -> None:
     text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
-        g (float[N,3] x, float[2,B,3] h) => (float[N,3] y, float[a,b,c] next, float[d] flat) <int64 one = {1}, int64 zero = {0}> {
+        g (float[N,3] x, float[2,B,3] h) => (float[N,3] y, float[a,b,c] next, float[d] flat)
+        <int64 one = {1}, int64 zero = {0}> {
         y = Softmax<axis=0>(x) next = com.microsoft.QuickGelu(h) s = Gather<axis=1>(next, zero)
         r = Gather<axis=0>(s, one) flat = com.microsoft.QuickGelu(r) }"""
     (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())

@@ -5,14 +5,14 @@ may have another opinion. So every name is pinned to a number, and the body is w
 be seen afterwards that the body follows a size, the axis gets its name back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import onnx_ir as ir
 
 from builder.batching.layout import Shape
-from builder.model import Model, TensorSpec
+from builder.model import Dim, Model, TensorSpec
 
 Axes = Mapping[str, int | None]
 """The axis of the batch, by input; None for an input without one."""
@@ -34,8 +34,20 @@ class Runs(Protocol):
         """Return whether it gives `chunk` rows of a batch the answers that it gives to them alone."""
 
 
-BATCH_NAMES = ("batch", "batch_size", "batchsize", "n", "b", "bs")
-"""What people call the axis of the batch, in lower case."""
+SURE_NAMES = ("batch", "batch_size", "batchsize", "bs")
+"""What people call the batch and nothing else, in lower case."""
+
+BATCH_NAMES = (*SURE_NAMES, "n", "b")
+"""What people call the batch beside an axis of time."""
+
+TIME_NAMES = (
+    "t", "time", "times", "timesteps", "time_steps", "seq", "seq_len", "seqlen", "sequence", "sequence_length", "length",
+    "len", "frames", "num_frames", "steps",
+)  # fmt: skip
+"""What people call the axis of time."""
+
+RANK_OF_STATES = 3
+"""The rank of a state of recurrent networks: layers, batch, features."""
 
 PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 """The batches to analyse a model with whose batch is dynamic; the first that divides no dimension is taken."""
@@ -76,25 +88,33 @@ class Pins:
 def claimed_axes(model: Model) -> dict[str, int]:
     """Return the batch axis of each input whose names say that it is not axis 0.
 
-    In `x [batch, time, 8]` with the state `h [2, batch, 16]`, both inputs have one name in common, which `x` has in
-    front: the batch of `h` is on axis 1. In `x [time, batch, 8]`, it is the axis with a name that people give a batch.
+    The batch is on axis 0, unless names say otherwise:
+
+        x [batch, time, 8], h [2, batch, 16]    on axis 1 of `h`, by the name that `x` has in front
+        x [time, batch, 8]                      on axis 1, by two names that nobody gives to anything else
+        h [2, batch, 16]                        on axis 1, as nobody has a batch of 2 beside one that is called so
+        points [1, N, 3], boxes [b, n, 4]       on axis 0: many things are called N
     """
-    symbol = _batch_symbol(model)
     found = {}
     for spec in model.inputs:
-        if symbol in spec.shape and spec.shape[0] != symbol:
-            found[spec.name] = spec.shape.index(symbol)
+        in_front = {s.shape[0] for s in model.inputs if s is not spec and s.shape and isinstance(s.shape[0], str)}
+        axis = _claimed_axis(spec.shape, in_front)
+        if axis is not None:
+            found[spec.name] = axis
     return found
 
 
-def _batch_symbol(model: Model) -> str | None:
-    """Return the name of the batch: what people call one, or else the name that most inputs have in front."""
-    names = [dim for spec in model.inputs for dim in spec.shape if isinstance(dim, str)]
-    usual = next((n for wanted in BATCH_NAMES for n in names if n.lower() == wanted), None)
-    if usual is not None:
-        return usual
-    leading = [spec.shape[0] for spec in model.inputs if spec.shape and isinstance(spec.shape[0], str)]
-    return max(leading, key=leading.count, default=None)
+def _claimed_axis(shape: Sequence[Dim], in_front: Collection[Dim]) -> int | None:
+    """Return the axis that is called the batch if it is not axis 0; other inputs have the names `in_front` there."""
+    names = [dim.lower() if isinstance(dim, str) else dim for dim in shape]
+    if not shape or shape[0] in in_front:
+        return None
+    by_name = next((axis for axis, dim in enumerate(shape) if axis and dim in in_front), None)
+    if (by_name is not None and shape[0] != 1) or (by_name == 1 and len(shape) == RANK_OF_STATES):
+        return by_name
+    is_time = names[0] in TIME_NAMES
+    wanted = BATCH_NAMES if is_time else SURE_NAMES if isinstance(shape[0], int) and shape[0] > 1 else ()
+    return next((axis for axis, dim in enumerate(names) if axis and dim in wanted), None)
 
 
 def batch_names(model: Model, axes: Axes) -> set[str]:

@@ -1,6 +1,6 @@
 """Make the batch dynamic while other axes are free already: the body goes on following their sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from builder.batching.batched import BatchedTensor
 from builder.batching.layout import Shape
 from builder.batching.merging import Column, merge, shape_at
 from builder.batching.pins import Axes, Pins, Sizes, free_names
-from builder.batching.rule import Operand
+from builder.batching.rule import Operand, Refusal
 from builder.batching.walk import FreeAxes
 from builder.model import Dim, Model, TensorSpec, label
 
@@ -39,10 +39,20 @@ def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: 
     failed = next((a for a in attempts if a.problems), None)
     if failed is not None:
         return failed
-    refused = merge(attempts)
-    if refused:
-        return replace(attempts[0], problems=tuple(Problem(label(r.node), r.refusal) for r in refused))
+    problems = [Problem(label(r.node), r.refusal) for r in merge(attempts)]
+    if batch > 1:
+        problems += _free_rows(attempts)
+    if problems:
+        return replace(attempts[0], problems=tuple(problems))
     return _named(model, attempts, sizes)
+
+
+def _free_rows(attempts: Sequence[Attempt]) -> Iterator[Problem]:
+    """Yield the outputs in which a sample has as many rows as a free axis is long, beside those of other samples."""
+    for tensors in zip(*(a.outputs for a in attempts), strict=True):
+        if len({tensor.rows for tensor in tensors}) > 1:
+            what = f"output {tensors[0].original!r} has the rows of a sample on an axis that is free"
+            yield Problem("", Refusal(what))
 
 
 def _free_axes(first: Mapping[ir.Value, Operand], second: Mapping[ir.Value, Operand]) -> FreeAxes:
@@ -85,7 +95,9 @@ def _with_names(
     shape = shape_at([_numbers(t.original_shape) for t in each], names, spec)
     dims = shape_at([_numbers(t.dims) for t in each], {**names, **_own_names(each, shape)}, spec)
     value.shape = ir.Shape(["batch", *dims])
-    return replace(each[0], dims=tuple(dims), original_shape=tuple(shape))
+    found = replace(each[0], dims=tuple(dims), original_shape=tuple(shape))
+    # With one sample, as many rows as an axis has, whatever its size is, are simply all that the tensor has.
+    return found if len({t.rows for t in each}) == 1 else replace(found, batch_axis=None, rows=1, outer=1)
 
 
 def _numbers(dims: Sequence[Dim]) -> Shape:

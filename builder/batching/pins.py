@@ -41,8 +41,8 @@ BATCH_NAMES = (*SURE_NAMES, "n", "b")
 """What people call the batch beside an axis of time."""
 
 TIME_NAMES = (
-    "t", "time", "times", "timesteps", "time_steps", "seq", "seq_len", "seqlen", "sequence", "sequence_length", "length",
-    "len", "frames", "num_frames", "steps",
+    "t", "time", "times", "timesteps", "time_steps", "seq", "seq_len", "seqlen", "sequence", "sequence_length",
+    "length", "len", "frames", "num_frames", "steps",
 )  # fmt: skip
 """What people call the axis of time."""
 

@@ -182,17 +182,22 @@ def _result(
     return Result(kind, blocks * BLOCK, spent, spent * 1000 / (blocks * BLOCK), original, published)
 
 
-def show(results: Sequence[Result]) -> None:
-    """Print a table."""
+def show_head() -> None:
+    """Print the head of the table."""
     print(
         f"{'':10} {'nodes':>7} {'publish CPU s':>14} {'ms per node':>12}"
         f" {'open off: original':>19} {'published':>10} {'open all: original':>19} {'published':>10}"
     )
+
+
+def show(results: Sequence[Result]) -> None:
+    """Print rows of the table."""
     for each in results:
         opened = [side[level] for level in LEVELS for side in (each.original_s, each.published_s)]
         print(
             f"{each.kind:10} {each.nodes:7} {each.publish_s:14.2f} {each.node_ms:12.2f}"
-            f" {opened[0]:19.2f} {opened[1]:10.2f} {opened[2]:19.2f} {opened[3]:10.2f}"
+            f" {opened[0]:19.2f} {opened[1]:10.2f} {opened[2]:19.2f} {opened[3]:10.2f}",
+            flush=True,
         )
 
 
@@ -210,12 +215,17 @@ def main() -> None:
         open_file(path, level)
         return
     CACHE.mkdir(exist_ok=True)
+    results: list[Result] = []
+    if not asked.json:
+        show_head()
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        results = [r for kind in asked.kinds for r in measure(kind, asked.nodes, asked.rounds, Path(name))]
+        for kind in asked.kinds:
+            found = measure(kind, asked.nodes, asked.rounds, Path(name))
+            results += found
+            if not asked.json:
+                show(found)
     if asked.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
-    else:
-        show(results)
 
 
 if __name__ == "__main__":

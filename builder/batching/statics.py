@@ -202,13 +202,14 @@ def _is_read(value: ir.Value) -> bool:
 
 
 def _static(found: onnx.TypeProto | None, *, is_needed: bool) -> tuple[ir.DataType, Shape]:
-    """Return the type and shape of one output; an output that no node reads needs none."""
+    """Return the type and shape of one output; for an output that no node reads, they need not be known."""
+    if found is not None and found.HasField("tensor_type"):
+        tensor = found.tensor_type
+        dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
+        if tensor.HasField("shape") and len(dims) == len(tensor.shape.dim):
+            return ir.DataType(tensor.elem_type), tuple(dims)
     if not is_needed:
         return ir.DataType.UNDEFINED, ()
     if found is None or not found.HasField("tensor_type"):
         raise Undecided("the type of its output cannot be inferred")
-    tensor = found.tensor_type
-    dims = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
-    if not tensor.HasField("shape") or len(dims) < len(tensor.shape.dim):
-        raise Refusal("its output's shape depends on the samples")
-    return ir.DataType(tensor.elem_type), tuple(dims)
+    raise Refusal("its output's shape depends on the samples")

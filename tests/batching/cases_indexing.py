@@ -77,6 +77,17 @@ CASES = [
             ('ScatterND <reduction = "add"> (z, k, w)', "b"),
         ]
     ),
+    *(
+        Case(f"{node} of one row of each sample", "float[B, 4] x; int64[B] i; float[B] v",
+             f"f = Reshape(x, s) o = Range(zero, count, four) j = Add(i, o) g = {node} y = Reshape(g, {shape})",
+             f"int64[1] s = {{-1}}; int64[2] a = {{B, 1}}; int64[2] b = {{B, 4}}; float[4B] z; {NUMBERS}",
+             below={"i": 4}, equal={"z": 0}, opset=18)
+        for node, shape in [
+            ("GatherElements(f, j)", "a"),
+            ("ScatterElements(f, j, v)", "b"),
+            ("ScatterElements(z, j, v)", "b"),
+        ]
+    ),
     Case("ScatterElements at constant numbers of the samples", "float[B, 3, 2] x",
          'f = Reshape(x, s) y = ScatterElements <axis = 0, reduction = "add"> (z, i, f)',
          "int64[2] s = {3B, 2}; float[B, 2] z = {0, 0, 0, 0}; int64[6, 2] i = {0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}",

@@ -33,6 +33,11 @@ CASES = [
              f"z = Squeeze(x, a) u = Relu(z) v = Unsqueeze(u, a) {body}", WEIGHTS, batches=[1], rtol=1e-4)
         for name, body in BODIES.items()
     ),
+    Case("Split into parts of which one is not read", INPUT,
+         "f = Reshape(x, s) p, q, r = Split <axis = 0> (f, z) y = Concat <axis = 0> (p, r)",
+         "int64[2] s = {3B, 4}; int64[3] z = {B, B, B}", batches=[1]),
+    Case("Split into samples of which one is not read", INPUT, "p, q, r = Split <axis = 0> (x, z) y = Add(p, r)",
+         "int64[3] z = {1, 1, 1}", batches=[3], refused={3: "combines single samples of the batch with others"}),
     *(
         Case(f"{name}, of samples behind another axis", "float[3, B, 4] x",
              f"v = Transpose <perm = [1, 0, 2]> (x) {body}", WEIGHTS, axes={"x": 1}, rtol=1e-4)

@@ -71,6 +71,17 @@ CASES = [
          "q = Gather(w, p) e = ReduceMean <axes = [0], keepdims = 0> (q) }> y = Relu(r)",
          "int64[1] flat = {-1}; int64 n = {B}; bool go = {1}; int64[4] starts = {0, 3, 6, 9}; int64[1] zero = {0}; "
          "int64[1] three = {3}; float[7, 4] w", below={"i": 7}, rtol=1e-4),
+    Case("a Scan whose steps are the samples", INPUT,
+         "y = Scan <num_scan_inputs = 1, "
+         "body = g (float[3, 4] a) => (float[3, 4] b) { b = Softmax <axis = 0> (a) }> (x)", rtol=1e-4),
+    Case("a Scan that adds up the samples", "float[B, 4] x",
+         "z = Identity(none) t, y = Scan <num_scan_inputs = 1, "
+         "body = g (float[4] c, float[4] a) => (float[4] d, float[4] e) { d = Add(c, a) e = Identity(d) }> (z, x)",
+         "float[4] none = {0, 0, 0, 0}", batches=[3],
+         refused={3: "combines single samples of the batch with others"}),
+    Case("a function of every sample in a sequence", INPUT,
+         "q = SplitToSequence <axis = 0> (x) r = SequenceMap <body = g (float[1, 3, 4] a) => (float[1, 3, 1] b) { "
+         "b = ReduceMax <axes = [2]> (a) }> (q) y = ConcatFromSequence <axis = 0> (r)"),
     Case("samples in another order", INPUT,
          f"{PARTS['Slice'][0]} u = Relu(b) v = Relu(a) {PARTS['Slice'][1]} {MEETING}", CONSTANTS, batches=[2],
          refused={2: ORDER}),

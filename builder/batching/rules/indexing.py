@@ -180,10 +180,17 @@ def scatter_elements(op: Op) -> Plan:
 
 
 def _along(op: Op) -> Plan:
-    """Read or write along an axis that does not hold the batch, which all inputs have in common."""
-    axis = op.axis(0, op.operand(0).rank)
+    """Read or write along an axis that does not hold the batch, which all inputs have in common.
+
+    With B = 1 the data may have several rows there, which are all those of the one sample.
+    """
+    data = op.operand(0)
+    axis = op.axis(0, data.rank)
     if op.operand(1).offset is not None:
         op.refuse("its indices do not name the rows of each sample")
+    are_rows = data.shape[axis] > 1 and (data.batch is None or data.batch.is_on(axis))
+    if op.static_batch == 1 and are_rows and any(b.is_on(axis) for *_, b in op.batched()):
+        return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
     forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
     are_together = len({b.place for b in forms}) == 1

@@ -34,6 +34,9 @@ _BATCHES = (3, 5, 2, 7, 4)
 _FROZEN_BATCHES = (1, 4, 2, 8, 16)
 """Sizes at which a model runs whose batch is not as dynamic as the file says."""
 
+_MULTIPLES = (160, 224, 96, 288, 352, 416)
+"""Multiples of 32, for networks that halve an image five times."""
+
 _STEPS: Sequence[Sequence[int]] = (
     # No two sizes are equal, odd and even ones take turns, none is likely to be another size of the model, and they are
     # so far apart that they differ even divided by 32, or 64, where a model has strides: what works is general.
@@ -42,7 +45,7 @@ _STEPS: Sequence[Sequence[int]] = (
     (7, 10, 13, 11, 18, 17, 14, 19),
     # Networks that halve an image, and double it again, want multiples.
     (136, 200, 72, 248, 328, 392, 168, 264),
-    (160, 224, 96, 288, 352, 416),
+    _MULTIPLES,
     (192, 320, 448, 576),
 )
 """Sizes that the groups of free dimensions take in turn."""
@@ -50,9 +53,11 @@ _STEPS: Sequence[Sequence[int]] = (
 _ONE_FIXED = (48, 32, 64, 80, 40, 96, 128)
 """Sizes for one group while the others are free, such as the height of a line of text."""
 
-_ALL_EQUAL: Sequence[Sequence[int]] = (
+_LAST: Sequence[Sequence[int]] = (
     # A square image, a mask as long as the ids.
     *((size,) for size in (32, 64, 1, 2, 8, 16, 128, 224, 256, 80, 160, 320, 384, 400, 448, 480, 512, 640)),
+    # Seconds of sound.
+    (8033, 12100, 16007, 10001),
     *((size,) for size in (1000, 1024, 1280, 8000, 16000, 48000)),
 )
 
@@ -136,8 +141,8 @@ def _choices(groupings: Sequence[_Grouping], batches: Sequence[int | None]) -> I
     for size, batch, grouping in product(_ONE_FIXED, batches, groupings):
         for names in grouping.others if len(grouping.others) > 1 else ():
             fixed = dict.fromkeys(names, size)
-            yield [{**grouping.sizes(step, 0, batch), **fixed} for step in _STEPS[3 : 3 + ROUNDS]]
-    for step, batch, grouping in product(_ALL_EQUAL, batches, groupings):
+            yield [{**grouping.sizes(_MULTIPLES, shift, batch), **fixed} for shift in range(ROUNDS)]
+    for step, batch, grouping in product(_LAST, batches, groupings):
         yield [grouping.sizes(step, shift, batch) for shift in range(ROUNDS)]
 
 

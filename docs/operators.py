@@ -18,7 +18,7 @@ from builder.batching.rules.elementwise import BROADCASTING
 from builder.batching.rules.inference import has_schema, unknown
 from builder.lowering import plan
 from builder.proof.comparison import coarsest_precision
-from builder.samples import domains
+from builder.samples import constraints, domains
 from builder.samples.reach import Reach, through
 
 Key = tuple[str, str]
@@ -227,6 +227,12 @@ COLUMNS = (
         "(`builder/samples/domains.py`): they are indices, lengths or a mask, are added up, must be positive, or are a "
         "mask if they are compared with 0 or 1; empty if it shows nothing.",
         _meaning,
+    ),
+    Column(
+        "equal",
+        "`yes` if it shows which free dimensions of the inputs are equal, or can have one size only "
+        "(`builder/samples/constraints.py`).",
+        lambda operator: "yes" if operator in constraints.RULES else "",
     ),
     Column(
         "precision",

@@ -82,7 +82,7 @@ def load(path: Path) -> Model:
     proto = _parse(path)
     soundness.check_operators(path, proto)
     sort_nodes(path, proto.graph)
-    _free_negative_dims(proto)
+    _free_dims(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
     _complete_outputs(path, proto)
@@ -149,17 +149,18 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _free_negative_dims(proto: onnx.ModelProto) -> None:
-    """Free the dimensions that the file writes as a number below 0.
+def _free_dims(proto: onnx.ModelProto) -> None:
+    """Free the dimensions that the file writes as a number below 0, or calls `?`, which is no name.
 
-    Paddle and others write -1 for a size that may vary. ONNX Runtime reads any number below 0 so.
+    Paddle and others write both for a size that may vary. Two of them need not be equal. ONNX Runtime reads any number
+    below 0 so.
 
     Source: RemoveInvalidValues in https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/graph/graph.cc
     """
     for value in soundness.values_of(proto):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.ClearField("dim_value")
+            if dim.dim_value < 0 or dim.dim_param == "?":
+                dim.Clear()
 
 
 def _refuse_sparse(path: Path, graph: onnx.GraphProto) -> None:

@@ -127,6 +127,7 @@ class _Evidence:
         counted: Whether a node does with whole numbers what is done with a mask: adds them up, or multiplies another
             value by them.
         positive: Whether a node is defined for positive values only.
+        compared: Numbers that whole numbers are compared with, such as the rates of sound that the model takes.
         unsized: Whether the graph does not give the size of a table or the length of a sequence.
     """
 
@@ -138,6 +139,7 @@ class _Evidence:
     counted: bool = False
     positive: bool = False
     unsized: bool = False
+    compared: list[int] = field(default_factory=list)
 
 
 def _domain(dtype: ir.DataType, evidence: _Evidence) -> Domain:
@@ -156,6 +158,8 @@ def _domain(dtype: ir.DataType, evidence: _Evidence) -> Domain:
         return Unit() if evidence.positive else Normal()
     if dtype.bitwidth == 8:  # an image, or quantized values
         return Integers(-128, 127) if dtype.is_signed() else Integers(0, 255)
+    if evidence.compared:
+        return Choices((*dict.fromkeys(evidence.compared), 0))
     return Mask() if evidence.counted else Integers(0, 9)
 
 
@@ -211,6 +215,7 @@ def _note(evidence: _Evidence, node: ir.Node, position: int, reach: Reach) -> No
     if _choices(node):
         evidence.choices = _choices(node)
     evidence.mask |= _is_mask(node, position)
+    evidence.compared += _compared_with(node, position)
     evidence.counted |= kind in SUMMING or _multiplies_another(node, position)
     evidence.positive |= kind in POSITIVE_ONLY
 
@@ -331,6 +336,12 @@ def _is_mask(node: ir.Node, position: int) -> bool:
         bounds = bounds_of(node.inputs[1 - position])
         return bounds is not None and max(abs(bounds[0]), abs(bounds[1])) >= _PENALTY
     return False
+
+
+def _compared_with(node: ir.Node, position: int) -> list[int]:
+    """Return the number that the node asks its other input to be equal to."""
+    bounds = bounds_of(node.inputs[1 - position]) if operator(node) == ("", "Equal") else None
+    return [int(bounds[0])] if bounds is not None and bounds[0] == bounds[1] and bounds[0] > 0 else []
 
 
 def _multiplies_another(node: ir.Node, position: int) -> bool:

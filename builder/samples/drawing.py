@@ -96,6 +96,8 @@ def _cautious(domain: Domain, dtype: ir.DataType, caution: int) -> Domain:
             return Constant(caution - 1 if dtype == ir.DataType.BOOL else 1)
         case Normal():
             return Unit()
+        case Choices((int(first), *_)):
+            return Constant(first)
         case Integers(low, high) if caution == 2:
             return Integers(max(low, 0), min(high, 1))
     return domain

@@ -8,7 +8,7 @@ its batch is dynamic runs at the one batch that was frozen into it. What the nod
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from operator import add, floordiv, mul, sub
 
 from builder.model import Model
@@ -22,11 +22,20 @@ Names = tuple[str, ...]
 USUAL = 32
 """The size of a sample on a free axis, if the model runs at it."""
 
+ROUNDS = 3
+"""How many choices of sizes are yielded together, the first to try and its variations."""
+
+STATE_RANK = 3
+"""The rank of the states of recurrent networks: layers, batch, features."""
+
 _BATCHES = (3, 5, 2, 7, 4)
 """Sizes to try for axis 0: small ones, because a batch costs its size in time."""
 
 _FROZEN_BATCHES = (1, 4, 2, 8, 16)
 """Sizes at which a model runs whose batch is not as dynamic as the file says."""
+
+_MULTIPLES = (160, 224, 96, 288, 352, 416)
+"""Multiples of 32, for networks that halve an image five times."""
 
 _STEPS: Sequence[Sequence[int]] = (
     # No two sizes are equal, odd and even ones take turns, none is likely to be another size of the model, and they are
@@ -36,9 +45,16 @@ _STEPS: Sequence[Sequence[int]] = (
     (7, 10, 13, 11, 18, 17, 14, 19),
     # Networks that halve an image, and double it again, want multiples.
     (136, 200, 72, 248, 328, 392, 168, 264),
-    (160, 224, 96, 288, 352, 416),
+    _MULTIPLES,
     (192, 320, 448, 576),
-    # One size for all axes: a square image, a mask as long as the ids.
+)
+"""Sizes that the groups of free dimensions take in turn."""
+
+_ONE_FIXED = (48, 32, 64, 80, 40, 96, 128)
+"""Sizes for one group while the others are free, such as the height of a line of text."""
+
+_LAST: Sequence[Sequence[int]] = (
+    # A square image, a mask as long as the ids.
     *((size,) for size in (32, 64, 1, 2, 8, 16, 128, 224, 256, 80, 160, 320, 384, 400, 448, 480, 512, 640)),
     # Seconds of sound.
     (8033, 12100, 16007, 10001),
@@ -112,29 +128,50 @@ def _ladder(model: Model, known: Sizes, same: Sequence[Names]) -> Iterator[tuple
         return whole | {name: max(1, _evaluate(tree, whole)) for name, tree in sums.items() if name not in known}
 
     groupings = _groupings(model, same)
-    for step in _STEPS:
-        for batch in (None, *_FROZEN_BATCHES):
-            for grouping in groupings:
-                first, *others = (complete(grouping.sizes(step, shift, batch)) for shift in range(3))
-                yield first, others
-        if not same:
-            return
+    for batches in ((None, *_FROZEN_BATCHES[:1]), _FROZEN_BATCHES[1:]):
+        for choices in _choices(groupings, batches):
+            first, *others = map(complete, choices)
+            yield first, others
+
+
+def _choices(groupings: Sequence[_Grouping], batches: Sequence[int | None]) -> Iterator[Sequence[Sizes]]:
+    """Yield the sizes to try first, each with two variations."""
+    for step, batch, grouping in product(_STEPS, batches, groupings):
+        yield [grouping.sizes(step, shift, batch) for shift in range(ROUNDS)]
+    for size, batch, grouping in product(_ONE_FIXED, batches, groupings):
+        for names in grouping.others if len(grouping.others) > 1 else ():
+            fixed = dict.fromkeys(names, size)
+            yield [{**grouping.sizes(_MULTIPLES, shift, batch), **fixed} for shift in range(ROUNDS)]
+    for step, batch, grouping in product(_LAST, batches, groupings):
+        yield [grouping.sizes(step, shift, batch) for shift in range(ROUNDS)]
 
 
 def _groupings(model: Model, same: Sequence[Names]) -> list[_Grouping]:
-    """Return which free dimensions may share a size: equal ones, those on the same axis, or all but the batch."""
+    """Return which free dimensions may share a size.
+
+    These are only equal ones, those on the same axis, the batch with that of states `[layers, N, H]`, or all but the
+    batch.
+    """
     axes = {names: min(_first_axes(model)[name] for name in names) for names in same}
     rows = [names for names in same if axes[names] == 0]
     others = [names for names in same if axes[names] > 0]
     by_axis = [[names for names in others if axes[names] == axis] for axis in sorted(set(axes.values()))]
     together = _joined([rows])
+    states = [names for names in others if _is_in_states(model, names)]
     found = [
         _Grouping(tuple(rows), tuple(others)),
         _Grouping(together, tuple(others)),
         _Grouping(together, _joined(by_axis)),
+        _Grouping(_joined([[*rows, *states]]), tuple(names for names in others if names not in states)),
         _Grouping(together, _joined([others])),
     ]
     return list(dict.fromkeys(found))
+
+
+def _is_in_states(model: Model, names: Names) -> bool:
+    """Return whether these are the batch of states of a recurrent network, `[layers, N, H]`."""
+    shapes = [spec.shape for spec in model.inputs if len(spec.shape) == STATE_RANK and isinstance(spec.shape[0], int)]
+    return any(shape[1] in names for shape in shapes)
 
 
 def _joined(groups: Iterable[Sequence[Names]]) -> tuple[Names, ...]:

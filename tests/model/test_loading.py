@@ -301,6 +301,11 @@ def test_a_dimension_written_as_a_number_below_zero_is_free(tmp_path: Path) -> N
     assert [isinstance(dim, int) for dim in loaded.ir.graph.inputs[0].shape or ()] == [False, True, False, False]
 
 
+def test_a_question_mark_is_no_name(tmp_path: Path) -> None:
+    model = load(written(tmp_path, parsed('(float["?", 3, "?"] x) => (float["?", 3, "?"] y) { y = Relu (x) }')))
+    assert model.inputs[0].shape == ("x_0", 3, "x_2")
+
+
 def test_an_unnamed_dimension_never_gets_the_name_of_another(tmp_path: Path) -> None:
     model = parsed("(float[?, 4] x, float[x_0, 4] z) => (float[?, 4] y) { y = Relu (x) }")
     assert [spec.shape[0] for spec in load(written(tmp_path, model)).inputs] == ["x_0_", "x_0"]

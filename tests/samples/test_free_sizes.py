@@ -19,7 +19,8 @@ WEIGHTS = {
         "w_16_5": (16, 5), "kernel": (4, 3, 3, 3), "three": (3,), "w_8_6": (1, 8, 6), "w_8_8": (1, 8, 8),}.items()},
     **{name: np.array(value) for name, value in {
         "one_row_of_4": [1, 4], "four_rows_of_3": [4, 3], "eight_by_six": [8, 6], "patches_14_by_14": [-1, 588],
-        "two": [2], "windows": [0, 512], "half": [0, 256]}.items()},
+        "two": [2], "rows_of_8": [-1, 8], "rows_of_1": [-1, 1], "lines": [0, 144],
+        "windows": [0, 512], "half": [0, 256]}.items()},
     "up": np.array([1, 1, 32, 32], np.float32),
 }  # fmt: skip
 
@@ -57,6 +58,11 @@ CASES = [
      {}, "A mask_0, B ids_1"),
     ("lengths that add up", 'float[N, past, 2] k, float[N, new, 2] x, float[N, "past + new"] mask',
      "a = Concat <axis = 1> (k, x) b = ReduceSum <keepdims = 0> (a, two) y = Add (b, mask)", {}, ""),
+    ("states of the same batch", "float[?, T] x, float[2, ?, 8] h", """a = ReduceMean <axes = [0], keepdims = 0> (h)
+     b = Reshape (a, rows_of_8) c = ReduceMean <axes = [1]> (x) d = Reshape (c, rows_of_1) y = Add (b, d)""",
+     {}, "x_0 h_1"),
+    ("a line of text", "float[N, 3, H, W] x", "a = ReduceMean <axes = [3], keepdims = 0> (x) y = Reshape (a, lines)",
+     {"H": 48}, ""),
     ("an index below the length", "float[T, 2] x, int64[N] i", "y = Gather (x, i)", {}, ""),
     ("a length that a branch wants", "float[N, T] x, bool c", """y = If (c) <
      then_branch = t () => (float[a, b] p) { p = Reshape (x, windows) },

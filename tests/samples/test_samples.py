@@ -57,6 +57,7 @@ DOMAINS: list[tuple[str, str, str, Domain]] = [
     ("a mask that weighs", "int64[1, 5] x, float[1, 5] h", "a = Cast <to = 1> (x) y = Mul (a, h)", Mask()),
     ("a mask that is counted", "int64[1, 5] x",
      "i = Constant <value_int = 1> () a = CumSum (x, i) y = Gather (table, a)", Mask()),
+    ("a rate of sound", "int64[1] x", "r = Constant <value_int = 16000> () y = Equal (x, r)", Choices((16000, 0))),
     ("a boolean", "bool[1, 5] x", "y = Not (x)", Mask()),
     ("token ids beside a padding id", "int64[1, 5] x", "p = Equal (x, one) y = Gather (table, x)", Integers(0, 6)),
     ("lengths of sequences", "float[9, 1, 2] s, int32[1] x",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from builder.batching import BatchedModel
@@ -24,8 +24,11 @@ from builder.publishing.wording import in_words
 from builder.samples import draw, read_samples
 from builder.tensors import Arrays
 
-TIME_BUDGET_S = 5.0
+TIME_BUDGET_S = 8.0
 """After this time nothing else is tried. What runs then ends first."""
+
+RUNS_BUDGET_S = 2.0
+"""For each try, the longest time to look for sizes at which the original runs."""
 
 LARGEST_BYTES = 256 << 20
 """Of a model with larger files nothing is tried, because every try loads it twice."""
@@ -94,7 +97,6 @@ class _Search:
         self._plain = replace(asked, is_static=False, is_per_sample=False)
         self._inputs = [spec for spec in loaded.inputs if spec.name not in asked.constants]
         self._keeps_inputs = keeps_inputs
-        self._known: dict[object, tuple[Model, OriginalRuns]] = {}
         self._end = time.monotonic() + (0 if is_large else TIME_BUDGET_S)
 
     def ways(self) -> Iterator[str]:
@@ -106,15 +108,13 @@ class _Search:
         if plain := self._first([self._plain, replace(self._plain, batch_axes={})]):
             yield from plain
             return
-        found = self._first(self._with_axes(is_whole=False))
+        found = self._with_other_inputs()
+        if not found:
+            found = self._first(replace(self._plain, batch_axes=axes) for axes in self._axes(is_whole=True))
         yield from found
-        constants = self._first(self._with_constants(found))
-        yield from constants
-        whole = [] if found or constants else self._first(self._with_axes(is_whole=True))
-        yield from whole
         # Tried before the way that comes first, because it is quick and works most often.
         static = self._first([replace(self._plain, is_static=True, batch_axes={}, dynamic={})])
-        yield from self._first(self._one_by_one(keeps_axes=bool(found or constants or whole)))
+        yield from self._first(self._one_by_one(keeps_axes=bool(found)))
         yield from static
 
     def _first(self, candidates: Iterable[PublishOptions]) -> list[PublishOptions]:
@@ -130,8 +130,8 @@ class _Search:
     def _works(self, options: PublishOptions) -> bool:
         """Return whether the model comes out with these options, and proves right on a few samples."""
         try:
-            model, runs = self._fixed(options)
-            batched = make_batch_dynamic(model, options, runs=runs)
+            model = fix_inputs(self._loaded, options.constants)
+            batched = make_batch_dynamic(model, options, runs=OriginalRuns(model, budget_s=RUNS_BUDGET_S))
             samples = (
                 next(draw(batched, rows=ROWS)) if options.samples is None else read_samples(options.samples, batched)
             )
@@ -141,47 +141,44 @@ class _Search:
         except FAILURES:
             return False
 
-    def _fixed(self, options: PublishOptions) -> tuple[Model, OriginalRuns]:
-        """Return the model with the constants of a way, and how it ran in the tries before."""
-        key = tuple(options.constants.items())
-        if key not in self._known:
-            model = fix_inputs(self._loaded, options.constants)
-            self._known[key] = model, OriginalRuns(model, budget_s=max(0.0, self._end - time.monotonic()))
-        return self._known[key]
-
     # ------------------------------------------------------------------ candidates
 
-    def _axes(self) -> Iterator[dict[str, int | None]]:
-        return islice(() if self._keeps_inputs else other_axes(self._inputs, self._asked.batch_axes), MOST_AXES)
-
-    def _with_axes(self, *, is_whole: bool) -> Iterator[PublishOptions]:
+    def _axes(self, *, is_whole: bool) -> Iterator[Axes]:
         """Yield other axes for the batch; if `is_whole`, none at all, so that everything is one sample."""
-        for axes in self._axes():
+        every = () if self._keeps_inputs else other_axes(self._inputs, self._asked.batch_axes)
+        for axes in islice(every, MOST_AXES):
             if is_whole == all(axes.get(spec.name, 0) is None for spec in self._inputs):
-                yield replace(self._plain, batch_axes=axes)
+                yield axes
 
-    def _with_constants(self, found: list[PublishOptions]) -> Iterator[PublishOptions]:
-        """Yield values for small inputs without a batch, first for those that have none in a way that was found."""
-        for axes, names in () if self._keeps_inputs else self._settings(found):
+    def _with_other_inputs(self) -> list[PublishOptions]:
+        """Return the first other axes that work, and the first constants in place of inputs without a batch."""
+        found: list[PublishOptions] = []
+        tried: Axes = {}
+        for axes in self._axes(is_whole=False):
+            found = self._first([replace(self._plain, batch_axes=axes)])
+            found += self._first(self._with_constants(axes, settings(self._inputs, axes)))
+            if found:
+                tried = axes
+                break
+        has_constant = any(way.constants != self._asked.constants for way in found)
+        if self._keeps_inputs or has_constant or (found and None not in tried.values()):
+            return found
+        return found + self._first(self._with_constants(self._asked.batch_axes, settings(self._inputs)))
+
+    def _with_constants(self, axes: Axes, choices: Iterable[list[str]]) -> Iterator[PublishOptions]:
+        """Yield values for some inputs, with these axes for the others: what they are compared with, else 1 or 0."""
+        for names in choices:
             rest = {name: axis for name, axis in axes.items() if name not in names}
-            for number in (None, 1.0, 0.0):
-                numbers = {name: compared_with(self._loaded, name) if number is None else number for name in names}
-                values = {name: value for name, value in numbers.items() if value is not None}
-                if len(values) == len(names):
-                    yield replace(self._plain, constants={**self._plain.constants, **values}, batch_axes=rest)
-
-    def _settings(self, found: list[PublishOptions]) -> Iterator[tuple[Axes, list[str]]]:
-        """Yield the axes of the batch, and inputs that may be settings beside them."""
-        for way in found:
-            yield from ((way.batch_axes, names) for names in settings(self._inputs, way.batch_axes))
-        if not found or None in found[0].batch_axes.values():
-            yield from ((self._asked.batch_axes, names) for names in settings(self._inputs))
+            compared = {name: compared_with(self._loaded, name) for name in names}
+            for number in (1.0, 0.0) if None in compared.values() else (1.0,):
+                values = {name: number if value is None else value for name, value in compared.items()}
+                yield replace(self._plain, constants={**self._plain.constants, **values}, batch_axes=rest)
 
     def _one_by_one(self, *, keeps_axes: bool) -> Iterator[PublishOptions]:
         """Yield one sample after the other, with other axes for the batch too unless `keeps_axes`."""
         asked = replace(self._plain, is_per_sample=True, dynamic={})
         yield asked
-        for axes in () if keeps_axes else self._axes():
+        for axes in () if keeps_axes else chain(self._axes(is_whole=False), self._axes(is_whole=True)):
             yield replace(asked, batch_axes=axes)
 
 

@@ -13,7 +13,7 @@ def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalR
     Args:
         model: The model.
         options: The way that is asked for.
-        runs: Runs of the model so far, which need not be repeated.
+        runs: What runs the original, if it is to take less time than usual.
 
     Raises:
         ModelError: The model has no such batch, or Triton cannot serve what comes out.

@@ -149,6 +149,12 @@ CASES = {
         [],
         f"export it with the random numbers as an input, so that each request brings its own; {NOTHING}",
     ),
+    "values dropped at random": Case(
+        """(float[1,4] x) => (float[1,4] y) <float ratio = {0.5}> {
+            training = Constant<value = bool {1}>() y = Dropout(x, ratio, training) }""",
+        [],
+        f"export it without these nodes; {NOTHING}",
+    ),
     "one row at a time of several samples": Case(
         MIXING_OF_3,
         ["with --batch-axis x=none and without --per-sample",          "with --static and without --per-sample"],

@@ -106,15 +106,20 @@ def claimed_axes(model: Model) -> dict[str, int]:
 
 def _claimed_axis(shape: Sequence[Dim], in_front: Collection[Dim]) -> int | None:
     """Return the axis that is called the batch if it is not axis 0; other inputs have the names `in_front` there."""
-    names = [dim.lower() if isinstance(dim, str) else dim for dim in shape]
     if not shape or shape[0] in in_front:
         return None
-    by_name = next((axis for axis, dim in enumerate(shape) if axis and dim in in_front), None)
-    if (by_name is not None and shape[0] != 1) or (by_name == 1 and len(shape) == RANK_OF_STATES):
-        return by_name
-    is_time = names[0] in TIME_NAMES
-    wanted = BATCH_NAMES if is_time else SURE_NAMES if isinstance(shape[0], int) and shape[0] > 1 else ()
-    return next((axis for axis, dim in enumerate(names) if axis and dim in wanted), None)
+    axis = _first_of(shape, in_front)
+    if axis is not None and (shape[0] != 1 or (axis == 1 and len(shape) == RANK_OF_STATES)):
+        return axis
+    if isinstance(shape[0], str):
+        return _first_of(shape, BATCH_NAMES) if shape[0].lower() in TIME_NAMES else None
+    return _first_of(shape, SURE_NAMES) if shape[0] > 1 else None
+
+
+def _first_of(shape: Sequence[Dim], names: Collection[Dim]) -> int | None:
+    """Return the first axis but axis 0 that has one of these names, in any case."""
+    found = (k for k, dim in enumerate(shape) if isinstance(dim, str) and (dim in names or dim.lower() in names))
+    return next((axis for axis in found if axis), None)
 
 
 def batch_names(model: Model, axes: Axes) -> set[str]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -22,6 +23,9 @@ RETRY_S = 1.0
 
 LARGEST_INPUTS_BYTES = 64 << 20
 """Larger inputs are not tried."""
+
+UNSEEN = ((3, 1), (2, 1), (1, 1), (4, 0), (2, 0))
+"""What to make of sizes that work to get others: a multiple, and one more."""
 
 WANTED = 3
 """How many ways to size the dimensions are looked for."""
@@ -190,4 +194,14 @@ def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
     runs = OriginalRuns(model)
     found: list[Sizes] = [usual] if runs.output_shapes(usual) is not None else []
     found += [sizes for sizes in runs.working_sizes(batch) if sizes != usual]
+    if found:
+        found += _unseen(runs, found[-1], batch)
     return tuple(found) or (usual,)
+
+
+def _unseen(runs: OriginalRuns, found: Sizes, batch: Sizes) -> list[Sizes]:
+    """Return sizes that the analysis has not seen: what it took for a rule has to hold there too."""
+    others = (
+        {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
+    )
+    return list(islice((sizes for sizes in others if runs.output_shapes(sizes) is not None), 1))

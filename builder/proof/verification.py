@@ -32,6 +32,9 @@ NUDGE = 1e-5
 """To see what rounding can do to an answer, inputs are changed by this part of their value, as much as fp32 answers
 may differ."""
 
+MOST_UNDECIDED = 16
+"""Every batch size up to this one runs where the analysis could not decide whether the samples stay apart."""
+
 MOST_ELSEWHERE = 3
 """The largest batch to run at other sizes of the free dimensions."""
 
@@ -142,8 +145,10 @@ def _check_interface(model: BatchedModel, session: Session) -> None:
 def _batch_sizes(batched: BatchedModel, largest: int, effort: Effort) -> tuple[int, ...]:
     if batched.is_static or effort == "off":
         return ()
-    dimensions = dimensions_of(batched.original.ir.graph)
-    return tuple(range(1, largest + 1)) if effort == "full" else batch_sizes(largest, dimensions)
+    few = batch_sizes(largest, dimensions_of(batched.original.ir.graph))
+    if effort == "full":
+        return tuple(range(1, largest + 1))
+    return tuple(sorted({*few, *range(1, 1 + min(largest, MOST_UNDECIDED))})) if batched.undecided else few
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,7 @@ def _along(op: Op) -> Plan:
     axis = op.axis(0, data.rank)
     if op.operand(1).offset is not None:
         op.refuse("its indices do not name the rows of each sample")
-    are_rows = data.shape[axis] > 1 and (data.batch is None or data.batch.is_on(axis))
-    if op.static_batch == 1 and are_rows and any(b.is_on(axis) for *_, b in op.batched()):
+    if op.static_batch == 1 and _are_one_samples_rows(op, axis):
         return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
     forms = [parallel(op, b, [axis], "reads or writes along") for *_, b in op.batched()]
     first = forms[0]
@@ -200,6 +199,13 @@ def _along(op: Op) -> Plan:
     if op.static_batch > 1:
         op.refuse("its inputs hold the samples in different places")
     return Plan([DROPPED], each_lifted(op), {"axis": axis + 1})
+
+
+def _are_one_samples_rows(op: Op, axis: int) -> bool:
+    """Return whether the data has several rows on this axis, and some input has its batch of 1 there too."""
+    data = op.operand(0)
+    are_rows = data.shape[axis] > 1 and (data.batch is None or data.batch.is_on(axis))
+    return are_rows and any(batch.is_on(axis) for *_, batch in op.batched())
 
 
 def _in_own_rows(op: Op, *, result: int) -> Plan | None:

@@ -91,27 +91,29 @@ class _Examination:
         Raises:
             ModelError: It mixes its samples, or cannot be analysed.
         """
-        problems: Sequence[Problem] = ()
-        undecided: Attempt | None = None
-        if self._is_named():
-            pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
-            free = attempt(self._model, self._source, pins)
-            follows, problems = self._follows(pins), free.problems
-            if follows is not False and not problems and _are_in_front(free):
-                return keep_batched(free) if self._answers_one_row() else self._at(pins.batch).rewritten(self._source)
-            if follows and self._mixes(pins, problems):
-                raise _refused(self._model, self._axes, problems)
-            is_open = follows and all(problem.is_undecided for problem in problems) and _are_in_front(free)
-            undecided = free if is_open else None
-        for batch in self._frozen_batches():
+        free = self._walked_freely() if self._is_named() else None
+        batches = self._frozen_batches()
+        if free is not None and _is_clean(free) and self._follows(free) is not False:
+            if self._answers_one_row():
+                return keep_batched(free)
+            batches = iter([free.pins.batch])
+        elif free is not None and self._follows(free) and self._mixes(free):
+            raise _refused(self._model, self._axes, free.problems)
+        failed: list[Attempt] = []
+        for batch in batches:
             at = self._at(batch)
             if not at.problems:
                 self._check_chunks(batch)
                 return at.rewritten(self._source)
-            problems = at.problems
-        if undecided is not None:
-            return keep_batched(undecided)
-        raise _refused(self._model, self._axes, problems)
+            failed.append(at)
+        if free is not None and self._follows(free) and _is_undecided(free):
+            return keep_batched(free)
+        raise _refused(self._model, self._axes, failed[0].problems)
+
+    def _walked_freely(self) -> Attempt:
+        """Walk the model with a batch that has nothing to do with it."""
+        pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
+        return attempt(self._model, self._source, pins)
 
     def _at(self, batch: int) -> Attempt:
         """Walk the model as one of this static batch."""
@@ -150,23 +152,23 @@ class _Examination:
             return None
         return self._original.output_shapes({**self._sizes[0], **dict.fromkeys(self._names, batch)})
 
-    def _follows(self, pins: Pins) -> bool | None:
+    def _follows(self, free: Attempt) -> bool | None:
         """Return whether the original runs at this batch, and every output has it in front; None if it is not known."""
         if self._original is None:
             return None
-        shapes = self._shapes_at(pins.batch)
-        return shapes is not None and _have_rows(self._model, shapes, pins.batch)
+        shapes = self._shapes_at(free.pins.batch)
+        return shapes is not None and _have_rows(self._model, shapes, free.pins.batch)
 
-    def _mixes(self, pins: Pins, problems: Sequence[Problem]) -> bool:
+    def _mixes(self, free: Attempt) -> bool:
         """Return whether a body that follows the batch mixes its samples.
 
         Some nodes can do nothing else. For the others, rows of a batch are compared with the same rows alone, both
         answered by the original. One scale for the whole batch is no mixing that anybody wanted.
         """
-        if any(isinstance(problem.refusal, Mixing) for problem in problems):
+        if any(isinstance(problem.refusal, Mixing) for problem in free.problems):
             return True
-        doubtful = [p for p in problems if not isinstance(p.refusal, SharedScale | Undecided)]
-        sizes = {**pins.sizes, **dict.fromkeys(self._names, pins.batch)}
+        doubtful = [p for p in free.problems if not isinstance(p.refusal, SharedScale | Undecided)]
+        sizes = {**free.pins.sizes, **dict.fromkeys(self._names, free.pins.batch)}
         return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes, 1)
 
     def _frozen_batches(self) -> Iterator[int]:
@@ -212,9 +214,18 @@ def _have_rows(model: Model, shapes: Mapping[str, Shape], batch: int) -> bool:
     return all(shapes[spec.name][:1] == (batch,) for spec in model.outputs)
 
 
-def _are_in_front(at: Attempt) -> bool:
-    """Return whether every input and output has one row of each sample on axis 0."""
-    return all(tensor.batch_axis == 0 and tensor.rows == 1 for tensor in (*at.inputs, *at.outputs))
+def _is_clean(free: Attempt) -> bool:
+    """Return whether no sample met another, and every input and output has one row of each on axis 0."""
+    return not free.problems and _are_in_front(free)
+
+
+def _is_undecided(free: Attempt) -> bool:
+    """Return whether nothing more is known than that some operators are unknown."""
+    return all(problem.is_undecided for problem in free.problems) and _are_in_front(free)
+
+
+def _are_in_front(free: Attempt) -> bool:
+    return all(tensor.batch_axis == 0 and tensor.rows == 1 for tensor in (*free.inputs, *free.outputs))
 
 
 def _refused(model: Model, axes: Axes, problems: Sequence[Problem]) -> ModelError:

@@ -2,7 +2,7 @@
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.model import Model
-from builder.proof import OriginalRuns
+from builder.proof import OriginalRuns, free_sizes
 from builder.publishing.options import PublishOptions
 from builder.record import check_served
 
@@ -26,6 +26,6 @@ def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalR
     else:
         batched = add_batch_axis(model, batch_axes=options.batch_axes, original=original)
         if options.dynamic:
-            batched = free_axes(batched, options.dynamic)
+            batched = free_axes(batched, options.dynamic, next(iter(free_sizes(batched)), {}))
     check_served(batched)
     return batched

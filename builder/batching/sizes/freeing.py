@@ -11,14 +11,22 @@ from builder.batching.sizes.known import Sizes
 from builder.batching.sizes.walk import follow_sizes
 from builder.errors import ModelError
 
+USUAL = 211
+"""The size of a free axis of which no size is known at which the model runs."""
+
 Axes = Mapping[str, Mapping[int, str]]
 """Axes to make dynamic: by input, the axis of the original and the name of its size."""
 
 
-def free_axes(batched: BatchedModel, axes: Axes) -> BatchedModel:
+def free_axes(batched: BatchedModel, axes: Axes, sizes: Mapping[str, int] | None = None) -> BatchedModel:
     """Make `axes` of the inputs symbolic.
 
     The graph of `batched` is changed in place: use only what is returned.
+
+    Args:
+        batched: A model that has its batch already.
+        axes: The axes; those that are free already stay so, under their own names.
+        sizes: For axes that are free already, sizes at which the model runs, by name.
 
     Raises:
         ModelError: There is no such axis, or its size is baked into constants; every such node is listed.
@@ -28,31 +36,34 @@ def free_axes(batched: BatchedModel, axes: Axes) -> BatchedModel:
     if unknown:
         inputs = ", ".join(t.original for t in batched.inputs)
         raise ModelError(path, f"--dynamic names {unknown}, which are not inputs", f"use one of its inputs: {inputs}")
-    sizes = Sizes(batched.ir)
-    names = _Names(batched)
+    names = _Names(batched, sizes or {})
+    if not any(names.are_new(tensor, axes.get(tensor.original, {})) for tensor in batched.inputs):
+        return batched
+    walked = Sizes(batched.ir)
     for value, tensor in zip(graph.inputs, batched.inputs, strict=True):
-        sizes.dims[value] = names.dims(value, tensor, axes.get(tensor.original, {}))
-        value.shape = ir.Shape(_shape(tensor.name, sizes.dims[value]))
-    problems = follow_sizes(sizes, graph)
+        walked.dims[value] = names.dims(value, tensor, axes.get(tensor.original, {}))
+        value.shape = ir.Shape(_shape(tensor.name, walked.dims[value]))
+    problems = follow_sizes(walked, graph)
     if problems:
         listed = "\n".join(f"    {problem}" for problem in problems)
         what = f"its sizes cannot all be made dynamic:\n{listed}"
         raise ModelError(path, what, "leave out --dynamic for these axes, or export it again with them dynamic")
-    return _with_sizes(batched, sizes)
+    return _with_sizes(batched, walked)
 
 
 class _Names:
     """The named sizes of a model."""
 
-    def __init__(self, batched: BatchedModel) -> None:
+    def __init__(self, batched: BatchedModel, sizes: Mapping[str, int]) -> None:
         self._path = batched.original.path
+        self._sizes = sizes
         self._symbols: dict[str, Symbol] = {}
 
-    def dims(self, value: ir.Value, tensor: BatchedTensor, asked: Mapping[int, str]) -> Dims:
-        """Return the dimensions of an input `[N, *dims]`, with the names that were asked for.
+    def are_new(self, tensor: BatchedTensor, asked: Mapping[int, str]) -> bool:
+        """Return whether any of the axes that were asked for is not free yet.
 
         Raises:
-            ModelError: It has no such axis, or an axis that is symbolic already.
+            ModelError: The input has no such axis.
         """
         shape = f"input {tensor.original!r} {list(tensor.original_shape)}"
         axes = [axis for axis in range(len(tensor.original_shape)) if axis != tensor.batch_axis]
@@ -60,13 +71,18 @@ class _Names:
         if missing:
             fix = "count the axes of the file's shape from 0, and leave out the batch, which is dynamic already"
             raise ModelError(self._path, f"{shape} has no other axis {missing}", fix)
+        return any(isinstance(tensor.original_shape[axis], int) for axis in asked)
+
+    def dims(self, value: ir.Value, tensor: BatchedTensor, asked: Mapping[int, str]) -> Dims:
+        """Return the dimensions of an input `[N, *dims]`, with the names that were asked for, and those it has."""
         dims = [self._symbol("batch", BATCH_SIZE, value, 0)]
-        for axis in axes:
-            size = tensor.original_shape[axis]
-            if not isinstance(size, int):
-                fix = "leave out --dynamic, or export it again with all axes static"
-                raise ModelError(self._path, f"{shape} has a symbolic axis: {size}", fix)
-            dims.append(self._symbol(asked[axis], size, value, len(dims)) if axis in asked else fixed(size))
+        for axis, size in enumerate(tensor.original_shape):
+            if axis == tensor.batch_axis:
+                continue
+            if isinstance(size, str):
+                dims.append(self._symbol(size, self._sizes.get(size, USUAL), value, len(dims)))
+            else:
+                dims.append(self._symbol(asked[axis], size, value, len(dims)) if axis in asked else fixed(size))
         return tuple(dims)
 
     def _symbol(self, name: str, size: int, value: ir.Value, axis: int) -> Dim:

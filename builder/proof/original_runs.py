@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from builder.batching import BatchedModel, Shape
 from builder.model import Model, stored_dtype
+from builder.proof.child import Child, ChildDiedError
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.session import Session, onnxruntime_errors, open_original
 from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
@@ -35,7 +37,7 @@ class OriginalRuns:
     """Runs of the original model on drawn samples, to see at which sizes it does.
 
     The free dimensions of the model have the names that its input shapes give, `NAME_AXIS` where the file gives none.
-    The session is opened for the first run.
+    The model runs in a process of its own, which starts with the first run.
 
     Args:
         model: The original.
@@ -46,15 +48,8 @@ class OriginalRuns:
         self._model = model
         self._budget_s = budget_s
         self._spent_s = 0.0
-        self._known: dict[tuple[tuple[str, int], ...], dict[str, Shape] | None] = {}
-
-    @cached_property
-    def _session(self) -> Session:
-        return open_original(self._model.path, self._model.zipmaps, is_trial=True)
-
-    @cached_property
-    def _domains(self) -> Domains:
-        return Domains(self._model)
+        self._known: dict[tuple[tuple[str, int], ...], Mapping[str, Shape] | None] = {}
+        self._child = Child(_Runner(model))
 
     def working_sizes(self, settled: Sizes) -> tuple[Sizes, ...]:
         """Find sizes of the free dimensions at which the model runs.
@@ -90,26 +85,18 @@ class OriginalRuns:
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
             started = time.monotonic()
-            self._known[key] = self._run(sizes) if self._spent_s < self._budget_s else None
+            self._known[key] = self._ask(sizes) if self._spent_s < self._budget_s else None
             self._spent_s += time.monotonic() - started
         return self._known[key]
 
-    def _run(self, sizes: Sizes) -> dict[str, Shape] | None:
+    def _ask(self, sizes: Sizes) -> Mapping[str, Shape] | None:
         if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:
             return None
-        started = time.monotonic()
-        for caution in CAUTIONS:
-            if time.monotonic() - started > RETRY_S:
-                break
-            feeds = draw_feeds(self._domains, sizes, caution=caution)
-            try:
-                answers = self._session.run({**self._model.constants, **feeds})
-            except onnxruntime_errors():
-                continue
-            shapes = {name: np.shape(answer) for name, answer in answers.items()}
-            if all(answer.size for answer in answers.values()):
-                return shapes
-        return None
+        try:
+            found: Mapping[str, Shape] | None = self._child.ask((sizes,))
+        except ChildDiedError:
+            return None
+        return found
 
     def _input_bytes(self, sizes: Sizes) -> int:
         return sum(
@@ -126,6 +113,64 @@ class OriginalRuns:
             axes: The axis of the batch, by input.
             chunk: How many rows; the batch is a multiple of that.
         """
+        try:
+            return bool(self._child.ask((sizes, axes, chunk)))
+        except ChildDiedError:
+            return False
+
+    def _variants(self, base: Sizes, variations: Sequence[Sizes], settled: Sizes) -> Iterator[Sizes]:
+        """Yield other sizes that run: first the given variations, then those that change each free name by itself."""
+
+        def runs(sizes: Sizes) -> bool:
+            return self.output_shapes(sizes) is not None
+
+        yield from filter(runs, variations)
+        for factor in (2, 3, 4):
+            moved = {
+                name: size * factor
+                for name, size in base.items()
+                if name not in settled and runs({**base, name: size * factor})
+            }
+            if len(moved) > 1 and runs({**base, **moved}):
+                yield {**base, **moved}
+            else:
+                yield from ({**base, name: size} for name, size in moved.items())
+
+
+class _Runner:
+    """Runs the original in the child."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @cached_property
+    def _session(self) -> Session:
+        return open_original(self._model.path, self._model.zipmaps, is_trial=True)
+
+    @cached_property
+    def _domains(self) -> Domains:
+        return Domains(self._model)
+
+    def __call__(self, question: tuple[Any, ...]) -> Any:
+        """Answer `(sizes,)` as `output_shapes` does, and `(sizes, axes, chunk)` as `keeps_apart` does."""
+        return self._run(*question) if len(question) == 1 else self._keeps_apart(*question)
+
+    def _run(self, sizes: Sizes) -> dict[str, Shape] | None:
+        started = time.monotonic()
+        for caution in CAUTIONS:
+            if time.monotonic() - started > RETRY_S:
+                break
+            feeds = draw_feeds(self._domains, sizes, caution=caution)
+            try:
+                answers = self._session.run({**self._model.constants, **feeds})
+            except onnxruntime_errors():
+                continue
+            shapes = {name: np.shape(answer) for name, answer in answers.items()}
+            if all(answer.size for answer in answers.values()):
+                return shapes
+        return None
+
+    def _keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None], chunk: int) -> bool:
         feeds = draw_feeds(self._domains, sizes)
         batch = next(feeds[name].shape[axis] for name, axis in axes.items() if axis is not None)
         try:
@@ -145,24 +190,6 @@ class OriginalRuns:
             and not differences(alone[name], answer[rows.start : rows.stop], tolerance_for(answer, precision))[1].any()
             for name, answer in together.items()
         )
-
-    def _variants(self, base: Sizes, variations: Sequence[Sizes], settled: Sizes) -> Iterator[Sizes]:
-        """Yield other sizes that run: first the given variations, then those that change each free name by itself."""
-
-        def runs(sizes: Sizes) -> bool:
-            return self.output_shapes(sizes) is not None
-
-        yield from filter(runs, variations)
-        for factor in (2, 3, 4):
-            moved = {
-                name: size * factor
-                for name, size in base.items()
-                if name not in settled and runs({**base, name: size * factor})
-            }
-            if len(moved) > 1 and runs({**base, **moved}):
-                yield {**base, **moved}
-            else:
-                yield from ({**base, name: size} for name, size in moved.items())
 
 
 def _first_different(found: list[Sizes], others: Iterator[Sizes]) -> tuple[Sizes, ...]:

@@ -64,7 +64,7 @@ def of_proof(verified: VerifiedModel) -> Iterator[str]:
         sizes = "; ".join(
             ", ".join(f"{name}={size}" for name, size in each.items()) for each in verified.proof.other_sizes
         )
-        yield f"the same at other sizes: {sizes}"
+        yield f"equal at other sizes too: {sizes}"
 
 
 def _comparison(verified: VerifiedModel) -> str:

@@ -78,7 +78,7 @@ KEPT = [
 
 REWRITTEN = [
     Case("a batch of 1 in a Reshape", "(float[N, 4] x) => (float[N, 4] y)",
-         "r = Reshape (x, to) m = Softmax (r) y = Reshape (m, back)", "int64[3] to = {1, 2, -1}, int64[2] back = {1, 4}",
+         "r = Reshape (x, to) m = Softmax (r) y = Reshape (m, of)", "int64[3] to = {1, 2, -1}, int64[2] of = {1, 4}",
          {"y": (4,)}),
     Case("a batch of 1, its output says so", "(float[N, 4] x) => (float[1, 4] y)", "y = Reshape (x, to)",
          "int64[2] to = {1, -1}", {"y": (4,)}),

@@ -1,0 +1,98 @@
+"""Ask questions in a process of its own, which may die of one.
+
+Where a kernel of ONNX Runtime meets sizes that its author did not think of, it may end the whole process (seen with
+1.31.1: Resize of a batch that is not 1). Trying sizes is just that, so it is done in a child.
+"""
+
+import multiprocessing
+import os
+import warnings
+import weakref
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from builder.errors import ModelError
+
+STDERR = 2
+
+PATIENCE_S = 120.0
+"""The longest time for one question; then the child is ended."""
+
+
+class ChildDiedError(Exception):
+    """The child died of a question, or took too long over it."""
+
+
+class Child:
+    """A process that answers questions, forked for the first of them, and again after it died.
+
+    Args:
+        answer: Answers a question in the child. What it remembers there is gone when the child dies.
+    """
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+        self._running: tuple[BaseProcess, Connection] | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def ask(self, question: Any) -> Any:
+        """Return the answer.
+
+        Raises:
+            ChildDiedError: There is none.
+            ModelError: The answer is this error.
+        """
+        _, pipe = self._running or self._start()
+        try:
+            pipe.send(question)
+            answered = pipe.poll(PATIENCE_S)
+            answer, error = pipe.recv() if answered else (None, None)
+        except (EOFError, OSError):
+            answered = False
+        if not answered:
+            self.close()
+            raise ChildDiedError
+        if error is not None:
+            raise ModelError(*error)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._running = None
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("fork")  # what the parent has read is there, and nothing starts anew
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._answer), daemon=True)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking a process with threads. The child uses none of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self._running = process, ours
+        self._finalizer = weakref.finalize(self, _end, process, ours)
+        return self._running
+
+
+def _end(process: BaseProcess, pipe: Connection) -> None:
+    pipe.close()
+    process.kill()
+    process.join()
+
+
+def _serve(pipe: Connection, answer: Callable[[Any], Any]) -> None:
+    """Answer until the parent is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # what it says when it dies is of no use to anybody
+    while True:
+        try:
+            question = pipe.recv()
+        except (EOFError, OSError, KeyboardInterrupt):
+            os._exit(0)
+        try:
+            pipe.send((answer(question), None))
+        except ModelError as error:
+            pipe.send((None, (error.where, error.what, error.fix)))

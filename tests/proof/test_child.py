@@ -1,0 +1,54 @@
+"""The process in which the original is tried."""
+
+import os
+from typing import Any
+
+import pytest
+
+from builder.errors import ModelError
+from builder.proof.child import Child, ChildDiedError
+
+
+def answer(question: Any) -> Any:
+    """Answer some questions, and die of others."""
+    if question == "die":
+        os.abort()
+    if question == "refuse":
+        raise ModelError("m.onnx", "it is broken", "mend it")
+    return question, os.getpid()
+
+
+def test_a_child_answers_from_one_process_until_it_dies() -> None:
+    child = Child(answer)
+    (first, pid), (second, same) = child.ask(1), child.ask([2])
+    assert (first, second) == (1, [2])
+    assert pid == same != os.getpid()
+    with pytest.raises(ChildDiedError):
+        child.ask("die")
+    found, other = child.ask(3)
+    assert found == 3
+    assert other != pid
+    child.close()
+
+
+def test_an_error_of_the_model_comes_back_as_it_is() -> None:
+    child = Child(answer)
+    with pytest.raises(ModelError, match="it is broken") as refused:
+        child.ask("refuse")
+    assert refused.value.fix == "mend it"
+    assert child.ask(1)[0] == 1
+
+
+def test_a_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.proof.child.PATIENCE_S", 0.05)
+    child = Child(lambda question: os.read(os.pipe()[0], 1))
+    with pytest.raises(ChildDiedError):
+        child.ask("wait for ever")
+
+
+def test_the_process_ends_with_the_child() -> None:
+    child = Child(answer)
+    _, pid = child.ask(1)
+    del child
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -4,8 +4,7 @@ A model whose shapes are all numbers is walked once, and rewritten. The names th
 claim that is examined, by walking the body with numbers for them, and by running the original.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -32,9 +31,6 @@ from builder.batching.rule import Mixing, Random, SharedScale, Undecided
 from builder.batching.rules import WITHOUT_RANDOM
 from builder.errors import ModelError
 from builder.model import Model, inlined
-
-MOST_BATCHES = 3
-"""A body that runs at more batches than this has none of them baked in."""
 
 
 def add_batch_axis(
@@ -92,32 +88,24 @@ class _Examination:
             ModelError: It mixes its samples, or cannot be analysed.
         """
         free = self._walked_freely() if self._is_named() else None
-        batches = self._frozen_batches()
-        if free is not None and _is_clean(free) and self._follows(free) is not False:
-            if self._answers_one_row():
-                return keep_batched(free)
-            batches = iter([free.pins.batch])
-        elif free is not None and self._follows(free) and self._mixes(free):
+        is_clean = free is not None and _is_clean(free) and self._follows(free) is not False
+        if free is not None and is_clean and self._answers_one_row():
+            return keep_batched(free)
+        if free is not None and not is_clean and self._follows(free) and self._mixes(free):
             raise _refused(self._model, self._axes, free.problems)
-        failed: list[Attempt] = []
-        for batch in batches:
-            at = self._at(batch)
-            if not at.problems:
-                self._check_chunks(batch)
-                return at.rewritten(self._source)
-            failed.append(at)
+        batch = free.pins.batch if free is not None and is_clean else self._frozen_batch()
+        frozen = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
+        if not frozen.problems:
+            self._check_chunks(batch)
+            return frozen.rewritten(self._source)
         if free is not None and self._follows(free) and _is_undecided(free):
             return keep_batched(free)
-        raise _refused(self._model, self._axes, failed[0].problems)
+        raise _refused(self._model, self._axes, frozen.problems)
 
     def _walked_freely(self) -> Attempt:
         """Walk the model with a batch that has nothing to do with it."""
         pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
         return attempt(self._model, self._source, pins)
-
-    def _at(self, batch: int) -> Attempt:
-        """Walk the model as one of this static batch."""
-        return follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
 
     def _answers_one_row(self) -> bool:
         """Return whether a batch of one has one row too; a Squeeze without axes, for one, takes that axis away."""
@@ -125,14 +113,17 @@ class _Examination:
         return self._original is None or (shapes is not None and _have_rows(self._model, shapes, 1))
 
     def _check_chunks(self, batch: int) -> None:
-        """Check that a body that takes this many samples at once, and also twice as many, does not mix those.
+        """Check that a body that takes this many samples at once, and any multiple, does not mix those.
 
         Raises:
             ModelError: It does.
         """
-        double = self._shapes_at(2 * batch) if batch > 1 and self._is_named() else None
-        if double is None or self._original is None or not _have_rows(self._model, double, 2 * batch):
+        if batch == 1 or self._original is None or not self._is_named():
             return
+        for times in (2, 3):
+            shapes = self._shapes_at(times * batch)
+            if shapes is None or not _have_rows(self._model, shapes, times * batch):
+                return
         sizes = {**self._sizes[0], **dict.fromkeys(self._names, 2 * batch)}
         if not self._original.keeps_apart(sizes, self._axes, batch):
             raise ModelError(
@@ -171,13 +162,25 @@ class _Examination:
         sizes = {**free.pins.sizes, **dict.fromkeys(self._names, free.pins.batch)}
         return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes, 1)
 
-    def _frozen_batches(self) -> Iterator[int]:
-        """Yield the batches that the body may have been frozen at: those at which it runs, if there are any."""
+    def _frozen_batch(self) -> int:
+        """Return the batch that the body was most likely frozen at.
+
+        That is the first at which it runs and gives as many rows where an output has the batch's name.
+        """
         batches = baked_batches(self._model, self._axes)
+        given = ((batch, self._shapes_at(batch)) for batch in batches)
+        agreeing = (batch for batch, shapes in given if shapes is not None and self._agrees(shapes, batch))
         working = (batch for batch in batches if self._shapes_at(batch) is not None)
-        first = next(working, batches[0])
-        yield first
-        yield from islice(working, MOST_BATCHES - 1)
+        return next(agreeing, None) or next(working, batches[0])
+
+    def _agrees(self, shapes: Mapping[str, Shape], batch: int) -> bool:
+        """Return whether the outputs have so many rows wherever they have the batch's name."""
+        return all(
+            shapes[spec.name][axis : axis + 1] == (batch,)
+            for spec in self._model.outputs
+            for axis, dim in enumerate(spec.shape)
+            if dim in self._names
+        )
 
     def _sizes_at(self, batch: int) -> Sequence[Sizes]:
         """Return sizes of the other names at which the original runs with this batch, each another choice."""

@@ -116,6 +116,8 @@ def verify(
             for session, (_, found) in product(sessions, elsewhere):
                 against.prover(session, found).prove([size for size in sizes if size <= MOST_ELSEWHERE])
             other_sizes = (*prove_other_sizes(batched, provers[0], usual), *(found for found, _ in elsewhere))
+            served = {dim for tensor in batched.inputs for dim in tensor.dims}
+            other_sizes = tuple({name: size for name, size in each.items() if name in served} for each in other_sizes)
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
     reference = _without_undecided(batched.original.path, truth.reference, proven)

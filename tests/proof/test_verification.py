@@ -614,6 +614,7 @@ def test_other_sizes_of_free_dimensions_are_compared_with_the_original_too(tmp_p
     text = "g (float[N, T] x) => (float[N, T] y) {{ y = {} (x) }}"
     proof = verify(by_hand(original(tmp_path, text.format("Neg"))), max_batch_size=4).proof
     assert len({sizes["T"] for sizes in proof.other_sizes} - {32}) == 4, "three that the analysis sees, and one more"
+    assert {name for sizes in proof.other_sizes for name in sizes} == {"T"}, "the batch is no other size"
     # Right at the usual size only.
     body = """s = Shape (x) i = Constant <value_int = 1> () n = Gather (s, i) u = Constant <value_int = 32> ()
         c = Equal (n, u) a = Neg (x) b = Abs (x) y = Where (c, a, b)"""

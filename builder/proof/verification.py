@@ -5,7 +5,7 @@ be installed are serialized here, once, and exactly these bytes run at several b
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ from builder.proof.session import Session, onnxruntime_warnings, refuse_stale_sh
 from builder.proof.settling import open_settled
 from builder.proof.truth import Original
 from builder.record import Proof, ServedTensor
+from builder.samples import Sizes
 from builder.tensors import Array, Arrays
 
 NUDGE = 1e-5
@@ -115,9 +116,7 @@ def verify(
             _prove_apart(model, provers, largest=max(sizes, default=1))
             for session, (_, found) in product(sessions, elsewhere):
                 against.prover(session, found).prove([size for size in sizes if size <= MOST_ELSEWHERE])
-            other_sizes = (*prove_other_sizes(batched, provers[0], usual), *(found for found, _ in elsewhere))
-            served = {dim for tensor in batched.inputs for dim in tensor.dims}
-            other_sizes = tuple({name: size for name, size in each.items() if name in served} for each in other_sizes)
+            other_sizes = (*prove_other_sizes(batched, provers[0], usual), *_free(batched, elsewhere))
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
     reference = _without_undecided(batched.original.path, truth.reference, proven)
@@ -132,6 +131,13 @@ def verify(
         constant_outputs=tuple(name for name in tolerances if _is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )
+
+
+def _free(batched: BatchedModel, elsewhere: Sequence[tuple[Sizes, Arrays]]) -> Iterator[Sizes]:
+    """Yield the sizes of the free dimensions, without the batch that the original has."""
+    served = {dim for tensor in batched.inputs for dim in tensor.dims}
+    for sizes, _ in elsewhere:
+        yield {name: size for name, size in sizes.items() if name in served}
 
 
 def _check_interface(model: BatchedModel, session: Session) -> None:

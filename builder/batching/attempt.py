@@ -75,7 +75,9 @@ class Attempt:
         return BatchedModel(self.model, batched, self.inputs, self.outputs, self.pins.batch, False, rewrites)
 
 
-def attempt(model: Model, source: ir.Model, pins: Pins, free: FreeAxes | None = None) -> Attempt:
+def attempt(
+    model: Model, source: ir.Model, pins: Pins, free: FreeAxes | None = None, *, has_free_batch: bool = False
+) -> Attempt:
     """Walk a model at certain sizes.
 
     Args:
@@ -83,8 +85,9 @@ def attempt(model: Model, source: ir.Model, pins: Pins, free: FreeAxes | None = 
         source: The same without functions; its graph is walked.
         pins: The sizes.
         free: The axes of each value that are free beside the batch; shapes that have one are read at run time.
+        has_free_batch: Whether the batch stands for any, so that nothing may depend on its size.
     """
-    walk = Walk(pins.batch, source.opset_imports, CONTROL_FLOW, free)
+    walk = Walk(pins.batch, source.opset_imports, CONTROL_FLOW, free, has_free_batch=has_free_batch)
     walk.writer.emit.reserve([t.name for t in (*model.inputs, *model.outputs)])
     graph_inputs, inputs = _add_inputs(walk, model, source.graph, pins)
     walk.walk(source.graph)

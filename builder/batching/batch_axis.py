@@ -93,6 +93,8 @@ class _Examination:
             return keep_batched(free)
         if free is not None and not is_clean and self._follows(free) and self._mixes(free):
             raise _refused(self._model, self._axes, free.problems)
+        if free is not None:
+            self._check_axes(free)
         batch = free.pins.batch if free is not None and is_clean else self._frozen_batch()
         frozen = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
         if not frozen.problems:
@@ -105,7 +107,7 @@ class _Examination:
     def _walked_freely(self) -> Attempt:
         """Walk the model with a batch that has nothing to do with it."""
         pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
-        return attempt(self._model, self._source, pins)
+        return attempt(self._model, self._source, pins, has_free_batch=True)
 
     def _answers_one_row(self) -> bool:
         """Return whether a batch of one has one row too; a Squeeze without axes, for one, takes that axis away."""
@@ -174,13 +176,36 @@ class _Examination:
         return next(agreeing, None) or next(working, batches[0])
 
     def _agrees(self, shapes: Mapping[str, Shape], batch: int) -> bool:
-        """Return whether the outputs have so many rows wherever they have the batch's name."""
+        """Return whether the outputs have so many rows wherever they have the batch's name, and rightly so."""
         return all(
-            shapes[spec.name][axis : axis + 1] == (batch,)
+            shapes[spec.name][axis : axis + 1] == (batch,) or self._is_mislabelled(spec.name, axis)
             for spec in self._model.outputs
             for axis, dim in enumerate(spec.shape)
             if dim in self._names
         )
+
+    def _is_mislabelled(self, name: str, axis: int) -> bool:
+        """Return whether an output is seen to have the batch on another axis than the one with its name."""
+        one, two = self._shapes_at(1), self._shapes_at(2)
+        if one is None or two is None or len(one[name]) != len(two[name]):
+            return False
+        pairs = list(zip(one[name], two[name], strict=True))
+        return (1, 2) in pairs and pairs[axis : axis + 1] != [(1, 2)]
+
+    def _check_axes(self, free: Attempt) -> None:
+        """Check that an axis that was asked for is a batch: the original gives more answers where it is longer.
+
+        Raises:
+            ModelError: It gives as many, whatever its size is.
+        """
+        if 0 in self._axes.values():
+            return
+        shapes = self._shapes_at(free.pins.batch)
+        fixed = [name for name, shape in (shapes or {}).items() if free.pins.batch not in shape]
+        if fixed:
+            listed = ", ".join(f"axis {axis} of {name!r}" for name, axis in self._axes.items())
+            what = f"{listed} is not the batch: output {fixed[0]!r} has as many rows, whatever its size is"
+            raise ModelError(self._model.path, what, "name the axis of the batch", is_about_batch=True)
 
     def _sizes_at(self, batch: int) -> Sequence[Sizes]:
         """Return sizes of the other names at which the original runs with this batch, each another choice."""

@@ -99,6 +99,8 @@ class Operand:
         only: The one sample of the static batch that the value holds, of all B of them (see `unrolled`). Its shape and
             its batch are then those of a graph with B = 1.
         computed: The value of a constant, once it has been evaluated.
+        counts: Which elements of a constant depend on how many samples there are (see `counting`): none if it is None,
+            all if it is empty.
         is_sized: Whether a constant depends on the size of an axis that is free: `computed` holds for one size only.
     """
 
@@ -113,6 +115,7 @@ class Operand:
     offset: Array | None = field(default=None, repr=False)
     only: int | None = None
     computed: Array | None = field(default=None, repr=False)
+    counts: tuple[int, ...] | None = None
     is_sized: bool = False
 
     @classmethod

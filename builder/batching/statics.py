@@ -105,11 +105,16 @@ DISTRUSTED = {"BatchNormalization": 15, "Hardmax": 13, "LogSoftmax": 13, "MaxUnp
 """Reference operators that are wrong before some opset."""
 
 
+MISSING = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+"""Reference operators that exist from some opset on, where they mean what they meant before."""
+
+
 def _run(origin: Computed) -> Array | None:
     """Run one node with ONNX's reference operators."""
     domain, op_type = operator(origin.node)
     if not domain and origin.opset < DISTRUSTED.get(op_type, 0):
         return None
+    version = origin.opset if domain else max(origin.opset, MISSING.get(op_type, 0))
     proto = _renamed(origin.node, origin.inputs)
     feeds = {f"i{k}": o.computed for k, o in enumerate(origin.inputs) if o is not None}
     unknown = onnx.TypeProto()
@@ -119,7 +124,7 @@ def _run(origin: Computed) -> Array | None:
         [onnx.helper.make_value_info(n, unknown) for n in feeds],
         [onnx.helper.make_value_info(f"o{origin.index}", unknown)],
     )
-    opset = onnx.helper.make_opsetid(origin.node.domain, origin.opset)
+    opset = onnx.helper.make_opsetid(origin.node.domain, version)
     try:
         with np.errstate(all="ignore"):
             model = onnx.helper.make_model(graph, opset_imports=[opset])

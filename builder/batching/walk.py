@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching import numbering, unrolled
+from builder.batching.counting import check_counts, counts_of, counts_of_shape
 from builder.batching.emit import Emitter, static_dims
 from builder.batching.functions import function_body
 from builder.batching.layout import Shape
@@ -83,6 +84,7 @@ class Walk:
         refusals: Every node that was refused; nodes that depend on one are skipped.
         written_out: How many nodes loops were written out as.
         free: The free axes of each value, if the graph has any axes that are free beside the batch.
+        has_free_batch: Whether the static batch stands for any batch, so that nothing may depend on its size.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Walk:
         opsets: Mapping[str, int],
         control_flow: Mapping[Key, Handler],
         free: FreeAxes | None = None,
+        *,
+        has_free_batch: bool = False,
     ) -> None:
         self.static_batch = static_batch
         self.opsets = {own_domain(domain): version for domain, version in opsets.items()}
@@ -100,6 +104,7 @@ class Walk:
         self.refusals: list[Refused] = []
         self.written_out = 0
         self.free = free
+        self.has_free_batch = has_free_batch
         self._control_flow = control_flow
         self._skipped: set[ir.Value] = set()
         self._depth = 0
@@ -176,8 +181,9 @@ class Walk:
         ]
         static = self._static_if_known(node, inputs)
         is_sized = any(o is not None and o.is_sized for o in inputs) and not _picks_fixed(node, inputs)
+        counts = counts_of(node, inputs) if self.has_free_batch else None
         for k, result in enumerate(results):
-            result.is_sized = is_sized
+            result.is_sized, result.counts = is_sized, counts
             if static:
                 result.dtype, result.shape = static[k]
             elif node.outputs[k].name:
@@ -206,6 +212,7 @@ class Walk:
             is_random = not key[0] and key[1] in RANDOM
             raise (Random if is_random else Refusal)(REFUSED[key])
         numbering.check(node, inputs)
+        check_counts(node, inputs)
         entry = OPERATORS.get(key)
         if entry is None:
             body = function_body(node, inputs, self.opsets)
@@ -235,7 +242,9 @@ class Walk:
             return [self._measured(node, inputs[0], answer)]
         if isinstance(answer, Known):
             pairs = zip(node.outputs, answer.outputs, strict=True)
-            return [Operand.known(array, str(value.name)) for value, array in pairs]
+            known = [Operand.known(array, str(value.name)) for value, array in pairs]
+            known[0].counts = counts_of_shape(node, inputs[0]) if self.has_free_batch else None
+            return known
         is_own_node = self._depth == 0
         if answer.what and is_own_node:
             self.changes.append(Change(node, answer.what))

@@ -71,8 +71,7 @@ class OriginalRuns:
         settled = {name: size for name, size in settled.items() if name in free_names(self._model)}
         for sizes, variations in candidates(self._model, settled):
             if self.output_shapes(sizes) is not None:
-                others = self._variants(sizes, variations, settled)
-                return _first_different([sizes], (other for other in others if other != sizes))
+                return _first_different(sizes, self._variants(sizes, variations, settled), settled)
             if self._spent_s >= self._budget_s:
                 break
         return ()
@@ -192,13 +191,18 @@ class _Runner:
         )
 
 
-def _first_different(found: list[Sizes], others: Iterator[Sizes]) -> tuple[Sizes, ...]:
+def _first_different(base: Sizes, others: Iterator[Sizes], settled: Sizes) -> tuple[Sizes, ...]:
+    """Return `base` and other sizes: if possible, every size that is not settled is another one in some of them."""
+    found, rest = [base], list[Sizes]()
+    same = set(base) - set(settled)
     for other in others:
-        if other not in found:
-            found.append(other)
-        if len(found) == WANTED:
+        differing = {name for name in same if other[name] != base[name]}
+        if other not in (*found, *rest):
+            (found if differing else rest).append(other)
+        same -= differing
+        if len(found) == WANTED or (not same and len(found) + len(rest) >= WANTED):
             break
-    return tuple(found)
+    return tuple([*found, *rest][:WANTED])
 
 
 def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:

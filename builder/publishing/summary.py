@@ -112,6 +112,7 @@ def _unchanged(version: PublishedVersion) -> str:
 
 def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
     """Yield what the caller should know about the version, one sentence each."""
+    yield from _fixed(verified.batched)
     if verified.batched.undecided:
         yield (
             "whether the samples of a batch stay apart could not be decided from the graph, only by running it at more "
@@ -137,6 +138,16 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             f"proven up to batch size {proven}, not up to max_batch_size {manifest.max_batch_size}: "
             "larger batches need too much time or memory here"
         )
+
+
+def _fixed(batched: BatchedModel) -> Iterator[str]:
+    """Yield the axes that have a name in the file and a number now."""
+    specs = {spec.name: spec.shape for spec in batched.original.inputs}
+    for tensor in batched.inputs:
+        before = [dim for axis, dim in enumerate(specs[tensor.original]) if axis != tensor.batch_axis]
+        for name, size in zip(before, tensor.dims, strict=False):
+            if isinstance(name, str) and isinstance(size, int) and len(before) == len(tensor.dims):
+                yield f"input {tensor.name!r} takes {name} = {size} only: the original was seen to run at no other size"
 
 
 def _count(number: int, noun: str) -> str:

@@ -67,6 +67,12 @@ KEPT = [
          {"y": ("T", 4)}, batch=0),
     Case("zeros for each sample", "(float[N, T, 4] x) => (float[N, T, 4] y)",
          "s = Shape (x) z = ConstantOfShape (s) y = Add (x, z)", dims={"y": ("T", 4)}, batch=0),
+    Case("sizes that are shapes and no more", "(float[N, T, 4] x) => (float[a, 4] y)",
+         "s = Shape (x) d = Slice (s, one, two) z = Gather (s, zero) c = Concat <axis = 0> (z, m1) r = Reshape (x, c) "
+         "f = Cast <to = 1> (d) q = Div (r, f) g = Concat <axis = 0> (z, m1, four) v = Reshape (q, g) "
+         "y = ReduceSum <keepdims = 0> (v, one)",
+         "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] m1 = {-1}, int64[1] four = {4}",
+         {"y": (4,)}, batch=0),
     Case("an output that the file gives a number", "(float[N, 4] x) => (float[1, 4] y)", "y = Neg (x)",
          dims={"y": (4,)}, batch=0),
     Case("an output that the file gives another rank", "(float[N, 4] x) => (float[N, 1, 4] y)", "y = Neg (x)",
@@ -137,6 +143,13 @@ REFUSED = [
      "s = Shape (x) i = Constant <value = int64[1] {0}> () n = Gather (s, i) y, j = TopK <axis = 0> (x, n)", "TopK"),
     ("attention over all rows", "(float[N, 4] x) => (float[N, 4] y)",
      "t = Transpose (x) a = MatMul (x, t) s = Softmax (a) y = MatMul (s, x)", "MatMul 'a'"),
+    ("a part of the batch's size", "(float[N, 4] x) => (float[N, 4] y)",
+     "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) f = Cast <to = 1> (n) y = Div (x, f)",
+     "Div 'y': it computes with the size of the batch"),
+    ("a branch for large batches", "(float[N, 4] x) => (float[N, 4] y)",
+     "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) l = Constant <value = int64 {20}> () "
+     "c = Greater (n, l) y = If (c) <then_branch = t () => (float[N, 4] p) { p = Neg (x) }, "
+     "else_branch = e () => (float[N, 4] q) { q = Abs (x) }>", "depends on the size of the batch"),
     ("the batch on two axes", "(float[N, 4] x, float[N, N] a) => (float[N, 4] y)", "y = MatMul (a, x)",
      "axis 1 of input 'a' ['N', 'N'] has the size of the batch"),
     ("chunks of the batch", "(float[N, 4] x) => (float[N, 4] y)",

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from builder.batching.control_flow.expansion import alias, constant_of, reshaped, run
 from builder.batching.emit import static_dims
-from builder.batching.rule import Operand, Refusal, given
+from builder.batching.rule import Mixing, Operand, Refusal, given
 from builder.batching.walk import Handler, Key, Walk
 
 NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
@@ -38,7 +38,13 @@ def if_(walk: Walk, node: ir.Node) -> Sequence[Operand]:
         raise Refusal("it has no condition")
     condition = walk.operand(asked)
     if condition.batch is not None and walk.static_batch == 1:
+        if walk.free is not None:
+            raise Refusal(
+                "which branch is taken depends on the sample, and with free sizes one may not run where it is not taken"
+            )
         return _choice(walk, node, condition)
+    if condition.counts is not None:
+        raise Mixing("which branch is taken depends on the size of the batch")
     is_true = bool(constant_of(condition, "which branch is taken").reshape(-1)[0])
     return _side(walk, node, "then_branch" if is_true else "else_branch")
 

@@ -163,8 +163,11 @@ def conv_integer(op: Op) -> Plan | Decomposition:
     x, w, x_point, w_point = [*op.node.inputs, None][:4]
     rest = [w, None, w_point] if w_point is not None else [w]
     nodes: list[ir.Node] = []
-    operand = op.operand(0)
-    ones = constant(nodes, np.ones((1, *operand.shape[1:]), operand.dtype.numpy()))
+    one = ir.tensor(np.ones(1, op.operand(0).dtype.numpy()))
+    axes = [constant(nodes, np.asarray([number], np.int64)) for number in (1, LAST, 0)]
+    image = append(nodes, "Slice", [append(nodes, "Shape", [x]), *axes])
+    shape = append(nodes, "Concat", [axes[0], image], attributes={"axis": 0})
+    ones = append(nodes, "ConstantOfShape", [shape], attributes={"value": ir.AttrTensor("value", one)})
     plain = append(nodes, "ConvInteger", [x, *rest], attributes=op.node.attributes)
     unit = append(nodes, "ConvInteger", [ones, *rest], attributes=op.node.attributes)
     shift = append(nodes, "Mul", [_wide(nodes, x_point), unit])
@@ -305,6 +308,9 @@ def _concat(node: ir.Node, inputs: Inputs) -> Static:
 
 _conv = borrowed("QLinearConv", *range(8), drop=["channels_last"])
 _rows = rowwise()
+
+LAST = 2**31 - 1
+"""The end of a Slice that goes on to the last element."""
 
 OPERATORS = table(
     ai_onnx("QuantizeLinear", "DequantizeLinear", rule=quantize),

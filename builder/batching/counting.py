@@ -1,0 +1,85 @@
+"""Values that depend on how many samples a batch has: `x / batch`, or `x if batch > 20 else -x`.
+
+A model may ask for the size of its batch to make a shape of it. Where it computes with that size, a sample's answer
+depends on how many others there are. `Shape` of samples counts them; what is computed from it counts too, unless it is
+read as a shape only:
+
+    Shape(x) -> Gather(0)                    counts
+             -> Concat -> Reshape(x, ...)    a shape: nothing of the result counts
+             -> Cast -> Div(x, ...)          a value: refused
+"""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from builder.batching.layout import Dropped
+from builder.batching.rule import Mixing, Operand
+from builder.batching.statics import evaluate
+from builder.model import operator
+
+SHAPES = {
+    "CenterCropPad": {1}, "ConstantOfShape": {0}, "Expand": {1}, "EyeLike": {0}, "OneHot": {1}, "Pad": {1},
+    "Range": {0, 1, 2}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0}, "Slice": {1, 2, 3, 4},
+    "Split": {1}, "Tile": {1}, "TopK": {1}, "Trilu": {1}, "Upsample": {1},
+}  # fmt: skip
+"""The inputs of operators that say how much there is of something, and not what."""
+
+
+INPUTS_OF_SLICE = 4
+"""Data aside: starts, ends, axes and steps."""
+
+
+def check_counts(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
+    """Check that a node does not compute with the size of the batch.
+
+    Raises:
+        Mixing: It does.
+    """
+    if _reads_counts(node, inputs):
+        raise Mixing("it computes with the size of the batch")
+
+
+def counts_of_shape(node: ir.Node, operand: Operand | None) -> tuple[int, ...] | None:
+    """Return which of the sizes that Shape or Size gives is that of the batch."""
+    if operand is None or operand.batch is None or isinstance(operand.batch, Dropped):
+        return None
+    if node.op_type != "Shape":
+        return ()
+    start, end = node.attributes.get_int("start", 0), node.attributes.get("end")
+    read = range(operand.rank)[start : None if end is None else end.as_int()]
+    return (read.index(operand.batch.axis),) if operand.batch.axis in read else None
+
+
+def counts_of(node: ir.Node, inputs: Sequence[Operand | None]) -> tuple[int, ...] | None:
+    """Return which elements of a constant count, computed by a node from constants."""
+    first = inputs[0] if inputs else None
+    if first is not None and first.counts and operator(node) in PICKING:
+        picked = _picked(node, inputs, first.shape[0])
+        if picked is not None:
+            return () if any(k in first.counts for k in picked) else None
+    return () if _reads_counts(node, inputs) else None
+
+
+PICKING = {("", "Gather"), ("", "Slice")}
+"""Operators that take some elements of a vector."""
+
+
+def _picked(node: ir.Node, inputs: Sequence[Operand | None], length: int) -> list[int] | None:
+    """Return which elements of a vector a Gather or Slice takes; None if that is not known."""
+    given = [None if o is None else evaluate(o) for o in inputs[1:]]
+    if not given or any(array is None for array in given):
+        return None
+    numbers = [array.ravel().tolist() for array in given if array is not None]
+    if node.op_type == "Gather":
+        return [int(k) % length for k in numbers[0]]
+    start, end, step = numbers[0][0], numbers[1][0] if len(numbers) > 1 else length, 1
+    if len(numbers) == INPUTS_OF_SLICE:
+        step = numbers[-1][0]
+    return list(range(length)[start:end:step])
+
+
+def _reads_counts(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
+    domain, op_type = operator(node)
+    shapes = set() if domain else SHAPES.get(op_type, set())
+    return any(o is not None and o.counts is not None for k, o in enumerate(inputs) if k not in shapes)

@@ -88,14 +88,10 @@ class _Examination:
             ModelError: It mixes its samples, or cannot be analysed.
         """
         free = self._walked_freely() if self._is_named() else None
-        is_clean = free is not None and _is_clean(free) and self._follows(free) is not False
-        if free is not None and is_clean and self._answers_one_row():
-            return keep_batched(free)
-        if free is not None and not is_clean and self._follows(free) and self._mixes(free):
-            raise _refused(self._model, self._axes, free.problems)
-        if free is not None:
-            self._check_axes(free)
-        batch = free.pins.batch if free is not None and is_clean else self._frozen_batch()
+        kept = None if free is None else self._kept(free)
+        if kept is not None:
+            return kept
+        batch = free.pins.batch if free is not None and self._is_clean(free) else self._frozen_batch()
         frozen = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
         if not frozen.problems:
             self._check_chunks(batch)
@@ -103,6 +99,23 @@ class _Examination:
         if free is not None and self._follows(free) and _is_undecided(free):
             return keep_batched(free)
         raise _refused(self._model, self._axes, frozen.problems)
+
+    def _kept(self, free: Attempt) -> BatchedModel | None:
+        """Return the model as it is, if its body follows the batch; None if it has to be rewritten.
+
+        Raises:
+            ModelError: It mixes its samples.
+        """
+        if self._is_clean(free):
+            return keep_batched(free) if self._answers_one_row() else None
+        if self._follows(free) and self._mixes(free):
+            raise _refused(self._model, self._axes, free.problems)
+        self._check_axes(free)
+        return None
+
+    def _is_clean(self, free: Attempt) -> bool:
+        """Return whether the body follows the batch, no sample met another, and all have one row of each in front."""
+        return not free.problems and _are_in_front(free) and self._follows(free) is not False
 
     def _walked_freely(self) -> Attempt:
         """Walk the model with a batch that has nothing to do with it."""
@@ -240,11 +253,6 @@ def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
 def _have_rows(model: Model, shapes: Mapping[str, Shape], batch: int) -> bool:
     """Return whether every output has so many rows."""
     return all(shapes[spec.name][:1] == (batch,) for spec in model.outputs)
-
-
-def _is_clean(free: Attempt) -> bool:
-    """Return whether no sample met another, and every input and output has one row of each on axis 0."""
-    return not free.problems and _are_in_front(free)
 
 
 def _is_undecided(free: Attempt) -> bool:

@@ -121,7 +121,8 @@ class OriginalRuns:
         """Yield other sizes that run: first the given variations, then those that change each free name by itself."""
 
         def runs(sizes: Sizes) -> bool:
-            return self.output_shapes(sizes) is not None
+            shapes = self.output_shapes(sizes)
+            return shapes is not None and self._has_same_rows(base, sizes, shapes)
 
         yield from filter(runs, variations)
         for factor in (2, 3, 4):
@@ -134,6 +135,20 @@ class OriginalRuns:
                 yield {**base, **moved}
             else:
                 yield from ({**base, name: size} for name, size in moved.items())
+
+    def _has_same_rows(self, base: Sizes, sizes: Sizes, shapes: Mapping[str, Shape]) -> bool:
+        """Return whether outputs that have as many rows as some input at `base` have as many at `sizes` too.
+
+        An image of twice the width may be taken for two images.
+        """
+        rows = [spec.shape[0] for spec in self._model.inputs if spec.shape and isinstance(spec.shape[0], str)]
+        known = self.output_shapes(base) or {}
+        return all(
+            shapes[name][:1] == (sizes[row],)
+            for name, shape in known.items()
+            for row in rows
+            if isinstance(row, str) and shape[:1] == (base[row],)
+        )
 
 
 class _Runner:

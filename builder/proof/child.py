@@ -74,11 +74,13 @@ class Child:
             process.start()
         theirs.close()
         self._running = process, ours
-        self._finalizer = weakref.finalize(self, _end, process, ours)
+        self._finalizer = weakref.finalize(self, _end, process, ours, os.getpid())
         return self._running
 
 
-def _end(process: BaseProcess, pipe: Connection) -> None:
+def _end(process: BaseProcess, pipe: Connection, parent: int) -> None:
+    if os.getpid() != parent:  # a child that was forked later has this object too, but the process is not its own
+        return
     pipe.close()
     process.kill()
     process.join()

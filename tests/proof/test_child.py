@@ -1,5 +1,6 @@
 """The process in which the original is tried."""
 
+import gc
 import os
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_a_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -
     child = Child(lambda question: os.read(os.pipe()[0], 1))
     with pytest.raises(ChildDiedError):
         child.ask("wait for ever")
+
+
+def test_a_child_leaves_those_alone_that_were_there_before(capfd: pytest.CaptureFixture[str]) -> None:
+    first = Child(answer)
+    _, pid = first.ask(1)
+
+    def forget(question: Any) -> Any:
+        """Close the first child, as a collection of garbage would."""
+        first.close()
+        gc.collect()
+        return question
+
+    second = Child(forget)
+    assert second.ask(2) == 2
+    assert first.ask(3) == (3, pid), "it is the same process"
+    assert capfd.readouterr().err == ""
 
 
 def test_the_process_ends_with_the_child() -> None:

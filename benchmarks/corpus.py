@@ -1,11 +1,13 @@
 """Publish every static-batch model of a corpus, let an independent program judge the results, and measure the time.
 
-    python benchmarks/corpus.py ../shared/corpus [--json]
+    python benchmarks/corpus.py ../shared/corpus [--labels static|both|inputs] [--json]
 
 The corpus is a folder with models, a `manifest.json` with the expected result for each, and a `judge.py` that shares no
 code with this project: it runs each published model and its original at many batch sizes. Models are published with
-default options, except for the axis of the batch where the manifest says that it is not axis 0. Times are CPU seconds
-of one process after its imports; `publish_cost.py` measures whole processes.
+default options, except for the axis of the batch where the manifest says that it is not axis 0. With `--labels both` or
+`--labels inputs`, the inputs and outputs, or the inputs alone, are said to have a symbolic batch before, and the body
+stays as it is; the reference is still the original. Times are CPU seconds of one process after its imports;
+`publish_cost.py` measures whole processes.
 """
 
 import argparse
@@ -20,12 +22,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import onnx
 from rich.progress import track
 
 from builder.errors import BuilderError
 from builder.publishing import PublishOptions, publish
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits" / "digits.onnx"
+LABELS = {"static": (), "both": ("inputs", "outputs"), "inputs": ("inputs",)}
 STEPS = ("load", "batch", "rename", "verify", "install")
 
 
@@ -51,6 +55,22 @@ def publish_all(corpus: Path, entries: Sequence[Mapping[str, Any]], root: Path) 
             report("refuse", "")
         times[str(entry["stem"])] = dict(spent)
     return times
+
+
+def relabel(corpus: Path, entries: Sequence[Mapping[str, Any]], folder: Path, sides: Sequence[str]) -> Path:
+    """Write the models with the name `batch` in place of the number, and return their folder."""
+    folder.mkdir()
+    for data in corpus.glob("*.data"):
+        (folder / data.name).write_bytes(data.read_bytes())
+    for entry in entries:
+        model = onnx.load(corpus / entry["file"], load_external_data=False)
+        axes = {tensor["name"]: tensor.get("batch_axis") for side in sides for tensor in entry[side]}
+        for value in (*model.graph.input, *model.graph.output):
+            axis, dims = axes.get(value.name), value.type.tensor_type.shape.dim
+            if axis is not None and axis < len(dims) and dims[axis].dim_value == entry["B0"]:
+                dims[axis].dim_param = "batch"
+        onnx.save(model, folder / entry["file"])
+    return folder
 
 
 def judge(corpus: Path, root: Path, folder: Path) -> list[dict[str, Any]]:
@@ -101,11 +121,14 @@ def main() -> None:
     """Publish, judge, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
+    parser.add_argument("--labels", choices=LABELS, default="static", help="what the files say of their batch")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     entries = json.loads((asked.corpus / "manifest.json").read_text())["models"]
     with tempfile.TemporaryDirectory() as name:
-        times = publish_all(asked.corpus, entries, Path(name))
+        sides = LABELS[asked.labels]
+        models = relabel(asked.corpus, entries, Path(name, "relabelled"), sides) if sides else asked.corpus
+        times = publish_all(models, entries, Path(name))
         verdicts = judge(asked.corpus, Path(name), Path(name))
     result = summarize(entries, verdicts, times)
     if asked.json:

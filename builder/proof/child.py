@@ -4,8 +4,10 @@ Where a kernel of ONNX Runtime meets sizes that its author did not think of, it 
 1.31.1: Resize of a batch that is not 1). Trying sizes is just that, so it is done in a child.
 """
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import warnings
 import weakref
 from collections.abc import Callable
@@ -16,6 +18,9 @@ from typing import Any
 from builder.errors import ModelError
 
 STDERR = 2
+
+PR_SET_PDEATHSIG = 1
+"""Asks Linux for a signal when the thread that forked this process ends (source: prctl(2))."""
 
 PATIENCE_S = 120.0
 """The longest time for one question; then the child is ended."""
@@ -67,7 +72,7 @@ class Child:
     def _start(self) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("fork")  # what the parent has read is there, and nothing starts anew
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._answer), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, self._answer, os.getpid()), daemon=True)
         with warnings.catch_warnings():
             # Python 3.12 warns of forking a process with threads. The child uses none of theirs.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -86,8 +91,14 @@ def _end(process: BaseProcess, pipe: Connection, parent: int) -> None:
     process.join()
 
 
-def _serve(pipe: Connection, answer: Callable[[Any], Any]) -> None:
-    """Answer until the parent is gone."""
+def _serve(pipe: Connection, answer: Callable[[Any], Any], parent: int) -> None:
+    """Answer until the parent is gone.
+
+    The end of the pipe does not show that: children that were forked later have the parent's side of it too.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # what it says when it dies is of no use to anybody
     while True:
         try:

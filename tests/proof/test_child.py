@@ -2,6 +2,10 @@
 
 import gc
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +65,25 @@ def test_a_child_leaves_those_alone_that_were_there_before(capfd: pytest.Capture
     assert second.ask(2) == 2
     assert first.ask(3) == (3, pid), "it is the same process"
     assert capfd.readouterr().err == ""
+
+
+def test_no_process_is_left_when_the_program_is_killed() -> None:
+    script = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from builder.proof.child import Child
+children = [Child(lambda question: os.getpid()) for _ in range(3)]
+print(*(child.ask(1) for child in children), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == -9
+    pids = [int(pid) for pid in ended.stdout.split()]
+    assert len(pids) == 3
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 def test_the_process_ends_with_the_child() -> None:

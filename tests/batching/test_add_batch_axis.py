@@ -105,3 +105,11 @@ def test_the_runtime_gives_no_warning_about_shapes(tmp_path: Path, capfd: pytest
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 5
     session(model, log_severity=WARNING).run(None, sample)
     assert "Expected shape" in capfd.readouterr().err
+
+
+def test_nodes_around_quantized_constants_stay(tmp_path: Path) -> None:
+    """ONNX Runtime makes integer kernels of them; of the same numbers as floats it does not."""
+    case = Case("a quantized bias", "float[B, 4] x", "b = DequantizeLinear (q, s) r = Reshape (b, to) y = Add (x, r)",
+                "int8[4] q = {1, 2, 3, 4}; float s = {0.5}; int64[2] to = {1, 4}")  # fmt: skip
+    batched = prove(case, 1, tmp_path)
+    assert "DequantizeLinear" in [node.op_type for node in batched.ir.graph]

@@ -181,9 +181,8 @@ class PlanWriter:
     def _copy(self, operand: Operand, origin: Computed) -> ir.Value:
         """Copy a constant node unchanged, or store its result if that is known and small."""
         is_stored = operand.computed is not None and operand.computed.nbytes <= SMALL_BYTES
-        # ONNX Runtime makes integer kernels of the nodes around quantized constants, and float ones without them.
-        is_stored = is_stored and origin.node.op_type not in ("DequantizeLinear", "QuantizeLinear")
-        if is_stored and not operand.is_sized and operand.computed is not None:
+        stays = operand.is_sized or operand.is_dequantized
+        if is_stored and not stays and operand.computed is not None:
             return self.emit.constant(operand.computed, operand.name)
         node = origin.node
         if node not in self._copied:

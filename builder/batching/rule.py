@@ -102,6 +102,8 @@ class Operand:
         counts: Which elements of a constant depend on how many samples there are (see `counting`): none if it is None,
             all if it is empty.
         is_sized: Whether a constant depends on the size of an axis that is free: `computed` holds for one size only.
+        is_dequantized: Whether a constant comes from a quantized one. Its nodes stay as they are: ONNX Runtime makes
+            integer kernels of them, and of the same numbers as floats it does not.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Operand:
     computed: Array | None = field(default=None, repr=False)
     counts: tuple[int, ...] | None = None
     is_sized: bool = False
+    is_dequantized: bool = False
 
     @classmethod
     def known(cls, array: Array, name: str) -> "Operand":

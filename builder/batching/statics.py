@@ -109,6 +109,11 @@ MISSING = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 """Reference operators that exist from some opset on, where they mean what they meant before."""
 
 
+def is_quantizing(node: ir.Node) -> bool:
+    """Return whether a node quantizes its input, or undoes that."""
+    return operator(node)[1] in MISSING
+
+
 def _run(origin: Computed) -> Array | None:
     """Run one node with ONNX's reference operators."""
     domain, op_type = operator(origin.node)

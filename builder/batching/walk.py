@@ -33,7 +33,7 @@ from builder.batching.rule import (
     Undecided,
 )
 from builder.batching.rules import OPERATORS, RANDOM, REFUSED
-from builder.batching.statics import evaluate, infer
+from builder.batching.statics import evaluate, infer, is_quantizing
 from builder.errors import BuilderError, bug
 from builder.model import label, operator, own_domain
 
@@ -184,6 +184,7 @@ class Walk:
         counts = counts_of(node, inputs) if self.has_free_batch else None
         for k, result in enumerate(results):
             result.is_sized, result.counts = is_sized, counts
+            result.is_dequantized = is_quantizing(node) or any(o is not None and o.is_dequantized for o in inputs)
             if static:
                 result.dtype, result.shape = static[k]
             elif node.outputs[k].name:

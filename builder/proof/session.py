@@ -27,6 +27,9 @@ second works only where all shapes are static. Each takes about 20 of the 30 s i
 opened (seen with 1.31.1).
 """
 
+RESET = "\x1b[m"
+"""What ONNX Runtime writes after a line in colour, when the message ends in a new line."""
+
 _STALE_SHAPE = re.compile(
     r"Expected shape from model of (\{.*?\}) does not match actual shape of (\{.*?\}) for output ([^\s\x1b]+)"
 )
@@ -230,7 +233,7 @@ def onnxruntime_warnings() -> Iterator[list[str]]:
             for line in stream.read().decode(errors="replace").splitlines(keepends=True):
                 if "onnxruntime:" in line:
                     collected.append(line)
-                else:
+                elif line.strip() != RESET:
                     sys.stderr.write(line)
 
 

@@ -297,7 +297,7 @@ def test_other_lines_on_stderr_are_passed_on(tmp_path: Path, capfd: pytest.Captu
     from builder.proof.session import onnxruntime_warnings
 
     with onnxruntime_warnings() as warnings:
-        os.write(2, b"[W:onnxruntime:, frame.cc:1 Verify] a warning\n")
+        os.write(2, b"\x1b[0;93m[W:onnxruntime:, frame.cc:1 Verify] a warning\n\x1b[m\n")
         print("a line of ours", file=sys.stderr)
     assert len(warnings) == 1
     assert capfd.readouterr().err == "a line of ours\n"

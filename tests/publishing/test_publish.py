@@ -338,6 +338,24 @@ def test_a_dynamic_batch_that_mixes_samples_is_refused(tmp_path: Path, root: Pat
     assert not root.exists()
 
 
+def test_a_model_that_cannot_be_analysed_is_proven_at_more_batch_sizes_and_says_so(tmp_path: Path, root: Path) -> None:
+    text = '(float["N", 4] x) => (float["N", 4] y) { e = com.microsoft.SampleOp (x) y = Neg (e) }'
+    path = write_model(tmp_path / "unknown.onnx", text)
+    done = put(path, root)
+    assert set(range(1, 17)) < set(done.manifest.proof.batch_sizes)
+    assert any("SampleOp 'e': there is no rule for this operator" in note for note in done.notes)
+
+
+def test_a_batch_that_the_file_only_claims_is_made_dynamic(tmp_path: Path, root: Path) -> None:
+    text = '(float["N", 2, 2] x) => (float["N", 4] y) { s = Constant <value_ints = [1, 4]> () y = Reshape (x, s) }'
+    steps: list[str] = []
+    model = write_model(tmp_path / "claimed.onnx", text)
+    done = publish(model, root, options=PublishOptions(), report=lambda step, what: steps.append(what))
+    assert "symbolic batch made to work at every size; 1 node rewritten" in steps
+    x = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    np.testing.assert_array_equal(run(done, x)[0], x.reshape(3, 4))
+
+
 def test_external_weights_stay_external(root: Path) -> None:
     stem = "mixer_external_dynamo20"
     done = put(FOLDER / f"{stem}.onnx", root)

@@ -35,7 +35,8 @@ W = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 def write_model(path: Path, graph: str, *, ir_version: int = 8, opset: int = 17, **weights: Array) -> Path:
-    model = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}, "com.microsoft": 1]> g {graph}')
+    opsets = f'"": {opset}, "com.microsoft": 1'
+    model = onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{opsets}]> g {graph}")
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

@@ -1,8 +1,7 @@
-"""What a model answers to one sample: the shape of each output at a batch of 1, and which axis is the sample's own.
+"""What a model answers to one sample: the shape of each output at a batch of 1, and where its batch axis is.
 
-A file may give the batch a name in place of a number, and any name to the axes of its outputs. So the batch is set to 1
-and the shapes are inferred from there: what has 1 on axis 0 then has the batch there. Where nothing can be inferred,
-the original is run.
+The batch may be symbolic, and the axes of the outputs may have any names. So the batch is set to 1, and the shapes are
+inferred from that: an output with 1 on axis 0 has its batch there. Where nothing can be inferred, the original is run.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ class Answer:
 
     Attributes:
         shape: Its shape, with a name for each size that is not known.
-        axis: Its axis of one that is the sample's own; None if the whole output is the sample's.
+        axis: Its batch axis; None if it has none, so that the whole output is the answer to the sample.
     """
 
     shape: Dims
@@ -43,7 +42,7 @@ def answers_of_one(model: Model, axes: Axes, original: Runs | None = None) -> li
     """Return the answers of a model to one sample, in the order of its outputs.
 
     Args:
-        model: A model whose batch is 1, or has a name.
+        model: A model whose batch is 1 or symbolic.
         axes: The axis of the batch, by input.
         original: Runs the original, to see the shapes that cannot be inferred.
 
@@ -80,7 +79,7 @@ def _of_rank(shape: Dims, seen: Sequence[Shape]) -> Dims:
 
 
 def _with_numbers(shape: Dims, seen: Sequence[Shape], free: Collection[str]) -> Dims:
-    """Put in the sizes that were seen, where they were the same each time."""
+    """Replace names by the sizes that were seen, where these were the same each time."""
     if not seen or any(len(each) != len(shape) for each in seen):
         return shape
     columns = [set(column) for column in zip(*seen, strict=True)]
@@ -91,7 +90,7 @@ def _with_numbers(shape: Dims, seen: Sequence[Shape], free: Collection[str]) -> 
 
 
 def _inferred(model: Model, axes: Axes) -> ir.Graph:
-    """Return the graph with the shapes that ONNX infers at a batch of 1; what the file says of them is left out."""
+    """Return the graph with the shapes that ONNX infers at a batch of 1; the shapes in the file are ignored."""
     try:
         copy = inlined(model.ir, where=model.path)
     except ModelError:  # its functions stay, and what is behind them is not inferred
@@ -107,14 +106,14 @@ def _inferred(model: Model, axes: Axes) -> ir.Graph:
 
 
 def _known(declared: Dims, inferred: ir.Shape | None, free: Collection[str]) -> Dims:
-    """Return the shape of an output: what was inferred, and what the file says where nothing was.
+    """Return the shape of an output: the inferred sizes, or the file's where nothing was inferred.
 
     Example: an output declared `[batch, length, 5]`, and inferred as `[1, ?, 5]`, is `[1, length, 5]`.
     """
-    if inferred is None or len(inferred) != len(declared):
-        return (
-            declared if inferred is None else tuple(_name_or_size(dim, f"size_{i}") for i, dim in enumerate(inferred))
-        )
+    if inferred is None:
+        return declared
+    if len(inferred) != len(declared):
+        return tuple(_name_or_size(dim, f"size_{i}") for i, dim in enumerate(inferred))
     return tuple(
         dim if isinstance(dim, int) else str(dim.value) if dim.value in free else said
         for dim, said in zip(inferred, declared, strict=True)
@@ -126,11 +125,11 @@ def _name_or_size(dim: int | ir.SymbolicDim, name: str) -> Dim:
 
 
 def _own_axis(declared: Dims, shape: Dims, named: Collection[str], free: Collection[str]) -> int | None:
-    """Return the axis of the batch of one in an output.
+    """Return the batch axis of an output at a batch of 1.
 
-    It is a leading axis of one; else the axis that has the name of the batch, as in `[time, batch, C]`, or is the only
-    one of one in that order, `[T, 1, C]`. A name that no input has is taken for the batch if it is in front and the
-    inputs have a batch without a number: some exporters give every axis another name.
+    It is axis 0 if that has size 1; else the axis with the batch's name, as in `[time, batch, C]`, or the only axis of
+    size 1 in that order, `[T, 1, C]`. If the inputs have a symbolic batch, an unknown name on axis 0 is taken for the
+    batch too, because some exporters give every axis another name.
     """
     if shape[:1] == (1,):
         return 0
@@ -148,10 +147,10 @@ def _is_unknown(dims: Dims, free: Collection[str]) -> bool:
 
 
 def _refuse_size_by_values(model: Model, graph: ir.Graph, output: ir.Value) -> None:
-    """Refuse an output of unknown size behind a node that keeps some elements and drops others by their values.
+    """Refuse an output of unknown size that depends on a node which keeps or drops elements by their values.
 
     Raises:
-        ModelError: There is such a node.
+        ModelError: It depends on such a node.
     """
     given = {spec.name for spec in model.inputs}
     node = _sized_by_values(graph, [value for value in graph.inputs if value.name in given]).get(output)
@@ -168,7 +167,7 @@ def _refuse_size_by_values(model: Model, graph: ir.Graph, output: ir.Value) -> N
 def _sized_by_values(graph: ir.Graph, inputs: Iterable[ir.Value]) -> dict[ir.Value, ir.Node]:
     """Return every value whose size may depend on the values of the inputs, with the node that is the reason.
 
-    A node counts with all nodes of the graphs inside it. The shape of an input does not depend on its values.
+    A node is examined together with the graphs inside it. The shape of an input does not depend on its values.
     """
     holding, sized = set(inputs), dict[ir.Value, ir.Node]()
     for node in graph:

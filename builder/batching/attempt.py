@@ -1,4 +1,4 @@
-"""One attempt to make the batch dynamic: a walk over the whole graph, with numbers for all names of the file."""
+"""One attempt to make the batch dynamic: a walk over the whole graph, with a number for every symbolic dimension."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
 from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.ends import Outputs, add_input
 from builder.batching.pins import Axes, Pins
-from builder.batching.rule import Malformed, Refusal, Undecided
+from builder.batching.rule import Refusal, Undecided
 from builder.batching.walk import FreeAxes, Walk
 from builder.model import Model, label
 
@@ -23,8 +23,8 @@ class Problem:
     """Why an attempt failed at one place.
 
     Attributes:
-        where: The node or the output.
-        refusal: Why.
+        where: The node; empty for an output, which the refusal names.
+        refusal: The reason.
     """
 
     where: str
@@ -35,13 +35,8 @@ class Problem:
 
     @property
     def is_undecided(self) -> bool:
-        """Whether the samples may be independent there all the same."""
+        """Whether the samples may be independent there after all."""
         return isinstance(self.refusal, Undecided)
-
-    @property
-    def is_malformed(self) -> bool:
-        """Whether the node cannot even run at these sizes."""
-        return isinstance(self.refusal, Malformed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +49,9 @@ class Attempt:
         walk: The walk.
         graph_inputs: The inputs of the rewritten graph.
         graph_outputs: Its outputs; without those that were refused.
-        inputs: Where the samples are in the inputs.
-        outputs: Where they are in the outputs; without those that were refused.
-        problems: What was refused; none if the attempt succeeded.
+        inputs: Where the samples are in each input.
+        outputs: Where the samples are in each output; without those that were refused.
+        problems: What was refused; empty if the attempt succeeded.
     """
 
     model: Model
@@ -69,7 +64,7 @@ class Attempt:
     problems: tuple[Problem, ...]
 
     def rewritten(self, source: ir.Model) -> BatchedModel:
-        """Return the rewritten model; `source` is what was walked."""
+        """Return the rewritten model; `source` is the model without functions that was walked."""
         batched = _assembled(self.walk, source, self.graph_inputs, self.graph_outputs)
         rewrites = tuple(Rewrite(c.node.name or "", c.node.op_type, c.what) for c in self.walk.changes)
         return BatchedModel(self.model, batched, self.inputs, self.outputs, self.pins.batch, False, rewrites)
@@ -84,8 +79,8 @@ def attempt(
         model: The model.
         source: The same without functions; its graph is walked.
         pins: The sizes.
-        free: The axes of each value that are free beside the batch; shapes that have one are read at run time.
-        has_free_batch: Whether the batch stands for any, so that nothing may depend on its size.
+        free: The dynamic axes of each value, besides the batch; shapes that have one are read at run time.
+        has_free_batch: Whether the batch size stands for any size, so that no value may depend on it.
     """
     walk = Walk(pins.batch, source.opset_imports, CONTROL_FLOW, free, has_free_batch=has_free_batch)
     walk.writer.emit.reserve([t.name for t in (*model.inputs, *model.outputs)])

@@ -1,7 +1,7 @@
 """Give every input and output of a model a symbolic batch on axis 0.
 
-A model whose shapes are all numbers is walked once, and rewritten. The names that a file has in place of numbers are a
-claim that is examined, by walking the body with numbers for them, and by running the original.
+A model with static shapes is walked once and rewritten. Symbolic dimensions are claims: they are checked by walking the
+body with a number for each, and by running the original.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -39,11 +39,11 @@ def add_batch_axis(
     """Make axis 0 of every input and output the symbolic batch.
 
     Args:
-        model: A model of any batch: a number, or a name, which is examined.
+        model: The model. Its batch may be static, or symbolic and then checked.
         batch_axes: The axis of the batch, for inputs that do not have it on axis 0; None for an input without a batch,
             of which each sample brings its own.
-        original: Runs the original, to see at which sizes it does. It is asked only about names in the file's shapes;
-            without it, the walk alone says what the body does.
+        original: Runs the original, to see at which sizes it works. It is used only for symbolic dimensions; without
+            it, the walk alone decides.
 
     Raises:
         ModelError: A node mixes samples or has no rule. The message lists every such node.
@@ -59,12 +59,12 @@ def add_batch_axis(
 
 
 class _Examination:
-    """Examines a model with names in its shapes.
+    """Checks a model with symbolic dimensions.
 
-    First it is walked with a batch that has nothing to do with the model, a prime such as 7. If no sample meets another
-    there, and every output has its 7 rows, then the body computes all its shapes from those of its inputs: it is
-    dynamic already, and stays as it is. Otherwise the body has a batch baked in, or mixes its samples. So it is walked
-    as a model of that static batch, and rewritten.
+    First it is walked with a batch size that is unrelated to the model, a prime such as 7. If no sample meets another
+    there, and every output has 7 rows, then the body computes all its shapes from those of its inputs: its batch is
+    dynamic already, and the model stays as it is. Otherwise the body has a batch size baked in, or mixes its samples.
+    So it is walked as a model with that static batch, and rewritten.
     """
 
     def __init__(self, model: Model, source: ir.Model, axes: Axes, original: Runs | None) -> None:
@@ -74,7 +74,7 @@ class _Examination:
         self._names = batch_names(model, axes)
         _check_names(model, axes, self._names)
         self._original = original
-        # Inputs may have several names for the one batch; with a size of its own for each, the model would not run.
+        # Inputs may have different names for the batch; with a different size for each, the model would not run.
         tied = dict.fromkeys(self._names, 1) if len(self._names) > 1 else {}
         found = original.working_sizes(tied) if original is not None else ()
         if not found:  # nothing can be learned from it
@@ -82,7 +82,7 @@ class _Examination:
         self._sizes = self._without_batch(found) or list(guessed_sizes(free_names(model, axes)))
 
     def result(self) -> BatchedModel:
-        """Return the model with a batch that is seen to be one.
+        """Return the model with a dynamic batch: as it is, or rewritten.
 
         Raises:
             ModelError: It mixes its samples, or cannot be analysed.
@@ -114,24 +114,24 @@ class _Examination:
         return None
 
     def _is_clean(self, free: Attempt) -> bool:
-        """Return whether the body follows the batch, no sample met another, and all have one row of each in front."""
+        """Return whether the body follows the batch, no samples met, and every tensor has one row of each on axis 0."""
         return not free.problems and _are_in_front(free) and self._follows(free) is not False
 
     def _walked_freely(self) -> Attempt:
-        """Walk the model with a batch that has nothing to do with it."""
+        """Walk the model with a batch size that is unrelated to it."""
         pins = Pins(self._axes, unrelated_batch(self._model, self._sizes[0]), self._sizes[0])
         return attempt(self._model, self._source, pins, has_free_batch=True)
 
     def _answers_one_row(self) -> bool:
-        """Return whether a batch of one has one row too; a Squeeze without axes, for one, takes that axis away."""
+        """Return whether a batch of one gives one row too; a Squeeze without axes, for example, removes that axis."""
         shapes = self._shapes_at(1)
         return self._original is None or (shapes is not None and _have_rows(self._model, shapes, 1))
 
     def _check_chunks(self, batch: int) -> None:
-        """Check that a body that takes this many samples at once, and any multiple, does not mix those.
+        """Check that a body that takes `batch` samples at once, or a multiple of that, does not mix those.
 
         Raises:
-            ModelError: It does.
+            ModelError: It mixes them.
         """
         if batch == 1 or self._original is None or not self._is_named():
             return
@@ -144,22 +144,23 @@ class _Examination:
             raise ModelError(
                 self._model.path,
                 f"it takes {batch} samples or any multiple of that, and the answer to a sample depends on the others",
-                "publish it with --static",
+                "export it so that no sample changes the answer to another",
+                is_about_batch=True,
             )
 
     def _is_named(self) -> bool:
-        """Return whether every input has a batch, and a name in its place."""
-        places = ((spec, self._axes[spec.name]) for spec in self._model.inputs)
-        return all(axis is not None and isinstance(spec.shape[axis], str) for spec, axis in places)
+        """Return whether every input has a symbolic batch."""
+        pairs = ((spec, self._axes[spec.name]) for spec in self._model.inputs)
+        return all(axis is not None and isinstance(spec.shape[axis], str) for spec, axis in pairs)
 
     def _shapes_at(self, batch: int) -> Mapping[str, Shape] | None:
-        """Return the shapes of the original's outputs; None if it does not run at this batch."""
+        """Return the shapes of the original's outputs; None if it does not run at this batch size."""
         if self._original is None:
             return None
         return self._original.output_shapes({**self._sizes[0], **dict.fromkeys(self._names, batch)})
 
     def _follows(self, free: Attempt) -> bool | None:
-        """Return whether the original runs at this batch, and every output has it in front; None if it is not known."""
+        """Return whether the original runs at this batch size and has it on axis 0 of every output; None if unknown."""
         if self._original is None:
             return None
         shapes = self._shapes_at(free.pins.batch)
@@ -168,8 +169,8 @@ class _Examination:
     def _mixes(self, free: Attempt) -> bool:
         """Return whether a body that follows the batch mixes its samples.
 
-        Some nodes can do nothing else. For the others, rows of a batch are compared with the same rows alone, both
-        answered by the original. One scale for the whole batch is no mixing that anybody wanted.
+        Some nodes always do. For the others, the original answers a batch, and each of its rows alone. A scale that is
+        shared by the whole batch does not count: it was not meant to mix samples, and each row can have its own.
         """
         if any(isinstance(problem.refusal, Mixing) for problem in free.problems):
             return True
@@ -178,9 +179,9 @@ class _Examination:
         return bool(doubtful) and self._original is not None and not self._original.keeps_apart(sizes, self._axes, 1)
 
     def _frozen_batch(self) -> int:
-        """Return the batch that the body was most likely frozen at.
+        """Return the batch size that the body was most likely frozen at.
 
-        That is the first at which it runs and gives as many rows where an output has the batch's name.
+        That is the first one at which it runs and gives that many rows wherever an output has the batch's name.
         """
         batches = baked_batches(self._model, self._axes)
         given = ((batch, self._shapes_at(batch)) for batch in batches)
@@ -189,7 +190,7 @@ class _Examination:
         return next(agreeing, None) or next(working, batches[0])
 
     def _agrees(self, shapes: Mapping[str, Shape], batch: int) -> bool:
-        """Return whether the outputs have so many rows wherever they have the batch's name, and rightly so."""
+        """Return whether the outputs have `batch` rows wherever they have the batch's name, except by mistake."""
         return all(
             shapes[spec.name][axis : axis + 1] == (batch,) or self._is_mislabelled(spec.name, axis)
             for spec in self._model.outputs
@@ -198,7 +199,7 @@ class _Examination:
         )
 
     def _is_mislabelled(self, name: str, axis: int) -> bool:
-        """Return whether an output is seen to have the batch on another axis than the one with its name."""
+        """Return whether the batch of an output turns out to be on another axis than the one with its name."""
         one, two = self._shapes_at(1), self._shapes_at(2)
         if one is None or two is None or len(one[name]) != len(two[name]):
             return False
@@ -206,10 +207,10 @@ class _Examination:
         return (1, 2) in pairs and pairs[axis : axis + 1] != [(1, 2)]
 
     def _check_axes(self, free: Attempt) -> None:
-        """Check that an axis that was asked for is a batch: the original gives more answers where it is longer.
+        """Check that the axes that were asked for are the batch: if they are longer, the original gives more answers.
 
         Raises:
-            ModelError: It gives as many, whatever its size is.
+            ModelError: It gives the same number, whatever their size is.
         """
         if 0 in self._axes.values():
             return
@@ -221,22 +222,23 @@ class _Examination:
             raise ModelError(self._model.path, what, "name the axis of the batch", is_about_batch=True)
 
     def _sizes_at(self, batch: int) -> Sequence[Sizes]:
-        """Return sizes of the other names at which the original runs with this batch, each another choice."""
+        """Return choices of sizes for the other names at which the original runs with this batch size."""
         if self._original is None or not free_names(self._model, self._axes):
             return self._sizes
         found = self._original.working_sizes(dict.fromkeys(self._names, batch))
         return self._without_batch(found) or self._sizes
 
     def _without_batch(self, found: Sequence[Sizes]) -> list[Sizes]:
+        """Leave out the sizes of the batch; of equal choices, one is kept."""
         others = [{name: size for name, size in sizes.items() if name not in self._names} for sizes in found]
         return [sizes for k, sizes in enumerate(others) if sizes not in others[:k]]
 
 
 def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
-    """Check that the batch's name is on no other axis, as that of `[N, N]`, which says how N things belong together.
+    """Check that the batch's name is on no other axis, as in a matrix of distances `[N, N]`.
 
     Raises:
-        ModelError: It is.
+        ModelError: It is on another axis too.
     """
     for spec in model.inputs:
         twice = [axis for axis, dim in enumerate(spec.shape) if dim in names and axis != axes[spec.name]]
@@ -251,12 +253,12 @@ def _check_names(model: Model, axes: Axes, names: Collection[str]) -> None:
 
 
 def _have_rows(model: Model, shapes: Mapping[str, Shape], batch: int) -> bool:
-    """Return whether every output has so many rows."""
+    """Return whether every output has `batch` rows on axis 0."""
     return all(shapes[spec.name][:1] == (batch,) for spec in model.outputs)
 
 
 def _is_undecided(free: Attempt) -> bool:
-    """Return whether nothing more is known than that some operators are unknown."""
+    """Return whether operators without a rule are the only problem."""
     return all(problem.is_undecided for problem in free.problems) and _are_in_front(free)
 
 

@@ -91,7 +91,7 @@ class BatchedModel:
         is_static: Whether the model is kept without a batch axis: `max_batch_size` 0.
         rewrites: What was changed in the nodes.
         is_kept: Whether the graph is the original's, because its batch is dynamic already.
-        undecided: Nodes that may mix the samples as far as the analysis knows, and why; only the proof can tell.
+        undecided: Nodes of which the analysis cannot tell whether they mix the samples, and why; only the proof can.
     """
 
     original: Model

@@ -1,12 +1,12 @@
 """Values that depend on how many samples a batch has: `x / batch`, or `x if batch > 20 else -x`.
 
-A model may ask for the size of its batch to make a shape of it. Where it computes with that size, a sample's answer
-depends on how many others there are. `Shape` of samples counts them; what is computed from it counts too, unless it is
-read as a shape only:
+A model may read the size of its batch to make a shape from it. If it computes values with that size, a sample's answer
+depends on how many others there are. `Shape` of a value that holds samples counts them. What is computed from it counts
+too, unless it is used as a shape only:
 
     Shape(x) -> Gather(0)                    counts
-             -> Concat -> Reshape(x, ...)    a shape: nothing of the result counts
-             -> Cast -> Div(x, ...)          a value: refused
+             -> Concat -> Reshape(x, ...)    used as a shape: the result does not count
+             -> Cast -> Div(x, ...)          used as a value: refused
 """
 
 from collections.abc import Sequence
@@ -23,25 +23,27 @@ SHAPES = {
     "Range": {0, 1, 2}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0}, "Slice": {1, 2, 3, 4},
     "Split": {1}, "Tile": {1}, "TopK": {1}, "Trilu": {1}, "Upsample": {1},
 }  # fmt: skip
-"""The inputs of operators that say how much there is of something, and not what."""
+"""Inputs that are used as a shape, a size or a range: they decide how many elements there are, not their values."""
 
+PICKING = {("", "Gather"), ("", "Slice")}
+"""Operators that take some elements of a vector."""
 
 INPUTS_OF_SLICE = 4
-"""Data aside: starts, ends, axes and steps."""
+"""The inputs after the data: starts, ends, axes and steps."""
 
 
 def check_counts(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
     """Check that a node does not compute with the size of the batch.
 
     Raises:
-        Mixing: It does.
+        Mixing: It computes with it.
     """
     if _reads_counts(node, inputs):
         raise Mixing("it computes with the size of the batch")
 
 
 def counts_of_shape(node: ir.Node, operand: Operand | None) -> tuple[int, ...] | None:
-    """Return which of the sizes that Shape or Size gives is that of the batch."""
+    """Return which elements of the result of Shape or Size depend on the size of the batch, as `Operand.counts`."""
     if operand is None or operand.batch is None or isinstance(operand.batch, Dropped):
         return None
     if node.op_type != "Shape":
@@ -52,17 +54,13 @@ def counts_of_shape(node: ir.Node, operand: Operand | None) -> tuple[int, ...] |
 
 
 def counts_of(node: ir.Node, inputs: Sequence[Operand | None]) -> tuple[int, ...] | None:
-    """Return which elements of a constant count, computed by a node from constants."""
+    """Return which elements of a node's result count, as `Operand.counts`; its inputs are constants."""
     first = inputs[0] if inputs else None
     if first is not None and first.counts and operator(node) in PICKING:
         picked = _picked(node, inputs, first.shape[0])
         if picked is not None:
             return () if any(k in first.counts for k in picked) else None
     return () if _reads_counts(node, inputs) else None
-
-
-PICKING = {("", "Gather"), ("", "Slice")}
-"""Operators that take some elements of a vector."""
 
 
 def _picked(node: ir.Node, inputs: Sequence[Operand | None], length: int) -> list[int] | None:

@@ -19,7 +19,7 @@ TARGET_AS_INPUT = 5
 """The opset from which Reshape takes its target as an input."""
 
 NOT_UTF8 = "surrogateescape"
-"""How bytes of a text that are not UTF-8 are kept when it is decoded and encoded again."""
+"""How to decode and encode text so that bytes that are not UTF-8 are kept."""
 
 
 def static_dims(tensor: ir.TensorProtocol) -> Shape:
@@ -133,10 +133,10 @@ class Emitter:
         return value
 
     def declare(self, value: ir.Value, dtype: ir.DataType, shape: Shape) -> None:
-        """Note the type and the rewritten shape of a value that holds samples; the file declares them too.
+        """Note the type and the rewritten shape of a value that holds samples, and declare them in the file.
 
         ONNX Runtime does not infer every multiple of N. It gives each value of unknown size a buffer of its own, and
-        at every node looks through those that are free: loading takes the square of the number of nodes.
+        searches all unused buffers at every node, so loading takes time that grows with the square of the nodes.
         """
         if value not in self._forms:
             self._forms[value] = dtype, shape

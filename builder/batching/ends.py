@@ -52,7 +52,7 @@ class Outputs:
     Args:
         writer: The writer of the rewritten graph.
         static_batch: How many samples the original takes.
-        is_whole: Whether no input has a batch. All that the original answers then belongs to the one sample.
+        is_whole: Whether no input has a batch axis. Each output of the original then belongs to one sample.
     """
 
     def __init__(self, writer: PlanWriter, static_batch: int, *, is_whole: bool) -> None:
@@ -94,7 +94,7 @@ class Outputs:
         return self._settled(operand, batch)
 
     def _constant(self, operand: Operand) -> tuple[ir.Value, Batch]:
-        """Repeat an output that is the same for every sample: its row for each, or all of it."""
+        """Repeat an output that is the same for every sample: one of its rows if it has a batch axis, or all of it."""
         has_rows = operand.shape[:1] == (self.static_batch,)
         batch = Placed(0) if has_rows else DROPPED
         op = Op(ir.Node("", "Identity", []), 1, [operand], [operand.shape], self.static_batch, evaluate)

@@ -1,4 +1,4 @@
-"""Make the batch dynamic while other axes are free already: the body goes on following their sizes."""
+"""Make the batch of a model dynamic whose other axes are partly dynamic already, and keep those dynamic."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import onnx_ir as ir
 from builder.batching.attempt import Attempt, Problem, attempt
 from builder.batching.batched import BatchedTensor
 from builder.batching.layout import Shape
-from builder.batching.merging import Column, merge, shape_at
+from builder.batching.merging import Column, merge, named_shape
 from builder.batching.pins import Axes, Pins, Sizes, free_names
 from builder.batching.rule import Operand, Refusal
 from builder.batching.walk import FreeAxes
@@ -16,17 +16,18 @@ from builder.model import Dim, Model, TensorSpec, label
 
 
 def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: Sequence[Sizes]) -> Attempt:
-    """Walk a model at one static batch, and at several sizes of its other named axes, which stay free.
+    """Walk a model at one static batch, and at several sizes of its other symbolic axes, which stay dynamic.
 
-    Two walks show which axes of which values are free. Then one walk at each of the sizes reads these when the model
-    runs where it can, and `merge` makes one graph of all.
+    Two walks show which axes of which values are dynamic. A further walk at each choice of sizes reads them at run time
+    where it can, and `merge` makes one graph of all these walks.
 
     Args:
         model: The model.
         source: The same without functions.
         axes: The axis of the batch, by input.
         batch: The static batch.
-        sizes: Sizes of the other names at which the model runs. If there is only one choice, they become fixed.
+        sizes: Choices of sizes for the other names at which the model runs. If there is only one, the axes become
+            static.
     """
     first = attempt(model, source, Pins(axes, batch, sizes[0]))
     if first.problems or len(sizes) == 1 or not free_names(model, axes):
@@ -48,18 +49,18 @@ def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: 
 
 
 def _free_rows(attempts: Sequence[Attempt]) -> Iterator[Problem]:
-    """Yield the outputs in which a sample has as many rows as a free axis is long, beside those of other samples."""
+    """Refuse outputs where the rows of all samples share an axis, and how many each sample has is dynamic."""
     for tensors in zip(*(a.outputs for a in attempts), strict=True):
         if len({tensor.rows for tensor in tensors}) > 1:
-            what = f"output {tensors[0].original!r} has the rows of a sample on an axis that is free"
+            what = f"output {tensors[0].original!r} has a dynamic number of rows for each sample"
             yield Problem("", Refusal(what))
 
 
 def _free_axes(first: Mapping[ir.Value, Operand], second: Mapping[ir.Value, Operand]) -> FreeAxes:
-    """Compare two walks at different sizes."""
+    """Return a function that tells which axes differ between two walks at different sizes."""
 
     def free(value: ir.Value, shape: Shape) -> frozenset[int]:
-        if value not in first or value not in second:  # in a copy of a body, for instance
+        if value not in first or value not in second:  # for example, in a copy of a loop's body
             return frozenset(range(len(shape)))
         pairs = zip(first[value].shape, second[value].shape, strict=False)
         return frozenset(axis for axis, (one, other) in enumerate(pairs) if one != other)
@@ -68,35 +69,29 @@ def _free_axes(first: Mapping[ir.Value, Operand], second: Mapping[ir.Value, Oper
 
 
 def _named(model: Model, attempts: Sequence[Attempt], sizes: Sequence[Sizes]) -> Attempt:
-    """Give the free axes of the first attempt's inputs and outputs their names."""
+    """Name the dynamic axes of the first attempt's inputs and outputs."""
     first = attempts[0]
     names: dict[Column, str] = {}
     for name in sizes[0]:
         names.setdefault(tuple(each[name] for each in sizes), name)
-    inputs = [
-        _with_names(attempts, k, value, "inputs", model.inputs[k], names) for k, value in enumerate(first.graph_inputs)
-    ]
-    outputs = [
-        _with_names(attempts, k, value, "outputs", model.outputs[k], names)
-        for k, value in enumerate(first.graph_outputs)
-    ]
-    return replace(first, inputs=tuple(inputs), outputs=tuple(outputs))
+    inputs = zip(first.graph_inputs, model.inputs, zip(*(a.inputs for a in attempts), strict=True), strict=True)
+    outputs = zip(first.graph_outputs, model.outputs, zip(*(a.outputs for a in attempts), strict=True), strict=True)
+    return replace(
+        first,
+        inputs=tuple(_with_names(value, spec, each, names) for value, spec, each in inputs),
+        outputs=tuple(_with_names(value, spec, each, names) for value, spec, each in outputs),
+    )
 
 
 def _with_names(
-    attempts: Sequence[Attempt],
-    index: int,
-    value: ir.Value,
-    side: str,
-    spec: TensorSpec,
-    names: Mapping[Column, str],
+    value: ir.Value, spec: TensorSpec, each: Sequence[BatchedTensor], names: Mapping[Column, str]
 ) -> BatchedTensor:
-    each: list[BatchedTensor] = [getattr(a, side)[index] for a in attempts]
-    shape = shape_at([_numbers(t.original_shape) for t in each], names, spec)
-    dims = shape_at([_numbers(t.dims) for t in each], {**names, **_own_names(each, shape)}, spec)
+    """Name the dynamic axes of one tensor, which is `value` in the graph; `each` is the tensor in each walk."""
+    shape = named_shape([_numbers(t.original_shape) for t in each], names, spec)
+    dims = named_shape([_numbers(t.dims) for t in each], {**names, **_own_names(each, shape)}, spec)
     value.shape = ir.Shape(["batch", *dims])
     found = replace(each[0], dims=tuple(dims), original_shape=tuple(shape))
-    # With one sample, as many rows as an axis has, whatever its size is, are simply all that the tensor has.
+    # There is one sample here (see `_free_rows`), so all rows of an axis of any size are its own.
     return found if len({t.rows for t in each}) == 1 else replace(found, batch_axis=None, rows=1, outer=1)
 
 
@@ -105,5 +100,6 @@ def _numbers(dims: Sequence[Dim]) -> Shape:
 
 
 def _own_names(each: Sequence[BatchedTensor], shape: Sequence[Dim]) -> dict[Column, str]:
+    """Return the names in a tensor's `shape`, by their sizes in each walk."""
     columns = zip(*(_numbers(t.original_shape) for t in each), strict=True)
     return {column: dim for column, dim in zip(columns, shape, strict=True) if isinstance(dim, str)}

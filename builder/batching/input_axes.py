@@ -8,8 +8,8 @@ from builder.model import Model, TensorSpec
 def batch_axes_of(model: Model, asked: Axes) -> tuple[dict[str, int | None], int]:
     """Return the batch axis of every input, and the static batch they agree on; a symbolic batch counts as 1.
 
-    An axis that was asked for may hold several rows of each sample: with `dense [3, 4]`, the axis of `indices [15]` has
-    5 rows of each of 3 samples. Beside a batch of 1 it cannot: every axis is a multiple of 1.
+    An axis that was asked for may hold several rows of each sample: beside `dense [3, 4]`, the axis of `indices [15]`
+    has 5 rows of each of 3 samples. This is not possible with a batch of 1, of which every size is a multiple.
 
     Args:
         model: The model.

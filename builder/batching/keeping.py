@@ -27,10 +27,10 @@ def keep_static(model: Model) -> BatchedModel:
 
 
 def refuse_random(model: Model) -> None:
-    """Refuse a model that draws random numbers: whatever it is made into, its answers cannot be compared.
+    """Refuse a model that draws random numbers, because its answers cannot be compared.
 
     Raises:
-        ModelError: It does.
+        ModelError: It draws random numbers.
     """
     for graph in (model.ir.graph, *(function.graph for function in model.ir.functions.values())):
         for node in graph.all_nodes():
@@ -40,28 +40,30 @@ def refuse_random(model: Model) -> None:
                 raise ModelError(model.path, what, WITHOUT_RANDOM)
 
 
-def keep_batched(at: Attempt) -> BatchedModel:
-    """Keep a model whose batch is dynamic already, as an attempt at some batch has shown.
+def keep_batched(attempt: Attempt) -> BatchedModel:
+    """Keep a model whose batch is dynamic already, as an attempt has shown.
 
-    Its answers to one sample at a time are the original's answers. Shapes that the file declares wrongly are corrected.
+    The answers to compare with are the original's to one sample at a time. Shapes that the file declares wrongly are
+    corrected.
     """
-    kept = _kept(at.model, _without_batch, is_static=False)
-    seen = {str(value.name): operand.shape for value, operand in at.walk.operands.items() if value.name}
+    model = attempt.model
+    kept = _kept(model, _without_batch, is_static=False)
+    seen = {str(value.name): operand.shape for value, operand in attempt.walk.operands.items() if value.name}
     for node in kept.ir.graph.all_nodes():
         for value in node.outputs:
             is_output = value.is_graph_output() and value.graph is kept.ir.graph
             if not is_output and _contradicts(value.shape, seen.get(str(value.name))):
                 value.shape = None
-    found = {tensor.original: tensor.original_shape for tensor in at.outputs}
-    shapes = [_declared(spec, found.get(spec.name, spec.shape), at.pins) for spec in at.model.outputs]
-    for value, spec, shape in zip(kept.ir.graph.outputs, at.model.outputs, shapes, strict=True):
+    found = {tensor.original: tensor.original_shape for tensor in attempt.outputs}
+    shapes = [_declared(spec, found.get(spec.name, spec.shape), attempt.pins) for spec in model.outputs]
+    for value, spec, shape in zip(kept.ir.graph.outputs, model.outputs, shapes, strict=True):
         if shape != spec.shape:
             value.shape = ir.Shape(shape)
     outputs = tuple(
         replace(tensor, dims=shape[1:], original_shape=(1, *shape[1:]))
         for tensor, shape in zip(kept.outputs, shapes, strict=True)
     )
-    return replace(kept, outputs=outputs, is_kept=True, undecided=tuple(map(str, at.problems)))
+    return replace(kept, outputs=outputs, is_kept=True, undecided=tuple(map(str, attempt.problems)))
 
 
 def _contradicts(declared: ir.Shape | None, seen: Sequence[Dim] | None) -> bool:
@@ -74,10 +76,10 @@ def _contradicts(declared: ir.Shape | None, seen: Sequence[Dim] | None) -> bool:
 
 
 def _declared(spec: TensorSpec, seen: Sequence[Dim], pins: Pins) -> tuple[Dim, ...]:
-    """Return the shape of an output: what the file says where it is true, or else what was seen.
+    """Return the shape of an output: what the file declares where it is right, or else what was seen.
 
-    A number that the output does not have is replaced by the one that was seen; if sizes are free, it may depend on
-    them, and so it becomes free too.
+    A wrong number is replaced by the one that was seen. If other axes of the model are dynamic, it may depend on them,
+    and so it becomes dynamic too.
     """
     if len(spec.shape) != len(seen):
         others = range(1, len(seen))

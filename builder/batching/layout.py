@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from builder.tensors import Array
+
 Shape = tuple[int, ...]
 
 COPY, REST = 0, -1
@@ -65,6 +67,14 @@ class Placed:
     def is_on(self, *axes: int) -> bool:
         """Return whether the samples are on one of these axes."""
         return self.axis in axes
+
+    def locate(self, elements: Array, static_batch: int) -> tuple[Array, Array]:
+        """Return the sample that each of these elements of the axis belongs to, and which of its rows the element is.
+
+        With B = 2, inner = 3 and one outer block, elements `[0, 2, 4]` are rows `[0, 2, 1]` of samples `[0, 0, 1]`.
+        """
+        samples = elements // self.inner % static_batch
+        return samples, elements // (static_batch * self.inner) * self.inner + elements % self.inner
 
     def lift(self) -> "Placed":
         """Return the same position in lifted form."""
@@ -181,16 +191,16 @@ def scaled(target: Shape, elements: int) -> Shape:
 
 
 def reshape_target(shape: Shape, target: Shape) -> tuple[int, ...] | None:
-    """Return the target of a Reshape from one rewritten shape to another; None if none says it.
+    """Return the target of a Reshape from one rewritten shape to another; None if no target can express it.
 
-    Where the input has the same multiple of N on the same axis, the target copies it, so that it keeps its name in
-    what ONNX Runtime infers. From `[-1, 12]`:
+    Where the input has the same multiple of N on the same axis, the target copies it, so that ONNX Runtime keeps its
+    name when it infers shapes. From `[-1, 12]`:
 
         to `[-1, 3, 4]`   `[COPY, 3, 4]`
         to `[-3, 4]`      `[REST, 4]`
 
-    A size of 0 looks like COPY there, and nothing can be left to REST beside it. From `[-1, 3, 0]`, `[-1, 1, 0]` is
-    `[COPY, 1, COPY]`, and `[-3, 0]` cannot be said.
+    A size of 0 would be read as COPY, and REST cannot be used beside it. From `[-1, 3, 0]`, `[-1, 1, 0]` is
+    `[COPY, 1, COPY]`, and `[-3, 0]` has no target.
     """
     written = [max(size, REST) for size in target]
     for axis, size in enumerate(target):
@@ -202,7 +212,7 @@ def reshape_target(shape: Shape, target: Shape) -> tuple[int, ...] | None:
 
 
 def symbolic(shape: Shape) -> tuple[int | str, ...]:
-    """Return a rewritten shape as the file declares it: `[-2, C]` as `[2*batch, C]`."""
+    """Return a rewritten shape as the file declares it: `[2*batch, C]` for `[-2, C]`."""
     return tuple(d if d >= 0 else "batch" if d == -1 else f"{-d}*batch" for d in shape)
 
 

@@ -1,4 +1,4 @@
-"""Merge walks at different sizes into one graph, in which the sizes are free.
+"""Merge walks at different sizes into one graph that works at every size.
 
 A model with `ids [1, seq]` is walked with `seq` pinned to a number, and so the rewritten graph has that number in it,
 in the targets of reshapes for instance. Walked again with another number, it has the same nodes and other constants:
@@ -7,9 +7,9 @@ in the targets of reshapes for instance. Walked again with another number, it ha
     seq = 96     Reshape(y, [0, 96, 2, 3])        Slice(mask, ends = [96])
     seq = 160    Reshape(y, [0, 160, 2, 3])       Slice(mask, ends = [160])
 
-What is equal in all of them is a constant of the model. What differs is a size, and is read when the model runs: from
-what the original computes for that node, or from the dimensions of what the node reads. A constant that differs in any
-other way spells out the sizes, and cannot be carried.
+What is equal in all of them is a constant of the model. What differs is a size, and is read at run time: from what the
+original computes for that node, or from the shape of a value before it. A constant that differs in any other way
+holds values for one size only, and is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,65 +28,70 @@ from builder.model import Dim, TensorSpec
 from builder.tensors import Array
 
 Column = tuple[int, ...]
-"""One number of a constant, as it is in each of the walks."""
+"""A size, as it is in each of the walks: `(64, 96, 160)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a size is found when the model runs.
+    """Where a size is read at run time.
 
     Attributes:
         value: A value of the merged graph.
-        index: The axis of it that has this size, or the element of it that is this size.
-        is_shape: Whether it is an axis.
+        index: The axis of the value that has this size, or the element of the value that is this size.
+        is_axis: Whether `index` is an axis.
     """
 
     value: ir.Value
     index: int
-    is_shape: bool
+    is_axis: bool
 
 
-class Sizes:
-    """The sizes that can be read at one place of the graph, by what they are in each of the walks."""
+class Sources:
+    """The sizes that can be read at one place of the graph.
+
+    Attributes:
+        found: Where each size is read.
+    """
 
     def __init__(self) -> None:
-        self._exact: dict[Column, Source] = {}
+        self.found: dict[Column, Source] = {}
 
     def add(self, column: Column, source: Source) -> None:
-        """Add a size that differs from walk to walk; the first source of it is kept."""
+        """Add a size that differs from walk to walk, unless it has a source already."""
         if len(set(column)) > 1:
-            self._exact.setdefault(column, source)
+            self.found.setdefault(column, source)
 
-    def add_all(self, others: "Sizes") -> None:
-        """Add other sizes, for which there is no nearer source."""
-        for column, source in others._exact.items():
+    def add_all(self, others: "Sources") -> None:
+        """Add all sizes that have no source here."""
+        for column, source in others.found.items():
             self.add(column, source)
 
     def find(self, column: Column) -> "Formula | None":
-        """Return how to compute a size that is in no constant; None if it follows from none of the sizes here."""
-        if column in self._exact:
-            return Formula((self._exact[column],))
-        return next(self._products(column), None) or next(self._parts(column), None)
+        """Return how to compute a size; None if it follows from none of the sizes here."""
+        if column in self.found:
+            return Formula((self.found[column],))
+        return next(self._products(column), None) or next(self._quotients(column), None)
 
-    def _parts(self, column: Column) -> Iterator["Formula"]:
-        """Yield the dimensions that are a multiple of it, by the same number in every walk.
+    def _products(self, column: Column) -> Iterator["Formula"]:
+        """Yield the ways to write a size as a product of two sizes, or of a size and a constant."""
+        for known, source in self.found.items():
+            if all(part and not size % part for size, part in zip(column, known, strict=True)):
+                rest = tuple(size // part for size, part in zip(column, known, strict=True))
+                if rest in self.found:
+                    yield Formula((source, self.found[rest]))
+                if len(set(rest)) == 1:
+                    yield Formula((source,), times=rest[0])
+
+    def _quotients(self, column: Column) -> Iterator["Formula"]:
+        """Yield the ways to write a size as another size, divided by a constant without a remainder.
 
         Nothing is rounded: half of a length, rounded down, would be right for the even lengths that were walked, and
         wrong for a model that rounds up.
         """
-        for known, source in self._exact.items():
+        for known, source in self.found.items():
             factor, rest = divmod(known[0], column[0]) if column[0] else (0, 1)
             if not rest and factor > 1 and tuple(size * factor for size in column) == known:
                 yield Formula((source,), over=factor)
-
-    def _products(self, column: Column) -> Iterator["Formula"]:
-        for known, source in self._exact.items():
-            if all(part and not size % part for size, part in zip(column, known, strict=True)):
-                rest = tuple(size // part for size, part in zip(column, known, strict=True))
-                if rest in self._exact:
-                    yield Formula((source, self._exact[rest]))
-                if len(set(rest)) == 1:
-                    yield Formula((source,), times=rest[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,13 @@ class Formula:
 
 
 def merge(attempts: Sequence[Attempt]) -> list[Refused]:
-    """Make the sizes of the first attempt's graph free; returns the nodes that spell out a size.
-
-    The graph of the first attempt is changed in place.
+    """Make the first attempt's graph work at every size; it is changed in place.
 
     Args:
         attempts: Walks of one model with the same batch and different sizes, none with a problem.
+
+    Returns:
+        The nodes that work at one size only; empty if there are none.
     """
     return _Merging(attempts).run()
 
@@ -114,19 +120,19 @@ class _Merging:
         self._attempts = attempts
         self._emits = [a.walk.writer.emit for a in attempts]
         self._shapes = [shapes_of(a) for a in attempts]
-        self._known = Sizes()
+        self._known = Sources()
         self._nodes: list[ir.Node] = []
         self._made: set[ir.Value] = set()
         self._read: dict[tuple[ir.Value, int, bool], ir.Value] = {}
 
     def run(self) -> list[Refused]:
-        """Merge the graphs; returns the nodes that spell out a size."""
+        """Merge the graphs; returns the nodes that work at one size only."""
         rows = list(zip(*(emit.nodes for emit in self._emits), strict=False))
         different = next((row[0] for row in rows if not _is_same(row)), None)
         if different is None and len({len(emit.nodes) for emit in self._emits}) > 1:
             different = rows[-1][0]
         if different is not None:
-            return [Refused(different, Refusal("what it is rewritten to depends on the size of a free axis"))]
+            return [Refused(different, Refusal("what it is rewritten to depends on the size of a dynamic axis"))]
         for values in zip(*(a.graph_inputs for a in self._attempts), strict=True):
             self._add_dims(self._known, values)
         sized = self._sized()
@@ -148,7 +154,7 @@ class _Merging:
             self._add_dims(self._known, values)
 
     def _sized(self) -> dict[ir.Value, list[Array]]:
-        """Return the constants that depend on a free axis, which are read at run time, as they are in each walk."""
+        """Return the values of the constants that depend on a dynamic axis, in each walk; they are read at run time."""
         each = [list(a.walk.writer.sized.items()) for a in self._attempts]
         return {
             items[0][0]: [array for _, array in items]
@@ -160,70 +166,72 @@ class _Merging:
         """Replace the constants of a node that differ from walk to walk.
 
         Raises:
-            Refusal: One of them, or an attribute, spells out a size.
+            Refusal: One of them, or an attribute, is right for one size only.
         """
         node = row[0]
         _check_attributes(row)
-        sizes: Sizes | None = None
+        sources: Sources | None = None
         for index, value in enumerate(node.inputs):
             arrays = self._arrays([n.inputs[index] for n in row])
             if value is None or arrays is None or all(np.array_equal(arrays[0], a) for a in arrays[1:]):
                 continue
             if not _are_sizes(arrays):
-                raise Refusal(f"constant {value.name!r} has values for one size of a free axis only")
-            sizes = sizes or self._sizes_at(row, sized)
+                raise Refusal(f"constant {value.name!r} has values for one size of a dynamic axis only")
+            sources = sources or self._sources_at(row, sized)
             columns = list(zip(*(a.ravel().tolist() for a in arrays), strict=True))
             if node.op_type == "Reshape" and index == 1:
                 columns = self._target(row, columns)
-            node.replace_input_with(index, self._vector(node, columns, arrays[0], sizes))
+            node.replace_input_with(index, self._vector(columns, arrays[0], sources))
 
     def _arrays(self, values: Sequence[ir.Value | None]) -> list[Array] | None:
-        """Return a constant as it is in each walk; None if it is none, or the same tensor of the file in all."""
+        """Return a constant as it is in each walk; None if it is no constant, or the file's own tensor in all walks."""
         tensors = [None if v is None else v.const_value for v in values]
         if any(t is None for t in tensors) or all(t is tensors[0] for t in tensors):
             return None
         return [t.numpy() for t in tensors if t is not None]
 
-    def _sizes_at(self, row: Sequence[ir.Node], sized: Mapping[ir.Value, list[Array]]) -> Sizes:
-        """Return the sizes that can be read where a node is: those of what it reads, then of all that is before it."""
-        sizes = Sizes()
+    def _sources_at(self, row: Sequence[ir.Node], sized: Mapping[ir.Value, list[Array]]) -> Sources:
+        """Return the sizes that can be read where a node is: those of its inputs come first, then all before it."""
+        sources = Sources()
         for values in zip(*(n.inputs for n in row), strict=True):
             given = [v for v in values if v is not None and v.const_value is None]
             if len(given) == len(row):
-                self._add_dims(sizes, given)
+                self._add_dims(sources, given)
         for value, arrays in sized.items():
             if value in self._made:
-                _add_elements(sizes, value, arrays)
-        sizes.add_all(self._known)
-        return sizes
+                _add_elements(sources, value, arrays)
+        sources.add_all(self._known)
+        return sources
 
-    def _add_dims(self, sizes: Sizes, values: Sequence[ir.Value]) -> None:
+    def _add_dims(self, sources: Sources, values: Sequence[ir.Value]) -> None:
         shapes = [known.get(v) for known, v in zip(self._shapes, values, strict=True)]
         if any(s is None for s in shapes) or len({len(s) for s in shapes if s is not None}) > 1:
             return
         for axis, column in enumerate(zip(*(s for s in shapes if s is not None), strict=True)):
-            sizes.add(column, Source(values[0], axis, is_shape=True))
+            sources.add(column, Source(values[0], axis, is_axis=True))
 
     # ------------------------------------------------------------------ writing
 
     def _target(self, row: Sequence[ir.Node], columns: Sequence[Column]) -> list[Column]:
-        """Return a Reshape's target in the forms that need no size at run time: a copy of the input's, then the rest.
+        """Return a Reshape's target, with COPY or REST in place of sizes where that says the same.
 
         With seq = 64 and 96, `[-1, 64, 6]` to `[0, 64, 2, 3]` and `[-1, 96, 6]` to `[0, 96, 2, 3]` becomes
         `[COPY, COPY, 2, 3]`.
         """
         shapes = [known.get(n.inputs[0]) for known, n in zip(self._shapes, row, strict=True) if n.inputs[0] is not None]
         source = list(zip(*(s for s in shapes if s is not None), strict=False)) if None not in shapes else []
-        target = [
-            (COPY,) if len(set(c)) > 1 and source[axis : axis + 1] == [c] else (REST,) if set(c) == {COPY, REST} else c
-            for axis, c in enumerate(columns)
-        ]
+        target = list(columns)
+        for axis, c in enumerate(columns):
+            if len(set(c)) > 1 and source[axis : axis + 1] == [c]:
+                target[axis] = (COPY,)
+            elif set(c) == {COPY, REST}:
+                target[axis] = (REST,)
         differing = [axis for axis, c in enumerate(target) if len(set(c)) > 1]
         if len(differing) == 1 and all(REST not in c for c in target):
             target[differing[0]] = (REST,)
         return target
 
-    def _vector(self, node: ir.Node, columns: Sequence[Column], like: Array, sizes: Sizes) -> ir.Value:
+    def _vector(self, columns: Sequence[Column], like: Array, sources: Sources) -> ir.Value:
         """Write a vector of sizes, of the type and rank of `like`.
 
         Raises:
@@ -231,18 +239,18 @@ class _Merging:
         """
         if all(len(set(c)) == 1 for c in columns):
             return self._emits[0].constant(np.asarray([c[0] for c in columns], like.dtype), "shape")
-        parts = [self._part(node, column, sizes) for column in columns]
+        parts = [self._part(column, sources) for column in columns]
         vector = self._node("Concat", parts, {"axis": 0})
         if like.dtype != np.int64:
             vector = self._node("Cast", [vector], {"to": int(ir.DataType.from_numpy(like.dtype))})
         return vector if like.ndim else self._node("ReduceMax", [vector], {"keepdims": 0})
 
-    def _part(self, node: ir.Node, column: Column, sizes: Sizes) -> ir.Value:
+    def _part(self, column: Column, sources: Sources) -> ir.Value:
         if len(set(column)) == 1:
             return self._number(column[0])
-        formula = sizes.find(column)
+        formula = sources.find(column)
         if formula is None:
-            raise Refusal(f"it has the sizes {list(column)} of a free axis, which follow from none of its inputs")
+            raise Refusal(f"it has the sizes {list(column)} of a dynamic axis, which follow from no other size")
         size, *others = (self._size(source) for source in formula.sources)
         for other in others:
             size = self._node("Mul", [size, other])
@@ -252,9 +260,9 @@ class _Merging:
 
     def _size(self, source: Source) -> ir.Value:
         """Return a size as `int64[1]`; each is read once."""
-        key = (source.value, source.index, source.is_shape)
+        key = (source.value, source.index, source.is_axis)
         if key not in self._read:
-            vector = self._node("Shape", [source.value]) if source.is_shape else self._flat(source.value)
+            vector = self._node("Shape", [source.value]) if source.is_axis else self._flat(source.value)
             self._read[key] = self._node("Gather", [vector, self._number(source.index)], {"axis": 0})
         return self._read[key]
 
@@ -268,12 +276,12 @@ class _Merging:
     def _node(self, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, int] | None = None) -> ir.Value:
         emit = self._emits[0]
         (result,) = emit.node(op_type, inputs, attributes)
-        self._nodes.append(emit.nodes.pop())
+        self._nodes.append(emit.nodes.pop())  # from the end of the graph to the place that is being merged
         return result
 
 
 def _free(values: Sequence[ir.Value]) -> None:
-    """Leave open, in the shape that the file declares for a value, the axes that differ from walk to walk."""
+    """Make the axes that differ from walk to walk dynamic in the shape that the file declares for a value."""
     shapes = [value.shape for value in values]
     if any(shape is None or len(shape) != len(shapes[0] or ()) for shape in shapes):
         values[0].shape = None
@@ -282,9 +290,9 @@ def _free(values: Sequence[ir.Value]) -> None:
     values[0].shape = ir.Shape([column[0] if len(set(column)) == 1 else None for column in columns])
 
 
-def _add_elements(sizes: Sizes, value: ir.Value, arrays: Sequence[Array]) -> None:
+def _add_elements(sources: Sources, value: ir.Value, arrays: Sequence[Array]) -> None:
     for k, column in enumerate(zip(*(a.ravel().tolist() for a in arrays), strict=True)):
-        sizes.add(column, Source(value, k, is_shape=False))
+        sources.add(column, Source(value, k, is_axis=False))
 
 
 def _are_sizes(arrays: Sequence[Array]) -> bool:
@@ -296,12 +304,12 @@ def _check_attributes(row: Sequence[ir.Node]) -> None:
     """Check that a node has the same attributes in each walk.
 
     Raises:
-        Refusal: One of them spells out a size.
+        Refusal: One of them differs.
     """
     for name, attribute in row[0].attributes.items():
         others = [n.attributes.get(name) for n in row[1:]]
         if attribute.type != ir.AttributeType.GRAPH and any(o is None or not _equal(o, attribute) for o in others):
-            raise Refusal(f"its attribute {name!r} holds the size of a free axis")
+            raise Refusal(f"its attribute {name!r} depends on the size of a dynamic axis")
 
 
 def _is_same(row: Sequence[ir.Node]) -> bool:
@@ -320,7 +328,7 @@ def _equal(one: ir.Attr, other: ir.Attr) -> bool:
     return bool(one.value == other.value)
 
 
-def shape_at(shapes: Sequence[Shape], names: Mapping[Column, str], spec: TensorSpec) -> list[Dim]:
+def named_shape(shapes: Sequence[Shape], names: Mapping[Column, str], spec: TensorSpec) -> list[Dim]:
     """Return a shape in which the axes that differ from walk to walk have names.
 
     Args:

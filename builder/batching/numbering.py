@@ -31,7 +31,7 @@ ADDING = frozenset(["Add", "Concat", "Sub"])
 MOVING = frozenset(
     ["Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
 )
-"""Linear operators that only move elements, from their first input or, Concat, from all."""
+"""Linear operators that only move elements of their first input; Concat, those of all inputs."""
 
 LINEAR = ADDING | MOVING | frozenset(["Cast", "Mul"])
 """Operators whose result for `plain + offset` is the sum of their results for each."""
@@ -153,7 +153,7 @@ def by_sample(shape: Shape, batch: Placed, static_batch: int, *, step: int) -> A
     On an axis of `outer * B * inner`, element k belongs to sample `k // inner % B`: with B = 3 and inner = 2, the
     samples are `0 0 1 1 2 2`.
     """
-    samples = np.arange(shape[batch.axis]) // batch.inner % static_batch
+    samples, _ = batch.locate(np.arange(shape[batch.axis]), static_batch)
     along_batch = [-1 if axis == batch.axis else 1 for axis in range(len(shape))]
     return np.broadcast_to((step * samples).reshape(along_batch), shape)
 

@@ -34,11 +34,11 @@ def run_one_by_one(
 ) -> BatchedModel:
     """Wrap the graph so that it sees one sample at a time: `[N, *dims] -> N times [1, *dims] -> [N, *dims]`.
 
-    A batch with a name is set to 1 inside. What an output has as its own axis of the batch is removed there (see
-    `answers`); if it has none, the whole output is the answer for one sample.
+    A symbolic batch is set to 1 inside. The batch axis of each output is removed there (see `answers`); if it has none,
+    the whole output is the answer to one sample.
 
     Args:
-        model: A model whose batch is 1, or has a name.
+        model: A model whose batch is 1 or symbolic.
         batch_axes: The axis of the batch, for inputs that do not have it on axis 0; None for an input without a batch,
             of which each sample brings its own.
         original: Runs the original, to see the shapes of outputs that cannot be inferred.
@@ -80,7 +80,7 @@ def _tensor(spec: TensorSpec, shape: Sequence[Dim], axis: int | None) -> Batched
 
 
 def _forget(graph: ir.Graph, names: Collection[str]) -> None:
-    """Take away the shapes that name the batch: inside the Scan it is 1, whatever the file says of it."""
+    """Remove the shapes that name the batch: inside the Scan it is 1, whatever the file says."""
     for node in graph.all_nodes():
         for value in node.outputs:
             if value.shape is not None and any(isinstance(d, ir.SymbolicDim) and d.value in names for d in value.shape):

@@ -1,8 +1,8 @@
-"""What a file says of its axes, and the sizes at which it is analysed.
+"""What a file says about its axes, and the sizes at which it is analysed.
 
-A dimension with a name, such as `batch` or `seq`, is a claim: the file says that any size will do there, and the body
-may have another opinion. So every name is pinned to a number, and the body is walked with these numbers. Where it can
-be seen afterwards that the body follows a size, the axis gets its name back.
+A symbolic dimension, such as `batch` or `seq`, is a claim: the file says that any size works there, but its body may
+need a certain one. So every name is pinned to a number, and the body is walked with these numbers. An axis gets its
+name back if the walk shows that the body works at every size of it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,44 +22,44 @@ Sizes = Mapping[str, int]
 
 
 class Runs(Protocol):
-    """Runs the original model, to see at which sizes it does; `builder.proof` has what runs it."""
+    """Runs the original model at chosen sizes. The implementation is `builder.proof.OriginalRuns`."""
 
     def working_sizes(self, settled: Sizes) -> Sequence[Sizes]:
-        """Return choices of sizes for all names at which it runs, with the `settled` ones among them."""
+        """Return several choices of sizes for all names at which the model runs; each includes the `settled` sizes."""
 
     def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
-        """Return the shapes of its outputs at these sizes; None if it does not run."""
+        """Return the shapes of the outputs at these sizes, by name; None if the model does not run."""
 
     def keeps_apart(self, sizes: Sizes, axes: Axes, chunk: int) -> bool:
-        """Return whether it gives `chunk` rows of a batch the answers that it gives to them alone."""
+        """Return whether every `chunk` rows of a batch get the same answers as without the other rows."""
 
 
 SURE_NAMES = ("batch", "batch_size", "batchsize", "bs")
-"""What people call the batch and nothing else, in lower case."""
+"""Names that only the batch has, in lower case."""
 
 BATCH_NAMES = (*SURE_NAMES, "n", "b")
-"""What people call the batch beside an axis of time."""
+"""Names that the batch has beside an axis of time."""
 
 TIME_NAMES = (
     "t", "time", "times", "timesteps", "time_steps", "seq", "seq_len", "seqlen", "sequence", "sequence_length",
     "length", "len", "frames", "num_frames", "steps",
 )  # fmt: skip
-"""What people call the axis of time."""
+"""Names of the axis of time."""
 
 RANK_OF_STATES = 3
 """The rank of a state of recurrent networks: layers, batch, features."""
 
 PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
-"""The batches to analyse a model with whose batch is dynamic; the first that divides no dimension is taken."""
+"""Batch sizes to analyse a model at that may be dynamic; the first that divides no dimension is taken."""
 
 MOST_NUMBERS = 64
-"""A constant of up to so many whole numbers may be a shape."""
+"""A constant with up to this many whole numbers may be a shape."""
 
 FROZEN = (*range(1, 17), 20, 24, 32, 48, 64)
-"""The batches that files are frozen at."""
+"""The batch sizes that files are usually frozen at."""
 
 GUESSES = (64, 96, 160)
-"""The sizes for a named axis when the caller gives none: any two of them differ, and strides divide them."""
+"""The sizes of the first symbolic axis if no working sizes are known: all different, and divisible by usual strides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Pins:
 
     Attributes:
         axes: The axis of the batch, by input.
-        batch: How many samples the model is analysed with.
+        batch: The batch size that the model is analysed with.
         sizes: The sizes of all other named axes.
     """
 
@@ -77,7 +77,7 @@ class Pins:
     sizes: Sizes = field(default_factory=dict)
 
     def shape(self, spec: TensorSpec) -> Shape:
-        """Return the shape of an input, with a number on each axis."""
+        """Return the shape of an input with a number on each axis."""
         batch_axis = self.axes[spec.name]
         return tuple(
             dim if isinstance(dim, int) else self.batch if axis == batch_axis else self.sizes[dim]
@@ -90,10 +90,10 @@ def claimed_axes(model: Model) -> dict[str, int]:
 
     The batch is on axis 0, unless names say otherwise:
 
-        x [batch, time, 8], h [2, batch, 16]    on axis 1 of `h`, by the name that `x` has in front
-        x [time, batch, 8]                      on axis 1, by two names that nobody gives to anything else
-        h [2, batch, 16]                        on axis 1, as nobody has a batch of 2 beside one that is called so
-        points [1, N, 3], boxes [b, n, 4]       on axis 0: many things are called N
+        x [batch, time, 8], h [2, batch, 16]    on axis 1 of `h`, because `x` has that name on axis 0
+        x [time, batch, 8]                      on axis 1, because both names are unambiguous
+        h [2, batch, 16]                        on axis 1, because of its name; the 2 is something else
+        points [1, N, 3], boxes [b, n, 4]       on axis 0, because many things are called N
     """
     found = {}
     for spec in model.inputs:
@@ -105,7 +105,7 @@ def claimed_axes(model: Model) -> dict[str, int]:
 
 
 def _claimed_axis(shape: Sequence[Dim], in_front: Collection[Dim]) -> int | None:
-    """Return the axis that is called the batch if it is not axis 0; other inputs have the names `in_front` there."""
+    """Return the axis that is called the batch if it is not axis 0; other inputs have `in_front` on their axis 0."""
     if not shape or shape[0] in in_front:
         return None
     axis = _first_of(shape, in_front)
@@ -145,13 +145,13 @@ def has_names(model: Model) -> bool:
 
 
 def guessed_sizes(names: Sequence[str]) -> Iterator[Sizes]:
-    """Yield sizes for named axes: each a different one, and each another one in every set."""
-    for turn in range(len(GUESSES)):
-        yield {name: GUESSES[turn] + 32 * GUESSES[turn] * k for k, name in enumerate(names)}
+    """Yield sets of sizes for symbolic axes. All sizes in a set differ, and no axis has the same size in two sets."""
+    for guess in GUESSES:
+        yield {name: guess * (1 + 32 * k) for k, name in enumerate(names)}
 
 
 def unrelated_batch(model: Model, sizes: Sizes) -> int:
-    """Return a batch that no number of the model is a multiple of, so that none is taken for the batch by mistake."""
+    """Return a batch size that divides no number in the model, so that none is taken for the batch by mistake."""
     specs = (*model.inputs, *model.outputs)
     numbers = {dim for spec in specs for dim in spec.shape if isinstance(dim, int)} | set(sizes.values())
     for value in _constants(model):
@@ -175,14 +175,14 @@ def _constants(model: Model) -> Iterator[ir.Value]:
 
 
 def baked_batches(model: Model, axes: Axes) -> list[int]:
-    """Return the batches that the body may have been frozen at, the likeliest first.
+    """Return the batch sizes that the body may have been frozen at, the most likely first.
 
-    A number in place of the batch is certain. Otherwise the file was most likely exported with one sample. Then come
-    the numbers in front of its outputs, and all others.
+    A number on the batch axis of an input settles it. Otherwise the file was most likely exported with one sample. Next
+    come the numbers on axis 0 of its outputs, then all others.
     """
     fixed = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
     numbers = [dim for dim in fixed if isinstance(dim, int)]
     if numbers:
-        return [min(numbers)]  # others have several rows of each sample
+        return [min(numbers)]  # a larger number means several rows of each sample
     in_front = [spec.shape[0] for spec in model.outputs if spec.shape and isinstance(spec.shape[0], int)]
     return list(dict.fromkeys([1, *(dim for dim in in_front if dim in FROZEN), *FROZEN]))

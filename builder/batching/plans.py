@@ -25,7 +25,7 @@ class PlanWriter:
     Attributes:
         emit: The rewritten graph so far.
         static_batch: How many samples the original runs on at once.
-        sized: The values of all constants written so far that depend on a free axis.
+        sized: The values of all constants written so far that depend on a dynamic axis.
     """
 
     def __init__(self, emit: Emitter, static_batch: int) -> None:
@@ -48,7 +48,7 @@ class PlanWriter:
         return [self._result(op, k, static, values[k], batch) for k, batch in enumerate(plan.outputs)]
 
     def _measure(self, op: Op) -> None:
-        """Write the sizes that a node reads, whether the plan reads them or a number made from them."""
+        """Write the sizes that a node reads. The plan may hold a number made from them, which `merging` replaces."""
         for operand in op.inputs:
             if operand is not None and operand.is_sized and operand.dtype in COUNTING:
                 array = op.evaluate(operand)
@@ -88,7 +88,7 @@ class PlanWriter:
         return value
 
     def _same_values(self, op: Op, given: Operand, wanted: Array) -> ir.Value | None:
-        """Return a constant that depends on a free axis, if a plan wants its values, perhaps in another shape."""
+        """Return a constant that depends on a dynamic axis, if a plan wants its values, perhaps in another shape."""
         array = op.evaluate(given)
         if array is None or array.size != wanted.size or not np.array_equal(array.ravel(), wanted.ravel()):
             return None
@@ -194,7 +194,7 @@ class PlanWriter:
         return self._copied[node][origin.index]
 
     def _read(self, operand: Operand, origin: Measured) -> ir.Value:
-        """Read the shape of samples as the static model has it: `[N, S, D]`, lifted from `[1, S, D]`, gives 1, S, D."""
+        """Read a shape at run time as the static model has it: `[N, S, D]`, lifted from `[1, S, D]`, gives 1, S, D."""
         samples = origin.operand
         (shape,) = self.emit.node("Shape", [samples.written])
         parts = [

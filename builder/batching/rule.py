@@ -22,7 +22,7 @@ Build = Callable[[Emitter, Sequence[ir.Value | None]], Sequence[ir.Value]]
 Input = TypeVar("Input")
 
 ROUNDING = 4
-"""By so many units in the last place, the same sum may differ when it is added up in another order."""
+"""The same sum may differ by this many units in the last place when it is added up in another order."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of a rule; the walk collects them for one ModelError
@@ -38,7 +38,7 @@ class Mixing(Refusal):
 
 
 class SharedScale(Refusal):
-    """The node quantizes the whole batch by one scale. Each row by itself has its own, and is as good."""
+    """The node quantizes the whole batch with one scale. With a scale for each row, the answers are as good."""
 
 
 class Random(Refusal):
@@ -46,7 +46,7 @@ class Random(Refusal):
 
 
 class Undecided(Refusal):
-    """Nothing is known of the operator, so the node may mix the samples or not."""
+    """The operator is unknown, so the node may or may not mix the samples."""
 
 
 class DifferentRows(Refusal):
@@ -101,9 +101,9 @@ class Operand:
         computed: The value of a constant, once it has been evaluated.
         counts: Which elements of a constant depend on how many samples there are (see `counting`): none if it is None,
             all if it is empty.
-        is_sized: Whether a constant depends on the size of an axis that is free: `computed` holds for one size only.
-        is_dequantized: Whether a constant comes from a quantized one. Its nodes stay as they are: ONNX Runtime makes
-            integer kernels of them, and of the same numbers as floats it does not.
+        is_sized: Whether a constant depends on the size of a dynamic axis: `computed` holds for one size only.
+        is_dequantized: Whether a constant comes from a quantized one. Its nodes stay as they are, because ONNX Runtime
+            makes integer kernels of them, which it does not of the same numbers stored as floats.
     """
 
     name: str
@@ -157,12 +157,12 @@ class Computed:
 
 @dataclass(eq=False, slots=True)
 class Measured:
-    """The shape of samples, or a part of it, which is read when the model runs because an axis is free.
+    """The shape of a value that holds samples, or a part of it, read at run time because an axis is dynamic.
 
     Attributes:
-        operand: The samples. Their batch counts as in the static model.
+        operand: The value. On the axis of its batch, the size is the static model's.
         axes: The axes whose sizes are read.
-        varying: Those of them that are free.
+        varying: Those of them that are dynamic.
     """
 
     operand: Operand

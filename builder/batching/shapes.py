@@ -1,4 +1,4 @@
-"""The shapes of the values of a rewritten graph, with numbers for its batch and all its sizes."""
+"""The shapes of the values in a rewritten graph, with a number for its batch and for every dynamic axis."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,7 +15,7 @@ from builder.model import operator
 from builder.tensors import Array
 
 BATCH = 1009
-"""The number for N: a prime that no dimension of a model is likely to be a multiple of."""
+"""The number for N: a prime that is not likely to divide a dimension of the model."""
 
 
 def shapes_of(attempt: Attempt) -> dict[ir.Value, Shape]:
@@ -41,7 +41,7 @@ def _operand(known: dict[ir.Value, Operand], value: ir.Value) -> Operand | None:
 def _outputs(
     node: ir.Node, inputs: Sequence[Operand | None], opsets: Mapping[str, int]
 ) -> Iterator[tuple[ir.Value, Operand]]:
-    """Yield the outputs of a node whose shapes can be inferred; constants can be computed, as shapes are."""
+    """Yield the outputs of a node whose shapes can be inferred. Constants and shapes can be evaluated later."""
     entry = OPERATORS.get(operator(node))
     try:
         found = infer(node, inputs, opsets) if entry is None or entry.shape is None else entry.shape(node, inputs)

@@ -1,13 +1,13 @@
-"""Loops over the samples of a static batch, written out: `stack([f(x[0]), f(x[1])])`.
+"""Unrolled loops over the samples of a static batch: `stack([f(x[0]), f(x[1])])`.
 
 An exporter that traces such a loop writes the nodes of `f` once for every sample. A node that takes rows of one sample
-only, `x[1]`, gives an operand that holds that sample alone. From there on the walk treats it as a graph with a static
-batch of 1: the rewritten value is `f` of all samples of the call, of which the original has the one.
+only, `x[1]`, gives an operand that holds that sample alone. From there on, the walk treats it like a static batch of 1:
+where the original has `f` of one sample, the rewritten graph has `f` of all samples of the call.
 
-Where values of different samples meet, they must be joined in order, sample 0 in front, and the rewritten graph must
-have computed them in the same way. Then the value of sample 0 stands for all of them: with B = 2, `Concat(f(x[0]),
-f(x[1]))` is `f` of all samples, and the nodes that were written for sample 1 are of no use and vanish. If the
-computations differ, no value stands for all.
+Where values of different samples meet, they must be joined in order, sample 0 first, and the rewritten graph must have
+computed them in the same way. Then the value of sample 0 stands for all: with B = 2, `Concat(f(x[0]), f(x[1]))` is `f`
+of all samples, and the nodes that were written for sample 1 are removed because nothing reads them. If the computations
+differ, the join is refused.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from builder.tensors import Array
 
 
 def sample_of(indices: Array, batch: Placed, static_batch: int) -> tuple[int, Array] | None:
-    """Return the one sample that indices along the batch's axis take rows of, and which of its rows; or None.
+    """Return the one sample that indices along the batch's axis take rows from, and which of its rows.
 
-    With B = 2 and 3 rows to a sample, `[3, 5]` takes rows 0 and 2 of sample 1.
+    None if they take rows from several samples, or none, or if the static batch is 1. With B = 2 and 3 rows to a
+    sample, `[3, 5]` takes rows 0 and 2 of sample 1.
     """
-    samples = indices // batch.inner % static_batch
+    samples, rows = batch.locate(indices, static_batch)
     if static_batch == 1 or not indices.size or (samples != samples.flat[0]).any():
         return None
-    rows = (indices // (static_batch * batch.inner)) * batch.inner + indices % batch.inner
     return int(samples.flat[0]), rows
 
 
@@ -38,7 +38,7 @@ def alone(operand: Operand, sample: int) -> Operand:
     """Return one sample of an operand that holds all of them. Its static shape has the rows of that sample only.
 
     Raises:
-        Refusal: It counts over the samples of the static batch.
+        Refusal: It holds positions in the static batch.
     """
     if operand.batch is None or operand.offset is not None:
         raise Refusal("it takes a sample out of positions of the samples in the static batch")
@@ -64,7 +64,7 @@ def meet(inputs: Sequence[Operand | None]) -> bool:
 
 
 def members(inputs: Sequence[Operand | None], static_batch: int) -> list[Operand]:
-    """Return the inputs of a Concat that come from sample 0; those from the others follow, computed in the same way.
+    """Return the inputs of a Concat that come from sample 0, after checking that the others are computed like them.
 
     Raises:
         Refusal: Samples are missing or out of order, or were computed differently.
@@ -76,15 +76,15 @@ def members(inputs: Sequence[Operand | None], static_batch: int) -> list[Operand
         raise Refusal("it takes only some of the samples of the batch, or joins them in another order")
     first = given[:count]
     for k, operand in enumerate(given[count:]):
-        model = first[k % count]
-        have_one_form = (operand.shape, operand.batch) == (model.shape, model.batch)
-        if not have_one_form or not _are_the_same(operand.written, model.written):
+        twin = first[k % count]
+        have_one_form = (operand.shape, operand.batch) == (twin.shape, twin.batch)
+        if not have_one_form or not _are_the_same(operand.written, twin.written):
             raise Refusal("it joins samples of the batch that were not all computed in the same way")
     return first
 
 
 def whole(emit: Emitter, part: Operand, name: str, shape: Shape, axis: int) -> Operand:
-    """Return what the samples are together, joined along `axis` to a static `shape`; `part` is one of them."""
+    """Return all samples, joined along `axis` to a static `shape`; `part` is one of them."""
     if part.batch is None:
         raise RuntimeError(f"{part.name!r} holds no sample")
     value = emit.move(part.written, part.shape, part.batch, part.batch.lift())
@@ -110,7 +110,7 @@ def _are_the_same(one: ir.Value, other: ir.Value) -> bool:
 
 
 def _to_compare(one: ir.Value, other: ir.Value) -> list[tuple[ir.Value, ir.Value]] | None:
-    """Return the inputs that must be the same for two different values to be; None if they are not the same anyway."""
+    """Return the pairs of inputs that must be the same for two values to be the same; None if these cannot be."""
     if one.const_value is not None and other.const_value is not None:
         return [] if _equal(one.const_value, other.const_value) else None
     by, by_other = one.producer(), other.producer()
@@ -133,11 +133,10 @@ def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
         return True
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    a, b = _bits(one), _bits(other)
-    return np.array_equal(a, b)
+    return np.array_equal(_bits(one), _bits(other))
 
 
 def _bits(tensor: ir.TensorProtocol) -> Array:
-    """Return a tensor's values; those of numbers as bytes, so that NaN equals NaN, and 0 does not equal -0."""
+    """Return a tensor's values; numbers as bytes, so that NaN equals NaN, and 0 does not equal -0."""
     array: Array = tensor.numpy()
     return array if array.dtype.kind == "O" else np.frombuffer(array.tobytes(), np.uint8)

@@ -46,7 +46,7 @@ Key = tuple[str, str]
 """The domain and type of an operator."""
 
 FreeAxes = Callable[[ir.Value, Shape], frozenset[int]]
-"""Returns which axes of a value of this static shape have another size when the model is given other sizes."""
+"""Returns which axes of a value with this static shape are dynamic."""
 
 Handler = Callable[["Walk", ir.Node], Sequence[Operand]]
 """Walks a node of control flow; returns the operands of its outputs."""
@@ -82,9 +82,9 @@ class Walk:
         operands: The operand of every value of the original seen so far.
         changes: Nodes with a baked-in batch that was replaced.
         refusals: Every node that was refused; nodes that depend on one are skipped.
-        written_out: How many nodes loops were written out as.
-        free: The free axes of each value, if the graph has any axes that are free beside the batch.
-        has_free_batch: Whether the static batch stands for any batch, so that nothing may depend on its size.
+        written_out: How many nodes the loops so far were written out as.
+        free: The dynamic axes of each value, if any axis besides the batch is dynamic.
+        has_free_batch: Whether the static batch stands for any batch size, so that no value may depend on it.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class Walk:
             except Refusal as refusal:
                 self.refusals.append(Refused(node, refusal))
                 self._skipped.update(node.outputs)
-            except (BuilderError, ImportError, MemoryError, OSError):  # a bug in a body is named already; the machine's
-                raise
+            except (BuilderError, ImportError, MemoryError, OSError):
+                raise  # a bug that names an inner node already, or a problem of this machine
             except Exception as error:
                 raise bug(label(node), error) from error
 
@@ -268,10 +268,10 @@ class Walk:
         return [unrolled.whole(self.writer.emit, parts[0], str(node.outputs[0].name), shape, axis)]
 
     def _measured(self, node: ir.Node, operand: Operand | None, answer: Known) -> Operand:
-        """Return a shape that is known in the static model, but has a free axis: it is read when the model runs.
+        """Return a shape that is known in the static model. If one of its axes is dynamic, it is read at run time.
 
         Raises:
-            Refusal: Something else than Shape depends on a free axis.
+            Refusal: Another operator than Shape depends on a dynamic axis.
         """
         (array,) = answer.outputs
         known = Operand.known(array, str(node.outputs[0].name))
@@ -281,7 +281,7 @@ class Walk:
         free = self.free(value, operand.shape)
         if node.op_type != "Shape":
             if free:
-                raise Refusal("it depends on the size of a free axis")
+                raise Refusal("it depends on the size of a dynamic axis")
             return known
         full = list(range(operand.rank))
         end = node.attributes.get("end")
@@ -307,7 +307,7 @@ class Walk:
 
 
 def _picks_fixed(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
-    """Return whether a Gather reads sizes out of a shape that has free axes, but none of those."""
+    """Return whether a Gather reads only static sizes out of a shape that has dynamic axes."""
     if operator(node) != ("", "Gather") or len(inputs) < INPUTS_OF_GATHER:
         return False
     shape, index = inputs[:INPUTS_OF_GATHER]
@@ -319,10 +319,10 @@ def _picks_fixed(node: ir.Node, inputs: Sequence[Operand | None]) -> bool:
 
 
 def _without_samples(operand: Operand) -> Operand:
-    """Return a value without elements as the constant that it is: nothing in it depends on the samples.
+    """Return a value without elements as a constant, because nothing in it depends on the samples.
 
-    Such a value is a part of a sample that nothing was put in: the tokens of an expert that got none, for example. A
-    Reshape could not tell by -1 how many samples there are in a `[-1, 0, 4]`.
+    Such a value is an empty part of a sample: for example, the tokens of an expert that got none. In `[-1, 0, 4]`, a
+    Reshape could not tell how many samples -1 stands for.
     """
     return Operand.known(np.zeros(operand.shape, operand.dtype.numpy()), operand.name)
 

@@ -241,7 +241,7 @@ def test_a_loop_over_a_free_axis_beside_a_batch_of_1_is_refused(tmp_path: Path) 
         l = Loop (n, c, x) <body = b (int64 i, bool k, float[a, s, 4] v) => (bool k, float[a, s, 4] u) { u = Neg (v) }>
         y = Reshape (l, to)"""
     case = Case("loop", "(float[1, seq, 4] x) => (float[1, seq, 4] y)", body, "int64[3] to = {1, -1, 4}")
-    with pytest.raises(ModelError, match="how often it runs depends on the size of a free axis"):
+    with pytest.raises(ModelError, match="how often it runs depends on the size of a dynamic axis"):
         batch(case.model(), tmp_path, {})
 
 

@@ -40,7 +40,7 @@ def if_(walk: Walk, node: ir.Node) -> Sequence[Operand]:
     if condition.batch is not None and walk.static_batch == 1:
         if walk.free is not None:
             raise Refusal(
-                "which branch is taken depends on the sample, and with free sizes one may not run where it is not taken"
+                "which branch is taken depends on the sample, and with dynamic axes the other branch may not run at all"
             )
         return _choice(walk, node, condition)
     if condition.counts is not None:

@@ -23,7 +23,7 @@ def constant_of(operand: Operand, what: str) -> Array:
     if array is None:
         raise Refusal(f"{what} cannot be computed")
     if operand.is_sized:
-        raise Refusal(f"{what} depends on the size of a free axis")
+        raise Refusal(f"{what} depends on the size of a dynamic axis")
     return array
 
 

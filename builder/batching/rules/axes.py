@@ -146,8 +146,7 @@ def sample_indices(op: Op, indices: Sequence[int], batch: Placed) -> tuple[list[
     """
     taken = np.asarray(indices, np.int64).ravel()
     total = op.static_batch
-    rows = (taken // (total * batch.inner)) * batch.inner + taken % batch.inner
-    sample = (taken // batch.inner) % total
+    sample, rows = batch.locate(taken, total)
     inner = _rows_together(sample, batch, total)
     if not len(taken) and batch.rows > 1:
         return [], replace(batch, outer=0, inner=1)

@@ -221,7 +221,8 @@ def _in_own_rows(op: Op, *, result: int) -> Plan | None:
     Returns:
         None if the axis does not hold the batch.
     """
-    axis, (data, indices) = op.axis(0, op.operand(0).rank), (op.operand(0), op.operand(1))
+    data, indices = op.operand(0), op.operand(1)
+    axis = op.axis(0, data.rank)
     lead = _lead(op, axis)
     if op.static_batch == 1 or lead is None:
         return None
@@ -249,7 +250,7 @@ def _lead(op: Op, axis: int) -> Placed | None:
 
 
 def _are_rows(op: Op, indices: Operand, rows: int) -> bool:
-    """Return whether constant indices, without their offset, are rows of one sample; samples are not known."""
+    """Return whether indices, without their offset, are rows of one sample; those that hold samples pass unchecked."""
     plain = None if indices.batch is not None else op.evaluate(indices)
     return plain is None or bool((plain >= 0).all() and (plain < rows).all())
 

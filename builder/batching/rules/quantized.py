@@ -163,10 +163,11 @@ def conv_integer(op: Op) -> Plan | Decomposition:
     x, w, x_point, w_point = [*op.node.inputs, None][:4]
     rest = [w, None, w_point] if w_point is not None else [w]
     nodes: list[ir.Node] = []
+    # An image of ones, `[1, *x.shape[1:]]`: its size is read at run time, because the axes of x may be dynamic.
     one = ir.tensor(np.ones(1, op.operand(0).dtype.numpy()))
-    axes = [constant(nodes, np.asarray([number], np.int64)) for number in (1, LAST, 0)]
-    image = append(nodes, "Slice", [append(nodes, "Shape", [x]), *axes])
-    shape = append(nodes, "Concat", [axes[0], image], attributes={"axis": 0})
+    start, end, axis = (constant(nodes, np.asarray([number], np.int64)) for number in (1, LAST, 0))
+    image = append(nodes, "Slice", [append(nodes, "Shape", [x]), start, end, axis])
+    shape = append(nodes, "Concat", [start, image], attributes={"axis": 0})
     ones = append(nodes, "ConstantOfShape", [shape], attributes={"value": ir.AttrTensor("value", one)})
     plain = append(nodes, "ConvInteger", [x, *rest], attributes=op.node.attributes)
     unit = append(nodes, "ConvInteger", [ones, *rest], attributes=op.node.attributes)
@@ -310,7 +311,7 @@ _conv = borrowed("QLinearConv", *range(8), drop=["channels_last"])
 _rows = rowwise()
 
 LAST = 2**31 - 1
-"""The end of a Slice that goes on to the last element."""
+"""The end of a Slice that includes the last element."""
 
 OPERATORS = table(
     ai_onnx("QuantizeLinear", "DequantizeLinear", rule=quantize),

@@ -79,7 +79,7 @@ SIZED_BY_VALUES = frozenset(
         *(("com.microsoft", name) for name in ("Tokenizer", "Unique")),
     }
 )
-"""Operators whose output is as long as the values of their input make it."""
+"""Operators whose output size depends on the values of their inputs."""
 
 REFUSED: Mapping[tuple[str, str], str] = dict(
     chain.from_iterable(

@@ -12,7 +12,7 @@ from builder.batching.sizes.walk import follow_sizes
 from builder.errors import ModelError
 
 USUAL = 211
-"""The size of a free axis of which no size is known at which the model runs."""
+"""The size of a symbolic axis if no size is known at which the model runs."""
 
 Axes = Mapping[str, Mapping[int, str]]
 """Axes to make dynamic: by input, the axis of the original and the name of its size."""
@@ -110,7 +110,7 @@ def _with_sizes(batched: BatchedModel, sizes: Sizes) -> BatchedModel:
 
 
 def _declare(sizes: Sizes) -> None:
-    """Give every value its new shape; a dimension whose name another one has already is left open."""
+    """Give every value its new shape; of different dimensions with the same name, only the first one gets it."""
     named: dict[str, Dim] = {}
     for value, dims in sizes.dims.items():
         names = [text(dim) if named.setdefault(text(dim), dim) == dim else None for dim in dims]

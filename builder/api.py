@@ -121,8 +121,8 @@ def inspect(
 ) -> Inspection:
     """Read an ONNX file and try to make its batch dynamic; nothing is written.
 
-    If its shapes have names in place of numbers, the file is run to see which sizes it takes. If its batch cannot be
-    made dynamic, other options are tried, for a few seconds.
+    If it has symbolic dimensions, the model is run to find sizes that it works at. If its batch cannot be made dynamic,
+    other options are tried for a few seconds.
 
     Args:
         path: The file.

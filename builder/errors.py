@@ -7,8 +7,8 @@ BuilderError                 1
 ├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed
 └─ HostError                 6   this machine has no GPU, no TensorRT, no free port or no ready server
 
-The number is the exit code of the process. Bugs are not among these errors: they end in a traceback, or, where it is
-known which node of the model is to blame, in the error that `bug` makes.
+The number is the exit code of the process. Bugs are not among these errors: they end in a traceback, or in the error
+that `bug` makes if the node that causes it is known.
 """
 
 import traceback
@@ -22,8 +22,8 @@ class BuilderError(Exception):
         where: The file, node, model or address where the error is.
         what: What is wrong, as a short clause without a full stop.
         fix: What to do about it, starting with a verb, without a full stop.
-        is_about_batch: Whether it says that this way to a dynamic batch fails, so that another way may work. `fix` is
-            then what to do with the model itself; `publish` tries the other ways, and names those that work.
+        is_about_batch: Whether this way to a dynamic batch fails, so that another may work. `fix` then says what to do
+            with the model itself; `publish` tries the other ways and names those that work.
     """
 
     exit_code = 1

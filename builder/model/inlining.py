@@ -1,6 +1,7 @@
-"""Replace calls of functions by the functions' nodes, in time that grows with the number of nodes.
+"""Replace calls of functions by the functions' nodes, in time proportional to the number of nodes.
 
-The pass of onnx-ir tries `name`, `name_2`, `name_3` … for every copy, which takes the square of the number of copies.
+For every copy, the pass of onnx-ir tries the names `name`, `name_2`, `name_3` … from the start, which takes time that
+grows with the square of the copies.
 """
 
 from collections import Counter
@@ -10,15 +11,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 Values = dict[ir.Value, ir.Value | None]
-"""What stands for each value of a function's body in the graph; None for an input that the call leaves out."""
+"""The value in the graph for each value of a function's body; None for an input that the call leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """The names that mean something in a body, and what they stand for.
+    """What the values and attributes of a body stand for.
 
     Attributes:
-        values: The values seen so far; a value that is not in it stands for itself, in the graph around all calls.
+        values: The values seen so far. Any other value stands for itself: it is in the graph around all calls.
         attributes: The function's attributes, each with the scope in which it was given.
         metadata: The metadata of the calls that led here.
     """
@@ -37,7 +38,7 @@ class _Body:
     """Nodes that are being copied: a function's, or those of a graph inside a node.
 
     Attributes:
-        rest: The nodes that are left.
+        rest: The nodes that are not copied yet.
         scope: What their values and attributes stand for.
         call: The node that calls the function, and the scope it is in; None for a graph inside a node.
     """
@@ -48,19 +49,19 @@ class _Body:
 
 
 class _Names:
-    """Free names: `name` itself, or else the first of `name_2`, `name_3` … that is free."""
+    """Unused names: `name` itself, or else the first of `name_2`, `name_3` … that is unused."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._last: Counter[str] = Counter()
 
     def reserve(self, name: str | None) -> None:
-        """Take a name that is there already."""
+        """Note that a name is used."""
         if name:
             self._taken.add(name)
 
     def fresh(self, name: str | None) -> str | None:
-        """Take a free name like this one; a value without a name needs none."""
+        """Return an unused name like this one, and note that it is used; a value without a name gets none."""
         if not name:
             return name
         found = name
@@ -74,8 +75,8 @@ class _Names:
 def inline(model: ir.Model) -> None:
     """Replace every call of a function by copies of the function's nodes; the model has no functions afterwards.
 
-    An attribute that refers to one of the function's takes the call's value, else the function's default, else it is
-    left out. An input that the call leaves out is left out in the body.
+    An attribute that refers to one of the function's gets the call's value or else the function's default, and is left
+    out if there is neither. An input that the call leaves out is left out in the body too.
     """
     _Inliner(model).run()
 
@@ -131,7 +132,7 @@ class _Inliner:
         return scope.attributes.get(attribute.ref_attr_name or "") if attribute.is_ref() else (attribute, scope)
 
     def _copies(self, body: _Body) -> list[ir.Node]:
-        """Return copies of all nodes of a body, and of the bodies it calls.
+        """Return copies of all nodes of a body, and of the functions it calls.
 
         This uses a stack, because calls can be nested deeper than Python can recurse.
         """
@@ -150,8 +151,8 @@ class _Inliner:
     def _leave(self, body: _Body, nodes: list[ir.Node]) -> None:
         """Bind the outputs of a call to what its function's outputs stand for.
 
-        An output that is one of the function's inputs, or listed twice, becomes a copy: the two values keep their
-        names.
+        An output that is one of the function's inputs, or listed twice, is copied by an Identity, because one value
+        cannot have two names.
         """
         if body.call is None:
             return

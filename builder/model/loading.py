@@ -150,10 +150,10 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _free_dims(proto: onnx.ModelProto) -> None:
-    """Free the dimensions that the file writes as a number below 0, or calls `?`, which is no name.
+    """Make dimensions dynamic that the file writes as a number below 0, or as `?`.
 
-    Paddle and others write both for a size that may vary. Two of them need not be equal. ONNX Runtime reads any number
-    below 0 so.
+    Paddle and others write either for a size that may vary; two of them need not be equal. ONNX Runtime, too, reads any
+    number below 0 like that.
 
     Source: RemoveInvalidValues in https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/graph/graph.cc
     """
@@ -205,13 +205,13 @@ def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _named_dims(values: Sequence[ir.Value]) -> set[str]:
-    """Return the names that the file gives to free dimensions."""
+    """Return the names that the file gives to dynamic dimensions."""
     shapes = [value.shape for value in values if value.shape is not None]
     return {dim.value for shape in shapes for dim in shape if not isinstance(dim, int) and dim.value}
 
 
 def _free_dim(value: ir.Value, axis: int, named: Collection[str]) -> str:
-    """Return a name for a dimension that the file leaves free without naming it: no other dimension has this name."""
+    """Return a name for a dynamic dimension without one; no other dimension has this name."""
     name = f"{value.name}_{axis}"
     while name in named:
         name += "_"

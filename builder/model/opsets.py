@@ -44,7 +44,7 @@ def _problems(function: ir.Function, opsets: Mapping[str, int]) -> Iterator[str]
 
 
 def _all_nodes(function: ir.Function) -> Iterator[ir.Node]:
-    """Yield the nodes, and those of the graphs in them; a graph that the function's caller gives is not there yet."""
+    """Yield the nodes, and those of the graphs in them, without graphs that a caller of the function passes."""
     stack: list[ir.Function | ir.Graph] = [function]
     while stack:
         for node in stack.pop():

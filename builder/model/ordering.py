@@ -1,4 +1,4 @@
-"""Sort the nodes of a file in which some come before those that they read from, as ONNX Runtime does."""
+"""Sort the nodes of a file so that each comes after those it reads from, as ONNX Runtime does."""
 
 import heapq
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from builder.model.soundness import graphs_of
 def sort_nodes(path: Path, graph: onnx.GraphProto) -> None:
     """Sort the nodes of a file's graph in place, so that each comes after those whose outputs it reads.
 
-    Nodes that are sorted already keep their places. Otherwise the order is the file's as far as possible: of the nodes
-    that could come next, the first in the file does. Subgraphs and functions stay as they are: ONNX Runtime refuses
-    them if they are not sorted (seen with 1.31.1).
+    Nodes that are sorted already keep their places. Otherwise, the node that comes next is the first one in the file
+    that can. Subgraphs and functions stay as they are: ONNX Runtime refuses them if they are not sorted (seen with
+    1.31.1).
 
     Raises:
         ModelError: Nodes read each other's outputs, directly or through others.
@@ -26,8 +26,8 @@ def sort_nodes(path: Path, graph: onnx.GraphProto) -> None:
         return
     order = _order(needs)
     if len(order) < len(nodes):
-        node = nodes[_in_a_circle(needs, set(range(len(nodes))).difference(order))]
-        what = f"{node.op_type} {node.name or node.output[0]!r} needs its own output, through a circle of nodes"
+        node = nodes[_in_cycle(needs, set(range(len(nodes))).difference(order))]
+        what = f"{node.op_type} {node.name or node.output[0]!r} needs its own output: the nodes form a cycle"
         raise ModelError(path, what, "export the model again")
     sorted_nodes = [onnx.NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
     del nodes[:]
@@ -35,7 +35,7 @@ def sort_nodes(path: Path, graph: onnx.GraphProto) -> None:
 
 
 def _needs(nodes: Sequence[onnx.NodeProto]) -> list[set[int]]:
-    """Return for each node which others it reads from, those that only its subgraphs read included."""
+    """Return for each node which others it reads from, including those that only its subgraphs read."""
     makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     return [{makers[name] for name in _reads(node) if name in makers} for node in nodes]
 
@@ -50,7 +50,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def _order(needs: Sequence[set[int]]) -> list[int]:
-    """Return the indices in order; those in a circle, and what needs them, are missing."""
+    """Return the indices in order, without nodes in a cycle and those that need them."""
     readers: list[list[int]] = [[] for _ in needs]
     waiting = [len(found) for found in needs]
     for index, found in enumerate(needs):
@@ -68,8 +68,8 @@ def _order(needs: Sequence[set[int]]) -> list[int]:
     return order
 
 
-def _in_a_circle(needs: Sequence[set[int]], stuck: set[int]) -> int:
-    """Return a node of a circle. Each stuck node needs another one, so going back far enough leads into a circle."""
+def _in_cycle(needs: Sequence[set[int]], stuck: set[int]) -> int:
+    """Return a node of a cycle. Each stuck node needs another one, so going back far enough leads into a cycle."""
     index = min(stuck)
     for _ in stuck:
         index = min(needs[index] & stuck)

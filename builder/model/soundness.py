@@ -193,7 +193,7 @@ def _check_known(path: Path, proto: onnx.ModelProto) -> None:
     ]
     if plugins := list(filter(_is_plugin, unknown)):
         what = f"plugins of TensorRT, which ONNX Runtime cannot run, so no answer could be proven: {_listed(plugins)}"
-        fix = "export the model without them: a detector without the NMS at its end, which clients then do"
+        fix = "export the model without them; for a detector, leave out the NMS at its end and run it in the client"
         raise ModelError(path, what, fix)
     if unknown:
         what = f"unknown operators at opset {opsets.get('', 1)}: {_listed(unknown)}"

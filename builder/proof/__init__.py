@@ -1,10 +1,11 @@
 """Prove that the rewritten model answers, row by row, what the original model answers.
 
 `verify` serializes the rewritten model once and runs exactly these bytes. `truth` asks the original model for its
-answers, `rewritten` opens the rewritten model, `prover` runs batches of several sizes and orders, `other_sizes` does
-so where other axes were made dynamic, and `comparison` says when two answers are equal. `verify_published` repeats the
-proof of a published version. `original_runs` tries the original at different sizes of its free
-dimensions. `session` is ONNX Runtime.
+answers, `rewritten` opens the rewritten model, and `settling` corrects the shapes it declares. `prover` runs batches of
+several sizes and orders, `neighbours` the same rows beside others, and `other_sizes` other sizes of axes that were made
+dynamic. `comparison` says when two answers are equal, and `interface` whether Triton would load the model with its
+config. `verify_published` repeats the proof of a published version. `original_runs` tries the original at different
+sizes of its dynamic dimensions, in a process of its own (`child`). `session` is ONNX Runtime.
 """
 
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for

@@ -1,7 +1,7 @@
-"""Ask questions in a process of its own, which may die of one.
+"""Call a function in a child process, so that a crash does not end this one.
 
-Where a kernel of ONNX Runtime meets sizes that its author did not think of, it may end the whole process (seen with
-1.31.1: Resize of a batch that is not 1). Trying sizes is just that, so it is done in a child.
+At unusual sizes, a kernel of ONNX Runtime may end the whole process (seen with 1.31.1: Resize of a batch that is not
+1). So sizes are tried in a child.
 """
 
 import ctypes
@@ -22,19 +22,19 @@ STDERR = 2
 PR_SET_PDEATHSIG = 1
 """Asks Linux for a signal when the thread that forked this process ends (source: prctl(2))."""
 
-PATIENCE_S = 120.0
-"""The longest time for one question; then the child is ended."""
+TIMEOUT_S = 120.0
+"""The longest time for one call. After it, the child is ended."""
 
 
 class ChildDiedError(Exception):
-    """The child died of a question, or took too long over it."""
+    """The child ended during a call, or took too long."""
 
 
 class Child:
-    """A process that answers questions, forked for the first of them, and again after it died.
+    """A process that calls a function. It is forked at the first call, and again after it has ended.
 
     Args:
-        answer: Answers a question in the child. What it remembers there is gone when the child dies.
+        answer: The function, called in the child. What it stores there is lost when the child ends.
     """
 
     def __init__(self, answer: Callable[[Any], Any]) -> None:
@@ -43,16 +43,16 @@ class Child:
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def ask(self, question: Any) -> Any:
-        """Return the answer.
+        """Return what the function returns for this question.
 
         Raises:
-            ChildDiedError: There is none.
-            ModelError: The answer is this error.
+            ChildDiedError: The child ended, or took too long.
+            ModelError: The function raised it.
         """
         _, pipe = self._running or self._start()
         try:
             pipe.send(question)
-            answered = pipe.poll(PATIENCE_S)
+            answered = pipe.poll(TIMEOUT_S)
             answer, error = pipe.recv() if answered else (None, None)
         except (EOFError, OSError):
             answered = False
@@ -70,7 +70,7 @@ class Child:
         self._running = None
 
     def _start(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("fork")  # what the parent has read is there, and nothing starts anew
+        context = multiprocessing.get_context("fork")  # the child has what the parent has loaded, and starts at once
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._answer, os.getpid()), daemon=True)
         with warnings.catch_warnings():
@@ -84,7 +84,7 @@ class Child:
 
 
 def _end(process: BaseProcess, pipe: Connection, parent: int) -> None:
-    if os.getpid() != parent:  # a child that was forked later has this object too, but the process is not its own
+    if os.getpid() != parent:  # a child that was forked later has a copy of this finalizer
         return
     pipe.close()
     process.kill()
@@ -92,14 +92,14 @@ def _end(process: BaseProcess, pipe: Connection, parent: int) -> None:
 
 
 def _serve(pipe: Connection, answer: Callable[[Any], Any], parent: int) -> None:
-    """Answer until the parent is gone.
+    """Answer until the parent ends.
 
-    The end of the pipe does not show that: children that were forked later have the parent's side of it too.
+    The end of the pipe does not show that, because children that were forked later have the parent's side of it too.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above
         os._exit(0)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # what it says when it dies is of no use to anybody
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # hide what a crash prints
     while True:
         try:
             question = pipe.recv()

@@ -38,8 +38,8 @@ _ROUNDING: Mapping[str, tuple[float, float]] = {
     "FLOAT16": (1e-3, 1e-3),
     "BFLOAT16": (8e-3, 8e-3),
 }
-"""The same for answers of one graph to the same row. It has no entry of its own for quantized numbers: equal sums give
-equal numbers."""
+"""The same for two answers of one graph to the same row. Quantized numbers need no larger tolerance here, because equal
+sums give equal numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def as_numbers(array: Array, *, is_bfloat16: bool) -> Array:
 
 
 def allowed(tolerance: Tolerance, other: str) -> str:
-    """Return in words what may differ from a value that is called `other`."""
+    """Return in words how far an answer may be from a value that is called `other`."""
     if tolerance == Tolerance(*_EXACT):
         return "they have to be equal"
     return f"allowed: {tolerance.atol:g} + {tolerance.rtol:g} * |{other}|"

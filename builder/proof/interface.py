@@ -1,4 +1,4 @@
-"""Check that Triton would load a model with its config: it compares both when it loads a version.
+"""Check that Triton would load a model with its config: it compares the two when it loads a version.
 
 ONNX Runtime infers shapes when it loads a model. Triton compares the dims of each output in config.pbtxt with what it
 finds, exactly: -1 in the config and 5 in ONNX Runtime is refused, and so is the reverse.
@@ -22,7 +22,14 @@ _ELEMENTS = {f"tensor({'float' if name == 'FLOAT' else name.lower()})": kind for
 def check_interface(
     where: Path, session: Session, inputs: Iterable[ServedTensor], outputs: Iterable[ServedTensor], *, has_batch: bool
 ) -> None:
-    """Check that Triton would load the model that a session has open with these inputs and outputs in its config.
+    """Check that Triton would load a model with these inputs and outputs in its config.
+
+    Args:
+        where: The file, for messages.
+        session: The model, open in ONNX Runtime.
+        inputs: The inputs in the config.
+        outputs: The outputs in the config.
+        has_batch: Whether `max_batch_size` is above 0, so that the dims in the config leave out the batch.
 
     Raises:
         VerificationError: A name, a type or a shape differs.
@@ -35,7 +42,7 @@ def check_interface(
 
 
 def _faults(side: str, tensor: ServedTensor, session: Session, *, has_batch: bool) -> Iterator[str]:
-    """Compare type and shape. Where the model's input may have any size, the config may have a number."""
+    """Compare type and shape. For a dynamic dimension of an input, the config may have a number."""
     if tensor.name not in session.shapes:
         yield f"the model has no {side} {tensor.name!r}"
         return

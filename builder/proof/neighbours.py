@@ -2,9 +2,9 @@
 
 A quantized model may be off from the original by a step of its quantization, which is more than a few percent of the
 batch's mean. So a row is also compared with itself: in batches of one size and at one position, beside other rows. The
-same kernels then compute the same sums, and only a neighbour can make a difference: of 111 rewritten models, int8 and
-fp16 among them, all gave answers that are equal to the bit (ONNX Runtime 1.31.1). Some neighbours have values that no
-sample has, because a model may look at its neighbours only above a threshold.
+same kernels then compute the same sums, and only a neighbour can make a difference: the answers of 111 rewritten
+models, int8 and fp16 among them, were equal to the bit (ONNX Runtime 1.31.1). Some neighbours have values that no
+sample has, because neighbours may matter only above a threshold.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,20 @@ from builder.proof.truth import NUDGES, moved
 from builder.tensors import Array, Arrays
 
 SIZE = 3
-"""How many rows the batches have: at least one in front of a row or behind it, and one that is not next to it."""
+"""How many rows the batches have. Some rows then have a neighbour before or behind them, and one farther away."""
 
 FAR = 1000
-"""How many times larger than a sample's a neighbour's values are."""
+"""How many times larger an extreme neighbour's values are than a sample's."""
 
 
 def prove_neighbours(prover: Prover, precision: str, *, largest: int, nudge: float) -> None:
-    """Run one batch several times, every other row of it replaced by another sample.
+    """Run one batch several times, each time with every other row replaced by another sample.
 
     Args:
         prover: Runs the model; its reference has the samples.
         precision: The least precise float type in the graph. Answers may differ by two of its roundings.
         largest: The largest batch size; a row in a batch of 1 has no neighbours.
-        nudge: By which part of its values to change a row whose answer differs, to see whether rounding explains it.
+        nudge: The part of its values by which a row is changed whose answer differs, to see if rounding explains it.
 
     Raises:
         VerificationError: A row's answer differs, or there is not one answer for each row.
@@ -46,11 +46,17 @@ def prove_neighbours(prover: Prover, precision: str, *, largest: int, nudge: flo
         usual.compare(beside, prover.answer(beside, usual.answers), kept)
 
 
-def prove_strangers(prover: Prover, precision: str, *, largest: int, nudge: float) -> None:
-    """Do the same with rows that no sample is like: values a thousand times as large, of either sign, and zeros.
+def prove_extreme_neighbours(prover: Prover, precision: str, *, largest: int, nudge: float) -> None:
+    """Do the same with rows unlike any sample: values a thousand times as large, of either sign, and zeros.
 
-    The model may refuse them. If a kernel throws on a thread of its own, ONNX Runtime ends the process, so `prover` has
-    to run the model on one thread.
+    The model may fail on them. If a kernel throws on a thread of its own, ONNX Runtime ends the process, so `prover`
+    has to run the model on one thread.
+
+    Args:
+        prover: Runs the model; its reference has the samples.
+        precision: See `prove_neighbours`.
+        largest: The largest batch size.
+        nudge: See `prove_neighbours`.
 
     Raises:
         VerificationError: See `prove_neighbours`.
@@ -59,9 +65,9 @@ def prove_strangers(prover: Prover, precision: str, *, largest: int, nudge: floa
     if len(rows) < 2:
         return
     usual = _Batch(prover, precision, nudge, rows)
-    for strangers in _strangers(usual.feeds, prover.reference):
+    for extreme in _extreme_rows(usual.feeds, prover.reference):
         for kept in _halves(rows):
-            beside = _replaced(usual.feeds, strangers, kept)
+            beside = _replaced(usual.feeds, extreme, kept)
             try:
                 answers = prover.run(beside)
             except onnxruntime_errors():
@@ -76,6 +82,7 @@ def _rows(prover: Prover, largest: int) -> list[int]:
 
 
 def _halves(rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the even and the odd positions in the batch."""
     return list(range(0, len(rows), 2)), list(range(1, len(rows), 2))
 
 
@@ -116,7 +123,7 @@ class _Batch:
                 raise self.prover.failure(beside, self.answers, answers, name, what)
 
     def _explains(self, answer: Array, output: str, position: int) -> bool:
-        """Return whether the row gives this answer, value by value, when its own inputs change by rounding."""
+        """Return whether the row can give this answer, value by value, when its own inputs change by rounding."""
         rng = np.random.default_rng(position)
         tolerance = self.tolerances[output]
         unexplained = np.ones(answer.shape, np.bool_)
@@ -141,17 +148,18 @@ class _Batch:
 
 
 def _replaced(feeds: Arrays, others: Arrays, kept: Sequence[int]) -> dict[str, Array]:
-    """Return the batch with all rows but those at the positions `kept` taken from another batch."""
+    """Return the batch with the rows at the positions `kept`, and the other rows from another batch."""
     replaced = {name: array.copy() for name, array in others.items()}
     for name, array in replaced.items():
         array[kept] = feeds[name][kept]
     return replaced
 
 
-def _strangers(rows: Arrays, reference: Arrays) -> Iterator[Arrays]:
-    """Yield rows with values unlike a sample's: large ones of either sign, and zeros; whole numbers at their ends.
+def _extreme_rows(rows: Arrays, reference: Arrays) -> Iterator[Arrays]:
+    """Yield rows with values unlike a sample's: large floats of either sign, zeros, and the ends of integers' range.
 
-    Whole numbers among floats can be indices or a mask too. As they may also be pixels, they are large at last.
+    Floats that hold whole numbers may be indices or a mask, so they too stay in their range at first. They may also be
+    pixels, so they are scaled in the last rounds.
     """
     samples = {name: reference[f"input:{name}"] for name in rows}
     floats = {name for name, array in samples.items() if array.dtype.kind == "f"}
@@ -159,7 +167,7 @@ def _strangers(rows: Arrays, reference: Arrays) -> Iterator[Arrays]:
     for scaled, factors in ((fractions, (FAR, -FAR, 0)), (floats, (FAR, -FAR) if floats > fractions else ())):
         for factor in factors:
             yield {
-                name: _scaled(array, factor) if name in scaled else _extreme(array, samples[name], largest=factor > 0)
+                name: _scaled(array, factor) if name in scaled else _at_end(array, samples[name], largest=factor > 0)
                 for name, array in rows.items()
             }
 
@@ -170,7 +178,7 @@ def _scaled(rows: Array, factor: int) -> Array:
     return scaled.astype(rows.dtype)
 
 
-def _extreme(rows: Array, samples: Array, *, largest: bool) -> Array:
+def _at_end(rows: Array, samples: Array, *, largest: bool) -> Array:
     """Return rows that consist of the largest or the smallest value of all samples; strings stay as they are."""
     if rows.dtype.kind == "U":
         return rows

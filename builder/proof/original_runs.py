@@ -1,4 +1,4 @@
-"""Try the original model at different sizes of its free dimensions."""
+"""Try the original model at different sizes of its dynamic dimensions."""
 
 import math
 import time
@@ -18,26 +18,26 @@ from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_fe
 from builder.tensors import Arrays
 
 BUDGET_S = 30.0
-"""The longest time for all runs together, when the caller sets none."""
+"""The longest time for all runs together, unless the caller sets another."""
 
 RETRY_S = 1.0
-"""A model that takes longer to fail is not tried again with more cautious samples of the same sizes."""
+"""If a failed run takes longer, the same sizes are not tried again with more cautious samples."""
 
 LARGEST_INPUTS_BYTES = 64 << 20
 """Larger inputs are not tried."""
 
 UNSEEN = ((3, 1), (2, 1), (1, 1), (4, 0), (2, 0))
-"""What to make of sizes that work to get others: a multiple, and one more."""
+"""How to make other sizes from sizes that work: multiply by the first number and add the second."""
 
 WANTED = 3
-"""How many ways to size the dimensions are looked for."""
+"""How many choices of sizes to look for."""
 
 
 class OriginalRuns:
-    """Runs of the original model on drawn samples, to see at which sizes it does.
+    """Runs the original model on drawn samples, to find out at which sizes it works.
 
-    The free dimensions of the model have the names that its input shapes give, `NAME_AXIS` where the file gives none.
-    The model runs in a process of its own, which starts with the first run.
+    A dynamic dimension has its name in the file, or `INPUT_AXIS` if it has none. The model runs in a child process,
+    which starts at the first run.
 
     Args:
         model: The original.
@@ -52,18 +52,18 @@ class OriginalRuns:
         self._child = Child(_Runner(model))
 
     def working_sizes(self, settled: Sizes) -> tuple[Sizes, ...]:
-        """Find sizes of the free dimensions at which the model runs.
+        """Find sizes of the dynamic dimensions at which the model runs.
 
-        Example: for `ids[batch, length]` in a model that has 1 frozen for the batch, it finds batch 1 and length 7;
-        batch 1 and length 11; batch 1 and length 13.
+        Example: for `ids[batch, length]` in a model whose batch is frozen at 1, it finds batch 1 and length 7; batch 1
+        and length 11; batch 1 and length 13.
 
         Args:
             settled: Sizes to keep, by name.
 
         Returns:
-            Up to three ways to size the dimensions, each with the size of each by its name. The first has the most
-            different sizes; in the others, every dimension that can has another size. Empty if the model runs at none
-            of the sizes that were tried.
+            Up to three choices of sizes, each by name. In the first, as many sizes as possible are different. In the
+            others, every size differs from the first choice's if it can. Empty if the model runs at none of the sizes
+            that were tried.
 
         Raises:
             ModelError: ONNX Runtime cannot load the model.
@@ -77,9 +77,9 @@ class OriginalRuns:
         return ()
 
     def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
-        """Return the shapes of the outputs at these sizes.
+        """Return the shapes of the outputs at these sizes, by name.
 
-        None means that the model does not run there, that an output is empty, or that the time is used up.
+        None means that the model does not run at them, that an output is empty, or that the time is used up.
         """
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
@@ -105,12 +105,12 @@ class OriginalRuns:
         )
 
     def keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None], chunk: int) -> bool:
-        """Return whether the model gives a few rows of a batch the answers that it gives to them alone.
+        """Return whether every few rows of a batch get the same answers as without the other rows.
 
         Args:
-            sizes: Sizes at which it runs, and has a batch in front of each output.
-            axes: The axis of the batch, by input.
-            chunk: How many rows; the batch is a multiple of that.
+            sizes: Sizes at which the model runs and has the batch on axis 0 of each output.
+            axes: The axis of the batch, by input; None for an input without one.
+            chunk: How many rows to run together. The batch size is a multiple of it.
         """
         try:
             return bool(self._child.ask((sizes, axes, chunk)))
@@ -118,7 +118,7 @@ class OriginalRuns:
             return False
 
     def _variants(self, base: Sizes, variations: Sequence[Sizes], settled: Sizes) -> Iterator[Sizes]:
-        """Yield other sizes that run: first the given variations, then those that change each free name by itself."""
+        """Yield other sizes that run: first of the given variations, then those that change each name by itself."""
 
         def runs(sizes: Sizes) -> bool:
             shapes = self.output_shapes(sizes)
@@ -137,9 +137,9 @@ class OriginalRuns:
                 yield from ({**base, name: size} for name, size in moved.items())
 
     def _has_same_rows(self, base: Sizes, sizes: Sizes, shapes: Mapping[str, Shape]) -> bool:
-        """Return whether outputs that have as many rows as some input at `base` have as many at `sizes` too.
+        """Return whether outputs with as many rows as an input at `base` have as many as that input at `sizes` too.
 
-        An image of twice the width may be taken for two images.
+        They may not: an image of twice the width may be taken for two images.
         """
         rows = [spec.shape[0] for spec in self._model.inputs if spec.shape and isinstance(spec.shape[0], str)]
         known = self.output_shapes(base) or {}
@@ -207,7 +207,7 @@ class _Runner:
 
 
 def _first_different(base: Sizes, others: Iterator[Sizes], settled: Sizes) -> tuple[Sizes, ...]:
-    """Return `base` and other sizes: if possible, every size that is not settled is another one in some of them."""
+    """Return `base` and other sizes, so that every size that is not settled takes another value if possible."""
     found, rest = [base], list[Sizes]()
     same = set(base) - set(settled)
     for other in others:
@@ -221,11 +221,11 @@ def _first_different(base: Sizes, others: Iterator[Sizes], settled: Sizes) -> tu
 
 
 def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
-    """Return choices of sizes for the dimensions that both the original and the rewritten model leave free.
+    """Return choices of sizes for the dimensions that are dynamic in both the original and the rewritten model.
 
-    The original runs at each of them, on its static batch: the usual size if it can, then sizes that are all
-    different. If it runs at none, the usual one is returned, and what it says there is the reason. There are no choices
-    where no dimension but the batch is free.
+    The original runs at each of them, on its static batch. The first choice is the usual size if it runs at that; the
+    others have different sizes. If it runs at none, the usual size is returned, so that the caller reports the error
+    there. If no dimension besides the batch is dynamic, there are no choices.
 
     Raises:
         ModelError: ONNX Runtime cannot load the original.
@@ -246,7 +246,7 @@ def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
 
 
 def _unseen(runs: OriginalRuns, found: Sizes, batch: Sizes) -> list[Sizes]:
-    """Return sizes that the analysis has not seen: what it took for a rule has to hold there too."""
+    """Return sizes that the analysis has not seen, to check that its conclusions hold there too."""
     others = (
         {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
     )

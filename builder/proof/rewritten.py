@@ -59,7 +59,7 @@ class Rewritten:
         ONNX Runtime has no BF16 operators on a CPU, so for BF16 only the rounded model can run.
 
         Args:
-            is_trial: The model may fail at what it is asked; it runs on one thread then.
+            is_trial: The model may fail on the samples; it then runs on one thread.
 
         Raises:
             VerificationError: ONNX Runtime cannot load one of them.
@@ -86,7 +86,7 @@ class Rewritten:
 
     @property
     def is_large(self) -> bool:
-        """Whether opening it once more takes long."""
+        """Whether it takes long to open it once more."""
         return sum(file.stat().st_size for file in self.batched.original.files) >= MAPPED_BYTES
 
     def _is_worth_mapping(self) -> bool:

@@ -19,12 +19,13 @@ from builder.model import zipmap
 from builder.tensors import Array, Arrays
 
 _BFLOAT16 = "tensor(bfloat16)"
-SUPERLINEAR = ("ConstantSharing", "MatMulAddFusion")
-"""Optimizations of ONNX Runtime that take the square of the number of nodes.
 
-The first finds equal small constants, as an exporter writes one for each node; a rewritten model has one for all. The
-second works only where all shapes are static. Each takes about 20 of the 30 s in which some chain of 44,800 nodes is
-opened (seen with 1.31.1).
+SUPERLINEAR = ("ConstantSharing", "MatMulAddFusion")
+"""Optimizations of ONNX Runtime that take time which grows with the square of the nodes.
+
+The first shares equal small constants, of which an exporter writes one for each node, and a rewritten model one for
+all. The second works only if all shapes are static. Each can take 20 of the 30 s that ONNX Runtime needs to open a
+chain of 44,800 nodes (seen with 1.31.1).
 """
 
 RESET = "\x1b[m"
@@ -99,8 +100,8 @@ def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None
     Args:
         path: The file.
         zipmaps: The labels of outputs that are lists of dictionaries.
-        is_trial: The model may fail at the sizes it is run at. It runs on one thread then: where a kernel throws on
-            another one, ONNX Runtime ends the process (seen with 1.31.1, Resize of a batch that is not 1).
+        is_trial: The model may fail at the sizes it is run at. It then runs on one thread, because ONNX Runtime ends
+            the process if a kernel throws on another one (seen with 1.31.1, Resize of a batch that is not 1).
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.

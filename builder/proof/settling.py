@@ -1,8 +1,9 @@
 """Make a model declare the shapes that its values have.
 
-Servers compare a config with what ONNX Runtime finds when it loads the file. That can be more than the file says,
-because ONNX Runtime infers shapes, and the file can be wrong. So outputs that the original's answers contradict are
-freed, and what ONNX Runtime finds for free ones is written into the file, where every release of it reads it.
+Servers compare a config with the shapes that ONNX Runtime finds when it loads the file. It infers shapes, so it can
+find more than the file says, and the file can be wrong. So dimensions that contradict the original's answers are made
+dynamic. Then the sizes that ONNX Runtime finds for dynamic ones are written into the file, so that every release of it
+reads them there.
 """
 
 from collections.abc import Sequence
@@ -20,19 +21,22 @@ from builder.tensors import Arrays
 def open_settled(
     batched: BatchedModel, rounded: ir.Model | None, references: Sequence[Arrays]
 ) -> tuple[Rewritten, list[Session]]:
-    """Open the model, once it declares only shapes that its values have.
+    """Open the model, with only the shapes declared that its values have.
 
     The graphs are changed in place: use only what is returned.
 
     Args:
         batched: The rewritten model.
         rounded: The same model in fp32 with every value rounded, or None.
-        references: Samples and the original's answers, at one choice of sizes for the free dimensions each.
+        references: Samples and the original's answers: one for each choice of sizes for the dynamic dimensions.
+
+    Returns:
+        The model, and its sessions as `Rewritten.open_sessions` returns them.
 
     Raises:
         VerificationError: ONNX Runtime cannot load the model.
     """
-    batched = _mended(batched, references)
+    batched = _corrected(batched, references)
     with onnxruntime_warnings() as warnings:
         model, sessions = _open_as_seen(batched, rounded)
         for session in sessions:
@@ -41,7 +45,7 @@ def open_settled(
         return model, sessions
     for wrong in filter(None, (batched.ir, rounded)):
         _forget_shapes(wrong)
-    return _open_as_seen(_mended(model.batched, references), rounded)
+    return _open_as_seen(_corrected(model.batched, references), rounded)
 
 
 def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewritten, list[Session]]:
@@ -56,21 +60,21 @@ def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewr
 
 
 def _run_first(session: Session, reference: Arrays, *, is_static: bool) -> None:
-    """Run the first sample, so that ONNX Runtime warns of shapes; what else is wrong, the proof says better."""
+    """Run the first sample, so that ONNX Runtime warns of wrong shapes. Other errors are left to the proof."""
     rows = {key.removeprefix("input:"): array[:1] for key, array in reference.items() if key.startswith("input:")}
     with suppress(*onnxruntime_errors()):
         session.run({name: array[0] for name, array in rows.items()} if is_static else rows)
 
 
-def _mended(batched: BatchedModel, references: Sequence[Arrays]) -> BatchedModel:
-    """Free what outputs declare wrongly: a number that the answers do not have, or all dims of another rank."""
+def _corrected(batched: BatchedModel, references: Sequence[Arrays]) -> BatchedModel:
+    """Make the dims of outputs dynamic that are declared wrongly: a wrong number, or all dims if the rank is wrong."""
     outputs: Sequence[BatchedTensor] = batched.outputs
     for reference in references:
-        outputs = [_corrected(tensor, reference[f"output:{tensor.name}"].shape[1:]) for tensor in outputs]
+        outputs = [_corrected_output(tensor, reference[f"output:{tensor.name}"].shape[1:]) for tensor in outputs]
     return _with_outputs(batched, outputs)
 
 
-def _corrected(tensor: BatchedTensor, found: Sequence[int]) -> BatchedTensor:
+def _corrected_output(tensor: BatchedTensor, found: Sequence[int]) -> BatchedTensor:
     if len(found) != len(tensor.dims):
         return replace(tensor, dims=tuple(f"{tensor.name}_{axis}" for axis in range(len(found))))
     fits = [isinstance(dim, str) or dim == size for dim, size in zip(tensor.dims, found, strict=True)]
@@ -81,12 +85,12 @@ def _corrected(tensor: BatchedTensor, found: Sequence[int]) -> BatchedTensor:
 
 
 def _as_seen_by(session: Session, batched: BatchedModel) -> BatchedModel:
-    """Return the model with the numbers that ONNX Runtime finds for free dims of its outputs."""
+    """Return the model with the sizes that ONNX Runtime finds for dynamic dims of its outputs."""
 
     def seen(tensor: BatchedTensor) -> BatchedTensor:
         found = session.shapes[tensor.name][0 if batched.is_static else 1 :]
         if len(found) != len(tensor.dims):
-            return tensor  # `check_interface` says so
+            return tensor  # `check_interface` reports it
         pairs = zip(tensor.dims, found, strict=True)
         return replace(tensor, dims=tuple(size if isinstance(dim, str) and size > 0 else dim for dim, size in pairs))
 
@@ -94,7 +98,7 @@ def _as_seen_by(session: Session, batched: BatchedModel) -> BatchedModel:
 
 
 def _with_outputs(batched: BatchedModel, outputs: Sequence[BatchedTensor]) -> BatchedModel:
-    """Return the model with these outputs; it is the same one if they are."""
+    """Return the model with these outputs; the same object if nothing changes."""
     if tuple(outputs) == batched.outputs:
         return batched
     values = {value.name: value for value in batched.ir.graph.outputs}
@@ -107,7 +111,7 @@ def _with_outputs(batched: BatchedModel, outputs: Sequence[BatchedTensor]) -> Ba
 
 
 def _forget_shapes(model: ir.Model) -> None:
-    """Remove in place what a file says about the shapes of the values inside its graph, because some of it is wrong."""
+    """Remove in place the shapes declared for values inside the graph, because some are wrong."""
     for graph in model.graphs():
         ends = {*graph.inputs, *graph.outputs}
         for value in (output for node in graph for output in node.outputs if output not in ends):

@@ -228,7 +228,7 @@ def _rows_within(row_bytes: int, most: int) -> int:
 
 
 def _alike(requests: Sequence[Arrays]) -> list[int]:
-    """Return the requests whose answers have the shapes that most answers have: others cannot be stored beside them.
+    """Return the requests whose answers have the most common shapes: others cannot be stored beside them.
 
     Example: a detector answers 3, 5, 3 and 4 boxes. The first and the third request are kept.
     """

@@ -16,7 +16,7 @@ from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.comparison import relative_tolerance, tolerances_for
 from builder.proof.interface import check_interface
-from builder.proof.neighbours import prove_neighbours, prove_strangers
+from builder.proof.neighbours import prove_extreme_neighbours, prove_neighbours
 from builder.proof.original_runs import free_sizes
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
@@ -30,14 +30,13 @@ from builder.samples import Sizes
 from builder.tensors import Array, Arrays
 
 NUDGE = 1e-5
-"""To see what rounding can do to an answer, inputs are changed by this part of their value, as much as fp32 answers
-may differ."""
+"""Inputs are changed by this part of their value, to see how rounding can change an answer."""
 
 MOST_UNDECIDED = 16
-"""Every batch size up to this one runs where the analysis could not decide whether the samples stay apart."""
+"""Every batch size up to this one runs if the analysis could not decide whether the samples are independent."""
 
 MOST_ELSEWHERE = 3
-"""The largest batch to run at other sizes of the free dimensions."""
+"""The largest batch to run at other sizes of the dynamic dimensions."""
 
 INDEPENDENT = "export it so that no row of a batch changes the answer to another"
 
@@ -116,7 +115,7 @@ def verify(
             _prove_apart(model, provers, largest=max(sizes, default=1))
             for session, (_, found) in product(sessions, elsewhere):
                 against.prover(session, found).prove([size for size in sizes if size <= MOST_ELSEWHERE])
-            other_sizes = (*prove_other_sizes(batched, provers[0], usual), *_free(batched, elsewhere))
+            other_sizes = (*prove_other_sizes(batched, provers[0], usual), *_served_sizes(batched, elsewhere))
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
     reference = _without_undecided(batched.original.path, truth.reference, proven)
@@ -133,8 +132,8 @@ def verify(
     )
 
 
-def _free(batched: BatchedModel, elsewhere: Sequence[tuple[Sizes, Arrays]]) -> Iterator[Sizes]:
-    """Yield the sizes of the free dimensions, without the batch that the original has."""
+def _served_sizes(batched: BatchedModel, elsewhere: Sequence[tuple[Sizes, Arrays]]) -> Iterator[Sizes]:
+    """Yield the sizes of the dynamic dimensions, without the original's batch."""
     served = {dim for tensor in batched.inputs for dim in tensor.dims}
     for sizes, _ in elsewhere:
         yield {name: size for name, size in sizes.items() if name in served}
@@ -197,7 +196,7 @@ def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -
         return
     for prover, session in zip(provers, model.open_sessions(is_trial=True), strict=True):
         trial = replace(prover, run=session.run)
-        prove_strangers(trial, model.float_precision, largest=largest, nudge=_nudge(model))
+        prove_extreme_neighbours(trial, model.float_precision, largest=largest, nudge=_nudge(model))
 
 
 def _nudge(model: Rewritten) -> float:
@@ -213,7 +212,7 @@ def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:
 
 
 def _without_undecided(where: Path, reference: Arrays, proven: Proven) -> Arrays:
-    """Return the reference without the rows where rounding decides the original's answer.
+    """Return the reference without the rows for which rounding decides the original's answer.
 
     Raises:
         VerificationError: These are more than half of all rows.

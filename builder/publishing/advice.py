@@ -1,8 +1,8 @@
-"""Tell how a model that was refused can be published: by options that were tried on this very model.
+"""Find options that publish a model which was refused, by trying them on this model.
 
-A way is named if the model comes out and proves right on a few samples. The ways are, in order of gain: another axis
-for the batch, inputs that become constants, all inputs as one sample, one sample after the other, and no batch at all.
-A search takes a few seconds; what was not tried until then is not named.
+A way to publish it is named if the result is proven right on a few samples. The ways are, in order of gain: another
+axis for the batch, inputs that become constants, all inputs as one sample, one sample after the other, and no batch at
+all. A search takes a few seconds; ways that it did not get to are not named.
 """
 
 import tempfile
@@ -25,16 +25,16 @@ from builder.samples import draw, read_samples
 from builder.tensors import Arrays
 
 TIME_BUDGET_S = 8.0
-"""After this time nothing else is tried. What runs then ends first."""
+"""After this time, no further way is tried. A try that is running is completed."""
 
 RUNS_BUDGET_S = 2.0
-"""For each try, the longest time to look for sizes at which the original runs."""
+"""The longest time, in each try, to look for sizes at which the original runs."""
 
 LARGEST_BYTES = 256 << 20
-"""Of a model with larger files nothing is tried, because every try loads it twice."""
+"""If the files are larger, no way is tried, because every try loads the model twice."""
 
 MOST_AXES = 200
-"""How many combinations of axes to try; most of them are refused at once."""
+"""How many combinations of axes to try. Most of them are refused at once."""
 
 ROWS = 2
 """How many samples to try with."""
@@ -43,12 +43,12 @@ FAILURES = (
     BuilderError, ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError,
 )  # fmt: skip
-"""What a way that does not work may raise. The error to report is the first one, whatever this is."""
+"""What a way that does not work may raise. The error that is reported is always the first one."""
 
 
 @contextmanager
 def advised(loaded: Model, options: PublishOptions, *, is_module: bool = False) -> Iterator[None]:
-    """If the batch cannot be made dynamic in the way that was asked for, name the ways that work.
+    """If the batch cannot be made dynamic in the way that was asked for, name the ways that work in the error.
 
     Args:
         loaded: The model as it was loaded.
@@ -73,20 +73,20 @@ def _fix(error: BuilderError, ways: list[str], *, is_over: bool) -> str:
     if ways:
         return f"publish it {', or '.join(ways)}; or {error.fix}"
     if is_over:
-        return f"{error.fix}, or try --per-sample or --static, which were not tried because it takes long"
+        return f"{error.fix}, or try --per-sample or --static (not tried here, to save time)"
     return f"{error.fix}; no option can publish it as it is" if isinstance(error, ModelError) else error.fix
 
 
 class _Search:
-    """Tries options on a model, until the time is over.
+    """Tries options on a model until the time is up.
 
     Args:
         loaded: The model.
         asked: The options that failed.
-        keeps_inputs: Whether only the ways to run it may change, not what is taken for the batch.
+        keeps_inputs: Whether the inputs and their batch axes stay as they are, and only the way to run them may change.
 
     Attributes:
-        is_over: Whether something was not tried because the time was over.
+        is_over: Whether some ways were not tried because the time was up.
     """
 
     def __init__(self, loaded: Model, asked: PublishOptions, *, keeps_inputs: bool) -> None:
@@ -112,7 +112,7 @@ class _Search:
         if not found:
             found = self._first(replace(self._plain, batch_axes=axes) for axes in self._axes(is_whole=True))
         yield from found
-        # Tried before the way that comes first, because it is quick and works most often.
+        # Tried before `--per-sample`, although named after it, because it is quick and works most often.
         static = self._first([replace(self._plain, is_static=True, batch_axes={}, dynamic={})])
         yield from self._first(self._one_by_one(keeps_axes=bool(found)))
         yield from static
@@ -128,7 +128,7 @@ class _Search:
         return []
 
     def _works(self, options: PublishOptions) -> bool:
-        """Return whether the model comes out with these options, and proves right on a few samples."""
+        """Return whether the model can be made with these options, and is proven right on a few samples."""
         try:
             model = fix_inputs(self._loaded, options.constants)
             batched = make_batch_dynamic(model, options, runs=OriginalRuns(model, budget_s=RUNS_BUDGET_S))
@@ -136,7 +136,7 @@ class _Search:
                 next(draw(batched, rows=ROWS)) if options.samples is None else read_samples(options.samples, batched)
             )
             few = {name: rows[:ROWS] for name, rows in samples.items()}
-            # If the model cannot answer what was drawn first, the proof itself goes on drawing.
+            # If the model cannot answer these samples, the proof draws others.
             return _is_proven(batched, few) or (options.samples is None and _is_proven(batched, None))
         except FAILURES:
             return False
@@ -144,7 +144,7 @@ class _Search:
     # ------------------------------------------------------------------ candidates
 
     def _axes(self, *, is_whole: bool) -> Iterator[Axes]:
-        """Yield other axes for the batch; if `is_whole`, none at all, so that everything is one sample."""
+        """Yield other axes for the batch; if `is_whole`, none for any input, so that all inputs are one sample."""
         every = () if self._keeps_inputs else other_axes(self._inputs, self._asked.batch_axes)
         for axes in islice(every, MOST_AXES):
             if is_whole == all(axes.get(spec.name, 0) is None for spec in self._inputs):
@@ -166,7 +166,7 @@ class _Search:
         return found + self._first(self._with_constants(self._asked.batch_axes, settings(self._inputs)))
 
     def _with_constants(self, axes: Axes, choices: Iterable[list[str]]) -> Iterator[PublishOptions]:
-        """Yield values for some inputs, with these axes for the others: what they are compared with, else 1 or 0."""
+        """Yield constants for some inputs: the number that the graph compares an input with, or else 1 or 0."""
         for names in choices:
             rest = {name: axis for name, axis in axes.items() if name not in names}
             compared = {name: compared_with(self._loaded, name) for name in names}

@@ -12,8 +12,8 @@ def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalR
 
     Args:
         model: The model.
-        options: The way that is asked for.
-        runs: What runs the original, if it is to take less time than usual.
+        options: What the caller asked for.
+        runs: Runs the original; by default with the usual budget of time.
 
     Raises:
         ModelError: The model has no such batch, or Triton cannot serve what comes out.

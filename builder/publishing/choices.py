@@ -1,4 +1,4 @@
-"""What the inputs of a model may be, other than samples with their batch on axis 0."""
+"""What the inputs of a model may be if they are not samples with the batch on axis 0."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ Axes = Mapping[str, int | None]
 
 
 def other_axes(inputs: Sequence[TensorSpec], asked: Axes) -> Iterator[dict[str, int | None]]:
-    """Yield other axes for the batch, and last those where an input has none; few changes come before many.
+    """Yield other axes for the batch. Few changes come before many, and those where an input has no batch come last.
 
-    Inputs of one shape, such as the states of all layers, change together.
+    Inputs with the same shape, such as the states of all layers, change together.
 
     Args:
         inputs: The inputs.
@@ -40,10 +40,10 @@ def other_axes(inputs: Sequence[TensorSpec], asked: Axes) -> Iterator[dict[str, 
 
 
 def _choices(spec: TensorSpec, inputs: Sequence[TensorSpec], asked: Axes) -> list[int | None]:
-    """Return the axes that may hold the batch of an input, but for the one that did not work.
+    """Return the axes that may hold the batch of an input, without the one that did not work.
 
-    Axis 0 may hold several rows of each sample, if another input has a divisor of its length in front. At last, the
-    input may have no batch at all.
+    Axis 0 may hold several rows of each sample if its size is a multiple of another input's. Finally, the input may
+    have no batch at all.
     """
     first = spec.shape[0] if spec.shape else 1
     shapes = [other.shape for other in inputs if other.shape and other.name != spec.name]
@@ -57,9 +57,10 @@ def _choices(spec: TensorSpec, inputs: Sequence[TensorSpec], asked: Axes) -> lis
 
 
 def _sizes(shape: Sequence[Dim], others: Sequence[Sequence[Dim]]) -> set[Dim]:
-    """Return the sizes that the batch may have: what another input has in front, or every other input somewhere.
+    """Return the sizes that the batch may have: of axis 0 of another input, or of some axis in all other inputs.
 
-    If the input has a number in front, then also that number, as with as many layers as samples, 1, and any size.
+    If axis 0 of the input is static, the batch may also be of that size (a state with as many layers as samples), 1, or
+    symbolic.
     """
     found: set[Dim] = {other[0] for other in others}
     if others:
@@ -74,10 +75,10 @@ def _is_part(size: Dim, whole: Dim) -> bool:
 
 
 def settings(inputs: Sequence[TensorSpec], axes: Axes | None = None) -> Iterator[list[str]]:
-    """Yield names of inputs that may be settings, such as a scale, a rate or a time step.
+    """Yield groups of inputs that may be settings, such as a scale, a rate or a time step.
 
-    They are small. If the axes of the batch are known, they have none; otherwise they do not have the batch in front,
-    which is the first size of one of the inputs, the largest first.
+    They are small. If `axes` is given, they are the inputs without a batch in it. Otherwise they are those whose axis 0
+    is not the batch; the batch may be axis 0 of any input, and the largest inputs come first.
     """
     small = [spec for spec in inputs if _is_small(spec)]
     if axes is not None:

@@ -39,7 +39,7 @@ def _batch(batched: BatchedModel) -> str:
         return "the batch is already dynamic"
     is_claimed = any(isinstance(dim, str) for spec in batched.original.inputs for dim in spec.shape[:1])
     made = (
-        "symbolic batch made to work at every size"
+        "symbolic batch made dynamic in the body too"
         if is_claimed
         else f"static batch {batched.static_batch} made dynamic"
     )
@@ -115,8 +115,8 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
     yield from _fixed(verified.batched)
     if verified.batched.undecided:
         yield (
-            "whether the samples of a batch stay apart could not be decided from the graph, only by running it at more "
-            f"batch sizes: {'; '.join(verified.batched.undecided)}"
+            "the graph does not show whether the samples of a batch are independent, so more batch sizes were run: "
+            f"{'; '.join(verified.batched.undecided)}"
         )
     if verified.constant_outputs:
         yield f"all samples give the same {', '.join(verified.constant_outputs)}, so the proof says little about it"
@@ -141,13 +141,13 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
 
 
 def _fixed(batched: BatchedModel) -> Iterator[str]:
-    """Yield the axes that have a name in the file and a number now."""
+    """Yield a note for each axis that is symbolic in the file and static now."""
     specs = {spec.name: spec.shape for spec in batched.original.inputs}
     for tensor in batched.inputs:
         before = [dim for axis, dim in enumerate(specs[tensor.original]) if axis != tensor.batch_axis]
         for name, size in zip(before, tensor.dims, strict=False):
             if isinstance(name, str) and isinstance(size, int) and len(before) == len(tensor.dims):
-                yield f"input {tensor.name!r} takes {name} = {size} only: the original was seen to run at no other size"
+                yield f"input {tensor.name!r} takes only {name} = {size}: the original ran at none of the others tried"
 
 
 def _count(number: int, noun: str) -> str:

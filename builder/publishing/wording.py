@@ -1,4 +1,4 @@
-"""Write the options of one way to publish a model as the command line takes them, and what they mean."""
+"""Write options as on the command line, and say what they mean for the model."""
 
 import shlex
 from collections.abc import Iterator
@@ -13,12 +13,16 @@ def in_words(way: PublishOptions, asked: PublishOptions, model: Model) -> str:
     """Return `with OPTIONS and without OPTIONS (what they mean)`.
 
     Args:
-        way: The options.
-        asked: What the caller asked for; what goes on is not repeated, except for the axes of the batch.
+        way: The options to describe.
+        asked: What the caller asked for. Options that stay are not repeated, except the axes of the batch.
         model: The model as it was loaded.
     """
     given, left_out = list(_given(way, asked, model)), list(_left_out(way, asked))
-    parts = [f"with {' '.join(given)}"] * bool(given) + [f"without {' and '.join(left_out)}"] * bool(left_out)
+    parts = []
+    if given:
+        parts.append(f"with {' '.join(given)}")
+    if left_out:
+        parts.append(f"without {' and '.join(left_out)}")
     meanings = ", ".join([*_meanings_of_mode(way), *_meanings_of_inputs(way, asked, model)])
     return " and ".join(parts) + (f" ({meanings})" if meanings else "")
 
@@ -44,7 +48,7 @@ def _value(value: float | Path, name: str, model: Model) -> str:
 
 
 def _left_out(way: PublishOptions, asked: PublishOptions) -> Iterator[str]:
-    """Yield the options that were given and do not go with a way."""
+    """Yield the options that were given and have to be left out."""
     config = asked.config
     given = {
         "--static": asked.is_static and not way.is_static,
@@ -72,7 +76,7 @@ def _meanings_of_inputs(way: PublishOptions, asked: PublishOptions, model: Model
     for axis, those in by_axis.items():
         listed = ", ".join(those)
         if axis is None:
-            yield f"each sample is a whole {listed}" if those == names else f"each sample brings its own {listed}"
+            yield f"one sample is the whole of {listed}" if those == names else f"each sample brings its own {listed}"
         elif axis == 0:
             yield f"axis 0 of {listed} has several rows of each sample"
         else:
@@ -82,5 +86,5 @@ def _meanings_of_inputs(way: PublishOptions, asked: PublishOptions, model: Model
 
 
 def _fixed(way: PublishOptions, asked: PublishOptions) -> list[str]:
-    """Return the inputs that become constants, other than those that the caller made constants."""
+    """Return the inputs that become constants, without those that the caller made constants."""
     return [name for name in way.constants if name not in asked.constants]

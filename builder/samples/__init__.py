@@ -2,7 +2,8 @@
 
 `domains` reads from the graph which values each input may hold: token ids that stay inside their table, masks, lengths.
 It uses `reach`, which follows the values of an input through the graph. `drawing` draws samples from those values, and
-reads samples from a file. `sizes` has the sizes to try for the dimensions that a model leaves free.
+reads samples from a file. `sizes` has the sizes to try for dynamic dimensions; those that the graph shows to be equal,
+or of one size, come from `constraints`.
 """
 
 from builder.samples.domains import Domains

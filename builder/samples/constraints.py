@@ -1,7 +1,7 @@
-"""Read from the graph which free dimensions are equal, and which can have one size only.
+"""Read from the graph which dynamic dimensions are equal, and which can have only one size.
 
-In `MatMul(x, w)` with `w[64, 10]`, the last axis of `x` is 64 long. In `Add(scores, mask)`, axes that are not broadcast
-are equally long. What the nodes say is collected as pairs of equal dimensions; a dimension is a number or a name.
+In `MatMul(x, w)` with `w[64, 10]`, the last axis of `x` has size 64. In `Add(scores, mask)`, axes that are not
+broadcast have equal sizes. What the nodes say is collected as pairs of equal dimensions, each a number or a name.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,27 +22,23 @@ Pair = tuple[Dim | None, Dim | None]
 
 
 class Constraints:
-    """What is known about the free dimensions of a model's inputs.
-
-    Attributes:
-        sizes: The size of each dimension that can have one only, by name.
-    """
+    """What is known about the dynamic dimensions of a model's inputs."""
 
     def __init__(self, model: Model) -> None:
-        self.sizes: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._same: dict[str, str] = {}
         for left, right in _pairs(model):
             self._join(left, right)
 
     def name(self, name: str) -> str:
-        """Return one name for all dimensions that are equal to this one."""
+        """Return the name that stands for all dimensions that are equal to this one."""
         while name in self._same:
             name = self._same[name]
         return name
 
     def size(self, name: str) -> int | None:
-        """Return the only size that a dimension can have, if there is one."""
-        return self.sizes.get(self.name(name))
+        """Return the only size that a dimension can have; None if it may have several."""
+        return self._sizes.get(self.name(name))
 
     def _join(self, left: Dim | None, right: Dim | None) -> None:
         """Note that two dimensions are equal; of two numbers for one name, the first stays."""
@@ -52,15 +48,15 @@ class Constraints:
             return
         left = self.name(left)
         if isinstance(right, int):
-            self.sizes.setdefault(left, right)
+            self._sizes.setdefault(left, right)
         elif (right := self.name(right)) != left:
             self._same[left] = right
-            if left in self.sizes:
-                self.sizes.setdefault(right, self.sizes.pop(left))
+            if left in self._sizes:
+                self._sizes.setdefault(right, self._sizes.pop(left))
 
 
-def named(graph: ir.Graph, model: Model, sizes: Mapping[str, int]) -> None:
-    """Give the inputs of a graph the names of their free dimensions, or the sizes that are given for these names."""
+def declare_inputs(graph: ir.Graph, model: Model, sizes: Mapping[str, int]) -> None:
+    """Declare the shapes of a graph's inputs in place, with a name or the given size for each dynamic dimension."""
     values = {value.name: value for value in graph.inputs}
     for spec in model.inputs:
         values[spec.name].shape = ir.Shape([sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape])
@@ -71,7 +67,7 @@ def _pairs(model: Model) -> Iterator[Pair]:
         whole = inlined(model.ir, where=model.path)
     except ModelError:  # the nodes inside its functions cannot be read; the others can
         whole = model.ir.clone()
-    named(whole.graph, model, {})
+    declare_inputs(whole.graph, model, {})
     inferred = ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model
     for node in inferred.graph.all_nodes():
         rule = RULES.get(operator(node))
@@ -144,7 +140,7 @@ def _join(node: ir.Node, shapes: Sequence[Shape]) -> Iterator[Pair]:
 
 
 def _reshape(node: ir.Node, shapes: Sequence[Shape]) -> Iterator[Pair]:
-    """`[s, 4] -> [2, 6]`: one free dimension has the size that makes the numbers of elements equal."""
+    """`[s, 4] -> [2, 6]`: a single dynamic dimension has the size that makes the numbers of elements equal."""
     shape = node.inputs[1] if len(node.inputs) > 1 else None
     target = None if shape is None else ir.convenience.get_const_tensor(shape)
     free = [dim for dim in shapes[0] if not isinstance(dim, int)]

@@ -18,7 +18,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.errors import ModelError
 from builder.model import Model, inlined, operator
-from builder.samples.constraints import named
+from builder.samples.constraints import declare_inputs
 from builder.samples.reach import (
     Operator,
     Reach,
@@ -83,7 +83,7 @@ _PENALTY = 1e3
 
 
 class Domains:
-    """The domains of a model's inputs; the graph is read once for all sizes, unless they make a difference."""
+    """The domains of a model's inputs. The graph is read once for all sizes, unless they matter."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -102,7 +102,7 @@ class Domains:
         """Return the domain of each input, by its name in the original model.
 
         Args:
-            sizes: Sizes of free dimensions, by name: an index along such an axis stays below its size.
+            sizes: Sizes of dynamic dimensions, by name: an index along such an axis stays below its size.
         """
         evidence = self._evidence_at(sizes or {}) if self._is_unsized else self._evidence
         return {spec.name: _domain(spec.dtype, evidence[spec.name]) for spec in self.model.inputs}
@@ -110,7 +110,7 @@ class Domains:
     def _evidence_at(self, sizes: Mapping[str, int]) -> Mapping[str, "_Evidence"]:
         """Return the evidence in a graph with inferred shapes."""
         whole = self._whole.clone()
-        named(whole.graph, self.model, sizes)
+        declare_inputs(whole.graph, self.model, sizes)
         return _follow(ShapeInferencePass(strict_mode=False, data_prop=True)(whole).model.graph, self._names)
 
 
@@ -339,7 +339,7 @@ def _is_mask(node: ir.Node, position: int) -> bool:
 
 
 def _compared_with(node: ir.Node, position: int) -> list[int]:
-    """Return the number that the node asks its other input to be equal to."""
+    """Return the number that an Equal compares this input with, as a list; empty for other nodes."""
     bounds = bounds_of(node.inputs[1 - position]) if operator(node) == ("", "Equal") else None
     return [int(bounds[0])] if bounds is not None and bounds[0] == bounds[1] and bounds[0] > 0 else []
 

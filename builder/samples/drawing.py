@@ -37,8 +37,8 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
     Args:
         batched: The model.
         rows: How many samples.
-        sizes: The size of each free dimension, by its name. Where it gives none, the dimension has its size in the
-            original, or 32 if it is free there too.
+        sizes: The size of each dynamic dimension, by its name. A dimension without one has its size in the original,
+            or 32 if it is dynamic there too.
     """
     domains = Domains(batched.original).at(sizes)
     seed = int(batched.original.sha256[:16], 16)
@@ -55,11 +55,11 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
 
 
 def draw_feeds(domains: Domains, sizes: Mapping[str, int], *, caution: int = 0) -> dict[str, Array]:
-    """Return whole inputs of the original model, by name, with these sizes for its free dimensions.
+    """Return whole inputs of the original model, by name, with these sizes for its dynamic dimensions.
 
     Args:
         domains: The domains of the model's inputs.
-        sizes: The size of each free dimension, by its name.
+        sizes: The size of each dynamic dimension, by its name.
         caution: One of `CAUTIONS`.
     """
     seed = int(domains.model.sha256[:16], 16)

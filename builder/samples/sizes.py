@@ -1,8 +1,9 @@
-"""Sizes to try for the dimensions that a model leaves free, in an order in which one soon fits.
+"""Sizes to try for the dynamic dimensions of a model, the most likely to work first.
 
-A free dimension has a name, and dimensions of one name have one size. Nothing in a file says which sizes a model runs
-at: an image network may need multiples of 32, a mask the length of the ids beside it, and a file that only says that
-its batch is dynamic runs at the one batch that was frozen into it. What the nodes say (see `constraints`) comes first.
+A dynamic dimension has a name, and dimensions with the same name have the same size. Nothing in a file says which sizes
+a model runs at: an image network may need multiples of 32, a mask has to be as long as the ids beside it, and a file
+that only claims a dynamic batch runs at the one size that was frozen into it. What the nodes say (see `constraints`) is
+tried first.
 """
 
 import ast
@@ -15,15 +16,15 @@ from builder.model import Model
 from builder.samples.constraints import Constraints
 
 Sizes = Mapping[str, int]
-"""The size of each free dimension, by its name."""
+"""The size of each dynamic dimension, by its name."""
 
 Names = tuple[str, ...]
 
 USUAL = 32
-"""The size of a sample on a free axis, if the model runs at it."""
+"""The usual size of a sample on a dynamic axis, if the model runs at it."""
 
 ROUNDS = 3
-"""How many choices of sizes are yielded together, the first to try and its variations."""
+"""How many choices of sizes are yielded together: one to try first, and its variations."""
 
 STATE_RANK = 3
 """The rank of the states of recurrent networks: layers, batch, features."""
@@ -32,26 +33,26 @@ _BATCHES = (3, 5, 2, 7, 4)
 """Sizes to try for axis 0: small ones, because a batch costs its size in time."""
 
 _FROZEN_BATCHES = (1, 4, 2, 8, 16)
-"""Sizes at which a model runs whose batch is not as dynamic as the file says."""
+"""Batch sizes to try for a model whose batch is frozen, whatever the file says."""
 
 _MULTIPLES = (160, 224, 96, 288, 352, 416)
 """Multiples of 32, for networks that halve an image five times."""
 
 _STEPS: Sequence[Sequence[int]] = (
-    # No two sizes are equal, odd and even ones take turns, none is likely to be another size of the model, and they are
-    # so far apart that they differ even divided by 32, or 64, where a model has strides: what works is general.
+    # What works at these sizes works at most: all are different, odd or even, unlikely to be another size of the model,
+    # and so far apart that they still differ after strides of 32 or 64.
     (211, 134, 97, 293, 330, 389, 166, 259, 178, 401, 457, 118),
     (37, 58, 21, 46, 81, 97, 30, 67, 52, 43),
     (7, 10, 13, 11, 18, 17, 14, 19),
-    # Networks that halve an image, and double it again, want multiples.
+    # Networks that halve an image and double it again need multiples of a power of 2.
     (136, 200, 72, 248, 328, 392, 168, 264),
     _MULTIPLES,
     (192, 320, 448, 576),
 )
-"""Sizes that the groups of free dimensions take in turn."""
+"""Sizes that the groups of dynamic dimensions take in turn."""
 
 _ONE_FIXED = (48, 32, 64, 80, 40, 96, 128)
-"""Sizes for one group while the others are free, such as the height of a line of text."""
+"""Sizes for one group that may have only one, such as the height of a line of text, while the others vary."""
 
 _LAST: Sequence[Sequence[int]] = (
     # A square image, a mask as long as the ids.
@@ -64,13 +65,13 @@ _LAST: Sequence[Sequence[int]] = (
 
 @dataclass(frozen=True, slots=True)
 class _Grouping:
-    """Which free dimensions share a size: those on axis 0, in groups, and the others, in groups."""
+    """Which dynamic dimensions share a size: groups of those on axis 0, and groups of the others."""
 
     rows: tuple[Names, ...]
     others: tuple[Names, ...]
 
     def sizes(self, step: Sequence[int], shift: int, batch: int | None) -> dict[str, int]:
-        """Return a size for each name: the groups take the sizes of the step in turn, from the `shift`-th round on."""
+        """Return a size for each name: the groups take the sizes of the step in turn, starting at round `shift`."""
         sizes: dict[str, int] = {}
         for index, names in enumerate(self.rows):
             size = _BATCHES[(index + shift * len(self.rows)) % len(_BATCHES)] if batch is None else batch
@@ -81,22 +82,22 @@ class _Grouping:
 
 
 def free_names(model: Model) -> Names:
-    """Return the names of the dimensions that the model's inputs leave free, in the order of the inputs."""
+    """Return the names of the dynamic dimensions of a model's inputs, in the order of the inputs."""
     return tuple(_first_axes(model))
 
 
 def candidates(model: Model, pinned: Sizes) -> Iterator[tuple[Sizes, Sequence[Sizes]]]:
-    """Yield sizes to try for all free names, each with variations to try once these are known to work.
+    """Yield sizes to try for all dynamic dimensions, each with variations to try if the model runs at these.
 
     Args:
         model: The model.
-        pinned: Names whose size is settled; it is part of all that is yielded.
+        pinned: Sizes to keep, by name; they are part of all that is yielded.
     """
     known, same = _settled(model, pinned)
-    # What the nodes say may not be so: inference is not always right, and an axis of 1 fits any other.
+    # What the nodes say may be wrong: inference makes mistakes, and an axis of size 1 fits any other.
     on_their_own = [(name,) for name in free_names(model) if name not in pinned]
     seen = set()
-    for sizes, variations in chain(_ladder(model, known, same), _ladder(model, pinned, on_their_own)):
+    for sizes, variations in chain(_tries(model, known, same), _tries(model, pinned, on_their_own)):
         key = tuple(sorted(sizes.items()))
         if key not in seen:
             seen.add(key)
@@ -104,7 +105,7 @@ def candidates(model: Model, pinned: Sizes) -> Iterator[tuple[Sizes, Sequence[Si
 
 
 def _settled(model: Model, pinned: Sizes) -> tuple[Sizes, list[Names]]:
-    """Return the sizes that are pinned or the only ones possible, and the other names, equal ones together."""
+    """Return the sizes that are pinned or the only possible ones, and the other names, grouped by equal size."""
     if not any(axis for name, axis in _first_axes(model).items() if name not in pinned):
         return pinned, [(name,) for name in free_names(model) if name not in pinned]  # any batch will do
     constraints = Constraints(model)
@@ -119,8 +120,8 @@ def _settled(model: Model, pinned: Sizes) -> tuple[Sizes, list[Names]]:
     return known, [tuple(names) for names in groups.values()]
 
 
-def _ladder(model: Model, known: Sizes, same: Sequence[Names]) -> Iterator[tuple[Sizes, Sequence[Sizes]]]:
-    """Yield the sizes of every step for names that are not known yet; `same` are those that are equal."""
+def _tries(model: Model, known: Sizes, same: Sequence[Names]) -> Iterator[tuple[Sizes, Sequence[Sizes]]]:
+    """Yield what `candidates` does, given the known sizes and, in `same`, the other names, grouped by equal size."""
     sums = {name: tree for names in same for name in names if (tree := _expression(name, free_names(model)))}
 
     def complete(sizes: Sizes) -> Sizes:
@@ -147,10 +148,10 @@ def _choices(groupings: Sequence[_Grouping], batches: Sequence[int | None]) -> I
 
 
 def _groupings(model: Model, same: Sequence[Names]) -> list[_Grouping]:
-    """Return which free dimensions may share a size.
+    """Return which dynamic dimensions may share a size, in several ways.
 
-    These are only equal ones, those on the same axis, the batch with that of states `[layers, N, H]`, or all but the
-    batch.
+    These share a size, in turn: only equal dimensions; all on axis 0; all on the same axis; those on axis 0 and the
+    batch of states `[layers, N, H]`; all on axis 0, and all others.
     """
     axes = {names: min(_first_axes(model)[name] for name in names) for names in same}
     rows = [names for names in same if axes[names] == 0]
@@ -179,7 +180,7 @@ def _joined(groups: Iterable[Sequence[Names]]) -> tuple[Names, ...]:
 
 
 def _first_axes(model: Model) -> dict[str, int]:
-    """Return the first axis that each free dimension is on, in any input."""
+    """Return the lowest axis that each dynamic dimension is on, in any input."""
     axes: dict[str, int] = {}
     for spec in model.inputs:
         for axis, dim in enumerate(spec.shape):

@@ -268,10 +268,7 @@ def test_what_was_not_tried_is_not_said_to_work(
 ) -> None:
     monkeypatch.setattr(advice, *limit)
     fix = refusal(write(tmp_path / "m.onnx", CASES["a mixing node"])).fix
-    assert (
-        fix
-        == "export it without these nodes, or try --per-sample or --static, which were not tried because it takes long"
-    )
+    assert fix == "export it without these nodes, or try --per-sample or --static (not tried here, to save time)"
 
 
 def corrupt(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Node], object]) -> None:

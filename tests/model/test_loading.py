@@ -195,7 +195,7 @@ def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
         (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (z) }"), "topologically sorted"),
         (
             parsed("(float[1, 4] x) => (float[1, 4] y) { b = Add (a, x)  a = Relu (b)  y = Relu (b) }"),
-            "circle of nodes",
+            "the nodes form a cycle",
         ),
         (parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (x)  y = Relu (x) }"), "single static assignment"),
         (parsed("(float[1, 4] x, float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"), "single static assignment"),

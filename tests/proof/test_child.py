@@ -45,7 +45,7 @@ def test_an_error_of_the_model_comes_back_as_it_is() -> None:
 
 
 def test_a_child_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.proof.child.PATIENCE_S", 0.05)
+    monkeypatch.setattr("builder.proof.child.TIMEOUT_S", 0.05)
     child = Child(lambda question: os.read(os.pipe()[0], 1))
     with pytest.raises(ChildDiedError):
         child.ask("wait for ever")

@@ -10,7 +10,7 @@ from support.by_hand import by_hand, original
 from builder.errors import VerificationError
 from builder.proof import Prover, VerifiedModel, verify
 from builder.proof.comparison import Tolerance, rounding_for
-from builder.proof.neighbours import prove_strangers
+from builder.proof.neighbours import prove_extreme_neighbours
 from builder.tensors import Arrays
 
 CONSTANTS = """<float scale = {0.05}, float part = {0.02}, float hundred = {100.0}, float one = {1.0},
@@ -107,7 +107,7 @@ def test_neighbours_are_unlike_samples(tmp_path: Path) -> None:
         "output:y": x,
     }
     prover = Prover(tmp_path, run, reference, {"y": Tolerance(0.0, 0.0)}, frozenset(), tmp_path)
-    prove_strangers(prover, "FLOAT", largest=8, nudge=1e-5)
+    prove_extreme_neighbours(prover, "FLOAT", largest=8, nudge=1e-5)
     assert {float(feeds["x"].min()) for feeds in seen} >= {-2500, -1500}
     assert {float(feeds["x"].max()) for feeds in seen} >= {2500, 2000}
     indices = [set(feeds["index_as_float"].ravel().tolist()) for feeds in seen]

@@ -21,8 +21,8 @@ def inspect(
 ) -> None:
     """Show the inputs and outputs of MODEL, where their batch is, and what publishing would change.
 
-    Nothing is written. If the batch cannot be made dynamic, the command says why, tries which options would help, and
-    exits with 3.
+    Nothing is written. If the batch cannot be made dynamic, the command says why, tries other options, names those that
+    work, and exits with 3.
     """
     from builder import api
     from builder.cli import inspection

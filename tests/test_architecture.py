@@ -236,7 +236,7 @@ def catching_everything(source: str) -> list[int]:
 
 
 def test_nothing_catches_every_exception() -> None:
-    """But the walk over the nodes: an exception that nobody expected must end in an error that names the node."""
+    """Except the walk over the nodes: there, an unexpected exception becomes an error that names the node."""
     found = {module: len(catching_everything(path.read_text())) for module, path in SOURCES.items()}
     assert {module: count for module, count in found.items() if count} == {"builder.batching.walk": 1}
 

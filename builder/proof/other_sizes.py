@@ -30,7 +30,7 @@ def prove_other_sizes(batched: BatchedModel, prover: Prover, free: Sizes) -> tup
     Args:
         batched: The rewritten model.
         prover: Runs it; its reference is replaced.
-        free: Sizes of the dimensions that are free in the original too, by name.
+        free: Sizes of the dimensions that are dynamic in the original too, by name.
 
     Returns:
         The sizes at which batches were compared, by the name of the axis; none if no axis was made dynamic.

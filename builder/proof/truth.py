@@ -95,7 +95,7 @@ class Original:
         Args:
             samples: The caller's samples by input, `[rows, *dims]`; None to draw them.
             max_batch_size: The largest batch size; no more rows than that are drawn.
-            sizes: The sizes of free dimensions of drawn samples, by name.
+            sizes: The sizes of dynamic dimensions of drawn samples, by name.
 
         Raises:
             ModelError: ONNX Runtime cannot load the model.

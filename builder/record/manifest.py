@@ -174,7 +174,7 @@ class Proof:
         outputs: The result for each output, by name.
         effort: `sample`: a few batch sizes; `full`: every one up to the largest; `off`: nothing was compared.
         other_sizes: Sizes of other dynamic axes, by the axis' name, at which a few rows were compared too: with the
-            original if the axis is free there, or else with the same rows run one at a time.
+            original if the axis is dynamic there, or else with the same rows run one at a time.
     """
 
     batch_sizes: tuple[int, ...]

@@ -65,13 +65,13 @@ NAMED = {
     "no axis for it": ("float[N,3] x", "y = ReduceMean<keepdims=0>(x)", "float y", (), None),
     "a name where the model has no axis": ("float[N,3] x", "y = Gather(x, zero)", "float[N,3] y", (3,), None),
     "another name where the model has no axis": ("float[N,3] x", "y = Gather(x, zero)", "float[M,3] y", (3,), None),
-    "a static batch beside a free axis": ("float[1,T] x", "y = Softmax<axis=0>(x)", "float[1,T] y", ("T",), 0),
+    "a static batch beside a dynamic axis": ("float[1,T] x", "y = Softmax<axis=0>(x)", "float[1,T] y", ("T",), 0),
 }  # fmt: skip
 """Files with a name on some axis, and what their output is for one sample: its shape, and its own axis of one."""
 
 
 @pytest.mark.parametrize("case", NAMED)
-def test_the_axis_of_the_batch_is_taken_off_whatever_the_file_calls_it(case: str, tmp_path: Path) -> None:
+def test_the_batch_axis_of_outputs_is_removed_whatever_its_name(case: str, tmp_path: Path) -> None:
     given, body, output, dims, axis = NAMED[case]
     text = f"""<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> g ({given}) => ({output})
         <int64[1] i = {{0}}, int64 zero = {{0}}> {{ {body} }}"""
@@ -103,7 +103,7 @@ def test_a_state_whose_batch_has_its_name_on_another_axis_keeps_its_layers(tmp_p
     np.testing.assert_array_equal(state, h + 1)
 
 
-def test_a_shape_that_nothing_tells_is_seen_by_running_the_original(tmp_path: Path) -> None:
+def test_a_shape_that_cannot_be_inferred_is_found_by_running_the_original(tmp_path: Path) -> None:
     text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
         g (float[N,3] x, float[2,B,3] h) => (float[N,3] y, float[a,b,c] next, float[d] flat)
         <int64 one = {1}, int64 zero = {0}> {
@@ -149,7 +149,7 @@ def test_positions_that_do_not_depend_on_the_values_are_served(tmp_path: Path) -
     np.testing.assert_array_equal(answers, [[[0, 0, 0, 0], [0, 1, 2, 3]]] * 3)
 
 
-def test_what_the_file_says_of_the_batch_inside_is_dropped(tmp_path: Path) -> None:
+def test_inner_shapes_that_name_the_batch_are_removed(tmp_path: Path) -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,T] x) => (float[N,T] y)
         <float[N,T] m, float[T,N] t> { m = Softmax<axis=0>(x) t = Transpose(m) y = Transpose(t) }"""
     (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())

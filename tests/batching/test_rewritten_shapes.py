@@ -69,7 +69,7 @@ def test_a_batch_that_stays_on_its_axis_has_no_minus_one(tmp_path: Path) -> None
     assert sorted(targets) == [[0, 4, 2, 3], [0, 4, 6]]
 
 
-def test_a_free_axis_that_stays_is_copied_too(tmp_path: Path) -> None:
+def test_a_dynamic_axis_that_stays_is_copied_too(tmp_path: Path) -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]> g (float[1, seq, width, 6] x) => (float[1, seq, width, 6] y)
         <int64[5] s = {1, 0, 0, 2, 3}, int64[4] q = {1, 0, -1, 6}>

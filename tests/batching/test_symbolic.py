@@ -236,7 +236,7 @@ def test_a_model_with_an_unknown_operator_is_kept_and_says_so(tmp_path: Path) ->
     assert batched.undecided == ("SampleOp 'e': there is no rule for this operator",)
 
 
-def test_a_loop_over_a_free_axis_beside_a_batch_of_1_is_refused(tmp_path: Path) -> None:
+def test_a_loop_over_a_dynamic_axis_beside_a_batch_of_1_is_refused(tmp_path: Path) -> None:
     body = """s = Shape (x) i = Constant <value = int64 {1}> () n = Gather (s, i) c = Constant <value = bool {1}> ()
         l = Loop (n, c, x) <body = b (int64 i, bool k, float[a, s, 4] v) => (bool k, float[a, s, 4] u) { u = Neg (v) }>
         y = Reshape (l, to)"""

@@ -117,7 +117,7 @@ CASES = {
         ["with --constant t=VALUE", STATIC],
         SAME_BATCH,
     ),
-    "free sizes in front and on the axis of the batch": Case(
+    "dynamic sizes on axis 0 and on the batch axis": Case(
         """(float["",""] x, float[2,"",6] h, int64 sr) => (float[2,"",6] next) <int64 known = {16000}> {
             e = Equal(sr, known) f = Cast<to=1>(e) m = ReduceMean<axes=[1], keepdims=1>(x) p = Mul(m, f)
             next = Add(h, p) }""".replace('""', "?"),
@@ -134,7 +134,7 @@ CASES = {
     ),
     "samples folded into axis 0": Case(LOOK_UPS, ["with --batch-axis indices=0", STATIC], SAME_BATCH, {"e": (30, 4)}),
     "a mixing node": Case(MIXING, [PER_SAMPLE, STATIC]),
-    "a mixing node and a batch with a name": Case(MIXING_NAMED, ["with --batch-axis x=none", PER_SAMPLE, STATIC]),
+    "a mixing node and a symbolic batch": Case(MIXING_NAMED, ["with --batch-axis x=none", PER_SAMPLE, STATIC]),
     "a mixing node and several samples": Case(MIXING_OF_3, ["with --batch-axis x=none", STATIC], ONE_SAMPLE),
     "answers of no fixed size": Case(DROPS, [STATIC]),
     "an operator that ONNX Runtime cannot run": Case(
@@ -206,7 +206,7 @@ def run(path: Path, options: Sequence[str], *, repository: str = "repository") -
 
 
 def ways_in(fix: str) -> list[str]:
-    """Return the ways that a fix names, without what they mean."""
+    """Return the ways that a fix names, without their explanations."""
     named, is_named, _ = fix.removeprefix("publish it ").rpartition("; or export")
     named = named if is_named else fix.removeprefix("publish it ").rpartition("; or ")[0]
     return [re.sub(r" \([^()]*\)$", "", way) for way in named.split(", or ")] if fix.startswith("publish it") else []
@@ -283,7 +283,7 @@ def corrupt(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Node], object]
     monkeypatch.setattr(pipeline, "make_batch_dynamic", corrupted)
 
 
-def test_a_rewritten_model_that_is_wrong_is_to_be_reported_beside_the_ways(
+def test_a_rewritten_model_that_is_wrong_asks_for_a_report_beside_the_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -294,9 +294,7 @@ def test_a_rewritten_model_that_is_wrong_is_to_be_reported_beside_the_ways(
     assert error.fix.endswith("or report this failure with that file")
 
 
-def test_a_kept_model_that_mixes_samples_unseen_is_not_to_be_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_model_that_mixes_samples_asks_for_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     corrupt(monkeypatch, lambda node: node.attributes.update(axis=ir.Attr("axis", ir.AttributeType.INT, 0)))
     error = refusal(write(tmp_path / "m.onnx", Case("(float[N,4] x) => (float[N,4] y) { y = Softmax<axis=1>(x) }", [])))

@@ -290,7 +290,7 @@ def test_weights_without_values_are_accepted(tmp_path: Path) -> None:
     assert load(written(tmp_path, parsed(text, weight(dims=[1, 0])))).inputs[0].shape == (1, 4)
 
 
-def test_a_dimension_written_as_a_number_below_zero_is_free(tmp_path: Path) -> None:
+def test_a_dimension_written_as_a_number_below_zero_is_dynamic(tmp_path: Path) -> None:
     model = parsed("(float[1, 4, 1, n] x, float[2] x_2) => (float[1, 4, 1, n] y) { y = Relu (x) }")
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = -1

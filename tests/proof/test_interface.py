@@ -44,7 +44,7 @@ def served(root: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("options", ROADS.values(), ids=ROADS)
-def test_dims_that_the_file_leaves_free_are_those_that_onnxruntime_infers(
+def test_dynamic_dims_of_outputs_become_the_sizes_that_onnxruntime_infers(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     model = write(tmp_path, f'(float["N", 3] x) => (float["a", "b"] y) {WEIGHTS} {BODY}')
@@ -73,7 +73,7 @@ def test_dims_that_the_file_leaves_free_are_those_that_onnxruntime_infers(
     ],
     ids=["rank too low", "number", "rank too high", "hidden number", "hidden rank"],
 )  # fmt: skip
-def test_outputs_that_the_file_declares_wrongly_are_mended(
+def test_outputs_that_the_file_declares_wrongly_are_corrected(
     tmp_path: Path, declared: str, body: str, dims: list[int], road: str
 ) -> None:
     model = write(tmp_path, f'(float["N", 3] x) => ({declared}) {WEIGHTS} {body}')

@@ -584,7 +584,7 @@ def test_the_result_of_batching_is_proven(tmp_path: Path, static_batch: int) -> 
     assert verified.model_bytes == ir.to_proto(batched.ir).SerializeToString(deterministic=True)
 
 
-# ---------------------------------------------------------------- sizes that the file leaves free
+# ---------------------------------------------------------------- dynamic sizes
 
 FREE: list[tuple[str, str, str, Any, dict[str, tuple[int, ...]]]] = [
     # What it shows; inputs; nodes; how it is kept; the shapes of one sample.
@@ -610,7 +610,7 @@ def test_samples_have_sizes_at_which_the_model_runs(
     assert {name: verified.reference[f"input:{name}"].shape[1:] for name in shapes} == shapes
 
 
-def test_other_sizes_of_free_dimensions_are_compared_with_the_original_too(tmp_path: Path) -> None:
+def test_other_sizes_of_dynamic_dimensions_are_compared_with_the_original_too(tmp_path: Path) -> None:
     text = "g (float[N, T] x) => (float[N, T] y) {{ y = {} (x) }}"
     proof = verify(by_hand(original(tmp_path, text.format("Neg"))), max_batch_size=4).proof
     assert len({sizes["T"] for sizes in proof.other_sizes} - {32}) == 4, "three that the analysis sees, and one more"
@@ -623,7 +623,7 @@ def test_other_sizes_of_free_dimensions_are_compared_with_the_original_too(tmp_p
         verify(wrong, max_batch_size=4)
 
 
-def test_a_model_that_runs_at_no_size_says_what_it_says_at_the_usual_one(tmp_path: Path) -> None:
+def test_a_model_that_runs_at_no_size_fails_with_its_error_at_the_usual_one(tmp_path: Path) -> None:
     text = "g (float[N, T] x) => (float[a, b] y) { s = Constant <value_ints = [1009, 1013]> () y = Reshape (x, s) }"
     with pytest.raises(VerificationError, match=r"no answers to compare with: .*\{32,32\}"):
         verify(keep_static(original(tmp_path, text)), max_batch_size=1)

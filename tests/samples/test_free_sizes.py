@@ -1,4 +1,4 @@
-"""Sizes are found at which a model with free dimensions runs, whatever these have to be."""
+"""Sizes are found at which a model with dynamic dimensions runs, whatever they have to be."""
 
 from pathlib import Path
 

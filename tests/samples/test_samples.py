@@ -212,7 +212,7 @@ def test_samples_are_drawn_as_they_are_stored(tmp_path: Path, tensor: str, store
     assert len(np.unique(values, axis=0)) > 1
 
 
-def test_free_dimensions_have_the_sizes_that_are_given_and_one_name_has_one_size(tmp_path: Path) -> None:
+def test_dynamic_dimensions_have_the_given_sizes_and_one_name_has_one_size(tmp_path: Path) -> None:
     model = original(
         tmp_path,
         'g (float["batch", "n", 3] x, float["batch", "n"] z) => (float["batch", "n", 3] y) { y = Neg (x) }',

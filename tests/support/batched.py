@@ -203,7 +203,7 @@ def compare(case: Case, model: onnx.ModelProto, batched: BatchedModel) -> None:
 
 
 def _rows(tensor: BatchedTensor, answer: Array, static_batch: int) -> Array:
-    """Return one answer of the original for each sample; all of it where it has no batch."""
+    """Return one answer of the original for each sample; the whole answer if it has no batch."""
     rows = tensor.split(answer)
     return rows.repeat(static_batch, axis=0) if tensor.batch_axis is None else rows
 

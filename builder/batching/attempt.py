@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
+from builder.batching.batched import OLDEST_IR_VERSION, BatchedModel, BatchedTensor, Rewrite
 from builder.batching.control_flow import CONTROL_FLOW
 from builder.batching.ends import Outputs, add_input
 from builder.batching.pins import Axes, Pins
 from builder.batching.rule import Refusal, Undecided
 from builder.batching.walk import FreeAxes, Walk
 from builder.model import Model, label
-
-OLDEST_IR_VERSION = 4
-"""Before it, every initializer had to be listed as an input too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ import onnx_ir as ir
 from builder.model import Dim, Model
 from builder.tensors import Array
 
+OLDEST_IR_VERSION = 4
+"""Before this IR version, every initializer had to be listed as an input too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.answers import answers_of_one, shape_of_one
-from builder.batching.batched import BatchedModel, BatchedTensor, Rewrite
+from builder.batching.batched import OLDEST_IR_VERSION, BatchedModel, BatchedTensor, Rewrite
 from builder.batching.input_axes import batch_axes_of
 from builder.batching.keeping import refuse_random
 from builder.batching.pins import Runs, batch_names, claimed_axes
@@ -24,9 +24,6 @@ SCAN_WITHOUT_BATCH = 9
 
 AXES_AS_INPUT = 13
 """The opset from which Squeeze and Unsqueeze take their axes as an input."""
-
-OLDEST_IR_VERSION = 4
-"""Before this IR version, every initializer had to be listed as an input too."""
 
 
 def run_one_by_one(

@@ -146,6 +146,9 @@ REFUSED = [
     ("a part of the batch's size", "(float[N, 4] x) => (float[N, 4] y)",
      "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) f = Cast <to = 1> (n) y = Div (x, f)",
      "Div 'y': it computes with the size of the batch"),
+    ("a triangle that grows with the batch", "(float[N, 4, 4] x) => (float[N, 4, 4] y)",
+     "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) y = Trilu <upper = 0> (x, n)",
+     "Trilu 'y': it computes with the size of the batch"),
     ("a branch for large batches", "(float[N, 4] x) => (float[N, 4] y)",
      "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) l = Constant <value = int64 {20}> () "
      "c = Greater (n, l) y = If (c) <then_branch = t () => (float[N, 4] p) { p = Neg (x) }, "

@@ -15,7 +15,7 @@ from builder.proof.child import Child, ChildDiedError
 
 
 def answer(question: Any) -> Any:
-    """Answer some questions, and die of others."""
+    """Answer some questions, and end the process at others."""
     if question == "die":
         os.abort()
     if question == "refuse":

@@ -92,7 +92,7 @@ class OriginalRuns:
         if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:
             return None
         try:
-            found: Mapping[str, Shape] | None = self._child.ask((sizes,))
+            found: Mapping[str, Shape] | None = self._child.ask(("shapes", sizes))
         except ChildDiedError:
             return None
         return found
@@ -113,7 +113,7 @@ class OriginalRuns:
             chunk: How many rows to run together. The batch size is a multiple of it.
         """
         try:
-            return bool(self._child.ask((sizes, axes, chunk)))
+            return bool(self._child.ask(("apart", sizes, axes, chunk)))
         except ChildDiedError:
             return False
 
@@ -165,11 +165,16 @@ class _Runner:
     def _domains(self) -> Domains:
         return Domains(self._model)
 
-    def __call__(self, question: tuple[Any, ...]) -> Any:
-        """Answer `(sizes,)` as `output_shapes` does, and `(sizes, axes, chunk)` as `keeps_apart` does."""
-        return self._run(*question) if len(question) == 1 else self._keeps_apart(*question)
+    @cached_property
+    def _precision(self) -> str:
+        return coarsest_precision(self._model.ir.graph)
 
-    def _run(self, sizes: Sizes) -> dict[str, Shape] | None:
+    def __call__(self, question: tuple[Any, ...]) -> Any:
+        """Answer `("shapes", sizes)` as `output_shapes` does, and `("apart", sizes, axes, chunk)` as `keeps_apart`."""
+        kind, *arguments = question
+        return self._shapes(*arguments) if kind == "shapes" else self._keeps_apart(*arguments)
+
+    def _shapes(self, sizes: Sizes) -> dict[str, Shape] | None:
         started = time.monotonic()
         for caution in CAUTIONS:
             if time.monotonic() - started > RETRY_S:
@@ -198,12 +203,11 @@ class _Runner:
     def _is_same_alone(self, feeds: Arrays, axes: Mapping[str, int | None], rows: range, together: Arrays) -> bool:
         one = {name: a if (axis := axes[name]) is None else a.take(rows, axis) for name, a in feeds.items()}
         alone = self._session.run({**self._model.constants, **one})
-        precision = coarsest_precision(self._model.ir.graph)
-        return all(
-            alone[name].shape == answer[rows.start : rows.stop].shape
-            and not differences(alone[name], answer[rows.start : rows.stop], tolerance_for(answer, precision))[1].any()
-            for name, answer in together.items()
-        )
+        for name, answer in together.items():
+            wanted, tolerance = answer[rows.start : rows.stop], tolerance_for(answer, self._precision)
+            if alone[name].shape != wanted.shape or differences(alone[name], wanted, tolerance)[1].any():
+                return False
+        return True
 
 
 def _first_different(base: Sizes, others: Iterator[Sizes], settled: Sizes) -> tuple[Sizes, ...]:

@@ -29,7 +29,7 @@ chain of 44,800 nodes (seen with 1.31.1).
 """
 
 RESET = "\x1b[m"
-"""What ONNX Runtime writes after a line in colour, when the message ends in a new line."""
+"""What ONNX Runtime writes on a line of its own after a coloured message that ends in a line break."""
 
 _STALE_SHAPE = re.compile(
     r"Expected shape from model of (\{.*?\}) does not match actual shape of (\{.*?\}) for output ([^\s\x1b]+)"

@@ -74,7 +74,11 @@ def _fix(error: BuilderError, ways: list[str], *, is_over: bool) -> str:
         return f"publish it {', or '.join(ways)}; or {error.fix}"
     if is_over:
         return f"{error.fix}, or try --per-sample or --static (not tried here, to save time)"
-    return f"{error.fix}; no option can publish it as it is" if isinstance(error, ModelError) else error.fix
+    return (
+        f"{error.fix}; none of the options that were tried can publish it"
+        if isinstance(error, ModelError)
+        else error.fix
+    )
 
 
 class _Search:

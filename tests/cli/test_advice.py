@@ -20,7 +20,7 @@ from builder.errors import BuilderError, ModelError, VerificationError
 from builder.model import Model
 from builder.publishing import PublishOptions, advice, make_batch_dynamic, pipeline, publish
 
-NOTHING = "no option can publish it as it is"
+NOTHING = "none of the options that were tried can publish it"
 
 
 @dataclass(frozen=True)

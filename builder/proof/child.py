@@ -5,15 +5,15 @@ At unusual sizes, a kernel of ONNX Runtime may end the whole process (seen with 
 """
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from builder.errors import ModelError
 
@@ -33,13 +33,15 @@ class ChildDiedError(Exception):
 class Child:
     """A process that calls a function. It is forked at the first call, and again after it has ended.
 
+    It is forked without `multiprocessing`, which does not let a worker of a pool start processes.
+
     Args:
         answer: The function, called in the child. What it stores there is lost when the child ends.
     """
 
     def __init__(self, answer: Callable[[Any], Any]) -> None:
         self._answer = answer
-        self._running: tuple[BaseProcess, Connection] | None = None
+        self._running: Connection | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def ask(self, question: Any) -> Any:
@@ -49,7 +51,7 @@ class Child:
             ChildDiedError: The child ended, or took too long.
             ModelError: The function raised it.
         """
-        _, pipe = self._running or self._start()
+        pipe = self._running or self._start()
         try:
             pipe.send(question)
             answered = pipe.poll(TIMEOUT_S)
@@ -69,43 +71,44 @@ class Child:
             self._finalizer()
         self._running = None
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("fork")  # the child has what the parent has loaded, and starts at once
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._answer, os.getpid()), daemon=True)
+    def _start(self) -> Connection:
+        ours, theirs = Pipe()
+        parent = os.getpid()
         with warnings.catch_warnings():
             # Python 3.12 warns of forking a process with threads. The child uses none of theirs.
             warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
+            child = os.fork()  # the child has what the parent has loaded, and starts at once
+        if not child:
+            ours.close()
+            _serve(theirs, self._answer, parent)
         theirs.close()
-        self._running = process, ours
-        self._finalizer = weakref.finalize(self, _end, process, ours, os.getpid())
-        return self._running
+        self._running = ours
+        self._finalizer = weakref.finalize(self, _end, child, ours, parent)
+        return ours
 
 
-def _end(process: BaseProcess, pipe: Connection, parent: int) -> None:
+def _end(child: int, pipe: Connection, parent: int) -> None:
     if os.getpid() != parent:  # a child that was forked later has a copy of this finalizer
         return
     pipe.close()
-    process.kill()
-    process.join()
+    with suppress(ProcessLookupError, ChildProcessError):  # a parent may leave its children to the system
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
-def _serve(pipe: Connection, answer: Callable[[Any], Any], parent: int) -> None:
+def _serve(pipe: Connection, answer: Callable[[Any], Any], parent: int) -> NoReturn:
     """Answer until the parent ends.
 
     The end of the pipe does not show that, because children that were forked later have the parent's side of it too.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
-        os._exit(0)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # hide what a crash prints
-    while True:
-        try:
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # hide what a crash prints
+        while os.getppid() == parent:  # it may have ended before the first line
             question = pipe.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
-            os._exit(0)
-        try:
-            pipe.send((answer(question), None))
-        except ModelError as error:
-            pipe.send((None, (error.where, error.what, error.fix)))
+            try:
+                pipe.send((answer(question), None))
+            except ModelError as error:
+                pipe.send((None, (error.where, error.what, error.fix)))
+    finally:
+        os._exit(1)  # whatever was raised: the parent's own code must not go on here

@@ -1,6 +1,7 @@
 """The process in which the original is tried."""
 
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -92,3 +93,13 @@ def test_the_process_ends_with_the_child() -> None:
     del child
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def ask_once(question: Any) -> Any:
+    """Ask a child of this process."""
+    return Child(answer).ask(question)[0]
+
+
+def test_a_process_of_a_pool_may_ask_too() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(ask_once, [1]) == [1]

@@ -5,6 +5,7 @@ body with a number for each, and by running the original.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 import onnx_ir as ir
 
@@ -15,6 +16,7 @@ from builder.batching.input_axes import batch_axes_of
 from builder.batching.keeping import keep_batched
 from builder.batching.layout import Shape
 from builder.batching.pins import (
+    SMALL,
     Axes,
     Pins,
     Runs,
@@ -92,7 +94,8 @@ class _Examination:
         if kept is not None:
             return kept
         batch = free.pins.batch if free is not None and self._is_clean(free) else self._frozen_batch()
-        frozen = follow_sizes(self._model, self._source, self._axes, batch, self._sizes_at(batch))
+        sizes, small = self._sizes_at(batch), self._small_sizes_at(batch)
+        frozen = follow_sizes(self._model, self._source, self._axes, batch, sizes, small)
         if not frozen.problems:
             self._check_chunks(batch)
             return frozen.rewritten(self._source)
@@ -227,6 +230,16 @@ class _Examination:
             return self._sizes
         found = self._original.working_sizes(dict.fromkeys(self._names, batch))
         return self._without_batch(found) or self._sizes
+
+    def _small_sizes_at(self, batch: int) -> list[Sizes]:
+        """Return the smallest size of all other names together at which the original runs with this batch."""
+        names = free_names(self._model, self._axes)
+        if self._original is None or not names:
+            return []
+        settled = dict.fromkeys(self._names, batch)
+        choices = (dict.fromkeys(names, size) for size in SMALL)
+        found = (sizes for sizes in choices if self._original.output_shapes({**sizes, **settled}) is not None)
+        return list(islice(found, 1))
 
     def _without_batch(self, found: Sequence[Sizes]) -> list[Sizes]:
         """Leave out the sizes of the batch; of equal choices, one is kept."""

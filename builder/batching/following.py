@@ -15,7 +15,9 @@ from builder.batching.walk import FreeAxes
 from builder.model import Dim, Model, TensorSpec, label
 
 
-def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: Sequence[Sizes]) -> Attempt:
+def follow_sizes(
+    model: Model, source: ir.Model, axes: Axes, batch: int, sizes: Sequence[Sizes], small: Sequence[Sizes] = ()
+) -> Attempt:
     """Walk a model at one static batch, and at several sizes of its other symbolic axes, which stay dynamic.
 
     Two walks show which axes of which values are dynamic. A further walk at each choice of sizes reads them at run time
@@ -28,6 +30,7 @@ def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: 
         batch: The static batch.
         sizes: Choices of sizes for the other names at which the model runs. If there is only one, the axes become
             static.
+        small: Small ones, which only show what is dynamic: the last 8 steps of a longer sequence are 8, whatever it is.
     """
     first = attempt(model, source, Pins(axes, batch, sizes[0]))
     if first.problems or len(sizes) == 1 or not free_names(model, axes):
@@ -35,7 +38,8 @@ def follow_sizes(model: Model, source: ir.Model, axes: Axes, batch: int, sizes: 
     second = attempt(model, source, Pins(axes, batch, sizes[1]))
     if second.problems:
         return second
-    free = _free_axes(first.walk.operands, second.walk.operands)
+    others = [second, *(attempt(model, source, Pins(axes, batch, each)) for each in small)]
+    free = _free_axes(first.walk.operands, [other.walk.operands for other in others])
     attempts = [attempt(model, source, Pins(axes, batch, each), free) for each in sizes]
     failed = next((a for a in attempts if a.problems), None)
     if failed is not None:
@@ -56,14 +60,15 @@ def _free_rows(attempts: Sequence[Attempt]) -> Iterator[Problem]:
             yield Problem("", Refusal(what))
 
 
-def _free_axes(first: Mapping[ir.Value, Operand], second: Mapping[ir.Value, Operand]) -> FreeAxes:
-    """Return a function that tells which axes differ between two walks at different sizes."""
+def _free_axes(first: Mapping[ir.Value, Operand], others: Sequence[Mapping[ir.Value, Operand]]) -> FreeAxes:
+    """Compare walks at different sizes; one that was refused somewhere says nothing of what is behind it."""
 
     def free(value: ir.Value, shape: Shape) -> frozenset[int]:
-        if value not in first or value not in second:  # for example, in a copy of a loop's body
+        if value not in first or value not in others[0]:  # for example, in a copy of a loop's body
             return frozenset(range(len(shape)))
-        pairs = zip(first[value].shape, second[value].shape, strict=False)
-        return frozenset(axis for axis, (one, other) in enumerate(pairs) if one != other)
+        shapes = [first[value].shape, *(other[value].shape for other in others if value in other)]
+        columns = enumerate(zip(*shapes, strict=False))
+        return frozenset(axis for axis, column in columns if len(set(column)) > 1)
 
     return free
 

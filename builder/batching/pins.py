@@ -58,6 +58,9 @@ MOST_NUMBERS = 64
 FROZEN = (*range(1, 17), 20, 24, 32, 48, 64)
 """The batch sizes that files are usually frozen at."""
 
+SMALL = (1, 2, 3)
+"""The sizes of an axis that show what is no longer than some number, such as the last 8 steps."""
+
 GUESSES = (64, 96, 160)
 """The sizes of the first symbolic axis if no working sizes are known: all different, and divisible by usual strides."""
 

@@ -172,6 +172,11 @@ def _extreme_rows(rows: Arrays, reference: Arrays) -> Iterator[Arrays]:
             }
 
 
+def enlarged(feeds: Arrays, factor: int) -> dict[str, Array]:
+    """Return floats so many times as large, within what their type can hold; other types stay as they are."""
+    return {name: _scaled(array, factor) if array.dtype.kind == "f" else array for name, array in feeds.items()}
+
+
 def _scaled(rows: Array, factor: int) -> Array:
     most = np.finfo(rows.dtype).max
     scaled: Array = np.clip(rows.astype(np.float64) * factor, -most, most)

@@ -13,6 +13,7 @@ from builder.batching import BatchedModel, Shape
 from builder.model import Model, stored_dtype
 from builder.proof.child import Child, ChildDiedError
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
+from builder.proof.neighbours import FAR, enlarged
 from builder.proof.session import Session, onnxruntime_errors, open_original
 from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
 from builder.tensors import Arrays
@@ -26,8 +27,14 @@ RETRY_S = 1.0
 LARGEST_INPUTS_BYTES = 64 << 20
 """Larger inputs are not tried."""
 
-UNSEEN = ((3, 1), (2, 1), (1, 1), (4, 0), (2, 0))
-"""How to make other sizes from sizes that work: multiply by the first number and add the second."""
+UNSEEN = ((3, 1), (2, 1), (1, 1), (3, 2), (1, 2), (1, 4), (4, 0), (2, 0))
+"""What to make of sizes that work to get others: a multiple, and a little more, so that not all are multiples of 8."""
+
+SMALL = (1, 2, 3, 5, 8, 16)
+"""Small sizes: a model may take the last 8 steps of all that there are."""
+
+FEW = 2
+"""How many small sizes to prove at."""
 
 WANTED = 3
 """How many choices of sizes to look for."""
@@ -190,7 +197,13 @@ class _Runner:
         return None
 
     def _keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None], chunk: int) -> bool:
+        """A model may look at its neighbours above a threshold only, so it is also asked with large values."""
         feeds = draw_feeds(self._domains, sizes)
+        return self._are_apart(feeds, axes, chunk, may_fail=False) and all(
+            self._are_apart(enlarged(feeds, factor), axes, chunk, may_fail=True) for factor in (FAR, -FAR)
+        )
+
+    def _are_apart(self, feeds: Arrays, axes: Mapping[str, int | None], chunk: int, *, may_fail: bool) -> bool:
         batch = next(feeds[name].shape[axis] for name, axis in axes.items() if axis is not None)
         try:
             together = self._session.run({**self._model.constants, **feeds})
@@ -198,7 +211,7 @@ class _Runner:
                 self._is_same_alone(feeds, axes, range(row, row + chunk), together) for row in range(0, batch, chunk)
             )
         except onnxruntime_errors():
-            return False
+            return may_fail
 
     def _is_same_alone(self, feeds: Arrays, axes: Mapping[str, int | None], rows: range, together: Arrays) -> bool:
         one = {name: a if (axis := axes[name]) is None else a.take(rows, axis) for name, a in feeds.items()}
@@ -249,9 +262,16 @@ def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
     return tuple(found) or (usual,)
 
 
-def _unseen(runs: OriginalRuns, found: Sizes, batch: Sizes) -> list[Sizes]:
-    """Return sizes that the analysis has not seen, to check that its conclusions hold there too."""
+def _unseen(runs: OriginalRuns, found: Sizes, batch: Sizes) -> Iterator[Sizes]:
+    """Yield sizes that the analysis has not seen: what it took for a rule has to hold there too.
+
+    An axis may be empty, as the past is before the first step.
+    """
     others = (
         {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
     )
-    return list(islice((sizes for sizes in others if runs.output_shapes(sizes) is not None), 1))
+    yield from islice((sizes for sizes in others if runs.output_shapes(sizes) is not None), 1)
+    small = ({name: batch.get(name, size) for name in found} for size in SMALL)
+    yield from islice((sizes for sizes in small if runs.output_shapes(sizes) is not None), FEW)
+    empty = ({**found, name: 0} for name in found if name not in batch)
+    yield from (sizes for sizes in empty if runs.output_shapes(sizes) is not None)

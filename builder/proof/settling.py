@@ -9,6 +9,7 @@ reads them there.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import onnx_ir as ir
 
@@ -39,8 +40,8 @@ def open_settled(
     batched = _corrected(batched, references)
     with onnxruntime_warnings() as warnings:
         model, sessions = _open_as_seen(batched, rounded)
-        for session in sessions:
-            _run_first(session, references[0], is_static=batched.is_static)
+        for session, reference in product(sessions, references):
+            _run_first(session, reference, is_static=batched.is_static)
     if not any(stale_shapes(warnings)):
         return model, sessions
     for wrong in filter(None, (batched.ir, rounded)):

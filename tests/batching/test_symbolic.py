@@ -158,6 +158,10 @@ REFUSED = [
     ("chunks of the batch", "(float[N, 4] x) => (float[N, 4] y)",
      "s = Shape (x) p = Constant <value = int64[3] {-1, 3, 4}> () r = Reshape (x, p) "
      "t = Transpose <perm = [1, 0, 2]> (r) y = Reshape (t, s)", "depends on the others"),
+    ("another order above a threshold", "(float[N, 4] x) => (float[N, 4] y)",
+     "b = Constant <value = int64[1] {-1}> () e = Constant <value = int64[1] {-1000}> () "
+     "i = Constant <value = int64[1] {0}> () f = Slice (x, b, e, i, b) h = Constant <value = float {100}> () "
+     "c = Greater (x, h) y = Where (c, f, x)", "picks or reorders samples"),
 ]  # fmt: skip
 
 
@@ -246,6 +250,16 @@ def test_a_loop_over_a_dynamic_axis_beside_a_batch_of_1_is_refused(tmp_path: Pat
     case = Case("loop", "(float[1, seq, 4] x) => (float[1, seq, 4] y)", body, "int64[3] to = {1, -1, 4}")
     with pytest.raises(ModelError, match="how often it runs depends on the size of a dynamic axis"):
         batch(case.model(), tmp_path, {})
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+def test_what_is_the_same_at_all_larger_sizes_may_be_smaller_at_small_ones(size: int, tmp_path: Path) -> None:
+    body = """b = Constant <value = int64[1] {-5}> () e = Constant <value = int64[1] {1000}> ()
+        i = Constant <value = int64[1] {1}> () z = Slice (x, b, e, i) s = Shape (z) n = Gather (s, i)
+        f = Cast <to = 1> (n) t = ReduceSum <keepdims = 0> (z, i) y = Div (t, f)"""
+    case = Case("mean of the last", "(float[1, seq, 4] x) => (float[1, 4] y)", body)
+    model = case.model()
+    compare(case, model, batch(model, tmp_path, {}), size)
 
 
 def test_the_analysis_does_without_runs_of_the_original(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -32,6 +32,9 @@ UNSEEN = ((3, 1), (2, 1), (1, 1), (3, 2), (1, 2), (1, 4), (4, 0), (2, 0))
 
 SMALL = (1, 2, 3, 5, 8, 16)
 """Small sizes: a model may take the last 8 steps of all that there are."""
+
+MOST_VOLUME = 1.5
+"""How many times larger, all its axes together, a sample may be than those that have run."""
 
 FEW = 2
 """How many small sizes to prove at."""
@@ -258,20 +261,30 @@ def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
     found: list[Sizes] = [usual] if runs.output_shapes(usual) is not None else []
     found += [sizes for sizes in runs.working_sizes(batch) if sizes != usual]
     if found:
-        found += _unseen(runs, found[-1], batch)
+        found += _unseen(runs, found, batch)
     return tuple(found) or (usual,)
 
 
-def _unseen(runs: OriginalRuns, found: Sizes, batch: Sizes) -> Iterator[Sizes]:
+def _unseen(runs: OriginalRuns, seen: Sequence[Sizes], batch: Sizes) -> Iterator[Sizes]:
     """Yield sizes that the analysis has not seen: what it took for a rule has to hold there too.
 
+    The larger ones stay near what has run, because the memory for an image may grow with the third power of its side.
     An axis may be empty, as the past is before the first step.
     """
+    found, largest = min(seen[1:] or seen, key=_volume), max(map(_volume, seen))
     others = (
         {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
     )
-    yield from islice((sizes for sizes in others if runs.output_shapes(sizes) is not None), 1)
     small = ({name: batch.get(name, size) for name in found} for size in SMALL)
-    yield from islice((sizes for sizes in small if runs.output_shapes(sizes) is not None), FEW)
     empty = ({**found, name: 0} for name in found if name not in batch)
-    yield from (sizes for sizes in empty if runs.output_shapes(sizes) is not None)
+
+    def running(choices: Iterable[Sizes], most: int | None) -> Iterator[Sizes]:
+        return islice((sizes for sizes in choices if runs.output_shapes(sizes) is not None), most)
+
+    yield from running((sizes for sizes in others if _volume(sizes) <= MOST_VOLUME * largest), 1)
+    yield from running(small, FEW)
+    yield from running(empty, None)
+
+
+def _volume(sizes: Sizes) -> int:
+    return math.prod(sizes.values())

@@ -617,6 +617,9 @@ def test_other_sizes_of_dynamic_dimensions_are_compared_with_the_original_too(tm
     assert len(others) == 6, "three that the analysis sees, one more, and two small ones"
     assert min(others) == 1
     assert {name for sizes in proof.other_sizes for name in sizes} == {"T"}, "the batch is no other size"
+    image = "g (float[N, H, W] x) => (float[N, H, W] y) { y = Neg (x) }"
+    found = verify(by_hand(original(tmp_path, image)), max_batch_size=4).proof.other_sizes
+    assert max(sizes["H"] * sizes["W"] for sizes in found) < 200_000, "its memory may grow faster than its side"
     # Right at the usual size only.
     body = """s = Shape (x) i = Constant <value_int = 1> () n = Gather (s, i) u = Constant <value_int = 32> ()
         c = Equal (n, u) a = Neg (x) b = Abs (x) y = Where (c, a, b)"""

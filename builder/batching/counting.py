@@ -19,9 +19,9 @@ from builder.batching.statics import evaluate
 from builder.model import operator
 
 SHAPES = {
-    "CenterCropPad": {1}, "ConstantOfShape": {0}, "Expand": {1}, "EyeLike": {0}, "OneHot": {1}, "Pad": {1},
-    "Range": {0, 1, 2}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0}, "Slice": {1, 2, 3, 4},
-    "Split": {1}, "Tile": {1}, "TopK": {1}, "Upsample": {1},
+    "AffineGrid": {1}, "CenterCropPad": {1}, "ConstantOfShape": {0}, "Expand": {1}, "EyeLike": {0}, "MaxUnpool": {2},
+    "OneHot": {1}, "Pad": {1}, "Range": {0, 1, 2}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0},
+    "Slice": {1, 2, 3, 4}, "Split": {1}, "Tile": {1}, "TopK": {1}, "Upsample": {1},
 }  # fmt: skip
 """Inputs that are used as a shape, a size or a range: they decide how many elements there are, not their values."""
 

@@ -252,6 +252,12 @@ def test_a_loop_over_a_dynamic_axis_beside_a_batch_of_1_is_refused(tmp_path: Pat
         batch(case.model(), tmp_path, {})
 
 
+def test_a_size_that_says_how_large_a_grid_is_counts_nothing(tmp_path: Path) -> None:
+    text = """g (float[N, 1, 3, 3] x, float[N, 2, 3] m) => (float[N, 1, 3, 3] y) {
+        s = Shape (x) g = AffineGrid (m, s) y = GridSample (x, g) }"""
+    assert batch(onnx.parser.parse_model(HEADER.replace("17", "20") + text), tmp_path, {}).is_kept
+
+
 @pytest.mark.parametrize("size", [1, 3, 5, 9])
 def test_what_is_the_same_at_all_larger_sizes_may_be_smaller_at_small_ones(size: int, tmp_path: Path) -> None:
     body = """b = Constant <value = int64[1] {-5}> () e = Constant <value = int64[1] {1000}> ()

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from builder.batching.layout import Dropped
+from builder.batching.layout import Dropped, Placed
 from builder.batching.rule import Mixing, Operand
 from builder.batching.statics import evaluate
 from builder.model import operator
 
 SHAPES = {
     "AffineGrid": {1}, "CenterCropPad": {1}, "ConstantOfShape": {0}, "Expand": {1}, "EyeLike": {0}, "MaxUnpool": {2},
-    "OneHot": {1}, "Pad": {1}, "Range": {0, 1, 2}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0},
+    "OneHot": {1}, "Pad": {1}, "Range": {1}, "Reshape": {1}, "Resize": {1, 2, 3}, "Shape": {0}, "Size": {0},
     "Slice": {1, 2, 3, 4}, "Split": {1}, "Tile": {1}, "TopK": {1}, "Upsample": {1},
 }  # fmt: skip
 """Inputs that are used as a shape, a size or a range: they decide how many elements there are, not their values."""
@@ -40,6 +40,8 @@ def check_counts(node: ir.Node, inputs: Sequence[Operand | None]) -> None:
     """
     if _reads_counts(node, inputs):
         raise Mixing("it computes with the size of the batch")
+    if operator(node) == ("", "Slice") and _cuts_elsewhere(inputs):
+        raise Mixing("it cuts a sample at the size of the batch")
 
 
 def counts_of_shape(node: ir.Node, operand: Operand | None) -> tuple[int, ...] | None:
@@ -61,6 +63,21 @@ def counts_of(node: ir.Node, inputs: Sequence[Operand | None]) -> tuple[int, ...
         if picked is not None:
             return () if any(k in first.counts for k in picked) else None
     return () if _reads_counts(node, inputs) else None
+
+
+def _cuts_elsewhere(inputs: Sequence[Operand | None]) -> bool:
+    """Return whether a Slice has a start or an end that counts, on another axis than that of the batch."""
+    data, *bounds = [*inputs, None, None, None][:INPUTS_OF_SLICE]
+    if data is None or not isinstance(data.batch, Placed):
+        return False
+    given = None if bounds[-1] is None else evaluate(bounds[-1])
+    axes = list(range(data.rank)) if given is None else [int(axis) % data.rank for axis in given.ravel()]
+    return any(
+        axes[k] != data.batch.axis
+        for bound in bounds[:2]
+        if bound is not None and bound.counts is not None
+        for k in bound.counts or range(bound.shape[0])
+    )
 
 
 def _picked(node: ir.Node, inputs: Sequence[Operand | None], length: int) -> list[int] | None:

@@ -149,6 +149,14 @@ REFUSED = [
     ("a triangle that grows with the batch", "(float[N, 4, 4] x) => (float[N, 4, 4] y)",
      "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) y = Trilu <upper = 0> (x, n)",
      "Trilu 'y': it computes with the size of the batch"),
+    ("a range that starts at the batch's size", "(float[N, 3] x) => (float[N, 3] y)",
+     "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) o = Constant <value = int64 {1}> () "
+     "t = Constant <value = int64 {3}> () e = Add (n, t) r = Range (n, e, o) f = Cast <to = 1> (r) y = Add (x, f)",
+     "Add 'y': it computes with the size of the batch"),
+    ("a sample that is cut at the batch's size", "(float[N, T, 4] x) => (float[N, 4] y)",
+     "s = Shape (x) i = Constant <value = int64[1] {0}> () n = Gather (s, i) o = Constant <value = int64[1] {1}> () "
+     "c = Slice (x, i, n, o) y = ReduceSum <keepdims = 0> (c, o)",
+     "Slice 'c': it cuts a sample at the size of the batch"),
     ("a branch for large batches", "(float[N, 4] x) => (float[N, 4] y)",
      "s = Shape (x) i = Constant <value = int64 {0}> () n = Gather (s, i) l = Constant <value = int64 {20}> () "
      "c = Greater (n, l) y = If (c) <then_branch = t () => (float[N, 4] p) { p = Neg (x) }, "

@@ -1,7 +1,6 @@
 """The process in which the original is tried."""
 
 import gc
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -96,11 +95,19 @@ def test_the_process_ends_with_the_child() -> None:
         os.kill(pid, 0)
 
 
-def ask_once(question: Any) -> Any:
-    """Ask a child of this process."""
-    return Child(answer).ask(question)[0]
+def test_a_process_of_a_pool_may_ask_too(tmp_path: Path) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(f"""
+import multiprocessing, sys
+sys.path[:0] = {sys.path!r}
+from builder.proof.child import Child
 
+def ask(question):
+    return Child(lambda question: question).ask(question)
 
-def test_a_process_of_a_pool_may_ask_too() -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(ask_once, [1]) == [1]
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(*pool.map(ask, [1, 2]))
+""")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "1 2\n"

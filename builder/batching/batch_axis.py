@@ -127,7 +127,7 @@ class _Examination:
 
     def _answers_one_row(self) -> bool:
         """Return whether a batch of one gives one row too; a Squeeze without axes, for example, removes that axis."""
-        shapes = self._shapes_at(1)
+        shapes = self._shapes_at(1, is_needed=True)
         return self._original is None or (shapes is not None and _have_rows(self._model, shapes, 1))
 
     def _check_chunks(self, batch: int) -> None:
@@ -156,17 +156,18 @@ class _Examination:
         pairs = ((spec, self._axes[spec.name]) for spec in self._model.inputs)
         return all(axis is not None and isinstance(spec.shape[axis], str) for spec, axis in pairs)
 
-    def _shapes_at(self, batch: int) -> Mapping[str, Shape] | None:
+    def _shapes_at(self, batch: int, *, is_needed: bool = False) -> Mapping[str, Shape] | None:
         """Return the shapes of the original's outputs; None if it does not run at this batch size."""
         if self._original is None:
             return None
-        return self._original.output_shapes({**self._sizes[0], **dict.fromkeys(self._names, batch)})
+        sizes = {**self._sizes[0], **dict.fromkeys(self._names, batch)}
+        return self._original.output_shapes(sizes, is_needed=is_needed)
 
     def _follows(self, free: Attempt) -> bool | None:
         """Return whether the original runs at this batch size and has it on axis 0 of every output; None if unknown."""
         if self._original is None:
             return None
-        shapes = self._shapes_at(free.pins.batch)
+        shapes = self._shapes_at(free.pins.batch, is_needed=True)
         return shapes is not None and _have_rows(self._model, shapes, free.pins.batch)
 
     def _mixes(self, free: Attempt) -> bool:

@@ -27,8 +27,11 @@ class Runs(Protocol):
     def working_sizes(self, settled: Sizes) -> Sequence[Sizes]:
         """Return several choices of sizes for all names at which the model runs; each includes the `settled` sizes."""
 
-    def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
-        """Return the shapes of the outputs at these sizes, by name; None if the model does not run."""
+    def output_shapes(self, sizes: Sizes, *, is_needed: bool = False) -> Mapping[str, Shape] | None:
+        """Return the shapes of the outputs at these sizes, by name; None if the model does not run.
+
+        Unless it `is_needed`, the answer is also None after the time for a search is used up.
+        """
 
     def keeps_apart(self, sizes: Sizes, axes: Axes, chunk: int) -> bool:
         """Return whether every `chunk` rows of a batch get the same answers as without the other rows."""

@@ -19,7 +19,7 @@ from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_fe
 from builder.tensors import Arrays
 
 BUDGET_S = 30.0
-"""The longest time for all runs together, unless the caller sets another."""
+"""The longest time to search, unless the caller sets another."""
 
 RETRY_S = 1.0
 """If a failed run takes longer, the same sizes are not tried again with more cautious samples."""
@@ -51,7 +51,7 @@ class OriginalRuns:
 
     Args:
         model: The original.
-        budget_s: The longest time for all runs together, seconds.
+        budget_s: The longest time to search, seconds: runs that are needed are made after it too.
     """
 
     def __init__(self, model: Model, *, budget_s: float = BUDGET_S) -> None:
@@ -86,17 +86,18 @@ class OriginalRuns:
                 break
         return ()
 
-    def output_shapes(self, sizes: Sizes) -> Mapping[str, Shape] | None:
+    def output_shapes(self, sizes: Sizes, *, is_needed: bool = False) -> Mapping[str, Shape] | None:
         """Return the shapes of the outputs at these sizes, by name.
 
-        None means that the model does not run at them, that an output is empty, or that the time is used up.
+        None means that the model does not run at them or that an output is empty. Unless the answer `is_needed`, it is
+        also None after the time is used up: that a search had to stop says nothing about the model.
         """
         key = tuple(sorted(sizes.items()))
-        if key not in self._known:
+        if key not in self._known and (is_needed or self._spent_s < self._budget_s):
             started = time.monotonic()
-            self._known[key] = self._ask(sizes) if self._spent_s < self._budget_s else None
+            self._known[key] = self._ask(sizes)
             self._spent_s += time.monotonic() - started
-        return self._known[key]
+        return self._known.get(key)
 
     def _ask(self, sizes: Sizes) -> Mapping[str, Shape] | None:
         if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:

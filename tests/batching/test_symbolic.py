@@ -282,3 +282,15 @@ def test_the_analysis_does_without_runs_of_the_original(tmp_path: Path) -> None:
         batched = add_batch_axis(load(tmp_path / "model.onnx"))
         assert batched.is_kept == (case.batch == 0)
         check_dims(case, batched)
+
+
+def test_a_search_that_used_up_its_time_still_finds_out_whether_the_body_follows(tmp_path: Path) -> None:
+    """Otherwise a model that sorts its batch would be taken for one that is frozen at one sample, and be published."""
+    (sorting,) = (case for case in REFUSED if case[0] == "sorted rows")
+    onnx.save(Case(*sorting[:3]).model(), tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="TopK"):
+        add_batch_axis(loaded, original=OriginalRuns(loaded, budget_s=1e-9))
+    onnx.save(KEPT[0].model(), tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    assert add_batch_axis(loaded, original=OriginalRuns(loaded, budget_s=1e-9)).is_kept

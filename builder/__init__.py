@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
     from builder.publishing import Publication, PublishOptions
     from builder.repository import Repository
-    from builder.server import Server, serve
+    from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
 
 _HOMES = {
@@ -67,12 +67,13 @@ _HOMES = {
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
     "builder.publishing": ("Publication", "PublishOptions"),
     "builder.repository": ("Repository",),
-    "builder.server": ("Server", "serve"),
+    "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
 }
 """The module that defines each name."""
 
 __all__ = [
+    "AdminAccess",
     "BuildOptions",
     "BuilderError",
     "ConfigOptions",

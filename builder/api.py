@@ -35,6 +35,7 @@ from builder.tensors import Arrays
 if TYPE_CHECKING:
     from builder.deployment import Deployment
     from builder.deployment.live_server import Address
+    from builder.server import AdminAccess
 
 REPOSITORY = Path("model_repository")
 """The model repository, when none is given."""
@@ -238,7 +239,7 @@ def deploy(
     server: "Address | str",
     repository: Path | str = REPOSITORY,
     *,
-    admin_key: str | None = None,
+    admin: "AdminAccess | None" = None,
     timeout_s: float = 300.0,
     version: int | None = None,
     rehearse: bool = True,
@@ -252,7 +253,8 @@ def deploy(
         name: The model.
         server: The gRPC address, such as `grpc://127.0.0.1:8001`. Triton runs in explicit mode.
         repository: The model repository that the server reads.
-        admin_key: The secret of a server that restricts who may load models.
+        admin: The key of a server that restricts who may load models, and the header that it expects it in. Default:
+            the key of the server that this user runs at this address of this machine with `serve`.
         timeout_s: How long the server may take to load the version, in seconds.
         version: Default: the one that config.pbtxt names.
         rehearse: Load and check the version under another name first.
@@ -270,7 +272,7 @@ def deploy(
     from builder.deployment.live_server import Address
 
     address = Address.parse(server) if isinstance(server, str) else server
-    with deployment.LiveServer(address, admin_key=admin_key, timeout_s=timeout_s) as live:
+    with deployment.LiveServer(address, admin=admin, timeout_s=timeout_s) as live:
         return deployment.deploy(
             Repository(Path(repository)),
             name,

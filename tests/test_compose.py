@@ -30,7 +30,7 @@ from builder.deployment.live_server import Address
 from builder.deployment.rollout import deploy
 from builder.publishing import install
 from builder.repository import Repository
-from builder.server import free_port
+from builder.server import AdminAccess, free_port
 
 ROOT = Path(__file__).parents[1]
 CONTAINERS = ROOT / "containers"
@@ -259,7 +259,7 @@ def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton
 
     assert post() == 403
     assert post(**{"admin-key": ADMIN_KEY}) == 200
-    with LiveServer(Address.parse(triton.grpc_address), admin_key=ADMIN_KEY) as live:
+    with LiveServer(Address.parse(triton.grpc_address), admin=AdminAccess(ADMIN_KEY)) as live:
         assert deploy(repository, "scale", live, watch_s=1).before == 1
 
 

@@ -217,6 +217,14 @@ def release(text: str) -> str:
     return found
 
 
+@argument("NAME", fix="use letters, digits, and the characters - _ . as in admin-key, and no -bin at the end")
+def header_name(text: str) -> str:
+    """Read the name of a header that both HTTP and gRPC allow."""
+    from builder.server import read_header
+
+    return read_header(text)
+
+
 @argument("FOLDER", fix="give a folder; of all commands, only publish can write to a bucket")
 def folder(text: str) -> Path:
     """Read the path of a model repository on this machine."""

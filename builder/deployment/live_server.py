@@ -3,6 +3,7 @@
 Models are loaded over gRPC because a load over HTTP can delay inference requests.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,17 +20,23 @@ from tritonclient.utils import InferenceServerException
 
 from builder.errors import HostError
 from builder.record import ServedTensor
+from builder.server import HEADER, KEY_VARIABLE, AdminAccess, find_server, is_loopback
 from builder.tensors import Array, Arrays
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 
-ADMIN_HEADER = "triton-grpc-protocol-admin-key"
-"""The header that a server started with `--grpc-restricted-protocol=…:admin-key=SECRET` expects the secret in.
-
-Source: https://github.com/triton-inference-server/server/blob/main/docs/customization_guide/inference_protocols.md
+_NO_PROXY = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", triton.MAX_GRPC_MESSAGE_SIZE),
+]
+"""Options for a server on this machine. Otherwise gRPC would send everything, and the key, to the proxy that the
+environment names, and the proxy would connect to its own machine. The other two are tritonclient's defaults.
 """
+
+_EXPECTED_HEADER = re.compile(r"expecting header '(?:triton-grpc-protocol-)?([^']+)'")
 
 _LOOK_IN_LOG = "look for the cause in the server's log"
 
@@ -104,15 +111,21 @@ class LiveServer:
 
     Args:
         address: Its gRPC endpoint.
-        admin_key: The secret of its restricted protocols, if they are restricted.
+        admin: The key to its restricted protocols, if they are restricted. Default: that of the server that this user
+            runs at this address, if it is one of ours on this machine.
         timeout_s: How long a load may take, and then the wait until the version is ready, seconds each.
     """
 
-    def __init__(self, address: Address, *, admin_key: str | None = None, timeout_s: float = 300.0) -> None:
+    def __init__(self, address: Address, *, admin: AdminAccess | None = None, timeout_s: float = 300.0) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._headers = {ADMIN_HEADER: admin_key} if admin_key else {}
-        self._client = triton.InferenceServerClient(address.target, ssl=address.tls)
+        target = address.target
+        if admin is None and not address.tls and (found := find_server(target)):
+            target, admin = found.address, found.admin
+        self._admin = admin
+        self._headers = admin.grpc_headers if admin else {}
+        options = _NO_PROXY if is_loopback(target) else None
+        self._client = triton.InferenceServerClient(target, ssl=address.tls, channel_args=options)
 
     def __enter__(self) -> "LiveServer":
         return self
@@ -134,8 +147,11 @@ class LiveServer:
         if "model_repository" not in metadata.extensions:
             what = f"{metadata.name or 'this server'} {metadata.version} cannot load models, so it is not Triton"
             raise HostError(self.address, what, "give the address of a Triton server")
-        with self._reported("access to its model repository is restricted", "set TRITON_ADMIN_KEY to its admin key"):
+        try:
             self._client.get_model_repository_index(headers=self._headers, client_timeout=_ASK_S)
+        except InferenceServerException as error:
+            what = f"access to its model repository is restricted: {_reason(error)}"
+            raise HostError(self.address, what, self._advice(_reason(error))) from error
         with self._reported("it does not load models on request", "start it with --model-control-mode=explicit"):
             self._client.unload_model(_NO_MODEL, headers=self._headers, client_timeout=_ASK_S)
 
@@ -250,6 +266,14 @@ class LiveServer:
             fix = "check that the server is still running, then deploy again"
             raise HostError(self.address, f"it does not answer: {_reason(error)}", fix) from error
         return Answer(0, {}, _reason(error))
+
+    def _advice(self, refusal: str) -> str:
+        """Return what to do about a server that refuses the key, or wants one."""
+        expected = _EXPECTED_HEADER.search(refusal)
+        header = self._admin.header if self._admin else HEADER
+        named = f", and give --admin-header {expected[1]}" if expected and expected[1] != header else ""
+        key = "another key" if self._admin else "its admin key"
+        return f"set {KEY_VARIABLE} to {key}, or name a file that holds it with --admin-key-file{named}"
 
     def _index(self) -> Iterator[Any]:
         with self._reported("it does not list its models", _LOOK_IN_LOG):

@@ -6,9 +6,26 @@ models in it. It serves the same repository as in production, without changes.
 `Server.start` serves a repository for the duration of a `with` block, and `serve` runs in the foreground.
 `installation` finds the binary, `runtime` prepares the folder that it runs in, `process` starts and stops it, `log`
 finds the reason for a failure in its log, and `ports` chooses the ports.
+
+The APIs that load models and change settings are closed by a key (`admin`). It is not among the arguments of the
+process (`hiding`), and the other commands of the same user find it in a file (`key_files`).
 """
 
+from builder.server.admin import HEADER, KEY_VARIABLE, AdminAccess, given_access, read_header
+from builder.server.key_files import FoundServer, find_server, is_loopback
 from builder.server.ports import free_port
 from builder.server.serving import Server, serve
 
-__all__ = ["Server", "free_port", "serve"]
+__all__ = [
+    "HEADER",
+    "KEY_VARIABLE",
+    "AdminAccess",
+    "FoundServer",
+    "Server",
+    "find_server",
+    "free_port",
+    "given_access",
+    "is_loopback",
+    "read_header",
+    "serve",
+]

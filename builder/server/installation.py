@@ -14,6 +14,13 @@ from pathlib import Path
 from builder.errors import HostError
 
 WHEEL = "nvidia-pytriton"
+NOT_PASSED_ON = ("TRITON_ADMIN_KEY", "AIP_MODE")
+"""Variables that `tritonserver` must not get: the admin key, which its stubs and so the code of models would inherit,
+and the one that makes it listen for Vertex AI on every address, without a key.
+
+Source: https://github.com/triton-inference-server/server/blob/r24.10/src/command_line_parser.cc, TritonParser::Parse
+"""
+
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -39,9 +46,10 @@ class Installation:
         The stub uses the first `python3` on PATH, and so finds NumPy and ONNX Runtime. GPUs are hidden: this server
         runs models on the CPU, and refuses a model that asks for a GPU.
         """
+        ours = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         libraries = [_libpython_directory(), str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
-            **os.environ,
+            **ours,
             "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
             "CUDA_VISIBLE_DEVICES": "-1",

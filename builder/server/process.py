@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -12,12 +11,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TextIO
 
-from builder.server import runtime
+from builder.server import hiding, runtime
 from builder.server.installation import find_installation
 
 EXIT_TIMEOUT_S = 5
 _KILL_AFTER_S = 2.0 * EXIT_TIMEOUT_S + 5
 _LOG_LINES = 1000
+_VISIBLE = "warning: every user of this machine can read the admin key in the arguments of the process tritonserver\n"
 
 
 class TritonProcess:
@@ -30,8 +30,16 @@ class TritonProcess:
         pid: The process id, which is also the id of its session and its process group.
     """
 
-    def __init__(self, repository: Path, options: Sequence[str], log_to: TextIO | None) -> None:
+    def __init__(
+        self, repository: Path, options: Sequence[str], log_to: TextIO | None, *, hidden: Sequence[str] = ()
+    ) -> None:
         """Start the process.
+
+        Args:
+            repository: The model repository.
+            options: Options of `tritonserver`.
+            log_to: The stream to copy its log to.
+            hidden: More options, which other users of this machine must not read.
 
         Raises:
             HostError: No Triton can run on this machine.
@@ -42,12 +50,12 @@ class TritonProcess:
         self._shared_memory = f"{folder.name}-"
         runtime.lay_out(folder, installation, repository)
         command = [
-            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")), str(os.getpid())),
             *(str(installation.binary), *options, f"--exit-timeout-secs={EXIT_TIMEOUT_S}"),
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
         ]
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._log_to = log_to
+        self._hidden = hidden
         started: Future[subprocess.Popen[str]] = Future()
         self._thread = threading.Thread(
             target=self._run, args=[command, installation.environment(), started], name="tritonserver", daemon=True
@@ -60,14 +68,14 @@ class TritonProcess:
         self, command: Sequence[str], environment: dict[str, str], started: "Future[subprocess.Popen[str]]"
     ) -> None:
         try:
-            process = subprocess.Popen(
+            process, is_hidden = hiding.start(
                 command,
+                self._hidden,
+                environment=environment,
                 cwd=self._folder.name,
-                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
                 errors="replace",
                 start_new_session=True,
             )
@@ -78,6 +86,10 @@ class TritonProcess:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
+                if not is_hidden:  # Triton logs nothing before it has read its options
+                    is_hidden = True
+                    if not hiding.overwrite(process.pid, self._hidden):
+                        self._echo(_VISIBLE)
                 self._lines.append(line)
                 self._echo(line)
 

@@ -13,6 +13,8 @@ from typing import Literal, TextIO
 
 from builder.errors import HostError, RepositoryError
 from builder.server import log, ports, runtime
+from builder.server.admin import AdminAccess
+from builder.server.key_files import KeyFile
 from builder.server.process import TritonProcess
 
 ModelControlMode = Literal["none", "explicit", "poll"]
@@ -29,13 +31,20 @@ class Server:
         grpc_address: `host:port` of the gRPC endpoint.
         metrics_address: `host:port` of the Prometheus metrics.
         pid: The process id of `tritonserver`.
+        admin: The key to its administrative APIs.
+        key_file: Where the key is until the server is stopped, so that other commands of this user find it.
     """
 
-    def __init__(self, repository: Path, process: TritonProcess, addresses: Sequence[str]) -> None:
+    def __init__(
+        self, repository: Path, process: TritonProcess, addresses: Sequence[str], admin: AdminAccess, key_file: KeyFile
+    ) -> None:
         self.repository = repository
+        self.admin = admin
         self.http_address, self.grpc_address, self.metrics_address = addresses
         self.pid = process.pid
+        self.key_file = key_file.path
         self._process = process
+        self._key_file = key_file
 
     @classmethod
     def start(
@@ -48,10 +57,13 @@ class Server:
         metrics_port: int = 8002,
         model_control_mode: ModelControlMode = "none",
         load_models: Sequence[str] = (),
+        admin: AdminAccess | None = None,
         ready_timeout_s: float = 120.0,
         log_to: TextIO | None = None,
     ) -> "Server":
         """Serve `repository` and return once every model is ready.
+
+        In every mode, the APIs that change what the server does are closed to clients without the admin key.
 
         Args:
             repository: A model repository. Every directory in it is a model.
@@ -61,12 +73,14 @@ class Server:
             metrics_port: The port of the metrics.
             model_control_mode: Triton's option. `explicit` also enables the API that loads and unloads models.
             load_models: The models to load at the start in explicit mode; `["*"]` loads all.
+            admin: The key to these APIs, and the header that clients send it in. Default: a random key.
             ready_timeout_s: How long the models may take to load, seconds.
             log_to: The stream to copy Triton's log to.
 
         Raises:
             RepositoryError: There is no such directory.
-            HostError: Triton is not installed, a port is taken, a model does not load, or loading takes too long.
+            HostError: Triton is not installed, a port is taken, a model does not load, loading takes too long, or
+                the key cannot be left for other commands.
         """
         if not repository.is_dir():
             what = "it is a file" if repository.exists() else "it does not exist"
@@ -75,7 +89,15 @@ class Server:
         chosen = ports.claim_ports(host, [http_port, grpc_port, metrics_port])
         options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
-        server = cls(repository, TritonProcess(repository, options, log_to), [f"{reachable}:{p}" for p in chosen])
+        addresses = [f"{reachable}:{port}" for port in chosen]
+        admin = admin or AdminAccess()
+        key_file = KeyFile(addresses[0], addresses[1], admin)
+        try:
+            process = TritonProcess(repository, options, log_to, hidden=admin.options())
+        except BaseException:
+            key_file.remove()
+            raise
+        server = cls(repository, process, addresses, admin, key_file)
         try:
             server._wait_until_ready(ready_timeout_s)
         except BaseException as error:
@@ -98,7 +120,10 @@ class Server:
 
         This takes 2 seconds, or up to 5 if clients stay connected over HTTP, so close them first.
         """
-        self._process.stop()
+        try:
+            self._process.stop()
+        finally:
+            self._key_file.remove()
 
     def ensure_running(self) -> None:
         """Check that Triton is still running.
@@ -137,11 +162,12 @@ def serve(
     grpc_port: int = 8001,
     metrics_port: int = 8002,
     model_control_mode: ModelControlMode = "explicit",
+    admin: AdminAccess | None = None,
 ) -> None:
     """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr. Call it from the main thread.
 
-    In explicit mode, every model is loaded at the start. Once all are ready, a line on stderr gives the addresses. A
-    second signal ends the server at once.
+    In explicit mode, every model is loaded at the start. Once all are ready, two lines on stderr say where the admin
+    key is, and give the addresses. A second signal ends the server at once.
 
     Raises:
         RepositoryError: There is no such directory.
@@ -157,11 +183,13 @@ def serve(
             metrics_port=metrics_port,
             model_control_mode=model_control_mode,
             load_models=["*"] if model_control_mode == "explicit" else [],
+            admin=admin,
             log_to=sys.stderr,
         ) as server,
     ):
         with contextlib.suppress(OSError):  # stderr may be closed
             where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
+            print(f"admin    header {server.admin.header}, key in {server.key_file}", file=sys.stderr)
             print(f"serve    {where}", file=sys.stderr, flush=True)
         server.wait()
 

@@ -1,6 +1,5 @@
 """Check before the first request that the server is ready and serves what the settings and the repository say."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,9 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
 
 def _choose_served(host: str) -> str:
     try:
-        index = json.loads(fetch(f"{host}/v2/repository/index", post=b"{}"))
-        names = sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
-    except (ControlError, ValueError, KeyError, TypeError, AttributeError):
+        statistics = fetch_json(f"{host}/v2/models/stats")  # of all models, and without a key, unlike the index
+        names = sorted({entry["name"] for entry in statistics["model_stats"]})
+    except (ControlError, KeyError, TypeError):
         return "set --model to a model that it serves"
     if not names:
         return "load a model: the server has none that is ready"

@@ -21,7 +21,7 @@ from support import bare_triton
 from support.artifacts import names, scale, scale_model, tree
 from support.clients import Clients, asking
 from support.load_server import serving
-from support.serving import client
+from support.serving import client, load
 
 from builder import cli
 from builder.deployment import LiveServer, deploy, live_server
@@ -29,7 +29,7 @@ from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install, roll_back
 from builder.repository import Repository
-from builder.server import Server, free_port
+from builder.server import AdminAccess, Server, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -414,8 +414,7 @@ def test_a_copy_of_the_repository_is_not_mistaken_for_the_repository(own: Reposi
     for root, why in ((tmp_path / "copy", "does not see the files"), (other.root, "is not the one in")):
         with serving(root, model_control_mode="explicit") as server:
             if root == other.root:
-                with client(server) as connection:
-                    connection.load_model("scale")
+                load(server, "scale")
             assert why in refused(own, "scale", server.grpc_address).what
 
 
@@ -438,12 +437,15 @@ def test_restricted_protocols_require_their_key(own: Repository) -> None:
         "tritonserver",
         f"--model-repository={bare_triton.REPOSITORY}",
         "--model-control-mode=explicit",
-        "--grpc-restricted-protocol=model-repository,model-config,statistics:admin-key=open sesame",
+        "--grpc-restricted-protocol=model-repository,model-config,statistics:x-admin=open sesame",
     ]
+    right = AdminAccess("open sesame", "x-admin")
     with bare_triton.running(command, repository=own.root) as server:
-        assert "TRITON_ADMIN_KEY" in refused(own, "scale", server.grpc_address).fix
-        assert "TRITON_ADMIN_KEY" in refused(own, "scale", server.grpc_address, admin_key="wrong").fix
-        with LiveServer(Address.parse(server.grpc_address), admin_key="open sesame") as live:
+        for wrong in (None, AdminAccess("wrong", "x-admin"), AdminAccess("open sesame")):
+            fix = refused(own, "scale", server.grpc_address, admin=wrong).fix
+            assert fix.startswith(f"set TRITON_ADMIN_KEY to {'another' if wrong else 'its admin'} key, or")
+            assert fix.endswith("--admin-header x-admin") is (wrong is None or wrong.header != "x-admin")
+        with LiveServer(Address.parse(server.grpc_address), admin=right) as live:
             assert deploy(own, "scale", live, watch_s=1).version == 2
 
 

@@ -108,4 +108,4 @@ def load(server: Server) -> None:
     import tritonclient.http
 
     with tritonclient.http.InferenceServerClient(server.http_address) as client:
-        client.load_model("classifier")
+        client.load_model("classifier", headers=server.admin.http_headers)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.artifacts import names, scale, tree
-from support.serving import client, infer, load
+from support.serving import client, infer, load, unload
 
 from builder.config import pbtxt
 from builder.publishing import install
@@ -185,5 +185,5 @@ def test_triton_loads_every_state_that_a_kill_leaves(triton: Server, crashes: li
         assert (infer(triton, "scale", request)["y"] == factors[version] * rows["input:x"]).all()
         with client(triton) as connection:
             assert connection.get_model_metadata("scale").versions == [str(version)]
-            connection.unload_model("scale")
+        unload(triton, "scale")
         shutil.rmtree(triton.repository / "scale")

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from support.artifacts import scale, scale_model
-from support.serving import client, executed_batches, infer, load
+from support.serving import client, executed_batches, infer, load, unload
 from tritonclient.utils import InferenceServerException
 
 from builder.config import ConfigOptions, pbtxt
@@ -31,8 +31,7 @@ def name(triton: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """A model's name; the model is unloaded and removed when the test is over."""
     name = re.sub(r"\W+", "_", request.node.name)[:150]
     yield name
-    with client(triton) as connection:
-        connection.unload_model(name)
+    unload(triton, name)
     shutil.rmtree(triton.repository / name, ignore_errors=True)
 
 
@@ -204,5 +203,4 @@ def test_a_name_with_every_allowed_kind_of_character_is_served_over_http_and_grp
     load(triton, name)
 
     assert served_versions(triton, name) == ["1"]
-    with client(triton) as connection:
-        connection.unload_model(name)
+    unload(triton, name)

@@ -14,7 +14,6 @@ from onnx import TensorProto, external_data_helper, helper
 from support.serving import (
     DOUBLE,
     DOUBLE_CONFIG,
-    client,
     executed_batches,
     infer,
     infer_together,
@@ -436,6 +435,6 @@ def test_a_file_that_onnxruntime_cannot_open_does_not_load(
 
 def test_a_refused_model_leaves_no_process(triton: Server) -> None:
     write_model(triton.repository, "refused", changed("dims: 2", "dims: 5"), parse(DOUBLE))
-    with client(triton) as connection, pytest.raises(InferenceServerException):
-        connection.load_model("refused")
+    with pytest.raises(InferenceServerException, match="refused"):
+        load(triton, "refused")
     assert stubs_of(triton, "refused") == []

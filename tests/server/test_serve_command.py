@@ -27,6 +27,7 @@ from tritonclient.utils import InferenceServerException
 from builder.publishing import PublishOptions, publish
 from builder.record import Manifest, ServedTensor
 from builder.repository import Repository
+from builder.server import AdminAccess, find_server
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,13 @@ class Serving:
         """The process id of the tritonserver that it started."""
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         return int("".join(task.read_text() for task in tasks))
+
+    @property
+    def admin(self) -> AdminAccess:
+        """The key to it, as other commands of the same user find it."""
+        found = find_server(self.addresses[tritonclient.grpc])
+        assert found is not None
+        return found.admin
 
     @contextmanager
     def client(self, protocol: ModuleType) -> Iterator[Any]:
@@ -204,7 +212,8 @@ def test_verify_and_list_agree_with_what_is_served(server: Serving) -> None:
     listed = builder("list", "--repository", server.repository, "--json")
     names = {model["name"] for model in json.loads(listed) if model["problem"] is None}
     with server.client(tritonclient.grpc) as connection:
-        ready = {model.name for model in connection.get_model_repository_index().models if model.state == "READY"}
+        models = connection.get_model_repository_index(headers=server.admin.grpc_headers).models
+    ready = {model.name for model in models if model.state == "READY"}
     assert names == ready
     assert len(names) == len(BATCHABLE) + 1 + len(TYPES) + len(ODD)
 
@@ -224,7 +233,7 @@ def test_answers_switch_with_a_publish_and_back_with_a_rollback(server: Serving,
 
     def answer() -> Array:
         with server.client(tritonclient.grpc) as connection:
-            connection.load_model("switched")
+            connection.load_model("switched", headers=server.admin.grpc_headers)
         manifest = published(server.repository, "switched")
         over_http, over_grpc = (server.ask(protocol, "switched", manifest, [x])[0] for protocol in PROTOCOLS)
         np.testing.assert_array_equal(over_http, over_grpc)
@@ -245,7 +254,7 @@ def test_a_published_version_is_not_served_before_it_is_loaded(server: Serving, 
     builder("publish", path, "--repository", server.repository)
     with server.client(tritonclient.grpc) as connection:
         assert not connection.is_model_ready("waiting")
-        connection.load_model("waiting")
+        connection.load_model("waiting", headers=server.admin.grpc_headers)
         assert connection.is_model_ready("waiting")
 
 

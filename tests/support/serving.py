@@ -65,7 +65,12 @@ def client(server: Server) -> Iterator[grpc.InferenceServerClient]:
 
 def load(server: Server, name: str) -> None:
     with client(server) as connection:
-        connection.load_model(name)
+        connection.load_model(name, headers=server.admin.grpc_headers)
+
+
+def unload(server: Server, name: str) -> None:
+    with client(server) as connection:
+        connection.unload_model(name, headers=server.admin.grpc_headers)
 
 
 def serve_model(server: Server, name: str, config: str, graph: str) -> str:

@@ -1,16 +1,38 @@
 """The commands on running servers: `serve`, `deploy` and `demo`."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder.cli.arguments import PORT, VERSION, address, factor, seconds
+from builder.cli.arguments import FILE_TO_READ, PORT, VERSION, address, factor, header_name, seconds
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, option, repository
+from builder.cli.options import Function, as_json, option, repository
 from builder.cli.output import print_json, report
+
+
+def admin_key_file(default: str) -> Callable[[Function], Function]:
+    """Declare the option for the file with the admin key."""
+    return option(
+        "--admin-key-file",
+        type=FILE_TO_READ,
+        metavar="FILE",
+        help="A file of yours, with mode 600, that holds the admin key: the secret for loading models and for all else "
+        f"that changes the server. Default: the environment variable TRITON_ADMIN_KEY, or {default}.",
+    )
+
+
+admin_header = option(
+    "--admin-header",
+    type=header_name,
+    default="admin-key",
+    show_default=True,
+    help="The header that holds the key, as it is named in Triton's options: over gRPC, Triton adds "
+    "triton-grpc-protocol- before it.",
+)
 
 
 @click.command(
@@ -39,11 +61,18 @@ from builder.cli.output import print_json, report
     help="How Triton follows changes in the repository: it loads a model when a client asks for it (explicit), looks "
     "for changes regularly (poll), or ignores them (none). In every mode it starts with all models loaded.",
 )
-def serve(repository: Path, **where: Any) -> None:
-    """Serve the repository with a real Triton on this machine's CPU, until Ctrl-C."""
-    from builder.server import serve
+@admin_key_file("a random key")
+@admin_header
+def serve(repository: Path, admin_key_file: Path | None, admin_header: str, **where: Any) -> None:
+    """Serve the repository with a real Triton on this machine's CPU, until Ctrl-C.
 
-    serve(repository, **where)
+    Clients need the admin key to load and unload models, to list the repository, to register shared memory, and to
+    change the settings of traces and logs. They need none for inference, metadata and statistics.
+    """
+    from builder.server import AdminAccess, given_access, serve
+
+    admin = given_access(admin_key_file, admin_header) or AdminAccess(header=admin_header)
+    serve(repository, admin=admin, **where)
 
 
 @click.command(
@@ -91,26 +120,31 @@ def serve(repository: Path, **where: Any) -> None:
     help="Multiply the allowed differences by this factor. For example, 10 for a GPU that rounds more coarsely than "
     "the CPU that the version was proven on.",
 )
-@option(
-    "--admin-key",
-    envvar="TRITON_ADMIN_KEY",
-    show_envvar=True,
-    metavar="SECRET",
-    help="The secret of a server that restricts who may load models.",
-)
+@admin_key_file("the key of the server that you run at this address with serve")
+@admin_header
 @repository
 @as_json
-def deploy(name: str, server: Any, repository: Path, as_json: bool, **given: Any) -> None:
+def deploy(
+    name: str,
+    server: Any,
+    repository: Path,
+    admin_key_file: Path | None,
+    admin_header: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Load a version of NAME into a running Triton, and check its answers there.
 
     If it does not load or answers differently, the version that was served before is restored.
     """
     from builder import api
+    from builder.server import given_access
 
+    admin = given_access(admin_key_file, admin_header)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # so that `kill` restores the previous version, as Ctrl-C does
-    done = api.deploy(name, server, repository, report=report, **given)
+    done = api.deploy(name, server, repository, admin=admin, report=report, **given)
     if as_json:
         print_json(asdict(done))
     else:

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -138,4 +139,4 @@ def _check_private(path: Path, status: os.stat_result) -> None:
         raise HostError(path, what, f"copy it to a file of your own with mode 600, or set {KEY_VARIABLE}")
     if status.st_mode & 0o077:
         what = f"others may read or change the file with the admin key (mode {stat.S_IMODE(status.st_mode):o})"
-        raise HostError(path, what, f"run chmod 600 {path}")
+        raise HostError(path, what, f"run chmod 600 {shlex.quote(str(path))}")

@@ -171,10 +171,13 @@ def _fault_of(folder: os.stat_result) -> str | None:
 def _read(folder: int, name: str) -> _Content | None:
     """Return what is in a file; None if no server wrote it."""
     try:
-        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
-            return _Content(**json.load(file))
-    except (OSError, ValueError, TypeError):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
+            content = _Content(**json.load(file))
+        AdminAccess(content.key, content.header)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+    return content
 
 
 def _remove_old(folder: int, replaced: str) -> None:
@@ -182,7 +185,8 @@ def _remove_old(folder: int, replaced: str) -> None:
     for name in _names(folder):
         content = _read(folder, name)
         if name == replaced or (content and not _is_running(content)):
-            os.unlink(name, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):  # another server has removed it
+                os.unlink(name, dir_fd=folder)
 
 
 def _names(folder: int) -> list[str]:

@@ -171,6 +171,14 @@ def test_every_file_that_is_mounted_is_there() -> None:
     assert all((ROOT / path).exists() for path in mounted)
 
 
+def test_the_servers_and_what_deploys_to_them_get_the_key_and_nothing_else_does() -> None:
+    given = {name for name, service in SERVICES.items() if "TRITON_ADMIN_KEY" in service.get("environment", {})}
+    assert given == {"triton", "triton-cpu", "builder", "builder-cpu"}
+    assert {SERVICES[name]["environment"]["TRITON_ADMIN_KEY"] for name in given} == {"${TRITON_ADMIN_KEY:-}"}
+    command = " ".join(word for service in SERVICES.values() for word in service.get("command", []))
+    assert "{TRITON_ADMIN_KEY" not in command.replace("$${TRITON_ADMIN_KEY", "")  # only a container's shell expands it
+
+
 # ---- the images
 
 

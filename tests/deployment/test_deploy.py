@@ -449,6 +449,27 @@ def test_restricted_protocols_require_their_key(own: Repository) -> None:
             assert deploy(own, "scale", live, watch_s=1).version == 2
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_key_of_a_server_on_this_machine_is_found_and_sent_past_any_proxy(
+    own: Repository, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Through a proxy, the key would be sent to the loopback interface of another machine."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(own.root, model_control_mode="explicit") as server, socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with LiveServer(Address.parse(server.grpc_address.replace("127.0.0.1", host)), timeout_s=60) as live:
+            assert deploy(own, "scale", live, version=1).version == 1
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_a_key_that_is_given_is_used_instead_of_the_one_that_would_be_found(own: Repository) -> None:
+    with serving(own.root, model_control_mode="explicit") as server:
+        fix = refused(own, "scale", server.grpc_address, admin=AdminAccess("another")).fix
+    assert fix == "set TRITON_ADMIN_KEY to another key, or name a file that holds it with --admin-key-file"
+
+
 def test_a_server_that_dies_during_a_deployment_leaves_the_repository_at_the_previous_version(own: Repository) -> None:
     with (
         serving(own.root, model_control_mode="explicit") as server,

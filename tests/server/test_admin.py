@@ -11,7 +11,16 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support.serving import DOUBLE, DOUBLE_CONFIG, infer, parse, processes_of, write_model
+from support.serving import (
+    DOUBLE,
+    DOUBLE_CONFIG,
+    folder_of,
+    infer,
+    parse,
+    processes_of,
+    shared_memory_of,
+    write_model,
+)
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from builder.server import AdminAccess, Server
@@ -257,6 +266,27 @@ def test_what_clients_and_load_tests_use_needs_no_key(server: Server) -> None:
         assert ask(server, "GET", f"/v2{path}", {})[0] == 200
 
 
+def test_other_users_cannot_change_what_passes_through_shared_memory(server: Server) -> None:
+    regions = shared_memory_of(folder_of(server))
+    assert regions
+    assert {region.stat().st_mode & 0o022 for region in regions} == {0}
+
+
+def test_triton_listens_at_its_three_addresses_and_nowhere_else(server: Server) -> None:
+    sockets = {
+        str(link.readlink()).removeprefix("socket:[").removesuffix("]")
+        for pid in processes_of(server.pid)
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+    }
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    listening = [row[1].split(":") for row in rows if row[3] == "0A" and row[9] in sockets]
+    addresses = (server.http_address, server.grpc_address, server.metrics_address)
+    assert sorted(int(port, 16) for _, port in listening) == sorted(int(text.split(":")[1]) for text in addresses)
+    assert all(host.endswith("0100007F") for host, _ in listening)
+    named = [row for line in Path("/proc/net/unix").read_text().splitlines() if len(row := line.split()) > 7]
+    assert [row for row in named if row[6] in sockets] == []
+
+
 # ---- where the key is
 
 
@@ -268,3 +298,17 @@ def test_no_command_line_has_the_key_and_no_child_inherits_it(server: Server) ->
         environment = Path(f"/proc/{pid}/environ").read_bytes()
         assert (KEY.encode() in environment) is (pid == server.pid)
     assert (Path(f"/proc/{server.pid}/environ").stat().st_mode & 0o077) == 0
+
+
+def test_variables_that_would_give_the_key_away_or_open_another_port_are_not_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_ADMIN_KEY", "of another server")
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
+    write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
+    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0, ready_timeout_s=20) as server:
+        for pid in processes_of(server.pid):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"of another server" not in environment
+            assert b"AIP_MODE" not in environment
+        assert ask(server, "GET", "/v2/health/ready", {})[0] == 200

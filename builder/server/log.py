@@ -11,7 +11,8 @@ _NOT_SERVED = re.compile(
     re.DOTALL,
 )
 _PROTOBUF = re.compile(r"\[libprotobuf ERROR .*\] (?P<why>Error parsing text-format .*)")
-_FINAL_ERROR = re.compile(r"error: (?P<why>.*)")
+_FINAL_ERROR = re.compile(r"(?:error:|\s+what\(\):) +(?P<why>.*)")
+"""What Triton prints before it exits, and the C++ runtime before it aborts because of an exception."""
 _PYTHON_TRACE = re.compile(r"\n+At:\n.*", re.DOTALL)
 _NOISE = "CudaDriverHelper has not been initialized."
 """An error that Triton logs on every machine without a GPU."""

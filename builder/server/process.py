@@ -1,10 +1,13 @@
 """Start and stop one `tritonserver` process, and read its log."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -16,6 +19,8 @@ from builder.server.installation import find_installation
 
 EXIT_TIMEOUT_S = 5
 _KILL_AFTER_S = 2.0 * EXIT_TIMEOUT_S + 5
+_JOIN_S = 5.0
+"""How long to wait for the end of the log, which a process that left the session could keep open."""
 _LOG_LINES = 1000
 _VISIBLE = "warning: every user of this machine can read the admin key in the arguments of the process tritonserver\n"
 
@@ -28,6 +33,7 @@ class TritonProcess:
 
     Attributes:
         pid: The process id, which is also the id of its session and its process group.
+        log_activity: Readable once Triton has logged something since it was last read.
     """
 
     def __init__(
@@ -53,15 +59,25 @@ class TritonProcess:
             *(str(installation.binary), *options, f"--exit-timeout-secs={EXIT_TIMEOUT_S}"),
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
         ]
-        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._lines: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
         self._log_to = log_to
         self._hidden = hidden
+        self.log_activity, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._is_stopped = False
         started: Future[subprocess.Popen[str]] = Future()
         self._thread = threading.Thread(
             target=self._run, args=[command, installation.environment(), started], name="tritonserver", daemon=True
         )
         self._thread.start()
-        self._popen = started.result()
+        try:
+            self._popen = started.result()
+        except BaseException:  # a signal may have come just before the process was there
+            if started.exception() is None:
+                self._popen = started.result()
+                self.pid = self._popen.pid
+                self.kill()
+            raise
         self.pid = self._popen.pid
 
     def _run(
@@ -90,7 +106,9 @@ class TritonProcess:
                     is_hidden = True
                     if not hiding.overwrite(process.pid, self._hidden):
                         self._echo(_VISIBLE)
-                self._lines.append(line)
+                self._lines.append((time.monotonic(), line))
+                with contextlib.suppress(OSError):  # full, so there is a sign already; or closed
+                    self._wake.send(b".")
                 self._echo(line)
 
     def _echo(self, line: str) -> None:
@@ -104,15 +122,12 @@ class TritonProcess:
         """Return the exit status, negative for a signal, or None while it runs."""
         return self._popen.poll()
 
-    def wait(self) -> None:
-        """Wait until it ends."""
-        self._popen.wait()
-
-    def log_lines(self) -> list[str]:
-        """Return the newest lines of the log, including the last ones if the process has ended."""
+    def log_lines(self, *, newest_s: float = float("inf")) -> list[str]:
+        """Return the lines that it logged in the last `newest_s` seconds; all of them if it has ended."""
         if self._popen.poll() is not None:
             self._thread.join(timeout=1)
-        return list(self._lines)
+        since = time.monotonic() - newest_s
+        return [line for moment, line in self._lines if moment >= since]
 
     def stop(self) -> None:
         """End the server and its child processes, gracefully if possible, and delete the files that they left."""
@@ -122,12 +137,21 @@ class TritonProcess:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            self._kill_group()
-            self._popen.wait()
-            self._thread.join()
-            self._folder.cleanup()
-            for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # left behind if it was killed
-                region.unlink(missing_ok=True)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server and its child processes at once, and delete the files that they left."""
+        if self._is_stopped:
+            return
+        self._kill_group()
+        self._popen.wait()
+        self._thread.join(timeout=_JOIN_S)
+        self.log_activity.close()
+        self._wake.close()
+        self._folder.cleanup()
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # left behind if it was killed
+            region.unlink(missing_ok=True)
+        self._is_stopped = True
 
     def _kill_group(self) -> None:
         try:

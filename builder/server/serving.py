@@ -2,24 +2,36 @@
 
 import contextlib
 import http.client
+import ipaddress
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal, TextIO
+from urllib.parse import quote
 
 from builder.errors import HostError, RepositoryError
 from builder.server import log, ports, runtime
 from builder.server.admin import AdminAccess
 from builder.server.key_files import KeyFile
 from builder.server.process import TritonProcess
+from builder.server.stubs import Stub
+from builder.server.supervision import supervise
+from builder.server.watching import Watch, how_it_ended
 
 ModelControlMode = Literal["none", "explicit", "poll"]
 
+_REACHABLE = (
+    "warning: other machines may reach {host}; this release of Triton has known vulnerabilities, and a single request "
+    "can end it or run code (docs/embedded-server.md). Serve others with NVIDIA's current image"
+)
 _POLL_S = 0.02
+_FRESH_S = 5.0
+"""How old a line of the log may be and still say why Triton died, seconds."""
 
 
 class Server:
@@ -30,21 +42,37 @@ class Server:
         http_address: `host:port` of the HTTP endpoint, in the form that tritonclient expects.
         grpc_address: `host:port` of the gRPC endpoint.
         metrics_address: `host:port` of the Prometheus metrics.
-        pid: The process id of `tritonserver`.
         admin: The key to its administrative APIs.
         key_file: Where the key is until the server is stopped, so that other commands of this user find it.
     """
 
     def __init__(
-        self, repository: Path, process: TritonProcess, addresses: Sequence[str], admin: AdminAccess, key_file: KeyFile
+        self,
+        repository: Path,
+        launch: Callable[[], TritonProcess],
+        addresses: Sequence[str],
+        admin: AdminAccess,
+        key_file: KeyFile,
+        ready_timeout_s: float,
     ) -> None:
         self.repository = repository
         self.admin = admin
         self.http_address, self.grpc_address, self.metrics_address = addresses
-        self.pid = process.pid
         self.key_file = key_file.path
-        self._process = process
         self._key_file = key_file
+        self._ready_timeout_s = ready_timeout_s
+        self._launch = launch
+        self._start_process()
+
+    @property
+    def pid(self) -> int:
+        """The process id of `tritonserver`."""
+        return self._process.pid
+
+    def _start_process(self) -> None:
+        self._process = self._launch()
+        self._watch = Watch(self._process, self._is_model_ready)
+        self._death: str | None = None
 
     @classmethod
     def start(
@@ -91,21 +119,35 @@ class Server:
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
         addresses = [f"{reachable}:{port}" for port in chosen]
         admin = admin or AdminAccess()
+        launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
         key_file = KeyFile(addresses[0], addresses[1], admin)
         try:
-            process = TritonProcess(repository, options, log_to, hidden=admin.options())
+            server = cls(repository, launch, addresses, admin, key_file, ready_timeout_s)
         except BaseException:
             key_file.remove()
             raise
-        server = cls(repository, process, addresses, admin, key_file)
         try:
-            server._wait_until_ready(ready_timeout_s)
+            server._wait_until_ready()
         except BaseException as error:
             # A request that a signal interrupted still holds its connection, which Triton would wait 5 s for.
             traceback.clear_frames(error.__traceback__)
             server.stop()
             raise
         return server
+
+    def restart(self) -> None:
+        """Kill what is left of Triton and its stubs, start it again on the same ports, and wait until it is ready.
+
+        Raises:
+            HostError: It does not start, or a model does not load. Nothing is left running then.
+        """
+        self._process.kill()
+        self._start_process()
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._process.kill()
+            raise
 
     def __enter__(self) -> "Server":
         return self
@@ -126,32 +168,42 @@ class Server:
             self._key_file.remove()
 
     def ensure_running(self) -> None:
-        """Check that Triton is still running.
+        """Check that Triton and the processes that run its models are running.
 
         Raises:
-            HostError: It ended by itself, or was killed.
+            HostError: One of them ended by itself, or was killed.
         """
-        if (status := self._process.poll()) is not None:
-            raise HostError(self.repository, _end_of(status, self._process.log_lines()), "start the server again")
+        if self._death is None and (status := self._process.poll()) is not None:
+            self._death = _end_of_triton(status, self._process.log_lines(newest_s=_FRESH_S))
+        if self._death is None and (stub := self._watch.dead_stub()) is not None:
+            self._death = _end_of_stub(stub, self._process.log_lines(newest_s=_FRESH_S))
+        if self._death is not None:
+            raise HostError(self.repository, self._death, "start the server again")
 
     def wait(self) -> None:
-        """Wait until Triton ends, which it does by itself only if something is wrong.
+        """Wait until Triton or a process that runs a model ends, and then end what is left of them.
 
         Raises:
             HostError: Always, with the reason.
         """
-        self._process.wait()
+        stub = self._watch.wait()
+        self._process.kill()
+        lines = self._process.log_lines(newest_s=_FRESH_S)
+        self._death = _end_of_stub(stub, lines) if stub else _end_of_triton(self._process.poll() or 0, lines)
         self.ensure_running()
 
-    def _wait_until_ready(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not (_is_ready(self.http_address) and ports.accepts(self.metrics_address)):
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._ready_timeout_s
+        while not (_is_ok(self.http_address, "/v2/health/ready") and ports.accepts(self.metrics_address)):
             if (status := self._process.poll()) is not None:
                 raise _start_fault(self.repository, status, self._process.log_lines())
             if time.monotonic() > deadline:
-                what = f"Triton was not ready after {timeout_s:g} s"
+                what = f"Triton was not ready after {self._ready_timeout_s:g} s"
                 raise HostError(self.repository, what, "serve fewer models, or allow more time (ready_timeout_s)")
             time.sleep(_POLL_S)
+
+    def _is_model_ready(self, stub: Stub) -> bool:
+        return _is_ok(self.http_address, f"/v2/models/{quote(stub.model)}/versions/{quote(stub.version)}/ready")
 
 
 def serve(
@@ -167,12 +219,15 @@ def serve(
     """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr. Call it from the main thread.
 
     In explicit mode, every model is loaded at the start. Once all are ready, two lines on stderr say where the admin
-    key is, and give the addresses. A second signal ends the server at once.
+    key is, and give the addresses. If Triton or a process that runs a model dies, a line says so, and Triton starts
+    again on the same ports, with the same key. A second signal ends the server at once.
 
     Raises:
         RepositoryError: There is no such directory.
-        HostError: Triton did not start, or ended by itself.
+        HostError: Triton did not start, or died too often.
     """
+    if not ipaddress.ip_address(ports.resolve(host)).is_loopback:
+        _say(_REACHABLE.format(host=host))
     with (
         _stopped_by_signals(),
         Server.start(
@@ -187,19 +242,27 @@ def serve(
             log_to=sys.stderr,
         ) as server,
     ):
-        with contextlib.suppress(OSError):  # stderr may be closed
-            where = f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}"
-            print(f"admin    header {server.admin.header}, key in {server.key_file}", file=sys.stderr)
-            print(f"serve    {where}", file=sys.stderr, flush=True)
-        server.wait()
+        _say(f"header {server.admin.header}, key in {server.key_file}", step="admin")
+        _say(f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}")
+        supervise(server.wait, server.restart, _say)
+
+
+def _say(what: str, *, step: str = "serve") -> None:
+    with contextlib.suppress(OSError):  # stderr may be closed
+        print(f"{step:<8} {what}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """End the block at SIGINT or SIGTERM, wherever it is, and restore the previous handlers."""
+    """End the block at SIGINT or SIGTERM, wherever it is, and restore the previous handlers.
+
+    A second signal cuts short what the first one started. More signals do nothing, so that it can clean up.
+    """
+    signals = iter([_Stopped(), _Stopped()])
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise _Stopped
+        for stopped in signals:
+            raise stopped
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -228,10 +291,11 @@ class _Stopped(BaseException):
     """A signal asked the server to stop."""
 
 
-def _is_ready(address: str) -> bool:
+def _is_ok(address: str, path: str) -> bool:
+    """Return whether a GET request is answered with 200."""
     connection = http.client.HTTPConnection(address, timeout=1)
     try:
-        connection.request("GET", "/v2/health/ready")
+        connection.request("GET", path)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
@@ -243,10 +307,19 @@ def _start_fault(repository: Path, status: int, lines: Sequence[str]) -> HostErr
     if faults := log.model_faults(lines):
         what = "; ".join(faults).replace(f"{runtime.REPOSITORY}/", "")
         return HostError(repository, what, "correct the model or its config.pbtxt")
-    return HostError(repository, _end_of(status, lines), "correct what Triton reports, then start it again")
+    return HostError(repository, _end_of_triton(status, lines), "correct what Triton reports, then start it again")
 
 
-def _end_of(status: int, lines: Sequence[str]) -> str:
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+def _end_of_triton(status: int, lines: Sequence[str]) -> str:
+    return _with_reason(f"Triton {how_it_ended(status)}", lines)
+
+
+def _end_of_stub(stub: Stub, lines: Sequence[str]) -> str:
+    what = f"model '{stub.model}'" if stub.model else "a model"
+    which = f" ({stub.instance})" if stub.instance else ""
+    return _with_reason(f"the process of {what}{which} {how_it_ended(stub.status or 0)}", lines)
+
+
+def _with_reason(what: str, lines: Sequence[str]) -> str:
     why = log.last_error(lines)
-    return f"Triton {how}" + (f": {why}" if why else "")
+    return what + (f": {why}" if why else "")

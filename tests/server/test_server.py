@@ -190,15 +190,6 @@ def test_a_signal_to_serve_stops_triton_gracefully(repository: Path, signum: sig
         assert processes_of(triton_pid) == {}
 
 
-@pytest.mark.slow
-def test_serve_reports_that_triton_was_killed(repository: Path) -> None:
-    with serving(repository) as (process, triton_pid):
-        os.kill(triton_pid, signal.SIGKILL)
-        stdout, _ = process.communicate(timeout=30)
-        assert process.returncode == HostError.exit_code
-        assert "Triton was killed by SIGKILL" in stdout
-
-
 # ---- what prevents a start
 
 

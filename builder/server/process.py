@@ -109,7 +109,7 @@ class TritonProcess:
                 self._lines.append((time.monotonic(), line))
                 with contextlib.suppress(OSError):  # full, so there is a sign already; or closed
                     self._wake.send(b".")
-                self._echo(line)
+                self._echo(line if line.endswith("\n") else f"{line}\n")  # its last line may be cut off
 
     def _echo(self, line: str) -> None:
         try:

@@ -38,7 +38,7 @@ admin_header = option(
 @click.command(
     cls=Command,
     short_help="Serve a repository with Triton on this machine.",
-    examples=("serve", "serve --host 0.0.0.0 --http-port 9000"),
+    examples=("serve", "serve --http-port 9000 --model-control-mode poll"),
 )
 @repository
 @option(
@@ -46,7 +46,8 @@ admin_header = option(
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; 0.0.0.0 is every address.",
+    help="The address to listen on; 0.0.0.0 is every address. This Triton has known vulnerabilities, so let no others "
+    "reach it.",
 )
 @option("--http-port", type=PORT, default=8000, show_default=True, help="The port for HTTP; 0 takes any free port.")
 @option("--grpc-port", type=PORT, default=8001, show_default=True, help="The port for gRPC; 0 takes any free port.")
@@ -68,11 +69,15 @@ def serve(repository: Path, admin_key_file: Path | None, admin_header: str, **wh
 
     Clients need the admin key to load and unload models, to list the repository, to register shared memory, and to
     change the settings of traces and logs. They need none for inference, metadata and statistics.
+
+    If Triton or the process of a model dies, Triton is started again, unless it dies too often (exit code 6).
     """
     from builder.server import AdminAccess, given_access, serve
 
     admin = given_access(admin_key_file, admin_header) or AdminAccess(header=admin_header)
     serve(repository, admin=admin, **where)
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a second signal would spoil the exit code: everything has ended
+        signal.signal(signum, signal.SIG_IGN)
 
 
 @click.command(

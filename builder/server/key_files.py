@@ -19,6 +19,7 @@ from builder.errors import HostError
 from builder.server.admin import AdminAccess
 
 _NAME = "triton-repository-builder"
+_CANNOT = "the admin key cannot be left here for other commands"
 _FIX = "set XDG_RUNTIME_DIR to a folder of yours that nobody else may enter (mode 700)"
 
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
@@ -75,8 +76,7 @@ class KeyFile:
                 with os.fdopen(os.open(self.path.name, flags, 0o600, dir_fd=folder), "w") as file:
                     json.dump(asdict(content), file)
         except OSError as error:
-            what = f"the admin key cannot be left here for other commands: {error.strerror or error}"
-            raise HostError(self.path.parent, what, _FIX) from error
+            raise HostError(self.path.parent, f"{_CANNOT}: {error.strerror or error}", _FIX) from error
         self._content = content
 
     def remove(self) -> None:
@@ -145,13 +145,16 @@ def _opened(path: Path) -> Iterator[int]:
     """Open a folder, for as long as the block lasts.
 
     Raises:
-        HostError: Others may enter it or could replace it.
-        OSError: It cannot be opened: it is missing, or a link, for example.
+        HostError: It is not a folder that only this user may enter.
+        OSError: It cannot be opened.
     """
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise HostError(path, f"{_CANNOT}: it is a link or a file", _FIX) from None
     try:
         if fault := _fault_of(os.fstat(folder)):
-            raise HostError(path, f"the admin key cannot be left here for other commands: {fault}", _FIX)
+            raise HostError(path, f"{_CANNOT}: {fault}", _FIX)
         yield folder
     finally:
         os.close(folder)

@@ -9,7 +9,7 @@ import click
 
 from builder.cli.arguments import PORT, VERSION, address, factor, seconds
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, option, repository
+from builder.cli.options import as_json, lock_timeout, option, repository
 from builder.cli.output import print_json, report
 
 
@@ -99,6 +99,7 @@ def serve(repository: Path, **where: Any) -> None:
     help="The secret of a server that restricts who may load models.",
 )
 @repository
+@lock_timeout
 @as_json
 def deploy(name: str, server: Any, repository: Path, as_json: bool, **given: Any) -> None:
     """Load a version of NAME into a running Triton, and check its answers there.

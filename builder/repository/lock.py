@@ -19,7 +19,7 @@ from datetime import datetime
 
 from builder.errors import RepositoryError
 from builder.progress import Report
-from builder.repository.own_folder import OpenFolder
+from builder.repository.own_folder import OpenFolder, close
 
 PATIENCE_S = 1.0
 """How long to wait before saying so."""
@@ -63,10 +63,10 @@ def locked(folder: OpenFolder, name: str, command: str, wait: Wait) -> Iterator[
         try:
             yield
         finally:
-            with suppress(OSError):
+            with suppress(OSError, KeyboardInterrupt):  # whoever reads it will see that nobody holds the lock
                 folder.remove(holder)
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _open(folder: OpenFolder, name: str) -> int:
@@ -136,11 +136,11 @@ def _read_holder(folder: OpenFolder, name: str) -> str:
         facts = json.loads(folder.read(f"{name}.holder", limit=_HOLDER_LIMIT))
         command, pid, host, since = (facts[key] for key in ("command", "pid", "host", "since"))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return "another command, which is unknown"
+        return "another command"
     texts = (command, host, since)
     is_sound = type(pid) is int and 0 < pid < 2**31 and all(isinstance(t, str) and t.isprintable() for t in texts)
     if not is_sound or (host == socket.gethostname() and not _runs(pid)):
-        return "another command, which is unknown"
+        return "another command"
     return f"`{command}` (process {pid} on {host}, since {since})"
 
 

@@ -73,7 +73,7 @@ class OpenFolder:
                 raise ValueError("it is no file")
             content = os.read(file, limit + 1)
         finally:
-            os.close(file)
+            close(file)
         if len(content) > limit:
             raise ValueError(f"it has more than {limit} bytes")
         return content
@@ -106,7 +106,7 @@ class OpenFolder:
         try:
             moved = [new for entry in entries(inside) if (new := self._remove_or_move(inside, entry, free))]
         finally:
-            os.close(inside)
+            close(inside)
         os.rmdir(name, dir_fd=self.descriptor)
         return moved
 
@@ -176,7 +176,7 @@ class OwnFolder:
             self._check_content(folder)
             yield folder
         finally:
-            os.close(folder.descriptor)
+            close(folder.descriptor)
 
     def _check_owner(self, folder: OpenFolder) -> None:
         owner = os.fstat(folder.descriptor).st_uid
@@ -195,6 +195,12 @@ class OwnFolder:
             listed = ", ".join(map(repr, sorted(found)[:3])) + (", …" if len(found) > 3 else "")
             what = f"builder needs this folder for itself, but did not make it, and it holds {listed}"
             raise RepositoryError(self.path, what, f"move it away, or {_ANOTHER}")
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor that nothing was written to; an error of the filesystem then means nothing."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def entries(folder: int) -> list[str]:

@@ -50,7 +50,7 @@ from builder.repository import journal
 from builder.repository.disk import reason, rename, sync, sync_all, write
 from builder.repository.journal import Journal
 from builder.repository.model_directory import ModelDirectory
-from builder.repository.own_folder import OpenFolder, entries
+from builder.repository.own_folder import OpenFolder, close, entries
 
 WARMUP = "warmup"
 CONFIG = pbtxt.FILE
@@ -246,7 +246,7 @@ class Transaction:
                     os.unlink(name, dir_fd=warmup)
             is_empty = not entries(warmup)
         finally:
-            os.close(warmup)
+            close(warmup)
         if is_empty:
             folder.rmdir()
 

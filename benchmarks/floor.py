@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import click  # noqa: F401  the imports are part of the cost
-import filelock  # noqa: F401
 import numpy as np
 import onnx  # noqa: F401
 import onnx_ir as ir

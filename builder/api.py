@@ -208,22 +208,47 @@ def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
     return list(Repository(Path(repository)).list_models())
 
 
-def rollback(name: str, repository: Path | str = REPOSITORY, *, to: int | None = None) -> Switch:
+def rollback(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    to: int | None = None,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+) -> Switch:
     """Serve an earlier version of a model again, in one atomic change of its config.pbtxt.
 
     Args:
         name: The model.
         repository: The folder of the model repository.
         to: The version to serve. Default: the one before the version that is served.
+        lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
+            free.
+        report: Called with `wait` and for whom, if the wait takes longer than a second, and with `note`.
 
     Raises:
         RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
     """
-    return roll_back(Repository(Path(repository)), name, to)
+    return roll_back(Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s), name, to)
 
 
-def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple[int, ...]:
-    """Remove all versions of a model but the newest `keep`. The version that is served always stays.
+def prune(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    keep: int,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+) -> tuple[int, ...]:
+    """Remove all versions of a model but the newest `keep`, all at once or none. The one that is served always stays.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        keep: How many of the newest versions to keep.
+        lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
+            free.
+        report: Called with `wait` and for whom, if the wait takes longer than a second, and with `note`.
 
     Returns:
         The versions that were removed, in ascending order.
@@ -231,7 +256,7 @@ def prune(name: str, repository: Path | str = REPOSITORY, *, keep: int) -> tuple
     Raises:
         RepositoryError: There is no such model, or its config.pbtxt does not say which version is served.
     """
-    return Repository(Path(repository)).prune(name, keep=keep)
+    return Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s).prune(name, keep=keep)
 
 
 def deploy(
@@ -245,6 +270,7 @@ def deploy(
     rehearse: bool = True,
     watch_s: float = 0.0,
     slack: float = 1.0,
+    lock_timeout_s: float | None = None,
     report: Report = silent,
 ) -> "Deployment":
     """Load a version into a running Triton and check its answers there, or put the old version back.
@@ -260,6 +286,8 @@ def deploy(
         rehearse: Load and check the version under another name first.
         watch_s: How long to go on checking, in seconds.
         slack: Multiplies the allowed differences.
+        lock_timeout_s: How long to wait for another deployment of the model, or another change, in seconds. Default:
+            until it is over.
         report: Called with each step and what it found.
 
     Raises:
@@ -274,7 +302,7 @@ def deploy(
     address = Address.parse(server) if isinstance(server, str) else server
     with deployment.LiveServer(address, admin=admin, timeout_s=timeout_s) as live:
         return deployment.deploy(
-            Repository(Path(repository)),
+            Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s),
             name,
             live,
             version=version,

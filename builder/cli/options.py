@@ -13,6 +13,7 @@ from builder.cli.arguments import (
     input_axis,
     module_input,
     named_axes,
+    seconds,
     whole_number,
 )
 from builder.cli.faults import BadValue
@@ -51,6 +52,13 @@ repository = option(
     default=REPOSITORY,
     show_default=True,
     help="The folder of the model repository.",
+)
+lock_timeout = option(
+    "--lock-timeout",
+    "lock_timeout_s",
+    type=seconds,
+    help="How long to wait while another command changes the repository. For example, 30s; 0s does not wait. "
+    "Default: until that command is done.",
 )
 as_json = option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
 

@@ -18,7 +18,7 @@ from onnx import parser
 from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment.live_server import LiveServer
 from builder.errors import HostError, RepositoryError
-from builder.repository import ModelDirectory, Staging, staging
+from builder.repository import ModelDirectory, Staging, disk, transaction
 
 VERSION = 1
 """The version of every candidate."""
@@ -75,16 +75,15 @@ def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, 
 def _place(candidate: ModelDirectory, model: ModelDirectory, write: Callable[[Path], None] | None) -> None:
     """Replace the candidate by what `write` writes into a folder; without `write`, only remove it."""
     root = candidate.path.parent
-    area = Staging(root)
-    with area.change(candidate.name):
+    with Staging(root).change(candidate.name, f"deploy {model.name}") as area:
         if candidate.path.exists():
             _check_is_candidate(candidate, model)
-            staging.rename(candidate.path, area.path / "removed")
+            disk.rename(candidate.path, area.path / "removed")
         if write is not None:
             staged = area.path / "candidate"
             staged.mkdir()
             write(staged)
-            staging.rename(staged, candidate.path)
+            disk.rename(staged, candidate.path)
 
 
 def _check_is_candidate(candidate: ModelDirectory, model: ModelDirectory) -> None:
@@ -97,13 +96,13 @@ def _check_is_candidate(candidate: ModelDirectory, model: ModelDirectory) -> Non
 def _write_candidate(folder: Path, candidate: ModelDirectory, model: ModelDirectory, version: int) -> None:
     _write_config(folder, candidate, model, model.read_config())
     (folder / str(VERSION)).symlink_to(Path("..", model.name, str(version)))
-    (folder / staging.WARMUP).symlink_to(Path("..", model.name, staging.WARMUP))
+    (folder / transaction.WARMUP).symlink_to(Path("..", model.name, transaction.WARMUP))
 
 
 def _write_trivial(folder: Path, candidate: ModelDirectory, model: ModelDirectory) -> None:
     _write_config(folder, candidate, model, _TRIVIAL_CONFIG)
     (folder / str(VERSION)).mkdir()
-    staging.write(folder / str(VERSION) / "model.onnx", parser.parse_model(_TRIVIAL_MODEL).SerializeToString())
+    disk.write(folder / str(VERSION) / "model.onnx", parser.parse_model(_TRIVIAL_MODEL).SerializeToString())
 
 
 def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory, text: str) -> None:
@@ -111,4 +110,4 @@ def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory
     parsed.name = candidate.name
     parsed.version_policy.specific.versions[:] = [VERSION]
     parsed.parameters[_MARK].string_value = model.name
-    staging.write(folder / pbtxt.FILE, pbtxt.render(parsed).encode())
+    disk.write(folder / pbtxt.FILE, pbtxt.render(parsed).encode())

@@ -1,12 +1,12 @@
 """Deploy a version to a running Triton: switch to it, try it, load it and check it, or restore the previous one."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment import rehearsal
@@ -17,7 +17,7 @@ from builder.errors import BuilderError, HostError, RepositoryError
 from builder.progress import Report, silent
 from builder.publishing import roll_back
 from builder.record import Manifest
-from builder.repository import ModelDirectory, Repository, reported
+from builder.repository import ModelDirectory, OwnFolder, Repository, Wait, locked, reported
 from builder.tensors import Array
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 WATCH_EVERY_S = 1.0
 """The time between two rounds of checks while watching: often enough to notice a fault, with little extra traffic."""
+
+_LOCK, _HOLDER = re.compile(r"[^/]+\.lock"), re.compile(r"[^/]+\.lock\.holder")
+"""The names in the folder of locks, each after the name of a model."""
 
 _MODEL_SHA256 = f"{PROVENANCE_PREFIX}model_sha256"
 
@@ -100,6 +103,9 @@ def deploy(
             report("restore", outcome)
             if isinstance(error, BuilderError):
                 raise type(error)(error.where, f"{error.what}; {outcome}", error.fix) from error
+            if not attempt.is_restored:
+                fix = f"run `python -m builder deploy {name}` again when the cause is removed"
+                raise RepositoryError(attempt.model.path, f"the deployment was interrupted; {outcome}", fix) from error
             raise
         return attempt.result()
 
@@ -107,22 +113,19 @@ def deploy(
 @contextmanager
 def _alone(repository: Repository, name: str, report: Report) -> Iterator[None]:
     """Make other deployments of this model from this repository wait."""
-    folder = repository.root.parent / f".{repository.root.name}.deploy"
     path = repository.model(name).path
-    with reported(path):
-        if not path.is_dir():
-            repository.model(name).read_config()  # raises the error for a model that does not exist
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            report("wait", f"for another deployment of {name}")
-            lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with reported(path):
+            if not path.is_dir():
+                repository.model(name).read_config()  # raises the error for a model that does not exist
+            folder = stack.enter_context(_lock_folder(repository.root).opened())
+            wait = Wait(report, repository.lock_timeout_s)
+            stack.enter_context(locked(folder, f"{name}.lock", f"deploy {name}", wait))
         yield
-    finally:
-        lock.release()
+
+
+def _lock_folder(root: Path) -> OwnFolder:
+    return OwnFolder(root.parent / f".{root.name}.deploy", root, _LOCK, _HOLDER)
 
 
 def _prepare(
@@ -172,6 +175,7 @@ class _Attempt:
         served: The version that the server served before; None if it did not serve the model.
         load_s: How long the load took, seconds; 0 until then.
         was_touched: Whether the server was asked to load the version under the model's own name.
+        is_restored: Whether everything is as it was before, once `restore` was called.
     """
 
     repository: Repository
@@ -187,6 +191,7 @@ class _Attempt:
     checked: Checked = field(default_factory=Checked)
     load_s: float = 0.0
     was_touched: bool = False
+    is_restored: bool = True
 
     def switch(self) -> None:
         """Make the version the one that the repository's config names.
@@ -255,16 +260,25 @@ class _Attempt:
         """
         target = self.named if self.served is None else self.served
         try:
+            return self._restore(target)
+        except KeyboardInterrupt:
+            self.is_restored = False
+            return f"restoring version {target} was interrupted as well"
+
+    def _restore(self, target: int) -> str:
+        try:
             if (named := self.model.served_version()) != self.version:
                 return f"the repository now names version {named}, and is left as it is"
             if self.version == self.served:
                 return f"version {self.version} was already served before, so there is nothing to restore"
-            roll_back(self.repository, self.model.name, target)
+            roll_back(Repository(self.repository.root, report=self.report), self.model.name, target)
         except BuilderError as error:
+            self.is_restored = False
             return f"version {target} could not be restored: {error.where}: {error.what}"
         try:
             return self._restore_server(target)
         except BuilderError as error:
+            self.is_restored = False
             return f"the repository names version {target} again, but the server was not switched back: {error.what}"
 
     def result(self) -> Deployment:

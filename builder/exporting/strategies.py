@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
 from builder.errors import BuilderError, HostError, ModelError, VerificationError
 from builder.exporting import exporters, inputs
@@ -110,7 +111,8 @@ def export_proven(factory: str, path: Path, options: ExportOptions, report: Repo
                 failures[strategy] = failed.error
                 report("export", f"{strategy}: {textwrap.shorten(failed.error.what, 140, placeholder=' …')}")
                 continue
-            _move(folder / str(number), path)
+            with interrupts.held():  # a model beside the weights of another would be half done
+                _move(folder / str(number), path)
             for other in failures:
                 _failing_batch(path, other).with_suffix(".failed.npz").unlink(missing_ok=True)
             report("export", f"{strategy}: {proof.describe()}")

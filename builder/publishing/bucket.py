@@ -3,6 +3,9 @@
 A bucket has no rename, so the objects are uploaded in an order that is safe at every moment: first the files of the new
 version, with its manifest last, then the warmup files, and last config.pbtxt, which names the served version. Whenever
 a server loads the model, the version that the config names is complete. Objects of a version are never overwritten.
+
+The upload of config.pbtxt is the point of no return. If anything fails before it, what was uploaded is deleted again.
+Ctrl-C waits while it lasts. If it ends with an error, the config is read back, because only its answer may be lost.
 """
 
 import re
@@ -11,17 +14,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from builder import interrupts
 from builder.config import pbtxt, served_version
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report
 from builder.publishing import summary
 from builder.publishing.pipeline import Publication
 from builder.record import MANIFEST_FILE
-from builder.repository import ModelDirectory, check_model_name, staging
+from builder.repository import ModelDirectory, check_model_name, transaction
 
 _SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _WITH_ENDPOINT = re.compile(r"s3://(?P<endpoint>https?://[^/]+)/(?P<path>.+)")
@@ -74,15 +78,16 @@ def _publish_once(
         if step != "install":
             report(step, what)
 
-    with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+    with tempfile.TemporaryDirectory(prefix="builder-", ignore_cleanup_errors=True) as folder:
         local = ModelDirectory(Path(folder).resolve() / "models" / remote.name)
         before = remote.download(local)
-        with _named(remote.url, local.path):
+        with _named(remote.url, local.path), interrupts.apart():
             done = publish_to(local.path.parent, report_all_but_install)
-        remote.upload(local, done, before)
+        with interrupts.deferred():
+            notes = remote.upload(local, done, before)
     for line in summary.of_upload(remote.url, done.version):
         report("upload", line)
-    return done
+    return replace(done, notes=(*done.notes, *notes))
 
 
 @contextmanager
@@ -155,18 +160,21 @@ class _RemoteModel:
             for folder in {file.partition("/")[0] for file in files if "/" in file}:
                 (local.path / folder).mkdir()
             for file in files:
-                if file.startswith((f"{_served(before)}/", f"{staging.WARMUP}/")):
+                if file.startswith((f"{_served(before)}/", f"{transaction.WARMUP}/")):
                     (local.path / file).parent.mkdir(parents=True, exist_ok=True)
                     self.filesystem.get_file(f"{self.path}/{file}", str(local.path / file))
             if before is not None:
                 local.config_path.write_bytes(before)
         return before
 
-    def upload(self, local: ModelDirectory, done: Publication, before: bytes | None) -> None:
+    def upload(self, local: ModelDirectory, done: Publication, before: bytes | None) -> list[str]:
         """Upload the new version, then the warmup files, then the config.
 
         If that fails, the files of the version are deleted again, unless the config may name them. The warmup files
         stay: they are named by their content, so another version may use them by now.
+
+        Returns:
+            What the caller should know, one sentence each.
 
         Raises:
             _OvertakenError: The bucket already has such a version, or its config has changed since it was downloaded.
@@ -179,16 +187,16 @@ class _RemoteModel:
                     for file in _in_order(done.version.path):
                         self._create(file, f"{done.version.version}/{file.relative_to(done.version.path)}", written)
                 if not done.version.config_changed:
-                    return
-                for file in sorted((local.path / staging.WARMUP).glob("*")):
-                    self.filesystem.put_file(str(file), f"{self.path}/{staging.WARMUP}/{file.name}")
+                    return []
+                for file in sorted((local.path / transaction.WARMUP).glob("*")):
+                    self.filesystem.put_file(str(file), f"{self.path}/{transaction.WARMUP}/{file.name}")
                 content = local.config_path.read_bytes()
                 self._refuse_changed_config(before)
-        except BaseException:
-            self._remove(written)
+        except BaseException as error:
+            self._remove(written, error)
             raise
         with self._reported("write"):
-            self._switch(content, written, is_first=before is None)
+            return self._switch(content, written, is_first=before is None)
 
     def _create(self, file: Path, name: str, written: list[str]) -> None:
         """Upload an object that must not exist yet."""
@@ -211,30 +219,40 @@ class _RemoteModel:
         if self._find_config() != before:
             raise _OvertakenError("somebody else changed its config.pbtxt")
 
-    def _switch(self, content: bytes, written: Sequence[str], *, is_first: bool) -> None:
+    def _switch(self, content: bytes, written: Sequence[str], *, is_first: bool) -> list[str]:
         """Upload the config; if that fails, delete what was written before.
 
         If only the answer is lost, the config is in place although the upload failed, and names the new version.
-        Then the version stays.
+        Then the version stays, and that it happened is a note.
         """
+        failures: tuple[type[BaseException], ...] = (*_storage_errors(), KeyboardInterrupt)
+        interrupts.hold()
         try:
             self.filesystem.pipe_file(f"{self.path}/{pbtxt.FILE}", content, mode="create" if is_first else "overwrite")
-        except FileExistsError as error:
-            if self._may_be_there(content):
-                return  # the storage package repeated an upload whose answer was lost
-            self._remove(written)
-            raise _OvertakenError("somebody else created its config.pbtxt") from error
-        except BaseException:
-            if not self._may_be_there(content):
-                self._remove(written)
+        except failures as error:
+            if self._is_there(content, error):
+                return [f"config.pbtxt was uploaded, although the upload ended with an error: {_reason(error)}"]
+            self._remove(written, error)
+            if isinstance(error, FileExistsError):
+                raise _OvertakenError("somebody else created its config.pbtxt") from error
             raise
+        return []
 
-    def _may_be_there(self, config: bytes) -> bool:
-        """Return whether this is the config in the bucket, or the one there cannot be read."""
+    def _is_there(self, config: bytes, error: BaseException) -> bool:
+        """Return whether this is the config in the bucket.
+
+        Raises:
+            RepositoryError: The one there cannot be read, so nobody knows.
+        """
         try:
             return self._find_config() == config
-        except _storage_errors():
-            return True
+        except _storage_errors() as another:
+            what = (
+                f"the upload of its config.pbtxt ended with an error ({_reason(error)}), and whether it took place "
+                f"cannot be read: {_reason(another)}"
+            )
+            fix = "publish the model again when the storage answers: that finishes the change, or finds it complete"
+            raise RepositoryError(self.url, what, fix) from error
 
     def _find_config(self) -> bytes | None:
         try:
@@ -243,13 +261,21 @@ class _RemoteModel:
             return None
         return content
 
-    def _remove(self, written: Sequence[str]) -> None:
-        """Delete what was uploaded. What cannot be deleted does no harm: no config names it."""
-        for target in written:
+    def _remove(self, written: Sequence[str], error: BaseException) -> None:
+        """Delete what was uploaded before this error.
+
+        Raises:
+            RepositoryError: Something cannot be deleted. It does no harm, because no config names it.
+        """
+        interrupts.hold()
+        for index, target in enumerate(written):
             try:
                 self.filesystem.rm_file(target)
-            except _storage_errors():
-                return
+            except _storage_errors() as another:
+                left = ", ".join(each.removeprefix(f"{self.path}/") for each in written[index:])
+                what = f"{_reason(error)}; what was uploaded before cannot be deleted again: {_reason(another)}"
+                fix = f"delete these objects, which no config names, or leave them, and publish again: {left}"
+                raise RepositoryError(self.url, what, fix) from error
 
     @contextmanager
     def _reported(self, verb: str) -> Iterator[None]:
@@ -263,8 +289,13 @@ class _RemoteModel:
             fix = f"give these credentials permission to list and {verb} objects there"
             raise RepositoryError(self.url, f"these credentials may not {verb} objects there: {error}", fix) from error
         except _storage_errors() as error:
-            what = f"cannot {verb} objects there: {' '.join(str(error).split())}"
+            what = f"cannot {verb} objects there: {_reason(error)}"
             raise RepositoryError(self.url, what, "check the address, the network and the credentials") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return why something failed, in one line."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
 
 
 def _served(content: bytes | None) -> int | None:
@@ -285,7 +316,7 @@ def _is_path_below(name: str) -> bool:
 
 def _is_own_warmup(name: str) -> bool:
     folder, _, file = name.partition("/")
-    return folder == staging.WARMUP and staging.OWN_WARMUP_FILE.fullmatch(file) is not None
+    return folder == transaction.WARMUP and transaction.OWN_WARMUP_FILE.fullmatch(file) is not None
 
 
 def _in_order(folder: Path) -> list[Path]:

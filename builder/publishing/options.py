@@ -33,6 +33,8 @@ class PublishOptions:
         profiles: Shapes that TensorRT builds for, each with its input.
         build: How to build a TensorRT plan.
         config: What to set in config.pbtxt.
+        lock_timeout_s: How long to wait while another command changes the repository, in seconds; None waits until it
+            is done.
     """
 
     is_static: bool = False
@@ -52,6 +54,7 @@ class PublishOptions:
     profiles: tuple[tuple[str, Shapes], ...] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
     config: ConfigOptions = field(default_factory=ConfigOptions)
+    lock_timeout_s: float | None = None
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the options that shape the model's files, as `manifest.json` records them; defaults are left out."""

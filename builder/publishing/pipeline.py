@@ -80,7 +80,7 @@ def publish(
         HostError: A TensorRT plan was asked for, but this machine has no GPU or no TensorRT.
     """
     host = find_host() if options.format == "tensorrt" else None
-    repository = Repository(root)
+    repository = Repository(root, report=report, lock_timeout_s=options.lock_timeout_s)
     name = model_name_of(path) if name is None else name
     contract = _find_contract(repository, name)
     repository.check_writable(name)

@@ -2,16 +2,22 @@
 
 `Repository` is a folder of models. `Repository.changing` takes its lock and yields a `Change`, which says which number
 a version would get (`find_slot`) and installs it with a finished config (`install`), or serves an older version
-(`serve`). `model_directory` reads one model, `listing` all of them. `staging` holds the lock, and cleans up after a
-change whose process was killed.
+(`serve`). `model_directory` reads one model, `listing` all of them.
+
+A change is prepared in the folder of `Staging`, which is an `OwnFolder` with a lock (`locked`), and reaches the
+repository by a `transaction`, which also cleans up after a change whose process was killed. `disk` writes files so that
+they are on disk afterwards.
 """
 
-from builder.repository import staging
+from builder.repository import disk, transaction
 from builder.repository.change import Artifact, Change, PublishedVersion, Slot
+from builder.repository.disk import reported
 from builder.repository.listing import ListedModel, ListedVersion
+from builder.repository.lock import Wait, locked
 from builder.repository.model_directory import ModelDirectory, check_model_name
 from builder.repository.models import Repository
-from builder.repository.staging import Staging, reported
+from builder.repository.own_folder import OpenFolder, OwnFolder
+from builder.repository.staging import Staging
 
 __all__ = [
     "Artifact",
@@ -19,11 +25,16 @@ __all__ = [
     "ListedModel",
     "ListedVersion",
     "ModelDirectory",
+    "OpenFolder",
+    "OwnFolder",
     "PublishedVersion",
     "Repository",
     "Slot",
     "Staging",
+    "Wait",
     "check_model_name",
+    "disk",
+    "locked",
     "reported",
-    "staging",
+    "transaction",
 ]

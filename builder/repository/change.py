@@ -9,9 +9,9 @@ from builder.config import Config, pbtxt
 from builder.errors import RepositoryError
 from builder.model import FileState
 from builder.record import MANIFEST_FILE, Content, Manifest, write_arrays
-from builder.repository import staging
+from builder.repository import disk, transaction
 from builder.repository.model_directory import ModelDirectory
-from builder.repository.staging import Staging
+from builder.repository.transaction import Transaction
 from builder.tensors import Array
 
 
@@ -75,11 +75,16 @@ class Change:
 
     Attributes:
         model: The model's directory.
-        staging: The folder in which the change is prepared.
+        transaction: What moves the change into the repository, from the folder in which it is prepared.
     """
 
     model: ModelDirectory
-    staging: Staging
+    transaction: Transaction
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What failed after the change was complete, one sentence each; all of it is known when the change is over."""
+        return tuple(self.transaction.notes)
 
     def find_slot(self, artifact: Artifact) -> Slot:
         """Find out which version the artifact is or becomes.
@@ -108,7 +113,7 @@ class Change:
             self._install_first(artifact, config)
         else:
             if slot.is_new:
-                self._stage_version(self.staging.path / staging.VERSION, artifact)
+                self._stage_version(self.transaction.path / transaction.VERSION, artifact)
             self._refuse_edited_config(slot.config_text)
             self._switch(config, version=slot.version if slot.is_new else None)
         return PublishedVersion(
@@ -149,16 +154,16 @@ class Change:
 
     def _install_first(self, artifact: Artifact, config: Config) -> None:
         """Move a whole model into the repository, with a single rename."""
-        staged = self.staging.path / "model"
+        staged = self.transaction.path / transaction.MODEL
         staged.mkdir()
         self._stage_version(staged / "1", artifact)
-        staging.write(staged / pbtxt.FILE, config.text.encode())
+        disk.write(staged / pbtxt.FILE, config.text.encode())
         if config.warmup:
-            (staged / staging.WARMUP).mkdir()
+            (staged / transaction.WARMUP).mkdir()
         for file, content in config.warmup.items():
-            staging.write(staged / staging.WARMUP / file, content)
-        staging.sync_folders(staged)
-        staging.rename(staged, self.model.path)
+            disk.write(staged / transaction.WARMUP / file, content)
+        disk.sync_folders(staged)
+        self.transaction.place_model()
 
     def _stage_version(self, folder: Path, artifact: Artifact) -> None:
         """Write the files of a version, flushed to disk."""
@@ -166,30 +171,33 @@ class Change:
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
-                staging.copy(content, path)
+                disk.copy(content, path)
             else:
-                staging.write(path, content)
+                disk.write(path, content)
         _check_copies(folder, artifact)
-        with staging.flushed(folder / artifact.manifest.reference.file) as stream:
+        with disk.flushed(folder / artifact.manifest.reference.file) as stream:
             write_arrays(stream, artifact.reference)
-        staging.write(folder / MANIFEST_FILE, artifact.manifest.to_json().encode())
-        staging.sync_folders(folder)
+        disk.write(folder / MANIFEST_FILE, artifact.manifest.to_json().encode())
+        disk.sync_folders(folder)
 
     def _switch(self, config: Config, *, version: int | None) -> None:
         """Move the warmup files, then the staged version, and last the config into the repository."""
         self._place_warmup(config.warmup)
-        staged = self.staging.path / staging.CONFIG
-        staging.write(staged, config.text.encode())
+        staged = self.transaction.path / transaction.CONFIG
+        disk.write(staged, config.text.encode())
         shutil.copymode(self.model.config_path, staged)
-        self.staging.switch(self.model.name, version=version)
+        self.transaction.switch(version=version)
 
     def _place_warmup(self, files: Mapping[str, bytes]) -> None:
-        folder = self.model.path / staging.WARMUP
+        folder = self.model.path / transaction.WARMUP
+        if files and folder.is_symlink():
+            what = "it is a link, and nothing is written through it"
+            raise RepositoryError(folder, what, "delete the link: the files that are needed are written again")
         if files:
-            staging.make_folder(folder)
+            disk.make_folder(folder)
         for file, content in files.items():
-            staging.write(self.staging.path / file, content)
-            staging.rename(self.staging.path / file, folder / file)
+            disk.write(self.transaction.path / file, content)
+            disk.rename(self.transaction.path / file, folder / file)
 
 
 def _check_copies(folder: Path, artifact: Artifact) -> None:

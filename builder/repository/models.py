@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder.errors import RepositoryError
-from builder.repository import listing, staging
+from builder.progress import Report, silent
+from builder.repository import listing
 from builder.repository.change import Change
+from builder.repository.disk import reported
 from builder.repository.listing import ListedModel
 from builder.repository.model_directory import ModelDirectory, check_model_name
-from builder.repository.staging import Staging, reported
+from builder.repository.staging import Staging
 
 
 class Repository:
@@ -17,12 +19,16 @@ class Repository:
 
     Attributes:
         root: The folder, with all links followed.
+        report: Called with `wait` when a change waits for another one, and with `note` for what is not as expected.
+        lock_timeout_s: How long a change waits for another one, in seconds; None waits until that one is over.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, report: Report = silent, lock_timeout_s: float | None = None) -> None:
         with reported(root):
             self.root = root.resolve()
-        self._staging = Staging(self.root)
+        self.report = report
+        self.lock_timeout_s = lock_timeout_s
+        self._staging = Staging(self.root, report=report, lock_timeout_s=lock_timeout_s)
 
     def model(self, name: str) -> ModelDirectory:
         """Return a model's directory, to read from; the model need not exist.
@@ -55,18 +61,22 @@ class Repository:
                 yield listing.read(ModelDirectory(folder))
 
     @contextmanager
-    def changing(self, name: str) -> Iterator[Change]:
+    def changing(self, name: str, command: str) -> Iterator[Change]:
         """Hold the repository's lock while a model is changed; if the block fails, nothing has changed.
+
+        Args:
+            name: The model.
+            command: What changes it, such as `publish digits`, to tell whoever waits for the lock.
 
         Raises:
             RepositoryError: The name is not usable, or the repository cannot be written to.
         """
         model = self.model(name)
-        with self._staging.change(name):
-            yield Change(model, self._staging)
+        with self._staging.change(name, command) as transaction:
+            yield Change(model, transaction)
 
     def prune(self, name: str, *, keep: int) -> tuple[int, ...]:
-        """Remove all but the newest `keep` versions.
+        """Remove all but the newest `keep` versions, all at once or none.
 
         The served version stays, and so do versions that this package did not publish.
 
@@ -79,11 +89,12 @@ class Repository:
         if keep < 1:
             raise RepositoryError(name, f"it cannot be left with {keep} versions", "keep at least 1")
         self.model(name).read_config()  # refuses an unknown model before anything is created
-        with self.changing(name) as change:
+        with self.changing(name, f"prune {name}") as change:
             model = change.model
             served = model.served_version()
             published = [version for version in model.versions() if model.is_published(version)]
             removed = tuple(version for version in published[:-keep] if version != served)
-            for version in removed:
-                staging.rename(model.version_dir(version), self._staging.path / f"pruned-{version}")
-            return removed
+            change.transaction.remove(removed)
+        for note in change.notes:
+            self.report("note", note)
+        return removed

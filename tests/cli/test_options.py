@@ -114,6 +114,7 @@ EXPECTED = PublishOptions(
         accelerator="tensorrt",
         cuda_graphs=True,
     ),
+    lock_timeout_s=30.0,
 )  # fmt: skip
 GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
@@ -121,7 +122,7 @@ GIVEN = (
     "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
-    "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs"
+    "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs --lock-timeout 30s"
 )
 
 

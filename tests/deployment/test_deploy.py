@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ from builder.deployment import LiveServer, deploy, live_server
 from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install, roll_back
-from builder.repository import Repository
+from builder.repository import Repository, lock
 from builder.server import AdminAccess, Server, free_port
 
 pytestmark = pytest.mark.slow
@@ -292,9 +293,12 @@ def test_slack_lets_a_coarser_server_pass(live: LiveServer, repository: Reposito
     assert deploy(repository, name, live, slack=10).version == 1
 
 
-def test_two_deployments_of_one_model_take_turns(live: LiveServer, repository: Repository, name: str) -> None:
+def test_two_deployments_of_one_model_take_turns(
+    live: LiveServer, repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(repository, name, 2.0, 3.0)
     said: list[tuple[str, str]] = []
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
 
     with ThreadPoolExecutor(2) as pool:
         both = [
@@ -304,7 +308,7 @@ def test_two_deployments_of_one_model_take_turns(live: LiveServer, repository: R
         done = [one.result(timeout=60) for one in both]
 
     assert [one.version for one in done] == [1, 2]
-    assert ("wait", f"for another deployment of {name}") in said
+    assert any(step == "wait" and f"`deploy {name}` (process {os.getpid()} on " in what for step, what in said)
     assert repository.model(name).served_version() in live.ready_versions(name)
 
 

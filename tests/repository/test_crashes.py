@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.artifacts import names, scale, tree
+from support.artifacts import EMPTY, names, scale, tree
 from support.serving import client, infer, load, unload
 
 from builder.config import pbtxt
@@ -86,7 +86,7 @@ def test_a_later_install_killed_at_any_call_leaves_the_old_or_the_new_version(
 
         assert published.version == version + 1
         assert repository.model("scale").versions() == tuple(range(1, version + 2))
-        assert names(folder / ".models.staging") == ["lock"]
+        assert names(folder / ".models.staging") == EMPTY
         named = set(re.findall(r"[0-9a-f]{64}\.raw", config + repository.model("scale").read_config()))
         assert tree(folder / "models/scale/warmup").keys() <= named
     assert seen == {(1, (1,)), (1, (1, 2)), (2, (1, 2))}
@@ -103,7 +103,7 @@ def test_a_first_install_killed_at_any_call_leaves_no_model_or_a_complete_one(tm
             assert check_whole(root / "scale", {1: scale(3.0)}) == 1
 
         assert install(Repository(root), "scale", scale(3.0)).created == (not models)
-        assert names(folder / ".models.staging") == ["lock"]
+        assert names(folder / ".models.staging") == EMPTY
     assert seen == {(), ("scale",)}
 
 
@@ -124,7 +124,7 @@ def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
 
         assert install(repository, "scale", scale(4.0)).version == 4
         assert check_whole(folder / "models/scale", artifacts) == 4
-        assert names(folder / ".models.staging") == ["lock"]
+        assert names(folder / ".models.staging") == EMPTY
     assert seen == served
     assert before in configs
     assert len(configs) == (1 if change == "prune" else 2)

@@ -11,6 +11,9 @@ from builder.repository import Artifact
 
 ROWS = 4
 
+EMPTY = [".made-by-builder", "lock"]
+"""What is in a staging folder while no change is under way."""
+
 _SCALE = """
 <ir_version: 8, opset_import: ["": 17]>
 scale (float[N, 3] x, int64[N] n, string[N, 2] s) => (float[N, 3] y, int64[N] m, string[N, 2] t) {

@@ -20,6 +20,7 @@ from builder.cli.arguments import (
 )
 from builder.cli.conflicts import check_module, check_options
 from builder.cli.filling import fill
+from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import (
     BATCH,
@@ -31,6 +32,7 @@ from builder.cli.options import (
     dynamic,
     exporter,
     inputs,
+    lock_timeout,
     mapping_option,
     opset,
     option,
@@ -242,6 +244,7 @@ TENSORRT = "TensorRT"
 @inputs
 @exporter
 @opset
+@lock_timeout
 @as_json
 def publish(model: Path, repository: Path | str, name: str | None, as_json: bool, **given: Any) -> None:
     """Make the batch of MODEL dynamic, compare it with the original, and install it as a new version.
@@ -255,14 +258,15 @@ def publish(model: Path, repository: Path | str, name: str | None, as_json: bool
     exporting = given  # what is left: inputs, exporter and opset
     check_options(options)
     check_module(model, options, exporting)
-    done = api.publish(model, repository, name=name, options=options, report=report, **exporting)
-    for note in done.notes:
-        report("note", note)
-    place = _place(repository, done)
-    if as_json:
-        print_json(_to_json(done, place))
-    else:
-        click.echo(place)
+    with finishing():
+        done = api.publish(model, repository, name=name, options=options, report=report, **exporting)
+        for note in done.notes:
+            report("note", note)
+        place = _place(repository, done)
+        if as_json:
+            print_json(_to_json(done, place))
+        else:
+            click.echo(place)
 
 
 def _place(repository: Path | str, done: "Publication") -> str:

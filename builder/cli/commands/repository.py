@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from builder.cli.arguments import FILE_TO_READ, VERSION, whole_number
+from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, batch_axes, constants, option, repository
+from builder.cli.options import as_json, batch_axes, constants, lock_timeout, option, repository
 from builder.cli.output import print_json, report
 
 
@@ -85,31 +86,37 @@ def verify(name: str, version: int | None, repository: Path, as_json: bool) -> N
 @click.argument("name", help="The model's name in the repository.")
 @option("--to", type=VERSION, help="The version to serve. Default: the one before the version that is served.")
 @repository
+@lock_timeout
 @as_json
-def rollback(name: str, to: int | None, repository: Path, as_json: bool) -> None:
+def rollback(name: str, to: int | None, repository: Path, lock_timeout_s: float | None, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change of its config.pbtxt."""
     from builder import api
 
-    switch = api.rollback(name, repository, to=to)
-    if as_json:
-        print_json({"name": name, "before": switch.before, "after": switch.after})
-    elif switch.before == switch.after:
-        click.echo(f"{name}: version {switch.after} is already served")
-    else:
-        click.echo(f"{name}: version {switch.before} → {switch.after}")
+    with finishing():
+        switch = api.rollback(name, repository, to=to, lock_timeout_s=lock_timeout_s, report=report)
+        for note in switch.notes:
+            report("note", note)
+        if as_json:
+            print_json({"name": name, "before": switch.before, "after": switch.after, "notes": list(switch.notes)})
+        elif switch.before == switch.after:
+            click.echo(f"{name}: version {switch.after} is already served")
+        else:
+            click.echo(f"{name}: version {switch.before} → {switch.after}")
 
 
 @click.command(cls=Command, short_help="Remove old versions of a model.", examples=("prune digits --keep 3",))
 @click.argument("name", help="The model's name in the repository.")
 @option("--keep", type=whole_number(1, None), required=True, help="How many of the newest versions to keep.")
 @repository
+@lock_timeout
 @as_json
-def prune(name: str, keep: int, repository: Path, as_json: bool) -> None:
-    """Remove old versions of NAME. The version that is served always stays."""
+def prune(name: str, keep: int, repository: Path, lock_timeout_s: float | None, as_json: bool) -> None:
+    """Remove old versions of NAME, all of them or none. The version that is served always stays."""
     from builder import api
 
-    removed = api.prune(name, repository, keep=keep)
-    if as_json:
-        print_json({"name": name, "removed": removed})
-    else:
-        click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
+    with finishing():
+        removed = api.prune(name, repository, keep=keep, lock_timeout_s=lock_timeout_s, report=report)
+        if as_json:
+            print_json({"name": name, "removed": removed})
+        else:
+            click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")

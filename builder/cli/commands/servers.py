@@ -10,7 +10,7 @@ import click
 
 from builder.cli.arguments import FILE_TO_READ, PORT, VERSION, address, factor, header_name, seconds
 from builder.cli.help_pages import Command
-from builder.cli.options import Function, as_json, option, repository
+from builder.cli.options import Function, as_json, lock_timeout, option, repository
 from builder.cli.output import print_json, report
 
 
@@ -128,6 +128,7 @@ def serve(repository: Path, admin_key_file: Path | None, admin_header: str, **wh
 @admin_key_file("the key of the server that you run at this address with serve")
 @admin_header
 @repository
+@lock_timeout
 @as_json
 def deploy(
     name: str,

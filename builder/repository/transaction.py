@@ -1,0 +1,262 @@
+"""Change a model repository completely or not at all, even when the process is killed.
+
+A change is prepared in `.ROOT.staging/`, next to the root and on the same filesystem. It reaches the root only by
+`rename`, which happens at once or not at all. To add version 5 of the model `m` to `models/`:
+
+1. `.models.staging/version/` and `.models.staging/config.pbtxt` are written and flushed to disk;
+2. `.models.staging/journal.json` is written: {"model": "m", "version": 5};
+3. `version/` is renamed to `models/m/5`: Triton does not load it yet, because the config still names version 4;
+4. `config.pbtxt` is renamed to `models/m/config.pbtxt`, which names version 5;
+5. the journal is deleted first, then whatever else is in the staging folder.
+
+Step 4 is the point of no return. If anything fails before it, what was renamed is renamed back, and nothing has
+changed. What fails after it, such as flushing the folders to disk, does not undo the change, and is a note. From step 2
+on Ctrl-C waits, so it never comes between a rename and the record of it.
+
+If the process is killed in between, the next change finds the journal, and sees from the staged pieces that are left
+how far it got:
+
+| killed  | version/ | config.pbtxt | what the next change does                                           |
+|---------|----------|--------------|---------------------------------------------------------------------|
+| after 1 | there    | there        | there is no journal: it empties the staging folder                  |
+| after 2 | there    | there        | the repository is as it was before: it empties the staging folder   |
+| after 3 | gone     | there        | it removes `models/m/5`, unless somebody set the config to 5        |
+| after 4 | gone     | gone         | the change was complete: it empties the staging folder              |
+
+A journal that cannot be read is kept aside, and the next change goes on without it. That is safe after every step:
+after 1, 2 and 4 the journal changes nothing. After 3, version 5 stays in the repository. It is complete and on disk,
+because step 1 came first; the config does not name it; and the next version is 6. So it is a version like those that
+`rollback` left. The same holds for a journal of a later release as long as that release, too, moves only complete
+versions, and the config last.
+
+A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
+whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. `prune` renames
+versions into the staging folder, all or none of them; the last rename is its point of no return, and if it is killed,
+the versions that it had removed stay removed. Warmup files are moved before step 1: their names are digests of their
+content, so no file that a server may be reading is ever replaced.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder import interrupts
+from builder.config import pbtxt
+from builder.errors import RepositoryError
+from builder.repository import journal
+from builder.repository.disk import reason, rename, sync, sync_all, write
+from builder.repository.journal import Journal
+from builder.repository.model_directory import ModelDirectory
+from builder.repository.own_folder import OpenFolder, close, entries
+
+WARMUP = "warmup"
+CONFIG = pbtxt.FILE
+VERSION = "version"
+MODEL = "model"
+
+OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
+
+LEFT_OVER = re.compile(
+    rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|candidate|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}"
+    rf"|{re.escape(journal.STAGED)}"
+)
+"""The names in the staging folder that a change leaves there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A rename that can be taken back: from where, to where, and what was renamed."""
+
+    source: Path
+    target: Path
+    moved: os.stat_result
+
+    def is_done(self) -> bool:
+        """Return whether it took place, even if an error was reported."""
+        try:
+            return os.path.samestat(os.lstat(self.target), self.moved)
+        except OSError:
+            return False
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One change to a model while the lock is held.
+
+    Attributes:
+        root: The model repository.
+        model: The model's name.
+        folder: The staging folder.
+        notes: What failed after the point of no return, and what that means; one sentence each.
+    """
+
+    root: Path
+    model: str
+    folder: OpenFolder
+    notes: list[str] = field(default_factory=list)
+    _moves: list[_Move] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The path of the staging folder."""
+        return self.folder.path
+
+    def switch(self, *, version: int | None) -> None:
+        """Move the staged version into the repository, then the staged config, which makes Triton serve it."""
+        target = self.root / self.model
+        interrupts.hold()
+        write(self.path / journal.STAGED, Journal(self.model, version).to_json())
+        rename(self.path / journal.STAGED, self.path / journal.FILE)
+        if version is not None:
+            self._move(self.path / VERSION, target / str(version))
+            sync_all((target, self.path))
+        self._commit(self.path / CONFIG, target / CONFIG)
+
+    def place_model(self) -> None:
+        """Move the whole staged folder of a new model into the repository."""
+        interrupts.hold()
+        self._commit(self.path / MODEL, self.root / self.model)
+
+    def remove(self, versions: Sequence[int]) -> None:
+        """Move versions out of the repository, all of them or none."""
+        if not versions:
+            return
+        folder = self.root / self.model
+        sync(folder)  # the config that is served now has to outlive what it replaced
+        interrupts.hold()
+        *others, last = [(folder / str(version), self.path / f"pruned-{version}") for version in versions]
+        for source, target in others:
+            self._move(source, target)
+        self._commit(*last)
+
+    def recover(self) -> str | None:
+        """Undo the change of a killed process if it was not complete, and empty the folder; return what to know."""
+        note = None
+        try:
+            found = journal.read(self.folder)
+        except ValueError as error:
+            found, name = None, journal.keep_aside(self.folder)
+            note = (
+                f"the record of an interrupted change is damaged ({error}) and was renamed to {self.path / name}; "
+                "if that change was adding a version, the version may be there, complete but not served"
+            )
+        if found is not None:
+            if found.version is not None and self._is_half_done(found.model, found.version):
+                rename(self.root / found.model / str(found.version), self.path / VERSION)
+            self._sweep(found.model)
+        self._clear()
+        self._sweep(self.model)
+        return note
+
+    def undo(self, error: BaseException) -> None:
+        """Take back what was moved before the change failed, and empty the folder.
+
+        Raises:
+            RepositoryError: Not everything could be taken back.
+        """
+        with suppress(OSError, KeyboardInterrupt):
+            for move in reversed(self._moves):
+                if move.is_done():
+                    move.target.rename(move.source)
+            sync_all({folder for move in self._moves for folder in (move.source.parent, move.target.parent)})
+            self._sweep(self.model)
+            self._clear()
+        if left := [move for move in self._moves if move.is_done()]:
+            raise self._not_undone(left, error) from error
+
+    def clean_up(self) -> None:
+        """Empty the folder after a change. The next change does it if this fails."""
+        try:
+            self._clear()
+        except (OSError, KeyboardInterrupt) as error:
+            self.notes.append(
+                f"the change is complete, but what it left in {self.path} could not be deleted: {reason(error)}; "
+                "the next change to this repository deletes it"
+            )
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename in a way that `undo` can take back."""
+        self._moves.append(_Move(source, target, os.lstat(source)))
+        source.rename(target)
+
+    def _commit(self, source: Path, target: Path) -> None:
+        """Rename as the point of no return: if it takes place, the change is complete, whatever fails afterwards."""
+        last = _Move(source, target, os.lstat(source))
+        try:
+            source.rename(target)
+        except (OSError, KeyboardInterrupt) as error:
+            if not last.is_done():
+                raise
+            self.notes.append(f"{target} is in place, although renaming it ended with an error: {reason(error)}")
+        self._moves.clear()
+        try:
+            sync_all((target.parent, source.parent))
+        except (OSError, KeyboardInterrupt) as error:
+            self.notes.append(
+                f"the change is complete, but could not be flushed to disk: {reason(error)}; it may be lost if this "
+                "machine loses power now"
+            )
+
+    def _is_half_done(self, model: str, version: int) -> bool:
+        """Return whether the version is in the repository, but neither the change nor anybody since serves it.
+
+        A config that cannot be read may serve it. A link is not what a change puts there.
+        """
+        folder, staged = self.root / model, self.folder.names()
+        place = folder / str(version)
+        if VERSION in staged or CONFIG not in staged or folder.is_symlink() or place.is_symlink() or not place.is_dir():
+            return False
+        try:
+            policy = pbtxt.parse(ModelDirectory(folder).read_config(), where=folder / CONFIG).version_policy
+        except RepositoryError:
+            return False
+        return policy.HasField("specific") and version not in policy.specific.versions
+
+    def _clear(self) -> None:
+        """Delete what a change left in the folder, the journal first."""
+        found = self.folder.names()
+        if journal.FILE in found:
+            self.folder.remove(journal.FILE)
+        os.fsync(self.folder.descriptor)
+        for name in found:
+            if LEFT_OVER.fullmatch(name):
+                self.folder.remove(name)
+
+    def _sweep(self, model: str) -> None:
+        """Delete our warmup files that the model's config does not name, if the config can be read.
+
+        This happens before a change, not after it: a server that is loading the former config still finds its files.
+        """
+        directory = ModelDirectory(self.root / model)
+        folder = directory.path / WARMUP
+        if directory.path.is_symlink() or folder.is_symlink() or not folder.is_dir():
+            return
+        try:
+            text = directory.read_config()
+            pbtxt.parse(text, where=directory.config_path)
+        except RepositoryError:
+            return
+        warmup = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for name in entries(warmup):
+                if OWN_WARMUP_FILE.fullmatch(name) and name not in text:
+                    os.unlink(name, dir_fd=warmup)
+            is_empty = not entries(warmup)
+        finally:
+            close(warmup)
+        if is_empty:
+            folder.rmdir()
+
+    def _not_undone(self, left: Sequence[_Move], error: BaseException) -> RepositoryError:
+        """Return the error that says what is left of a change that failed and could not be undone."""
+        removed = [move for move in left if move.target.parent == self.path]
+        if removed:
+            names = ", ".join(move.source.name for move in removed)
+            what = f"{reason(error)}; until then these versions had been removed, and could not be put back: {names}"
+            fix = f"before any other change, move {removed[0].target} back to {removed[0].source}, and so on; or go on"
+            return RepositoryError(self.root / self.model, what, fix)
+        what = f"{reason(error)}; {left[0].target} could not be removed again, but is complete and not served"
+        return RepositoryError(self.root / self.model, what, "run the command again: it removes that version first")

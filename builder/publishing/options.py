@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
 from builder.lowering import Precision
 from builder.proof import Effort
@@ -33,6 +34,7 @@ class PublishOptions:
         profiles: Shapes that TensorRT builds for, each with its input.
         build: How to build a TensorRT plan.
         config: What to set in config.pbtxt.
+        limits: How much time and memory the work on the model may take.
     """
 
     is_static: bool = False
@@ -52,6 +54,7 @@ class PublishOptions:
     profiles: tuple[tuple[str, Shapes], ...] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
     config: ConfigOptions = field(default_factory=ConfigOptions)
+    limits: Limits = field(default_factory=Limits)
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the options that shape the model's files, as `manifest.json` records them; defaults are left out."""

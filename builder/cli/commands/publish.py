@@ -31,6 +31,7 @@ from builder.cli.options import (
     dynamic,
     exporter,
     inputs,
+    limits,
     mapping_option,
     opset,
     option,
@@ -239,6 +240,7 @@ TENSORRT = "TensorRT"
     default=None,
     help="Let Triton run a plan with CUDA graphs, which lowers the cost of small batches. Default: no.",
 )
+@limits
 @inputs
 @exporter
 @opset

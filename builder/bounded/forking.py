@@ -69,8 +69,8 @@ def fork(serve: Callable[[Connection], None]) -> Forked:
     ours, theirs = Pipe()
     parent = os.getpid()
     had_collector = gc.isenabled()
-    # Garbage of the parent must not be collected in the child: a session of ONNX Runtime, for one, waits as it is
-    # deleted for threads that the child does not have.
+    # Garbage of the parent must not be collected in the child: a session of ONNX Runtime, for one, joins its threads,
+    # which the child does not have, and crashes (seen with 1.31.1) or waits for ever.
     gc.disable()
     try:
         with warnings.catch_warnings():

@@ -30,6 +30,7 @@ class Inside:
         self.fall_back = fall_back
         self.doing: list[str] = []
         self.focus: Focus | None = None
+        self.failure: tuple[BaseException, str] | None = None
         self.stops: list[Callable[[], None]] = []
         self._watched = 0
 
@@ -85,6 +86,10 @@ def during(what: str) -> Iterator[None]:
     inside.board.text = inside.text()
     try:
         yield
+    except (MemoryError, RecursionError) as error:
+        if inside.failure is None or inside.failure[0] is not error:  # the innermost block knows most
+            inside.failure = error, inside.text()
+        raise
     finally:
         inside.doing.pop()
         inside.focus = before
@@ -148,10 +153,14 @@ def fall_back(error: BuilderError) -> Iterator[None]:
         inside.fall_back(None)
 
 
-def while_doing() -> str:
-    """Return `, while …` with what this process is doing, or nothing if that is not known."""
-    text = "" if _inside is None else _inside.text()
-    return f", while {text}" if text else ""
+def explained(error: BaseException) -> BaseException:
+    """Return the error to raise for one that shows that a limit was reached; others stay as they are."""
+    if _inside is None or not isinstance(error, MemoryError | RecursionError):
+        return error
+    doing = _inside.failure[1] if _inside.failure is not None and _inside.failure[0] is error else _inside.text()
+    if isinstance(error, MemoryError):
+        return _inside.bounds.out_of_memory(doing)
+    return _inside.bounds.too_deep(doing)
 
 
 def time_left() -> float:

@@ -95,6 +95,11 @@ class Bounds:
             fix = f"allow more with --prove-memory {most // 10**6}MB, which is what this machine can give; or {fix}"
         return OutOfMemoryError(self.where, what, fix)
 
+    def too_deep(self, doing: str) -> ModelError:
+        """Return the error when Python's recursion ends."""
+        what = f"it nests deeper than builder can follow{_while(doing)}"
+        return ModelError(self.where, what, "export the model with less nesting")
+
     def crashed(self, status: int | None, doing: str) -> HostError | ModelError:
         """Return the error when the process ended by itself. Nobody but the system kills it, to get memory back."""
         code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)

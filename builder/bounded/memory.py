@@ -56,12 +56,12 @@ def data_bytes(pid: int | str = "self") -> int:
     return int(_statm(pid)[5]) * PAGE
 
 
-def used_bytes(pid: int) -> int:
-    """Return how much memory a process and its children use, without what is mapped from files.
+def used_bytes(pid: int, *, with_children: bool = True) -> int:
+    """Return how much memory a process uses, and its children if asked, without what is mapped from files.
 
-    Memory that a child shares with its parent since the fork is counted once.
+    Memory that a child has had since it was forked, and shares with this process, is counted once.
     """
-    pids = list(_with_children(pid))
+    pids = list(_with_children(pid)) if with_children else [pid]
     used = sum(map(_private_bytes, pids))
     return used if len(pids) == 1 else min(used, sum(map(_proportional_bytes, pids)))
 

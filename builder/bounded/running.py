@@ -17,7 +17,7 @@ from builder.bounded.board import Board
 from builder.bounded.forking import Forked, fork
 from builder.bounded.limits import Bounds, Limits
 from builder.bounded.memory import data_bytes, used_bytes
-from builder.errors import BuilderError, ModelError
+from builder.errors import BuilderError
 from builder.progress import Report, silent
 
 POLL_S = 0.05
@@ -92,6 +92,7 @@ class _Attendance:
         self._report = report
         self._fall_back: BuilderError | None = None
         self._looked = time.monotonic()
+        self._most = bounds.memory + used_bytes(os.getpid(), with_children=False)
 
     def wait(self) -> None:
         """Return when the work is done.
@@ -128,7 +129,7 @@ class _Attendance:
         self._looked = now
         if now > self._board.deadline + min(GRACE_S, self._board.seconds / 4):
             raise self._failed(self._bounds.out_of_time(self._board.seconds, self._board.text))
-        if used_bytes(self._child.pid) > self._bounds.memory:
+        if used_bytes(self._child.pid) > self._most:
             raise self._failed(self._bounds.out_of_memory(self._board.text))
         if self._child.check() and not self._child.pipe.poll():
             raise self._failed(self._bounds.crashed(self._child.status, self._board.text))
@@ -157,7 +158,7 @@ def _work(
             pickle.dump(done, stream, protocol=5)
         pipe.send(("done", None))
     except BaseException as error:
-        pipe.send(("raised", _sendable(_explained(error, bounds), traceback.format_exc())))
+        pipe.send(("raised", _sendable(inside.explained(error), traceback.format_exc())))
 
 
 def _limit(bounds: Bounds, has_gpu: bool) -> None:
@@ -171,15 +172,6 @@ def _limit(bounds: Bounds, has_gpu: bool) -> None:
     with suppress(ValueError, OSError):
         allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
-
-
-def _explained(error: BaseException, bounds: Bounds) -> BaseException:
-    if isinstance(error, MemoryError):
-        return inside.out_of_memory(bounds.where)
-    if isinstance(error, RecursionError):
-        what = f"it nests deeper than builder can follow{inside.while_doing()}"
-        return ModelError(bounds.where, what, "export the model with less nesting")
-    return error
 
 
 def _sendable(error: BaseException, text: str) -> tuple[BaseException, str]:

@@ -250,7 +250,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 _NODE = re.compile(r"running (\S+) node\. Name:'(.*?)' Status", re.DOTALL)
 
-_WANTS_MEMORY = re.compile(r"Failed to allocate memory|bad[_ ]alloc")
+_WANTS_MEMORY = re.compile(r"Failed to allocate memory|bad[_ ]alloc|exceeds the supported maximum of \d+ bytes")
 
 
 def refuse_limits(where: Path, error: Exception) -> None:

@@ -178,8 +178,7 @@ def _explained(model: Model) -> Iterator[None]:
 
 
 def _make_batch_dynamic(model: Model, options: PublishOptions, report: Report) -> BatchedModel:
-    with during("its batch is made dynamic"):
-        batched = make_batch_dynamic(model, options)
+    batched = make_batch_dynamic(model, options)
     _tell(report, "batch", summary.of_batch(batched))
     return batched
 

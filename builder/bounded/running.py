@@ -17,6 +17,7 @@ from builder.bounded.board import Board
 from builder.bounded.forking import Forked, fork
 from builder.bounded.limits import Bounds, Limits
 from builder.bounded.memory import data_bytes, used_bytes
+from builder.bounded.parcel import Parcel
 from builder.errors import BuilderError
 from builder.progress import Report, silent
 
@@ -47,7 +48,8 @@ def run(
 ) -> Result:
     """Return what `work` returns, called in a child process. Inside such a process it is called directly.
 
-    What it returns, and what it raises, is pickled; what it reports is reported here, before it goes on.
+    What it returns, and what it raises, is pickled; bytes of a megabyte or more come back as a memoryview, so that they
+    are not copied again. What it reports is reported here, before it goes on.
 
     Args:
         work: The work, called with the function that it reports to.
@@ -66,17 +68,14 @@ def run(
         return work(report)
     bounds = Bounds.of(where, limits)
     board = Board(bounds.seconds)
-    result = os.memfd_create("result")
-    child = fork(partial(_work, work, bounds, board, result, has_gpu))
+    parcel = Parcel()
+    child = fork(partial(_work, work, bounds, board, parcel, has_gpu))
     try:
-        _Attendance(child, bounds, board, report).wait()
-        with open(result, "rb", closefd=False) as stream:
-            stream.seek(0)
-            done: Result = pickle.load(stream)
-        return done
+        result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
+        return result
     finally:
         child.end()
-        os.close(result)
+        parcel.close()
 
 
 # ---------------------------------------------------------------------- in the parent
@@ -94,8 +93,8 @@ class _Attendance:
         self._looked = time.monotonic()
         self._most = bounds.memory + used_bytes(os.getpid(), with_children=False)
 
-    def wait(self) -> None:
-        """Return when the work is done.
+    def wait(self) -> int:
+        """Return when the work is done, with the place of the result in the parcel.
 
         Raises:
             BuilderError: It failed, or took more than it may.
@@ -110,8 +109,8 @@ class _Attendance:
             match message:
                 case None:
                     pass
-                case "done", None:
-                    return
+                case "done", start:
+                    return int(start)
                 case "report", (step, what):
                     self._report(step, what)
                     pipe.send(None)
@@ -142,7 +141,7 @@ class _Attendance:
 
 
 def _work(
-    work: Callable[[Report], Any], bounds: Bounds, board: Board, result: int, has_gpu: bool, pipe: Connection
+    work: Callable[[Report], Any], bounds: Bounds, board: Board, parcel: Parcel, has_gpu: bool, pipe: Connection
 ) -> None:
     """Do the work, and send what came of it."""
     _limit(bounds, has_gpu)
@@ -153,10 +152,7 @@ def _work(
         pipe.recv()
 
     try:
-        done = work(report)
-        with open(result, "wb", closefd=False) as stream:
-            pickle.dump(done, stream, protocol=5)
-        pipe.send(("done", None))
+        pipe.send(("done", parcel.pack(work(report))))
     except BaseException as error:
         pipe.send(("raised", _sendable(inside.explained(error), traceback.format_exc())))
 

@@ -56,8 +56,10 @@ def test_the_result_comes_from_another_process() -> None:
 
 
 def test_a_large_result_comes_back_whole() -> None:
-    content = run(lambda: bytes(range(256)) * 100_000)
-    assert content == bytes(range(256)) * 100_000
+    large, small, again = bytes(range(256)) * 100_000, b"small", b"x" * 2_000_000
+    found = run(lambda: {"a": large, "b": [small, again]})
+    assert found == {"a": large, "b": [small, again]}
+    assert isinstance(found["a"], memoryview), "it was not copied once more"
 
 
 def test_reports_are_made_in_this_process_before_the_work_goes_on() -> None:

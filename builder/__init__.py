@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         rollback,
         verify,
     )
+    from builder.bounded import Limits
     from builder.config import ConfigOptions
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
@@ -61,6 +62,7 @@ _HOMES = {
         "rollback",
         "verify",
     ),
+    "builder.bounded": ("Limits",),
     "builder.config": ("ConfigOptions",),
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
@@ -83,6 +85,7 @@ __all__ = [
     "HostError",
     "InputSpec",
     "Inspection",
+    "Limits",
     "ModelError",
     "Publication",
     "PublishOptions",

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import exporting, publishing
-from builder.batching import BatchedModel
+from builder import bounded, exporting, publishing
+from builder.batching import BatchedModel, BatchedTensor, Rewrite
+from builder.bounded import Limits
 from builder.config import check_config
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
-from builder.model import Model, fix_inputs, load
+from builder.model import Model, TensorSpec, fix_inputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published
 from builder.publishing import (
@@ -28,8 +29,8 @@ from builder.publishing import (
     model_name_of,
     roll_back,
 )
-from builder.record import Proof
-from builder.repository import ListedModel, Repository
+from builder.record import Manifest, Proof
+from builder.repository import ListedModel, ModelDirectory, Repository
 from builder.tensors import Arrays
 
 if TYPE_CHECKING:
@@ -106,12 +107,64 @@ def export(factory: str, path: Path | str, *, options: ExportOptions, report: Re
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """A model, and either how its batch is made dynamic or why it cannot be."""
+class Batching:
+    """How the batch of a model is made dynamic.
 
-    model: Model
-    batched: BatchedModel | None
+    Attributes:
+        static_batch: How many samples the file takes at once.
+        inputs: The inputs of the rewritten model.
+        outputs: Its outputs.
+        rewrites: The nodes that change.
+    """
+
+    static_batch: int
+    inputs: tuple[BatchedTensor, ...]
+    outputs: tuple[BatchedTensor, ...]
+    rewrites: tuple[Rewrite, ...]
+
+    @classmethod
+    def of(cls, batched: BatchedModel) -> "Batching":
+        """Describe the rewritten model without its nodes."""
+        return cls(batched.static_batch, tuple(batched.inputs), tuple(batched.outputs), tuple(batched.rewrites))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model, and either how its batch is made dynamic or why it cannot be.
+
+    Attributes:
+        path: The file.
+        sha256: Its digest.
+        opsets: The version of each operator set; `""` is ONNX's own.
+        nodes: How many nodes the graph has.
+        inputs: The inputs in the file.
+        outputs: The outputs in the file.
+        batched: How its batch is made dynamic; None if that is refused.
+        refusal: Why it is refused.
+    """
+
+    path: Path
+    sha256: str
+    opsets: Mapping[str, int]
+    nodes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: Batching | None
     refusal: ModelError | None
+
+    @classmethod
+    def of(cls, model: Model, found: BatchedModel | ModelError) -> "Inspection":
+        """Describe a model without its weights and nodes."""
+        return cls(
+            path=model.path,
+            sha256=model.sha256,
+            opsets=dict(model.ir.opset_imports),
+            nodes=len(model.ir.graph),
+            inputs=tuple(model.inputs),
+            outputs=tuple(model.outputs),
+            batched=Batching.of(found) if isinstance(found, BatchedModel) else None,
+            refusal=found if isinstance(found, ModelError) else None,
+        )
 
 
 def inspect(
@@ -119,6 +172,7 @@ def inspect(
     *,
     batch_axes: Mapping[str, int | None] | None = None,
     constants: Mapping[str, float | Path] | None = None,
+    limits: Limits | None = None,
 ) -> Inspection:
     """Read an ONNX file and try to make its batch dynamic; nothing is written.
 
@@ -129,19 +183,26 @@ def inspect(
         path: The file.
         batch_axes: The axis of the batch, by input, if it is not axis 0; None for an input without one.
         constants: Inputs to turn into constants: a number, or an .npy file.
+        limits: How much time and memory this may take.
 
     Raises:
         ModelError: The file cannot be read. If the batch cannot be made dynamic, the result says why.
+        HostError: It takes more time or memory than it may.
     """
-    options = PublishOptions(batch_axes=batch_axes or {}, constants=constants or {})
-    loaded = load(Path(path))
+    options = PublishOptions(batch_axes=batch_axes or {}, constants=constants or {}, limits=limits or Limits())
+    return bounded.run(lambda report: _inspect(Path(path), options), where=Path(path), limits=options.limits)
+
+
+def _inspect(path: Path, options: PublishOptions) -> Inspection:
+    with bounded.during("it is read"):
+        loaded = load(path)
+    bounded.expect(sum(file.stat().st_size for file in loaded.files))
     model = fix_inputs(loaded, options.constants)
     try:
         with advised(loaded, options):
-            batched = make_batch_dynamic(model, options)
+            return Inspection.of(model, make_batch_dynamic(model, options))
     except ModelError as refusal:
-        return Inspection(model, None, refusal)
-    return Inspection(model, batched, None)
+        return Inspection.of(model, refusal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +221,12 @@ class Verification:
 
 
 def verify(
-    name: str, repository: Path | str = REPOSITORY, *, version: int | None = None, report: Report = silent
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    version: int | None = None,
+    limits: Limits | None = None,
+    report: Report = silent,
 ) -> Verification:
     """Run a published version again, and compare its answers with those stored when it was published.
 
@@ -168,23 +234,35 @@ def verify(
         name: The model.
         repository: The folder of the model repository.
         version: Default: the one that is served.
+        limits: How much time and memory this may take.
         report: Called with each step and what it found.
 
     Raises:
         RepositoryError: There is no such version, a file of it is missing, or Triton would refuse its config.
         VerificationError: The bytes changed, Triton would refuse them, or an answer differs.
-        HostError: This machine cannot run it: a TensorRT plan needs a GPU.
+        HostError: This machine cannot run it: a TensorRT plan needs a GPU. Or it takes more time or memory than it may.
     """
     model = Repository(Path(repository)).model(name)
     chosen = model.served_version() if version is None else version
-    manifest, reference = model.read_manifest(chosen), model.read_reference(chosen)
+    manifest = model.read_manifest(chosen)
     if version is None:
         check_config(model.read_config(), manifest, name=name, where=model.config_path)
     report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
-    folder = model.version_dir(chosen)
-    with _runner(folder / manifest.model.file, is_plan=manifest.plan is not None) as run:
-        proof = verify_published(folder, manifest, reference, run=run)
+    file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
+    proof = bounded.run(
+        lambda _: _verify(model, chosen, manifest), where=file, limits=limits or Limits(), has_gpu=is_plan
+    )
     return Verification(name, chosen, proof)
+
+
+def _verify(model: ModelDirectory, version: int, manifest: Manifest) -> Proof:
+    reference, folder = model.read_reference(version), model.version_dir(version)
+    bounded.expect(manifest.model.bytes)
+    with (
+        bounded.during("its answers are compared with the stored ones"),
+        _runner(folder / manifest.model.file, is_plan=manifest.plan is not None) as run,
+    ):
+        return verify_published(folder, manifest, reference, run=run)
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def of(content: bytes | Path) -> str:
+def of(content: bytes | memoryview | Path) -> str:
     """Return the digest of a file's content.
 
     Raises:
         OSError: The file cannot be read.
     """
-    if isinstance(content, bytes):
+    if not isinstance(content, Path):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
     with content.open("rb") as stream:

@@ -5,14 +5,17 @@ BuilderError                 1
 ├─ ModelError                3   the model cannot be read, is not supported or cannot be batched
 ├─ VerificationError         4   the answers differ from the original model's
 ├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed
-└─ HostError                 6   this machine has no GPU, no TensorRT, no free port or no ready server
+└─ HostError                 6   this machine has no GPU, no TensorRT, no free port, no ready server, or not enough time
+                                 or memory
 
 The number is the exit code of the process. Bugs are not among these errors: they end in a traceback, or in the error
 that `bug` makes if the node that causes it is known.
 """
 
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class BuilderError(Exception):
@@ -35,6 +38,10 @@ class BuilderError(Exception):
         self.fix = fix
         self.is_about_batch = is_about_batch
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made from: an error may come from another process."""
+        return partial(type(self), is_about_batch=self.is_about_batch), (self.where, self.what, self.fix)
+
 
 class ModelError(BuilderError):
     """The model cannot be read, is not supported or cannot be batched."""
@@ -55,7 +62,7 @@ class RepositoryError(BuilderError):
 
 
 class HostError(BuilderError):
-    """This machine does not have what was asked for: a GPU, TensorRT, a free port, a ready server."""
+    """This machine does not have what was asked for: a GPU, a free port, a ready server, enough memory or time."""
 
     exit_code = 6
 

@@ -34,6 +34,7 @@ from builder.batching.rule import (
 )
 from builder.batching.rules import OPERATORS, RANDOM, REFUSED
 from builder.batching.statics import evaluate, infer, is_quantizing
+from builder.bounded import focus
 from builder.errors import BuilderError, bug
 from builder.model import label, operator, own_domain
 
@@ -70,6 +71,10 @@ class Refused:
 
     node: ir.Node
     refusal: Refusal
+
+
+def _described(node: ir.Node) -> str:
+    return f"node {label(node)}"
 
 
 class Walk:
@@ -155,6 +160,7 @@ class Walk:
         return self.opsets.get(own_domain(node.domain), 1)
 
     def _step(self, node: ir.Node) -> None:
+        focus(_described, node)
         handler = self._control_flow.get(operator(node))
         results = self._results(node) if handler is None else handler(self, node)
         self.operands.update(zip(node.outputs, results, strict=True))

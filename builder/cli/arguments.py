@@ -205,6 +205,16 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+@argument("SIZE", fix="write megabytes or gigabytes, for example 500MB or 4GB")
+def size(text: str) -> int:
+    """Read a number of bytes, in the decimal units of `format_bytes`: `500MB`, `4GB`, or plain bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size")
+    unit: int = 1000 ** ["", "k", "M", "G", "T"].index(match[2])
+    return round(min(float(match[1]) * unit, LARGEST_INT64))
+
+
 @argument("RELEASE", example="26.10")
 def release(text: str) -> str:
     """Read the release of a Triton container whose limits are known."""

@@ -10,13 +10,13 @@ from builder.model import TensorSpec
 
 def to_json(found: Inspection) -> dict[str, Any]:
     """Return the finding for scripts."""
-    model, batched, refusal = found.model, found.batched, found.refusal
+    batched, refusal = found.batched, found.refusal
     by_name = _batched_tensors(found)
     return {
-        "file": str(model.path),
-        "sha256": model.sha256,
-        "opset": {domain or "ai.onnx": version for domain, version in model.ir.opset_imports.items()},
-        "nodes": len(model.ir.graph),
+        "file": str(found.path),
+        "sha256": found.sha256,
+        "opset": {domain or "ai.onnx": version for domain, version in found.opsets.items()},
+        "nodes": found.nodes,
         "batchable": batched is not None,
         "static_batch": None if batched is None else batched.static_batch,
         "refusal": None if refusal is None else refusal.what,
@@ -24,8 +24,8 @@ def to_json(found: Inspection) -> dict[str, Any]:
         "rewrites": [
             {"node": rewrite.node, "op_type": rewrite.op_type, "what": rewrite.what} for rewrite in _rewrites(found)
         ],
-        "inputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in model.inputs],
-        "outputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in model.outputs],
+        "inputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in found.inputs],
+        "outputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in found.outputs],
     }
 
 
@@ -47,8 +47,8 @@ def show(found: Inspection) -> None:
 
     console = Console(highlight=False, markup=False)
     by_name = _batched_tensors(found)
-    tensors = Table("", "name", "type", "shape in the file", "shape when published", title=found.model.path.name)
-    for side, specs in (("input", found.model.inputs), ("output", found.model.outputs)):
+    tensors = Table("", "name", "type", "shape in the file", "shape when published", title=found.path.name)
+    for side, specs in (("input", found.inputs), ("output", found.outputs)):
         for spec in specs:
             shape = f"[{', '.join(map(str, spec.shape))}]"
             tensors.add_row(side, spec.name, spec.dtype.name, shape, _published_shape(by_name.get(spec.name)))

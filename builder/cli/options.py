@@ -14,6 +14,7 @@ from builder.cli.arguments import (
     module_input,
     named_axes,
     seconds,
+    size,
     whole_number,
 )
 from builder.cli.faults import BadValue
@@ -22,6 +23,7 @@ from builder.cli.help_pages import Option
 REPOSITORY = Path("model_repository")
 BATCH = "Batch"
 PROOF = "Proof that the answers are the original's"
+LIMITS = "Limits of time and memory"
 PYTORCH = "PyTorch modules"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,6 +95,27 @@ samples = option(
     help="Compare on your own inputs. The file holds one array for each input, of shape [rows, ...]. "
     "Default: random inputs.",
 )
+_timeout = option(
+    "--prove-timeout",
+    section=LIMITS,
+    type=seconds,
+    help="Stop when the work on the model takes longer than this. For example, 30m. Default: 10m, and 1m for every "
+    "100 MB of the model; with publish --prove full, ten times that. Building a TensorRT plan does not count.",
+)
+_memory = option(
+    "--prove-memory",
+    section=LIMITS,
+    type=size,
+    help="Stop when the work on the model needs more memory than this. For example, 4GB. Default: 90% of the memory "
+    "that is free.",
+)
+
+
+def limits(function: Function) -> Function:
+    """Declare the options that limit the work on a model, `prove_timeout` and `prove_memory`."""
+    return _timeout(_memory(function))
+
+
 inputs = option(
     "--input",
     "inputs",

@@ -13,7 +13,7 @@ import numpy as np
 
 from builder.proof.comparison import Tolerance, Wrong, allowed, compare, differences, rounding_for
 from builder.proof.prover import Prover, count_rows
-from builder.proof.session import onnxruntime_errors
+from builder.proof.session import run_errors
 from builder.proof.truth import NUDGES, moved
 from builder.tensors import Array, Arrays
 
@@ -70,7 +70,7 @@ def prove_extreme_neighbours(prover: Prover, precision: str, *, largest: int, nu
             beside = _replaced(usual.feeds, extreme, kept)
             try:
                 answers = prover.run(beside)
-            except onnxruntime_errors():
+            except run_errors():
                 continue
             usual.compare(beside, answers, kept)
 

@@ -14,7 +14,7 @@ from builder.model import Model, stored_dtype
 from builder.proof.child import Child, ChildDiedError
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.neighbours import FAR, enlarged
-from builder.proof.session import Session, onnxruntime_errors, open_original
+from builder.proof.session import Session, open_original, run_errors
 from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
 from builder.tensors import Arrays
 
@@ -193,7 +193,7 @@ class _Runner:
             feeds = draw_feeds(self._domains, sizes, caution=caution)
             try:
                 answers = self._session.run({**self._model.constants, **feeds})
-            except onnxruntime_errors():
+            except run_errors():
                 continue
             shapes = {name: np.shape(answer) for name, answer in answers.items()}
             if all(answer.size for answer in answers.values()):
@@ -214,7 +214,7 @@ class _Runner:
             return all(
                 self._is_same_alone(feeds, axes, range(row, row + chunk), together) for row in range(0, batch, chunk)
             )
-        except onnxruntime_errors():
+        except run_errors():
             return may_fail
 
     def _is_same_alone(self, feeds: Arrays, axes: Mapping[str, int | None], rows: range, together: Arrays) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.prover import Prover
-from builder.proof.session import one_line, onnxruntime_errors
+from builder.proof.session import one_line, run_errors
 from builder.samples import Sizes, draw
 from builder.tensors import Array, Arrays
 
@@ -48,7 +48,7 @@ def prove_other_sizes(batched: BatchedModel, prover: Prover, free: Sizes) -> tup
         inputs = next(draw(batched, rows=_ROWS, sizes={**free, **sizes}))
         try:
             reference = _answer_one_by_one(prover, inputs)
-        except onnxruntime_errors() as error:
+        except run_errors() as error:
             failures.append(f"{sizes}: {one_line(error)}")
             continue
         replace(prover, reference=reference, is_excused=lambda answer, output, row: False).prove((1, 2, 3))

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from builder.errors import VerificationError
 from builder.proof.comparison import Comparison, Tolerance, Wrong, allowed, as_numbers, compare
-from builder.proof.session import one_line, onnxruntime_errors
+from builder.proof.session import one_line, onnxruntime_errors, run_errors
 from builder.record import write_arrays
 from builder.tensors import Array, Arrays
 
@@ -201,7 +201,7 @@ class Prover:
         alone = [rows[wrong.position]]
         try:
             got = self.run(self.feeds(alone))[name]
-        except onnxruntime_errors():
+        except run_errors():
             return ""
         wanted = self.numbers(name, self.reference[f"output:{name}"])
         is_wrong = (

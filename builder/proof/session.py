@@ -8,12 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from builder.bounded import OutOfMemoryError, during, out_of_memory, out_of_time, stoppable
 from builder.errors import ModelError, VerificationError
 from builder.model import zipmap
 from builder.tensors import Array, Arrays
@@ -42,6 +44,7 @@ class Session:
 
     Attributes:
         session: ONNX Runtime's own session.
+        path: The model, for messages.
         types: ONNX Runtime's type names of the inputs and outputs, by name.
         shapes: Their shapes, by name; -1 for a size that varies.
         outputs: The names of the outputs, in order.
@@ -49,18 +52,35 @@ class Session:
     """
 
     session: Any
+    path: Path
     types: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
-        """Run one batch: take inputs by name, and return outputs by name."""
+        """Run one batch: take inputs by name, and return outputs by name.
+
+        Raises:
+            OutOfTimeError: The time is up.
+            OutOfMemoryError: There is not enough memory.
+        """
+        errors = _failures()  # this imports ONNX Runtime; in an except clause, that would hide a Ctrl-C
+        options = _run_options()
+        with during("ONNX Runtime runs it"):
+            try:
+                with stoppable(lambda: setattr(options, "terminate", True)):
+                    return self._run(feeds, options)
+            except errors as error:
+                refuse_limits(self.path, error)
+                raise
+
+    def _run(self, feeds: Arrays, options: Any) -> dict[str, Array]:
         if _BFLOAT16 in self.types.values():
             values = {name: _to_ortvalue(array, self.types[name]) for name, array in feeds.items()}
-            answers = self.session.run_with_ort_values(self.outputs, values)
+            answers = self.session.run_with_ort_values(self.outputs, values, options)
             return dict(zip(self.outputs, map(_from_ortvalue, answers), strict=True))
-        answers = self.session.run(self.outputs, {name: _as_objects(array) for name, array in feeds.items()})
+        answers = self.session.run(self.outputs, {name: _as_objects(array) for name, array in feeds.items()}, options)
         named = dict(zip(self.outputs, answers, strict=True))
         # An input that is also an output comes back in the caller's memory, which may be freed (seen with 1.23.2).
         named |= {name: answer.copy() for name, answer in named.items() if name in feeds}
@@ -106,11 +126,12 @@ def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    errors = onnxruntime_errors()  # this imports ONNX Runtime; in an except clause, that would hide a Ctrl-C
+    errors = _failures()
     try:
-        session = _open(str(path), verbose=False, without=SUPERLINEAR, is_trial=is_trial)
+        session = _open(str(path), where=path, verbose=False, without=SUPERLINEAR, is_trial=is_trial)
         return replace(session, zipmaps=zipmaps or {})
     except errors as error:
+        refuse_limits(path, error)
         what = f"ONNX Runtime cannot load it: {one_line(error)}"
         fix = "export the model with operators and types that ONNX Runtime supports on the CPU"
         raise ModelError(path, what, fix) from error
@@ -140,11 +161,12 @@ def open_rewritten(
     Raises:
         VerificationError: ONNX Runtime cannot load the model.
     """
-    errors = onnxruntime_errors()
+    errors = _failures()
     try:
         source = model if isinstance(model, bytes) else str(model)
         return _open(
             source,
+            where=where,
             verbose=True,
             folder=folder,
             keep_layout=keep_layout,
@@ -152,6 +174,7 @@ def open_rewritten(
             is_trial=is_trial,
         )
     except errors as error:
+        refuse_limits(where, error)
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
         raise VerificationError(where, what, "report this error", is_about_batch=True) from error
 
@@ -159,6 +182,7 @@ def open_rewritten(
 def _open(
     model: bytes | str,
     *,
+    where: Path,
     verbose: bool,
     folder: Path | None = None,
     keep_layout: bool = False,
@@ -182,14 +206,21 @@ def _open(
     if folder is not None:
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder.resolve()))
-    session = onnxruntime.InferenceSession(
-        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
-    )
+    with during("ONNX Runtime opens it"):
+        session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+        )
     outputs = session.get_outputs()
     values = (*session.get_inputs(), *outputs)
     types = {value.name: value.type for value in values}
     shapes = {value.name: tuple(d if isinstance(d, int) else -1 for d in value.shape) for value in values}
-    return Session(session, types, shapes, tuple(value.name for value in outputs))
+    return Session(session, where, types, shapes, tuple(value.name for value in outputs))
+
+
+def _run_options() -> Any:
+    import onnxruntime
+
+    return onnxruntime.RunOptions()
 
 
 def onnxruntime_version() -> str:
@@ -199,12 +230,44 @@ def onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
+@cache
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
     """Return the errors that ONNX Runtime raises when it cannot load or run a model."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
     return tuple(getattr(state, name) for name in names)
+
+
+def run_errors() -> tuple[type[Exception], ...]:
+    """Return what a run raises that may succeed with other inputs, also because it then needs less memory."""
+    return (*onnxruntime_errors(), OutOfMemoryError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    return (*onnxruntime_errors(), MemoryError)
+
+
+_NODE = re.compile(r"running (\S+) node\. Name:'(.*?)' Status", re.DOTALL)
+
+_WANTS_MEMORY = re.compile(r"Failed to allocate memory|bad[_ ]alloc|exceeds the supported maximum of \d+ bytes")
+
+
+def refuse_limits(where: Path, error: Exception) -> None:
+    """Refuse a model for which the time or the memory did not suffice, if that is what this error is about.
+
+    Raises:
+        OutOfTimeError: The time is up.
+        OutOfMemoryError: There is not enough memory.
+    """
+    text = str(error)
+    # A node that has others inside names them too, after itself.
+    nodes = [f"node {kind} {name!r}" if name else f"a node {kind}" for kind, name in _NODE.findall(text)]
+    node = nodes[-1] if nodes else ""
+    if late := out_of_time(node):
+        raise late from error
+    if isinstance(error, MemoryError) or _WANTS_MEMORY.search(text):
+        raise out_of_memory(where, node) from error
 
 
 def one_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.proof.rewritten import Rewritten
-from builder.proof.session import Session, onnxruntime_errors, onnxruntime_warnings, stale_shapes
+from builder.proof.session import Session, onnxruntime_warnings, run_errors, stale_shapes
 from builder.tensors import Arrays
 
 
@@ -63,7 +63,7 @@ def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewr
 def _run_first(session: Session, reference: Arrays, *, is_static: bool) -> None:
     """Run the first sample, so that ONNX Runtime warns of wrong shapes. Other errors are left to the proof."""
     rows = {key.removeprefix("input:"): array[:1] for key, array in reference.items() if key.startswith("input:")}
-    with suppress(*onnxruntime_errors()):
+    with suppress(*run_errors()):
         session.run({name: array[0] for name, array in rows.items()} if is_static else rows)
 
 

@@ -2,8 +2,6 @@
 
 import math
 import os
-import re
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
+from builder.bounded import OutOfMemoryError, available_bytes
 from builder.errors import VerificationError
 from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
-from builder.proof.session import Session, one_line, onnxruntime_errors, open_original
+from builder.proof.session import Session, one_line, open_original, run_errors
 from builder.samples import Sizes, draw
 from builder.tensors import Array, Arrays
 
@@ -63,7 +62,7 @@ class Truth:
     def largest_affordable(self, max_batch_size: int) -> int:
         """Return `max_batch_size` or 4096, halved until a batch fits the time budget and half of the free memory."""
         size = min(max_batch_size, LARGEST_BATCH)
-        while size > 3 and (size * self.row_s > TIME_BUDGET_S or size * self.row_bytes > _free_bytes() // 2):
+        while size > 3 and (size * self.row_s > TIME_BUDGET_S or size * self.row_bytes > available_bytes() // 2):
             size //= 2
         return size
 
@@ -100,17 +99,20 @@ class Original:
         Raises:
             ModelError: ONNX Runtime cannot load the model.
             VerificationError: The model cannot answer the samples, or most of its answers are NaN.
+            OutOfMemoryError: It needs more memory for them than it may use.
         """
         most = max(MIN_ROWS, min(MAX_ROWS, max_batch_size))
         attempts = [samples] if samples is not None else draw(self._batched, rows=self._rows_to_draw(most), sizes=sizes)
-        reason = ""
+        first: UnusableSamplesError | None = None
         for inputs in attempts:
             try:
                 return self._ask(inputs, MAX_OWN_ROWS if samples is not None else most)
             except UnusableSamplesError as error:
-                reason = reason or str(error)
+                first = first or error
+        if first is not None and isinstance(first.__cause__, OutOfMemoryError):
+            raise first.__cause__
         fix = "give samples that the model can answer with --samples FILE.npz"
-        what = f"the original model gives no answers to compare with: {reason}"
+        what = f"the original model gives no answers to compare with: {first}"
         raise VerificationError(self._batched.original.path, what, fix, is_about_batch=not self._batched.is_static)
 
     def answer_at(self, sizes: Sizes) -> Arrays | None:
@@ -205,7 +207,7 @@ class Original:
             feeds[tensor.original] = tensor.join(rows[np.minimum(np.arange(start, start + size), len(rows) - 1)])
         try:
             answers = self._session.run(feeds)
-        except onnxruntime_errors() as error:
+        except run_errors() as error:
             raise UnusableSamplesError(one_line(error)) from error
         return {tensor.name: self._cut(tensor, answers[tensor.original]) for tensor in self._batched.outputs}
 
@@ -265,8 +267,3 @@ def moved(array: Array, nudge: float, rng: np.random.Generator) -> Array:
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _free_bytes() -> int:
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    return int(found.group(1)) << 10 if found else sys.maxsize

@@ -5,6 +5,7 @@ axis for the batch, inputs that become constants, all inputs as one sample, one 
 all. A search takes a few seconds; ways that it did not get to are not named.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
+from builder import bounded
 from builder.batching import BatchedModel
 from builder.errors import BuilderError, ModelError, VerificationError
 from builder.model import Model, fix_inputs
@@ -65,7 +67,8 @@ def advised(loaded: Model, options: PublishOptions, *, is_module: bool = False) 
         if not error.is_about_batch or (is_proof and options.precision != "fp32"):
             raise
         search = _Search(loaded, options, keeps_inputs=is_module or is_proof)
-        fix = _fix(error, list(search.ways()), is_over=search.is_over)
+        with bounded.fall_back(error), bounded.during("other ways to publish it are tried"):
+            fix = _fix(error, list(search.ways()), is_over=search.is_over)
         raise type(error)(error.where, error.what, fix, is_about_batch=True) from error
 
 
@@ -142,6 +145,9 @@ class _Search:
             few = {name: rows[:ROWS] for name, rows in samples.items()}
             # If the model cannot answer these samples, the proof draws others.
             return _is_proven(batched, few) or (options.samples is None and _is_proven(batched, None))
+        except bounded.OutOfTimeError:
+            self._end = -math.inf
+            return False
         except FAILURES:
             return False
 

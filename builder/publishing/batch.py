@@ -1,6 +1,7 @@
 """Make the batch of a model dynamic, in the way that the options ask for."""
 
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
+from builder.bounded import during
 from builder.model import Model
 from builder.proof import OriginalRuns, free_sizes
 from builder.publishing.options import PublishOptions
@@ -18,14 +19,18 @@ def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalR
     Raises:
         ModelError: The model has no such batch, or Triton cannot serve what comes out.
     """
-    original = runs or OriginalRuns(model)
-    if options.is_static:
-        batched = keep_static(model)
-    elif options.is_per_sample:
-        batched = run_one_by_one(model, batch_axes=options.batch_axes, original=original)
-    else:
-        batched = add_batch_axis(model, batch_axes=options.batch_axes, original=original)
-        if options.dynamic:
-            batched = free_axes(batched, options.dynamic, next(iter(free_sizes(batched)), {}))
+    with during("its batch is made dynamic"):
+        batched = _make_batch_dynamic(model, options, runs or OriginalRuns(model))
     check_served(batched)
+    return batched
+
+
+def _make_batch_dynamic(model: Model, options: PublishOptions, original: OriginalRuns) -> BatchedModel:
+    if options.is_static:
+        return keep_static(model)
+    if options.is_per_sample:
+        return run_one_by_one(model, batch_axes=options.batch_axes, original=original)
+    batched = add_batch_axis(model, batch_axes=options.batch_axes, original=original)
+    if options.dynamic:
+        batched = free_axes(batched, options.dynamic, next(iter(free_sizes(batched)), {}))
     return batched

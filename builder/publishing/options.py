@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
 from builder.lowering import Precision
 from builder.proof import Effort
@@ -35,6 +36,7 @@ class PublishOptions:
         config: What to set in config.pbtxt.
         lock_timeout_s: How long to wait while another command changes the repository, in seconds; None waits until it
             is done.
+        limits: How much time and memory the work on the model may take.
     """
 
     is_static: bool = False
@@ -55,6 +57,7 @@ class PublishOptions:
     build: BuildOptions = field(default_factory=BuildOptions)
     config: ConfigOptions = field(default_factory=ConfigOptions)
     lock_timeout_s: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the options that shape the model's files, as `manifest.json` records them; defaults are left out."""

@@ -2,7 +2,8 @@
 
 load → add_batch_axis → rename → fit → reduce_precision → verify → compile_plan → install
 
-`fit`, `reduce_precision` and `compile_plan` run only when they are asked for.
+`fit`, `reduce_precision` and `compile_plan` run only when they are asked for. All but `install` runs in a child process
+with limits of time and memory, because what they take depends on the file.
 """
 
 import re
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from builder import bounded
 from builder.batching import BatchedModel
+from builder.bounded import during
 from builder.config import ConfigOptions, Profile, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit, reduce_precision
@@ -28,7 +31,7 @@ from builder.publishing.options import PublishOptions
 from builder.publishing.switching import install
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
-from builder.repository import PublishedVersion, Repository
+from builder.repository import Artifact, PublishedVersion, Repository
 from builder.samples import read_samples
 from builder.tensorrt import CompiledModel, Host, compile_plan, find_host
 from builder.tensors import Arrays
@@ -77,16 +80,50 @@ def publish(
         ModelError: The model cannot be read or batched, or its interface is not the served version's.
         VerificationError: The rewritten model's answers are not the original's.
         RepositoryError: The repository cannot be changed.
-        HostError: A TensorRT plan was asked for, but this machine has no GPU or no TensorRT.
+        HostError: A TensorRT plan was asked for, but this machine has no GPU or no TensorRT; or the work on the file
+            needs more time or memory than it may take.
     """
-    host = find_host() if options.format == "tensorrt" else None
     repository = Repository(root, report=report, lock_timeout_s=options.lock_timeout_s)
     name = model_name_of(path) if name is None else name
     contract = _find_contract(repository, name)
     repository.check_writable(name)
+    served_batch_size = repository.model(name).max_batch_size()
+    ready = bounded.run(
+        lambda report: _prepare(path, options, contract, served_batch_size, report, is_module=is_module),
+        where=path,
+        limits=options.limits,
+        report=report,
+        has_gpu=options.format == "tensorrt",
+    )
+    version = install(repository, name, ready.artifact, ready.config)
+    _tell(report, "install", summary.of_version(version))
+    return Publication(name, version, ready.artifact.manifest, (*version.notes, *ready.notes))
 
-    loaded = load(path)
-    model = fix_inputs(loaded, options.constants)
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A proven version: what to install, what to set in its config.pbtxt, and what the caller should know."""
+
+    artifact: Artifact
+    config: ConfigOptions
+    notes: tuple[str, ...]
+
+
+def _prepare(
+    path: Path,
+    options: PublishOptions,
+    contract: Contract | None,
+    served_batch_size: int | None,
+    report: Report,
+    *,
+    is_module: bool,
+) -> _Ready:
+    """Do all steps that work on the file."""
+    host = find_host() if options.format == "tensorrt" else None
+    with during("it is read"):
+        loaded = load(path)
+        model = fix_inputs(loaded, options.constants)
+    bounded.expect(sum(file.stat().st_size for file in model.files), all_sizes=options.effort == "full")
     with _explained(model), advised(loaded, options, is_module=is_module):
         _tell(report, "load", summary.of_model(model))
         batched = _make_batch_dynamic(model, options, report)
@@ -94,15 +131,13 @@ def publish(
         samples = None if options.samples is None else read_samples(options.samples, batched)
         if options.triton is not None:
             batched = fit(batched, TARGETS[options.triton])
-        largest = options.config.max_batch_size or repository.model(name).max_batch_size() or MAX_BATCH_SIZE
+        largest = options.config.max_batch_size or served_batch_size or MAX_BATCH_SIZE
         config = _add_profiles(options, batched, largest)
         batched, rounded = _reduce_precision(batched, options, samples, report)
         verified = _verify(batched, rounded, samples, largest, options, report)
         compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
         artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled)
-    version = install(repository, name, artifact, config)
-    _tell(report, "install", summary.of_version(version))
-    return Publication(name, version, artifact.manifest, (*version.notes, *summary.notes(verified, artifact.manifest)))
+    return _Ready(artifact, config, tuple(summary.notes(verified, artifact.manifest)))
 
 
 def model_name_of(path: Path) -> str:
@@ -177,7 +212,8 @@ def _reduce_precision(
     """Return the model in the precision asked for, and for a lower one the same in fp32 with every value rounded."""
     if options.precision == "fp32":
         return batched, None
-    reduced = reduce_precision(batched, options.precision, samples=samples)
+    with during(f"it is changed to {options.precision}"):
+        reduced = reduce_precision(batched, options.precision, samples=samples)
     report("reduce", str(reduced.reduction))
     return reduced.batched, reduced.rounded
 
@@ -191,14 +227,15 @@ def _verify(
     report: Report,
 ) -> VerifiedModel:
     report("verify", "running the original and the rewritten model")
-    verified = verify(
-        batched,
-        max_batch_size=largest,
-        samples=samples,
-        effort=options.effort,
-        rounded=rounded,
-        max_error=options.max_error,
-    )
+    with during("its answers are compared with the original's"):
+        verified = verify(
+            batched,
+            max_batch_size=largest,
+            samples=samples,
+            effort=options.effort,
+            rounded=rounded,
+            max_error=options.max_error,
+        )
     _tell(report, "verify", summary.of_proof(verified))
     if rounded is not None:
         _tell(report, "verify", summary.of_errors(verified))
@@ -210,7 +247,8 @@ def _compile(
 ) -> CompiledModel:
     _tell(report, "compile", summary.of_compiling(host))
     build = replace(options.build, precision=options.precision)
-    return compile_plan(verified, profiles, build, host, report=lambda phase: report("compile", phase))
+    with bounded.untimed():
+        return compile_plan(verified, profiles, build, host, report=lambda phase: report("compile", phase))
 
 
 def _tell(report: Report, step: str, lines: Iterable[str]) -> None:

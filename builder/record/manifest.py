@@ -15,7 +15,7 @@ from builder.tensors import TRITON_TYPES
 if TYPE_CHECKING:
     from builder.batching import BatchedModel, BatchedTensor
 
-Content = bytes | Path
+Content = bytes | memoryview | Path
 """The content of a file: its bytes, or the file to copy."""
 
 FORMAT = 1
@@ -129,7 +129,7 @@ class ModelFile:
             known[content] if isinstance(content, Path) and content in known else digest.of(content)
             for content in found
         ]
-        size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in found)
+        size = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in found)
         return cls(file, digest.of_model(digests), size, weights)
 
     @property

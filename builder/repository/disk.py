@@ -24,7 +24,7 @@ def flushed(path: Path) -> Iterator[BinaryIO]:
         os.fsync(stream.fileno())
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes | memoryview) -> None:
     """Write a file and flush it to disk."""
     with flushed(path) as stream:
         stream.write(content)

@@ -77,6 +77,7 @@ def test_the_options_of_publish_are_in_sections() -> None:
         "Settings in config.pbtxt",
         "Precision and Triton release",
         "TensorRT",
+        "Limits of time and memory",
         "PyTorch modules",
         "Examples",
     ]

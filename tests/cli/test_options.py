@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from builder.bounded import Limits
 from builder.cli import cli
+from builder.cli.faults import BadValue
 from builder.cli.filling import field_names, fill, inner_classes
 from builder.config import ConfigOptions, Shapes
 from builder.exporting import ExportOptions, InputSpec
@@ -115,6 +117,7 @@ EXPECTED = PublishOptions(
         cuda_graphs=True,
     ),
     lock_timeout_s=30.0,
+    limits=Limits(prove_timeout=90.0, prove_memory=2_500_000_000),
 )  # fmt: skip
 GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
@@ -122,7 +125,8 @@ GIVEN = (
     "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
-    "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs --lock-timeout 30s"
+    "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs "
+    "--lock-timeout 30s --prove-timeout 90s --prove-memory 2.5GB"
 )
 
 
@@ -165,3 +169,24 @@ def test_every_option_of_export_fills_its_field() -> None:
 def test_a_duration_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> None:
     given = parsed("deploy", "m", "--server", "grpc://127.0.0.1:8001", "--watch", text)
     assert given["watch_s"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500MB", 500_000_000),
+        ("4GB", 4 * 10**9),
+        ("2.5 G", 2_500_000_000),
+        ("10k", 10_000),
+        ("7", 7),
+        ("9" * 400, 2**63 - 1),
+    ],
+)
+def test_a_size_has_a_unit_or_is_in_bytes(text: str, size: int) -> None:
+    assert parsed("inspect", "m.onnx", "--prove-memory", text)["prove_memory"] == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "4 gigabytes", "nan", "1e9"])
+def test_other_text_is_no_size(text: str) -> None:
+    with pytest.raises(BadValue, match="is not a size"):
+        parsed("inspect", "m.onnx", "--prove-memory", text)

@@ -85,6 +85,7 @@ def test_outputs_that_the_file_declares_wrongly_are_corrected(
 
 SESSION = Session(
     session=None,
+    path=Path("m.onnx"),
     types={"x": "tensor(float)", "n": "tensor(int64)", "y": "tensor(float16)"},
     shapes={"x": (-1, -1, 3), "n": (-1,), "y": (-1, 5)},
     outputs=("y",),

@@ -32,6 +32,7 @@ from builder.cli.options import (
     dynamic,
     exporter,
     inputs,
+    limits,
     lock_timeout,
     mapping_option,
     opset,
@@ -241,6 +242,7 @@ TENSORRT = "TensorRT"
     default=None,
     help="Let Triton run a plan with CUDA graphs, which lowers the cost of small batches. Default: no.",
 )
+@limits
 @inputs
 @exporter
 @opset

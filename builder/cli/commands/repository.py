@@ -8,7 +8,7 @@ import click
 from builder.cli.arguments import FILE_TO_READ, VERSION, whole_number
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, batch_axes, constants, lock_timeout, option, repository
+from builder.cli.options import as_json, batch_axes, constants, limits, lock_timeout, option, repository
 from builder.cli.output import print_json, report
 
 
@@ -16,9 +16,15 @@ from builder.cli.output import print_json, report
 @click.argument("model", type=FILE_TO_READ, help="An ONNX file.")
 @batch_axes
 @constants
+@limits
 @as_json
 def inspect(
-    model: Path, batch_axes: Mapping[str, int | None], constants: Mapping[str, float | Path], as_json: bool
+    model: Path,
+    batch_axes: Mapping[str, int | None],
+    constants: Mapping[str, float | Path],
+    prove_timeout: float | None,
+    prove_memory: int | None,
+    as_json: bool,
 ) -> None:
     """Show the inputs and outputs of MODEL, where their batch is, and what publishing would change.
 
@@ -26,9 +32,11 @@ def inspect(
     work, and exits with 3.
     """
     from builder import api
+    from builder.bounded import Limits
     from builder.cli import inspection
 
-    found = api.inspect(model, batch_axes=batch_axes, constants=constants)
+    limits = Limits(prove_timeout, prove_memory)
+    found = api.inspect(model, batch_axes=batch_axes, constants=constants, limits=limits)
     if as_json:
         print_json(inspection.to_json(found))
     else:
@@ -65,12 +73,22 @@ def list_(repository: Path, as_json: bool) -> None:
 @click.argument("name", help="The model's name in the repository.")
 @option("--version", type=VERSION, help="The version to check. Default: the one that is served.")
 @repository
+@limits
 @as_json
-def verify(name: str, version: int | None, repository: Path, as_json: bool) -> None:
+def verify(
+    name: str,
+    version: int | None,
+    repository: Path,
+    prove_timeout: float | None,
+    prove_memory: int | None,
+    as_json: bool,
+) -> None:
     """Run a published version of NAME again, and compare its answers with those stored when it was published."""
     from builder import api
+    from builder.bounded import Limits
 
-    found = api.verify(name, repository, version=version, report=report)
+    limits = Limits(prove_timeout, prove_memory)
+    found = api.verify(name, repository, version=version, limits=limits, report=report)
     largest = {output: proof.largest_difference for output, proof in found.proof.outputs.items()}
     if as_json:
         sizes = found.proof.batch_sizes

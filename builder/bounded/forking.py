@@ -1,0 +1,100 @@
+"""Fork a process that does one piece of work, and that ends with the process that forked it.
+
+It is forked without `multiprocessing`, which does not let a worker of a pool start processes. The child has what the
+parent has loaded, and starts at once.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NoReturn
+
+PR_SET_PDEATHSIG = 1
+"""Asks Linux for a signal when the thread that forked this process ends (source: prctl(2))."""
+
+
+@dataclass(slots=True)
+class Forked:
+    """A child process.
+
+    Attributes:
+        pid: Its number.
+        pipe: This process's end of the pipe between the two.
+        parent: The number of this process.
+        status: How it ended, as `os.waitpid` gives it; None if the system did not say.
+        has_ended: Whether it is gone.
+    """
+
+    pid: int
+    pipe: Connection
+    parent: int
+    status: int | None = field(default=None, init=False)
+    has_ended: bool = field(default=False, init=False)
+
+    def check(self, *, waits: bool = False) -> bool:
+        """Return whether it has ended; wait for that first if `waits`."""
+        if not self.has_ended:
+            try:
+                pid, status = os.waitpid(self.pid, 0 if waits else os.WNOHANG)
+                self.has_ended, self.status = pid == self.pid, status
+            except ChildProcessError:  # a parent may leave its children to the system
+                self.has_ended = waits or not Path(f"/proc/{self.pid}").exists()
+        return self.has_ended
+
+    def end(self) -> None:
+        """End it, if this is the process that forked it: a child that was forked later has a copy of this object."""
+        if os.getpid() != self.parent:
+            return
+        self.pipe.close()
+        if not self.has_ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.check(waits=True)
+
+
+def fork(serve: Callable[[Connection], None]) -> Forked:
+    """Call `serve` in a child process, with its end of a pipe. The process ends when `serve` returns.
+
+    The end of the pipe does not show that the parent has ended, because children that were forked later have the
+    parent's side of it too. So the child is killed then. Ctrl-C is left to the parent.
+    """
+    ours, theirs = Pipe()
+    parent = os.getpid()
+    had_collector = gc.isenabled()
+    # Garbage of the parent must not be collected in the child: a session of ONNX Runtime, for one, joins its threads,
+    # which the child does not have, and crashes (seen with 1.31.1) or waits for ever.
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking a process with threads. The child uses none of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            _live(serve, ours, theirs, parent)
+    finally:
+        if had_collector:
+            gc.enable()
+    theirs.close()
+    return Forked(pid, ours, parent)
+
+
+def _live(serve: Callable[[Connection], None], ours: Connection, theirs: Connection, parent: int) -> NoReturn:
+    try:
+        gc.freeze()
+        gc.enable()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == parent:  # it may have ended before the first line
+            ours.close()
+            serve(theirs)
+            os._exit(0)
+    finally:
+        os._exit(1)  # whatever was raised: the parent's own code must not go on here

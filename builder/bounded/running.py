@@ -1,0 +1,179 @@
+"""Run work on a file in a child process, and end the child when it takes more than it may."""
+
+import os
+import pickle
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from builder.bounded import inside
+from builder.bounded.board import Board
+from builder.bounded.forking import Forked, fork
+from builder.bounded.limits import Bounds, Limits
+from builder.bounded.memory import data_bytes, used_bytes
+from builder.bounded.parcel import Parcel
+from builder.errors import BuilderError
+from builder.progress import Report, silent
+
+POLL_S = 0.05
+"""How often to look at the child."""
+
+GRACE_S = 2.0
+"""How much longer than its time the child may take, to stop by itself and say at which node. At most a quarter more."""
+
+Result = TypeVar("Result")
+
+
+class RemoteError(Exception):
+    """The traceback of an error that was raised in the child; it is the cause of the same error here."""
+
+    def __str__(self) -> str:
+        """Return the traceback, set off from that of this process."""
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def run(
+    work: Callable[[Report], Result],
+    *,
+    where: Path,
+    limits: Limits,
+    report: Report = silent,
+    has_gpu: bool = False,
+) -> Result:
+    """Return what `work` returns, called in a child process. Inside such a process it is called directly.
+
+    What it returns, and what it raises, is pickled; bytes of a megabyte or more come back as a memoryview, so that they
+    are not copied again. What it reports is reported here, before it goes on.
+
+    Args:
+        work: The work, called with the function that it reports to.
+        where: The file that it works on, for errors.
+        limits: How much time and memory it may take.
+        report: Called with each step and what it found.
+        has_gpu: Whether it uses CUDA, which reserves more private memory than there is. Only what it really uses is
+            limited then.
+
+    Raises:
+        OutOfTimeError: It took longer than it may.
+        OutOfMemoryError: It needed more memory than it may use.
+        ModelError: It crashed, or the file nests deeper than Python can follow.
+    """
+    if inside.is_inside():
+        return work(report)
+    bounds = Bounds.of(where, limits)
+    board = Board(bounds.seconds)
+    parcel = Parcel()
+    child = fork(partial(_work, work, bounds, board, parcel, has_gpu))
+    try:
+        result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
+        return result
+    finally:
+        child.end()
+        parcel.close()
+
+
+# ---------------------------------------------------------------------- in the parent
+
+
+class _Attendance:
+    """Waits for a child, and ends it when it takes more than it may."""
+
+    def __init__(self, child: Forked, bounds: Bounds, board: Board, report: Report) -> None:
+        self._child = child
+        self._bounds = bounds
+        self._board = board
+        self._report = report
+        self._fall_back: BuilderError | None = None
+        self._looked = time.monotonic()
+        self._most = bounds.memory + used_bytes(os.getpid(), with_children=False)
+
+    def wait(self) -> int:
+        """Return when the work is done, with the place of the result in the parcel.
+
+        Raises:
+            BuilderError: It failed, or took more than it may.
+        """
+        pipe = self._child.pipe
+        while True:
+            try:
+                message = pipe.recv() if pipe.poll(POLL_S) else None
+            except (EOFError, ConnectionError):
+                self._child.check(waits=True)
+                raise self._failed(self._bounds.crashed(self._child.status, self._board.text)) from None
+            match message:
+                case None:
+                    pass
+                case "done", start:
+                    return int(start)
+                case "report", (step, what):
+                    self._report(step, what)
+                    pipe.send(None)
+                case "fall back", error:
+                    self._fall_back = error
+                case "raised", (error, text):
+                    raise error from RemoteError(text)
+            self._look()
+
+    def _look(self) -> None:
+        """Compare what the child takes with what it may."""
+        now = time.monotonic()
+        if now < self._looked + POLL_S:
+            return
+        self._looked = now
+        if now > self._board.deadline + min(GRACE_S, self._board.seconds / 4):
+            raise self._failed(self._bounds.out_of_time(self._board.seconds, self._board.text))
+        if used_bytes(self._child.pid) > self._most:
+            raise self._failed(self._bounds.out_of_memory(self._board.text))
+        if self._child.check() and not self._child.pipe.poll():
+            raise self._failed(self._bounds.crashed(self._child.status, self._board.text))
+
+    def _failed(self, error: BuilderError) -> BuilderError:
+        return self._fall_back or error
+
+
+# ---------------------------------------------------------------------- in the child
+
+
+def _work(
+    work: Callable[[Report], Any], bounds: Bounds, board: Board, parcel: Parcel, has_gpu: bool, pipe: Connection
+) -> None:
+    """Do the work, and send what came of it."""
+    _limit(bounds, has_gpu)
+    inside.enter(inside.Inside(bounds, board, lambda error: pipe.send(("fall back", error))))
+
+    def report(step: str, what: str) -> None:
+        pipe.send(("report", (step, what)))
+        pipe.recv()
+
+    try:
+        pipe.send(("done", parcel.pack(work(report))))
+    except BaseException as error:
+        pipe.send(("raised", _sendable(inside.explained(error), traceback.format_exc())))
+
+
+def _limit(bounds: Bounds, has_gpu: bool) -> None:
+    """Let the system refuse memory beyond the limit, and end this process first when the machine's is used up."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if has_gpu:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = data_bytes() + bounds.memory
+    with suppress(ValueError, OSError):
+        allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
+
+
+def _sendable(error: BaseException, text: str) -> tuple[BaseException, str]:
+    """Return the error and its traceback; an error that cannot be pickled becomes one that has its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (AttributeError, TypeError, ValueError, pickle.PickleError):
+        return RuntimeError(f"{type(error).__name__}: {error}"), text
+    return error, text

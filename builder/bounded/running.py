@@ -27,6 +27,12 @@ POLL_S = 0.05
 GRACE_S = 2.0
 """How much longer than its time the child may take, to stop by itself and say at which node. At most a quarter more."""
 
+SESSIONS = 4
+"""How many sessions of ONNX Runtime are open at the same time."""
+
+STACK_BYTES = 8 << 20
+"""What the stack of each of their threads, one for each processor, counts as, although it hardly uses any of it."""
+
 Result = TypeVar("Result")
 
 
@@ -164,7 +170,7 @@ def _limit(bounds: Bounds, has_gpu: bool) -> None:
     if has_gpu:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = data_bytes() + bounds.memory
+    wanted = data_bytes() + bounds.memory + SESSIONS * (os.cpu_count() or 1) * STACK_BYTES
     with suppress(ValueError, OSError):
         allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))

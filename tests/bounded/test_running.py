@@ -233,6 +233,17 @@ def test_the_fix_for_too_little_memory_names_what_this_machine_can_give() -> Non
     assert "--prove-memory" not in unlimited.value.fix
 
 
+def test_the_memory_that_is_left_becomes_less() -> None:
+    def work() -> tuple[int, int]:
+        before = bounded.memory_left()
+        kept = np.ones(100_000_000, np.uint8)
+        return before, before - bounded.memory_left() - len(kept)
+
+    before, more = run(work)
+    assert before == pytest.approx(300_000_000, rel=0.05)
+    assert abs(more) < 10_000_000
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGABRT, "Aborted")])
 def test_a_crash_is_an_error_of_the_model(number: signal.Signals, name: str) -> None:
     def work() -> None:

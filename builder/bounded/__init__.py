@@ -13,6 +13,7 @@ from builder.bounded.inside import (
     expect,
     fall_back,
     focus,
+    memory_left,
     out_of_memory,
     out_of_time,
     stoppable,
@@ -20,7 +21,6 @@ from builder.bounded.inside import (
     untimed,
 )
 from builder.bounded.limits import LimitError, Limits, OutOfMemoryError, OutOfTimeError
-from builder.bounded.memory import available_bytes
 from builder.bounded.running import run
 
 __all__ = [
@@ -29,12 +29,12 @@ __all__ = [
     "Limits",
     "OutOfMemoryError",
     "OutOfTimeError",
-    "available_bytes",
     "during",
     "expect",
     "fall_back",
     "focus",
     "fork",
+    "memory_left",
     "out_of_memory",
     "out_of_time",
     "run",

@@ -44,7 +44,7 @@ class Forked:
         if not self.has_ended:
             try:
                 pid, status = os.waitpid(self.pid, 0 if waits else os.WNOHANG)
-                self.has_ended, self.status = pid == self.pid, status
+                self.has_ended, self.status = pid == self.pid, status if pid else None
             except ChildProcessError:  # a parent may leave its children to the system
                 self.has_ended = waits or not Path(f"/proc/{self.pid}").exists()
         return self.has_ended
@@ -69,6 +69,7 @@ def fork(serve: Callable[[Connection], None]) -> Forked:
     ours, theirs = Pipe()
     parent = os.getpid()
     had_collector = gc.isenabled()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
     # Garbage of the parent must not be collected in the child: a session of ONNX Runtime, for one, joins its threads,
     # which the child does not have, and crashes (seen with 1.31.1) or waits for ever.
     gc.disable()
@@ -78,10 +79,13 @@ def fork(serve: Callable[[Connection], None]) -> Forked:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             _live(serve, ours, theirs, parent)
     finally:
         if had_collector:
             gc.enable()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     theirs.close()
     return Forked(pid, ours, parent)
 
@@ -90,7 +94,6 @@ def _live(serve: Callable[[Connection], None], ours: Connection, theirs: Connect
     try:
         gc.freeze()
         gc.enable()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # it may have ended before the first line
             ours.close()

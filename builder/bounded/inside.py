@@ -9,6 +9,7 @@ from typing import Any
 
 from builder.bounded.board import Board
 from builder.bounded.limits import ALL_SIZES, S_PER_BYTE, Bounds, OutOfMemoryError, OutOfTimeError, out_of_memory_here
+from builder.bounded.memory import available_bytes, used_bytes
 from builder.errors import BuilderError
 
 Focus = tuple[Callable[[Any], str], Any]
@@ -33,6 +34,7 @@ class Inside:
         self.failure: tuple[BaseException, str] | None = None
         self.stops: list[Callable[[], None]] = []
         self._watched = 0
+        self._used = used_bytes(os.getpid(), with_children=False)
 
     def watch(self) -> None:
         """Start to watch the time in this process: a process that was forked has none of its parent's threads."""
@@ -40,6 +42,10 @@ class Inside:
             self._watched = os.getpid()
             self.stops.clear()
             threading.Thread(target=self._stop_in_time, daemon=True).start()
+
+    def memory_left(self) -> int:
+        """Return how much more memory this process may use, bytes."""
+        return self.bounds.memory + self._used - used_bytes(os.getpid(), with_children=False)
 
     def text(self) -> str:
         """Say what this process is doing, and with what."""
@@ -166,6 +172,11 @@ def explained(error: BaseException) -> BaseException:
 def time_left() -> float:
     """Return how much time is left, seconds."""
     return float("inf") if _inside is None else _inside.board.deadline - time.monotonic()
+
+
+def memory_left() -> int:
+    """Return how much memory this process can still get, bytes."""
+    return available_bytes() if _inside is None else max(0, min(available_bytes(), _inside.memory_left()))
 
 
 def out_of_time(node: str = "") -> OutOfTimeError | None:

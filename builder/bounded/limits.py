@@ -107,7 +107,9 @@ class Bounds:
             return self.out_of_memory(doing)
         how = f"exit code {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
         what = f"the process that works on it crashed ({how}){_while(doing)}"
-        return ModelError(self.where, what, "correct the file: a damaged one can crash the libraries that read it")
+        return ModelError(
+            self.where, what, "export the model again: a damaged file can crash the libraries that read it"
+        )
 
 
 def out_of_memory_here(where: object, doing: str) -> OutOfMemoryError:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,13 @@ POLL_S = 0.05
 """How often to look at the child."""
 
 GRACE_S = 2.0
-"""How much longer than its time the child may take, to stop by itself and say at which node. At most a quarter more."""
+"""How much longer than its time the child may take, to stop by itself and say at which node."""
+
+SESSIONS = 4
+"""How many sessions of ONNX Runtime are open at the same time."""
+
+STACK_BYTES = 8 << 20
+"""What the stack of each of their threads, one for each processor, counts as, although it hardly uses any of it."""
 
 Result = TypeVar("Result")
 
@@ -46,7 +53,10 @@ def run(
     report: Report = silent,
     has_gpu: bool = False,
 ) -> Result:
-    """Return what `work` returns, called in a child process. Inside such a process it is called directly.
+    """Return what `work` returns, called in a child process.
+
+    It is called directly inside of such a process, and where it uses CUDA and this process does so already: a child
+    could not use it then.
 
     What it returns, and what it raises, is pickled; bytes of a megabyte or more come back as a memoryview, so that they
     are not copied again. What it reports is reported here, before it goes on.
@@ -64,7 +74,7 @@ def run(
         OutOfMemoryError: It needed more memory than it may use.
         ModelError: It crashed, or the file nests deeper than Python can follow.
     """
-    if inside.is_inside():
+    if inside.is_inside() or (has_gpu and _has_cuda()):
         return work(report)
     bounds = Bounds.of(where, limits)
     board = Board(bounds.seconds)
@@ -76,6 +86,11 @@ def run(
     finally:
         child.end()
         parcel.close()
+
+
+def _has_cuda() -> bool:
+    """Return whether this process has loaded the driver of the GPU, as it does when it first uses it."""
+    return "/libcuda.so" in Path("/proc/self/maps").read_text()
 
 
 # ---------------------------------------------------------------------- in the parent
@@ -126,7 +141,7 @@ class _Attendance:
         if now < self._looked + POLL_S:
             return
         self._looked = now
-        if now > self._board.deadline + min(GRACE_S, self._board.seconds / 4):
+        if now > self._board.deadline + GRACE_S:
             raise self._failed(self._bounds.out_of_time(self._board.seconds, self._board.text))
         if used_bytes(self._child.pid) > self._most:
             raise self._failed(self._bounds.out_of_memory(self._board.text))
@@ -164,7 +179,8 @@ def _limit(bounds: Bounds, has_gpu: bool) -> None:
     if has_gpu:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = data_bytes() + bounds.memory
+    stacks = SESSIONS * (os.cpu_count() or 1) * STACK_BYTES
+    wanted = min(data_bytes() + bounds.memory + stacks, sys.maxsize)
     with suppress(ValueError, OSError):
         allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))

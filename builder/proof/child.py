@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from builder.bounded import Forked, fork, out_of_time, time_left
+from builder.bounded import Forked, during, fork, out_of_time, time_left
 from builder.errors import BuilderError
 
 STDERR = 2
@@ -46,7 +46,10 @@ class Child:
             ChildDiedError: The child ended, or took too long.
             BuilderError: The function raised it, or the time is up for all that this process does.
         """
-        pipe = (self._running or self._start()).pipe
+        with during("the original is tried at other sizes"):
+            return self._ask((self._running or self._start()).pipe, question)
+
+    def _ask(self, pipe: Connection, question: Any) -> Any:
         try:
             pipe.send(question)
             answered = pipe.poll(min(TIMEOUT_S, max(0.0, time_left()) + SOON_S))

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
-from builder.bounded import OutOfMemoryError, available_bytes
+from builder.bounded import OutOfMemoryError, memory_left
 from builder.errors import VerificationError
 from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
@@ -62,7 +62,7 @@ class Truth:
     def largest_affordable(self, max_batch_size: int) -> int:
         """Return `max_batch_size` or 4096, halved until a batch fits the time budget and half of the free memory."""
         size = min(max_batch_size, LARGEST_BATCH)
-        while size > 3 and (size * self.row_s > TIME_BUDGET_S or size * self.row_bytes > available_bytes() // 2):
+        while size > 3 and (size * self.row_s > TIME_BUDGET_S or size * self.row_bytes > memory_left() // 2):
             size //= 2
         return size
 

@@ -130,6 +130,16 @@ def test_work_within_work_runs_in_the_same_child() -> None:
     assert outer == inner
 
 
+def test_work_on_a_gpu_stays_in_a_process_that_uses_one_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.bounded.running._has_cuda", lambda: True)
+    assert run(os.getpid, has_gpu=True) == os.getpid()
+    assert run(os.getpid) != os.getpid()
+
+
+def test_any_limit_of_memory_can_be_asked_for() -> None:
+    assert run(lambda: 3, Limits(prove_memory=10**30)) == 3
+
+
 def test_a_program_that_leaves_its_children_to_the_system_gets_the_result_too() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -143,6 +153,13 @@ def test_a_program_that_leaves_its_children_to_the_system_gets_the_result_too() 
 # ---------------------------------------------------------------- limits
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the child no time to stop by itself."""
+    monkeypatch.setattr("builder.bounded.running.GRACE_S", 0.0)
+
+
+@pytest.mark.slow
 def test_work_that_takes_too_long_is_ended() -> None:
     def work() -> None:
         with during("it counts sheep"):
@@ -160,13 +177,12 @@ def test_work_that_takes_too_long_is_ended() -> None:
 def test_what_can_be_stopped_is_stopped_before_the_process_is_killed() -> None:
     def work() -> str:
         stopped = list[bool]()
-        with bounded.stoppable(lambda: stopped.append(True)):
+        with during("it waits"), bounded.stoppable(lambda: stopped.append(True)):
             while not stopped:
                 time.sleep(0.001)
-        return str(bounded.out_of_time("node Loop 'a'"))
+            return str(bounded.out_of_time("node Loop 'a'"))
 
-    assert "stopped after 0.2s, while doing nothing" not in run(work, SOON)
-    assert "stopped after 0.2s" in run(work, SOON)
+    assert "it was stopped after 0.2s, while it waits: node Loop 'a'" in run(work, SOON)
 
 
 def test_time_that_does_not_count_is_not_limited() -> None:
@@ -233,6 +249,17 @@ def test_the_fix_for_too_little_memory_names_what_this_machine_can_give() -> Non
     assert "--prove-memory" not in unlimited.value.fix
 
 
+def test_the_memory_that_is_left_becomes_less() -> None:
+    def work() -> tuple[int, int]:
+        before = bounded.memory_left()
+        kept = np.ones(100_000_000, np.uint8)
+        return before, before - bounded.memory_left() - len(kept)
+
+    before, more = run(work)
+    assert before == pytest.approx(300_000_000, rel=0.05)
+    assert abs(more) < 10_000_000
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGABRT, "Aborted")])
 def test_a_crash_is_an_error_of_the_model(number: signal.Signals, name: str) -> None:
     def work() -> None:
@@ -257,6 +284,7 @@ def test_a_file_that_nests_too_deep_is_an_error_of_the_model() -> None:
         run(lambda: descend(0))
 
 
+@pytest.mark.usefixtures("at_once")
 def test_an_error_that_was_found_before_is_raised_when_the_rest_takes_too_long() -> None:
     def work() -> None:
         with bounded.fall_back(ModelError("m.onnx", "it mixes its samples", "publish it with --static")):
@@ -266,6 +294,7 @@ def test_an_error_that_was_found_before_is_raised_when_the_rest_takes_too_long()
         run(work, SOON)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_an_error_that_was_dealt_with_is_not_raised() -> None:
     def work() -> None:
         with bounded.fall_back(ModelError("m.onnx", "it mixes its samples", "publish it with --static")):

@@ -149,7 +149,7 @@ def test_a_file_within_the_limits_is_published(tmp_path: Path) -> None:
 
 
 def test_a_published_version_is_verified_within_limits_too(tmp_path: Path) -> None:
-    case = Case(f"{X} {{ b = Expand (x, s) {SUM} }}", "", {"s": [5_000_000, 4]})
+    case = Case(f"{X} {{ b = Expand (x, s) {SUM} }}", "", {"s": [20_000_000, 4]})
     publish(case.write(tmp_path), tmp_path / "r", options=PublishOptions(is_static=True, effort="off"))
     with pytest.raises(OutOfMemoryError, match="node Expand"):
         api.verify("m", tmp_path / "r", limits=Limits(prove_memory=60_000_000))

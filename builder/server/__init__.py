@@ -5,7 +5,7 @@ models in it. It serves the same repository as in production, without changes.
 
 `Server.start` serves a repository for the duration of a `with` block, and `serve` runs in the foreground.
 `installation` finds the binary, `runtime` prepares the folder that it runs in, `process` starts and stops it, `log`
-finds the reason for a failure in its log, and `ports` chooses the ports.
+finds the reason for a failure in its log, and `ports` chooses and keeps the ports.
 
 The APIs that load models and change settings are closed by a key (`admin`). It is not among the arguments of the
 process (`hiding`), and the other commands of the same user find it in a file (`key_files`).

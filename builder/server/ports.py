@@ -1,8 +1,9 @@
-"""Choose and check the three ports that a Triton listens on."""
+"""Choose and check the three ports that a Triton listens on, and keep them from other users."""
 
+import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from builder.errors import HostError
 
@@ -43,17 +44,44 @@ def claim_ports(host: str, ports: Sequence[int]) -> list[int]:
     try:
         for listener, port in zip(listeners, ports, strict=True):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _listen(listener, host, port)
+            with _reported(host, port):
+                listener.bind((host, port))
+                listener.listen()
         return [listener.getsockname()[1] for listener in listeners]
     finally:
         for listener in listeners:
             listener.close()
 
 
+@contextlib.contextmanager
+def held(host: str, ports: Sequence[int]) -> Iterator[None]:
+    """Keep ports from other users until the block ends, even while no Triton listens there.
+
+    When Triton has died, another user could otherwise take its port before it starts again, and would get the admin key
+    from a client that sends it with its next request. A socket that is bound, but does not listen, keeps the port. The
+    kernel lets Triton have it too, because both set SO_REUSEPORT and belong to the same user.
+
+    Raises:
+        HostError: One of them was taken a moment ago.
+
+    Source: socket(7), SO_REUSEPORT
+    """
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            holder = stack.enter_context(socket.socket())
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                holder.setsockopt(socket.SOL_SOCKET, option, 1)
+            with _reported(host, port):
+                holder.bind((host, port))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # others that set it could share the port
+        yield
+
+
 def flags(host: str, ports: Sequence[int]) -> list[str]:
     """Return the options that make `tritonserver` listen on `ports`, which are in the order of `ENDPOINTS`."""
     pairs = zip(ENDPOINTS, ports, strict=True)
-    return [flag for name, port in pairs for flag in (f"--{name}-address={host}", f"--{name}-port={port}")]
+    listen = [flag for name, port in pairs for flag in (f"--{name}-address={host}", f"--{name}-port={port}")]
+    return [*listen, "--reuse-http-port=true", "--reuse-grpc-port=true"]  # share them with the sockets of `held`
 
 
 def accepts(address: str) -> bool:
@@ -66,10 +94,10 @@ def accepts(address: str) -> bool:
     return True
 
 
-def _listen(listener: socket.socket, host: str, port: int) -> None:
+@contextlib.contextmanager
+def _reported(host: str, port: int) -> Iterator[None]:
     try:
-        listener.bind((host, port))
-        listener.listen()
+        yield
     except OSError as error:
         what = f"Triton cannot listen on this address: {error.strerror or error}"
         fix = _FIXES.get(error.errno or 0, "choose another port, or stop the program that uses this one")

@@ -52,14 +52,14 @@ class Server:
         launch: Callable[[], TritonProcess],
         addresses: Sequence[str],
         admin: AdminAccess,
-        key_file: KeyFile,
+        key_file: Path,
         ready_timeout_s: float,
     ) -> None:
         self.repository = repository
         self.admin = admin
         self.http_address, self.grpc_address, self.metrics_address = addresses
-        self.key_file = key_file.path
-        self._key_file = key_file
+        self.key_file = key_file
+        self._undo = contextlib.ExitStack()  # what to undo when Triton has ended
         self._ready_timeout_s = ready_timeout_s
         self._launch = launch
         self._start_process()
@@ -120,12 +120,12 @@ class Server:
         addresses = [f"{reachable}:{port}" for port in chosen]
         admin = admin or AdminAccess()
         launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
-        key_file = KeyFile(addresses[0], addresses[1], admin)
-        try:
-            server = cls(repository, launch, addresses, admin, key_file, ready_timeout_s)
-        except BaseException:
-            key_file.remove()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(ports.held(host, chosen[:2]))
+            key_file = KeyFile(addresses[0], addresses[1], admin)
+            undo.callback(key_file.remove)
+            server = cls(repository, launch, addresses, admin, key_file.path, ready_timeout_s)
+            server._undo = undo.pop_all()
         try:
             server._wait_until_ready()
         except BaseException as error:
@@ -165,7 +165,7 @@ class Server:
         try:
             self._process.stop()
         finally:
-            self._key_file.remove()
+            self._undo.close()
 
     def ensure_running(self) -> None:
         """Check that Triton and the processes that run its models are running.

@@ -1,0 +1,109 @@
+"""The ports of a server are its user's, even between the death of one Triton and the start of the next."""
+
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support.serving import DOUBLE, DOUBLE_CONFIG, eventually, parse, write_model
+
+from builder.errors import HostError
+from builder.server import Server, free_port, ports
+
+ADDRESSES = (
+    (socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET, "0.0.0.0"),
+    (socket.AF_INET6, "::"),
+    (socket.AF_INET6, "::ffff:127.0.0.1"),
+)
+SHARING = tuple(itertools.product((False, True), repeat=2))
+"""Whether a socket sets SO_REUSEADDR and SO_REUSEPORT."""
+
+
+def can_listen(port: int, family: int, host: str, *, reuse_address: bool, reuse_port: bool) -> bool:
+    with closing(socket.socket(family)) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse_address)
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
+        try:
+            attempt.bind((host, port))
+            attempt.listen()
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Create sockets as another user, which only root can."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def listening(port: int) -> Iterator[None]:
+    """Listen as Triton does with `--reuse-http-port`."""
+    with closing(socket.socket()) as triton:
+        triton.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        triton.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        triton.bind(("127.0.0.1", port))
+        triton.listen()
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            yield
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.parametrize(("family", "host"), ADDRESSES)
+def test_another_user_gets_a_held_port_neither_before_nor_after_triton_dies(family: int, host: str) -> None:
+    port = free_port()
+
+    def taken() -> list[bool]:
+        with another_user():
+            return [can_listen(port, family, host, reuse_address=a, reuse_port=p) for a, p in SHARING]
+
+    if not any(taken()):
+        pytest.skip("this machine has no IPv6")
+    with ports.held("127.0.0.1", [port]):
+        assert not any(taken())
+        for _ in range(2):
+            with listening(port):
+                assert not any(taken())
+            assert not any(taken())
+    assert all(taken())
+
+
+def test_no_other_server_of_the_same_user_gets_a_held_port_by_accident() -> None:
+    port = free_port()
+    with ports.held("127.0.0.1", [port]):
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(HostError, match="Address already in use\nfix: choose another port"):
+                ports.claim_ports(host, [port])
+    assert ports.claim_ports("127.0.0.1", [port]) == [port]
+
+
+def test_a_port_that_is_taken_cannot_be_held() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(HostError, match=rf"127\.0\.0\.1:{port}: .*in use"), ports.held("127.0.0.1", [0, port]):
+            pass
+
+
+@pytest.mark.slow
+def test_the_ports_of_a_triton_that_died_stay_its_users_until_the_server_is_stopped(tmp_path: Path) -> None:
+    write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
+    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as server:
+        chosen = [int(address.rpartition(":")[2]) for address in (server.http_address, server.grpc_address)]
+        os.kill(server.pid, signal.SIGKILL)
+        assert eventually(lambda: not any(map(ports.accepts, (server.http_address, server.grpc_address))))
+        for port in chosen:
+            assert not can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)
+        server.restart()
+        assert all(map(ports.accepts, (server.http_address, server.grpc_address)))
+    for port in chosen:
+        assert can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)

@@ -19,7 +19,7 @@ GRACE_S = 0.5
 """How long a stub may be a zombie while its model is ready: Triton reaps the stub of an unloaded model at once."""
 
 PATIENCE_S = 10.0
-"""How long a stub may be a zombie in any case. Triton needs up to 4 s to notice one that dies while its model loads."""
+"""How long a stub may be a zombie in any case. Triton takes about 2 s to reap one that dies while its model loads."""
 
 _RESCAN_S = 10.0
 _PENDING_S = 0.1
@@ -96,7 +96,7 @@ def how_it_ended(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:  # a real-time signal
         name = f"signal {-status}"
-    return f"was killed by {name}" + (", which Linux also sends when memory runs out" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (" (Linux also sends it when memory runs out)" if name == "SIGKILL" else "")
 
 
 def _age(since: float) -> float:

@@ -171,5 +171,5 @@ def test_a_watch_leaves_no_file_open(server: FakeTriton) -> None:
 def test_a_death_is_told_in_words() -> None:
     assert how_it_ended(3) == "ended with exit code 3"
     assert how_it_ended(-signal.SIGSEGV) == "was killed by SIGSEGV"
-    assert how_it_ended(-signal.SIGKILL) == "was killed by SIGKILL, which Linux also sends when memory runs out"
+    assert how_it_ended(-signal.SIGKILL) == "was killed by SIGKILL (Linux also sends it when memory runs out)"
     assert how_it_ended(-40) == "was killed by signal 40"

@@ -11,8 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpc
 from support.served import AGAIN, Served, served
-from support.serving import DOUBLE, DOUBLE_CONFIG, eventually, infer, load, parse, processes_of, unload, write_model
+from support.serving import (
+    DOUBLE,
+    DOUBLE_CONFIG,
+    eventually,
+    folder_of,
+    infer,
+    load,
+    parse,
+    processes_of,
+    shared_memory_of,
+    unload,
+    write_model,
+)
 from tritonclient.utils import InferenceServerException
 
 from builder.errors import HostError
@@ -117,6 +130,20 @@ def test_a_request_that_ends_triton_is_told_and_the_next_one_is_answered(
         how = "SIGABRT: std::bad_alloc" if request_ is huge_shape else "SIGSEGV"
         assert f"serve    Triton was killed by {how}; Triton starts again in 0.5 s\n" in running.printed
         assert running.double(3, 4) == [6, 8]
+
+
+def test_the_memory_of_a_stub_cannot_be_registered_without_the_key(repository: Path) -> None:
+    """CVE-2025-23319 and its kin start by taking the region in which Triton and a stub exchange tensors."""
+    with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+        (region,) = shared_memory_of(folder_of(server))
+        with grpc.InferenceServerClient(server.grpc_address) as stranger:
+            with pytest.raises(InferenceServerException, match="protocol is restricted"):
+                stranger.register_system_shared_memory("taken", f"/{region.name}", 64)
+            headers = server.admin.grpc_headers
+            stranger.register_system_shared_memory(
+                "taken", f"/{region.name}", 64, headers=headers
+            )  # only the key helps
+            stranger.unregister_system_shared_memory("taken", headers=headers)
 
 
 # ---- how it ends meanwhile

@@ -152,6 +152,22 @@ def test_a_stub_whose_model_is_not_ready_is_left_to_triton_for_a_while(
     assert watched.wait() == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
 
 
+def test_a_death_is_noticed_where_a_sandbox_allows_no_pidfd(
+    server: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pid: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    watched = watch(server)
+    with ThreadPoolExecutor() as pool:
+        pid = server.start_stub()
+        death = pool.submit(watched.wait)
+        assert eventually(lambda: pid in watched._living)
+        os.kill(pid, signal.SIGKILL)
+        assert death.result(timeout=5) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+
+
 def test_the_end_of_triton_is_noticed(server: FakeTriton) -> None:
     server.start_stub()
     os.kill(server.pid, signal.SIGKILL)

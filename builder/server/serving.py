@@ -26,8 +26,8 @@ from builder.server.watching import Watch, how_it_ended
 ModelControlMode = Literal["none", "explicit", "poll"]
 
 _REACHABLE = (
-    "warning: other machines may reach {host}; this release of Triton has known vulnerabilities, and a single request "
-    "can end it or run code (docs/embedded-server.md). Serve others with NVIDIA's current image"
+    "warning: others may reach Triton on {host}, and it has known vulnerabilities: a request can end it or run code "
+    "(docs/embedded-server.md). Serve others with NVIDIA's current image"
 )
 _POLL_S = 0.02
 _FRESH_S = 5.0

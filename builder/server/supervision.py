@@ -7,7 +7,7 @@ from typing import NoReturn
 from builder.errors import HostError
 
 MOST_FAILURES = 5
-"""How often a server may die within `WINDOW_S`, or fail to start, and be started again."""
+"""How often a server that dies within `WINDOW_S`, or does not start, is started again."""
 
 WINDOW_S = 60.0
 FIRST_DELAY_S = 0.5
@@ -37,7 +37,8 @@ def supervise(wait: Callable[[], None], restart: Callable[[], None], say: Callab
             failures.append(now)
             if len(failures) > MOST_FAILURES:
                 what = f"{failure.what} (after {MOST_FAILURES} other failures in a short time)"
-                raise HostError(failure.where, what, failure.fix) from failure
+                fix = failure.fix if step is restart else "find in its log above what ends it, then start it again"
+                raise HostError(failure.where, what, fix) from failure
             delay = min(FIRST_DELAY_S * 2 ** (len(failures) - 1), LONGEST_DELAY_S)
             say(f"{failure.what}; Triton starts again in {delay:g} s")
             time.sleep(delay)

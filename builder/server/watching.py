@@ -19,10 +19,12 @@ GRACE_S = 0.5
 """How long a stub may be a zombie while its model is ready: Triton reaps the stub of an unloaded model at once."""
 
 PATIENCE_S = 10.0
-"""How long a stub may be a zombie in any case. Triton needs up to 4 s to notice one that dies while its model loads."""
+"""How long a stub may be a zombie in any case. Triton takes about 2 s to reap one that dies while its model loads."""
 
 _RESCAN_S = 10.0
 _PENDING_S = 0.1
+_WITHOUT_PIDFD_S = 0.5
+"""How often to look where the kernel or a sandbox has no pidfd."""
 _SETTLE_S = 0.25
 """How long to let the log run on before looking for new stubs, so that a long log costs little."""
 
@@ -78,10 +80,15 @@ class Watch:
             waiting = select.poll()
             waiting.register(log_activity, select.POLLIN)
             for pid in [self._process.pid, *(stub.pid for stub in self._living.values() if stub.status is None)]:
-                with contextlib.suppress(ProcessLookupError):  # it has just been reaped
+                try:
                     descriptor = os.pidfd_open(pid)
-                    opened.callback(os.close, descriptor)
-                    waiting.register(descriptor, select.POLLIN)
+                except ProcessLookupError:  # it has just been reaped
+                    continue
+                except OSError:
+                    timeout_s = min(timeout_s, _WITHOUT_PIDFD_S)
+                    break
+                opened.callback(os.close, descriptor)
+                waiting.register(descriptor, select.POLLIN)
             happened = [descriptor for descriptor, _ in waiting.poll(timeout_s * 1000)]
         if happened == [log_activity.fileno()]:
             time.sleep(_SETTLE_S)
@@ -96,7 +103,7 @@ def how_it_ended(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:  # a real-time signal
         name = f"signal {-status}"
-    return f"was killed by {name}" + (", which Linux also sends when memory runs out" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (" (Linux also sends it when memory runs out)" if name == "SIGKILL" else "")
 
 
 def _age(since: float) -> float:

@@ -28,7 +28,7 @@ from support.serving import (
 )
 
 from builder.errors import HostError, RepositoryError
-from builder.server import Server, free_port, installation, log
+from builder.server import Server, free_port, installation, log, serve
 
 ROOT = Path(__file__).parents[2]
 
@@ -295,6 +295,20 @@ def test_a_port_taken_while_triton_starts_is_the_reason_given() -> None:
     reason = "failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use"
     assert log.last_error(lines) == reason
     assert log.last_error(lines[:1]) == ""
+
+
+def test_what_the_cpp_runtime_prints_before_it_aborts_is_the_reason_given() -> None:
+    lines = ["terminate called after throwing an instance of 'std::bad_alloc'\n", "  what():  std::bad_alloc\n"]
+    assert log.last_error([*lines, "Signal (6) received.\n", " 0# 0x0000563B in tritonserver\n"]) == "std::bad_alloc"
+
+
+@pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_serving_others_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, warns: bool
+) -> None:
+    with pytest.raises(RepositoryError):
+        serve(tmp_path / "missing", host=host)
+    assert (f"warning: others may reach Triton on {host}" in capsys.readouterr().err) == warns
 
 
 # ---- what is missing on the machine

@@ -68,7 +68,7 @@ def test_each_death_in_a_row_is_told_and_waited_for_longer_until_there_were_too_
         "it was killed; Triton starts again in 1 s",
     ]
     assert error.what == "it was killed (after 5 other failures in a short time)"
-    assert error.fix == "start it again"
+    assert error.fix == "find in its log above what ends it, then start it again"
     assert error.exit_code == 6
 
 

@@ -152,6 +152,22 @@ def test_a_stub_whose_model_is_not_ready_is_left_to_triton_for_a_while(
     assert watched.wait() == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
 
 
+def test_a_death_is_noticed_where_a_sandbox_allows_no_pidfd(
+    server: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pid: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    watched = watch(server)
+    with ThreadPoolExecutor() as pool:
+        pid = server.start_stub()
+        death = pool.submit(watched.wait)
+        assert eventually(lambda: pid in watched._living)
+        os.kill(pid, signal.SIGKILL)
+        assert death.result(timeout=5) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+
+
 def test_the_end_of_triton_is_noticed(server: FakeTriton) -> None:
     server.start_stub()
     os.kill(server.pid, signal.SIGKILL)
@@ -171,5 +187,5 @@ def test_a_watch_leaves_no_file_open(server: FakeTriton) -> None:
 def test_a_death_is_told_in_words() -> None:
     assert how_it_ended(3) == "ended with exit code 3"
     assert how_it_ended(-signal.SIGSEGV) == "was killed by SIGSEGV"
-    assert how_it_ended(-signal.SIGKILL) == "was killed by SIGKILL, which Linux also sends when memory runs out"
+    assert how_it_ended(-signal.SIGKILL) == "was killed by SIGKILL (Linux also sends it when memory runs out)"
     assert how_it_ended(-40) == "was killed by signal 40"

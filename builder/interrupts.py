@@ -96,6 +96,8 @@ def _block(block: _Block, dropped: list[int] | None = None) -> Iterator[None]:
 
 def _end(block: _Block, dropped: list[int], *, deliver: bool) -> None:
     """End a block: let another one hold the signals, or restore the handlers, and deliver or drop what came."""
+    if block not in _blocks:  # Ctrl-C came before its first line
+        return
     del _blocks[_blocks.index(block) :]
     if not block.holds or any(outer.holds for outer in _blocks):
         return

@@ -25,7 +25,7 @@ from support.load_server import serving
 from support.serving import client, load
 
 from builder import cli
-from builder.deployment import LiveServer, deploy, live_server
+from builder.deployment import LiveServer, deploy, live_server, rollout
 from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install, roll_back
@@ -344,6 +344,28 @@ def test_a_candidate_that_a_killed_deployment_left_is_replaced(
 
     assert f"{name}.candidate" not in names(repository.root)
     assert live.ready_versions(name) == ()
+
+
+def test_an_interrupted_deployment_that_cannot_be_restored_is_an_error_that_says_so(
+    live: LiveServer, repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_the_next(repository, name, live)
+    roll_back(repository, name, 1)
+
+    def interrupt_and_lock_the_repository(live: LiveServer, name: str, version: int, **called: Any) -> float:
+        monkeypatch.setattr(rollout, "roll_back", refuse)
+        raise KeyboardInterrupt
+
+    def refuse(repository: Repository, name: str, to: int) -> None:
+        raise RepositoryError(repository.root, "No space left on device", "free some space")
+
+    monkeypatch.setattr(LiveServer, "load", interrupt_and_lock_the_repository)
+    with pytest.raises(RepositoryError, match="was interrupted; version 1 could not be restored") as caught:
+        deploy(repository, name, live, version=2, rehearse=False)
+
+    assert "deploy" in caught.value.fix
+    monkeypatch.undo()
+    assert deploy(repository, name, live, version=1).version == 1
 
 
 # ---- the server's state

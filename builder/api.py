@@ -23,6 +23,7 @@ from builder.publishing import (
     PublishOptions,
     Switch,
     advised,
+    blamed,
     bucket,
     make_batch_dynamic,
     model_name_of,
@@ -136,7 +137,7 @@ def inspect(
     loaded = load(Path(path))
     model = fix_inputs(loaded, options.constants)
     try:
-        with advised(loaded, options):
+        with blamed(model), advised(loaded, options):
             batched = make_batch_dynamic(model, options)
     except ModelError as refusal:
         return Inspection(model, None, refusal)

@@ -24,6 +24,7 @@ from builder.publishing import (
     PublishOptions,
     Switch,
     advised,
+    blamed,
     bucket,
     make_batch_dynamic,
     model_name_of,
@@ -199,7 +200,7 @@ def _inspect(path: Path, options: PublishOptions) -> Inspection:
     bounded.expect(sum(file.stat().st_size for file in loaded.files))
     model = fix_inputs(loaded, options.constants)
     try:
-        with advised(loaded, options):
+        with blamed(model), advised(loaded, options):
             return Inspection.of(model, make_batch_dynamic(model, options))
     except ModelError as refusal:
         return Inspection.of(model, refusal)

@@ -8,8 +8,8 @@ BuilderError                 1
 └─ HostError                 6   this machine has no GPU, no TensorRT, no free port, no ready server, or not enough time
                                  or memory
 
-The number is the exit code of the process. Bugs are not among these errors: they end in a traceback, or in the error
-that `bug` makes if the node that causes it is known.
+The number is the exit code of the process. Bugs are not among these errors: on a model, they end in the error that
+`bug` makes, elsewhere in a traceback.
 """
 
 import traceback
@@ -67,17 +67,21 @@ class HostError(BuilderError):
     exit_code = 6
 
 
-def bug(where: object, error: Exception) -> BuilderError:
-    """Return the error for an exception that nobody expected on a node: it says what failed, and asks for a report.
+def bug(where: object, error: Exception, *, is_node: bool = False) -> BuilderError:
+    """Return the error for an exception that nobody expected: it says what failed, and asks for a report.
 
     Args:
-        where: The node that was being worked on.
+        where: The file or the node that was being worked on.
         error: The exception, which should become the cause of the returned error.
+        is_node: Whether it is a node. With `--static`, nodes stay as they are.
     """
+    what = f"builder fails on this {'node' if is_node else 'model'}, which is a bug: {cause(error)}"
+    fix = "report it with this message and, if you can, the model"
+    return BuilderError(where, what, f"{fix}; until it is fixed, publish the model with --static" if is_node else fix)
+
+
+def cause(error: Exception) -> str:
+    """Return what an exception says and where it was raised, in one line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    return BuilderError(
-        where,
-        f"builder fails on this node, which is a bug: {what} ({Path(frame.filename).name}, line {frame.lineno})",
-        "report it with this message and, if you can, the model; until it is fixed, publish the model with --static",
-    )
+    return f"{what} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -67,6 +67,8 @@ class Outputs:
         Raises:
             Refusal: The original's output has no batch, or holds what only its static batch has.
         """
+        if operand.items is not None:
+            raise Refusal(f"output {operand.name!r} is a sequence, but Triton serves only tensors")
         if operand.only is not None:
             raise Refusal(f"output {operand.name!r} takes only some of the samples of the batch")
         if operand.offset is not None:

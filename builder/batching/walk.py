@@ -133,7 +133,7 @@ class Walk:
             except (BuilderError, ImportError, MemoryError, OSError):
                 raise  # a bug that names an inner node already, or a problem of this machine
             except Exception as error:
-                raise bug(label(node), error) from error
+                raise bug(label(node), error, is_node=True) from error
 
     def operand(self, value: ir.Value) -> Operand:
         """Return the operand of a value. Stored tensors are read here first.

@@ -10,6 +10,49 @@ from onnx.external_data_helper import uses_external_data
 
 from builder.errors import ModelError
 
+LONGEST_LOCATION = 4096
+"""Linux has no longer paths (PATH_MAX)."""
+
+
+class ExternalWeights(ir.ExternalTensor):
+    """A tensor in a file that `locate` has found in the model's folder.
+
+    If onnx-ir knows the folder, it refuses a file that has a second hard link. Such files are usual: `cp -l` makes
+    them, and so do stores that keep equal files once. A link that leads out of the folder is what `locate` refuses.
+    """
+
+    __slots__ = ("_folder",)
+
+    def __init__(self, tensor: ir.ExternalTensor, folder: Path) -> None:
+        super().__init__(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+        self._folder = folder
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return str(self._folder / self.location)
+
+
+def attach(graph: ir.Graph, folder: Path) -> None:
+    """Let all external weights of a graph, and of the graphs in it, be read from the files in a folder."""
+    for inner in (graph, *graph.subgraphs()):
+        for value in inner.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ExternalWeights(value.const_value, folder)
+        for node in inner:
+            for name, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                    node.attributes[name] = ir.AttrTensor(name, ExternalWeights(attribute.value, folder))
+
 
 def locate(path: Path, tensors: Iterable[onnx.TensorProto]) -> tuple[Path, ...]:
     """Return the files that hold weights of the model at `path`, under the names that the model uses.
@@ -33,6 +76,9 @@ def locate(path: Path, tensors: Iterable[onnx.TensorProto]) -> tuple[Path, ...]:
 def _inside(path: Path, name: str, location: str) -> Path:
     """Return the file at `location`, after checking that it is in the model's folder even when links are followed."""
     folder = path.parent.resolve()
+    if len(location) > LONGEST_LOCATION:
+        what = f"weight {name!r} is in a file whose name has {len(location):,} characters"
+        raise ModelError(path, what, "export the model again")
     relative = PurePosixPath(location)
     if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
         raise _outside(path, name, location)
@@ -67,14 +113,27 @@ def _end(path: Path, tensor: onnx.TensorProto, info: dict[str, str]) -> int:
     """Return the offset in the file of the first byte after the tensor."""
     try:
         size = -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
-        length, offset = int(info.get("length") or size), int(info.get("offset") or 0)
-    except (TypeError, ValueError) as error:
+        length, offset = _number(info.get("length"), size), _number(info.get("offset"), 0)
+    except ValueError as error:
         what = f"the offset and length of weight {tensor.name!r} in its file are not numbers"
         raise ModelError(path, what, "export the model again") from error
-    if min(offset, length, *tensor.dims) < 0:
-        what = f"the offset, length or shape of weight {tensor.name!r} in its file is negative"
+    if min(offset, length) < 0:
+        what = f"the offset or length of weight {tensor.name!r} in its file is negative"
         raise ModelError(path, what, "export the model again")
     if length < size:
         what = f"weight {tensor.name!r} has {length} bytes in its file, but its shape needs {size}"
         raise ModelError(path, what, "export the model again")
     return offset + length
+
+
+def _number(text: str | None, default: int) -> int:
+    """Return a number as ONNX Runtime reads it. Python also takes other digits, spaces and `1_000`.
+
+    Raises:
+        ValueError: It is not a number.
+    """
+    if not text:
+        return default
+    if not text.isascii() or not text.removeprefix("-").isdigit():
+        raise ValueError(text)
+    return int(text)

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from builder import digest
-from builder.errors import ModelError
-from builder.model import external_data, file_state, soundness, zipmap
+from builder.errors import BuilderError, ModelError, cause
+from builder.model import external_data, file_state, nodes, size, soundness, weights, zipmap
 from builder.model.file_state import FileState
 from builder.model.ordering import sort_nodes
 from builder.model.types import TensorSpec
@@ -79,7 +79,13 @@ def load(path: Path) -> Model:
     Raises:
         ModelError: The file is not a readable ONNX model, or Triton cannot serve it.
     """
+    with _understood(path):
+        return _load(path)
+
+
+def _load(path: Path) -> Model:
     proto = _parse(path)
+    size.check_size(path, proto)
     soundness.check_operators(path, proto)
     sort_nodes(path, proto.graph)
     _free_dims(proto)
@@ -87,7 +93,9 @@ def load(path: Path) -> Model:
     _check_types(path, proto.graph)
     _complete_outputs(path, proto)
     soundness.check_form(path, proto)
-    _refuse_sparse(path, proto.graph)
+    nodes.check(path, proto)
+    _refuse_sparse(path, proto)
+    weights.check(path, soundness.tensors_of(proto))
     external = external_data.locate(path, soundness.tensors_of(proto))
     model = _deserialize(path, proto)
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
@@ -107,6 +115,22 @@ def load(path: Path) -> Model:
         outputs=tuple(_spec(path, v, "output", named) for v in model.graph.outputs),
         zipmaps=zipmaps,
     )
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turn an error that nobody expected into one that the user can act on: a damaged file may cause it.
+
+    Raises:
+        ModelError: The block failed in such a way.
+    """
+    try:
+        yield
+    except (BuilderError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        fix = "export the model again; if ONNX Runtime can run the file, report this message"
+        raise ModelError(path, f"it cannot be read: {cause(error)}", fix) from error
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -138,7 +162,7 @@ def _deserialize(path: Path, proto: onnx.ModelProto) -> ir.Model:
     except ir.serde.SerdeError as error:
         raise ModelError(path, f"it is not a valid ONNX model: {_root(error)}", "export the model again") from error
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        ir.external_data.set_base_dir(graph, path.parent)
+        external_data.attach(graph, path.parent)
     return model
 
 
@@ -163,10 +187,10 @@ def _free_dims(proto: onnx.ModelProto) -> None:
                 dim.Clear()
 
 
-def _refuse_sparse(path: Path, graph: onnx.GraphProto) -> None:
+def _refuse_sparse(path: Path, proto: onnx.ModelProto) -> None:
     """Refuse sparse weights: the following steps cannot write them, so they would be lost."""
-    if graph.sparse_initializer:
-        name = graph.sparse_initializer[0].values.name
+    for sparse in soundness.sparse_of(proto):
+        name = sparse.values.name
         raise ModelError(
             path, f"weight {name!r} is a sparse tensor, which is not supported", "export it as a dense tensor"
         )
@@ -194,7 +218,7 @@ def _complete_outputs(path: Path, proto: onnx.ModelProto) -> None:
     """
     if all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
         return
-    with suppress(onnx.shape_inference.InferenceError):
+    with suppress(onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         for value, found in zip(proto.graph.output, inferred.graph.output, strict=True):
             value.CopyFrom(found)
@@ -226,13 +250,15 @@ def _spec(path: Path, value: ir.Value, kind: str, named: Collection[str]) -> Ten
         dim if isinstance(dim, int) else str(dim.value or _free_dim(value, axis, named))
         for axis, dim in enumerate(value.shape)
     )
+    if fault := weights.too_many_axes(len(dims)):
+        raise ModelError(path, f"{kind} {value.name!r} {fault}", "export the model with fewer axes")
     fixed = [dim for dim in dims if isinstance(dim, int)]
     if min(fixed, default=1) < 1:
         what = f"{kind} {value.name!r} {list(dims)} has a dimension of 0, which Triton does not load"
         raise ModelError(path, what, "export the model with dimensions of at least 1, or with named dynamic ones")
     bits = 8 if value.type.dtype == ir.DataType.STRING else value.type.dtype.bitwidth
-    if (size := math.prod(fixed) * bits // 8) > LARGEST_BYTES:
-        what = f"{kind} {value.name!r} {list(dims)} takes {format_bytes(size)}, but a request is at most 2 GiB"
+    if (taken := math.prod(fixed) * bits // 8) > LARGEST_BYTES:
+        what = f"{kind} {value.name!r} {list(dims)} takes {format_bytes(taken)}, but a request is at most 2 GiB"
         raise ModelError(path, what, "export the model with a smaller shape")
     return TensorSpec(str(value.name), value.type.dtype, dims)
 

@@ -1,8 +1,8 @@
 """Check a parsed ONNX file: its size, its text, its opsets and operators, and its form."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,22 @@ from onnx.external_data_helper import uses_external_data
 from builder.errors import ModelError
 from builder.model.types import own_domain
 
-MAX_NODES = 200_000
-"""About ten times the largest exports. Without a limit, a small file of functions that call functions could ask for any
-number of nodes."""
-
 RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 """Domains of ONNX Runtime's own operators; the onnx package has no schema for them."""
 
 RUNTIME_OPERATORS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
 """Operators that ONNX Runtime's optimizer writes in ONNX's domain whatever the opset; ONNX's checker refuses that."""
+
+LONGEST_NAME = 4096
+"""In characters. Real names have up to a few hundred; a member of an .npz file can have 65,535 bytes."""
+
+LARGEST_OPSET = 2**31 - 1
+"""ONNX counts opsets in an int32."""
+
+NAMES = frozenset(
+    {"name", "op_type", "domain", "overload", "input", "output", "attribute", "ref_attr_name", "dim_param"}
+)
+"""The fields of ONNX's messages that hold names, rather than text for people."""
 
 _UNCHECKED_DOMAIN = "builder.unchecked"
 
@@ -31,12 +38,11 @@ Operator = tuple[str, str, str]
 
 
 def check_operators(path: Path, proto: onnx.ModelProto) -> None:
-    """Check the number of nodes, that all names are text, and that the opsets and operators are known.
+    """Check that all names are text, and that the opsets and operators are known.
 
     Raises:
         ModelError: One of these checks fails.
     """
-    _check_size(path, proto)
     _check_text(path, proto)
     _check_opsets(path, proto)
     _check_known(path, proto)
@@ -82,6 +88,14 @@ def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from _initializers(graph)
 
 
+def sparse_of(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
+    """Yield every sparse initializer of a model, including those of its subgraphs."""
+    yield from proto.graph.sparse_initializer
+    for node in _all_nodes(proto):
+        for graph in graphs_of(node):
+            yield from graph.sparse_initializer
+
+
 def values_of(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     """Yield every input, output and inner value that a model describes, those of its subgraphs and functions too."""
     yield from _values(proto.graph)
@@ -108,11 +122,13 @@ def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from nodes_of(nodes)
 
 
-def _operator(node: onnx.NodeProto) -> Operator:
+def operator_key(node: onnx.NodeProto) -> Operator:
+    """Return the operator of a node."""
     return own_domain(node.domain), node.op_type, node.overload
 
 
-def _function(function: onnx.FunctionProto) -> Operator:
+def function_key(function: onnx.FunctionProto) -> Operator:
+    """Return the operator that a function defines."""
     return own_domain(function.domain), function.name, function.overload
 
 
@@ -121,15 +137,30 @@ def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
 
 
 def _check_text(path: Path, proto: onnx.ModelProto) -> None:
-    """Check that all text is UTF-8: protobuf returns other text as bytes, which the following steps do not expect."""
+    """Check that all text is UTF-8, and that names have a usual length and no NUL, at which C libraries stop reading.
+
+    Protobuf returns other text than UTF-8 as bytes, which the following steps do not expect.
+    """
     stack: list[Message] = [proto]
     while stack:
         for name, value in _texts_and_parts(stack.pop()):
             for item in [value] if isinstance(value, str | bytes | Message) else value:
-                if isinstance(item, bytes):
-                    raise ModelError(path, f"its field {name} is not UTF-8 text", "export the model again")
+                if fault := _text_fault(name, item):
+                    raise ModelError(path, f"its field {name} {fault}", "export the model again")
                 if isinstance(item, Message):
                     stack.append(item)
+
+
+def _text_fault(name: str, item: Any) -> str:
+    """Return what is wrong with a text; empty if nothing is."""
+    if isinstance(item, bytes):
+        return "is not UTF-8 text"
+    if name in NAMES and isinstance(item, str):
+        if len(item) > LONGEST_NAME:
+            return f"holds a name of {len(item):,} characters; the limit is {LONGEST_NAME:,}"
+        if "\0" in item:
+            return "holds a name with a NUL character"
+    return ""
 
 
 def _texts_and_parts(message: Message) -> Iterator[tuple[str, Any]]:
@@ -143,52 +174,38 @@ def _texts_and_parts(message: Message) -> Iterator[tuple[str, Any]]:
 
 
 def _check_opsets(path: Path, proto: onnx.ModelProto) -> None:
-    versions = {(own_domain(o.domain), o.version) for o in proto.opset_import}
-    twice = [domain for domain, n in Counter(domain for domain, _ in versions).items() if n > 1]
+    for imports in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        _check_imports(path, {(own_domain(o.domain), o.version) for o in imports})
+
+
+def _check_imports(path: Path, imports: Collection[tuple[str, int]]) -> None:
+    twice = [domain for domain, n in Counter(domain for domain, _ in imports).items() if n > 1]
     if twice:
         what = f"the operator set {twice[0] or 'ai.onnx'!r} is imported in two versions"
         raise ModelError(path, what, "export the model again")
+    newest = _newest_opsets()
+    for domain, version in sorted(imports):
+        last = newest.get(domain, LARGEST_OPSET)
+        if not 1 <= version <= last:
+            which = f"opset {version}" + (f" of {domain}" if domain else "")
+            what = f"{which} is unknown" + (f"; the newest known opset is {last}" if domain in newest else "")
+            raise ModelError(path, what, f"export the model with opset {last} or older")
+
+
+@cache
+def _newest_opsets() -> dict[str, int]:
     newest: dict[str, int] = {}
     for domain, version in onnx.helper.OP_SET_ID_VERSION_MAP:
         newest[own_domain(domain)] = max(version, newest.get(own_domain(domain), 0))
-    for domain, version in _opsets(proto).items():
-        if domain in newest and not 1 <= version <= newest[domain]:
-            which = f"opset {version}" + (f" of {domain}" if domain else "")
-            what = f"{which} is unknown; the newest known opset is {newest[domain]}"
-            raise ModelError(path, what, f"export the model with opset {newest[domain]} or older")
-
-
-def _check_size(path: Path, proto: onnx.ModelProto) -> None:
-    count = _count_nodes(path, proto)
-    if count > MAX_NODES:
-        what = f"it has {count:,} nodes, counting a function's at every call; the limit is {MAX_NODES:,}"
-        raise ModelError(path, what, "export loops as Loop or Scan instead of unrolling them")
-
-
-def _count_nodes(path: Path, proto: onnx.ModelProto) -> int:
-    """Count the nodes, those of a function once for every call of it; counts stop at 2^63."""
-    calls = {_function(f): Counter(map(_operator, nodes_of(f.node))) for f in proto.functions}
-    sizes: dict[Operator, int] = {}
-
-    def size(called: Mapping[Operator, int]) -> int:
-        return min(2**63, sum(times * sizes.get(operator, 1) for operator, times in called.items()))
-
-    try:
-        for function in TopologicalSorter(calls).static_order():
-            if function in calls:
-                sizes[function] = size(calls[function])
-    except CycleError as error:
-        what = f"function {error.args[1][0][1]!r} calls itself"
-        raise ModelError(path, what, "export the model without recursive functions") from error
-    return size(Counter(map(_operator, nodes_of(proto.graph.node))))
+    return newest
 
 
 def _check_known(path: Path, proto: onnx.ModelProto) -> None:
-    opsets, own = _opsets(proto), set(map(_function, proto.functions))
+    opsets, own = _opsets(proto), set(map(function_key, proto.functions))
     unknown = [
         node
         for node in nodes_of(proto.graph.node)
-        if (operator := _operator(node)) not in own
+        if (operator := operator_key(node)) not in own
         and not (_is_known(operator, opsets) or _is_left_by_runtime(operator) or node.domain in RUNTIME_DOMAINS)
     ]
     if plugins := list(filter(_is_plugin, unknown)):
@@ -231,7 +248,7 @@ def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
     opsets = _opsets(proto)
 
     def is_foreign(node: onnx.NodeProto) -> bool:
-        return _is_left_by_runtime(_operator(node)) and not _is_known(_operator(node), opsets)
+        return _is_left_by_runtime(operator_key(node)) and not _is_known(operator_key(node), opsets)
 
     if not any(map(uses_external_data, tensors_of(proto))) and not any(map(is_foreign, nodes_of(proto.graph.node))):
         return proto

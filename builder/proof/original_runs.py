@@ -14,7 +14,7 @@ from builder.model import Model, stored_dtype
 from builder.proof.child import Child, ChildDiedError
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.neighbours import FAR, enlarged
-from builder.proof.session import Session, open_original, run_errors
+from builder.proof.session import Session, one_line, open_original, run_errors
 from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
 from builder.tensors import Arrays
 
@@ -99,6 +99,21 @@ class OriginalRuns:
             self._spent_s += time.monotonic() - started
         return self._known.get(key)
 
+    def why_not(self) -> str | None:
+        """Return why ONNX Runtime cannot run the model at the first sizes of the search; None if it can somewhere.
+
+        Raises:
+            ModelError: ONNX Runtime cannot load the model.
+        """
+        if self.working_sizes({}):
+            return None
+        sizes, _ = next(iter(candidates(self._model, {})))
+        try:
+            reason: str | None = self._child.ask(("fault", sizes))
+        except ChildDiedError:
+            return None
+        return reason
+
     def _ask(self, sizes: Sizes) -> Mapping[str, Shape] | None:
         if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:
             return None
@@ -181,9 +196,14 @@ class _Runner:
         return coarsest_precision(self._model.ir.graph)
 
     def __call__(self, question: tuple[Any, ...]) -> Any:
-        """Answer `("shapes", sizes)` as `output_shapes` does, and `("apart", sizes, axes, chunk)` as `keeps_apart`."""
+        """Answer `("shapes", sizes)`, `("apart", sizes, axes, chunk)` and `("fault", sizes)` for the methods above."""
         kind, *arguments = question
-        return self._shapes(*arguments) if kind == "shapes" else self._keeps_apart(*arguments)
+        match kind:
+            case "shapes":
+                return self._shapes(*arguments)
+            case "apart":
+                return self._keeps_apart(*arguments)
+        return self._fault(*arguments)
 
     def _shapes(self, sizes: Sizes) -> dict[str, Shape] | None:
         started = time.monotonic()
@@ -198,6 +218,13 @@ class _Runner:
             shapes = {name: np.shape(answer) for name, answer in answers.items()}
             if all(answer.size for answer in answers.values()):
                 return shapes
+        return None
+
+    def _fault(self, sizes: Sizes) -> str | None:
+        try:
+            self._session.run({**self._model.constants, **draw_feeds(self._domains, sizes)})
+        except run_errors() as error:
+            return one_line(error)
         return None
 
     def _keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None], chunk: int) -> bool:

@@ -2,13 +2,14 @@
 
 `pipeline` is these steps in order, `options` what the caller can ask for, and `summary` writes the lines that report
 them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
-(`wording`). `version_files` makes the manifest and the files of a version. `switching` makes a version's config and
-hands both to the repository; it also rolls back to an older version. `bucket` does all this with a repository in object
-storage.
+(`wording`). `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the
+files of a version. `switching` makes a version's config and hands both to the repository; it also rolls back to an
+older version. `bucket` does all this with a repository in object storage.
 """
 
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
+from builder.publishing.blame import blamed
 from builder.publishing.options import PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
 from builder.publishing.switching import Switch, install, roll_back
@@ -18,6 +19,7 @@ __all__ = [
     "PublishOptions",
     "Switch",
     "advised",
+    "blamed",
     "install",
     "make_batch_dynamic",
     "model_name_of",

@@ -27,6 +27,7 @@ from builder.proof import VerifiedModel, verify
 from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
+from builder.publishing.blame import blamed
 from builder.publishing.options import PublishOptions
 from builder.publishing.switching import install
 from builder.publishing.version_files import make_artifact
@@ -124,7 +125,7 @@ def _prepare(
         loaded = load(path)
         model = fix_inputs(loaded, options.constants)
     bounded.expect(sum(file.stat().st_size for file in model.files), all_sizes=options.effort == "full")
-    with _explained(model), advised(loaded, options, is_module=is_module):
+    with blamed(model), _explained(model), advised(loaded, options, is_module=is_module):
         _tell(report, "load", summary.of_model(model))
         batched = _make_batch_dynamic(model, options, report)
         batched = _rename(batched, options, contract, report)

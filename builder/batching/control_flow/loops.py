@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching.control_flow.expansion import constant_input, constant_of, picked, stack, walk_body
-from builder.batching.rule import Operand, Refusal
+from builder.batching.rule import Malformed, Operand, Refusal
 from builder.batching.walk import Handler, Key, Walk
 from builder.tensors import Array
 
@@ -68,7 +68,7 @@ def _count(walk: Walk, iteration: int, body: ir.Graph) -> None:
     Raises:
         Refusal: There are too many.
     """
-    walk.written_out += len(body)
+    walk.written_out += sum(1 for _ in body.all_nodes())
     if iteration >= MOST_ITERATIONS or walk.written_out > MOST_NODES:
         limits = f"{MOST_ITERATIONS} times or {MOST_NODES} nodes"
         raise Refusal(f"it runs too often to be written out (more than {limits})")
@@ -106,7 +106,10 @@ def scan(walk: Walk, node: ir.Node) -> Sequence[Operand]:
         raise Refusal(f"there is no rule for Scan before opset {SCAN_WITHOUT_BATCH}")
     body = node.attributes["body"].as_graph()
     values = [v for v in node.inputs if v is not None]
-    first = len(values) - node.attributes["num_scan_inputs"].as_int()
+    count = node.attributes["num_scan_inputs"].as_int()
+    if not 1 <= count <= len(values):
+        raise Malformed(f"it has {len(values)} inputs, of which it scans {count}")
+    first = len(values) - count
     inputs = _scan_inputs(walk, node, values[first:])
     carried = [walk.operand(v) for v in values[:first]]
     scanned: list[list[Operand]] = [[] for _ in range(len(body.outputs) - first)]

@@ -1,0 +1,68 @@
+"""Check in nodes what ONNX's checker skips: references to attributes, sparse constants, calls of functions."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from builder.errors import ModelError
+from builder.model.soundness import Operator, function_key, nodes_of, operator_key
+
+FIX = "export the model again"
+
+_SPARSE = {onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS}
+
+Functions = Mapping[Operator, onnx.FunctionProto]
+
+
+def check(path: Path, proto: onnx.ModelProto) -> None:
+    """Check the attributes of all nodes, and the calls of the model's own functions.
+
+    Raises:
+        ModelError: An attribute has no value, or a call does not fit its function.
+    """
+    functions = {function_key(function): function for function in proto.functions}
+    for nodes, is_inside in ((proto.graph.node, False), *((f.node, True) for f in proto.functions)):
+        for node, fault in _faults(nodes, functions, is_inside_function=is_inside):
+            raise ModelError(path, f"{node.op_type} {_name(node)} {fault}", FIX)
+
+
+def _faults(
+    nodes: Sequence[onnx.NodeProto], functions: Functions, *, is_inside_function: bool
+) -> Iterator[tuple[onnx.NodeProto, str]]:
+    for node in nodes_of(nodes):
+        if node.attribute and (fault := _attribute_fault(node, is_inside_function=is_inside_function)):
+            yield node, fault
+        function = functions.get(operator_key(node)) if functions else None
+        if function is not None and (fault := _call_fault(node, function)):
+            yield node, fault
+
+
+def _attribute_fault(node: onnx.NodeProto, *, is_inside_function: bool) -> str:
+    """Return what is wrong with a node's attributes; empty if nothing is."""
+    for attribute in node.attribute:
+        if attribute.ref_attr_name and not is_inside_function:
+            return f"takes its attribute {attribute.name!r} from a function, but is in none"
+        if attribute.type in _SPARSE:
+            return f"has a sparse tensor as its attribute {attribute.name!r}, which is not supported"
+        if attribute.type == onnx.AttributeProto.UNDEFINED:
+            return f"has an attribute {attribute.name!r} without a type"
+    names = Counter(attribute.name for attribute in node.attribute)
+    name, count = names.most_common(1)[0]
+    return f"has the attribute {name!r} twice" if count > 1 else ""
+
+
+def _call_fault(node: onnx.NodeProto, function: onnx.FunctionProto) -> str:
+    """Return what is wrong with a call; empty if nothing is. Inputs and outputs at the end may be left out."""
+    for kind, given, taken in (
+        ("inputs", len(node.input), len(function.input)),
+        ("outputs", len(node.output), len(function.output)),
+    ):
+        if given > taken:
+            return f"has {given} {kind}, but its function has {taken}"
+    return ""
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or repr(next(iter(node.output), ""))

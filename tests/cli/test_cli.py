@@ -231,7 +231,12 @@ def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path)
 
 def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> None:
     at = ("--repository", published, "--json")
-    assert json.loads(builder("rollback", "linear", *at).out) == {"name": "linear", "before": 2, "after": 1, "notes": []}
+    assert json.loads(builder("rollback", "linear", *at).out) == {
+        "name": "linear",
+        "before": 2,
+        "after": 1,
+        "notes": [],
+    }
     assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": []}
     assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
     assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": [1]}

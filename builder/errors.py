@@ -4,7 +4,7 @@ BuilderError                 1
 ├─ (usage, from click)       2
 ├─ ModelError                3   the model cannot be read, is not supported or cannot be batched
 ├─ VerificationError         4   the answers differ from the original model's
-├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed
+├─ RepositoryError           5   the repository cannot be changed; nothing on disk changed, or it says what
 └─ HostError                 6   this machine has no GPU, no TensorRT, no free port, no ready server, or not enough time
                                  or memory
 
@@ -56,7 +56,7 @@ class VerificationError(BuilderError):
 
 
 class RepositoryError(BuilderError):
-    """The model repository cannot be changed; nothing on disk changed."""
+    """The model repository cannot be changed; nothing on disk changed, or the message says what did."""
 
     exit_code = 5
 

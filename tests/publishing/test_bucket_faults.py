@@ -57,15 +57,18 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     Bucket.store.clear()
 
 
-def publish(factor: float, **options: Any) -> int:
-    """Publish `y = factor * x` and return its version."""
+def publish(factor: float, *, said: list[str] | None = None, **options: Any) -> int:
+    """Publish `y = factor * x` and return its version; add the notes to `said`."""
 
     def publish_to(root: Path, report: Report) -> Publication:
         artifact = scale(factor)
         version = install(Repository(root), "scale", artifact, ConfigOptions(**options))
         return Publication("scale", version, artifact.manifest, ())
 
-    return bucket.publish(URL, "scale", publish_to, report=lambda *_: None).version.version
+    done = bucket.publish(URL, "scale", publish_to, report=lambda *_: None)
+    if said is not None:
+        said += done.notes
+    return done.version.version
 
 
 def served(storage: Bucket) -> int:
@@ -117,6 +120,70 @@ def test_whichever_upload_fails_before_or_after_it_took_place_the_served_version
             served(storage)
 
     assert failures >= 4
+
+
+@pytest.mark.parametrize("error", [OSError("timed out"), KeyboardInterrupt()], ids=repr)
+def test_an_upload_of_the_config_that_took_place_is_a_success_whatever_was_reported(
+    storage: Bucket, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    publish(2.0)
+
+    def fail(name: str) -> None:
+        if name.endswith("config.pbtxt"):
+            raise error
+
+    monkeypatch.setattr(Bucket, "after", staticmethod(fail))
+    said: list[str] = []
+
+    assert publish(3.0, said=said) == 2
+    assert served(storage) == 2
+    assert "config.pbtxt was uploaded, although the upload ended with an error" in said[0]
+
+
+def test_when_nobody_knows_whether_the_config_was_uploaded_the_error_says_so(
+    storage: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(2.0)
+
+    def cut_off(name: str) -> None:
+        if name.endswith("config.pbtxt"):
+            monkeypatch.setattr(Bucket, "cat_file", unreachable)
+            raise OSError("timed out")
+
+    def unreachable(storage: Bucket, path: str) -> bytes:
+        raise OSError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "before", staticmethod(cut_off))
+        with pytest.raises(RepositoryError, match="whether it took place cannot be read: no route to host") as caught:
+            publish(3.0)
+
+    monkeypatch.undo()
+    assert "publish the model again" in caught.value.fix
+
+
+@pytest.mark.parametrize("error", [OSError("timed out"), KeyboardInterrupt()], ids=repr)
+def test_what_cannot_be_deleted_again_is_named(
+    storage: Bucket, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    publish(2.0)
+
+    def fail(name: str) -> None:
+        if name.endswith("manifest.json"):
+            raise error
+
+    def refuse(storage: Bucket, path: str) -> None:
+        raise PermissionError("denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "before", staticmethod(fail))
+        patch.setattr(Bucket, "rm_file", refuse)
+        with pytest.raises(RepositoryError, match="cannot be deleted again: denied") as caught:
+            publish(3.0)
+
+    assert caught.value.fix.endswith("publish again: 2/model.onnx, 2/reference.npz")
+    assert served(storage) == 1
+    assert publish(3.0) == 3
 
 
 def test_an_error_names_the_object_in_the_bucket(storage: Bucket) -> None:

@@ -136,6 +136,7 @@ def test_the_note_of_a_holder_is_read_through_no_link_and_a_pipe_does_not_block(
             holder.rename(root.parent / f"planted-{number}")
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_free_and_its_note_is_replaced(root: Path) -> None:
     script = """
 import os, signal, sys

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,6 +23,7 @@ _KILL_AFTER_S = 2.0 * EXIT_TIMEOUT_S + 5
 _JOIN_S = 5.0
 """How long to wait for the end of the log, which a process that left the session could keep open."""
 _LOG_LINES = 1000
+_GUARD = Path(__file__).with_name("guard.py")
 _VISIBLE = "warning: every user of this machine can read the admin key in the arguments of the process tritonserver\n"
 
 
@@ -98,6 +100,7 @@ class TritonProcess:
         except OSError as error:
             started.set_exception(error)
             return
+        self._guard = self._start_guard(process.pid)
         started.set_result(process)
         assert process.stdout is not None
         with process.stdout as lines:
@@ -110,6 +113,20 @@ class TritonProcess:
                 with contextlib.suppress(OSError):  # full, so there is a sign already; or closed
                     self._wake.send(b".")
                 self._echo(line if line.endswith("\n") else f"{line}\n")  # its last line may be cut off
+
+    def _start_guard(self, server: int) -> "subprocess.Popen[bytes] | None":
+        """Start the process that clears away what is left if this process is killed."""
+        command = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(server), self._folder.name]
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:  # too many processes: go on without it
+            return None
 
     def _echo(self, line: str) -> None:
         try:
@@ -151,6 +168,9 @@ class TritonProcess:
         self._folder.cleanup()
         for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # left behind if it was killed
             region.unlink(missing_ok=True)
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.wait()
         self._is_stopped = True
 
     def _kill_group(self) -> None:

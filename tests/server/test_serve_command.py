@@ -20,7 +20,7 @@ import tritonclient.grpc
 import tritonclient.http
 from onnx import numpy_helper
 from support.real_models import BATCHABLE, REFUSED, Array, RealModel, session
-from support.serving import eventually, processes_of
+from support.serving import eventually, processes_of, triton_of
 from tritonclient.utils import InferenceServerException
 
 from builder.publishing import PublishOptions, publish
@@ -53,8 +53,7 @@ class Serving:
     @property
     def triton_pid(self) -> int:
         """The process id of the tritonserver that it started."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return int("".join(task.read_text() for task in tasks))
+        return triton_of(self.process.pid)
 
     @property
     def admin(self) -> AdminAccess:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc
 from support.artifacts import scale
-from support.serving import processes_of
+from support.serving import processes_of, triton_of
 from tritonclient.utils import InferenceServerException
 
 from builder.publishing import install
@@ -40,10 +40,8 @@ class Serving:
 
     def command_lines(self) -> str:
         """The arguments of the command, of its Triton and of all processes of that."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        (triton,) = "".join(task.read_text() for task in tasks).split()
         own = Path(f"/proc/{self.process.pid}/cmdline").read_text()
-        return own + "\n".join(" ".join(command) for command in processes_of(int(triton)).values())
+        return own + "\n".join(" ".join(command) for command in processes_of(triton_of(self.process.pid)).values())
 
     def is_loaded_with(self, headers: Mapping[str, str]) -> bool:
         with tritonclient.grpc.InferenceServerClient(self.grpc_address) as client:

@@ -24,6 +24,7 @@ from support.serving import (
     parse,
     processes_of,
     shared_memory_of,
+    triton_of,
     write_model,
 )
 
@@ -175,8 +176,7 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         while not "".join(log[-1:]).startswith("serve "):
             assert process.poll() is None, [*log[-20:], process.stdout and process.stdout.read()]
             log.append(process.stderr.readline())
-        children = [task.read_text() for task in Path(f"/proc/{process.pid}/task").glob("*/children")]
-        yield process, int("".join(children))
+        yield process, triton_of(process.pid)
 
 
 @pytest.mark.slow

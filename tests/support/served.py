@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from support.serving import eventually, processes_of
+from support.serving import eventually, processes_of, triton_of
 
 ROOT = Path(__file__).parents[2]
+SHARED = Path("/dev/shm")
 READY = re.compile(r"serve +HTTP (\S+), gRPC (\S+), metrics (\S+)\n")
 AGAIN = "serve    Triton serves again, on the same ports\n"
 
@@ -47,7 +48,7 @@ class Served:
         )
         self._lines: list[str] = []
         self._sessions: list[int] = []
-        self._regions: set[str] = set()
+        self._folders: set[str] = set()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -76,10 +77,9 @@ class Served:
 
     def triton(self) -> int:
         """Return the pid of the running tritonserver, and remember what it must not leave behind."""
-        children = [task.read_text() for task in Path(f"/proc/{self.process.pid}/task").glob("*/children")]
-        pid = int("".join(children))
+        pid = triton_of(self.process.pid)
         self._sessions.append(pid)
-        self._regions.add(Path(f"/proc/{pid}/cwd").readlink().name)
+        self._folders.add(Path(f"/proc/{pid}/cwd").readlink().name)
         return pid
 
     def stubs(self) -> list[int]:
@@ -99,13 +99,18 @@ class Served:
         answer: list[float] = self.ask(f"/v2/models/{model}/infer", {"inputs": [tensor]})["outputs"][0]["data"]
         return answer
 
+    def left(self) -> list[object]:
+        """Return what is left of all servers that were seen: processes, folders, regions of shared memory."""
+        processes = [pid for session in self._sessions for pid in processes_of(session)]
+        folders = [folder for name in self._folders for folder in self._temporary.glob(name)]
+        return [*processes, *folders, *(region for name in self._folders for region in SHARED.glob(f"{name}-*"))]
+
     def ends_with(self, code: int) -> None:
         """Wait for its end, and check the exit code and that nothing of any of its servers is left."""
         assert self.process.wait(timeout=30) == code, self.printed[-3000:]
         self._reader.join(timeout=10)
-        assert eventually(lambda: not any(processes_of(session) for session in self._sessions))
+        assert eventually(lambda: self.left() == []), self.left()
         assert list(self._temporary.glob("triton-*/*")) == []
-        assert [region for name in self._regions for region in Path("/dev/shm").glob(f"{name}-*")] == []
         assert "Traceback" not in self.printed
 
 

@@ -144,6 +144,14 @@ def processes_of(session: int) -> dict[int, list[str]]:
     return found
 
 
+def triton_of(process: int) -> int:
+    """The process id of the tritonserver that a process has started."""
+    children = "".join(task.read_text() for task in Path(f"/proc/{process}/task").glob("*/children")).split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+    (triton,) = (pid for pid, command in commands.items() if command[0].endswith("/tritonserver"))
+    return triton
+
+
 def folder_of(server: Server) -> Path:
     """The folder a running server works in."""
     return Path(f"/proc/{server.pid}/cwd").readlink()

@@ -55,27 +55,27 @@ class Bounds:
         where: The file.
         seconds: The longest time, before the size of the model is known.
         memory: The most memory, bytes.
+        free_memory: The most memory that this machine could give at the start, bytes.
         grows: Whether the time grows with the model's size, because the caller did not set it.
-        asked_memory: Whether the caller set the memory.
     """
 
     where: Path
     seconds: float
     memory: int
+    free_memory: int
     grows: bool
-    asked_memory: bool
 
     @classmethod
     def of(cls, where: Path, limits: Limits) -> "Bounds":
         """Return the limits that the caller asked for, or those that suit the machine."""
-        asked = limits.prove_timeout
-        memory = limits.prove_memory
+        seconds, memory = limits.prove_timeout, limits.prove_memory
+        free = int(available_bytes() * PART_OF_MEMORY)
         return cls(
             where=where,
-            seconds=BASE_S if asked is None else asked,
-            memory=int(available_bytes() * PART_OF_MEMORY) if memory is None else memory,
-            grows=asked is None,
-            asked_memory=memory is not None,
+            seconds=BASE_S if seconds is None else seconds,
+            memory=free if memory is None else memory,
+            free_memory=free,
+            grows=seconds is None,
         )
 
     def out_of_time(self, seconds: float, doing: str) -> OutOfTimeError:
@@ -89,10 +89,10 @@ class Bounds:
     def out_of_memory(self, doing: str) -> OutOfMemoryError:
         """Return the error when the memory is used up."""
         what = f"it needs more than the {format_bytes(self.memory)} of memory that it may use{_while(doing)}"
-        most = int(available_bytes() * PART_OF_MEMORY)
         fix = "use a machine with more memory, or correct the model if it should not need so much"
-        if self.asked_memory and most > self.memory * 1.1:
-            fix = f"allow more with --prove-memory {most // 10**6}MB, which is what this machine can give; or {fix}"
+        if self.free_memory > self.memory:
+            most = f"{self.free_memory // 10**6}MB"
+            fix = f"allow more with --prove-memory {most}, which is what this machine can give; or {fix}"
         return OutOfMemoryError(self.where, what, fix)
 
     def too_deep(self, doing: str) -> ModelError:

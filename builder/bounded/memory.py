@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +14,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Return how much memory programs can still get: from the machine, and from each control group of this process."""
-    return max(0, min((_machine_bytes(), *_cgroup_bytes())))
+    """Return how much memory this process can still get: from the machine, its control groups and its own limits."""
+    return max(0, min((_machine_bytes(), *_cgroup_bytes(), *_limit_bytes())))
 
 
 def _machine_bytes() -> int:
@@ -22,6 +23,15 @@ def _machine_bytes() -> int:
         if found := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()):
             return int(found[1]) << 10
     return sys.maxsize
+
+
+def _limit_bytes() -> Iterator[int]:
+    """Yield what is left of the limits that `ulimit` sets."""
+    pages = _statm("self")
+    for limit, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - int(used) * PAGE
 
 
 def _cgroup_bytes() -> Iterator[int]:

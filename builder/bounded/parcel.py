@@ -31,7 +31,9 @@ class Parcel:
     def unpack(self, start: int) -> Any:
         """Read the result, in the parent."""
         with open(self._file, "rb", closefd=False) as stream:
-            mapped = memoryview(mmap.mmap(self._file, 0, prot=mmap.PROT_READ))
+            # At once: to map it page by page, when it is first read, takes as long as to copy it.
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            mapped = memoryview(mmap.mmap(self._file, 0, flags=flags, prot=mmap.PROT_READ))
             stream.seek(start)
             return _Unpickler(stream, mapped).load()
 

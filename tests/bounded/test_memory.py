@@ -1,6 +1,7 @@
 """How much memory there is, as the machine and its control groups say."""
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,13 @@ def test_the_older_groups_are_read_too(groups: Path) -> None:
 def test_a_group_that_is_full_has_nothing_left(groups: Path) -> None:
     put(groups, V2 | {"memory.current": "1900000"})
     assert memory.available_bytes() == 0
+
+
+def test_a_limit_of_the_process_limits_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = memory.data_bytes()
+    limits = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: used + 50_000_000}
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: (limits[limit], resource.RLIM_INFINITY))
+    assert memory.available_bytes() == pytest.approx(50_000_000, abs=5_000_000)
 
 
 def test_memory_of_this_process_is_counted_when_it_is_used() -> None:

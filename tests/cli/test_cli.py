@@ -456,7 +456,7 @@ def test_a_bug_in_a_rule_ends_with_1_and_a_request_to_report_it(
     assert tree(published.parent) == before
 
     monkeypatch.setitem(OPERATORS, key, replace(OPERATORS[key], rule=out_of_memory))
-    assert builder("publish", model, "--repository", published).is_refusal(6, "of memory that it may use")
+    assert builder("publish", model, "--repository", published).is_refusal(6, "it needs more than the")
 
 
 def out_of_memory(op: object) -> NoReturn:
@@ -583,8 +583,8 @@ def test_too_little_memory_ends_with_6(tmp_path: Path, root: Path) -> None:
         check=False,
     )
     error, fix = ended.stderr.splitlines()[-2:]
-    assert error.startswith(f"error: {path}: it needs more than the ")
-    assert fix.startswith("fix: ")
+    assert re.match(r"error: .*large.onnx: it needs more than the 2\.\d GB of memory that it may use, while", error)
+    assert fix.startswith("fix: use a machine with more memory")
     assert ended.returncode == 6
     assert not root.exists()
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from builder.progress import format_bytes
 
+_BLOCK = 1 << 20
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -39,7 +41,8 @@ def read(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
     """
     with open_file(path, inside=inside) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = stream.read(limit + 1) if size <= limit else b""  # a file in /proc says that it is empty
+        wanted = size or min(limit, _BLOCK) + 1  # a file in /proc says that it is empty
+        content = stream.read(wanted) if size <= limit else b""
     if max(size, len(content)) > limit:
         at_least = format_bytes(max(size, len(content)))
         raise OSError(errno.EFBIG, f"it has {at_least}, and only {format_bytes(limit)} are read", str(path))
@@ -59,6 +62,11 @@ def size(path: Path, *, inside: Path | None = None) -> int:
     """Return how many bytes a regular file has, without opening it; the arguments and errors are those of `read`."""
     with _found(path, inside) as found:
         return os.fstat(found).st_size
+
+
+def real_path(path: Path) -> Path:
+    """Return a path with all links followed; unlike `Path.resolve`, no error if they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -81,6 +89,6 @@ def _found(path: Path, inside: Path | None) -> Iterator[int]:
 
 
 def _check_inside(place: Path, path: Path, folder: Path) -> None:
-    if not place.is_relative_to(folder.parent.resolve() / folder.name):
+    if not place.is_relative_to(real_path(folder.parent) / folder.name):
         what = f"it leads out of {folder}, to {place}, and was not read"
         raise OSError(errno.EXDEV, what, str(path))

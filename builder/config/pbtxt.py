@@ -66,7 +66,7 @@ def read(path: Path) -> str:
         OSError: There is no such file, or it is too large, not a regular one, or outside the folder.
         UnicodeDecodeError: It is not UTF-8.
     """
-    text = files.read(path, limit=_MAX_BYTES, inside=path.parent.resolve()).decode()
+    text = files.read(path, limit=_MAX_BYTES, inside=files.real_path(path.parent)).decode()
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

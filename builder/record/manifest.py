@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -146,12 +146,16 @@ class ModelFile:
     def at(self, version_dir: Path) -> "ModelFile":
         """Describe the files with these names that are in a version's directory now.
 
+        If their size is not the one recorded here, they are other files, and are not hashed: the digest is empty.
+
         Raises:
             OSError: A file cannot be read, is not a regular one, or is outside the directory.
         """
+        if (size := self.size(version_dir)) != self.bytes:
+            return replace(self, sha256="", bytes=size)
         found = [version_dir / path for path in self.files]
         digests = [digest.of(path, inside=version_dir) for path in found]
-        return ModelFile(self.file, digest.of_model(digests), self.size(version_dir), self.weights)
+        return ModelFile(self.file, digest.of_model(digests), size, self.weights)
 
     def size(self, version_dir: Path) -> int:
         """Return the size of the files with these names that are in a version's directory now.

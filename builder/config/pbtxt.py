@@ -48,15 +48,22 @@ def parse(text: str, *, where: object) -> "ModelConfig":
     """Read a config; fields that this release does not know are skipped.
 
     Raises:
-        RepositoryError: The text is not a ModelConfig.
+        RepositoryError: The text is not a ModelConfig, or has numbers where no Triton knows any.
     """
     try:
-        return text_format.Parse(text, messages().ModelConfig(), allow_unknown_field=True)
+        config = text_format.Parse(text, messages().ModelConfig(), allow_unknown_field=True)
     except RecursionError as error:
         raise RepositoryError(where, "it is nested too deeply", "restore this file, or write it again") from error
     except text_format.ParseError as error:
         what = f"it is not a valid model configuration: {error}"
         raise RepositoryError(where, what, "correct this file at the line and column given") from error
+    if config.max_batch_size < 0:
+        raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}", "set it to 0 or more in this file")
+    for tensor in (*config.input, *config.output):
+        if tensor.data_type not in messages().DataType.values():
+            what = f"{tensor.name!r} has the data_type {tensor.data_type}, which does not exist"
+            raise RepositoryError(where, what, "name its type in this file, such as TYPE_FP32")
+    return config
 
 
 def read(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import reprlib
 import types
 import typing
@@ -12,7 +13,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _MAX_DEPTH = 32
+_MAX_VALUES = 100_000
 _LARGEST_INT = 2**63 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character in UTF-16, which JSON can spell but no text contains."""
 
 
 class MisreadError(Exception):
@@ -61,7 +65,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _decode(kind: Any, value: Any, at: str) -> Any:
     if kind is Any:
-        _check_plain(value, at, _MAX_DEPTH)
+        _check_plain(value, at)
         return value
     if is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), _expect(dict, value, at), at)
@@ -93,18 +97,23 @@ def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
     return kind(**values)
 
 
-def _check_plain(value: Any, at: str, depth: int) -> None:
-    """Check JSON of any structure."""
-    if depth == 0:
+def _check_plain(value: Any, at: str) -> None:
+    """Check JSON of any structure, one level after the other."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item, *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif item is not None:
+                _scalar(type(item), item, at)
+        if len(below) > _MAX_VALUES:
+            raise MisreadError(f"{at} has more than {_MAX_VALUES:,} values")
+        level = below
+    if level:
         raise MisreadError(f"{at} is nested too deeply")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(item, f"{at}.{_scalar(str, key, at)[:200]}", depth - 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, at, depth - 1)
-    elif value is not None:
-        _scalar(type(value), value, at)
 
 
 def _scalar(kind: type, value: Any, at: str) -> Any:
@@ -114,7 +123,7 @@ def _scalar(kind: type, value: Any, at: str) -> Any:
         raise MisreadError(f"{at} is a number of more than 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise MisreadError(f"{at} is too large")
-    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    if isinstance(value, str) and _SURROGATE.search(value):
         raise MisreadError(f"{at} is text that is not Unicode")
     return value
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,7 +13,10 @@ import numpy as np
 from loadtest.files import open_file
 from loadtest.wire import Array
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError, SyntaxError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, LookupError, TypeError),
+    *(ArithmeticError, AttributeError, SyntaxError, tokenize.TokenError, MemoryError),
+)
 """What `zipfile` and NumPy raise for damaged files, besides ValueError. RuntimeError: encrypted, or nested deeply."""
 
 _LAST_CHARACTER = 0x10FFFF
@@ -31,7 +36,7 @@ def read_arrays(path: Path, *, inside: Path | None = None) -> dict[str, Array]:
             entries = archive.infolist()
             _check_memory(sum(entry.file_size for entry in entries))
             return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in entries}
-    except (*_DAMAGE, MemoryError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"it is not an .npz archive, or is damaged: {error}") from error
 
 

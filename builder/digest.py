@@ -4,17 +4,24 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from builder.files import open_file
 
-def of(content: bytes | memoryview | Path) -> str:
+
+
+def of(content: bytes | memoryview | Path, *, inside: Path | None = None) -> str:
     """Return the digest of a file's content.
 
+    Args:
+        content: The content, or the file.
+        inside: The folder that the file must be in, as for `files.read`.
+
     Raises:
-        OSError: The file cannot be read.
+        OSError: The file cannot be read, is not a regular one, or is outside the folder.
     """
     if not isinstance(content, Path):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
-    with content.open("rb") as stream:
+    with open_file(content, inside=inside) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

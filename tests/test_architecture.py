@@ -30,10 +30,10 @@ from support.sources import (
 )
 
 FLOWS = {
-    "builder": ["version", "errors", "digest", "tensors", "progress", "interrupts", "bounded", "model", "batching",
-                "samples", "record", "naming", "config", "proof", "lowering", "tensorrt", "repository", "publishing",
-                "exporting", "api", "cli", "__main__"],
-    "loadtest": ["errors", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
+    "builder": ["version", "errors", "progress", "files", "digest", "tensors", "interrupts", "bounded", "arrays", "model",
+                "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt", "repository",
+                "publishing", "exporting", "api", "cli", "__main__"],
+    "loadtest": ["errors", "files", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
                  "locustfile", "__main__"],
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""

@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from builder.proof import VerifiedModel, verify
 from builder.proof.session import open_rewritten
 from builder.publishing import PublishOptions, publish
 from builder.record import Manifest, ModelFile, Plan, first_row
-from builder.tensorrt import find_host, prove_profile, read_formats
+from builder.tensorrt import building, find_host, prove_profile, read_formats, running
 
 MODELS = Path(__file__).parent / "models"
 
@@ -304,3 +305,30 @@ def test_the_timing_cache_is_kept(tmp_path: Path) -> None:
         options=replace(options, build=replace(options.build, timing_cache=cache)),
     )
     assert cache.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(os.mkfifo, "it is a named pipe"), (lambda path: path.symlink_to("/dev/zero"), "it is a device")],
+    ids=["pipe", "zeros"],
+)
+def test_what_is_no_file_is_not_taken_for_a_timing_cache_or_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], what: str
+) -> None:
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(HostError, match=what):
+        building.has_cache(path)
+    monkeypatch.setattr(running, "find_host", lambda: None)
+    with pytest.raises(RepositoryError, match=what), running.open_plan(path):
+        pass
+
+
+def test_a_timing_cache_is_read_if_it_is_there_and_not_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    assert not building.has_cache(path)
+    path.write_bytes(b"kernels")
+    assert building.has_cache(path)
+    os.truncate(path, 2_000_000_000)
+    with pytest.raises(HostError, match=r"it has 2\.0 GB, and a timing cache has at most 1\.0 GB"):
+        building.has_cache(path)

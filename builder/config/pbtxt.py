@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from builder import files
 from builder.errors import RepositoryError
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 FILE = "config.pbtxt"
+
+_MAX_BYTES = 1_000_000
+"""A config of a thousand inputs and outputs has a tenth of that; one of this size takes seconds to parse."""
 
 _FIRST = ("name", "backend", "version_policy", "max_batch_size", "input", "output")
 
@@ -44,13 +48,33 @@ def parse(text: str, *, where: object) -> "ModelConfig":
     """Read a config; fields that this release does not know are skipped.
 
     Raises:
-        RepositoryError: The text is not a ModelConfig.
+        RepositoryError: The text is not a ModelConfig, or has numbers where no Triton knows any.
     """
     try:
-        return text_format.Parse(text, messages().ModelConfig(), allow_unknown_field=True)
+        config = text_format.Parse(text, messages().ModelConfig(), allow_unknown_field=True)
+    except RecursionError as error:
+        raise RepositoryError(where, "it is nested too deeply", "restore this file, or write it again") from error
     except text_format.ParseError as error:
         what = f"it is not a valid model configuration: {error}"
         raise RepositoryError(where, what, "correct this file at the line and column given") from error
+    if config.max_batch_size < 0:
+        raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}", "set it to 0 or more in this file")
+    for tensor in (*config.input, *config.output):
+        if tensor.data_type not in messages().DataType.values():
+            what = f"{tensor.name!r} has the data_type {tensor.data_type}, which does not exist"
+            raise RepositoryError(where, what, "name its type in this file, such as TYPE_FP32")
+    return config
+
+
+def read(path: Path) -> str:
+    """Return the text of a config, with the line ends of Unix. It may be a link within its folder.
+
+    Raises:
+        OSError: There is no such file, or it is too large, not a regular one, or outside the folder.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    text = files.read(path, limit=_MAX_BYTES, inside=files.real_path(path.parent)).decode()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def served_version(config: "ModelConfig", *, where: object) -> int:
@@ -60,7 +84,7 @@ def served_version(config: "ModelConfig", *, where: object) -> int:
         RepositoryError: Its version_policy does not name exactly one version.
     """
     versions = config.version_policy.specific.versions
-    if len(versions) != 1:
+    if len(versions) != 1 or versions[0] < 1:
         raise RepositoryError(
             where,
             "its version_policy does not name exactly one version, so the served version cannot be switched",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from builder.arrays import read_npz
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError, VerificationError
 from builder.exporting.frozen import Frozen, find_frozen
@@ -23,7 +24,6 @@ from builder.proof import (
     refuse_stale_shapes,
     tolerance_for,
 )
-from builder.record import read_arrays
 from builder.samples import draw, read_samples
 from builder.tensors import Array, Arrays
 
@@ -231,7 +231,7 @@ class Trial:
         kept_in = self.failures.with_suffix(".failed.npz")
         if not kept_in.exists():
             return ""
-        kept = read_arrays(kept_in)
+        kept = read_npz(kept_in)
         feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}
         rows = len(next(iter(feeds.values())))
         batches = [feeds, *({name: array[i : i + 1] for name, array in feeds.items()} for i in range(rows))]

@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from builder.arrays import read_npy
 from builder.errors import ModelError
+from builder.files import reason
 from builder.model.loading import Model
 from builder.model.types import TensorSpec, fits, stored_dtype
 from builder.tensors import Array
 
 INITIALIZERS_ALONE = 4
 """Since this IR version an initializer does not have to be listed as an input too."""
+
+
+LARGEST = 2**31 - 1
+"""The most bytes of a constant: what an ONNX file can hold besides external weights."""
 
 
 def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
@@ -76,12 +82,9 @@ def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
 def _read(path: Path, wanted: str) -> Array:
     fix = f"save one array of {wanted} to this file with numpy.save"
     try:
-        array = np.load(path, allow_pickle=False)
+        return read_npy(path, limit=LARGEST)
     except OSError as error:
-        what = f"the file cannot be read: {error.strerror or error}"
+        what = f"the file cannot be read: {reason(error)}"
         raise ModelError(path, what, "check the path and the file's permissions") from error
-    except (ValueError, EOFError) as error:
-        raise ModelError(path, f"it is not an array in NumPy's .npy format: {error}", fix) from error
-    if not isinstance(array, np.ndarray):
-        raise ModelError(path, "the file contains several arrays", fix)
-    return array
+    except ValueError as error:
+        raise ModelError(path, f"the array cannot be read: {error}", fix) from error

@@ -20,7 +20,7 @@ from builder.record.manifest import (
     read_manifest,
 )
 from builder.record.reference import FILE as REFERENCE_FILE
-from builder.record.reference import first_row, raw_bytes, read_arrays, write_arrays
+from builder.record.reference import first_row, raw_bytes, read_reference, write_arrays
 
 __all__ = [
     "MANIFEST_FILE",
@@ -37,7 +37,7 @@ __all__ = [
     "check_served",
     "first_row",
     "raw_bytes",
-    "read_arrays",
     "read_manifest",
+    "read_reference",
     "write_arrays",
 ]

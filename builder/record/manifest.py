@@ -1,15 +1,14 @@
 """The manifest of a published version: `manifest.json`, format 1."""
 
 import json
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from builder import digest
+from builder import digest, files
 from builder.errors import ModelError, RepositoryError
+from builder.record.decoding import MisreadError, decode, parse
 from builder.tensors import TRITON_TYPES
 
 if TYPE_CHECKING:
@@ -20,6 +19,13 @@ Content = bytes | memoryview | Path
 
 FORMAT = 1
 FILE = "manifest.json"
+MODEL_FILES = ("model.onnx", "model.plan")
+
+_MAX_BYTES = 32_000_000
+"""A model of as many nodes as may be published, every second one rewritten, has a manifest of 20 MB."""
+
+_LARGEST_BATCH = 2**31 - 1
+_LARGEST_DIM = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +146,24 @@ class ModelFile:
     def at(self, version_dir: Path) -> "ModelFile":
         """Describe the files with these names that are in a version's directory now.
 
+        If their size is not the one recorded here, they are other files, and are not hashed: the digest is empty.
+
         Raises:
-            OSError: A file cannot be read.
+            OSError: A file cannot be read, is not a regular one, or is outside the directory.
         """
-        return ModelFile.of(self.file, {path: version_dir / path for path in self.files})
+        if (size := self.size(version_dir)) != self.bytes:
+            return replace(self, sha256="", bytes=size)
+        found = [version_dir / path for path in self.files]
+        digests = [digest.of(path, inside=version_dir) for path in found]
+        return ModelFile(self.file, digest.of_model(digests), size, self.weights)
+
+    def size(self, version_dir: Path) -> int:
+        """Return the size of the files with these names that are in a version's directory now.
+
+        Raises:
+            OSError: A file is missing, not a regular one, or outside the directory.
+        """
+        return sum(files.size(version_dir / path, inside=version_dir) for path in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,18 +294,23 @@ class Manifest:
             RepositoryError: It is not a manifest that this release can read.
         """
         try:
-            document = json.loads(text)
+            document = parse(text)
             if not isinstance(document, dict) or "format" not in document:
-                raise _ShapeError("it has no `format`")
+                raise MisreadError("it has no `format`")
             if document["format"] != FORMAT:
-                raise _ShapeError(f"its format is {document['format']!r}, but this release reads format {FORMAT}")
-            return typing.cast(Manifest, _decode(cls, document, "manifest"))
-        except (json.JSONDecodeError, _ShapeError) as error:
+                raise MisreadError(
+                    f"its format is {str(document['format'])[:20]}, but this release reads format {FORMAT}"
+                )
+            manifest = decode(cls, document, "manifest")
+            if found := next(_problems(manifest), None):
+                raise MisreadError(found)
+        except MisreadError as error:
             raise RepositoryError(
                 where,
                 f"this manifest cannot be read: {error}",
                 "restore the file, publish the model again, or upgrade triton-repository-builder",
             ) from error
+        return manifest
 
 
 def read_manifest(version_dir: Path) -> Manifest | None:
@@ -296,53 +321,55 @@ def read_manifest(version_dir: Path) -> Manifest | None:
     """
     path = version_dir / FILE
     try:
-        text = path.read_text("utf-8")
+        text = files.read(path, limit=_MAX_BYTES, inside=version_dir).decode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(
-            path, f"this manifest cannot be read: {error}", "restore the file, or publish the model again"
-        ) from error
+        what = f"this manifest cannot be read: {files.reason(error)}"
+        raise RepositoryError(path, what, "restore the file, or publish the model again") from error
     return Manifest.from_json(text, where=path)
 
 
-class _ShapeError(Exception):
-    """The JSON document does not have the structure of a manifest."""
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """Yield what no manifest that was written here says, one clause each."""
+    if not 0 <= manifest.max_batch_size <= _LARGEST_BATCH:
+        yield f"max_batch_size is {manifest.max_batch_size}"
+    if manifest.model.file not in MODEL_FILES:
+        yield f"model.file is {manifest.model.file[:200]!r} instead of {' or '.join(MODEL_FILES)}"
+    for path in (*manifest.model.weights, manifest.reference.file):
+        if not _stays_inside(path):
+            yield f"it names the file {path[:200]!r}, which is not in the version's folder"
+    for side, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        if len({tensor.name for tensor in tensors}) < max(1, len(tensors)):
+            yield f"its {side} are missing, or two of them have the same name"
+        for tensor in tensors:
+            yield from (f"{side} {tensor.name[:200]!r}: {what}" for what in _tensor_problems(tensor))
+    yield from _proof_problems(manifest)
 
 
-def _decode(kind: Any, value: Any, at: str) -> Any:
-    """Turn parsed JSON into `kind`: a dataclass, `tuple[X, ...]`, `Mapping[str, X]`, a scalar or Any."""
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), _expect(dict, value, at), at)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else _decode(arguments[0], value, at)
-    if origin is tuple:
-        items = _expect(list, value, at)
-        return tuple(_decode(arguments[0], item, f"{at}[{i}]") for i, item in enumerate(items))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        entries = _expect(dict, value, at)
-        return {key: _decode(arguments[1], item, f"{at}.{key}") for key, item in entries.items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    return _expect(kind, value, at)
+def _stays_inside(path: str) -> bool:
+    """Return whether a path, written with slashes, is that of a file below the folder that it starts from."""
+    relative = PurePosixPath(path)
+    return relative.name != "" and "\0" not in path and not relative.is_absolute() and ".." not in relative.parts
 
 
-def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for field in fields(kind):
-        if field.name not in document:
-            if field.default is MISSING:
-                raise _ShapeError(f"{at}.{field.name} is missing")
-            continue
-        values[field.name] = _decode(hints[field.name], document[field.name], f"{at}.{field.name}")
-    return kind(**values)
+def _tensor_problems(tensor: ServedTensor) -> Iterator[str]:
+    if not tensor.name or "\0" in tensor.name:
+        yield "this is not the name of a tensor"
+    if tensor.data_type not in TRITON_TYPES.values():
+        yield f"{tensor.data_type[:200]!r} is not one of Triton's types"
+    if any(dim != -1 and not 1 <= dim <= _LARGEST_DIM for dim in tensor.dims):
+        yield f"its dims are {list(tensor.dims[:32])}"
 
 
-def _expect(kind: type, value: Any, at: str) -> Any:
-    if type(value) is not kind:
-        raise _ShapeError(f"{at} is {value!r} instead of a value of type {kind.__name__}")
-    return value
+def _proof_problems(manifest: Manifest) -> Iterator[str]:
+    proof = manifest.proof
+    if manifest.reference.rows < 1:
+        yield f"its reference has {manifest.reference.rows} rows"
+    if any(not 1 <= size <= manifest.max_batch_size for size in proof.batch_sizes):
+        yield f"proof.batch_sizes has a size that is not from 1 to {manifest.max_batch_size}"
+    if proof.outputs.keys() != {tensor.name for tensor in manifest.outputs}:
+        yield "proof.outputs are not its outputs"
+    for name, output in proof.outputs.items():
+        if min(output.rtol, output.atol) < 0:
+            yield f"proof.outputs {name[:200]!r}: its tolerance is negative"

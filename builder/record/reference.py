@@ -2,17 +2,24 @@
 
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import onnx_ir as ir
 
+from builder.arrays import read_npz
 from builder.errors import RepositoryError
-from builder.tensors import Array
+from builder.files import reason
+from builder.model import fits
+from builder.record.manifest import FILE as MANIFEST_FILE
+from builder.record.manifest import Manifest, ServedTensor
+from builder.tensors import TRITON_TYPES, Array
 
 FILE = "reference.npz"
+
+_ONNX_NAMES = {theirs: name for name, theirs in TRITON_TYPES.items()}
 
 
 def write_arrays(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
@@ -24,25 +31,31 @@ def write_arrays(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
-def read_arrays(path: Path) -> dict[str, Array]:
-    """Read an `.npz` file; pickled objects are refused.
+def read_reference(version_dir: Path, manifest: Manifest) -> dict[str, Array]:
+    """Read the samples and answers of a version: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
 
     Raises:
-        RepositoryError: The file is missing or damaged.
+        RepositoryError: The file is missing or damaged, or its arrays are not those of the manifest.
     """
+    path = version_dir / manifest.reference.file
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in archive.infolist()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise RepositoryError(
-            path, f"this reference cannot be read: {error}", "restore the file, or publish the model again"
-        ) from error
+        arrays = read_npz(path, inside=version_dir)
+    except (OSError, ValueError) as error:
+        what = f"this reference cannot be read: {reason(error)}"
+        raise RepositoryError(path, what, "restore the file, or publish the model again") from error
+    expected = {f"input:{tensor.name}": tensor for tensor in manifest.inputs}
+    expected |= {f"output:{tensor.name}": tensor for tensor in manifest.outputs}
+    rows = manifest.reference.rows
+    if arrays.keys() != expected.keys() or not all(_is_of(arrays[key], expected[key], rows) for key in expected):
+        what = f"its arrays are not the ones that {MANIFEST_FILE} lists"
+        raise RepositoryError(path, what, "restore the file, or publish the model again")
+    return arrays
 
 
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
-    with archive.open(entry) as member:
-        array: Array = np.lib.format.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
-    return array
+def _is_of(array: Array, tensor: ServedTensor, rows: int) -> bool:
+    """Return whether an array holds this many rows of a tensor; a dim of -1 may have any size."""
+    shape = (rows, *("any" if dim == -1 else dim for dim in tensor.dims))
+    return fits(array, ir.DataType[_ONNX_NAMES[tensor.data_type]], shape)
 
 
 def first_row(reference: Mapping[str, Array]) -> dict[str, Array]:

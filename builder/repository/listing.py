@@ -1,11 +1,17 @@
 """Say what a repository contains: its models, their versions, and what is wrong with them."""
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 from builder.errors import RepositoryError
+from builder.files import reason
 from builder.record import MANIFEST_FILE, Manifest
-from builder.repository.model_directory import ModelDirectory, size_bytes
+from builder.repository.model_directory import ModelDirectory
+
+_LATEST = datetime(9000, 1, 1, tzinfo=timezone.utc).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +51,52 @@ class ListedModel:
 
 
 def read(model: ModelDirectory) -> ListedModel:
-    """Read what `list` shows of a model."""
+    """Read what `list` shows of a model, whatever is wrong with it."""
     served, problem = None, None
     try:
         served = model.served_version()
     except RepositoryError as error:
         problem = error.what
-    found = (_find_version(model, version, version == served) for version in model.versions())
-    versions = tuple(version for version in found if version is not None)
-    if problem is None and served not in model.versions():
+    try:
+        numbers = model.versions()
+    except RepositoryError as error:
+        return ListedModel(model.name, (), problem or error.what)
+    found = (_read_version(model, version, version == served) for version in numbers)
+    # Reading takes no lock: somebody may prune a version just now.
+    versions = tuple(listed for listed in found if os.path.lexists(model.version_dir(listed.version)))
+    if problem is None and served not in numbers:
         problem = f"its config serves version {served}, which is missing"
     return ListedModel(model.name, versions, problem)
-
-
-def _find_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion | None:
-    """Read what `list` shows of a version; None if somebody prunes it just now, because reading takes no lock."""
-    folder = model.version_dir(version)
-    try:
-        listed = _read_version(model, version, served)
-    except FileNotFoundError:
-        if folder.exists():
-            raise
-        return None
-    return listed if folder.exists() else None
 
 
 def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion:
     folder = model.version_dir(version)
     manifest, published, problem = None, None, None
-    if model.is_published(version):
-        published = datetime.fromtimestamp((folder / MANIFEST_FILE).stat().st_mtime, timezone.utc)
-        try:
+    try:
+        if model.is_published(version):
+            published = _when(folder / MANIFEST_FILE)
             manifest = model.read_manifest(version)
-        except RepositoryError as error:
-            problem = error.what
-    return ListedVersion(version, size_bytes(folder), served, published, manifest, problem)
+    except RepositoryError as error:
+        problem = error.what
+    except OSError as error:
+        problem = f"its manifest cannot be read: {reason(error)}"
+    return ListedVersion(version, _size_bytes(folder), served, published, manifest, problem)
+
+
+def _when(path: Path) -> datetime:
+    """Return when a file was changed. Its time may be one that no calendar has."""
+    seconds = min(max(path.stat().st_mtime, 0), _LATEST)
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder that can be seen. Links are not followed."""
+    total, waiting = 0, [] if folder.is_symlink() else [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total

@@ -1,13 +1,13 @@
 """Read one model of a repository: its config, its versions, and what was published with each."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder import files
 from builder.config import pbtxt
 from builder.errors import RepositoryError
-from builder.record import MANIFEST_FILE, Manifest, read_arrays, read_manifest
+from builder.record import MANIFEST_FILE, Manifest, read_manifest, read_reference
 from builder.tensors import Array
 
 LARGEST_VERSION = 2**63 - 1
@@ -58,8 +58,13 @@ class ModelDirectory:
         return self.path / str(version)
 
     def versions(self) -> tuple[int, ...]:
-        """Return the numbers of all versions, ascending."""
-        return tuple(sorted(int(name) for name in self._entries() if _VERSION.fullmatch(name)))
+        """Return the numbers of all versions, ascending.
+
+        Raises:
+            RepositoryError: The folder cannot be read.
+        """
+        found = (int(name) for name in self._entries() if _VERSION.fullmatch(name))
+        return tuple(sorted(number for number in found if number <= LARGEST_VERSION))
 
     def next_version(self) -> int:
         """Return one more than the highest number that Triton could read from an entry's name: it takes `3-old` for 3.
@@ -91,8 +96,16 @@ class ModelDirectory:
         return below[-1]
 
     def is_published(self, version: int) -> bool:
-        """Return whether this package published the version: whether it has a manifest."""
-        return (self.version_dir(version) / MANIFEST_FILE).is_file()
+        """Return whether this package published the version: whether it has a manifest.
+
+        Raises:
+            RepositoryError: Its folder cannot be read.
+        """
+        folder = self.version_dir(version)
+        try:
+            return (folder / MANIFEST_FILE).is_file()
+        except OSError as error:
+            raise _unreadable(folder, error) from error
 
     def find_config(self) -> str | None:
         """Return the text of config.pbtxt, or None when there is no such file.
@@ -101,7 +114,7 @@ class ModelDirectory:
             RepositoryError: The file cannot be read.
         """
         try:
-            return self.config_path.read_text("utf-8")
+            return pbtxt.read(self.config_path)
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
@@ -110,8 +123,8 @@ class ModelDirectory:
             what = "it is a file, not a folder of models" if is_file else "a part of this path is a file, not a folder"
             raise RepositoryError(root, what, "use another --repository, or move that file away") from error
         except (OSError, UnicodeDecodeError) as error:
-            fix = "make it a UTF-8 text file that this user may read"
-            raise RepositoryError(self.config_path, f"this file cannot be read: {error}", fix) from error
+            fix = "make it a UTF-8 text file in this folder that this user may read"
+            raise RepositoryError(self.config_path, f"this file cannot be read: {files.reason(error)}", fix) from error
 
     def read_config(self) -> str:
         """Return the text of config.pbtxt.
@@ -175,15 +188,7 @@ class ModelDirectory:
         Raises:
             RepositoryError: There is no such version, or its reference is missing or damaged.
         """
-        manifest = self.read_manifest(version)
-        path = self.version_dir(version) / manifest.reference.file
-        arrays = read_arrays(path)
-        expected = {f"input:{tensor.name}" for tensor in manifest.inputs}
-        expected |= {f"output:{tensor.name}" for tensor in manifest.outputs}
-        if arrays.keys() != expected or any(len(a) != manifest.reference.rows for a in arrays.values()):
-            what = f"its arrays are not the ones that {MANIFEST_FILE} lists"
-            raise RepositoryError(path, what, "publish the model again")
-        return arrays
+        return read_reference(self.version_dir(version), self.read_manifest(version))
 
     def check_version(self, version: int) -> None:
         """Refuse a version that does not exist.
@@ -200,20 +205,27 @@ class ModelDirectory:
         """Refuse a version with missing or truncated model files, judged by their size.
 
         Raises:
-            RepositoryError: The files do not have the size that was published.
+            RepositoryError: The files do not have the size that was published, or are not files of its folder.
         """
         folder, model = self.version_dir(version), self.read_manifest(version).model
-        size = sum(size_bytes(folder / file) for file in model.files)
+        fix = "publish the model again, or serve another version"
+        try:
+            size = model.size(folder)
+        except OSError as error:
+            raise RepositoryError(error.filename, f"this file cannot be read: {files.reason(error)}", fix) from error
         if size != model.bytes:
             what = f"{model.file} has {size} bytes, but {model.bytes} were published"
-            raise RepositoryError(folder, what, "publish the model again, or serve another version")
+            raise RepositoryError(folder, what, fix)
 
-    def _entries(self) -> Iterator[str]:
-        if self.path.is_dir():
-            yield from (entry.name for entry in self.path.iterdir())
+    def _entries(self) -> list[str]:
+        try:
+            return [entry.name for entry in self.path.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
 
 
-def size_bytes(path: Path) -> int:
-    """Return the size of a file, or of all files below a folder; 0 when there is nothing."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _unreadable(folder: Path, error: OSError) -> RepositoryError:
+    fix = "let this user read the folder and what is in it"
+    return RepositoryError(folder, f"this folder cannot be read: {files.reason(error)}", fix)

@@ -1,14 +1,15 @@
 """Draw samples at random from the values that a model's inputs may hold, or read the samples that the user gives."""
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from builder.arrays import read_npz
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
+from builder.files import reason
 from builder.model import fits, stored_dtype
 from builder.samples.domains import (
     Choices,
@@ -166,21 +167,14 @@ def read_samples(path: Path, batched: BatchedModel) -> dict[str, Array]:
 
 
 def _read_npz(path: Path) -> Mapping[str, Array]:
-    fix = "write it with numpy.savez(FILE, NAME=array, ...): an array for each input, [rows, *dims], strings as str"
     try:
-        stream = path.open("rb")
+        return read_npz(path)
     except OSError as error:
-        what = f"the samples cannot be read: {error.strerror}"
+        what = f"the samples cannot be read: {reason(error)}"
         raise ModelError(path, what, "check the path and its permissions") from error
-    try:
-        with stream:
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ModelError(path, "the file holds a single array without a name", fix)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = error if zipfile.is_zipfile(path) else "the file is not an .npz archive, or is damaged"
-        raise ModelError(path, f"the samples cannot be read: {reason}", fix) from error
+    except ValueError as error:
+        fix = "write it with numpy.savez(FILE, NAME=array, ...): an array for each input, [rows, *dims], strings as str"
+        raise ModelError(path, f"the samples cannot be read: {error}", fix) from error
 
 
 def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Array:

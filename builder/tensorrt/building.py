@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder import files
 from builder.config import Profile
 from builder.errors import HostError, ModelError
 from builder.lowering import Precision
+from builder.progress import format_bytes
 from builder.proof import VerifiedModel, one_line
+
+_LARGEST_CACHE = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any
     for target, profile in zip(asked["profiles"], profiles, strict=True):
         for name, shapes in profile.items():
             target.add(name, min=shapes.min, opt=shapes.opt, max=shapes.max)
-    if options.timing_cache is not None and options.timing_cache.exists():
+    if options.timing_cache is not None and has_cache(options.timing_cache):
         asked["load_timing_cache"] = str(options.timing_cache)
     if options.workspace_mb is not None:
         asked["memory_pool_limits"] = {tensorrt.MemoryPoolType.WORKSPACE: options.workspace_mb << 20}
@@ -83,6 +87,25 @@ def _config(profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any
     if options.hardware_compatible:
         asked["hardware_compatibility_level"] = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
     return asked
+
+
+def has_cache(timing_cache: Path) -> bool:
+    """Return whether a timing cache was written before. Polygraphy would wait for a named pipe, or read zeros for ever.
+
+    Raises:
+        HostError: Something else is at its path, or it is too large to be one.
+    """
+    try:
+        found = files.size(timing_cache)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        what = f"the timing cache cannot be read: {files.reason(error)}"
+        raise HostError(timing_cache, what, "name a file that does not exist yet with --timing-cache") from error
+    if found > _LARGEST_CACHE:
+        what = f"it has {format_bytes(found)}, and a timing cache has at most {format_bytes(_LARGEST_CACHE)}"
+        raise HostError(timing_cache, what, "name a file that does not exist yet with --timing-cache")
+    return True
 
 
 def _progress(report: Callable[[str], None]) -> Any:

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from builder.errors import HostError
+from builder import files
+from builder.errors import HostError, RepositoryError
 from builder.proof import one_line
 from builder.tensorrt.host import find_host
 from builder.tensors import Arrays
+
+_LARGEST_PLAN = 64 << 30
+"""More than any GPU has room for today, in bytes. The plan is hashed only after it was opened."""
 
 Run = Callable[[Arrays], Arrays]
 """Answers a batch, from inputs by name to outputs by name."""
@@ -25,9 +29,15 @@ def open_plan(path: Path) -> Iterator[Run]:
 
     Raises:
         HostError: The GPU or TensorRT is missing, or cannot run this plan.
+        RepositoryError: The file is missing, or is not a regular one of its version.
     """
     find_host()
-    with runners(path.read_bytes(), path, 1) as (_, runs):
+    try:
+        plan = files.read(path, limit=_LARGEST_PLAN, inside=path.parent)
+    except OSError as error:
+        what = f"the plan cannot be read: {files.reason(error)}"
+        raise RepositoryError(path, what, "restore the file, or publish the model again") from error
+    with runners(plan, path, 1) as (_, runs):
         yield runs[0]
 
 

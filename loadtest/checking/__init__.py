@@ -1,9 +1,10 @@
 """The requests to send, and the check of each answer.
 
-A published version stores a `Reference`: samples, the right answers, and tolerances. `Samples` are the rows to send;
-`make_pool` encodes them as `Request`s and `make_order` mixes those of several models and sizes. Each request knows
-the `Expected` answer of every version that may reply. `Expected.is_right` compares the bytes first, which is cheap,
-and the numbers only if the bytes differ; `Expected.find_fault` says what is wrong. `wrong_answers` keeps the evidence.
+A published version stores a `Reference`: samples, the right answers, and tolerances; `reference` reads and checks it.
+`Samples` are the rows to send; `make_pool` encodes them as `Request`s and `make_order` mixes those of several models
+and sizes. Each request knows the `Expected` answer of every version that may reply. `Expected.is_right` compares the
+bytes first, which is cheap, and the numbers only if the bytes differ; `Expected.find_fault` says what is wrong.
+`wrong_answers` keeps the evidence.
 """
 
 from loadtest.checking import wrong_answers

@@ -4,8 +4,7 @@ Everything is read from the repository's files (`NAME/VERSION/reference.npz` and
 describes under "On disk".
 """
 
-import json
-import zipfile
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.checking.archives import read_arrays
 from loadtest.errors import SettingsError, reason
-from loadtest.wire import Array, TensorSpec
+from loadtest.files import read_json
+from loadtest.wire import DTYPES, Array, TensorSpec
 
 _PUBLISH_AGAIN = "publish the model again, or leave out --repository to run without checking answers"
 
@@ -80,56 +81,125 @@ def read_reference(repository: Path, model: str, version: int) -> Reference:
         SettingsError: The repository does not have this version, or its reference is damaged.
     """
     folder = repository / model / str(version)
-    manifest = _read_manifest(folder / "manifest.json")
-    arrays = _read_arrays(folder / "reference.npz")
-    batched = int(manifest["max_batch_size"]) > 0
-    inputs, outputs = (_specs(manifest[side], batched) for side in ("inputs", "outputs"))
-    reference = Reference(
-        model=model,
-        version=version,
-        max_batch_size=int(manifest["max_batch_size"]),
-        inputs=inputs,
-        outputs=outputs,
-        samples=_side(arrays, "input", inputs, folder),
-        answers=_side(arrays, "output", outputs, folder),
-        tolerances=_tolerances(manifest),
-    )
-    _check_rows(reference, folder)
+    manifest = _read_manifest(folder / "manifest.json", folder)
+    arrays = _read_arrays(folder / "reference.npz", folder)
+    try:
+        reference = _make_reference(model, version, manifest, arrays)
+        check_arrays(reference)
+    except DAMAGE as error:
+        what = f"manifest.json and reference.npz do not fit together: {describe(error)}"
+        raise SettingsError(folder, what, _PUBLISH_AGAIN) from error
     return reference
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading values of another form than expected raises."""
+
+
+def describe(error: Exception) -> str:
+    """Return what is wrong with a document, for an error of `DAMAGE`, in at most 300 characters."""
+    return (f"{error} is missing" if isinstance(error, KeyError) else str(error))[:300]
+
+
+def _read_manifest(path: Path, folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path, inside=folder)
     except FileNotFoundError as error:
         raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
     except (OSError, ValueError) as error:
         raise SettingsError(path, f"the file cannot be read: {reason(error)}", _PUBLISH_AGAIN) from error
     if not isinstance(manifest, dict) or manifest.get("format") != 1:
         raise SettingsError(path, "the file is not a manifest of format 1", _PUBLISH_AGAIN)
-    missing = [key for key in ("max_batch_size", "inputs", "outputs", "proof") if key not in manifest]
-    if missing:
-        raise SettingsError(path, f"these keys are missing: {', '.join(missing)}", _PUBLISH_AGAIN)
     return manifest
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def _read_arrays(path: Path, folder: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_arrays(path, inside=folder)
     except FileNotFoundError as error:
         raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(path, f"the file cannot be read: {reason(error)}", _PUBLISH_AGAIN) from error
 
 
-def _specs(entries: Sequence[Mapping[str, Any]], batched: bool) -> tuple[TensorSpec, ...]:
-    """Read inputs or outputs; with batching, Triton serves a tensor without dims as `[1]`."""
-    scalar = (1,) if batched else ()
-    return tuple(
-        TensorSpec(entry["name"], kserve_datatype(entry["data_type"]), tuple(entry["dims"]) or scalar)
-        for entry in entries
+def _make_reference(model: str, version: int, manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Reference:
+    max_batch_size = read_batch_size(manifest["max_batch_size"])
+    # With batching, Triton serves a tensor without dims as `[1]`.
+    scalar = (1,) if max_batch_size else ()
+    inputs, outputs = (
+        tuple(
+            read_spec(entry["name"], kserve_datatype(entry["data_type"]), tuple(entry["dims"]) or scalar)
+            for entry in manifest[side]
+        )
+        for side in ("inputs", "outputs")
     )
+    return Reference(
+        model=model,
+        version=version,
+        max_batch_size=max_batch_size,
+        inputs=inputs,
+        outputs=outputs,
+        samples=_side(arrays, "input", inputs),
+        answers=_side(arrays, "output", outputs),
+        tolerances=read_tolerances(manifest["proof"].get("outputs", {})),
+    )
+
+
+def read_batch_size(value: Any) -> int:
+    """Read a max_batch_size; a ValueError says why it is none."""
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"{str(value)[:40]} is not a max_batch_size")
+    return value
+
+
+def read_spec(name: Any, datatype: Any, dims: Sequence[Any]) -> TensorSpec:
+    """Describe a tensor by the words of a document; a ValueError says which of them cannot be right."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{name!r} is not the name of a tensor")
+    name.encode()  # a ValueError for text that is not Unicode
+    if datatype != "BYTES" and datatype not in DTYPES:
+        raise ValueError(f"{datatype!r} is not a datatype of KServe")
+    if not all(type(dim) is int and (dim == -1 or 0 < dim < 1 << 63) for dim in dims):
+        raise ValueError(f"{list(dims[:32])} are not the dims of {name}")
+    return TensorSpec(name, datatype, tuple(dims))
+
+
+def read_tolerances(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Tolerance]:
+    """Read the tolerances of outputs; a ValueError says which is none."""
+    found = {name: Tolerance(float(one.get("rtol", 0)), float(one.get("atol", 0))) for name, one in entries.items()}
+    for name, tolerance in found.items():
+        if not (math.isfinite(tolerance.rtol + tolerance.atol) and min(tolerance.rtol, tolerance.atol) >= 0):
+            raise ValueError(f"the tolerance of {name} is {tolerance}")
+    return found
+
+
+def check_arrays(reference: Reference) -> None:
+    """Check that the samples and answers have the types, the dims and the number of rows that they should have.
+
+    Raises:
+        ValueError: They do not.
+    """
+    for specs, arrays in ((reference.inputs, reference.samples), (reference.outputs, reference.answers)):
+        for spec in specs:
+            _check_array(arrays[spec.name], spec)
+    counts = {name: len(array) for name, array in (*reference.samples.items(), *reference.answers.items())}
+    if not reference.inputs:
+        raise ValueError("there are no inputs")
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"the numbers of rows differ or are 0: {listed}")
+
+
+def _check_array(array: Array, spec: TensorSpec) -> None:
+    has_type = array.dtype.kind == "U" if spec.datatype == "BYTES" else array.dtype == DTYPES[spec.datatype]
+    dims = array.shape[1:]
+    fits = len(dims) == len(spec.dims) and all(want in (-1, size) for want, size in zip(spec.dims, dims, strict=True))
+    if not (has_type and array.ndim and fits):
+        found, wanted = (
+            f"{array.dtype}{list(array.shape)}",
+            f"{spec.datatype}[rows{''.join(f', {d}' for d in spec.dims)}]",
+        )
+        raise ValueError(f"the array of {spec.name} is {found} instead of {wanted}")
 
 
 def kserve_datatype(data_type: str) -> str:
@@ -138,27 +208,9 @@ def kserve_datatype(data_type: str) -> str:
     return "BYTES" if name == "STRING" else name
 
 
-def _side(arrays: Mapping[str, Array], prefix: str, specs: tuple[TensorSpec, ...], folder: Path) -> dict[str, Array]:
-    missing = [spec.name for spec in specs if f"{prefix}:{spec.name}" not in arrays]
-    if missing:
-        what = f"these {prefix}s of manifest.json are missing: {', '.join(missing)}"
-        raise SettingsError(folder / "reference.npz", what, _PUBLISH_AGAIN)
+def _side(arrays: Mapping[str, Array], prefix: str, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
     return {spec.name: _with_dims(arrays[f"{prefix}:{spec.name}"], spec.dims) for spec in specs}
 
 
 def _with_dims(array: Array, dims: tuple[int, ...]) -> Array:
     return array[:, np.newaxis] if array.ndim == 1 and dims == (1,) else array
-
-
-def _check_rows(reference: Reference, folder: Path) -> None:
-    counts = {name: len(array) for name, array in (*reference.samples.items(), *reference.answers.items())}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise SettingsError(folder / "reference.npz", f"the numbers of rows differ or are 0: {listed}", _PUBLISH_AGAIN)
-
-
-def _tolerances(manifest: Mapping[str, Any]) -> dict[str, Tolerance]:
-    outputs = manifest["proof"].get("outputs", {})
-    return {
-        name: Tolerance(float(proof.get("rtol", 0)), float(proof.get("atol", 0))) for name, proof in outputs.items()
-    }

@@ -2,12 +2,12 @@
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from loadtest.checking.archives import read_arrays
 from loadtest.checking.expected import Expected, Fault
 from loadtest.checking.requests import Request
 from loadtest.errors import SettingsError, reason
@@ -69,8 +69,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         SettingsError: The file is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        return json.loads(str(arrays.pop("about"))), arrays
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        about = json.loads(str(arrays.pop("about", None)))
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(path, f"this file is not a kept wrong answer: {reason(error)}", FIX) from error
+    if not isinstance(about, dict):
+        raise SettingsError(path, "this file is not a kept wrong answer: it says nothing about it", FIX)
+    return about, arrays

@@ -1,6 +1,5 @@
 """Compare two runs stage by stage, each figure with its uncertainty."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.errors import SettingsError, reason
+from loadtest.files import read_json
 from loadtest.report.result import SCHEMA
 
 _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
 """Student's t for a two-sided 95 % interval, by degrees of freedom; beyond these, the normal distribution's 1.96."""
 
 _T_95_NORMAL = 1.96
+
+_FIGURES = ("throughput_rows_per_s", "mean_us", "p99_us")
+_TOO_LARGE = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,24 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     fix = "name the result.json of a finished run"
     try:
-        result = json.loads(path.read_bytes())
+        result = read_json(path)
     except (OSError, ValueError) as error:
         raise SettingsError(path, f"the file cannot be read: {reason(error)}", fix) from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise SettingsError(path, f"the file is not a result of schema {SCHEMA}", fix)
+    try:
+        _check_stages(result["stages"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SettingsError(path, f"the stages in this file are damaged: {error!r}", fix) from error
     return result
+
+
+def _check_stages(stages: Any) -> None:
+    """Check that each stage has what is compared: its load, and the figures of one window or more."""
+    for stage in stages:
+        figures = [_load(stage), *(float(window[figure]) for window in stage["windows"] for figure in _FIGURES)]
+        if len(figures) < 2 or not all(0 <= figure < _TOO_LARGE for figure in figures):
+            raise ValueError("a figure is missing, or is not a number that can be measured")
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -108,7 +123,7 @@ def _row(load: float, *stages: Mapping[str, Any]) -> Row:
         first, second = (estimate([window[figure] for window in stage["windows"]]) for stage in stages)
         return first, second
 
-    return Row(load, both("throughput_rows_per_s"), both("mean_us"), both("p99_us"))
+    return Row(load, *map(both, _FIGURES))
 
 
 def draw(rows: Sequence[Row], labels: tuple[str, str], path: Path) -> None:

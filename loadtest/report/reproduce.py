@@ -5,16 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.checking import (
-    Expected,
-    Fault,
-    Reference,
-    Samples,
-    Tolerance,
-    from_reference,
-    make_request,
-    wrong_answers,
-)
+from loadtest.checking import Expected, Fault, Reference, Samples, from_reference, make_request, wrong_answers
+from loadtest.checking.reference import DAMAGE, check_arrays, describe, read_batch_size, read_spec, read_tolerances
 from loadtest.errors import ServerError, SettingsError
 from loadtest.wire import Address, ExchangeError, TensorSpec, make_client
 
@@ -47,30 +39,36 @@ def _read(path: Path) -> tuple[Reference, Samples]:
     about, arrays = wrong_answers.read(path)
     try:
         reference = _kept_reference(about, arrays)
-        return reference, from_reference(reference, about["version_asked"], binary=about["binary"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"this file is not a kept wrong answer: {error!r}"
+        check_arrays(reference)
+        version = about["version_asked"]
+        if not (version == "" or version.isdecimal()):
+            raise ValueError(f"{version!r} is not a version")
+        return reference, from_reference(reference, version, binary=bool(about["binary"]))
+    except DAMAGE as error:
+        what = f"this file is not a kept wrong answer: {describe(error)}"
         raise SettingsError(path, what, wrong_answers.FIX) from error
 
 
 def _kept_reference(about: dict[str, Any], arrays: dict[str, Any]) -> Reference:
-    batched = about["max_batch_size"] > 0
+    max_batch_size = read_batch_size(about["max_batch_size"])
+    if not isinstance(about["model"], str):
+        raise ValueError(f"{about['model']!r} is not the name of a model")
 
     def side(prefix: str, specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
         found = {spec.name: arrays[f"{prefix}:{spec.name}"] for spec in specs}
-        return found if batched else {name: array[np.newaxis] for name, array in found.items()}
+        return found if max_batch_size else {name: array[np.newaxis] for name, array in found.items()}
 
     inputs, outputs = (
-        tuple(TensorSpec(name, datatype, tuple(dims)) for name, datatype, dims in about[key])
+        tuple(read_spec(name, datatype, tuple(dims)) for name, datatype, dims in about[key])
         for key in ("inputs", "outputs")
     )
     return Reference(
         model=about["model"],
         version=about["reference_version"],
-        max_batch_size=about["max_batch_size"],
+        max_batch_size=max_batch_size,
         inputs=inputs,
         outputs=outputs,
         samples=side("input", inputs),
         answers=side("expected", outputs),
-        tolerances={name: Tolerance(**tolerance) for name, tolerance in about["tolerances"].items()},
+        tolerances=read_tolerances(about["tolerances"]),
     )

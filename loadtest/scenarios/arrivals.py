@@ -1,6 +1,7 @@
 """When the requests of an open loop are due."""
 
 import csv
+import io
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.errors import SettingsError, reason
+from loadtest.files import open_file
 
 ARRIVALS = ("constant", "poisson")
 _RECORDED = "replay"
@@ -82,7 +84,7 @@ def read_arrivals(path: Path) -> tuple[float, ...]:
     """
     fix = "write one time per line, in seconds from the start, in ascending order"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_file(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as file:
             cells = [(number, row[0]) for number, row in enumerate(csv.reader(file), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         name_another = "name a CSV file of times that can be read, as in --arrivals-file times.csv"

@@ -41,6 +41,8 @@ def scale(factor: float = 2.0, *, max_batch_size: int = 8, files: dict[str, Cont
         ServedTensor("m", "m", "TYPE_INT64", ()),
         ServedTensor("t", "t", "TYPE_STRING", (2,)),
     )
+    equal = OutputProof(0.0, 0.0, 0.0)
+    proven = {"y": OutputProof(1e-5, 1e-6, 0.0), "m": equal, "t": equal}
     manifest = Manifest(
         builder="0.1.0",
         max_batch_size=max_batch_size,
@@ -50,7 +52,7 @@ def scale(factor: float = 2.0, *, max_batch_size: int = 8, files: dict[str, Cont
         inputs=inputs,
         outputs=outputs,
         rewrites=({"node": "Mul", "op_type": "Mul", "what": "nothing"},),
-        proof=Proof((1, 2, max_batch_size), ROWS, "1.31.0", {"y": OutputProof(1e-5, 1e-6, 0.0)}),
+        proof=Proof((1, 2, max_batch_size), ROWS, "1.31.0", proven),
         reference=ReferenceFile("reference.npz", ROWS),
     )
     reference = {"input:x": x, "input:n": n, "input:s": s}

@@ -32,8 +32,8 @@ from support.sources import (
 
 FLOWS = {
     "builder": ["version", "search_path", "printable", "errors", "digest", "tensors", "progress", "interrupts",
-                "bounded", "model", "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt",
-                "repository", "publishing", "exporting", "api", "cli", "__main__"],
+                "bounded", "model", "batching", "samples", "record", "naming", "config", "proof", "lowering",
+                "tensorrt", "repository", "publishing", "exporting", "api", "cli", "__main__"],
     "loadtest": ["search_path", "printable", "errors", "console", "wire", "scenarios", "options", "settings",
                  "checking", "server", "run", "report", "locustfile", "commands", "__main__"],
 }  # fmt: skip

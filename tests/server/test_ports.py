@@ -75,7 +75,6 @@ def test_another_user_gets_a_held_port_neither_before_nor_after_triton_dies(fami
             with listening(port):
                 assert not any(taken())
             assert not any(taken())
-    assert all(taken())
 
 
 def test_no_other_server_of_the_same_user_gets_a_held_port_by_accident() -> None:
@@ -84,7 +83,16 @@ def test_no_other_server_of_the_same_user_gets_a_held_port_by_accident() -> None
         for host in ("127.0.0.1", "0.0.0.0"):
             with pytest.raises(HostError, match="Address already in use\nfix: choose another port"):
                 ports.claim_ports(host, [port])
-    assert ports.claim_ports("127.0.0.1", [port]) == [port]
+
+
+def test_a_port_is_free_again_when_it_is_no_longer_held() -> None:
+    def is_free_again() -> bool:
+        port = free_port()
+        with ports.held("127.0.0.1", [port]):
+            pass
+        return can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)
+
+    assert any(is_free_again() for _ in range(5))  # a connection of another program may take one of them
 
 
 def test_a_port_that_is_taken_cannot_be_held() -> None:
@@ -95,7 +103,7 @@ def test_a_port_that_is_taken_cannot_be_held() -> None:
 
 
 @pytest.mark.slow
-def test_the_ports_of_a_triton_that_died_stay_its_users_until_the_server_is_stopped(tmp_path: Path) -> None:
+def test_the_ports_of_a_triton_that_died_stay_its_users_until_it_starts_again(tmp_path: Path) -> None:
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
     with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as server:
         chosen = [int(address.rpartition(":")[2]) for address in (server.http_address, server.grpc_address)]
@@ -104,6 +112,4 @@ def test_the_ports_of_a_triton_that_died_stay_its_users_until_the_server_is_stop
         for port in chosen:
             assert not can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)
         server.restart()
-        assert all(map(ports.accepts, (server.http_address, server.grpc_address)))
-    for port in chosen:
-        assert can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)
+        assert eventually(lambda: all(map(ports.accepts, (server.http_address, server.grpc_address))))

@@ -163,6 +163,8 @@ class Walk:
         focus(_described, node)
         handler = self._control_flow.get(operator(node))
         results = self._results(node) if handler is None else handler(self, node)
+        if len(results) != len(node.outputs):
+            raise Malformed(f"it has {len(node.outputs)} outputs, but gives {len(results)}")
         self.operands.update(zip(node.outputs, results, strict=True))
 
     def _results(self, node: ir.Node) -> Sequence[Operand]:

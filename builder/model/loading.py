@@ -89,6 +89,7 @@ def _load(path: Path) -> Model:
     soundness.check_operators(path, proto)
     sort_nodes(path, proto.graph)
     _free_dims(proto)
+    _drop_devices(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
     _complete_outputs(path, proto)
@@ -101,6 +102,7 @@ def _load(path: Path) -> Model:
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not model.graph.outputs:
         raise ModelError(path, "the graph has no outputs", "export the model with at least one output")
+    size.check_interface(path, len(inputs), len(model.graph.outputs))
     named = _named_dims([*inputs, *model.graph.outputs])
     states = _states(path, external)  # must come before the digests
     digests = _digests(path, [path, *external])
@@ -185,6 +187,14 @@ def _free_dims(proto: onnx.ModelProto) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0 or dim.dim_param == "?":
                 dim.Clear()
+
+
+def _drop_devices(proto: onnx.ModelProto) -> None:
+    """Leave out how the nodes are spread over several accelerators: one session runs the whole model here."""
+    del proto.configuration[:]
+    for node in soundness.all_nodes(proto):
+        if node.device_configurations:
+            del node.device_configurations[:]
 
 
 def _refuse_sparse(path: Path, proto: onnx.ModelProto) -> None:

@@ -1,6 +1,5 @@
 """Check in nodes what ONNX's checker skips: references to attributes, sparse constants, calls of functions."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def _faults(
     nodes: Sequence[onnx.NodeProto], functions: Functions, *, is_inside_function: bool
 ) -> Iterator[tuple[onnx.NodeProto, str]]:
     for node in nodes_of(nodes):
-        if node.attribute and (fault := _attribute_fault(node, is_inside_function=is_inside_function)):
+        if fault := _attribute_fault(node, is_inside_function=is_inside_function):
             yield node, fault
         function = functions.get(operator_key(node)) if functions else None
         if function is not None and (fault := _call_fault(node, function)):
@@ -48,9 +47,7 @@ def _attribute_fault(node: onnx.NodeProto, *, is_inside_function: bool) -> str:
             return f"has a sparse tensor as its attribute {attribute.name!r}, which is not supported"
         if attribute.type == onnx.AttributeProto.UNDEFINED:
             return f"has an attribute {attribute.name!r} without a type"
-    names = Counter(attribute.name for attribute in node.attribute)
-    name, count = names.most_common(1)[0]
-    return f"has the attribute {name!r} twice" if count > 1 else ""
+    return ""
 
 
 def _call_fault(node: onnx.NodeProto, function: onnx.FunctionProto) -> str:

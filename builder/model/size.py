@@ -1,4 +1,4 @@
-"""Count the nodes that a model stands for, with every call of a function replaced by the function's nodes."""
+"""Check how large a model is: its inputs and outputs, and its nodes with every call of a function written out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +13,9 @@ from builder.model.soundness import Operator, function_key, nodes_of, operator_k
 MAX_NODES = 200_000
 """About ten times the largest exports. Without a limit, a small file of functions that call functions could ask for any
 number of nodes."""
+
+MOST_TENSORS = 4096
+"""The most inputs, and the most outputs; models with a cache for each layer have a few hundred."""
 
 MOST = 2**63
 """Counts stop here."""
@@ -47,6 +50,18 @@ def check_size(path: Path, proto: onnx.ModelProto) -> None:
     if count > MAX_NODES:
         what = f"it has {count:,} nodes, counting a function's at every call; the limit is {MAX_NODES:,}"
         raise ModelError(path, what, "export loops as Loop or Scan instead of unrolling them")
+
+
+def check_interface(path: Path, inputs: int, outputs: int) -> None:
+    """Check that a graph has no more inputs and outputs than `MOST_TENSORS`.
+
+    Raises:
+        ModelError: It has.
+    """
+    for kind, count in (("inputs", inputs), ("outputs", outputs)):
+        if count > MOST_TENSORS:
+            what = f"it has {count:,} {kind}; the limit is {MOST_TENSORS:,}"
+            raise ModelError(path, what, f"export it with fewer {kind}, several joined into one")
 
 
 def _nodes_in(function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:

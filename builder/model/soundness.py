@@ -80,7 +80,7 @@ def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every initializer and constant of a model, including those of its subgraphs and functions."""
     yield from _initializers(proto.graph)
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         for attribute in node.attribute:
             yield from [attribute.t] if attribute.HasField("t") else []
             yield from attribute.tensors
@@ -91,7 +91,7 @@ def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def sparse_of(proto: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
     """Yield every sparse initializer of a model, including those of its subgraphs."""
     yield from proto.graph.sparse_initializer
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         for graph in graphs_of(node):
             yield from graph.sparse_initializer
 
@@ -101,7 +101,7 @@ def values_of(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     yield from _values(proto.graph)
     for function in proto.functions:
         yield from function.value_info
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         for graph in graphs_of(node):
             yield from _values(graph)
 
@@ -117,7 +117,8 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from (sparse.values, sparse.indices)
 
 
-def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a model, including those of its subgraphs and functions."""
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         yield from nodes_of(nodes)
 

@@ -30,6 +30,8 @@ from builder.model.soundness import nodes_of
 
 RELU = "(float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"
 ADD = "(float[1, 4] x) => (float[1, 4] y) { y = Add (x, w) }"
+TWO_OUTPUTS = """(float[1, 4] x) => (float[1, 4] y) { y, z = my.f (x) }
+    <domain: "my", opset_import: ["": 17]> f (a) => (b) { b = Relu (a) }"""
 WEIGHT = numpy_helper.from_array(np.ones((1, 4), np.float32), "w")
 
 Edit = Callable[[onnx.ModelProto], None]
@@ -207,6 +209,19 @@ def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
         (parsed(ADD, weight(dims=[1, 4], raw_data=bytes(15))), "too small"),
         (parsed(ADD, weight(dims=[1, 4])), "one and only one value field"),
         (parsed(ADD, weight(dims=[1, 4], data_type=77, raw_data=bytes(16))), "unknown element type (77)"),
+        (parsed(ADD, weight(dims=[1, 4], raw_data=bytes(20))), "has 20 bytes of data, but FLOAT[1, 4] needs 16"),
+        (parsed(ADD, weight(dims=[1, 4], float_data=[1.0] * 5)), "has 5 values of data, but FLOAT[1, 4] needs 4"),
+        (parsed(ADD, weight(dims=[1, 4], int64_data=[1] * 4)), "should be stored in field 'float_data'"),
+        (parsed(ADD, weight(dims=[1, 4], data_type=17, raw_data=bytes(16))), "FLOAT8E4M3FN[1, 4] needs 4"),
+        (
+            parsed(ADD, weight(dims=[1, 5], data_type=22, raw_data=bytes(4))),
+            "has 4 bytes of data, but INT4[1, 5] needs 3",
+        ),
+        (parsed(ADD, weight(dims=[2], data_type=14, float_data=[1.0] * 5)), "COMPLEX64[2] needs 4"),
+        (parsed(ADD, weight(dims=[0, 2**62], raw_data=b"")), "has an impossible shape: [0, 4611686018427387904]"),
+        (parsed(ADD, weight(dims=[1] * 3000, raw_data=bytes(4))), "has 3,000 axes, but the limit is 32"),
+        (parsed(f"(float[{', '.join('1' * 40)}] x) => (float[1] y) {{ y = Relu (x) }}"), "input 'x' has 40 axes"),
+        (parsed(TWO_OUTPUTS), "f 'y' has 2 outputs, but its function has 1"),
     ],
 )
 def test_an_invalid_model_is_refused_with_the_reason(tmp_path: Path, model: onnx.ModelProto, what: str) -> None:
@@ -225,6 +240,39 @@ def with_sparse_weight(model: onnx.ModelProto) -> None:
     sparse = model.graph.sparse_initializer.add(dims=[1, 4])
     sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "w"))
     sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64)))
+
+
+def with_sparse_constant(model: onnx.ModelProto) -> None:
+    with_sparse_weight(model)
+    constant = make_node("Constant", [], ["z"], sparse_value=model.graph.sparse_initializer[0])
+    model.graph.node.append(constant)
+    del model.graph.sparse_initializer[:]
+
+
+def with_reference(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Elu"
+    model.graph.node[0].attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
+
+
+def with_attribute_twice(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Elu"
+    model.graph.node[0].attribute.extend([make_attribute("alpha", 1.0)] * 2)
+
+
+def with_huge_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[-1].version = 2**62
+
+
+def with_long_name(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = model.graph.node[0].input[0] = "n" * 200_000
+
+
+def with_nul(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = model.graph.node[0].input[0] = "x\0y"
+
+
+def with_many_inputs(model: onnx.ModelProto) -> None:
+    model.graph.input.extend(make_tensor_value_info(f"x{k}", onnx.TensorProto.FLOAT, [1]) for k in range(5000))
 
 
 def with_untyped_input(model: onnx.ModelProto) -> None:
@@ -249,6 +297,13 @@ def with_nameless_input(model: onnx.ModelProto) -> None:
         (without_opsets, "opset_import"),
         (with_two_opsets, "'ai.onnx' is imported in two versions"),
         (with_sparse_weight, "sparse"),
+        (with_sparse_constant, "has a sparse tensor as its attribute 'sparse_value', which is not supported"),
+        (with_reference, "Elu 'y' takes its attribute 'alpha' from a function, but is in none"),
+        (with_attribute_twice, "Attribute 'alpha' appeared multiple times"),
+        (with_huge_opset, f"opset {2**62} of com.microsoft is unknown"),
+        (with_long_name, "its field name holds a name of 200,000 characters; the limit is 4,096"),
+        (with_nul, "its field name holds a name with a NUL character"),
+        (with_many_inputs, "it has 5,001 inputs; the limit is 4,096"),
         (with_untyped_input, "input 'x' has no element type"),
         (with_unknown_type, "77 is not a valid DataType"),
         (with_shapeless_input, "'shape' of 'type' is required"),
@@ -278,6 +333,14 @@ def test_inputs_of_types_that_triton_does_not_have_are_refused_by_name(tmp_path:
     text = "(complex64[1, 4] x) => (complex64[1, 4] y) { y = Identity (x) }"
     model = load(written(tmp_path, parsed(text, opset=opset)))
     assert model.inputs[0].dtype == ir.DataType.COMPLEX64  # readable; what serves it says no, see test_publish
+
+
+def test_what_a_file_says_about_devices_is_left_out(tmp_path: Path) -> None:
+    """It is about machines with several accelerators, and onnx-ir cannot write what a damaged file says there."""
+    model = parsed(RELU)
+    model.graph.node[0].device_configurations.add()
+    loaded = load(written(tmp_path, model))
+    assert not ir.to_proto(loaded.ir).graph.node[0].device_configurations
 
 
 def test_an_initializer_listed_as_an_input_is_a_weight_and_not_an_input(tmp_path: Path) -> None:
@@ -378,6 +441,22 @@ def test_functions_that_double_forty_times_are_refused(tmp_path: Path) -> None:
     assert f"{2**40:,} nodes" in refusal(written(tmp_path, model)).what
 
 
+def test_graphs_that_functions_copy_forty_times_are_refused(tmp_path: Path) -> None:
+    """Each function gives the next one a graph in which it uses its own twice."""
+    model = parsed("(float[1, 4] x, bool c) => (float[1, 4] y) { y = my.F0 (x, c) }")
+    model.graph.node[0].attribute.append(make_attribute("g", nested(0)))
+    for i in range(40):
+        both = make_node("If", ["c"], ["y"])
+        for name in ("then_branch", "else_branch"):
+            both.attribute.add(name=name, type=onnx.AttributeProto.GRAPH, ref_attr_name="g")
+        call = make_node(f"F{i + 1}", ["x", "c"], ["y"], domain="my")
+        y = make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])
+        call.attribute.append(make_attribute("g", make_graph([both], "g", [], [y])))
+        body = [call] if i < 39 else [both]
+        model.functions.append(make_function("my", f"F{i}", ["x", "c"], ["y"], body, model.opset_import, ["g"]))
+    assert f"{2**41 - 1:,} nodes" in refusal(written(tmp_path, model)).what
+
+
 def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
     model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = my.F (x) }")
     body = [make_node("F", ["a"], ["b"], domain="my")]
@@ -450,6 +529,25 @@ def test_weights_that_are_cut_short_while_they_are_hashed_are_refused(
     assert "w.bin was cut short" in refusal(written(folder, parsed(ADD, external("w.bin")))).what
 
 
+def test_weights_in_a_file_with_another_hard_link_are_read(folder: Path) -> None:
+    (folder / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    os.link(folder / "w.bin", folder / "copy.bin")  # as `cp -l` does
+    path = written(folder, parsed(ADD, external("w.bin")))
+    loaded = load(path)
+    assert loaded.ir.graph.initializers["w"].const_value is not None
+    np.testing.assert_array_equal(loaded.ir.graph.initializers["w"].const_value.numpy(), [[0, 1, 2, 3]])
+    batched = ir.to_proto(add_batch_axis(loaded).ir)
+    assert {entry.key: entry.value for entry in batched.graph.initializer[0].external_data}["location"] == "w.bin"
+
+
+def test_constants_in_a_file_are_read_from_the_models_folder(folder: Path) -> None:
+    (folder / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = Add (x, w) }")
+    model.graph.node.insert(0, make_node("Constant", [], ["w"], value=external("w.bin")))
+    constant = load(written(folder, model)).ir.graph[0].attributes["value"].as_tensor()
+    np.testing.assert_array_equal(constant.numpy(), [[0, 1, 2, 3]])
+
+
 @pytest.mark.parametrize(
     ("tensor", "what"),
     [
@@ -459,7 +557,7 @@ def test_weights_that_are_cut_short_while_they_are_hashed_are_refused(
         (external("w.bin", offset=10**30), "w.bin was cut short"),
         (external("w.bin", length=4), "has 4 bytes in its file, but its shape needs 16"),
         (external("w.bin", offset=-4), "in its file is negative"),
-        (external("w.bin", offset="here"), "in its file are not numbers"),
+        *((external("w.bin", offset=text), "in its file are not numbers") for text in ("here", "1_0", " 4", "\u0664")),
         (external("w.bin", dims=(2**40, 2**40)), "has an impossible shape"),
         (external("w.bin", dims=(-1, 4)), "has a negative dimension: [-1, 4]"),
         (external("../secret.bin"), "outside the model's folder, and was not read"),

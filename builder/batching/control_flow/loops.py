@@ -28,6 +28,8 @@ def loop(walk: Walk, node: ir.Node) -> Sequence[Operand]:
     Source: https://onnx.ai/onnx/operators/onnx__Loop.html
     """
     body = node.attributes["body"].as_graph()
+    if not body.outputs:
+        raise Malformed("its body does not say whether it goes on")
     trips = constant_input(walk, node, 0, "how often it runs")
     goes_on = constant_input(walk, node, 1, "whether it runs")
     carried = [walk.operand(v) for v in node.inputs[2:] if v is not None]

@@ -15,7 +15,7 @@ from builder.batching.control_flow.expansion import (
     stack,
     walk_body,
 )
-from builder.batching.rule import Operand, Refusal, given, required
+from builder.batching.rule import Malformed, Operand, Refusal, given, required
 from builder.batching.walk import Handler, Key, Walk
 
 
@@ -90,7 +90,9 @@ def split_to_sequence(walk: Walk, node: ir.Node) -> Sequence[Operand]:
         step = 1 if asked is None else int(asked)
         sizes = [min(step, size - start) for start in range(0, size, max(step, 1))]
     else:
-        sizes = asked.tolist()
+        sizes = asked.ravel().tolist()
+    if min(sizes, default=0) < 0 or sum(sizes) != size:
+        raise Malformed(f"it splits {size} elements into parts of {sizes}")
     keeps_axis = asked is not None or bool(_int(node, "keepdims", 1))
     items = []
     for start, length in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):

@@ -21,10 +21,9 @@ docs/api.md lists all of them. What they raise is in `builder.errors`. A name is
 `import builder` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from builder.version import __version__
+
+TYPE_CHECKING = False  # as in `typing`, which `python -m builder` could import from the working directory at this point
 
 if TYPE_CHECKING:
     from builder.api import (
@@ -110,6 +109,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name that this function
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used."""
+        from importlib import import_module
+
         for module, names in _HOMES.items():
             if name in names:
                 return globals().setdefault(name, getattr(import_module(module), name))

@@ -2,6 +2,10 @@
 
 import sys
 
+from builder.search_path import leave_out_working_directory
+
+leave_out_working_directory()
+
 try:
     from builder.cli import main
 except KeyboardInterrupt:

@@ -13,17 +13,42 @@ The number is the exit code of the process. Bugs are not among these errors: on 
 """
 
 import traceback
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from builder.printable import printable
+
+
+class Listing(str):
+    """What is wrong, as a clause and a list: one indented line for each item.
+
+    The lines are kept apart, so that an error can show which line breaks are its own and which are part of a name.
+
+    Args:
+        clause: The first line.
+        items: What is listed below it.
+    """
+
+    lines: tuple[str, ...]
+
+    def __new__(cls, clause: str, items: Iterable[object] = ()) -> "Listing":
+        """Join the lines."""
+        lines = (clause, *map(str, items))
+        listing = super().__new__(cls, "\n    ".join(lines))
+        listing.lines = lines
+        return listing
 
 
 class BuilderError(Exception):
     """An error that the user can fix, shown as `error: WHERE: WHAT` and `fix: FIX`.
 
+    Its text is safe to print; the attributes are as they were given.
+
     Args:
         where: The file, node, model or address where the error is.
-        what: What is wrong, as a short clause without a full stop.
+        what: What is wrong, as a short clause without a full stop, or as a `Listing`.
         fix: What to do about it, starting with a verb, without a full stop.
         is_about_batch: Whether this way to a dynamic batch fails, so that another may work. `fix` then says what to do
             with the model itself; `publish` tries the other ways and names those that work.
@@ -32,7 +57,9 @@ class BuilderError(Exception):
     exit_code = 1
 
     def __init__(self, where: object, what: str, fix: str, *, is_about_batch: bool = False) -> None:
-        super().__init__(f"{where}: {what}\nfix: {fix}")
+        lines = what.lines if isinstance(what, Listing) else (what,)
+        shown = "\n    ".join(map(printable, lines))
+        super().__init__(f"{printable(where)}: {shown}\nfix: {printable(fix)}")
         self.where = str(where)
         self.what = what
         self.fix = fix

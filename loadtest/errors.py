@@ -7,9 +7,13 @@ LoadTestError                1
 The number is the process's exit code. A load test that ran and did not pass exits with 1 as well.
 """
 
+from loadtest.printable import printable
+
 
 class LoadTestError(Exception):
     """An error the user can fix, shown in two lines: where and what, then the fix.
+
+    Its text is safe to print; the attributes are as they were given.
 
     Args:
         where: The option, file, model or address that the error is about.
@@ -20,7 +24,7 @@ class LoadTestError(Exception):
     exit_code = 1
 
     def __init__(self, where: object, what: str, fix: str) -> None:
-        super().__init__(f"{where}: {what}\nfix: {fix}")
+        super().__init__(f"{printable(where)}: {printable(what)}\nfix: {printable(fix)}")
         self.where = str(where)
         self.what = what
         self.fix = fix

@@ -5,7 +5,13 @@ up the process as leader, as load worker, or as both.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
+
+if (here := str(Path.cwd())) in sys.path:
+    # Locust imports from the working directory first, which may be a folder of downloads with a numpy.py in it. Import
+    # from the folder of this package instead.
+    sys.path[sys.path.index(here)] = str(Path(__file__).resolve().parents[1])
 
 import gevent
 from locust import LoadTestShape, User, events, task
@@ -13,6 +19,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest import options
+from loadtest.console import print_error
 from loadtest.errors import LoadTestError
 from loadtest.report import Outcome
 from loadtest.run import Leader, LoadWorker, check
@@ -88,7 +95,7 @@ def _refuse_early(environment: Environment, runner: Any) -> None:
     try:
         check(_read_options(environment))
     except LoadTestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         if isinstance(runner, MasterRunner) and parsed.processes:
             _end_workers(runner, parsed.processes)
         sys.exit(error.exit_code)

@@ -1,6 +1,7 @@
 """Rules that the sources must follow: the order of the packages, their front doors, their names and their sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,11 +31,11 @@ from support.sources import (
 )
 
 FLOWS = {
-    "builder": ["version", "errors", "progress", "files", "digest", "tensors", "interrupts", "bounded", "arrays", "model",
-                "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt", "repository",
-                "publishing", "exporting", "api", "cli", "__main__"],
-    "loadtest": ["errors", "files", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
-                 "locustfile", "__main__"],
+    "builder": ["version", "search_path", "printable", "errors", "progress", "files", "digest", "tensors", "interrupts",
+                "bounded", "arrays", "model", "batching", "samples", "record", "naming", "config", "proof", "lowering",
+                "tensorrt", "repository", "publishing", "exporting", "api", "cli", "__main__"],
+    "loadtest": ["search_path", "printable", "errors", "console", "files", "wire", "scenarios", "options", "settings",
+                 "checking", "server", "run", "report", "locustfile", "commands", "__main__"],
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""
 
@@ -100,8 +101,9 @@ def test_no_step_but_the_command_line_uses_what_is_beside_the_flow() -> None:
     assert {name for name in FLOWS["builder"] if BESIDE & reached(graph, name)} == {"api", "cli", "__main__"}
 
 
-def test_the_errors_import_nothing_from_the_project() -> None:
-    assert part_graph(IMPORTS, "builder")["errors"] == set()
+def test_the_errors_import_only_what_makes_their_text_safe_to_print() -> None:
+    assert part_graph(IMPORTS, "builder")["errors"] == {"printable"}
+    assert part_graph(IMPORTS, "builder")["printable"] == set()
 
 
 @pytest.mark.parametrize("package", ["builder", "loadtest"])
@@ -162,6 +164,28 @@ def test_locust_is_imported_only_by_the_load_test() -> None:
 def test_builder_and_loadtest_do_not_import_each_other() -> None:
     assert {module for module in users(IMPORTS, "builder") if module.startswith("loadtest")} == set()
     assert {module for module in users(IMPORTS, "loadtest") if module.startswith("builder")} == set()
+
+
+PRINTERS = {
+    "builder.cli.output",
+    "builder.cli.reference",  # prints docs/cli.md
+    "builder.proof.session",  # prints what it held back, line by line and escaped
+    "builder.server.serving",  # prints the addresses of its own server
+    "loadtest.console",
+}
+"""The modules that print. All others hand their text to these, which make it safe to print."""
+
+
+def printing(source: str) -> list[str]:
+    """Return the calls in a source that print."""
+    called = [ast.unparse(node.func) for node in ast.walk(parsed(source)) if isinstance(node, ast.Call)]
+    return [
+        call for call in called if re.fullmatch(r"(.*[cC]onsole\.)?print|.*\bs?echo|.*\bstd(out|err)\w*\.write", call)
+    ]
+
+
+def test_text_leaves_the_program_in_few_places() -> None:
+    assert {module for module, path in SOURCES.items() if printing(path.read_text())} == PRINTERS
 
 
 def test_the_backend_that_runs_inside_triton_needs_nothing_of_the_package() -> None:
@@ -260,6 +284,19 @@ def test_two_parts_that_import_each_other_are_found() -> None:
     imports = {"builder.model": {"builder.naming.X"}, "builder.naming": {"builder.model.loading.Model"}}
     with pytest.raises(CycleError):
         TopologicalSorter(part_graph(imports, "builder")).prepare()
+
+
+def test_a_module_that_prints_is_found() -> None:
+    calls = [
+        "print('a')",
+        "click.echo('a')",
+        "click.secho('a')",
+        "echo('a')",
+        "sys.stderr.write('a')",
+        "console.print('a')",
+    ]
+    assert [len(printing(call)) for call in calls] == [1] * len(calls)
+    assert printing("output.print_result('a')\nstream.write('a')\nrun.echoes()") == []
 
 
 def test_the_probe_sees_a_heavy_import() -> None:

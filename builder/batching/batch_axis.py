@@ -31,7 +31,7 @@ from builder.batching.pins import (
 )
 from builder.batching.rule import Mixing, Random, SharedScale, Undecided
 from builder.batching.rules import WITHOUT_RANDOM
-from builder.errors import ModelError
+from builder.errors import Listing, ModelError
 from builder.model import Model, inlined
 
 
@@ -281,8 +281,7 @@ def _are_in_front(free: Attempt) -> bool:
 
 
 def _refused(model: Model, axes: Axes, problems: Sequence[Problem]) -> ModelError:
-    listed = "\n".join(f"    {problem}" for problem in problems)
-    what = f"the samples of its batch cannot be separated:\n{listed}"
+    what = Listing("the samples of its batch cannot be separated:", problems)
     fix = "export it without these nodes"
     frozen = [d for s in model.inputs if (axis := axes[s.name]) is not None and isinstance(d := s.shape[axis], int)]
     if any(isinstance(problem.refusal, Random) for problem in problems):

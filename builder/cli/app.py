@@ -8,6 +8,7 @@ from builder.cli import faults, machine
 from builder.cli.commands import COMMANDS
 from builder.cli.exit_codes import INTERRUPTED
 from builder.cli.help_pages import PROGRAM, WIDTH, Program
+from builder.cli.output import prepare, print_message
 from builder.errors import BuilderError
 from builder.version import __version__
 
@@ -28,30 +29,31 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run the command line, and exit with the code of what went wrong."""
+    prepare()
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
     except BuilderError as error:
-        click.echo(f"error: {error}", err=True)
+        print_message(f"error: {error}")
         sys.exit(error.exit_code)
     except (MemoryError, OSError) as error:
         fault = machine.find_fault(error)
         if fault is None:
             raise
-        click.echo(f"error: {fault}", err=True)
+        print_message(f"error: {fault}")
         sys.exit(fault.exit_code)
     except (click.Abort, KeyboardInterrupt, ImportError) as error:
         # Ctrl-C while a compiled module is being imported ends as an ImportError.
         if isinstance(error, ImportError) and not isinstance(error.__cause__, KeyboardInterrupt):
             raise
-        click.echo("interrupted; nothing was left half done", err=True)
+        print_message("interrupted; nothing was left half done")
         sys.exit(INTERRUPTED)
 
 
 def _show(error: click.ClickException) -> None:
     if isinstance(error, click.UsageError) and not isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(faults.describe(error), err=True)
+        print_message(faults.describe(error))
     else:
-        error.show()
+        print_message(error.format_message())  # the help

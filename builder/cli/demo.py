@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from builder.cli.output import print_result, print_table
 from builder.errors import HostError, VerificationError
 from builder.progress import Report
 from builder.proof import open_original
@@ -100,12 +101,7 @@ def run(repository: Path, *, report: Report) -> DemoResult:
 
 def show(result: DemoResult) -> None:
     """Print the result as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.width = max(console.width, 100)
-    table = Table(
+    heads = (
         "protocol",
         "rows per request",
         "requests",
@@ -113,22 +109,17 @@ def show(result: DemoResult) -> None:
         "most frequent batch sizes (times run)",
         "largest difference",
     )
-    for drive in result.drives:
-        sizes = ", ".join(f"{size} ({count})" for size, count in _most_frequent(drive.executed))
-        table.add_row(
-            drive.protocol,
-            str(drive.rows_per_request),
-            str(drive.requests),
-            f"{drive.rows_per_s:,.0f}",
-            sizes,
-            f"{drive.largest_difference:.1e}",
-        )
-    console.print(table)
-    console.print(
+    print_table(heads, [_columns(drive) for drive in result.drives])
+    print_result(
         f"Accuracy on {result.images} test images: {result.accuracy_triton:.2%} with Triton, "
-        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's.",
-        soft_wrap=True,  # one line in a pipe too
+        f"{result.accuracy_original:.2%} with the original model. Every answer matched the original's."
     )
+
+
+def _columns(drive: Drive) -> tuple[object, ...]:
+    sizes = ", ".join(f"{size} ({count})" for size, count in _most_frequent(drive.executed))
+    speed, difference = f"{drive.rows_per_s:,.0f}", f"{drive.largest_difference:.1e}"
+    return drive.protocol, drive.rows_per_request, drive.requests, speed, sizes, difference
 
 
 def _most_frequent(executed: Mapping[int, int], limit: int = 5) -> Iterator[tuple[int, int]]:

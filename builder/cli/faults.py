@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import click
 
+from builder.printable import printable
+
 
 class WrongUsage(click.UsageError):
     """Options that contradict each other, or one that is missing.
@@ -43,7 +45,8 @@ def describe(error: click.UsageError) -> str:
         error: --kind: 'tpu' is not one of 'auto', 'cpu', 'gpu'
         fix: use auto, cpu or gpu
     """
-    return f"error: {_where(error)}: {_what(error)}\nfix: {_fix(error)}"
+    where, what, fix = map(printable, (_where(error), _what(error), _fix(error)))
+    return f"error: {where}: {what}\nfix: {fix}"
 
 
 def _where(error: click.UsageError) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from builder.api import Inspection
 from builder.batching import BatchedTensor, Rewrite
+from builder.cli.output import print_result, print_table
 from builder.model import TensorSpec
 
 
@@ -42,23 +43,26 @@ def _tensor_to_json(spec: TensorSpec, batched: BatchedTensor | None) -> dict[str
 
 def show(found: Inspection) -> None:
     """Print the finding as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
     by_name = _batched_tensors(found)
-    tensors = Table("", "name", "type", "shape in the file", "shape when published", title=found.path.name)
-    for side, specs in (("input", found.inputs), ("output", found.outputs)):
-        for spec in specs:
-            shape = f"[{', '.join(map(str, spec.shape))}]"
-            tensors.add_row(side, spec.name, spec.dtype.name, shape, _published_shape(by_name.get(spec.name)))
-    console.print(tensors)
+    tensors = [
+        (side, spec.name, spec.dtype.name, _shape(spec), _published_shape(by_name.get(spec.name)))
+        for side, specs in (("input", found.inputs), ("output", found.outputs))
+        for spec in specs
+    ]
+    heads = ("", "name", "type", "shape in the file", "shape when published")
+    print_table(heads, tensors, title=found.path.name)
     if found.batched is None:
         return
-    rewrites = Table("node", "operator", "change", title=f"batch size in the file: {found.batched.static_batch}")
-    for rewrite in _rewrites(found):
-        rewrites.add_row(rewrite.node, rewrite.op_type, rewrite.what)
-    console.print(rewrites if found.batched.rewrites else "No node has to change: no constant contains the batch size.")
+    if not found.batched.rewrites:
+        print_result("No node has to change: no constant contains the batch size.")
+        return
+    changes = [(rewrite.node, rewrite.op_type, rewrite.what) for rewrite in found.batched.rewrites]
+    title = f"batch size in the file: {found.batched.static_batch}"
+    print_table(("node", "operator", "change"), changes, title=title)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"[{', '.join(map(str, spec.shape))}]"
 
 
 def _batched_tensors(found: Inspection) -> Mapping[str, BatchedTensor]:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
+from builder.cli.output import print_result, print_table
 from builder.progress import format_bytes
 from builder.record import Proof
 from builder.repository import ListedModel, ListedVersion
@@ -39,21 +38,15 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
 
 def show(models: Sequence[ListedModel]) -> None:
     """Print a table; `→` marks the version that is served."""
-    from rich.console import Console
-    from rich.table import Table
-
     if not models:
-        click.echo("no models")
+        print_result("no models")
         return
-    table = Table("model", "version", "size", "published", "made from", "max batch", "proven at batch sizes")
+    rows: list[tuple[str, ...]] = []
     for model in models:
-        for version in model.versions:
-            table.add_row(model.name, *_columns(version))
+        rows += [(model.name, *_columns(version)) for version in model.versions]
         if model.problem:
-            table.add_row(model.name, "", "", "", model.problem)
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 100)
-    console.print(table)
+            rows.append((model.name, "", "", "", model.problem))
+    print_table(("model", "version", "size", "published", "made from", "max batch", "proven at batch sizes"), rows)
 
 
 def _columns(version: ListedVersion) -> tuple[str, ...]:

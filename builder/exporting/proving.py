@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from builder.arrays import read_npz
 from builder.batching import BatchedModel, BatchedTensor
-from builder.errors import ModelError, VerificationError
+from builder.errors import Listing, ModelError, VerificationError
 from builder.exporting.frozen import Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.subject import Subject
@@ -158,7 +158,7 @@ class Trial:
         except VerificationError as error:
             alone = self.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
             found = self._explain(alone, "for a row alone", "in this batch")
-            what = f"the module itself answers a row differently in a batch than alone: {error.what}{found}"
+            what = Listing(f"the module itself answers a row differently in a batch than alone: {error.what}", found)
             fix = "make each row's answer independent of the others, remove randomness from forward, or use --static"
             raise VerificationError(self.subject.where, what, fix) from error
 
@@ -194,7 +194,7 @@ class Trial:
             return max(prover.prove(sizes).largest.values(), default=0.0)
         except VerificationError as error:
             found = self._explain(self.traced, "during the export", "here")
-            raise VerificationError(self.subject.where, f"{context}{error.what}{found}", error.fix) from error
+            raise VerificationError(self.subject.where, Listing(f"{context}{error.what}", found), error.fix) from error
 
     def _others(self) -> Iterator[tuple[Mapping[str, int], Arrays]]:
         """Yield other sizes of the dynamic axes that the module accepts, and its answers there.
@@ -226,11 +226,11 @@ class Trial:
             fix="export it with --static, and report this failure with that file",
         )
 
-    def _explain(self, traced: Arrays, before: str, now: str) -> str:
+    def _explain(self, traced: Arrays, before: str, now: str) -> list[str]:
         """List the lines of code whose values were frozen and make the answers to the kept batch wrong."""
         kept_in = self.failures.with_suffix(".failed.npz")
         if not kept_in.exists():
-            return ""
+            return []
         kept = read_npz(kept_in)
         feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}
         rows = len(next(iter(feeds.values())))
@@ -238,7 +238,7 @@ class Trial:
         outputs = {t.name for t in self.batched.outputs}
         wrong = {name for name in outputs if _differs(kept, name)} or outputs
         frozen: list[Frozen] = find_frozen(self.subject, traced, map(self.laid_out, batches), wrong)
-        return "".join(f"\n    frozen at {found.describe(before, now)}" for found in frozen)
+        return [f"frozen at {found.describe(before, now)}" for found in frozen]
 
 
 def _differs(kept: Arrays, name: str) -> bool:

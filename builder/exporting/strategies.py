@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
-from builder.errors import BuilderError, HostError, ModelError, VerificationError
+from builder.errors import BuilderError, HostError, Listing, ModelError, VerificationError
 from builder.exporting import exporters, inputs
 from builder.exporting.frozen import find_warned
 from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions
@@ -172,15 +172,15 @@ def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], opt
     reasons: dict[str, list[str]] = {}
     frozen: dict[str, None] = {}
     for strategy, error in failures.items():
-        reason, *lines = error.what.splitlines()
+        reason, *lines = error.what.lines if isinstance(error.what, Listing) else (error.what,)
         reasons.setdefault(reason, []).append(str(strategy))
         frozen.update(dict.fromkeys(lines))
-    listed = "\n".join(["", *(f"    {'; '.join(names)}: {reason}" for reason, names in reasons.items()), *frozen])
+    listed = [*(f"{'; '.join(names)}: {reason}" for reason, names in reasons.items()), *frozen]
     if any(isinstance(error, VerificationError) for error in failures.values()):
         fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
-        return VerificationError(subject.where, f"no export gives the module's answers:{listed}", fix)
-    warned = "".join(f"\n    frozen at {line}" for line in find_warned(subject, next(iter(failures)).example(options)))
-    return ModelError(subject.where, f"it cannot be exported:{listed}{warned}", error.fix)
+        return VerificationError(subject.where, Listing("no export gives the module's answers:", listed), fix)
+    listed += [f"frozen at {line}" for line in find_warned(subject, next(iter(failures)).example(options))]
+    return ModelError(subject.where, Listing("it cannot be exported:", listed), error.fix)
 
 
 # ---------------------------------------------------------------- files

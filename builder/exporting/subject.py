@@ -66,6 +66,8 @@ def place_of(file: str, line: int) -> str:
 def find(factory: str) -> nn.Module:
     """Import `package.module:name` and make the module, on the CPU and in evaluation mode.
 
+    It may be in the working directory, which from now on is the last place that modules are imported from.
+
     Raises:
         ModelError: It does not exist, cannot be imported or called, or does not return a `torch.nn.Module`.
     """
@@ -87,6 +89,8 @@ def find(factory: str) -> nn.Module:
 
 
 def _attribute(factory: str, home: str, name: str) -> Any:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
         with UserCode(factory, f"importing {home} fails", "correct that Python module"):
             module = importlib.import_module(home)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from builder.batching import BatchedModel, Rewrite
-from builder.errors import ModelError
+from builder.errors import Listing, ModelError
 from builder.model import label, why_not
 
 
@@ -77,11 +77,10 @@ def fit(batched: BatchedModel, target: Target) -> BatchedModel:
     model = batched.ir
     typed = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model.clone()).model
     if problems := [*_tensor_problems(batched, target), *_ir_problems(typed, target), *_opset_problems(typed, target)]:
-        listed = "\n".join(f"    {problem}" for problem in problems)
+        needs = f"ONNX Runtime {target.onnxruntime}, IR {target.ir_version}, opset {target.opset}"
         raise ModelError(
             batched.original.path,
-            f"Triton {target.release} (ONNX Runtime {target.onnxruntime}, IR {target.ir_version}, opset "
-            f"{target.opset}) cannot run this model:\n{listed}",
+            Listing(f"Triton {target.release} ({needs}) cannot run this model:", problems),
             f"export it with opset {target.opset} or lower, or serve it with a newer Triton",
         )
     opset = model.opset_imports.get("", 0)

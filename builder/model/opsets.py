@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from builder.errors import ModelError
+from builder.errors import Listing, ModelError
 from builder.model.inlining import inline
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import label
@@ -29,9 +29,10 @@ def inlined(model: ir.Model, *, where: Path) -> ir.Model:
         problems += _problems(function, copy.opset_imports)
         copy.opset_imports.update({**function.opset_imports, **copy.opset_imports})
     if problems:
-        listed = "\n".join(f"    {problem}" for problem in problems)
-        what = f"its functions use another opset than the model, in which some nodes mean something else:\n{listed}"
-        raise ModelError(where, what, "export the model without functions, or with one opset for all of it")
+        what = "its functions use another opset than the model, in which some nodes mean something else:"
+        raise ModelError(
+            where, Listing(what, problems), "export the model without functions, or with one opset for all of it"
+        )
     inline(copy)
     return copy
 

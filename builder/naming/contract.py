@@ -22,7 +22,7 @@ were `45` and `48` in the file. Then for the outputs of the next file:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from builder.errors import ModelError
+from builder.errors import Listing, ModelError
 from builder.naming.stable import stable_name
 from builder.record import ServedTensor
 
@@ -82,10 +82,9 @@ def served_names(where: object, sides: Sequence[Side]) -> list[list[str]]:
         except _NoMatchError as fault:
             faults.append(fault)
     if faults:
-        table = "\n".join(_table(sides))
-        what = f"the model does not match the served version ({'; '.join(map(str, faults))})\n{table}"
+        what = f"the model does not match the served version ({'; '.join(map(str, faults))})"
         fixes = {fault.fix for fault in faults}
-        raise ModelError(where, what, _NEW_MODEL if _NEW_MODEL in fixes else _RENAME)
+        raise ModelError(where, Listing(what, _table(sides)), _NEW_MODEL if _NEW_MODEL in fixes else _RENAME)
     return names
 
 
@@ -97,7 +96,7 @@ def _table(sides: Sequence[Side]) -> Iterator[str]:
             rows.append((side.kind, left, _as_text(side.new[i]) if i < len(side.new) else "-"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for kind, left, right in rows:
-        yield f"    {kind:{widths[0]}}  {left:{widths[1]}}  {right}"
+        yield f"{kind:{widths[0]}}  {left:{widths[1]}}  {right}"
 
 
 def _as_text(tensor: ServedTensor) -> str:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from builder.bounded import OutOfMemoryError, during, out_of_memory, out_of_time, stoppable
 from builder.errors import ModelError, VerificationError
 from builder.model import zipmap
+from builder.printable import escape
 from builder.tensors import Array, Arrays
 
 _BFLOAT16 = "tensor(bfloat16)"
@@ -298,7 +299,7 @@ def onnxruntime_warnings() -> Iterator[list[str]]:
                 if "onnxruntime:" in line:
                     collected.append(line)
                 elif line.strip() != RESET:
-                    sys.stderr.write(line)
+                    sys.stderr.write(f"{escape(line.rstrip())}\n")
 
 
 def stale_shapes(warnings: Sequence[str]) -> Iterator[tuple[str, str, str]]:

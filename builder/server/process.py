@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TextIO
 
+from builder.printable import escape
 from builder.server import hiding, runtime
 from builder.server.installation import find_installation
 
@@ -131,7 +132,7 @@ class TritonProcess:
     def _echo(self, line: str) -> None:
         try:
             if self._log_to is not None:
-                self._log_to.write(line)
+                self._log_to.write(f"{escape(line.rstrip())}\n")
         except BrokenPipeError:  # nothing reads the pipe any more, and Triton must not block on it
             self._log_to = None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtest.errors import SettingsError, reason
 from loadtest.files import read_json
+from loadtest.printable import printable
 from loadtest.report.result import SCHEMA
 
 _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
@@ -146,11 +147,12 @@ def draw(rows: Sequence[Row], labels: tuple[str, str], path: Path) -> None:
                 yerr=[one.margin or 0 for one in estimates],
                 marker="o",
                 capsize=3,
-                label=label,
+                label=printable(label),
             )
         panel.set(title=title, xlabel="load (users, or requests/s asked for)", ylim=(0, None))
         panel.grid(alpha=0.3)
-    panels[0].legend()
+    for text in panels[0].legend().get_texts():
+        text.set_parse_math(False)  # a path may contain dollar signs
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:

@@ -90,7 +90,7 @@ def _cell(value: Any) -> Any:
 
 def to_html(result: Mapping[str, Any]) -> str:
     """Return the report as one page that needs no other file."""
-    data = json.dumps(result, allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(result, allow_nan=False).replace("<", "\\u003c")  # no text in it can begin or end a script
     return read_page().replace('"@RESULT@"', data)
 
 

@@ -1,10 +1,10 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
-import sys
 from typing import Any
 
 from locust.env import Environment
 
+from loadtest.console import print_error, print_line
 from loadtest.errors import LoadTestError
 from loadtest.report import files
 from loadtest.report.result import Result, make_result
@@ -61,10 +61,9 @@ class Outcome:
         if self._result is None:
             return
         for line in summarize(self._result):
-            print(line)
+            print_line(line)
         if self._error is not None:
-            print(f"error: {self._error}", file=sys.stderr)
-        sys.stdout.flush()
+            print_error(self._error)
 
 
 def summarize(result: Result) -> list[str]:

@@ -10,6 +10,7 @@ from locust.stats import StatsEntry, bucket_response_time
 
 from loadtest import server, settings
 from loadtest.errors import LoadTestError
+from loadtest.printable import printable
 from loadtest.run import messages
 from loadtest.run.traffic import Traffic
 from loadtest.run.windows import Tally
@@ -68,7 +69,7 @@ class LoadWorker:
 
 def feed_locust(environment: Environment, model: str, protocol: str, tally: Tally) -> None:
     """Add a window to Locust's own statistics, which count milliseconds, without an event for each request."""
-    stats = environment.stats
+    stats, model = environment.stats, printable(model)
     if tally.requests:
         entry = _to_locust(stats, model, protocol, tally)
         stats.get(model, protocol).extend(entry)
@@ -76,10 +77,10 @@ def feed_locust(environment: Environment, model: str, protocol: str, tally: Tall
     for kind, times in tally.failures.items():
         for _ in range(times):
             stats.log_request(protocol, model, 0, 0)
-            stats.log_error(protocol, model, kind)
+            stats.log_error(protocol, model, printable(kind))
     for kind, times in tally.wrong.items():
         for _ in range(times):
-            stats.log_error(protocol, model, f"wrong answer: {kind}")
+            stats.log_error(protocol, model, f"wrong answer: {printable(kind)}")
 
 
 def _to_locust(stats: Any, model: str, protocol: str, tally: Tally) -> StatsEntry:

@@ -12,7 +12,7 @@ from support.load_results import record_of, window
 from support.load_settings import Parser, read
 
 from loadtest import options
-from loadtest.__main__ import main
+from loadtest.commands import main
 from loadtest.errors import SettingsError
 from loadtest.report import make_result
 from loadtest.run import Run

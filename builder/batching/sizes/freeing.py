@@ -9,7 +9,7 @@ from builder.batching.batched import BatchedModel, BatchedTensor
 from builder.batching.sizes.dims import BATCH_SIZE, Dim, Dims, Symbol, fixed, is_fixed, static_size, text
 from builder.batching.sizes.known import Sizes
 from builder.batching.sizes.walk import follow_sizes
-from builder.errors import ModelError
+from builder.errors import Listing, ModelError
 
 USUAL = 211
 """The size of a symbolic axis if no size is known at which the model runs."""
@@ -45,8 +45,7 @@ def free_axes(batched: BatchedModel, axes: Axes, sizes: Mapping[str, int] | None
         value.shape = ir.Shape(_shape(tensor.name, walked.dims[value]))
     problems = follow_sizes(walked, graph)
     if problems:
-        listed = "\n".join(f"    {problem}" for problem in problems)
-        what = f"its sizes cannot all be made dynamic:\n{listed}"
+        what = Listing("its sizes cannot all be made dynamic:", problems)
         raise ModelError(path, what, "leave out --dynamic for these axes, or export it again with them dynamic")
     return _with_sizes(batched, walked)
 

@@ -39,7 +39,7 @@ from builder.cli.options import (
     option,
     samples,
 )
-from builder.cli.output import print_json, report
+from builder.cli.output import print_json, print_path, report
 
 if TYPE_CHECKING:
     from builder.publishing import Publication
@@ -268,7 +268,7 @@ def publish(model: Path, repository: Path | str, name: str | None, as_json: bool
         if as_json:
             print_json(_to_json(done, place))
         else:
-            click.echo(place)
+            print_path(place)
 
 
 def _place(repository: Path | str, done: "Publication") -> str:

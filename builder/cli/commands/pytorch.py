@@ -9,7 +9,7 @@ from builder.cli.faults import WrongUsage
 from builder.cli.filling import fill
 from builder.cli.help_pages import Command
 from builder.cli.options import as_json, batch_axes, dynamic, exporter, inputs, opset, option, samples
-from builder.cli.output import print_json, report
+from builder.cli.output import print_json, print_path, report
 
 if TYPE_CHECKING:
     from builder.exporting import ExportedModel, ExportOptions
@@ -55,7 +55,7 @@ def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(_to_json(done))
     else:
-        click.echo(done.path)
+        print_path(done.path)
 
 
 def _to_json(done: "ExportedModel") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from builder.cli.arguments import FILE_TO_READ, VERSION, whole_number
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import as_json, batch_axes, constants, limits, lock_timeout, option, repository
-from builder.cli.output import print_json, report
+from builder.cli.output import print_json, print_result, report
 
 
 @click.command(cls=Command, short_help="Show what publishing a model would change.", examples=("inspect digits.onnx",))
@@ -95,7 +95,7 @@ def verify(
         print_json({"name": name, "version": found.version, "batch_sizes": sizes, "largest_difference": largest})
     else:
         for output, difference in largest.items():
-            click.echo(f"{name} {found.version} {output}: equal, largest difference {difference or 0:.1e}")
+            print_result(f"{name} {found.version} {output}: equal, largest difference {difference or 0:.1e}")
 
 
 @click.command(
@@ -117,9 +117,9 @@ def rollback(name: str, to: int | None, repository: Path, lock_timeout_s: float 
         if as_json:
             print_json({"name": name, "before": switch.before, "after": switch.after, "notes": list(switch.notes)})
         elif switch.before == switch.after:
-            click.echo(f"{name}: version {switch.after} is already served")
+            print_result(f"{name}: version {switch.after} is already served")
         else:
-            click.echo(f"{name}: version {switch.before} → {switch.after}")
+            print_result(f"{name}: version {switch.before} → {switch.after}")
 
 
 @click.command(cls=Command, short_help="Remove old versions of a model.", examples=("prune digits --keep 3",))
@@ -137,4 +137,4 @@ def prune(name: str, keep: int, repository: Path, lock_timeout_s: float | None, 
         if as_json:
             print_json({"name": name, "removed": removed})
         else:
-            click.echo(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")
+            print_result(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")

@@ -11,7 +11,7 @@ import click
 from builder.cli.arguments import FILE_TO_READ, PORT, VERSION, address, factor, header_name, seconds
 from builder.cli.help_pages import Command
 from builder.cli.options import Function, as_json, lock_timeout, option, repository
-from builder.cli.output import print_json, report
+from builder.cli.output import print_json, print_result, report
 
 
 def admin_key_file(default: str) -> Callable[[Function], Function]:
@@ -154,7 +154,7 @@ def deploy(
     if as_json:
         print_json(asdict(done))
     else:
-        click.echo(f"{done.name}: {done.server} serves version {done.version}")
+        print_result(f"{done.name}: {done.server} serves version {done.version}")
 
 
 @click.command(cls=Command, short_help="Publish, serve and check the example model.", examples=("demo",))

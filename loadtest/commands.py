@@ -1,0 +1,100 @@
+"""The commands of `python -m loadtest`: work with the results of finished runs. Locust starts the runs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loadtest.console import print_error, print_line, print_note, print_table
+from loadtest.errors import LoadTestError
+
+if TYPE_CHECKING:
+    from loadtest.report.compare import Row
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Work with the results of load tests.
+
+    To run a load test: locust -f loadtest/locustfile.py
+    """
+
+
+@main.command()
+def options() -> None:
+    """List the options of a load test; Locust's own --help does not show them."""
+    from loadtest.options import all_options
+
+    formatter = click.HelpFormatter()
+    with formatter.section("Options of locust -f loadtest/locustfile.py, besides Locust's own"):
+        formatter.write_dl(
+            [(f"{one.name} {'|'.join(one.choices) or 'TEXT'}", f"{one.help}\n") for one in all_options()], col_max=18
+        )
+    for line in formatter.getvalue().splitlines():
+        print_line(line)
+
+
+@main.command()
+@click.argument("first", type=click.Path(path_type=Path), metavar="FIRST.json")
+@click.argument("second", type=click.Path(path_type=Path), metavar="SECOND.json")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    default=Path("compare.png"),
+    show_default=True,
+    help="File to draw throughput and p99 to. Its extension gives the format, such as .png or .svg.",
+)
+def compare(first: Path, second: Path, picture: Path) -> None:
+    """Compare two result.json files: print a table, draw a picture.
+
+    Each figure is followed by its 95 % confidence interval (±). A difference smaller than the intervals is marked as
+    within the noise.
+    """
+    from loadtest.report import compare_stages, draw, read_result
+
+    rows = compare_stages(read_result(first), read_result(second))
+    heads = ("load", "rows/s A", "rows/s B", "B / A", "p99 µs A", "p99 µs B")
+    print_table(heads, map(_columns, rows), title=f"A = {first}, B = {second}")
+    draw(rows, (str(first), str(second)), picture)
+    print_note(f"picture: {picture}")
+
+
+def _columns(row: "Row") -> tuple[object, ...]:
+    ratio = f"{row.ratio:.2f}" + ("" if row.differs else " (within noise)")
+    return f"{row.load:g}", *row.throughput, ratio, *row.p99_us
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.npz")
+@click.option("--address", required=True, help="HOST:PORT to send the request to, as in 127.0.0.1:8000.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["http", "grpc"]),
+    default="http",
+    show_default=True,
+    help="Protocol that the server speaks at this address.",
+)
+def reproduce(file: Path, address: str, protocol: str) -> None:
+    """Send the request of a kept wrong answer again.
+
+    FILE.npz is from the wrong/ directory of a report. The exit code is 1 if the answer is still wrong.
+    """
+    from loadtest.report import send_again
+    from loadtest.settings import read_address
+
+    fault = send_again(file, read_address("--address", address), protocol)
+    if fault is not None:
+        row = "" if fault.row is None else f", row {fault.row}"
+        print_line(f"still wrong: {fault.kind.value}, output {fault.output}{row}: {fault.what}")
+        sys.exit(1)
+    print_line("The answer is right now.")
+
+
+def run() -> None:
+    """Run the command. An error the user can fix is printed without a traceback, and gives its exit code."""
+    try:
+        main()
+    except LoadTestError as error:
+        print_error(error)
+        sys.exit(error.exit_code)

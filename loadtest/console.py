@@ -1,0 +1,35 @@
+"""Print text on the console: the one place where the load test does so, so that it is always made safe to print."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from loadtest.errors import LoadTestError
+from loadtest.printable import printable
+
+
+def print_line(text: str) -> None:
+    """Print a line of a result on stdout."""
+    click.echo(printable(text))
+
+
+def print_note(text: str) -> None:
+    """Print a line about the work on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, title: str) -> None:
+    """Print a table of a result on stdout; a cell may be any text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, title=printable(title))
+    for row in rows:
+        table.add_row(*map(printable, row))
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
+
+
+def print_error(error: LoadTestError) -> None:
+    """Print what is wrong and how to fix it on stderr."""
+    click.echo(f"error: {error}", err=True)

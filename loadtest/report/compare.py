@@ -16,6 +16,7 @@ _T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 
 """Student's t for a two-sided 95 % interval, by degrees of freedom; beyond these, the normal distribution's 1.96."""
 
 _T_95_NORMAL = 1.96
+_LABEL_LENGTH = 60
 
 _FIGURES = ("throughput_rows_per_s", "mean_us", "p99_us")
 _TOO_LARGE = 1e18
@@ -127,6 +128,12 @@ def _row(load: float, *stages: Mapping[str, Any]) -> Row:
     return Row(load, *map(both, _FIGURES))
 
 
+def _end(label: str) -> str:
+    """Return the end of a long path; the figure has no room for all of it."""
+    shown = printable(label)
+    return shown if len(shown) <= _LABEL_LENGTH else f"…{shown[-_LABEL_LENGTH:]}"
+
+
 def draw(rows: Sequence[Row], labels: tuple[str, str], path: Path) -> None:
     """Draw throughput and p99 against load, with error bars, in the format that the file's name ends with.
 
@@ -147,7 +154,7 @@ def draw(rows: Sequence[Row], labels: tuple[str, str], path: Path) -> None:
                 yerr=[one.margin or 0 for one in estimates],
                 marker="o",
                 capsize=3,
-                label=printable(label),
+                label=f"{'AB'[side]} = {_end(label)}",
             )
         panel.set(title=title, xlabel="load (users, or requests/s asked for)", ylim=(0, None))
         panel.grid(alpha=0.3)

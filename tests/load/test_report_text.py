@@ -1,0 +1,101 @@
+"""Names and messages from servers are shown as text: on the console, in the page and in pictures."""
+
+import html
+import json
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from locust.env import Environment
+from support.hostile_text import HOSTILE, READABLE, forged, unsafe
+from support.load_results import result_of
+
+from loadtest import console
+from loadtest.commands import main
+from loadtest.errors import ServerError
+from loadtest.report import files
+from loadtest.report.compare import compare_stages, draw
+from loadtest.report.outcome import summarize
+from loadtest.run.windows import Tally
+from loadtest.run.worker import feed_locust
+
+CHROMIUM = shutil.which("chromium")
+
+
+def hostile_result() -> dict[str, Any]:
+    """A result in which everything that a server, a model or a worker can name is hostile."""
+    result = result_of((100, 1000), (150, 2000), failures={HOSTILE: 1}, wrong={HOSTILE: 1})
+    result["run"]["models"][0]["name"] = HOSTILE
+    result["messages"] = {HOSTILE: HOSTILE}
+    result["verdict"] |= {"passed": False, "reasons": [HOSTILE]}
+    result["notes"] = [HOSTILE]
+    result["stages"][0]["name"] = HOSTILE
+    return result
+
+
+def test_the_summary_prints_hostile_text_as_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    for line in summarize(hostile_result()):
+        console.print_line(line)
+    console.print_error(ServerError(HOSTILE, HOSTILE, HOSTILE))
+    printed = capfdbinary.readouterr()
+    assert unsafe(printed.out + printed.err) == set()
+    assert forged(printed.out + printed.err) == []
+    assert printed.err.startswith(b"error: a\\x1b")
+    assert READABLE in printed.out.decode()
+
+
+def test_what_locust_prints_and_shows_is_text() -> None:
+    environment = Environment()
+    feed_locust(environment, HOSTILE, "http", Tally(failures=Counter([HOSTILE]), wrong=Counter([HOSTILE])))
+    shown = [*(str(error.error) + error.name for error in environment.stats.errors.values())]
+    shown += [name for name, _ in environment.stats.entries]
+    assert len(shown) == 3
+    assert unsafe("".join(shown).encode()) == set()
+
+
+def test_no_text_in_the_page_can_end_its_script() -> None:
+    page, plain = files.to_html(hostile_result()), files.read_page()
+    assert page.count("<") == plain.count("<")
+    assert unsafe(page.encode()) == set()
+    start = page.index("const RESULT = ") + len("const RESULT = ")
+    assert json.JSONDecoder().raw_decode(page, start)[0]["messages"] == {HOSTILE: HOSTILE}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_a_browser_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(files.to_html(hostile_result()))
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [*command, "--dump-dom", f"file://{tmp_path}/report.html"], capture_output=True, timeout=100, check=True
+    )
+    shown = done.stdout.decode().partition("<main")[2].partition("</main>")[0]
+    assert unsafe(shown.encode()) == set()
+    assert READABLE in shown
+    assert "onmouseover" in html.unescape(shown)
+    assert "<b onmouseover" not in shown
+
+
+@pytest.mark.slow
+def test_a_comparison_of_hostile_files_is_printed_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = HOSTILE.replace("/", "_").replace(READABLE, "")[:200]
+    for path in (Path(f"{name}1"), Path(f"{name}2")):
+        path.write_text(json.dumps(result_of((100, 1000))))
+    main(["compare", f"{name}1", f"{name}2"], standalone_mode=False)
+    printed = capfdbinary.readouterr()
+    assert unsafe(printed.out + printed.err) == set()
+    assert b"[red]" in printed.out
+    assert Path("compare.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_dollar_signs_in_a_label_are_no_formula(tmp_path: Path) -> None:
+    result = result_of((100, 1000))
+    draw(compare_stages(result, result), (r"$\frac{", r"$x_$"), tmp_path / "p.svg")
+    assert (tmp_path / "p.svg").stat().st_size > 1000

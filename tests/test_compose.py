@@ -37,6 +37,9 @@ CONTAINERS = ROOT / "containers"
 DASHBOARD = CONTAINERS / "grafana" / "dashboards" / "triton.json"
 ADMIN_KEY = "open-sesame"
 
+DIGEST_NOT_KNOWN = "nvcr.io/nvidia/tritonserver:26.10-py3"
+"""No second place confirms a digest of it."""
+
 ONLY_WITH_A_GPU = {
     "nv_gpu_utilization",
     "nv_gpu_memory_used_bytes",
@@ -137,11 +140,27 @@ def test_no_service_of_ours_runs_as_root(name: str) -> None:
     assert SERVICES[name]["user"] == "${CONTAINER_USER:-1000:1000}"
 
 
-@each_service
-def test_every_image_is_pinned_by_a_tag(service: dict[str, Any]) -> None:
-    image, _, tag = service["image"].partition(":")
-    assert image
-    assert tag not in ("", "latest")
+def base_images() -> set[str]:
+    """The images of others that ours are made from."""
+    lines = [line for file in CONTAINERS.glob("*.Dockerfile") for line in file.read_text().splitlines()]
+    return {line.split()[1] for line in lines if line.startswith("FROM ")}
+
+
+def unpinned(images: set[str]) -> set[str]:
+    """Return the images without both a version and a digest, which alone says which bytes are meant."""
+    return {image for image in images if not re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}", image)}
+
+
+def test_every_image_of_others_is_pinned_by_its_version_and_its_digest_where_that_is_known() -> None:
+    served = {service["image"] for service in SERVICES.values() if "build" not in service}
+    assert unpinned(served | base_images()) == {DIGEST_NOT_KNOWN}
+    assert DIGEST_NOT_KNOWN in (ROOT / "docs" / "deployment.md").read_text()
+
+
+def test_an_image_that_is_not_pinned_is_found() -> None:
+    digest = f"@sha256:{'0' * 64}"
+    bad = {"grafana/grafana", "grafana/grafana:latest", "grafana/grafana:12.1.1", f"a/b:latest{digest}", f"a/b{digest}"}
+    assert unpinned(bad | {f"a/b:1.2{digest}"}) == bad
 
 
 def test_what_serves_mounts_the_repository_read_only_and_what_publishes_its_parent() -> None:

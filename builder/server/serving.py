@@ -15,6 +15,7 @@ from typing import Literal, TextIO
 from urllib.parse import quote
 
 from builder.errors import HostError, RepositoryError
+from builder.printable import printable
 from builder.server import log, ports, runtime
 from builder.server.admin import AdminAccess
 from builder.server.key_files import KeyFile
@@ -249,7 +250,7 @@ def serve(
 
 def _say(what: str, *, step: str = "serve") -> None:
     with contextlib.suppress(OSError):  # stderr may be closed
-        print(f"{step:<8} {what}", file=sys.stderr, flush=True)
+        print(f"{step:<8} {printable(what)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

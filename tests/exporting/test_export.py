@@ -183,6 +183,16 @@ def test_outputs_are_named_after_their_place_in_the_result_and_inputs_after_thei
 
 
 @with_torch
+def test_a_factory_in_the_working_directory_is_found_and_hides_no_installed_package(working_directory: Path) -> None:
+    (working_directory / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
+    (working_directory / "colorsys.py").write_text("raise SystemExit('imported from the working directory')")
+    source = "import colorsys, numpy, torch\ndef make():\n    import colorsys\n    return torch.nn.ReLU()\n"
+    (working_directory / "nets_of_mine.py").write_text(source)
+    assert Subject("nets_of_mine:make", (InputSpec.parse("input=float32[1,4]"),)).describe().startswith("ReLU")
+    assert sys.path[-1] == str(working_directory)
+
+
+@with_torch
 def test_a_module_in_training_mode_is_set_to_evaluation_mode() -> None:
     asked = options("input=float32[1,4]", exporter="TorchScript")
     done = export("torch_modules:in_training", Path("m.onnx"), options=asked)

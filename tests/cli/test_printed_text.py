@@ -138,12 +138,12 @@ def test_json_has_every_name_as_it_is(builder: Builder, tmp_path: Path, root: Pa
     assert {rewrite["node"] for rewrite in published["manifest"]["rewrites"]} == {HOSTILE, f"{HOSTILE}2"}
 
 
-def test_a_name_of_200_kb_is_cut_short(builder: Builder, tmp_path: Path) -> None:
-    node = helper.make_node("Softmax", ["x"], ["y"], name="n" * 200_000, axis=0)
+def test_a_very_long_name_is_cut_short(builder: Builder, tmp_path: Path) -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"], name="n" * 4000, axis=0)
     done = builder("publish", write(tmp_path / "m.onnx", node, batch=4), "--repository", tmp_path / "r")
     assert done.code == 3
     assert len(done.err) < 2000
-    assert "n… (200,00".encode() in done.err
+    assert "n… (4,0".encode() in done.err
 
 
 def test_a_hostile_manifest_is_listed_safely(builder: Builder, tmp_path: Path, root: Path) -> None:

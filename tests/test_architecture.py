@@ -31,11 +31,11 @@ from support.sources import (
 )
 
 FLOWS = {
-    "builder": ["version", "search_path", "printable", "errors", "progress", "files", "digest", "tensors",
-                "interrupts", "bounded", "arrays", "model", "batching", "samples", "record", "naming", "config",
-                "proof", "lowering", "tensorrt", "repository", "publishing", "exporting", "api", "cli", "__main__"],
-    "loadtest": ["search_path", "printable", "errors", "console", "files", "wire", "scenarios", "options",
-                 "settings", "checking", "server", "run", "report", "locustfile", "commands", "__main__"],
+    "builder": ["version", "search_path", "printable", "errors", "progress", "files", "digest", "tensors", "interrupts",
+                "bounded", "arrays", "model", "batching", "samples", "record", "naming", "config", "proof", "lowering",
+                "tensorrt", "repository", "publishing", "exporting", "api", "cli", "__main__"],
+    "loadtest": ["search_path", "printable", "errors", "console", "files", "wire", "scenarios", "options", "settings",
+                 "checking", "server", "run", "report", "locustfile", "commands", "__main__"],
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""
 

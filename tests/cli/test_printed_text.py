@@ -235,7 +235,7 @@ def test_a_model_is_published_while_nothing_can_be_printed(tmp_path: Path) -> No
     path = rewritten(tmp_path)
     for number, streams in enumerate([">&-", "<&- >&- 2>&-", "2>/dev/full", "2>&1 | true"]):
         done = shell(f"builder publish $1 --repository $2 {streams}", path, tmp_path / str(number))
-        assert done.returncode == 0
+        assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         assert (tmp_path / str(number) / "m" / "1").is_dir()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from builder.files import open_file
 
 
-
 def of(content: bytes | memoryview | Path, *, inside: Path | None = None) -> str:
     """Return the digest of a file's content.
 

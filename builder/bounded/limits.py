@@ -104,7 +104,10 @@ class Bounds:
         """Return the error when the process ended by itself. Nobody but the system kills it, to get memory back."""
         code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL:
-            return self.out_of_memory(doing)
+            what = f"the system killed it, most likely because memory ran out{_while(doing)}"
+            most = f"{min(self.memory, self.free_memory) // 2 // 10**6}MB"
+            fix = f"use a machine with more memory, or see which node needs it with --prove-memory {most}"
+            return OutOfMemoryError(self.where, what, fix)
         how = f"exit code {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
         what = f"the process that works on it crashed ({how}){_while(doing)}"
         return ModelError(

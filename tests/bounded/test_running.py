@@ -272,7 +272,7 @@ def test_a_crash_is_an_error_of_the_model(number: signal.Signals, name: str) -> 
 
 
 def test_a_child_that_the_system_killed_had_no_memory() -> None:
-    with pytest.raises(OutOfMemoryError):
+    with pytest.raises(OutOfMemoryError, match="the system killed it"):
         run(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 

@@ -44,4 +44,7 @@ CASES = [
     Case("GatherBlockQuantized", "int32[B, 4] i",
          "y = com.microsoft.GatherBlockQuantized <block_size = 16, bits = 8> (t, i, s)",
          "uint8[5, 32] t; float[5, 2] s", below={"i": 5, "t": 256}, rtol=1e-4),
+    Case("RotaryEmbedding at an offset without an axis", "float[B, 4, 12] x",
+         "y = com.microsoft.RotaryEmbedding(x, p, c, d)",
+         "int64 p = {0}; float[9, 3] c; float[9, 3] d", refused={1: "has no axis 0", 3: "has no axis 0"}),
 ]  # fmt: skip

@@ -61,6 +61,9 @@ def on_axes(
     """
     _refuse_other_axes(op, inputs, strict)
     taken = [i for i, axis in inputs.items() if _has_rows(op, i, axis, is_shared=i in shared)]
+    for i in taken:
+        if op.operand(i).rank <= inputs[i]:
+            op.refuse(f"input {i} ({op.operand(i).name!r}) has no axis {inputs[i]}")
     batch = _on_first_axis(op, _rows_of_a_sample(op, {op.operand(i).shape[inputs[i]] for i in taken}))
     wants: dict[int, Wanted] = {i: batch.at(inputs[i]) for i in taken}
     return Plan([batch.at(axis) for axis in outputs[: len(op.outputs)]], wants)

@@ -150,13 +150,10 @@ def test_a_hostile_manifest_is_listed_safely(builder: Builder, tmp_path: Path, r
     builder("publish", rewritten(tmp_path), "--repository", root)
     path = root / "m" / "1" / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["source"]["file"] = HOSTILE
-    path.write_text(json.dumps(manifest))
-    assert b"\\x1b" in builder("list", "--repository", root).out
-    assert json.loads(builder("list", "--repository", root, "--json").out)[0]["name"] == "m"
-    manifest["proof"] = HOSTILE
-    path.write_text(json.dumps(manifest))
-    builder("list", "--repository", root)
+    for file, proof in ((HOSTILE, manifest["proof"]), (f"{HOSTILE}\ud800", manifest["proof"]), ("m.onnx", HOSTILE)):
+        path.write_text(json.dumps({**manifest, "source": {**manifest["source"], "file": file}, "proof": proof}))
+        assert b"\xe2\x94\x82 m " in builder("list", "--repository", root).out
+        assert json.loads(builder("list", "--repository", root, "--json").out)[0]["name"] == "m"
     assert builder("verify", "m", "--repository", root).code != 0
 
 

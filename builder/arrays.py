@@ -9,7 +9,6 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 import io
 import math
-import os
 import re
 import struct
 import zipfile
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from builder import files
+from builder.bounded.memory import available_bytes
 from builder.progress import format_bytes
 from builder.tensors import Array
 
@@ -167,16 +167,7 @@ def _check_values(flat: Array) -> None:
 
 
 def _check_memory(needed: int) -> None:
-    limit = _memory() // 2
+    limit = available_bytes() // 2
     if needed > limit:
         what = f"its arrays take {format_bytes(needed)}, and only {format_bytes(limit)} are read"
-        raise ValueError(f"{what}: half of this machine's memory")
-
-
-def _memory() -> int:
-    """Return the memory of this machine, or what its container may use of it, in bytes."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no container, or "max": no limit
-        return physical
+        raise ValueError(f"{what}: half of what this machine has left")

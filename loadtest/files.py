@@ -11,8 +11,6 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_MAX_JSON = 128_000_000
-
 
 def open_file(path: Path, *, inside: Path | None = None) -> BinaryIO:
     """Open a regular file for reading.
@@ -36,17 +34,18 @@ def open_file(path: Path, *, inside: Path | None = None) -> BinaryIO:
         os.close(found)
 
 
-def read_json(path: Path, *, inside: Path | None = None) -> Any:
-    """Read a JSON file of at most 128 MB; the arguments are those of `open_file`.
+def read_json(path: Path, *, limit_mb: int = 128, inside: Path | None = None) -> Any:
+    """Read a JSON file of at most `limit_mb` megabytes; the other arguments are those of `open_file`.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is not JSON, or is too large.
     """
     with open_file(path, inside=inside) as file:
-        if os.fstat(file.fileno()).st_size > _MAX_JSON:
-            raise ValueError("it is larger than 128 MB")
-        text = file.read(_MAX_JSON)
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_mb * 1_000_000:
+            raise ValueError(f"it is larger than {limit_mb} MB")
+        text = file.read(size or 1_000_000)  # a file in /proc says that it is empty
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -50,7 +50,7 @@ def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
             yield "it is reshaped to a scalar, which needs a max_batch_size above 0"
         shape = tensor.reshape.shape
         if _fixed_size(tensor.dims) != _fixed_size(shape):
-            yield f"reshape {list(shape)} has another number of values than dims {list(tensor.dims)}"
+            yield f"reshape {list(shape[:32])} has another number of values than dims {list(tensor.dims[:32])}"
     if getattr(tensor, "format", 0) != 0 and len(tensor.dims) != 3:
         yield "a format of NHWC or NCHW needs 3 dims"
 
@@ -146,4 +146,4 @@ def _tensor_disagreements(side: str, tensor: Any, served: ServedTensor) -> Itera
         dim == own or (own == -1 and side == "input") for dim, own in zip(dims, served.dims, strict=True)
     )
     if not fits:
-        yield f"{side} {tensor.name!r} has dims {dims}, but the new version's are {list(served.dims)}"
+        yield f"{side} {tensor.name!r} has dims {dims[:32]}, but the new version's are {list(served.dims)}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builder.errors import HostError, RepositoryError, VerificationError
+from builder.files import reason
 from builder.proof.comparison import Tolerance
 from builder.proof.interface import check_interface
 from builder.proof.prover import Prover, batch_sizes
@@ -70,7 +71,7 @@ def _check_files(version_dir: Path, manifest: Manifest) -> None:
     try:
         found = manifest.model.at(version_dir)
     except OSError as error:
-        what = f"the version's files cannot be read: {error}"
+        what = f"the version's files cannot be read: {reason(error)}"
         raise RepositoryError(model, what, "restore the file, or publish the model again") from error
     if found != manifest.model:
         raise VerificationError(model, "the model's files changed after they were published", "publish the model again")

@@ -53,6 +53,7 @@ def _kept_reference(about: dict[str, Any], arrays: dict[str, Any]) -> Reference:
     max_batch_size = read_batch_size(about["max_batch_size"])
     if not isinstance(about["model"], str):
         raise ValueError(f"{about['model']!r} is not the name of a model")
+    about["model"].encode()  # a ValueError for text that is not Unicode
 
     def side(prefix: str, specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
         found = {spec.name: arrays[f"{prefix}:{spec.name}"] for spec in specs}

@@ -142,12 +142,13 @@ def test_a_kept_answer_as_it_is_is_sent(tmp_path: Path) -> None:
     [
         *({key: value} for key in ABOUT if key not in ("reference_version", "binary") for value in WRONG),
         {"version_asked": "1/../../x"},
+        {"model": "\ud800"},
         {"max_batch_size": -1},
         {"inputs": [["x", "FP32", [0]]]},
         {"outputs": [["y", "FP8", [3]]]},
         {"tolerances": {"y": {"rtol": -1}}},
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_a_kept_answer_with_a_value_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     if change == {"max_batch_size": 5}:
@@ -194,7 +195,7 @@ def test_a_file_named_on_the_command_line_may_be_anything(
         {"rate_asked": float("nan")},
         {"rate_asked": 10**400},
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_a_result_with_damaged_stages_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     result = result_of((100, 1000))

@@ -31,8 +31,8 @@ from support.sources import (
 
 FLOWS = {
     "builder": ["version", "errors", "progress", "files", "digest", "tensors", "interrupts", "bounded", "arrays",
-                "model", "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt", "repository",
-                "publishing", "exporting", "api", "cli", "__main__"],
+                "model", "batching", "samples", "record", "naming", "config", "proof", "lowering", "tensorrt",
+                "repository", "publishing", "exporting", "api", "cli", "__main__"],
     "loadtest": ["errors", "files", "wire", "scenarios", "options", "settings", "checking", "server", "run", "report",
                  "locustfile", "__main__"],
 }  # fmt: skip

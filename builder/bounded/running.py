@@ -92,6 +92,10 @@ def run(
         parcel.close()
 
 
+def _stack_bytes() -> int:
+    return SESSIONS * (os.cpu_count() or 1) * STACK_BYTES
+
+
 def _has_cuda() -> bool:
     """Return whether this process has loaded the driver of the GPU, as it does when it first uses it."""
     return "/libcuda.so" in Path("/proc/self/maps").read_text()
@@ -110,7 +114,8 @@ class _Attendance:
         self._report = report
         self._fall_back: BuilderError | None = None
         self._looked = time.monotonic()
-        self._most = bounds.memory + used_bytes(os.getpid(), with_children=False)
+        # With the stacks, so that the system refuses memory before: then the error can name the node.
+        self._most = bounds.memory + _stack_bytes() + used_bytes(os.getpid(), with_children=False)
 
     def wait(self) -> int:
         """Return when the work is done, with the place of the result in the parcel.
@@ -184,8 +189,7 @@ def _limit(bounds: Bounds, has_gpu: bool) -> None:
     if has_gpu:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    stacks = SESSIONS * (os.cpu_count() or 1) * STACK_BYTES
-    wanted = min(data_bytes() + bounds.memory + stacks, sys.maxsize)
+    wanted = min(data_bytes() + bounds.memory + _stack_bytes(), sys.maxsize)
     with suppress(ValueError, OSError):
         allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))

@@ -49,11 +49,11 @@ class Inside:
 
     def text(self) -> str:
         """Say what this process is doing, and with what."""
-        text = ", ".join(self.doing)
+        text = " and ".join(self.doing)
         if self.focus is None:
             return text
         name, subject = self.focus
-        return f"{text}: {name(subject)}"
+        return f"{text}, at {name(subject)}"
 
     def _stop_in_time(self) -> None:
         while (left := self.board.deadline - time.monotonic()) > 0:
@@ -199,4 +199,4 @@ def out_of_memory(where: object, node: str = "") -> OutOfMemoryError:
 
 
 def _at(doing: str, node: str) -> str:
-    return f"{doing}: {node}" if node else doing
+    return f"{doing}, at {node}" if node else doing

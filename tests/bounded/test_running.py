@@ -167,7 +167,7 @@ def test_work_that_takes_too_long_is_ended() -> None:
             time.sleep(60)
 
     with pytest.raises(
-        OutOfTimeError, match=r"^m.onnx: it was stopped after 0.2s, while it counts sheep: sheep 7"
+        OutOfTimeError, match=r"^m.onnx: it was stopped after 0.2s, while it counts sheep, at sheep 7"
     ) as e:
         run(work, SOON)
     assert e.value.exit_code == 6
@@ -182,7 +182,7 @@ def test_what_can_be_stopped_is_stopped_before_the_process_is_killed() -> None:
                 time.sleep(0.001)
             return str(bounded.out_of_time("node Loop 'a'"))
 
-    assert "it was stopped after 0.2s, while it waits: node Loop 'a'" in run(work, SOON)
+    assert "it was stopped after 0.2s, while it waits, at node Loop 'a'" in run(work, SOON)
 
 
 def test_time_that_does_not_count_is_not_limited() -> None:
@@ -211,7 +211,7 @@ def test_memory_that_the_system_refuses_is_an_error_that_says_what_wanted_it() -
         with during("it is read"), during("it is unpacked"):
             np.ones(1_000_000_000, np.uint8)
 
-    with pytest.raises(OutOfMemoryError, match=r"needs more than the 300.0 MB .*, while it is read, it is unpacked"):
+    with pytest.raises(OutOfMemoryError, match=r"needs more than the 300.0 MB .*, while it is read and it is unpacked"):
         run(work)
 
 

@@ -137,6 +137,7 @@ def _understood(path: Path) -> Iterator[None]:
 
 def _parse(path: Path) -> onnx.ModelProto:
     fix = "give the path of an .onnx file"
+    _refuse_other_encoding(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -155,6 +156,15 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.ir_version or (not proto.graph.node and not proto.graph.output):
         raise ModelError(path, "it is not an ONNX file: it contains no graph", fix)
     return proto
+
+
+def _refuse_other_encoding(path: Path) -> None:
+    """Refuse a path that ONNX Runtime cannot be given."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        what = "this path is not valid UTF-8, so ONNX Runtime cannot open the file"
+        raise ModelError(path, what, "rename the file or its folder") from error
 
 
 def _deserialize(path: Path, proto: onnx.ModelProto) -> ir.Model:

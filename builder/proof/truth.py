@@ -214,6 +214,13 @@ class Original:
     def _cut(self, tensor: BatchedTensor, answer: Array) -> Array:
         """Return the rows of one answer, `[B0, *dims]`; without a batch axis, every sample gets the whole answer."""
         size = self._batched.static_batch
+        axis = tensor.batch_axis
+        if axis is not None and (answer.ndim <= axis or answer.shape[axis] % tensor.rows):
+            shapes = f"{list(answer.shape)} when it runs, but the file declares {list(tensor.original_shape)}"
+            what = f"output {tensor.original!r} has the shape {shapes}"
+            raise VerificationError(
+                self._batched.original.path, what, "export the model with the right shapes declared"
+            )
         rows = tensor.split(answer)
         if tensor.batch_axis is None:
             rows = rows.repeat(size, axis=0)

@@ -127,6 +127,10 @@ def test_a_path_too_long_for_the_filesystem_is_refused(tmp_path: Path) -> None:
     assert "File name too long" in refusal(tmp_path / ("x" * 5000)).what
 
 
+def test_a_path_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    assert "not valid UTF-8" in refusal(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.onnx"))).what
+
+
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path).what == "it is a directory"
 

@@ -362,6 +362,14 @@ def test_an_original_without_a_row_for_each_sample_is_refused(tmp_path: Path) ->
         verify(batched, max_batch_size=8)
 
 
+def test_an_output_with_other_axes_than_declared_is_refused(tmp_path: Path) -> None:
+    """ONNX reads only 0 and 1 of `keepdims`; ONNX Runtime takes the lowest bits of other numbers, here 0."""
+    text = f"g (float[1, 4] x) => (float[1, 4] y) {{ y = ReduceSum <keepdims = {1 << 62}> (x) }}"
+    batched = by_hand(original(tmp_path, text), text.replace("[1,", "[N,"), static_batch=1)
+    with pytest.raises(VerificationError, match=r"output 'y' has the shape \[\] when it runs, but the file declares"):
+        verify(batched, max_batch_size=8)
+
+
 def test_an_output_without_a_batch_is_the_answer_to_every_sample(tmp_path: Path) -> None:
     text = "g (float[2, 4] x) => (float[2, 4] y, float[3] a) {{ y = Neg (x) {} }}"
     anchors = "a = Constant <value_floats = [1.0, 2.0, 3.0]> ()"

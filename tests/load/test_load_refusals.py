@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.load_run import run
 from support.load_server import (
@@ -80,6 +81,8 @@ def test_a_repository_that_is_not_the_one_served_is_refused_naming_both_sides(se
     folder = folder.rename(folder.with_name("1"))
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace("TYPE_INT64", "TYPE_INT32"))
+    reference = dict(np.load(folder / "reference.npz"))
+    np.savez(folder / "reference.npz", **reference | {"output:label": reference["output:label"].astype(np.int32)})
     fault = refusal(server.http_address, *option)
     assert "the repository's version 1 has scores FP32[3], label INT32[1]" in fault.what
     assert f"the server http://{server.http_address} has scores FP32[3], label INT64[1]" in fault.what

@@ -1,6 +1,7 @@
 """Say what a repository contains: its models, their versions, and what is wrong with them."""
 
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -63,7 +64,7 @@ def read(model: ModelDirectory) -> ListedModel:
         return ListedModel(model.name, (), problem or error.what)
     found = (_read_version(model, version, version == served) for version in numbers)
     # Reading takes no lock: somebody may prune a version just now.
-    versions = tuple(listed for listed in found if os.path.lexists(model.version_dir(listed.version)))
+    versions = tuple(listed for listed in found if not _is_gone(model.version_dir(listed.version)))
     if problem is None and served not in numbers:
         problem = f"its config serves version {served}, which is missing"
     return ListedModel(model.name, versions, problem)
@@ -89,9 +90,25 @@ def _when(path: Path) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
+def _is_gone(folder: Path) -> bool:
+    """Return whether nothing is there; what may not be looked at is."""
+    try:
+        folder.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder is there that this user may look at. Links are not followed."""
+    with suppress(OSError):
+        return stat.S_ISDIR(path.lstat().st_mode)
+    return False
+
+
 def _size_bytes(folder: Path) -> int:
     """Return the size of all files below a folder that can be seen. Links are not followed."""
-    total, waiting = 0, [] if folder.is_symlink() else [str(folder)]
+    total, waiting = 0, [str(folder)] if _is_folder(folder) else []
     while waiting:
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:

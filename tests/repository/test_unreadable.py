@@ -36,17 +36,17 @@ def listed(repository: Repository) -> ListedModel:
     return found["scale"]
 
 
-def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let the system refuse to list a folder or to see what is in it, as for a user without permission."""
+def deny(monkeypatch: pytest.MonkeyPatch, folder: Path, *, lists: bool = False) -> None:
+    """Let the system refuse to list a folder, unless it `lists`, and to look at what is in it, as with mode 444."""
     iterate, stat = Path.iterdir, Path.stat
 
     def iterdir(path: Path) -> object:
-        if path == folder:
+        if path == folder and not lists:
             raise DENIED
         return iterate(path)
 
     def look(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
-        if path.parent == folder:
+        if folder in path.parents:
             raise DENIED
         return stat(path, follow_symlinks=follow_symlinks)
 
@@ -60,6 +60,15 @@ def test_a_model_that_may_not_be_listed_has_a_problem(repository: Repository, mo
     assert "cannot be read: Permission denied" in str(listed(repository).problem)
     with pytest.raises(RepositoryError, match="this folder cannot be read: Permission denied"):
         repository.model("scale").versions()
+
+
+def test_a_model_of_which_only_the_names_may_be_listed_has_problems(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deny(monkeypatch, repository.root / "scale", lists=True)
+    found = listed(repository)
+    assert [version.version for version in found.versions] == [1, 2, 3]
+    assert all("Permission denied" in str(version.problem) for version in found.versions)
 
 
 def test_a_version_that_may_not_be_listed_has_a_problem(

@@ -362,6 +362,17 @@ def test_an_original_without_a_row_for_each_sample_is_refused(tmp_path: Path) ->
         verify(batched, max_batch_size=8)
 
 
+def test_an_answer_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    text = "g (float[1, 4] x) => (string[1] y) { s = Shape (x)  y = Identity (label) }"
+    model = parser.parse_model(HEADER + text)
+    model.graph.initializer.add(
+        name="label", dims=[1], data_type=onnx.TensorProto.STRING, string_data=[b"\xed\xa0\x80"]
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(VerificationError, match="can't decode byte 0xed"):
+        verify(keep_static(load(tmp_path / "m.onnx")), max_batch_size=1)
+
+
 def test_an_output_with_other_axes_than_declared_is_refused(tmp_path: Path) -> None:
     """ONNX reads only 0 and 1 of `keepdims`; ONNX Runtime takes the lowest bits of other numbers, here 0."""
     text = f"g (float[1, 4] x) => (float[1, 4] y) {{ y = ReduceSum <keepdims = {1 << 62}> (x) }}"

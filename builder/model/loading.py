@@ -92,9 +92,9 @@ def _load(path: Path) -> Model:
     _drop_devices(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
+    nodes.check(path, proto)  # before ONNX infers shapes, which never ends for some equations
     _complete_outputs(path, proto)
     soundness.check_form(path, proto)
-    nodes.check(path, proto)
     _refuse_sparse(path, proto)
     weights.check(path, soundness.tensors_of(proto))
     external = external_data.locate(path, soundness.tensors_of(proto))

@@ -83,6 +83,16 @@ def load(path: Path) -> Model:
         return _load(path)
 
 
+def weights_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of external weights that an ONNX file names, after checking their place and size.
+
+    Raises:
+        ModelError: It is not an ONNX file, or such a file is outside its folder, missing, unreadable or too short.
+    """
+    with _understood(path):
+        return external_data.locate(path, soundness.tensors_of(_parse(path)))
+
+
 def _load(path: Path) -> Model:
     proto = _parse(path)
     size.check_size(path, proto)

@@ -9,6 +9,7 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 import io
 import math
+import os
 import re
 import struct
 import zipfile
@@ -27,6 +28,9 @@ from builder.tensors import Array
 
 MAGIC = b"\x93NUMPY"
 """How an `.npy` file begins."""
+
+DEFLATED = 1032
+"""The most times its size that DEFLATE can pack into a file (source: https://zlib.net/zlib_tech.html)."""
 
 _MAX_HEADER = 1 << 16
 _MAX_DIRECTORY = 1 << 22
@@ -52,12 +56,13 @@ def read_npy(path: Path, *, limit: int) -> Array:
     return _read_array(io.BytesIO(content), len(content))
 
 
-def read_npz(path: Path, *, inside: Path | None = None) -> dict[str, Array]:
+def read_npz(path: Path, *, inside: Path | None = None, expansion: int = DEFLATED) -> dict[str, Array]:
     """Read an archive of arrays, by their names.
 
     Args:
         path: The file.
         inside: The folder that the file must be in, as for `files.read`.
+        expansion: How many times as large as the file its arrays may be; 1 if it was not written compressed.
 
     Raises:
         OSError: The file cannot be read, is not a regular one, or is outside the folder.
@@ -68,7 +73,7 @@ def read_npz(path: Path, *, inside: Path | None = None) -> dict[str, Array]:
             raise ValueError("it holds a single array without a name")
         with _Wary(stream.raw) as wary, zipfile.ZipFile(wary) as archive:
             entries = archive.infolist()
-            _check_memory(sum(entry.file_size for entry in entries))
+            _check_size(sum(entry.file_size for entry in entries), os.fstat(stream.fileno()).st_size * expansion)
             arrays = {entry.filename.removesuffix(".npy"): _read_member(archive, entry) for entry in entries}
     if len(arrays) < len(entries):
         raise ValueError("it holds two arrays of the same name")
@@ -166,8 +171,10 @@ def _check_values(flat: Array) -> None:
             raise ValueError("it has text that is not Unicode")
 
 
-def _check_memory(needed: int) -> None:
-    limit = available_bytes() // 2
-    if needed > limit:
-        what = f"its arrays take {format_bytes(needed)}, and only {format_bytes(limit)} are read"
+def _check_size(needed: int, most: int) -> None:
+    left = available_bytes() // 2
+    if needed > left:
+        what = f"its arrays take {format_bytes(needed)}, and only {format_bytes(left)} are read"
         raise ValueError(f"{what}: half of what this machine has left")
+    if needed > most:
+        raise ValueError(f"its arrays take {format_bytes(needed)}, but the file can hold only {format_bytes(most)}")

@@ -2,7 +2,7 @@
 
 A named pipe blocks whoever opens it, /dev/zero never ends, and a link leads anywhere. So a path is first opened with
 O_PATH, which neither waits nor wakes a device. What it leads to is checked there, and this very file is then opened
-for reading: nobody can put another one in its place in between.
+for reading: nobody can put another one in its place in between. `create` writes a file where others may write too.
 
 Source: open(2), O_PATH; proc_pid_fd(5).
 """
@@ -56,6 +56,32 @@ def open_file(path: Path, *, inside: Path | None = None) -> io.BufferedReader:
             return open(path, "rb", opener=lambda _, flags: os.open(f"/proc/self/fd/{found}", flags))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def create(path: Path) -> io.BufferedWriter:
+    """Open a file for writing, in place of one of this user's that may be there.
+
+    Raises:
+        OSError: It cannot be written, or there is something else: a link or a second name of another file, say, that
+            somebody put there so that the other file is overwritten.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe would wait for a reader
+    try:
+        stream = os.fdopen(os.open(path, flags, 0o666), "wb")
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe or a socket
+            raise _taken(path) from error
+        raise
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+        stream.close()
+        raise _taken(path)
+    stream.truncate()
+    return stream
+
+
+def _taken(path: Path) -> OSError:
+    return OSError(errno.EEXIST, "something else than a file of yours has this name", str(path))
 
 
 def size(path: Path, *, inside: Path | None = None) -> int:

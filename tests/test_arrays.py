@@ -207,3 +207,28 @@ def test_arrays_may_take_half_of_the_memory(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(of_builder, "available_bytes", lambda: 16_000)
     with pytest.raises(ValueError, match=r"its arrays take 8\.1 kB, and only 8\.0 kB are read"):
         read_npz(tmp_path / "a.npz")
+
+
+READERS = [read_npz, of_loadtest.read_arrays]
+BOMB = np.zeros(1_000_000, np.float32)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_compressed_archive_is_read_only_where_one_was_written(tmp_path: Path, read: Callable[..., Any]) -> None:
+    np.savez_compressed(tmp_path / "packed.npz", a=BOMB)
+    np.savez(tmp_path / "stored.npz", a=BOMB)
+    assert len(read(tmp_path / "packed.npz")["a"]) == len(read(tmp_path / "stored.npz", expansion=1)["a"]) == len(BOMB)
+    with pytest.raises(ValueError, match=r"its arrays take 4\.0 MB, but the file can hold only"):
+        read(tmp_path / "packed.npz", expansion=1)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_an_archive_whose_members_share_their_bytes_is_refused(tmp_path: Path, read: Callable[..., Any]) -> None:
+    pack([("a.npy", GOOD)], tmp_path / "a.npz")
+    content = (tmp_path / "a.npz").read_bytes()
+    start, end = content.index(ENTRY), content.index(END)
+    entries = b"".join(content[start:end].replace(b"a.npy", b"%05d" % number) for number in range(50))
+    about = struct.pack("<HHII", 50, 50, len(entries), start)
+    (tmp_path / "a.npz").write_bytes(content[:start] + entries + content[end : end + 8] + about + b"\0\0")
+    with pytest.raises(ValueError, match="but the file can hold only"):
+        read(tmp_path / "a.npz", expansion=1)

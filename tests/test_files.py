@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builder import files as of_builder
-from builder.files import open_file, read, reason, size
+from builder.files import create, open_file, read, reason, size
 from loadtest import files as of_loadtest
 
 
@@ -144,3 +144,41 @@ def test_json_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         stream.truncate(200_000_000)
     with pytest.raises(ValueError, match="larger than 128 MB"):
         of_loadtest.read_json(tmp_path / "file")
+
+
+def test_a_file_is_created_or_replaced(tmp_path: Path) -> None:
+    for content in (b"longer", b"new"):
+        with create(tmp_path / "file") as stream:
+            stream.write(content)
+        assert (tmp_path / "file").read_bytes() == content
+
+
+PLANTED: dict[str, Callable[[Path], None]] = {
+    "link": link("victim"),
+    "link to nothing": link("gone"),
+    "second name": lambda path: path.hardlink_to(path.parent / "victim"),
+    "pipe": os.mkfifo,
+    "socket": make_socket,
+    "device": link("/dev/null"),
+}
+
+
+@pytest.mark.parametrize("make", PLANTED.values(), ids=PLANTED)
+def test_what_somebody_put_under_the_name_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "victim").write_bytes(b"precious")
+    make(tmp_path / "file")
+    with pytest.raises(OSError, match="something else than a file of yours has this name"):
+        create(tmp_path / "file")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_file_of_another_user_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"theirs")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(OSError, match="something else"):
+        create(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"theirs"

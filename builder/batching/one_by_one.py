@@ -6,7 +6,7 @@ a time.
 Source: https://onnx.ai/onnx/operators/onnx__Scan.html
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,9 @@ SCAN_WITHOUT_BATCH = 9
 
 AXES_AS_INPUT = 13
 """The opset from which Squeeze and Unsqueeze take their axes as an input."""
+
+Fresh = Callable[[str], str]
+"""Returns a name that no value has yet, and that begins with the given one."""
 
 
 def run_one_by_one(
@@ -89,10 +92,11 @@ def _wrapped(
 ) -> ir.Model:
     """Move all nodes of the clone `source` into the body of a Scan; the weights stay outside."""
     graph = source.graph
+    fresh = _namer(graph)
     nodes = list(graph)
     graph.remove(nodes)
-    before, rows = _body_inputs(graph, inputs, opset)
-    after, answers = _body_outputs(graph, outputs, opset)
+    before, rows = _body_inputs(graph, inputs, opset, fresh)
+    after, answers = _body_outputs(graph, outputs, opset, fresh)
     body = ir.Graph(rows, answers, nodes=[*before, *nodes, *after], name="one_sample")
     scan = ir.Node(
         "",
@@ -107,6 +111,7 @@ def _wrapped(
     )
     initializers = list(graph.initializers.values())
     graph.initializers.clear()
+    graph.outputs.clear()  # a weight may be one
     graph.inputs.clear()  # before IR version 4, the initializers are among them
     return ir.Model(
         ir.Graph(
@@ -126,14 +131,30 @@ def _wrapped(
     )
 
 
-def _body_inputs(graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int) -> tuple[list[ir.Node], list[ir.Value]]:
+def _namer(graph: ir.Graph) -> Fresh:
+    names = {value.name for node in graph.all_nodes() for value in (*node.outputs, *node.inputs) if value is not None}
+    names |= {value.name for inner in (graph, *graph.subgraphs()) for value in (*inner.inputs, *inner.outputs)}
+    names |= graph.initializers.keys()
+
+    def fresh(name: str) -> str:
+        while name in names:
+            name += "_"
+        names.add(name)
+        return name
+
+    return fresh
+
+
+def _body_inputs(
+    graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int, fresh: Fresh
+) -> tuple[list[ir.Node], list[ir.Value]]:
     """Return nodes that make the original's inputs of one sample each, and the samples they read."""
     originals = {v.name: v for v in graph.inputs}
     nodes, rows = [], []
     for tensor in tensors:
         original = originals[tensor.name]
-        row = _value(f"{tensor.name}.row", tensor.dtype, tensor.dims)
-        made, taken = _with_axis("Unsqueeze", row, tensor.batch_axis, opset)
+        row = _value(fresh(f"{tensor.name}.row"), tensor.dtype, tensor.dims)
+        made, taken = _with_axis("Unsqueeze", row, tensor.batch_axis, opset, fresh)
         taken.type, taken.shape = original.type, ir.Shape(tensor.original_shape)
         original.replace_all_uses_with(taken, replace_graph_outputs=True)
         nodes.extend(made)
@@ -142,14 +163,14 @@ def _body_inputs(graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int) 
 
 
 def _body_outputs(
-    graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int
+    graph: ir.Graph, tensors: Sequence[BatchedTensor], opset: int, fresh: Fresh
 ) -> tuple[list[ir.Node], list[ir.Value]]:
     """Return nodes that take the batch of one out of the original's outputs, and the answers they give."""
     nodes, answers = [], []
     for tensor, original in zip(tensors, graph.outputs, strict=True):
-        made, answer = _with_axis("Squeeze", original, tensor.batch_axis, opset)
-        original.name = f"{tensor.name}.whole"
-        answer.name = f"{tensor.name}.answer"
+        original.name = fresh(f"{tensor.name}.whole")  # the Scan's output has its name
+        made, answer = _with_axis("Squeeze", original, tensor.batch_axis, opset, fresh)
+        answer.name = fresh(f"{tensor.name}.answer")
         answer.type, answer.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.dims)
         nodes.extend(made)
         answers.append(answer)
@@ -164,11 +185,13 @@ def _value(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Valu
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
-def _with_axis(op_type: str, value: ir.Value, axis: int | None, opset: int) -> tuple[list[ir.Node], ir.Value]:
+def _with_axis(
+    op_type: str, value: ir.Value, axis: int | None, opset: int, fresh: Fresh
+) -> tuple[list[ir.Node], ir.Value]:
     """Unsqueeze or squeeze the batch of one, or copy a value that has none."""
     if axis is None:
         node = ir.Node("", "Identity", [value])
-        node.outputs[0].name = f"{value.name}.copy"
+        node.outputs[0].name = fresh(f"{value.name}.copy")
         return [node], node.outputs[0]
     nodes = []
     if opset < AXES_AS_INPUT:
@@ -176,8 +199,8 @@ def _with_axis(op_type: str, value: ir.Value, axis: int | None, opset: int) -> t
     else:
         axes = ir.Attr("value", ir.AttributeType.TENSOR, ir.tensor(np.asarray([axis])))
         constant = ir.Node("", "Constant", [], [axes])
-        constant.outputs[0].name = f"{value.name}.axes"
+        constant.outputs[0].name = fresh(f"{value.name}.axes")
         nodes.append(constant)
         node = ir.Node("", op_type, [value, constant.outputs[0]])
-    node.outputs[0].name = f"{value.name}.{op_type.lower()}"
+    node.outputs[0].name = fresh(f"{value.name}.{op_type.lower()}")
     return [*nodes, node], node.outputs[0]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROVENANCE_PREFIX = "builder."
 """Parameters whose key starts with this belong to this package: they say where the served version came from."""
 
+_MOST_REASONS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class ExistingConfig:
@@ -72,7 +74,8 @@ def make_config(
 
     Raises:
         ModelError: Triton cannot serve one of the tensors.
-        RepositoryError: The existing config cannot be read, or it contradicts the version or the options.
+        RepositoryError: The existing config cannot be read, it contradicts the version or the options, or the new one
+            would be too long to be read again.
     """
     options = options or ConfigOptions()
     where = FILE if existing is None else existing.path
@@ -88,6 +91,7 @@ def make_config(
     fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
     _refuse(where, problems(config), fix)
     text = pbtxt.render(config) if existing is None else pbtxt.edit(existing.text, config, where=where)
+    pbtxt.check_length(text, where=where)
     return Config(text, files, tuple(_notes(config, text, where)))
 
 
@@ -120,7 +124,9 @@ def point_at(existing: str, version: int, *, where: object) -> Config:
     config.version_policy.specific.versions[:] = [version]
     _drop_provenance(config)
     warmup.replace(config, [])
-    return Config(pbtxt.edit(existing, config, where=where), {})
+    text = pbtxt.edit(existing, config, where=where)
+    pbtxt.check_length(text, where=where)
+    return Config(text, {})
 
 
 def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelConfig":
@@ -175,7 +181,8 @@ def _unproven(wanted: int, proven: int, *, is_asked: bool) -> tuple[str, str]:
 
 def _refuse(where: object, reasons: Iterable[str], fix: str) -> None:
     if found := list(reasons):
-        raise RepositoryError(where, "; ".join(found), fix)
+        more = f"; and {len(found) - _MOST_REASONS:,} more" if len(found) > _MOST_REASONS else ""
+        raise RepositoryError(where, "; ".join(found[:_MOST_REASONS]) + more, fix)
 
 
 def _notes(config: "ModelConfig", text: str, where: object) -> Iterator[str]:

@@ -1,15 +1,15 @@
 """Read an ONNX file, and check that the following steps can work with it.
 
 `load` parses the file, checks it (known operators, bounded sizes, weights inside the model's folder), hashes it and
-returns a `Model`, which nothing changes from then on. `fix_inputs` turns inputs that never vary into constants.
-`inlined` and `why_not` compare opsets, for the steps that move nodes from one to another. `zipmap` replaces outputs
-that are lists of dictionaries.
+returns a `Model`, which nothing changes from then on. `weights_of` checks only the files of weights. `fix_inputs` turns
+inputs that never vary into constants. `inlined` and `why_not` compare opsets, for the steps that move nodes from one to
+another. `zipmap` replaces outputs that are lists of dictionaries.
 """
 
 from builder.model import zipmap
 from builder.model.constants import fix_inputs
 from builder.model.file_state import FileState
-from builder.model.loading import Model, load
+from builder.model.loading import Model, load, weights_of
 from builder.model.opsets import inlined, why_not
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
@@ -28,6 +28,7 @@ __all__ = [
     "operator",
     "own_domain",
     "stored_dtype",
+    "weights_of",
     "why_not",
     "zipmap",
 ]

@@ -83,6 +83,16 @@ def load(path: Path) -> Model:
         return _load(path)
 
 
+def weights_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of external weights that an ONNX file names, after checking their place and size.
+
+    Raises:
+        ModelError: It is not an ONNX file, or such a file is outside its folder, missing, unreadable or too short.
+    """
+    with _understood(path):
+        return external_data.locate(path, soundness.tensors_of(_parse(path)))
+
+
 def _load(path: Path) -> Model:
     proto = _parse(path)
     size.check_size(path, proto)
@@ -92,9 +102,9 @@ def _load(path: Path) -> Model:
     _drop_devices(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
+    nodes.check(path, proto)  # before ONNX infers shapes, which never ends for some equations
     _complete_outputs(path, proto)
     soundness.check_form(path, proto)
-    nodes.check(path, proto)
     _refuse_sparse(path, proto)
     weights.check(path, soundness.tensors_of(proto))
     external = external_data.locate(path, soundness.tensors_of(proto))

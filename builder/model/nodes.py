@@ -1,5 +1,6 @@
-"""Check in nodes what ONNX's checker skips: references to attributes, sparse constants, calls of functions."""
+"""Check in nodes what ONNX's checker skips: references to attributes, sparse constants, equations, and calls."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from builder.model.soundness import Operator, function_key, nodes_of, operator_k
 FIX = "export the model again"
 
 _SPARSE = {onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS}
+
+_TERM = r"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
+_EQUATION = re.compile(f"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
+"""The equation of an Einsum, without spaces (source: https://onnx.ai/onnx/operators/onnx__Einsum.html)."""
 
 Functions = Mapping[Operator, onnx.FunctionProto]
 
@@ -47,6 +52,10 @@ def _attribute_fault(node: onnx.NodeProto, *, is_inside_function: bool) -> str:
             return f"has a sparse tensor as its attribute {attribute.name!r}, which is not supported"
         if attribute.type == onnx.AttributeProto.UNDEFINED:
             return f"has an attribute {attribute.name!r} without a type"
+        if attribute.name == "equation" and operator_key(node)[:2] == ("", "Einsum") and not attribute.ref_attr_name:
+            equation = attribute.s.decode(errors="replace")
+            if not _EQUATION.fullmatch(equation.replace(" ", "")):
+                return f"has the equation {equation[:200]!r}, which is not one"
     return ""
 
 

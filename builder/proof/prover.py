@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from builder import files
 from builder.errors import VerificationError
 from builder.proof.comparison import Comparison, Tolerance, Wrong, allowed, as_numbers, compare
 from builder.proof.session import one_line, onnxruntime_errors, run_errors
@@ -226,10 +227,10 @@ def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> 
 def _keep(path: Path, arrays: Arrays) -> str:
     """Write the failing batch, and say where it is or why it could not be written."""
     try:
-        with path.open("wb") as stream:
+        with files.create(path) as stream:
             write_arrays(stream, arrays)
     except OSError as error:
-        return f"; the failing batch could not be written to {path}: {error.strerror}"
+        return f"; the failing batch could not be written to {path}: {files.reason(error)}"
     return f"; the failing batch is in {path}"
 
 

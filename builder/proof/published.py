@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.errors import HostError, RepositoryError, VerificationError
+from builder.errors import HostError, ModelError, RepositoryError, VerificationError
 from builder.files import reason
+from builder.model import weights_of
 from builder.proof.comparison import Tolerance
 from builder.proof.interface import check_interface
 from builder.proof.prover import Prover, batch_sizes
@@ -12,6 +13,9 @@ from builder.proof.results import make_proof
 from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
 from builder.record import Manifest, Proof
 from builder.tensors import Arrays
+
+_RESTORE = "restore the file, or publish the model again"
+_REPLACE = "publish the model again, or serve another version with `python -m builder rollback`"
 
 
 def verify_published(
@@ -32,7 +36,8 @@ def verify_published(
         run: Runs the model where ONNX Runtime cannot, such as a TensorRT plan.
 
     Raises:
-        RepositoryError: A file is missing, or the reference belongs to another version.
+        RepositoryError: A file is missing, the reference belongs to another version, or the model takes weights from
+            files that are not this version's.
         VerificationError: The files changed after they were published, Triton would refuse to load them with the
             inputs and outputs of the manifest, or an answer differs.
         HostError: No processor of this machine can run them.
@@ -48,7 +53,8 @@ def verify_published(
     sizes = _batch_sizes(manifest)
     with onnxruntime_warnings() as warnings:
         if run is None:
-            session = open_rewritten(model, where=model, keep_layout=precision == "fp16")
+            _check_weights(model, manifest)
+            session = open_rewritten(model, where=model, keep_layout=precision == "fp16", fix=_REPLACE)
             has_batch = manifest.max_batch_size > 0
             check_interface(model, session, manifest.inputs, manifest.outputs, has_batch=has_batch)
             run = session.run
@@ -59,7 +65,7 @@ def verify_published(
             tolerances=tolerances,
             bfloat16=frozenset(tensor.name for tensor in manifest.outputs if tensor.data_type == "TYPE_BF16"),
             failure_dir=failure_dir,
-            fix="publish the model again, or serve another version with `python -m builder rollback`",
+            fix=_REPLACE,
         )
         proven = prover.prove(sizes)
     refuse_stale_shapes(model, warnings)
@@ -72,9 +78,20 @@ def _check_files(version_dir: Path, manifest: Manifest) -> None:
         found = manifest.model.at(version_dir)
     except OSError as error:
         what = f"the version's files cannot be read: {reason(error)}"
-        raise RepositoryError(model, what, "restore the file, or publish the model again") from error
+        raise RepositoryError(model, what, _RESTORE) from error
     if found != manifest.model:
         raise VerificationError(model, "the model's files changed after they were published", "publish the model again")
+
+
+def _check_weights(model: Path, manifest: Manifest) -> None:
+    """Check which files ONNX Runtime will read: others than those of the manifest were not compared with it."""
+    try:
+        found = {file.relative_to(model.parent.resolve()).as_posix() for file in weights_of(model)}
+    except ModelError as error:
+        raise RepositoryError(error.where, error.what, _RESTORE) from error
+    if strange := found - set(manifest.model.weights):
+        what = f"it takes weights from {min(strange)!r}, which the manifest does not list"
+        raise RepositoryError(model, what, _RESTORE)
 
 
 def _check_reference(version_dir: Path, manifest: Manifest, reference: Arrays) -> None:

@@ -21,6 +21,10 @@ from builder.model import zipmap
 from builder.printable import escape
 from builder.tensors import Array, Arrays
 
+# Set before ONNX Runtime is imported. Else it reports its use to Microsoft, and writes $TMPDIR/.ses, through a link if
+# somebody put one there (seen with 1.31.1).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _BFLOAT16 = "tensor(bfloat16)"
 
 SUPERLINEAR = ("ConstantSharing", "MatMulAddFusion")
@@ -146,6 +150,7 @@ def open_rewritten(
     keep_layout: bool = False,
     keep_mapped: bool = False,
     is_trial: bool = False,
+    fix: str = "report this error",
 ) -> Session:
     """Open a session on a rewritten model; it warns of every shape that is not as declared.
 
@@ -158,6 +163,7 @@ def open_rewritten(
         keep_mapped: Read external weights where they are mapped into memory, instead of copying them in packed form.
             This changes the rounding of fp32 answers by about 1e-6 of their scale.
         is_trial: See `open_original`.
+        fix: What to do if it cannot be loaded.
 
     Raises:
         VerificationError: ONNX Runtime cannot load the model.
@@ -177,7 +183,7 @@ def open_rewritten(
     except errors as error:
         refuse_limits(where, error)
         what = f"ONNX Runtime cannot load the rewritten model: {one_line(error)}"
-        raise VerificationError(where, what, "report this error", is_about_batch=True) from error
+        raise VerificationError(where, what, fix, is_about_batch=True) from error
 
 
 def _open(

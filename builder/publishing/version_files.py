@@ -1,6 +1,6 @@
 """Make what is stored for a version: the files that Triton loads, the manifest, and the reference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from builder.batching import BatchedModel, Rewrite
@@ -10,6 +10,7 @@ from builder.proof import VerifiedModel
 from builder.publishing.options import PublishOptions
 from builder.record import (
     MANIFEST_FILE,
+    MOST_REWRITTEN,
     REFERENCE_FILE,
     Content,
     Manifest,
@@ -52,7 +53,7 @@ def make_artifact(
         model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
-        rewrites=tuple({"node": r.node, "op_type": r.op_type, "what": r.what} for r in _rewrites(batched)),
+        rewrites=tuple(_listed(_rewrites(batched))),
         proof=verified.proof if compiled is None else _proof_of_plan(verified, compiled),
         plan=None if compiled is None else compiled.facts,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
@@ -90,6 +91,20 @@ def _rewrites(batched: BatchedModel) -> Iterator[Rewrite]:
     for name in batched.original.constants:
         yield Rewrite(name, "Constant", "the input became a constant")
     yield from batched.rewrites
+
+
+def _listed(rewrites: Iterable[Rewrite]) -> Iterator[dict[str, str]]:
+    """Yield what the manifest says about the rewritten nodes, and how many it does not name if there are very many."""
+    left = MOST_REWRITTEN
+    unnamed = 0
+    for rewrite in rewrites:
+        left -= len(rewrite.node) + len(rewrite.op_type) + len(rewrite.what)
+        if left >= 0:
+            yield {"node": rewrite.node, "op_type": rewrite.op_type, "what": rewrite.what}
+        else:
+            unnamed += 1
+    if unnamed:
+        yield {"node": "", "op_type": "", "what": f"{unnamed:,} more nodes were rewritten"}
 
 
 def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:

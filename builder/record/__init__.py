@@ -7,6 +7,7 @@ the arrays in `reference.npz`.
 
 from builder.record.manifest import FILE as MANIFEST_FILE
 from builder.record.manifest import (
+    MOST_REWRITTEN,
     Content,
     Manifest,
     ModelFile,
@@ -24,6 +25,7 @@ from builder.record.reference import first_row, raw_bytes, read_reference, write
 
 __all__ = [
     "MANIFEST_FILE",
+    "MOST_REWRITTEN",
     "REFERENCE_FILE",
     "Content",
     "Manifest",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder import digest, files
 from builder.errors import ModelError, RepositoryError
+from builder.progress import format_bytes
 from builder.record.decoding import MisreadError, decode, parse
 from builder.tensors import TRITON_TYPES
 
@@ -21,8 +22,11 @@ FORMAT = 1
 FILE = "manifest.json"
 MODEL_FILES = ("model.onnx", "model.plan")
 
-_MAX_BYTES = 32_000_000
-"""A model of as many nodes as may be published, every second one rewritten, has a manifest of 20 MB."""
+_MAX_BYTES = 8_000_000
+"""A model with as many inputs and outputs as may be published, and names of 100 characters, has half of that."""
+
+MOST_REWRITTEN = 1_000_000
+"""How much text the list of rewritten nodes may have, in characters: 6,000 nodes, usually. More are not listed."""
 
 _LARGEST_BATCH = 2**31 - 1
 _LARGEST_DIM = 2**63 - 1
@@ -248,7 +252,8 @@ class Manifest:
         model: The files that Triton loads.
         inputs: The inputs, in order.
         outputs: The outputs, in order.
-        rewrites: For each rewritten place, a mapping of `node`, `op_type` and `what` was done there.
+        rewrites: For each rewritten place, a mapping of `node`, `op_type` and `what` was done there; only the first
+            ones if there are very many.
         proof: The comparison with the original.
         reference: The file of samples and answers.
         plan: For a TensorRT plan, how it was built; otherwise None.
@@ -282,9 +287,18 @@ class Manifest:
         return self.max_batch_size >= other.max_batch_size and identity(self) == identity(other)
 
     def to_json(self) -> str:
-        """Return the text of `manifest.json`."""
+        """Return the text of `manifest.json`.
+
+        Raises:
+            ModelError: It is longer than what is read.
+        """
         document = {"format": FORMAT, **asdict(self)}
-        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if (size := len(text.encode())) > _MAX_BYTES:
+            what = f"its {FILE} would have {format_bytes(size)}, and only {format_bytes(_MAX_BYTES)} are read"
+            fix = "export the model with fewer inputs and outputs, or with shorter names"
+            raise ModelError(self.source.file, what, fix)
+        return text
 
     @classmethod
     def from_json(cls, text: str, *, where: object) -> "Manifest":

@@ -39,7 +39,7 @@ def read_reference(version_dir: Path, manifest: Manifest) -> dict[str, Array]:
     """
     path = version_dir / manifest.reference.file
     try:
-        arrays = read_npz(path, inside=version_dir)
+        arrays = read_npz(path, inside=version_dir, expansion=1)  # as `write_arrays` writes it
     except (OSError, ValueError) as error:
         what = f"this reference cannot be read: {reason(error)}"
         raise RepositoryError(path, what, "restore the file, or publish the model again") from error

@@ -13,6 +13,9 @@ import numpy as np
 from loadtest.files import open_file
 from loadtest.wire import Array
 
+DEFLATED = 1032
+"""The most times its size that DEFLATE can pack into a file (source: https://zlib.net/zlib_tech.html)."""
+
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, LookupError, TypeError),
     *(ArithmeticError, AttributeError, SyntaxError, tokenize.TokenError, MemoryError),
@@ -24,8 +27,13 @@ _SURROGATES = 0xD800
 """The first of 2048 code points that are halves of characters in UTF-16, and no characters themselves."""
 
 
-def read_arrays(path: Path, *, inside: Path | None = None) -> dict[str, Array]:
-    """Read an archive of arrays, by their names; the arguments are those of `open_file`.
+def read_arrays(path: Path, *, inside: Path | None = None, expansion: int = DEFLATED) -> dict[str, Array]:
+    """Read an archive of arrays, by their names.
+
+    Args:
+        path: The file.
+        inside: The folder that the file must be in, as for `open_file`.
+        expansion: How many times as large as the file its arrays may be; 1 if it was not written compressed.
 
     Raises:
         OSError: The file cannot be read.
@@ -34,7 +42,7 @@ def read_arrays(path: Path, *, inside: Path | None = None) -> dict[str, Array]:
     try:
         with open_file(path, inside=inside) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            _check_memory(sum(entry.file_size for entry in entries))
+            _check_size(sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size * expansion)
             return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in entries}
     except _DAMAGE as error:
         raise ValueError(f"it is not an .npz archive, or is damaged: {error}") from error
@@ -55,7 +63,8 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     return array
 
 
-def _check_memory(needed: int) -> None:
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    if needed > limit:
+def _check_size(needed: int, most: int) -> None:
+    if needed > most:
+        raise ValueError(f"its arrays take {needed / 1e6:,.1f} MB, but the file can hold only {most / 1e6:,.1f} MB")
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2:
         raise ValueError(f"its arrays take {needed / 1e9:.1f} GB, more than half of this machine's memory")

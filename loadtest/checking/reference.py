@@ -103,7 +103,7 @@ def describe(error: Exception) -> str:
 
 def _read_manifest(path: Path, folder: Path) -> dict[str, Any]:
     try:
-        manifest = read_json(path, limit_mb=32, inside=folder)
+        manifest = read_json(path, limit_mb=8, inside=folder)
     except FileNotFoundError as error:
         raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
     except (OSError, ValueError) as error:
@@ -115,7 +115,7 @@ def _read_manifest(path: Path, folder: Path) -> dict[str, Any]:
 
 def _read_arrays(path: Path, folder: Path) -> dict[str, Array]:
     try:
-        return read_arrays(path, inside=folder)
+        return read_arrays(path, inside=folder, expansion=1)  # a published reference is not compressed
     except FileNotFoundError as error:
         raise SettingsError(path, "the file does not exist", _PUBLISH_AGAIN) from error
     except (OSError, ValueError) as error:

@@ -188,3 +188,21 @@ def test_weights_that_an_old_file_lists_as_inputs_stay_weights(tmp_path: Path) -
 
     (answers,) = session(batched).run(None, {"x": np.ones((2, 3), np.float32)})
     np.testing.assert_array_equal(answers, [[1, 2, 3], [1, 2, 3]])
+
+
+def test_a_weight_may_be_an_output(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[1,3] x) => (float[1,3] y, float[3] w)
+        <float[3] w = {1, 2, 3}> { y = Add(x, w) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    x = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    y, w = session(run_one_by_one(load(tmp_path / "m.onnx"))).run(None, {"x": x})
+    np.testing.assert_array_equal(y, x + np.array([1, 2, 3], np.float32))
+    np.testing.assert_array_equal(w, np.array([[1, 2, 3], [1, 2, 3]], np.float32))
+
+
+def test_names_in_the_file_may_be_those_of_new_values(tmp_path: Path) -> None:
+    names = ["x.row", "x.row.axes", "x.row.unsqueeze", "y.whole", "y.whole.axes", "y.whole.squeeze", "y.answer"]
+    chain = " ".join(f'"{to}" = Neg("{of}")' for of, to in zip(["x", *names], names, strict=False))
+    path = save(tmp_path / "m.onnx", "float[1,3]", chain + ' y = Softmax<axis=0>("y.answer")', "float[1,3]")
+    (answers,) = session(run_one_by_one(load(path))).run(None, {"x": np.zeros((4, 3), np.float32)})
+    assert answers.shape == (4, 3)

@@ -545,3 +545,23 @@ def test_an_edited_text_says_the_new_config_and_keeps_comments(data: Any, before
     after.ClearField("input")
     assert without_inputs == after
     assert edited.count(COMMENT.strip()) == text.count(COMMENT.strip())
+
+
+def test_a_parsed_config_may_be_changed() -> None:
+    text = "max_batch_size: 1"
+    pbtxt.parse(text, where="config.pbtxt").max_batch_size = 2
+    assert pbtxt.parse(text, where="config.pbtxt").max_batch_size == 1
+
+
+def test_a_config_that_could_not_be_read_again_is_not_written() -> None:
+    text = make().text
+    many = text + "".join(f'parameters {{ key: "{number}" value {{ string_value: "" }} }}\n' for number in range(9_000))
+    with pytest.raises(RepositoryError, match=r"it would have 500\.\d kB, and only 500\.0 kB are read"):
+        make(many + "#" * (500_000 - len(many)), version=1_000_000)
+
+
+def test_a_config_with_many_faults_is_refused_in_few_words() -> None:
+    warmup = "".join(f'model_warmup {{ name: "{number}" batch_size: 1 }}\n' for number in range(1000))
+    with pytest.raises(RepositoryError, match=r"; and 9\d\d more\n") as caught:
+        make(make().text + warmup)
+    assert len(str(caught.value)) < 2000

@@ -68,6 +68,12 @@ def test_a_damaged_file_of_a_version_is_refused(
         read(version)
 
 
+def test_a_compressed_reference_is_refused_before_it_is_unpacked(version: Path) -> None:
+    np.savez_compressed(version / "reference.npz", **{"input:image": np.zeros((1000, 5), np.float32)})
+    with pytest.raises(SettingsError, match="but the file can hold only"):
+        read(version)
+
+
 FIELDS: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "no inputs": (("inputs",), [], "there are no inputs"),
     "no list": (("inputs",), 5, "not iterable"),

@@ -320,6 +320,24 @@ def test_an_invalid_field_is_refused_with_the_reason(tmp_path: Path, edit: Edit,
     assert what in refusal(written(tmp_path, model)).what
 
 
+EINSUM = '(float[1, 3] x) => (float[1, 3] y) {{ y = Einsum <equation = "{}"> (x) }}'
+
+
+@pytest.mark.parametrize(
+    "equation", ["..ij->ij", "i.j->i", "....ij->ij", "ij->i.", ".", "ij->ij->ij", "i1->i", "i...j..."]
+)
+def test_what_is_no_equation_is_refused_before_its_shape_is_inferred(tmp_path: Path, equation: str) -> None:
+    what = f"Einsum 'y' has the equation {equation!r}, which is not one"
+    model = parsed(EINSUM.format(equation))
+    model.graph.output[0].type.tensor_type.ClearField("shape")  # ONNX never ends if it infers that of ..ij->ij
+    assert refusal(written(tmp_path, model)).what == what
+
+
+@pytest.mark.parametrize("equation", ["ij->ij", " i j -> ij", "...j->...j", "i...->i...", "ij"])
+def test_an_equation_may_have_spaces_and_ellipses(tmp_path: Path, equation: str) -> None:
+    assert load(written(tmp_path, parsed(EINSUM.format(equation)))).outputs[0].shape == (1, 3)
+
+
 @pytest.mark.parametrize("field", ["producer_name", "name", "op_type", "key"])
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, field: str) -> None:
     model = parsed(RELU)

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -589,6 +590,63 @@ def test_a_reference_of_another_model_is_refused(published: Published) -> None:
     reference["input:z"] = reference.pop("input:x")
     with pytest.raises(RepositoryError, match="input:z"):
         verify_published(version_dir, manifest, reference)
+
+
+STRANGE = {
+    "above": ("../outside", "outside the model's folder"),
+    "absolute": ("/dev/zero", "outside the model's folder"),
+    "a link out": ("link", "outside the model's folder"),
+    "a pipe": ("pipe", "which is not a file"),
+    "missing": ("nowhere", "which is missing"),
+    "too short": ("short", "was cut short"),
+    "not listed": ("weights", "takes weights from 'weights', which the manifest does not list"),
+}
+
+
+@pytest.mark.parametrize(("location", "what"), STRANGE.values(), ids=STRANGE)
+def test_a_published_model_takes_weights_only_from_files_of_its_version(
+    published: Published, location: str, what: str
+) -> None:
+    version_dir, manifest, reference = published
+    os.mkfifo(version_dir / "pipe")
+    (version_dir / "link").symlink_to("../outside")
+    for file, size in (("../outside", 12), ("short", 11), ("weights", 12)):
+        (version_dir / file).write_bytes(bytes(size))
+    model = onnx.load(version_dir / "model.onnx")
+    weight = model.graph.initializer.add(name="strange", data_type=1, dims=[3], data_location="EXTERNAL")
+    weight.external_data.add(key="location", value=location)
+    onnx.save(model, version_dir / "model.onnx")
+    manifest = replace(manifest, model=ModelFile.of("model.onnx", {"model.onnx": version_dir / "model.onnx"}))
+    with pytest.raises(RepositoryError, match=rf"{what}.*\nfix: restore the file, or publish the model again"):
+        verify_published(version_dir, manifest, reference)
+
+
+def test_published_bytes_that_onnxruntime_does_not_load_are_refused_with_what_to_do(published: Published) -> None:
+    version_dir, manifest, reference = published
+    model = onnx.load(version_dir / "model.onnx")
+    model.graph.node[0].op_type = "Nonsense"
+    onnx.save(model, version_dir / "model.onnx")
+    manifest = replace(manifest, model=ModelFile.of("model.onnx", {"model.onnx": version_dir / "model.onnx"}))
+    with pytest.raises(VerificationError, match=r"cannot load the rewritten model: .*\nfix: publish the model again"):
+        verify_published(version_dir, manifest, reference)
+
+
+def test_a_failing_batch_is_not_written_through_a_link(published: Published) -> None:
+    version_dir, manifest, reference = published
+    (version_dir / "victim").write_bytes(b"precious")
+    (version_dir / "model.failed.npz").symlink_to("victim")
+    reference["output:y"] = reference["output:y"] + 1
+    with pytest.raises(VerificationError, match=r"could not be written to .*something else than a file of yours"):
+        verify_published(version_dir, manifest, reference, failure_dir=version_dir)
+    assert (version_dir / "victim").read_bytes() == b"precious"
+
+
+def test_onnxruntime_reports_nothing_and_leaves_no_file(tmp_path: Path) -> None:
+    code = "from builder.proof.session import onnxruntime_version; onnxruntime_version()"
+    environment = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- batching and proof together

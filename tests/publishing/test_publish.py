@@ -692,3 +692,15 @@ def test_publishing_the_same_bytes_at_once_makes_one_version(linear: Path, root:
     created = [json.loads(process.communicate()[0])["created"] for process in running]
     assert sorted(created) == [False, True]
     assert Repository(root).model("m").versions() == (1,)
+
+
+def test_a_manifest_lists_only_the_first_of_very_many_rewritten_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.publishing.version_files.MOST_REWRITTEN", 200)
+    body = "; ".join(f"a{k} = Reshape (a{k - 1}, s)" for k in range(1, 21)).replace(";", "")
+    graph = f"(float[2, 4] a0) => (float[2, 4] y) {{ {body} y = Neg (a20) }}"
+    done = put(write_model(tmp_path / "m.onnx", graph, s=np.array([2, 4])), tmp_path / "repository")
+    *listed, rest = done.manifest.rewrites
+    assert {rewrite["op_type"] for rewrite in listed} == {"Reshape"}
+    assert rest["what"] == f"{20 - len(listed)} more nodes were rewritten"

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.artifacts import scale
 
-from builder.errors import RepositoryError
+from builder.errors import ModelError, RepositoryError
 from builder.record import MANIFEST_FILE, Manifest, read_manifest
 
 MANIFEST = scale().manifest.to_json()
@@ -98,7 +99,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (Path.mkdir, "it is a folder"),
     "endless zeros": (lambda path: path.symlink_to("/dev/zero"), "it is a device"),
     "a link out": (lambda path: path.symlink_to("../outside"), "it leads out of"),
-    "200 MB": (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 200_000_000), "only 32.0 MB are read"),
+    "200 MB": (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 200_000_000), "only 8.0 MB are read"),
     "not UTF-8": (lambda path: path.write_bytes(b"\xff"), "can't decode byte"),
 }
 
@@ -127,3 +128,16 @@ def test_a_model_file_that_leads_out_is_not_hashed(tmp_path: Path) -> None:
     (tmp_path / "1/model.onnx").symlink_to("../model.onnx")
     with pytest.raises(OSError, match="it leads out of"):
         scale().manifest.model.at(tmp_path / "1")
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    manifest = scale().manifest
+    tensor = manifest.inputs[0]
+    few, many = (
+        replace(manifest, inputs=tuple(replace(tensor, name=f"{number}{'x' * 1500}") for number in range(count)))
+        for count in (4096, 8192)
+    )
+    (tmp_path / MANIFEST_FILE).write_text(few.to_json())
+    assert read_manifest(tmp_path) == few
+    with pytest.raises(ModelError, match=r"scale\.onnx: its manifest\.json would have .*, and only 8\.0 MB are read"):
+        many.to_json()

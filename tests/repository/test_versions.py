@@ -576,8 +576,9 @@ def test_the_reference_is_read_as_it_was_written(repository: Repository) -> None
         (lambda path: np.savez(path, x=np.zeros(3)), "its arrays are not the ones"),
         (lambda path: np.savez(path, **{k: v[1:] for k, v in scale().reference.items()}), "arrays are not the ones"),
         (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "cannot be read"),
+        (lambda path: np.savez_compressed(path, x=np.zeros(1000)), "the file can hold only"),
     ],
-    ids=["missing", "empty", "truncated", "other arrays", "fewer rows", "pickled"],
+    ids=["missing", "empty", "truncated", "other arrays", "fewer rows", "pickled", "compressed"],
 )
 def test_a_damaged_reference_is_refused(repository: Repository, damage: object, message: str) -> None:
     install(repository, "scale", scale())

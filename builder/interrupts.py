@@ -7,7 +7,8 @@ block depends on the block:
 
 - `deferred`: they are delivered. Inside another block of this kind or `told`, that block goes on holding them.
 - `apart`: they are delivered, whatever is around it. What is done in it may still be given up.
-- `told`: they are dropped, because the block has told the user that the change is complete.
+- `told`: they are dropped, because the block has told the user that the change is complete. After
+  `ignore_afterwards`, they are ignored until the program ends.
 - `held` holds from its beginning, and delivers them.
 
 If a block ends with an exception, that is what the user learns, and the signals are dropped. Python handles signals in
@@ -70,6 +71,14 @@ def told() -> Iterator[list[int]]:
     dropped: list[int] = []
     with _block(_Block("drop"), dropped):
         yield dropped
+
+
+def ignore_afterwards() -> None:
+    """Ignore the signals that are held back when the block ends, until the program ends: its exit code is decided.
+
+    This is for programs only: what handled the signals before is not restored.
+    """
+    _handlers.update(dict.fromkeys(_handlers, signal.SIG_IGN))
 
 
 @contextmanager

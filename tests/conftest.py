@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from builder import interrupts
 from builder.server import Server
 
 with pytest.MonkeyPatch.context() as once:
@@ -26,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if unmarked:
         raise pytest.UsageError("these tests start a Triton and need @pytest.mark.slow:\n" + "\n".join(unmarked))
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before() -> Iterator[None]:
+    """Restore how signals are handled: a command that ends a program leaves them ignored."""
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from builder import interrupts
-from builder.interrupts import SIGNALS, apart, deferred, held, hold, told
+from builder.interrupts import SIGNALS, apart, deferred, held, hold, ignore_afterwards, told
 
 reached: list[str] = []
 """What the change of a test has done."""
@@ -75,6 +75,26 @@ def test_a_block_that_tells_the_result_holds_on_after_the_change_in_it_and_drops
         press_ctrl_c()
         signal.raise_signal(signal.SIGTERM)
     assert dropped == [signal.SIGINT, signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_program_that_ends_ignores_the_signals_from_the_change_on() -> None:
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    with told() as dropped:
+        change()
+        ignore_afterwards()
+        press_ctrl_c()
+    assert dropped == [signal.SIGINT, signal.SIGINT]
+    assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
+    press_ctrl_c()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_program_that_changed_nothing_may_still_be_interrupted() -> None:
+    with told():
+        ignore_afterwards()
+    with pytest.raises(KeyboardInterrupt):
+        press_ctrl_c()
 
 
 def test_what_may_still_be_given_up_is_interrupted_in_a_block_that_tells_the_result() -> None:

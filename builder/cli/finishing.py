@@ -1,11 +1,11 @@
-"""Let a command tell the result of its change, whatever signals come once the change is complete."""
+"""Let a command tell the result of its change, and exit with 0, whatever happens once the change is complete."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builder import interrupts
-from builder.cli.output import report
+from builder.cli.output import UnwrittenError, print_message, report
 
 
 @contextmanager
@@ -13,9 +13,14 @@ def finishing() -> Iterator[None]:
     """Run a block that changes a repository and prints what it did.
 
     Until the change is complete, Ctrl-C ends the block as usual. After that the block ends by itself, and a note says
-    that the signal came too late.
+    that the signal came too late. A result that stdout does not take is printed to stderr instead.
     """
     with interrupts.told() as dropped:
-        yield
+        try:
+            yield
+        except UnwrittenError as lost:
+            report("note", f"the command succeeded, but stdout did not take its result: {lost.what}")
+            print_message(lost.text)
+        interrupts.ignore_afterwards()
     for number in dict.fromkeys(dropped):
         report("note", f"{signal.Signals(number).name} came too late to stop this command: the change was complete")

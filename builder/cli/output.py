@@ -17,10 +17,27 @@ from typing import IO, Any
 
 import click
 
+from builder.cli.machine import find_fault
+from builder.errors import HostError
 from builder.printable import escape, printable
 
 _TABLE_WIDTH = 100
 """The fewest columns of a table, also where no terminal says how wide it is."""
+
+
+class UnwrittenError(HostError):
+    """A result that could not be written to stdout.
+
+    Args:
+        error: Why.
+        text: The result, safe to print.
+    """
+
+    def __init__(self, error: OSError, text: str) -> None:
+        fault = find_fault(error)
+        fix = "write the output to another file or device" if fault is None else fault.fix
+        super().__init__("stdout", error.strerror or str(error), fix)
+        self.text = text
 
 
 def prepare() -> None:
@@ -102,7 +119,7 @@ def _write(text: str, stream: IO[str]) -> None:
     except OSError as error:
         _discard(stream)
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise
+            raise UnwrittenError(error, text) from error
 
 
 def _discard(stream: IO[str]) -> None:

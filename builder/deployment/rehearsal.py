@@ -15,6 +15,7 @@ from pathlib import Path
 
 from onnx import parser
 
+from builder import interrupts
 from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment.live_server import LiveServer
 from builder.errors import HostError, RepositoryError
@@ -75,7 +76,7 @@ def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, 
 def _place(candidate: ModelDirectory, model: ModelDirectory, write: Callable[[Path], None] | None) -> None:
     """Replace the candidate by what `write` writes into a folder; without `write`, only remove it."""
     root = candidate.path.parent
-    with Staging(root).change(candidate.name, f"deploy {model.name}") as area:
+    with interrupts.apart(), Staging(root).change(candidate.name, f"deploy {model.name}") as area:
         if candidate.path.exists():
             _check_is_candidate(candidate, model)
             disk.rename(candidate.path, area.path / "removed")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder import interrupts
 from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.deployment import rehearsal
 from builder.deployment.live_check import Checked, LiveCheck
@@ -98,6 +99,7 @@ def deploy(
             attempt.load()
             attempt.check()
             attempt.watch(watch_s)
+            interrupts.hold()
         except BaseException as error:
             outcome = attempt.restore()
             report("restore", outcome)
@@ -202,7 +204,8 @@ class _Attempt:
         if self.version == self.named and self.model.served_version() != self.named:
             what = f"it no longer names version {self.named}, which was to be deployed"
             raise RepositoryError(self.model.config_path, what, "deploy again")
-        switch = roll_back(self.repository, self.model.name, self.version)
+        with interrupts.apart():
+            switch = roll_back(self.repository, self.model.name, self.version)
         self.named = switch.before
         if switch.before != switch.after:
             self.report("switch", f"the repository names version {switch.after} instead of {switch.before}")
@@ -271,7 +274,8 @@ class _Attempt:
                 return f"the repository now names version {named}, and is left as it is"
             if self.version == self.served:
                 return f"version {self.version} was already served before, so there is nothing to restore"
-            roll_back(Repository(self.repository.root, report=self.report), self.model.name, target)
+            with interrupts.apart():
+                roll_back(Repository(self.repository.root, report=self.report), self.model.name, target)
         except BuilderError as error:
             self.is_restored = False
             return f"version {target} could not be restored: {error.where}: {error.what}"

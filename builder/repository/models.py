@@ -1,5 +1,6 @@
 """A model repository: a folder of models, each with numbered versions and one config that names the served version."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,7 @@ class Repository:
     """
 
     def __init__(self, root: Path, *, report: Report = silent, lock_timeout_s: float | None = None) -> None:
-        with reported(root):
-            self.root = root.resolve()
+        self.root = Path(os.path.realpath(root))  # Path.resolve raises a RuntimeError for links in a circle
         self.report = report
         self.lock_timeout_s = lock_timeout_s
         self._staging = Staging(self.root, report=report, lock_timeout_s=lock_timeout_s)

@@ -237,9 +237,17 @@ def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> Non
         "after": 1,
         "notes": [],
     }
-    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": []}
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
+        "name": "linear",
+        "removed": [],
+        "notes": [],
+    }
     assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
-    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {"name": "linear", "removed": [1]}
+    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
+        "name": "linear",
+        "removed": [1],
+        "notes": [],
+    }
 
 
 def test_prune_can_keep_more_versions_than_there_will_ever_be(builder: Builder, published: Path) -> None:
@@ -652,4 +660,4 @@ def test_output_that_cannot_be_written_ends_with_6(root: Path) -> None:
         command = [sys.executable, "-m", "builder", "list", "--repository", str(root)]
         ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 6
-    assert ended.stderr.startswith("error: this machine: No space left on device\nfix: free some disk space")
+    assert ended.stderr.startswith("error: stdout: No space left on device\nfix: free some disk space")

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -36,7 +38,8 @@ def check(ended: Outcome, command: str, repository: Repository, before: dict[str
     """Assert that the exit code, what was printed and what is on disk say the same, and that the next change works."""
     model = repository.model("scale")
     assert "Traceback" not in ended.err
-    if ended.code == 0 or ended.out:  # once the result is printed, a signal may end the program
+    if ended.code == 0 or ended.out:
+        assert ended.code == 0
         assert (model.versions(), model.served_version()) == (ALL[command], SERVED[command])
         json.loads(ended.out)
     else:
@@ -218,6 +221,67 @@ def test_a_signal_after_the_last_rename_leaves_the_exit_code_at_0_and_the_result
             "prune": "scale: removed 1, 2, 3",
         }[command]
     )
+
+
+@pytest.mark.parametrize("command", VERSIONS)
+def test_a_result_that_stdout_does_not_take_is_printed_to_stderr(tmp_path: Path, command: str) -> None:
+    repository = prepared(tmp_path, command)
+
+    def start() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    ended = run(command, repository.root, start, "--json")
+
+    assert ended.code == 0
+    note, result = ended.err[ended.err.index("note ") :].split("\n", 1)
+    assert note == "note     the command succeeded, but stdout did not take its result: No space left on device"
+    assert json.loads(result)["name"] == "scale"
+    assert (repository.model("scale").versions(), repository.model("scale").served_version()) == (
+        ALL[command],
+        SERVED[command],
+    )
+
+
+def test_prune_tells_in_json_what_failed_after_it_was_complete(tmp_path: Path) -> None:
+    repository = prepared(tmp_path, "prune")
+    staging = repository.root.parent / ".models.staging"
+
+    def start() -> None:
+        rmdir = os.rmdir
+
+        def fail(path: str, *, dir_fd: int | None = None) -> None:
+            if (staging / "pruned-1").exists():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            rmdir(path, dir_fd=dir_fd)
+
+        os.rmdir = fail  # type: ignore[assignment]
+
+    ended = run("prune", repository.root, start, "--json")
+
+    (note,) = json.loads(ended.out)["notes"]
+    assert "could not be deleted: Input/output error" in note
+    assert f"note     {note}" in ended.err
+    assert ended.code == 0
+
+
+AT_THE_END = """
+import atexit, signal, sys
+from builder import interrupts
+from builder.cli import main
+atexit.register(lambda: [signal.raise_signal(number) for number in reversed(interrupts.SIGNALS)])
+main()
+"""
+
+
+@pytest.mark.parametrize(("target", "code"), [(1, 0), (4, -signal.SIGHUP)], ids=["change", "no change"])
+def test_a_signal_while_the_program_ends_does_not_change_the_exit_code_of_a_change(
+    repository: Repository, target: int, code: int
+) -> None:
+    arguments = ["rollback", "scale", "--to", str(target), "--repository", str(repository.root)]
+    ended = subprocess.run([sys.executable, "-c", AT_THE_END, *arguments], capture_output=True, text=True, check=False)
+
+    assert ended.stdout.startswith("scale: version ")
+    assert (ended.returncode, repository.model("scale").served_version()) == (code, target)
 
 
 # Every fault and every signal, at many places

@@ -7,6 +7,7 @@ import click
 
 from builder.cli.faults import WrongUsage
 from builder.cli.filling import fill
+from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import as_json, batch_axes, dynamic, exporter, inputs, opset, option, samples
 from builder.cli.output import print_json, print_path, report
@@ -51,11 +52,12 @@ def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
 
     options = fill(ExportOptions, given)
     _check(options)
-    done = api.export(factory, output, options=options, report=report)
-    if as_json:
-        print_json(_to_json(done))
-    else:
-        print_path(done.path)
+    with finishing():
+        done = api.export(factory, output, options=options, report=report)
+        if as_json:
+            print_json(_to_json(done))
+        else:
+            print_path(done.path)
 
 
 def _to_json(done: "ExportedModel") -> dict[str, Any]:

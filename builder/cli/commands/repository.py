@@ -132,9 +132,16 @@ def prune(name: str, keep: int, repository: Path, lock_timeout_s: float | None, 
     """Remove old versions of NAME, all of them or none. The version that is served always stays."""
     from builder import api
 
+    notes: list[str] = []
+
+    def tell(step: str, what: str) -> None:
+        report(step, what)
+        if step == "note":
+            notes.append(what)
+
     with finishing():
-        removed = api.prune(name, repository, keep=keep, lock_timeout_s=lock_timeout_s, report=report)
+        removed = api.prune(name, repository, keep=keep, lock_timeout_s=lock_timeout_s, report=tell)
         if as_json:
-            print_json({"name": name, "removed": removed})
+            print_json({"name": name, "removed": removed, "notes": notes})
         else:
             print_result(f"{name}: removed {', '.join(map(str, removed)) or 'nothing'}")

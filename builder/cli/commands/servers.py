@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from builder.cli.arguments import FILE_TO_READ, PORT, VERSION, address, factor, header_name, seconds
+from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import Function, as_json, lock_timeout, option, repository
 from builder.cli.output import print_json, print_result, report
@@ -150,11 +151,12 @@ def deploy(
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # so that `kill` restores the previous version, as Ctrl-C does
-    done = api.deploy(name, server, repository, admin=admin, report=report, **given)
-    if as_json:
-        print_json(asdict(done))
-    else:
-        print_result(f"{done.name}: {done.server} serves version {done.version}")
+    with finishing():
+        done = api.deploy(name, server, repository, admin=admin, report=report, **given)
+        if as_json:
+            print_json(asdict(done))
+        else:
+            print_result(f"{done.name}: {done.server} serves version {done.version}")
 
 
 @click.command(cls=Command, short_help="Publish, serve and check the example model.", examples=("demo",))

@@ -2,7 +2,7 @@
 
 The lock is `flock` on a file, so the kernel releases it when its holder ends, however that happens. The holder writes
 who it is into a file beside the lock. That is for people only: if it is missing, damaged or of a process that has
-ended, nobody knows for whom the others wait, and nothing else changes.
+ended, nobody knows who the others wait for, and nothing else changes.
 """
 
 import errno
@@ -34,7 +34,7 @@ class Wait:
     """How to wait for a lock.
 
     Attributes:
-        report: Called once with `wait` and for whom, when the wait takes longer than `PATIENCE_S`.
+        report: Called once with `wait` and who holds the lock, when the wait takes longer than `PATIENCE_S`.
         timeout_s: The longest wait, in seconds; None waits until the lock is free.
     """
 

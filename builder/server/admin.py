@@ -115,7 +115,7 @@ def _fault_of(key: str) -> str | None:
     if not (key.isascii() and key.isprintable()):
         return "the admin key has characters that a header cannot carry"
     if len(key) > _LONGEST:
-        return f"the admin key has {len(key):,} characters, but a header can carry {_LONGEST:,}"
+        return f"the admin key has more than {_LONGEST:,} characters, the most that a header can carry"
     return None
 
 

@@ -20,7 +20,7 @@ UNFIT = {
     "nul\0": "a header cannot carry",
     "escape\x1b": "a header cannot carry",
     "schlüssel": "a header cannot carry",
-    "k" * 4097: "has 4,097 characters",
+    "k" * 4097: "has more than 4,096 characters",
 }
 FIT = ["k", "a key", "a:b", "a=b", "a,b", "--", "'\"$(x)", "k" * 4096]
 

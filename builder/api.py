@@ -303,7 +303,7 @@ def rollback(
         to: The version to serve. Default: the one before the version that is served.
         lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
             free.
-        report: Called with `wait` and for whom, if the wait takes longer than a second, and with `note`.
+        report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
 
     Raises:
         RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
@@ -327,7 +327,7 @@ def prune(
         keep: How many of the newest versions to keep.
         lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
             free.
-        report: Called with `wait` and for whom, if the wait takes longer than a second, and with `note`.
+        report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
 
     Returns:
         The versions that were removed, in ascending order.

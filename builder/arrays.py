@@ -162,7 +162,7 @@ def _fill(stream: BinaryIO, target: memoryview) -> None:
 
 
 def _check_values(flat: Array) -> None:
-    """Refuse bytes that are no values of their type: a boolean of 2, and text that is not Unicode."""
+    """Refuse bytes that are not values of their type: a boolean of 2, and text that is not Unicode."""
     if flat.dtype.kind == "b" and (flat.view(np.uint8) > 1).any():
         raise ValueError("it has booleans that are neither 0 nor 1")
     if flat.dtype.kind == "U":

@@ -184,7 +184,7 @@ class _Merging:
             node.replace_input_with(index, self._vector(columns, arrays[0], sources))
 
     def _arrays(self, values: Sequence[ir.Value | None]) -> list[Array] | None:
-        """Return a constant as it is in each walk; None if it is no constant, or the file's own tensor in all walks."""
+        """Return a constant as it is in each walk; None if it is no constant, or the file's own in all walks."""
         tensors = [None if v is None else v.const_value for v in values]
         if any(t is None for t in tensors) or all(t is tensors[0] for t in tensors):
             return None

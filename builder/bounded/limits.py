@@ -81,7 +81,7 @@ class Bounds:
     def out_of_time(self, seconds: float, doing: str) -> OutOfTimeError:
         """Return the error when the time is up, so many seconds after the start."""
         what = f"it was stopped after {format_seconds(seconds)}{_while(doing)}"
-        longer = format_seconds(10 * seconds)
+        longer = format_seconds(max(1.0, 10 * seconds))
         return OutOfTimeError(
             self.where, what, f"allow more time with --prove-timeout {longer}, or correct the model if it never ends"
         )

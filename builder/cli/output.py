@@ -41,7 +41,7 @@ class UnwrittenError(HostError):
 
 
 def prepare() -> None:
-    """Let stdout and stderr take any character, whatever the locale, and show bugs without foreign line breaks."""
+    """Let stdout and stderr take any character, whatever the locale, and escape names in tracebacks."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it: the next file would take its number, and get its text
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
@@ -57,7 +57,7 @@ def report(step: str, what: str) -> None:
 
 
 def print_message(text: str) -> None:
-    """Print lines on stderr. What is foreign in them was made safe to print when they were put together."""
+    """Print lines on stderr. What they quote was made safe to print when they were put together."""
     _write(text, sys.stderr)
 
 

@@ -150,7 +150,8 @@ class LiveServer:
         try:
             self._client.get_model_repository_index(headers=self._headers, client_timeout=_ASK_S)
         except InferenceServerException as error:
-            what = f"access to its model repository is restricted: {_reason(error)}"
+            key = "with this admin key" if self._admin else "without an admin key"
+            what = f"no access to its model repository {key}: {_reason(error)}"
             raise HostError(self.address, what, self._advice(_reason(error))) from error
         with self._reported("it does not load models on request", "start it with --model-control-mode=explicit"):
             self._client.unload_model(_NO_MODEL, headers=self._headers, client_timeout=_ASK_S)
@@ -272,8 +273,8 @@ class LiveServer:
         expected = _EXPECTED_HEADER.search(refusal)
         header = self._admin.header if self._admin else HEADER
         named = f", and give --admin-header {expected[1]}" if expected and expected[1] != header else ""
-        key = "another key" if self._admin else "its admin key"
-        return f"set {KEY_VARIABLE} to {key}, or name a file that holds it with --admin-key-file{named}"
+        fix = f"set {KEY_VARIABLE} to the server's admin key, or name a file that holds it with --admin-key-file"
+        return fix + named
 
     def _index(self) -> Iterator[Any]:
         with self._reported("it does not list its models", _LOOK_IN_LOG):

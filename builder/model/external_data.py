@@ -11,7 +11,7 @@ from onnx.external_data_helper import uses_external_data
 from builder.errors import ModelError
 
 LONGEST_LOCATION = 4096
-"""Linux has no longer paths (PATH_MAX)."""
+"""The longest path that Linux allows (PATH_MAX)."""
 
 
 class ExternalWeights(ir.ExternalTensor):

@@ -56,7 +56,7 @@ def check_interface(path: Path, inputs: int, outputs: int) -> None:
     """Check that a graph has no more inputs and outputs than `MOST_TENSORS`.
 
     Raises:
-        ModelError: It has.
+        ModelError: It has more.
     """
     for kind, count in (("inputs", inputs), ("outputs", outputs)):
         if count > MOST_TENSORS:

@@ -26,7 +26,7 @@ def check(path: Path, tensors: Iterable[onnx.TensorProto]) -> None:
     """Check that every tensor has a known type, a possible shape, and as much data as they need.
 
     Raises:
-        ModelError: One has not.
+        ModelError: A tensor does not.
     """
     for tensor in tensors:
         if fault := _fault(tensor):

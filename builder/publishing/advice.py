@@ -125,7 +125,7 @@ class _Search:
         yield from static
 
     def _first(self, candidates: Iterable[PublishOptions]) -> list[PublishOptions]:
-        """Return the first candidate that works, if there is one. What was asked for is no candidate."""
+        """Return the first candidate that works, if there is one. What was asked for is not a candidate."""
         for options in candidates:
             if time.monotonic() > self._end:
                 self.is_over = True

@@ -19,8 +19,8 @@ def blamed(model: Model) -> Iterator[None]:
     operators of com.microsoft.
 
     Raises:
-        ModelError: It cannot: the file is wrong.
-        BuilderError: It can: this program is. The error names the file, and the node if it is known.
+        ModelError: It cannot, so the file is wrong.
+        BuilderError: It can, so this program is wrong. The error names the file, and the node if it is known.
     """
     try:
         yield

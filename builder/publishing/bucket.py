@@ -249,7 +249,7 @@ class _RemoteModel:
         except _storage_errors() as another:
             what = (
                 f"the upload of its config.pbtxt ended with an error ({_reason(error)}), and whether it took place "
-                f"cannot be read: {_reason(another)}"
+                f"is unknown, because the config cannot be read back: {_reason(another)}"
             )
             fix = "publish the model again when the storage answers: that finishes the change, or finds it complete"
             raise RepositoryError(self.url, what, fix) from error

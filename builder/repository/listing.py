@@ -85,7 +85,7 @@ def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVe
 
 
 def _when(path: Path) -> datetime:
-    """Return when a file was changed. Its time may be one that no calendar has."""
+    """Return when a file was changed. Its time may be outside the range of `datetime`."""
     seconds = min(max(path.stat().st_mtime, 0), _LATEST)
     return datetime.fromtimestamp(seconds, timezone.utc)
 

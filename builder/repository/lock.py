@@ -1,8 +1,8 @@
-"""Let one process at a time work in a folder, and tell the others for whom they wait.
+"""Let one process at a time work in a folder, and tell the others who they wait for.
 
 The lock is `flock` on a file, so the kernel releases it when its holder ends, however that happens. The holder writes
 who it is into a file beside the lock. That is for people only: if it is missing, damaged or of a process that has
-ended, nobody knows for whom the others wait, and nothing else changes.
+ended, nobody knows who the others wait for, and nothing else changes.
 """
 
 import errno
@@ -34,7 +34,7 @@ class Wait:
     """How to wait for a lock.
 
     Attributes:
-        report: Called once with `wait` and for whom, when the wait takes longer than `PATIENCE_S`.
+        report: Called once with `wait` and who holds the lock, when the wait takes longer than `PATIENCE_S`.
         timeout_s: The longest wait, in seconds; None waits until the lock is free.
     """
 
@@ -53,7 +53,7 @@ def locked(folder: OpenFolder, name: str, command: str, wait: Wait) -> Iterator[
         wait: How to wait.
 
     Raises:
-        RepositoryError: The lock is no file, or was not free in time.
+        RepositoryError: The lock is not a file, or was not free in time.
     """
     descriptor = _open(folder, name)
     try:
@@ -72,7 +72,7 @@ def locked(folder: OpenFolder, name: str, command: str, wait: Wait) -> Iterator[
 def _open(folder: OpenFolder, name: str) -> int:
     """Open the lock, whose content is never read or written."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    what, fix = "this lock is no file, so somebody else put it here", "delete it, then run the command again"
+    what, fix = "this lock is not a file, so another program made it", "delete it, then run the command again"
     try:
         descriptor = os.open(name, flags, 0o666, dir_fd=folder.descriptor)
     except OSError as error:
@@ -91,7 +91,7 @@ def _acquire(descriptor: int, folder: OpenFolder, name: str, wait: Wait) -> None
     while not _try(descriptor):
         waited = time.monotonic() - started
         if wait.timeout_s is not None and waited >= wait.timeout_s:
-            what = f"it is in use, and was not free within {wait.timeout_s:g} s: {_read_holder(folder, name)}"
+            what = f"it is in use by {_read_holder(folder, name)}, and was not free within {wait.timeout_s:g} s"
             fix = "run the command again when that is done, or with a larger --lock-timeout"
             raise RepositoryError(folder.path / name, what, fix)
         if waited >= PATIENCE_S and not was_told:

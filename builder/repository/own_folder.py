@@ -70,7 +70,7 @@ class OpenFolder:
             raise
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise ValueError("it is no file")
+                raise ValueError("it is not a file")
             content = os.read(file, limit + 1)
         finally:
             close(file)
@@ -168,7 +168,7 @@ class OwnFolder:
         except OSError as error:
             if error.errno not in _IS_NO_FOLDER:
                 raise
-            kind = "a link" if self.path.is_symlink() else "no folder"
+            kind = "a link" if self.path.is_symlink() else "not a folder"
             what = f"this is {kind}, but builder needs a folder of its own here"
             raise RepositoryError(self.path, what, f"move it away, or {_ANOTHER}") from error
         try:

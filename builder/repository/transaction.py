@@ -140,7 +140,7 @@ class Transaction:
         except ValueError as error:
             found, name = None, journal.keep_aside(self.folder)
             note = (
-                f"the record of an interrupted change is damaged ({error}) and was renamed to {self.path / name}; "
+                f"the record of an interrupted change cannot be used ({error}), and was renamed to {self.path / name}; "
                 "if that change was adding a version, the version may be there, complete but not served"
             )
         if found is not None:

@@ -171,7 +171,7 @@ def _read_npz(path: Path) -> Mapping[str, Array]:
         return read_npz(path)
     except OSError as error:
         what = f"the samples cannot be read: {reason(error)}"
-        raise ModelError(path, what, "check the path and its permissions") from error
+        raise ModelError(path, what, "give the path of an .npz file that you can read") from error
     except ValueError as error:
         fix = "write it with numpy.savez(FILE, NAME=array, ...): an array for each input, [rows, *dims], strings as str"
         raise ModelError(path, f"the samples cannot be read: {error}", fix) from error

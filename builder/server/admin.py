@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder import files
 from builder.errors import HostError
 
 HEADER = "admin-key"
@@ -115,25 +116,23 @@ def _fault_of(key: str) -> str | None:
     if not (key.isascii() and key.isprintable()):
         return "the admin key has characters that a header cannot carry"
     if len(key) > _LONGEST:
-        return f"the admin key has {len(key):,} characters, but a header can carry {_LONGEST:,}"
+        return f"the admin key has more than {_LONGEST:,} characters, the most that a header can carry"
     return None
 
 
 def _read(path: Path) -> str:
     """Return the text of a file that holds a key, without the line break at its end."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with files.open_file(path) as file:
             _check_private(path, os.fstat(file.fileno()))
             content = file.read(_LONGEST + 3)
     except OSError as error:
-        what = f"the admin key cannot be read: {error.strerror or error}"
+        what = f"the admin key cannot be read: {files.reason(error)}"
         raise HostError(path, what, "name a file that you can read") from error
     return content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise HostError(path, "the admin key is not in a regular file", "write it into a file, with mode 600")
     if status.st_uid != os.geteuid():
         what = "the file with the admin key belongs to another user"
         raise HostError(path, what, f"copy it to a file of your own with mode 600, or set {KEY_VARIABLE}")

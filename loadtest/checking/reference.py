@@ -146,7 +146,7 @@ def _make_reference(model: str, version: int, manifest: Mapping[str, Any], array
 
 
 def read_batch_size(value: Any) -> int:
-    """Read a max_batch_size; a ValueError says why it is none."""
+    """Read a max_batch_size; a ValueError says what is wrong with it."""
     if type(value) is not int or not 0 <= value < 1 << 31:
         raise ValueError(f"{str(value)[:40]} is not a max_batch_size")
     return value
@@ -165,7 +165,7 @@ def read_spec(name: Any, datatype: Any, dims: Sequence[Any]) -> TensorSpec:
 
 
 def read_tolerances(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Tolerance]:
-    """Read the tolerances of outputs; a ValueError says which is none."""
+    """Read the tolerances of outputs; a ValueError says which of them is wrong."""
     found = {name: Tolerance(float(one.get("rtol", 0)), float(one.get("atol", 0))) for name, one in entries.items()}
     for name, tolerance in found.items():
         if not (math.isfinite(tolerance.rtol + tolerance.atol) and min(tolerance.rtol, tolerance.atol) >= 0):

@@ -15,6 +15,7 @@ import pytest
 
 from builder import bounded
 from builder.bounded import LimitError, Limits, OutOfMemoryError, OutOfTimeError, during, focus, fork
+from builder.bounded.limits import Bounds
 from builder.errors import BuilderError, HostError, ModelError, VerificationError
 from builder.progress import Report, silent
 
@@ -172,6 +173,11 @@ def test_work_that_takes_too_long_is_ended() -> None:
         run(work, SOON)
     assert e.value.exit_code == 6
     assert "--prove-timeout 2s" in e.value.fix
+
+
+def test_the_fix_of_no_time_at_all_is_some_time() -> None:
+    error = Bounds.of(Path("m.onnx"), Limits(prove_timeout=0)).out_of_time(0, "")
+    assert error.fix.startswith("allow more time with --prove-timeout 1s")
 
 
 def test_what_can_be_stopped_is_stopped_before_the_process_is_killed() -> None:

@@ -493,7 +493,7 @@ def test_the_key_of_a_server_on_this_machine_is_found_and_sent_past_any_proxy(
 def test_a_key_that_is_given_is_used_instead_of_the_one_that_would_be_found(own: Repository) -> None:
     with serving(own.root, model_control_mode="explicit") as server:
         fix = refused(own, "scale", server.grpc_address, admin=AdminAccess("another")).fix
-    assert fix == "set TRITON_ADMIN_KEY to another key, or name a file that holds it with --admin-key-file"
+    assert fix == "set TRITON_ADMIN_KEY to the server's admin key, or name a file that holds it with --admin-key-file"
 
 
 def test_a_server_that_dies_during_a_deployment_leaves_the_repository_at_the_previous_version(own: Repository) -> None:

@@ -206,7 +206,7 @@ def test_a_lock_that_is_no_file_is_refused_and_the_fix_works(
     lock.unlink()
     plant(lock, somebodys)
 
-    with pytest.raises(RepositoryError, match="this lock is no file") as caught:
+    with pytest.raises(RepositoryError, match="this lock is not a file") as caught:
         install(repository, "scale", scale(3.0))
     assert (caught.value.where, tree(somebodys)) == (str(lock), before)
 

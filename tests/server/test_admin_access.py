@@ -20,7 +20,7 @@ UNFIT = {
     "nul\0": "a header cannot carry",
     "escape\x1b": "a header cannot carry",
     "schlüssel": "a header cannot carry",
-    "k" * 4097: "has 4,097 characters",
+    "k" * 4097: "has more than 4,096 characters",
 }
 FIT = ["k", "a key", "a:b", "a=b", "a,b", "--", "'\"$(x)", "k" * 4096]
 
@@ -91,7 +91,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(HostError, match="not in a regular file"):
+        with pytest.raises(HostError, match=r"it is a (named pipe|device), not a file"):
             given_access(path, "x")
     with pytest.raises(HostError, match="cannot be read: No such file"):
         given_access(tmp_path / "missing", "x")

@@ -21,8 +21,8 @@ def admin_key_file(default: str) -> Callable[[Function], Function]:
         "--admin-key-file",
         type=FILE_TO_READ,
         metavar="FILE",
-        help="A file of yours, with mode 600, that holds the admin key: the secret for loading models and for all else "
-        f"that changes the server. Default: the environment variable TRITON_ADMIN_KEY, or {default}.",
+        help="A file of yours, with mode 600, that holds the admin key: the secret that a client needs to load models "
+        f"and to change settings. Default: the environment variable TRITON_ADMIN_KEY, or {default}.",
     )
 
 
@@ -31,8 +31,8 @@ admin_header = option(
     type=header_name,
     default="admin-key",
     show_default=True,
-    help="The header that holds the key, as it is named in Triton's options: over gRPC, Triton adds "
-    "triton-grpc-protocol- before it.",
+    help="The header that carries the key, named as in Triton's options. Over gRPC, Triton adds the prefix "
+    "triton-grpc-protocol-.",
 )
 
 
@@ -47,8 +47,8 @@ admin_header = option(
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; 0.0.0.0 is every address. This Triton has known vulnerabilities, so let no others "
-    "reach it.",
+    help="The address to listen on; 0.0.0.0 is every address. This Triton has known vulnerabilities, so do not let "
+    "others reach it.",
 )
 @option("--http-port", type=PORT, default=8000, show_default=True, help="The port for HTTP; 0 takes any free port.")
 @option("--grpc-port", type=PORT, default=8001, show_default=True, help="The port for gRPC; 0 takes any free port.")

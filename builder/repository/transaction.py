@@ -229,6 +229,7 @@ class Transaction:
         """Delete our warmup files that the model's config does not name, if the config can be read.
 
         This happens before a change, not after it: a server that is loading the former config still finds its files.
+        Files that cannot be deleted stay: they do no harm.
         """
         directory = ModelDirectory(self.root / model)
         folder = directory.path / WARMUP
@@ -239,16 +240,8 @@ class Transaction:
             pbtxt.parse(text, where=directory.config_path)
         except RepositoryError:
             return
-        warmup = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            for name in entries(warmup):
-                if OWN_WARMUP_FILE.fullmatch(name) and name not in text:
-                    os.unlink(name, dir_fd=warmup)
-            is_empty = not entries(warmup)
-        finally:
-            close(warmup)
-        if is_empty:
-            folder.rmdir()
+        with suppress(OSError):
+            _delete_unused(folder, text)
 
     def _not_undone(self, left: Sequence[_Move], error: BaseException) -> RepositoryError:
         """Return the error that says what is left of a change that failed and could not be undone."""
@@ -260,3 +253,17 @@ class Transaction:
             return RepositoryError(self.root / self.model, what, fix)
         what = f"{reason(error)}; {left[0].target} could not be removed again, but is complete and not served"
         return RepositoryError(self.root / self.model, what, "run the command again: it removes that version first")
+
+
+def _delete_unused(warmup: Path, config: str) -> None:
+    """Delete our warmup files that a config does not name, and the folder if it is then empty."""
+    folder = os.open(warmup, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for name in entries(folder):
+            if OWN_WARMUP_FILE.fullmatch(name) and name not in config:
+                os.unlink(name, dir_fd=folder)
+        is_empty = not entries(folder)
+    finally:
+        close(folder)
+    if is_empty:
+        warmup.rmdir()

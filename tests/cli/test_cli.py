@@ -555,7 +555,7 @@ def test_a_repository_that_may_not_be_written_ends_with_5_before_any_work(open_f
     before = tree(open_folder)
     for repository in (theirs / "repository", theirs / "new"):
         ended = as_nobody("publish", model, "--repository", repository)
-        assert ended.is_refusal(5, "give this user write permission")
+        assert ended.is_refusal(5, "let this user read and change")
         assert "load" not in ended.err
     assert tree(open_folder) == before
 

@@ -689,7 +689,7 @@ def test_a_repository_without_write_permission_is_refused(unprivileged: Path, pu
     before = tree(unprivileged)
     drop_rights(unprivileged)
 
-    with pytest.raises(RepositoryError, match=r"Permission denied\nfix: give this user write permission"):
+    with pytest.raises(RepositoryError, match=r"Permission denied\nfix: let this user read and change"):
         install(repository, "scale", scale(3.0))
     assert tree(unprivileged) == before
 

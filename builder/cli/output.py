@@ -7,6 +7,7 @@ print. It is lost if nothing reads it any more, as in `list | head -1`: the comm
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -41,7 +42,11 @@ class UnwrittenError(HostError):
 
 
 def prepare() -> None:
-    """Let stdout and stderr take any character, whatever the locale, and escape names in tracebacks."""
+    """Let stdout and stderr take any character, whatever the locale, and escape names in tracebacks.
+
+    What libraries log is left out: onnx-ir logs the traceback of each failure that it goes on after.
+    """
+    logging.lastResort = None
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it: the next file would take its number, and get its text
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))

@@ -201,6 +201,15 @@ def test_a_bug_is_shown_with_a_traceback_that_cannot_be_mistaken_for_an_error(
 # ---- where it goes to
 
 
+def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
+    """onnx-ir logs the traceback of a shape inference that fails."""
+    node = helper.make_node("Gather", ["x", "x"], ["y"], axis=1 << 62)
+    done = shell("builder publish $1 --repository $2", write(tmp_path / "m.onnx", node), tmp_path / "r")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "Gather" in done.stderr
+
+
 def test_a_stdout_of_ascii_takes_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = io.BytesIO()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)

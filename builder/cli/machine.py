@@ -10,8 +10,6 @@ from builder.errors import HostError
 
 _FREE_SPACE = "free some disk space, then run the command again"
 _ALLOW = "give this user permission for it, or run the command in another folder; TMPDIR is for temporary files"
-    "give this user permission for it, or run the command in another folder (TMPDIR is the one for temporary files)"
-)
 
 _FIXES: Mapping[int, str] = {
     errno.ENOSPC: _FREE_SPACE,

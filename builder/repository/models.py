@@ -1,6 +1,5 @@
 """A model repository: a folder of models, each with numbered versions and one config that names the served version."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ class Repository:
     """
 
     def __init__(self, root: Path, *, report: Report = silent, lock_timeout_s: float | None = None) -> None:
-        self.root = Path(os.path.realpath(root))  # Path.resolve raises a RuntimeError for links in a circle
+        self.root = _resolved(root)
         self.report = report
         self.lock_timeout_s = lock_timeout_s
         self._staging = Staging(self.root, report=report, lock_timeout_s=lock_timeout_s)
@@ -98,3 +97,17 @@ class Repository:
         for note in change.notes:
             self.report("note", note)
         return removed
+
+
+def _resolved(root: Path) -> Path:
+    """Follow all links in a path.
+
+    Raises:
+        RepositoryError: One of them leads back to itself.
+    """
+    try:
+        with reported(root):
+            return root.resolve()
+    except RuntimeError as error:
+        what = "a link in this path leads back to itself"
+        raise RepositoryError(root, what, "use another --repository, or correct the link") from error

@@ -207,3 +207,9 @@ def test_an_edited_config_with_the_line_ends_of_windows_is_still_changed(tmp_pat
     config = pbtxt.parse(text, where="here")
     config.max_batch_size = 4
     assert "# mine\n" in pbtxt.edit(text, config, where="here")
+
+
+def test_a_link_that_leads_back_to_itself_is_no_repository(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to("models")
+    with pytest.raises(RepositoryError, match="leads back to itself"):
+        Repository(tmp_path / "models")

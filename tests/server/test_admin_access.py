@@ -95,7 +95,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
             given_access(path, "x")
     with pytest.raises(HostError, match="cannot be read: No such file"):
         given_access(tmp_path / "missing", "x")
-    with pytest.raises(HostError, match="cannot be read: Is a directory"):
+    with pytest.raises(HostError, match="it is a folder, not a file"):
         given_access(tmp_path, "x")
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from builder.errors import ModelError
 from builder.model.soundness import Operator, function_key, nodes_of, operator_key
+from builder.model.types import own_domain
 
 FIX = "export the model again"
 
@@ -16,6 +18,10 @@ _SPARSE = {onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS
 _TERM = r"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
 _EQUATION = re.compile(f"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
 """The equation of an Einsum, without spaces (source: https://onnx.ai/onnx/operators/onnx__Einsum.html)."""
+
+_TYPES = {"to", "dtype"}
+_KNOWN_TYPES = frozenset(ir.DataType)
+"""The attributes that hold an element type, and those that there are."""
 
 Functions = Mapping[Operator, onnx.FunctionProto]
 
@@ -52,10 +58,19 @@ def _attribute_fault(node: onnx.NodeProto, *, is_inside_function: bool) -> str:
             return f"has a sparse tensor as its attribute {attribute.name!r}, which is not supported"
         if attribute.type == onnx.AttributeProto.UNDEFINED:
             return f"has an attribute {attribute.name!r} without a type"
-        if attribute.name == "equation" and operator_key(node)[:2] == ("", "Einsum") and not attribute.ref_attr_name:
-            equation = attribute.s.decode(errors="replace")
-            if not _EQUATION.fullmatch(equation.replace(" ", "")):
-                return f"has the equation {equation[:200]!r}, which is not one"
+        if not attribute.ref_attr_name and not own_domain(node.domain) and (fault := _value_fault(node, attribute)):
+            return fault
+    return ""
+
+
+def _value_fault(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> str:
+    """Return what is wrong with an attribute of one of ONNX's own operators; empty if nothing is."""
+    if node.op_type == "Einsum" and attribute.name == "equation":
+        equation = attribute.s.decode(errors="replace")
+        if not _EQUATION.fullmatch(equation.replace(" ", "")):
+            return f"has the equation {equation[:200]!r}, which is not one"
+    if attribute.name in _TYPES and attribute.type == onnx.AttributeProto.INT and attribute.i not in _KNOWN_TYPES:
+        return f"has the element type {attribute.i} as its attribute {attribute.name!r}, which does not exist"
     return ""
 
 

@@ -1,5 +1,6 @@
 """Decode JSON that anybody may have written into dataclasses, strictly by the types of their fields."""
 
+import functools
 import json
 import math
 import re
@@ -86,7 +87,7 @@ def _decode(kind: Any, value: Any, at: str) -> Any:
 
 
 def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     values = {}
     for field in fields(kind):
         if field.name not in document:
@@ -95,6 +96,12 @@ def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
             continue
         values[field.name] = _decode(hints[field.name], document[field.name], f"{at}.{field.name}")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Return the types of a dataclass's fields, which takes longer to find out than a document takes to decode."""
+    return typing.get_type_hints(kind)
 
 
 def _check_plain(value: Any, at: str) -> None:

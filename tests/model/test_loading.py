@@ -333,6 +333,12 @@ def test_what_is_no_equation_is_refused_before_its_shape_is_inferred(tmp_path: P
     assert refusal(written(tmp_path, model)).what == what
 
 
+def test_a_cast_to_a_type_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = Cast <to = 77> (x) }")
+    what = "Cast 'y' has the element type 77 as its attribute 'to', which does not exist"
+    assert refusal(written(tmp_path, model)).what == what
+
+
 @pytest.mark.parametrize("equation", ["ij->ij", " i j -> ij", "...j->...j", "i...->i...", "ij"])
 def test_an_equation_may_have_spaces_and_ellipses(tmp_path: Path, equation: str) -> None:
     assert load(written(tmp_path, parsed(EINSUM.format(equation)))).outputs[0].shape == (1, 3)

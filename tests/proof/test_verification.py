@@ -631,6 +631,14 @@ def test_published_bytes_that_onnxruntime_does_not_load_are_refused_with_what_to
         verify_published(version_dir, manifest, reference)
 
 
+def test_an_answer_of_another_rank_than_onnx_infers_is_refused(tmp_path: Path) -> None:
+    """ONNX takes any number but 0 for true, ONNX Runtime only 1."""
+    nodes = "y = ReduceSum <keepdims = 2, noop_with_empty_axes = 2> (x)"
+    model = original(tmp_path, f"g (float[1, 4] x) => (float[1, 4] y) {{ {nodes} }}")
+    with pytest.raises(VerificationError, match=r"output 'y' has the shape \[\] when it runs, but the file declares \[1, 4\]"):
+        verify(add_batch_axis(model), max_batch_size=4)
+
+
 def test_a_failing_batch_is_not_written_through_a_link(published: Published) -> None:
     version_dir, manifest, reference = published
     (version_dir / "victim").write_bytes(b"precious")

@@ -17,6 +17,8 @@ _FIXES: Mapping[int, str] = {
     errno.EACCES: _ALLOW,
     errno.EPERM: _ALLOW,
     errno.EROFS: "run the command where files can be written",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.ELOOP: "use a path without links that lead in a circle",
     errno.EMFILE: "raise the limit of open files with `ulimit -n`",
     errno.ENFILE: "close other programs, then run the command again",
 }

@@ -13,7 +13,7 @@ from builder.naming.contract import Contract, Side, served_names
 from builder.naming.stable import stable_name
 from builder.record import ServedTensor
 
-_VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]*")
+_VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]{0,999}")
 _QUANTIZATION = "quant_parameter_tensor_names"
 
 
@@ -79,7 +79,7 @@ def _asked(
             raise ModelError(where, f"there is no input or output {old!r} to rename", f"use one of {', '.join(known)}")
     for name in (*renames.values(), *(input_names or ()), *(output_names or ())):
         if not _VALID_NAME.fullmatch(name):
-            fix = "use letters, digits and _ . - / : and start with a letter, a digit or _"
+            fix = "use up to 1,000 letters, digits and _ . - / : and start with a letter, a digit or _"
             raise ModelError(where, f"{name!r} is not a valid name for an input or output", fix)
 
     def side(names: Sequence[str] | None, tensors: Sequence[BatchedTensor], option: str) -> list[str | None]:

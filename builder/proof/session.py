@@ -201,6 +201,7 @@ def _open(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2 if verbose else 4  # errors are raised anyway
+    onnxruntime.set_default_logger_severity(4)
     # Source of the keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
     # Threads that spin while they wait would take processor time from others, such as a server on this machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -118,9 +118,11 @@ def _repository_error(where: Path, error: OSError) -> RepositoryError:
     if error.errno == errno.EXDEV:
         return other_filesystem(where)
     fix = _FIXES.get(error.errno or 0, "check this path and the filesystem it is on, then run the command again")
-    # Of a rename, what is in the way is at the second path.
+    # Of a rename, what is in the way is at the second path, and what is not allowed is in the repository.
     is_in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY)
-    path = (error.filename2 if is_in_the_way else None) or error.filename or where
+    paths = [path for path in (error.filename2, error.filename) if path]
+    inside = [path for path in paths if where in Path(path).parents]
+    path = paths[0] if is_in_the_way and paths else next(iter((*inside, *reversed(paths))), where)
     return RepositoryError(path, error.strerror or str(error), fix)
 
 

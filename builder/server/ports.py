@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from builder.errors import HostError
+from builder.files import reason
 
 ENDPOINTS = ("http", "grpc", "metrics")
 """What Triton's options call its three endpoints."""
@@ -29,8 +30,8 @@ def resolve(host: str) -> str:
     """
     try:
         return socket.gethostbyname(host)
-    except OSError as error:
-        what = f"it has no IPv4 address: {error.strerror or error}"
+    except (OSError, UnicodeError) as error:  # a UnicodeError if it cannot be the name of a host
+        what = f"it has no IPv4 address: {reason(error)}"
         raise HostError(host, what, _FIXES[errno.EADDRNOTAVAIL]) from error
 
 

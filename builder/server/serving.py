@@ -140,9 +140,14 @@ class Server:
         """Kill what is left of Triton and its stubs, start it again on the same ports, and wait until it is ready.
 
         Raises:
-            HostError: It does not start, or a model does not load. Nothing is left running then.
+            HostError: It does not start, a model does not load, or another program took the port of the metrics.
+                Nothing is left running then.
         """
         self._process.kill()
+        host, _, port = self.metrics_address.rpartition(":")
+        ports.claim_ports(
+            host, [int(port)]
+        )  # the other two are held; without this one, Triton would start all the same
         self._start_process()
         try:
             self._wait_until_ready()
@@ -202,6 +207,7 @@ class Server:
                 what = f"Triton was not ready after {self._ready_timeout_s:g} s"
                 raise HostError(self.repository, what, "serve fewer models, or allow more time (ready_timeout_s)")
             time.sleep(_POLL_S)
+        self._watch.learn_stubs()
 
     def _is_model_ready(self, stub: Stub) -> bool:
         return _is_ok(self.http_address, f"/v2/models/{quote(stub.model)}/versions/{quote(stub.version)}/ready")
@@ -250,7 +256,8 @@ def serve(
 
 def _say(what: str, *, step: str = "serve") -> None:
     with contextlib.suppress(OSError):  # stderr may be closed
-        print(f"{step:<8} {printable(what)}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{step:<8} {printable(what)}\n")  # in one piece: a thread copies Triton's log to it, too
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager

@@ -39,6 +39,10 @@ class Watch:
         self._living: dict[int, Stub] = {}
         self._ended: dict[int, float] = {}  # when each zombie was first seen
 
+    def learn_stubs(self) -> None:
+        """Read the names of the stubs, which one that has died no longer tells."""
+        self._look()
+
     def wait(self) -> Stub | None:
         """Wait until a stub dies, and return it; or until Triton ends, and return None."""
         while self._process.poll() is None:

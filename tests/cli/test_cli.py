@@ -574,8 +574,18 @@ def test_a_port_in_use_ends_with_6(builder: Builder, published: Path) -> None:
             assert ended.is_refusal(6, f"127.0.0.1:{port}")
 
 
-def test_a_host_that_is_not_this_machine_ends_with_6(builder: Builder, published: Path) -> None:
-    assert builder("serve", "--repository", published, "--host", "999.1.1.1").is_refusal(6, "999.1.1.1")
+@pytest.mark.parametrize("host", ["999.1.1.1", "a..b", "x" * 70])
+def test_a_host_that_is_not_this_machine_ends_with_6(builder: Builder, published: Path, host: str) -> None:
+    assert builder("serve", "--repository", published, "--host", host).is_refusal(6, host)
+
+
+def test_a_path_that_is_too_long_ends_with_6(builder: Builder) -> None:
+    assert builder("serve", "--repository", "x" * 300).is_refusal(6, "use a shorter path")
+
+
+def test_a_name_that_is_too_long_ends_with_3(builder: Builder, model: Path, root: Path) -> None:
+    ended = builder("publish", model, "--repository", root, "--input-names", "x" * 99_000)
+    assert ended.is_refusal(3, "use up to 1,000 letters")
 
 
 def test_too_little_memory_ends_with_6(tmp_path: Path, root: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_load_test_imports_no_module_from_the_working_directory(downloads: Pat
 
 def test_a_module_that_is_imported_from_there_is_found(downloads: Path) -> None:
     done = run(downloads, "-c", "import click")
-    assert (done.returncode, done.stderr) == (99, "IMPORTED click\n")
+    assert (done.returncode, "IMPORTED" in done.stderr) == (99, True)
 
 
 def test_a_folder_that_pythonpath_names_is_kept(tmp_path: Path) -> None:

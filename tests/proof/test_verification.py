@@ -635,7 +635,9 @@ def test_an_answer_of_another_rank_than_onnx_infers_is_refused(tmp_path: Path) -
     """ONNX takes any number but 0 for true, ONNX Runtime only 1."""
     nodes = "y = ReduceSum <keepdims = 2, noop_with_empty_axes = 2> (x)"
     model = original(tmp_path, f"g (float[1, 4] x) => (float[1, 4] y) {{ {nodes} }}")
-    with pytest.raises(VerificationError, match=r"output 'y' has the shape \[\] when it runs, but the file declares \[1, 4\]"):
+    with pytest.raises(
+        VerificationError, match=r"output 'y' has the shape \[\] when it runs, but the file declares \[1, 4\]"
+    ):
         verify(add_batch_axis(model), max_batch_size=4)
 
 

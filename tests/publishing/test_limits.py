@@ -16,6 +16,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 from support.artifacts import tree
+from support.batched import IS_OLD_RUNTIME
 
 from builder import api
 from builder.bounded import Limits, OutOfMemoryError, OutOfTimeError
@@ -140,7 +141,8 @@ def test_inspecting_a_file_that_wants_much_memory_ends(tmp_path: Path, name: str
 @pytest.mark.parametrize("way", WAYS)
 def test_a_constant_of_gigabytes_is_refused_at_the_node(tmp_path: Path, way: str) -> None:
     error = refused(GREEDY["a constant"].write(tmp_path), LITTLE, way)
-    assert "node ConstantOfShape" in error.what
+    assert isinstance(error, OutOfMemoryError)
+    assert IS_OLD_RUNTIME or "node ConstantOfShape" in error.what  # ONNX Runtime 1.23 does not name the node
 
 
 def test_a_file_within_the_limits_is_published(tmp_path: Path) -> None:

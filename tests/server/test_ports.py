@@ -113,3 +113,19 @@ def test_the_ports_of_a_triton_that_died_stay_its_users_until_it_starts_again(tm
             assert not can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=True, reuse_port=False)
         server.restart()
         assert eventually(lambda: all(map(ports.accepts, (server.http_address, server.grpc_address))))
+
+
+@pytest.mark.slow
+def test_triton_does_not_start_again_while_another_program_has_the_port_of_its_metrics(tmp_path: Path) -> None:
+    write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
+    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as server:
+        host, port = server.metrics_address.split(":")
+        os.kill(server.pid, signal.SIGKILL)
+        assert eventually(lambda: not ports.accepts(server.metrics_address))
+        with (
+            socket.create_server((host, int(port))),
+            pytest.raises(HostError, match=rf"{port}: Triton cannot listen on this address: Address already in use"),
+        ):
+            server.restart()
+        server.restart()
+        assert ports.accepts(server.metrics_address)

@@ -109,6 +109,14 @@ def test_a_killed_stub_is_a_death_with_its_name_and_signal(server: FakeTriton) -
     assert watched.dead_stub() == Stub(pid, -signal.SIGABRT, "double_0_0", "double", "1")
 
 
+def test_a_stub_that_dies_before_anybody_waits_has_its_name_if_it_was_learned_before(server: FakeTriton) -> None:
+    pid = server.start_stub()
+    watched = watch(server)
+    watched.learn_stubs()
+    os.kill(pid, signal.SIGKILL)
+    assert watched.wait() == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+
+
 def test_a_stub_that_exits_by_itself_is_a_death_too(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = int(server.tell("start repository/double/1/exits.onnx double_0_0"))
     assert eventually(lambda: [stub.status for stub in children_of(server.pid)] == [3])

@@ -199,6 +199,7 @@ def _open(
 ) -> Session:
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(4)  # what belongs to no session is printed at once, in colour
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2 if verbose else 4  # errors are raised anyway
     onnxruntime.set_default_logger_severity(4)
@@ -259,7 +260,9 @@ def _failures() -> tuple[type[Exception], ...]:
 
 _NODE = re.compile(r"running (\S+) node\. Name:'(.*?)' Status", re.DOTALL)
 
-_WANTS_MEMORY = re.compile(r"Failed to allocate memory|bad[_ ]alloc|exceeds the supported maximum of \d+ bytes")
+_WANTS_MEMORY = re.compile(
+    r"Failed to allocate memory|bad[_ ]alloc|exceeds the supported maximum of \d+ bytes|storage size overflowed"
+)
 
 
 def refuse_limits(where: Path, error: Exception) -> None:

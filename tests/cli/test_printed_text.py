@@ -210,6 +210,21 @@ def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
     assert "Gather" in done.stderr
 
 
+def test_what_onnxruntime_logs_outside_of_a_session_is_not_printed(tmp_path: Path) -> None:
+    """It prints an allocation that cannot be counted at once, in colour."""
+    shape = numpy_helper.from_array(np.array([2**31, 2**31]))
+    nodes = (
+        helper.make_node("Constant", [], ["s"], value=shape),
+        helper.make_node("ConstantOfShape", ["s"], ["b"]),
+        helper.make_node("ReduceSum", ["b"], ["r"], keepdims=0),
+        helper.make_node("Add", ["x", "r"], ["y"]),
+    )
+    done = shell("builder publish $1 --repository $2", write(tmp_path / "m.onnx", *nodes), tmp_path / "r")
+    assert done.returncode == 6
+    assert "node ConstantOfShape" in done.stderr
+    assert not unsafe(done.stderr.encode())
+
+
 def test_a_stdout_of_ascii_takes_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = io.BytesIO()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)

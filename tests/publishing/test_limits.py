@@ -64,6 +64,7 @@ SIN = BODY.format(dims="1, 4", nodes="v2 = Sin (v)")
 
 GREEDY = {
     "a constant": Case(f"{X} {{ b = ConstantOfShape (s) {SUM} }}", "ConstantOfShape", {"s": [30_000, 30_000]}),
+    "more than can be counted": Case(f"{X} {{ b = ConstantOfShape (s) {SUM} }}", "ConstantOfShape", {"s": [2**31] * 2}),
     "an input that is repeated": Case(f"{X} {{ b = Expand (x, s) {SUM} }}", "Expand", {"s": [600_000_000, 4]}),
     "an input that is padded": Case(f"{X} {{ b = Pad (x, p) {SUM} }}", "Pad", {"p": [0, 0, 0, 2_000_000_000]}),
     "tiles": Case(f"{X} {{ b = Tile (x, p) {SUM} }}", "Tile", {"p": [1, 1_000_000_000]}),

@@ -1,4 +1,4 @@
-"""Let a command tell the result of its change, and exit with 0, whatever happens once the change is complete."""
+"""Let a command report the result of its change and exit with 0, whatever happens once the change is complete."""
 
 import signal
 from collections.abc import Iterator

@@ -81,7 +81,7 @@ def create(path: Path) -> io.BufferedWriter:
 
 
 def _taken(path: Path) -> OSError:
-    return OSError(errno.EEXIST, "something else than a file of yours has this name", str(path))
+    return OSError(errno.EEXIST, "this name belongs to something other than a file of yours", str(path))
 
 
 def size(path: Path, *, inside: Path | None = None) -> int:

@@ -170,7 +170,7 @@ def test_what_somebody_put_under_the_name_is_not_written_to(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "victim").write_bytes(b"precious")
     make(tmp_path / "file")
-    with pytest.raises(OSError, match="something else than a file of yours has this name"):
+    with pytest.raises(OSError, match="this name belongs to something other than a file of yours"):
         create(tmp_path / "file")
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (tmp_path / "gone").exists()
@@ -179,6 +179,6 @@ def test_what_somebody_put_under_the_name_is_not_written_to(
 def test_a_file_of_another_user_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"theirs")
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(OSError, match="something else"):
+    with pytest.raises(OSError, match="something other"):
         create(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"theirs"

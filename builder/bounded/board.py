@@ -7,9 +7,10 @@ import mmap
 import struct
 import time
 
-_TIME = struct.Struct("dd")
+_SECONDS, _DEADLINE = 0, 1
+_TIMES_SIZE = 16
 _LENGTH = struct.Struct("H")
-_TEXT = _TIME.size + _LENGTH.size
+_TEXT = _TIMES_SIZE + _LENGTH.size
 _LONGEST = mmap.PAGESIZE - _TEXT
 
 
@@ -22,34 +23,37 @@ class Board:
 
     def __init__(self, seconds: float) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
-        _TIME.pack_into(self._page, 0, seconds, time.monotonic() + seconds)
+        # Each is written at once. `struct.pack_into` first writes zeros, which another process may read.
+        self._times = memoryview(self._page)[:_TIMES_SIZE].cast("d")
+        self._times[_SECONDS], self._times[_DEADLINE] = seconds, time.monotonic() + seconds
 
     @property
     def seconds(self) -> float:
         """How much time there was at the start."""
-        return float(_TIME.unpack_from(self._page)[0])
+        return self._times[_SECONDS]
 
     @property
     def deadline(self) -> float:
         """When the time is up, on the clock of `time.monotonic`, which all processes share."""
-        return float(_TIME.unpack_from(self._page)[1])
+        return self._times[_DEADLINE]
 
     def allow(self, seconds: float) -> None:
         """Give so much time in all."""
-        _TIME.pack_into(self._page, 0, seconds, self.deadline + seconds - self.seconds)
+        self._times[_DEADLINE] += seconds - self.seconds
+        self._times[_SECONDS] = seconds
 
     def postpone(self, deadline: float) -> None:
         """Let the time be up at this moment."""
-        _TIME.pack_into(self._page, 0, self.seconds, deadline)
+        self._times[_DEADLINE] = deadline
 
     @property
     def text(self) -> str:
         """What the processes are doing; empty if they do not say."""
-        (length,) = _LENGTH.unpack_from(self._page, _TIME.size)
+        (length,) = _LENGTH.unpack_from(self._page, _TIMES_SIZE)
         return self._page[_TEXT : _TEXT + min(length, _LONGEST)].decode(errors="replace")
 
     @text.setter
     def text(self, text: str) -> None:
         content = text.encode(errors="replace")[:_LONGEST]
-        _LENGTH.pack_into(self._page, _TIME.size, len(content))
+        _LENGTH.pack_into(self._page, _TIMES_SIZE, len(content))
         self._page[_TEXT : _TEXT + len(content)] = content

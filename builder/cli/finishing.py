@@ -1,4 +1,4 @@
-"""Let a command tell the result of its change, and exit with 0, whatever happens once the change is complete."""
+"""Let a command report the result of its change and exit with 0, whatever happens once the change is complete."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def finishing() -> Iterator[None]:
         try:
             yield
         except UnwrittenError as lost:
-            report("note", f"the command succeeded, but stdout did not take its result: {lost.what}")
+            report("note", f"the command succeeded, but its result could not be written to stdout: {lost.what}")
             print_message(lost.text)
         interrupts.ignore_afterwards()
     for number in dict.fromkeys(dropped):

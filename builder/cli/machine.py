@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from builder.errors import HostError
 
 _FREE_SPACE = "free some disk space, then run the command again"
-_ALLOW = "give this user permission for it, or run the command in another folder; TMPDIR is for temporary files"
+_ALLOW = "give this user permission for it, run the command in another folder, or set TMPDIR for temporary files"
 
 _FIXES: Mapping[int, str] = {
     errno.ENOSPC: _FREE_SPACE,

@@ -102,7 +102,7 @@ def _load(path: Path) -> Model:
     _drop_devices(proto)
     zipmaps = zipmap.take_out(proto)
     _check_types(path, proto.graph)
-    nodes.check(path, proto)  # before ONNX infers shapes, which never ends for some equations
+    nodes.check(path, proto)  # before ONNX infers shapes, which takes for ever with some invalid equations
     _complete_outputs(path, proto)
     soundness.check_form(path, proto)
     _refuse_sparse(path, proto)

@@ -68,7 +68,7 @@ def _value_fault(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> str:
     if node.op_type == "Einsum" and attribute.name == "equation":
         equation = attribute.s.decode(errors="replace")
         if not _EQUATION.fullmatch(equation.replace(" ", "")):
-            return f"has the equation {equation[:200]!r}, which is not one"
+            return f"has an invalid equation: {equation[:200]!r}"
     if attribute.name in _TYPES and attribute.type == onnx.AttributeProto.INT and attribute.i not in _KNOWN_TYPES:
         return f"has the element type {attribute.i} as its attribute {attribute.name!r}, which does not exist"
     return ""

@@ -21,8 +21,8 @@ from builder.model import zipmap
 from builder.printable import escape
 from builder.tensors import Array, Arrays
 
-# Set before ONNX Runtime is imported. Else it reports its use to Microsoft, and writes $TMPDIR/.ses, through a link if
-# somebody put one there (seen with 1.31.1).
+# Set before ONNX Runtime is imported: otherwise it reports its use to Microsoft, and writes to $TMPDIR/.ses, also if
+# somebody put a link there (seen with 1.31.1).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _BFLOAT16 = "tensor(bfloat16)"

@@ -39,8 +39,11 @@ def claim_ports(host: str, ports: Sequence[int]) -> list[int]:
     """Return the ports, with a free one for each 0, after checking that all can be listened on at once.
 
     Raises:
-        HostError: One of them cannot be listened on.
+        HostError: One of them cannot be listened on, or is there twice.
     """
+    if twice := [port for port in ports if port and ports.count(port) > 1]:
+        what = "two of the three endpoints cannot share a port"
+        raise HostError(f"{host}:{twice[0]}", what, "choose another port for one of them")
     listeners = [socket.socket() for _ in ports]
     try:
         for listener, port in zip(listeners, ports, strict=True):

@@ -327,7 +327,7 @@ EINSUM = '(float[1, 3] x) => (float[1, 3] y) {{ y = Einsum <equation = "{}"> (x)
     "equation", ["..ij->ij", "i.j->i", "....ij->ij", "ij->i.", ".", "ij->ij->ij", "i1->i", "i...j..."]
 )
 def test_what_is_no_equation_is_refused_before_its_shape_is_inferred(tmp_path: Path, equation: str) -> None:
-    what = f"Einsum 'y' has the equation {equation!r}, which is not one"
+    what = f"Einsum 'y' has an invalid equation: {equation!r}"
     model = parsed(EINSUM.format(equation))
     model.graph.output[0].type.tensor_type.ClearField("shape")  # ONNX never ends if it infers that of ..ij->ij
     assert refusal(written(tmp_path, model)).what == what

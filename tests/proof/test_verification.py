@@ -646,7 +646,7 @@ def test_a_failing_batch_is_not_written_through_a_link(published: Published) -> 
     (version_dir / "victim").write_bytes(b"precious")
     (version_dir / "model.failed.npz").symlink_to("victim")
     reference["output:y"] = reference["output:y"] + 1
-    with pytest.raises(VerificationError, match=r"could not be written to .*something else than a file of yours"):
+    with pytest.raises(VerificationError, match=r"could not be written to .*something other than a file of yours"):
         verify_published(version_dir, manifest, reference, failure_dir=version_dir)
     assert (version_dir / "victim").read_bytes() == b"precious"
 

@@ -85,6 +85,12 @@ def test_no_other_server_of_the_same_user_gets_a_held_port_by_accident() -> None
                 ports.claim_ports(host, [port])
 
 
+def test_one_port_for_two_endpoints_is_refused_as_such() -> None:
+    with pytest.raises(HostError, match="cannot share a port\\nfix: choose another port for one of them"):
+        ports.claim_ports("127.0.0.1", [8000, 8001, 8000])
+    assert len(set(ports.claim_ports("127.0.0.1", [0, 0, 0]))) == 3
+
+
 def test_a_port_is_free_again_when_it_is_no_longer_held() -> None:
     def is_free_again() -> bool:
         port = free_port()

@@ -208,10 +208,10 @@ def seconds(text: str) -> float:
 @argument("SIZE", fix="write megabytes or gigabytes, for example 500MB or 4GB")
 def size(text: str) -> int:
     """Read a number of bytes, in the decimal units of `format_bytes`: `500MB`, `4GB`, or plain bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.upper(), re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a size")
-    unit: int = 1000 ** ["", "k", "M", "G", "T"].index(match[2])
+    unit: int = 1000 ** ["", "K", "M", "G", "T"].index(match[2])
     return round(min(float(match[1]) * unit, LARGEST_INT64))
 
 

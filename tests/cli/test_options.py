@@ -176,6 +176,7 @@ def test_a_duration_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> No
     [
         ("500MB", 500_000_000),
         ("4GB", 4 * 10**9),
+        ("512kb", 512_000),
         ("2.5 G", 2_500_000_000),
         ("10k", 10_000),
         ("7", 7),

@@ -7,7 +7,7 @@ time (`inside`); the parent reads that from memory that both share (`board`). `f
 result back.
 """
 
-from builder.bounded.forking import Forked, fork
+from builder.bounded.forking import Forked, fork, silence_stderr
 from builder.bounded.inside import (
     during,
     expect,
@@ -38,6 +38,7 @@ __all__ = [
     "out_of_memory",
     "out_of_time",
     "run",
+    "silence_stderr",
     "stoppable",
     "time_left",
     "untimed",

@@ -20,6 +20,8 @@ from typing import NoReturn
 PR_SET_PDEATHSIG = 1
 """Asks Linux for a signal when the thread that forked this process ends (source: prctl(2))."""
 
+_STDERR = 2
+
 
 @dataclass(slots=True)
 class Forked:
@@ -88,6 +90,11 @@ def fork(serve: Callable[[Connection], None]) -> Forked:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     theirs.close()
     return Forked(pid, ours, parent)
+
+
+def silence_stderr() -> None:
+    """Discard what libraries print in this process: what goes wrong is raised, and what a crash prints helps nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
 
 
 def _live(serve: Callable[[Connection], None], ours: Connection, theirs: Connection, parent: int) -> NoReturn:

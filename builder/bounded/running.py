@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from builder.bounded import inside
 from builder.bounded.board import Board
-from builder.bounded.forking import Forked, fork
+from builder.bounded.forking import Forked, fork, silence_stderr
 from builder.bounded.limits import Bounds, Limits
 from builder.bounded.memory import data_bytes, used_bytes
 from builder.bounded.parcel import Parcel
@@ -83,13 +84,15 @@ def run(
     bounds = Bounds.of(where, limits)
     board = Board(bounds.seconds)
     parcel = Parcel()
-    child = fork(partial(_work, work, bounds, board, parcel, has_gpu))
-    try:
-        result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
-        return result
-    finally:
-        child.end()
-        parcel.close()
+    # The child makes its temporary files in this folder, so that none is left when it crashes or is killed.
+    with tempfile.TemporaryDirectory(prefix="builder-", ignore_cleanup_errors=True) as folder:
+        child = fork(partial(_work, work, bounds, board, parcel, has_gpu, folder))
+        try:
+            result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
+            return result
+        finally:
+            child.end()
+            parcel.close()
 
 
 def _stack_bytes() -> int:
@@ -165,9 +168,18 @@ class _Attendance:
 
 
 def _work(
-    work: Callable[[Report], Any], bounds: Bounds, board: Board, parcel: Parcel, has_gpu: bool, pipe: Connection
+    work: Callable[[Report], Any],
+    bounds: Bounds,
+    board: Board,
+    parcel: Parcel,
+    has_gpu: bool,
+    folder: str,
+    pipe: Connection,
 ) -> None:
     """Do the work, and send what came of it."""
+    tempfile.tempdir = folder
+    if not has_gpu:
+        silence_stderr()
     gc.set_threshold(*THRESHOLDS)
     _limit(bounds, has_gpu)
     inside.enter(inside.Inside(bounds, board, lambda error: pipe.send(("fall back", error))))

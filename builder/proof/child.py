@@ -4,17 +4,14 @@ At unusual sizes, a kernel of ONNX Runtime may end the whole process (seen with 
 1). So sizes are tried in a child.
 """
 
-import os
 import weakref
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from builder.bounded import Forked, during, fork, out_of_time, time_left
+from builder.bounded import Forked, during, fork, out_of_time, silence_stderr, time_left
 from builder.errors import BuilderError
-
-STDERR = 2
 
 TIMEOUT_S = 120.0
 """The longest time for one call. After it, the child is ended."""
@@ -77,7 +74,7 @@ class Child:
 
 def _serve(answer: Callable[[Any], Any], pipe: Connection) -> None:
     """Answer until the process that forked this one closes its end of the pipe, or ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # hide what a crash prints
+    silence_stderr()
     while True:
         question = pipe.recv()
         try:

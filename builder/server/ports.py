@@ -29,10 +29,12 @@ def resolve(host: str) -> str:
         HostError: It has no IPv4 address.
     """
     try:
+        if not host:  # which would be every address
+            raise UnicodeError("it is empty")
         return socket.gethostbyname(host)
     except (OSError, UnicodeError) as error:  # a UnicodeError if it cannot be the name of a host
         what = f"it has no IPv4 address: {reason(error)}"
-        raise HostError(host, what, _FIXES[errno.EADDRNOTAVAIL]) from error
+        raise HostError(host or "--host ''", what, _FIXES[errno.EADDRNOTAVAIL]) from error
 
 
 def claim_ports(host: str, ports: Sequence[int]) -> list[int]:

@@ -574,7 +574,7 @@ def test_a_port_in_use_ends_with_6(builder: Builder, published: Path) -> None:
             assert ended.is_refusal(6, f"127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("host", ["999.1.1.1", "a..b", "x" * 70])
+@pytest.mark.parametrize("host", ["999.1.1.1", "a..b", "x" * 70, ""])
 def test_a_host_that_is_not_this_machine_ends_with_6(builder: Builder, published: Path, host: str) -> None:
     assert builder("serve", "--repository", published, "--host", host).is_refusal(6, host)
 

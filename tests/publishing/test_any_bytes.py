@@ -47,7 +47,7 @@ TEXTS = {
         <domain: "own", opset_import: ["": 17]> f <slope> (x) => (y) { y = LeakyRelu <alpha: float = @slope> (x) }""",
 }  # fmt: skip
 
-FEW, MANY = 60, 2000
+FEW, MANY = 60, 300
 
 
 @cache

@@ -265,11 +265,16 @@ def _ask_until(server: Server, stop: Path) -> int:
     return answers
 
 
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_running_server_with_a_dead_stub_is_not_said_to_run(repository: Path) -> None:
     with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
         server.ensure_running()
         stub = next(pid for pid in processes_of(server.pid) if pid != server.pid)
         os.kill(stub, signal.SIGKILL)
+        assert eventually(lambda: is_zombie(stub))  # a kill takes a moment
         with pytest.raises(HostError, match=r"the process of model 'double' \(double_0_0\) was killed by SIGKILL"):
             server.ensure_running()
         server.restart()

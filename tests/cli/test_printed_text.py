@@ -221,7 +221,7 @@ def test_what_onnxruntime_logs_outside_of_a_session_is_not_printed(tmp_path: Pat
     )
     done = shell("builder publish $1 --repository $2", write(tmp_path / "m.onnx", *nodes), tmp_path / "r")
     assert done.returncode == 6
-    assert "node ConstantOfShape" in done.stderr
+    assert "it needs more than the " in done.stderr
     assert not unsafe(done.stderr.encode())
 
 

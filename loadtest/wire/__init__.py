@@ -12,7 +12,7 @@ from loadtest.wire.client import CLIENTS, Client, Connection, make_client
 from loadtest.wire.exchange import Address, ExchangeError
 from loadtest.wire.grpc import GrpcClient, is_model_ready
 from loadtest.wire.http import HttpClient, error_text, model_path
-from loadtest.wire.messages import Answer, InferRequest, Input, Layout, Slot
+from loadtest.wire.messages import Answer, InferRequest, Input, Layout, Parameters, Slot
 from loadtest.wire.tensors import DTYPES, FLOATS, Array, TensorSpec, from_wire, to_wire, widen
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "InferRequest",
     "Input",
     "Layout",
+    "Parameters",
     "Slot",
     "TensorSpec",
     "error_text",

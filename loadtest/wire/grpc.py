@@ -89,11 +89,22 @@ class GrpcClient:
             message.raw_input_contents.append(to_wire(tensor.array, tensor.datatype))
         for name in request.outputs:
             message.outputs.add(name=name)
+        for name, value in request.parameters.items():
+            setattr(message.parameters[name], _parameter_field(value), value)
         return prefix(message.SerializeToString())
 
     def connect(self) -> "GrpcConnection":
         """Return a connection for one user; it opens with the first request."""
         return GrpcConnection(self)
+
+
+def _parameter_field(value: str | int | float | bool) -> str:
+    """Return the field of an InferParameter that holds a value of this type; large whole numbers have their own."""
+    if isinstance(value, bool):
+        return "bool_param"
+    if isinstance(value, int):
+        return "int64_param" if value < 1 << 63 else "uint64_param"
+    return "string_param" if isinstance(value, str) else "double_param"
 
 
 def is_model_ready(address: Address, timeout_s: float, model: str, version: str) -> bool:

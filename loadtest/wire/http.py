@@ -15,7 +15,7 @@ import numpy as np
 
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
 from loadtest.wire.http1 import Http1Connection, Response
-from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
+from loadtest.wire.messages import Answer, InferRequest, Layout, Parameters, Slot
 from loadtest.wire.tensors import DTYPES, FLOATS, Array, to_wire
 
 _UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
@@ -54,13 +54,13 @@ class HttpClient:
         ]
         if request.binary:
             blobs = [to_wire(tensor.array, tensor.datatype) for tensor in request.inputs]
-            description = _describe(tensors, request.outputs, [len(blob) for blob in blobs])
+            description = _describe(tensors, request, [len(blob) for blob in blobs])
             content_type = f"application/octet-stream\r\n{_JSON_BYTES}: {len(description)}"
         else:
             blobs = []
             for described, tensor in zip(tensors, request.inputs, strict=True):
                 described["data"] = tensor.array.ravel().tolist()
-            description = _to_json({"inputs": tensors, "outputs": [{"name": name} for name in request.outputs]})
+            description = _to_json(tensors, [{"name": name} for name in request.outputs], request.parameters)
             content_type = "application/json"
         head = (
             f"POST {model_path(request.model, request.version)}/infer HTTP/1.1\r\nHost: {self.address}\r\n"
@@ -73,16 +73,17 @@ class HttpClient:
         return HttpConnection(self)
 
 
-def _describe(tensors: Sequence[dict[str, Any]], outputs: Sequence[str], sizes: Sequence[int]) -> bytes:
+def _describe(tensors: Sequence[dict[str, Any]], request: InferRequest, sizes: Sequence[int]) -> bytes:
     """Return the JSON of a request whose tensors follow it as raw bytes, of these sizes."""
     for tensor, size in zip(tensors, sizes, strict=True):
         tensor["parameters"] = {"binary_data_size": size}
-    wanted = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
-    return _to_json({"inputs": tensors, "outputs": wanted})
+    wanted = [{"name": name, "parameters": {"binary_data": True}} for name in request.outputs]
+    return _to_json(tensors, wanted, request.parameters)
 
 
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def _to_json(tensors: Sequence[Any], outputs: Sequence[Any], parameters: Parameters) -> bytes:
+    described = {"parameters": dict(parameters)} if parameters else {}
+    return json.dumps({**described, "inputs": tensors, "outputs": outputs}, separators=(",", ":")).encode()
 
 
 class HttpConnection:

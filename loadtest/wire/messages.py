@@ -1,8 +1,13 @@
 """What client and server exchange over either protocol: an inference request and its answer."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from loadtest.wire.tensors import Array
+
+Parameters: TypeAlias = Mapping[str, str | int | float | bool]
+"""Parameters of a request, by name. They are not tensors; each server defines what they do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +29,7 @@ class InferRequest:
         inputs: The tensors, in the order they are sent.
         outputs: The names of the outputs to ask for.
         binary: Whether the server takes tensors as raw bytes over HTTP. A server without that extension gets JSON.
+        parameters: What is sent with the tensors, as in `{"sequence_id": 7, "sequence_start": True}`.
     """
 
     model: str
@@ -31,6 +37,7 @@ class InferRequest:
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     binary: bool = True
+    parameters: Parameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

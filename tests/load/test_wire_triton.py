@@ -1,5 +1,6 @@
 """Both clients against a real Triton."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from support.scripted_server import floats
 
 from builder.server import Server
 from loadtest.checking import Expected, from_reference, make_pool, read_reference
-from loadtest.wire import Address, Array, Client, ExchangeError, InferRequest, Input, make_client
+from loadtest.wire import Address, Array, Client, ExchangeError, InferRequest, Input, Parameters, from_wire, make_client
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,30 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("repository")
     write_version(path)
     write_echo(path)
+    write_told(path)
     return path
+
+
+TOLD = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        told = [np.array([request.parameters().encode()], object) for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("told", text)]) for text in told]
+"""
+
+
+def write_told(repository: Path) -> None:
+    """`told` answers the parameters of the request, as JSON."""
+    (repository / "told" / "1").mkdir(parents=True)
+    (repository / "told" / "1" / "model.py").write_text(TOLD)
+    (repository / "told" / "config.pbtxt").write_text(
+        'name: "told" backend: "python" instance_group [ { kind: KIND_CPU } ] '
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ] '
+        'output [ { name: "told" data_type: TYPE_STRING dims: [ 1 ] } ]'
+    )
 
 
 def write_echo(repository: Path) -> None:
@@ -107,3 +131,15 @@ def test_a_refused_request_names_its_kind_and_the_connection_goes_on(server: Ser
     assert caught.value.kind in (kind, "http_400", "grpc_UNAVAILABLE", "grpc_INVALID_ARGUMENT")
     assert floats(connection.infer(client.encode(echo(array))))["y"].tolist() == [[1.0, 1.0]]
     connection.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_parameters_of_a_request_arrive_with_their_types(server: Server, protocol: str) -> None:
+    client = client_of(server, protocol)
+    parameters: Parameters = {"yes": True, "text": "ä", "whole": -7, "large": 1 << 40, "half": 0.5}
+    one = Input("x", "FP32", np.ones(1, np.float32))
+    connection = client.connect()
+    answer = connection.infer(client.encode(InferRequest("told", "", (one,), ("told",), parameters=parameters)))
+    connection.close()
+    (told,) = (from_wire(answer.body[slot.start : slot.stop], "BYTES", slot.shape) for slot in answer.layout.slots)
+    assert json.loads(told[0]) == parameters

@@ -36,6 +36,15 @@ def options() -> None:
 
 
 @main.command()
+def schema() -> None:
+    """Print the JSON Schema of result.json."""
+    from loadtest.report import read_schema
+
+    for line in read_schema().splitlines():
+        print_line(line)
+
+
+@main.command()
 @click.argument("first", type=click.Path(path_type=Path), metavar="FIRST.json")
 @click.argument("second", type=click.Path(path_type=Path), metavar="SECOND.json")
 @click.option(

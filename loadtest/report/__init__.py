@@ -6,8 +6,9 @@ shows the result so far in Locust's page. `compare` and `reproduce` work on the 
 """
 
 from loadtest.report.compare import compare_stages, draw, read_result
+from loadtest.report.files import read_schema
 from loadtest.report.outcome import Outcome
 from loadtest.report.reproduce import send_again
 from loadtest.report.result import SCHEMA, make_result
 
-__all__ = ["SCHEMA", "Outcome", "compare_stages", "draw", "make_result", "read_result", "send_again"]
+__all__ = ["SCHEMA", "Outcome", "compare_stages", "draw", "make_result", "read_result", "read_schema", "send_again"]

@@ -97,3 +97,8 @@ def to_html(result: Mapping[str, Any]) -> str:
 def read_page() -> str:
     """Return the page that shows a result: the one put in place of `"@RESULT@"`, or else the newest on the server."""
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
+
+def read_schema() -> str:
+    """Return the JSON Schema of result.json."""
+    return (Path(__file__).parent / "result.schema.json").read_text(encoding="utf-8")

@@ -4,10 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.load_results import KEY, record_of, result_of, window
+from support.load_results import KEY, make_result, record_of, result_of, window
 from support.load_settings import read
 
-from loadtest.report import make_result
 from loadtest.run import Busy, Run
 from loadtest.scenarios import Stage, make_stages
 from loadtest.server import Snapshot, has_restarted, summarize

@@ -3,12 +3,20 @@
 import time
 from typing import Any
 
-from loadtest.report import make_result
+from loadtest import report
 from loadtest.run import Busy, Run, StageRecord, Tally, Window
 from loadtest.scenarios import Stage, make_stages
+from support.load_schema import check
 from support.load_settings import read
 
 KEY = ("m", "1")
+
+
+def make_result(run: Run) -> dict[str, Any]:
+    """The result of a run, which must be what its schema says."""
+    made = report.make_result(run)
+    check(made)
+    return made
 
 
 def window(rows: int, latency_us: int, *, busy: float = 0.3, **counts: Any) -> Window:

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
+from support import load_schema
+
 ROOT = Path(__file__).parents[2]
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
 
@@ -89,6 +91,8 @@ class UnderWay:
             raise AssertionError(f"still running after {timeout_s:g} s: {self.read('stderr')}") from None
         path = self.report_dir / "result.json"
         result = json.loads(path.read_text()) if path.exists() else {}
+        if result:
+            load_schema.check(result)
         return Finished(self.process.returncode, self.read("stdout"), self.read("stderr"), result, self.report_dir)
 
 

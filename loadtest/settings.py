@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from loadtest.errors import SettingsError
+from loadtest.options import find_unused
 from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
 from loadtest.wire import CLIENTS, Address
 
@@ -47,6 +48,7 @@ class Settings:
         load: The scenario and its options.
         limits: The limits that the run must keep.
         report_dir: Where the report goes, None for no report.
+        unused: Options that were given although the scenario does not use them.
     """
 
     host: str
@@ -60,6 +62,7 @@ class Settings:
     load: Load
     limits: Limits
     report_dir: Path | None
+    unused: tuple[str, ...] = ()
 
     @property
     def address(self) -> Address:
@@ -93,6 +96,7 @@ def from_text(text: Mapping[str, str]) -> Settings:
             max_failures=int(_parse("--max-failures", text["max_failures"] or "0", _not_negative)),
         ),
         report_dir=Path(text["report_dir"]) if text["report_dir"] else None,
+        unused=tuple(find_unused(text)),
     )
 
 

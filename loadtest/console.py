@@ -8,6 +8,9 @@ import click
 from loadtest.errors import LoadTestError
 from loadtest.printable import printable
 
+NO_FIGURE = "–"  # noqa: RUF001
+"""What is shown in place of a figure that there is not, such as p99 of five requests."""
+
 
 def print_line(text: str) -> None:
     """Print a line of a result on stdout."""

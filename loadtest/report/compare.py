@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtest.console import NO_FIGURE
 from loadtest.errors import SettingsError, reason
 from loadtest.files import read_json
 from loadtest.printable import printable
@@ -30,7 +31,11 @@ class Estimate:
     margin: float | None
 
     def __str__(self) -> str:
-        return f"{self.mean:,.1f}" + ("" if self.margin is None else f" ± {self.margin:,.1f}")
+        return (
+            NO_FIGURE
+            if math.isnan(self.mean)
+            else f"{self.mean:,.1f}" + ("" if self.margin is None else f" ± {self.margin:,.1f}")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,9 @@ def read_result(path: Path) -> dict[str, Any]:
 def _check_stages(stages: Any) -> None:
     """Check that each stage has what is compared: its load, and the figures of one window or more."""
     for stage in stages:
-        figures = [_load(stage), *(float(window[figure]) for window in stage["windows"] for figure in _FIGURES)]
+        values = [window[figure] for window in stage["windows"] for figure in _FIGURES]
+        # too few answers in a window have no p99
+        figures = [_load(stage), *(float(value) for value in values if value is not None)]
         if len(figures) < 2 or not all(0 <= figure < _TOO_LARGE for figure in figures):
             raise ValueError("a figure is missing, or is not a number that can be measured")
 
@@ -95,7 +102,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     The half width is t * s / sqrt(n). For windows of 10, 12 and 14 rows/s, the mean is 12, the standard deviation s
     is 2, n is 3, and t for n - 1 = 2 degrees of freedom is 4.303: 4.303 * 2 / 1.732 = 4.97. So it is 12 ± 5.
     """
-    mean = statistics.fmean(values)
+    mean = statistics.fmean(values) if values else math.nan
     if len(values) < 2:
         return Estimate(mean, None)
     t = _T_95.get(len(values) - 1, _T_95_NORMAL)
@@ -122,7 +129,8 @@ def _load(stage: Mapping[str, Any]) -> float:
 
 def _row(load: float, *stages: Mapping[str, Any]) -> Row:
     def both(figure: str) -> tuple[Estimate, Estimate]:
-        first, second = (estimate([window[figure] for window in stage["windows"]]) for stage in stages)
+        values = [[window[figure] for window in stage["windows"]] for stage in stages]
+        first, second = (estimate([value for value in side if value is not None]) for side in values)
         return first, second
 
     return Row(load, *map(both, _FIGURES))

@@ -4,7 +4,7 @@ from typing import Any
 
 from locust.env import Environment
 
-from loadtest.console import print_error, print_line
+from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError
 from loadtest.report import files
 from loadtest.report.result import Result, make_result
@@ -86,6 +86,11 @@ def _stage_line(stage: Result) -> str:
     latency = stage["latency_us"]
     return (
         f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {stage['requests']} requests, "
-        f"p50 {latency['p50']} us, p99 {latency['p99']} us, {sum(stage['failures'].values())} failed, "
+        f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
         f"{sum(stage['wrong'].values())} wrong"
     )
+
+
+def _us(value: float | None) -> str:
+    """Return a time in words; there is none for a percentile of too few answers."""
+    return NO_FIGURE if value is None else f"{value} us"

@@ -11,9 +11,9 @@ from loadtest.report.notes import find_notes
 from loadtest.report.verdict import find_knee, find_reasons
 from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
 from loadtest.scenarios import SCENARIOS, Reads
-from loadtest.settings import Settings
+from loadtest.settings import Limits, Settings
 
-SCHEMA = 1
+SCHEMA = 2
 _LATE_LIMIT_US = 10_000
 
 Result = dict[str, Any]
@@ -21,7 +21,7 @@ Result = dict[str, Any]
 
 def make_result(run: Run) -> Result:
     """Return everything known about a run, whether it is finished or in progress."""
-    stages = [_stage(record) for record in run.records if record.windows]
+    stages = [_stage(record, run.settings.limits) for record in run.records if record.windows]
     whole = join_windows(run.all_windows())
     total = whole.total
     reasons = find_reasons(run, stages, total)
@@ -73,10 +73,11 @@ def _counts(tally: Tally) -> Result:
     }
 
 
-def _stage(record: StageRecord) -> Result:
+def _stage(record: StageRecord, limits: Limits) -> Result:
     window, discarded = record.measured, record.discarded
     total = window.total
     seconds = window.seconds or math.inf
+    p99_us = record.p99_of_requests_us(limits)
     is_open_loop = record.stage.arrivals is not None
     return {
         "name": record.stage.name,
@@ -89,6 +90,8 @@ def _stage(record: StageRecord) -> Result:
         "throughput_requests_per_s": round(total.requests / seconds, 2),
         "latency_us": total.latency_us.summarize(),
         "latency_histogram": total.latency_us.to_message()[0],
+        "p99_of_requests_us": p99_us if p99_us != math.inf else None,
+        "keeps_p99": record.keeps_p99(limits),
         "late_us": window.late_us.summarize() if is_open_loop else None,
         "stable": record.stable,
         "complete": record.complete,
@@ -120,7 +123,7 @@ def _client(window: Window, *, is_open_loop: bool) -> Result:
     Two processes that are 95 % busy do the work of 1.9. At 70 % each, that takes 1.9 / 0.7 = 2.7, so 3 processes.
     """
     busiest = max((busy.share for busy in window.busy.values()), default=0.0)
-    late = is_open_loop and window.late_us.summarize()["p99"] > _LATE_LIMIT_US
+    late = is_open_loop and (window.late_us.percentile_us(99) or 0) > _LATE_LIMIT_US
     saturated = busiest > SATURATED_SHARE or late
     cpu_s = sum(busy.cpu_s for busy in window.busy.values())
     processes = len(window.busy)

@@ -9,6 +9,7 @@ From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `tra
 `messages`, `worker`, `leader` (leading), `preflight`.
 """
 
+from loadtest.run.latencies import LEAST_FOR_P99
 from loadtest.run.leader import Leader
 from loadtest.run.preflight import cannot_write, check
 from loadtest.run.record import Run, StageRecord
@@ -27,6 +28,7 @@ from loadtest.run.worker import LoadWorker
 __all__ = [
     "COMFORTABLE_SHARE",
     "CROWDED_SHARE",
+    "LEAST_FOR_P99",
     "SATURATED_SHARE",
     "Busy",
     "Leader",

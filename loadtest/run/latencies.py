@@ -14,8 +14,12 @@ For example, process A answers in 100, 100, 100 and 900 µs, process B in 200 an
 
 The median of the six values is 100 µs: half of them, three, are in the first bucket. The mean of the two medians
 (100 and 200 µs) would have been 150 µs. The mean is the exact sum over the count: 6400 / 6 = 1066.7 µs.
+
+A percentile of too few values is only the highest of them: p99 says what one request in a hundred exceeds, so it takes
+a hundred requests. p50 takes 2, p90 takes 10 and p95 takes 20 (`least_count`).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +27,17 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 _LOWEST_US, _HIGHEST_US, _DIGITS = 1, 3_600_000_000, 3
-PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+PERCENTILES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
 
 _EMPTY = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+
+
+def least_count(percent: int) -> int:
+    """Return how many values a percentile takes, so that at least one of them is above it: 2 for 50, 100 for 99."""
+    return -(-100 // (100 - percent))
+
+
+LEAST_FOR_P99 = least_count(99)
 
 
 class Latencies:
@@ -68,19 +80,38 @@ class Latencies:
         """The exact mean, 0 if there is no value."""
         return self._total_us / self.count if self.count else 0.0
 
+    @property
+    def max_us(self) -> int:
+        """The highest value, 0 if there is none."""
+        return int(self._histogram.get_max_value()) if self.count else 0
+
     def counts(self) -> Iterator[tuple[int, int]]:
         """Yield each recorded value, as the histogram keeps it, and how often it was recorded."""
         histogram = self._histogram
         for index in np.flatnonzero(np.frombuffer(histogram.counts, np.int64)):
             yield int(histogram.get_value_from_index(int(index))), int(histogram.counts[index])
 
-    def summarize(self) -> dict[str, float]:
-        """Return p50, p90, p95, p99, max and mean; all 0 if nothing was recorded."""
+    def percentile_us(self, percent: int, *, unanswered: int = 0) -> float | None:
+        """Return the time within which `percent` of 100 requests were answered; None if there were too few requests.
+
+        A request without an answer counts as slower than every answer. If the percentile is one of those, the time is
+        infinite: no time is long enough for `percent` of 100 requests.
+
+        Of 200 requests, 197 were answered within 13 ms and 3 got no answer. p99 is the 198th of them in ascending
+        order, which has no answer: infinity. With 1 unanswered request, the 198th is an answer: 13 ms.
+        """
+        requests = self.count + unanswered
+        if requests < least_count(percent):
+            return None
+        rank = -(-requests * percent // 100)  # rounded up: p99 of 160 is the 159th, because 158 are only 98.75 %
+        return math.inf if rank > self.count else int(self._histogram.get_value_at_percentile(100 * rank / self.count))
+
+    def summarize(self) -> dict[str, float | None]:
+        """Return p50, p90, p95, p99, max and mean of the values; None for what there are too few of."""
+        figures = {name: self.percentile_us(percent) for name, percent in PERCENTILES.items()}
         if not self.count:
-            return {**dict.fromkeys(PERCENTILES, 0), "max": 0, "mean": 0.0}
-        at = self._histogram.get_value_at_percentile
-        figures: dict[str, float] = {name: int(at(percentile)) for name, percentile in PERCENTILES.items()}
-        return {**figures, "max": int(self._histogram.get_max_value()), "mean": round(self.mean_us, 1)}
+            return {**figures, "max": None, "mean": None}
+        return {**figures, "max": self.max_us, "mean": round(self.mean_us, 1)}
 
     def to_message(self) -> tuple[str, int]:
         """Return HDR's own compressed form (V2, base64), and the sum."""

@@ -7,7 +7,7 @@ from loadtest.errors import LoadTestError
 from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_stable, join_windows
 from loadtest.scenarios import Stage
 from loadtest.server import Snapshot, has_restarted
-from loadtest.settings import Settings
+from loadtest.settings import Limits, Settings
 
 
 @dataclass
@@ -72,10 +72,34 @@ class StageRecord:
         self.recent = []
         self.complete = True
 
+    def p99_of_requests_us(self, limits: Limits) -> float | None:
+        """Return the p99 that a limit is about: that of all requests, not only of those with an answer.
+
+        A request without an answer counts as slower than any limit, and so does one that was still in flight at the
+        end of the stage and had already waited for longer than the limit. The result is infinite if there were more
+        than 1 % of these, and None with fewer than 100 requests.
+        """
+        measured = self.measured
+        total = measured.total
+        unanswered = sum(total.failures.values()) + _count_overdue(measured, limits)
+        return total.latency_us.percentile_us(99, unanswered=unanswered)
+
+    def keeps_p99(self, limits: Limits) -> bool | None:
+        """Return whether 99 % of the requests were answered within the limit; None without a limit or 100 requests."""
+        p99_us = self.p99_of_requests_us(limits)
+        return None if limits.max_p99_ms is None or p99_us is None else p99_us <= limits.max_p99_ms * 1000
+
     @property
     def measured(self) -> Window:
         """All measured windows as one."""
         return join_windows((self.earlier, *self.recent))
+
+
+def _count_overdue(window: Window, limits: Limits) -> int:
+    """Count the requests in flight at the end of a window that had already waited for longer than the p99 limit."""
+    if limits.max_p99_ms is None:
+        return 0
+    return sum(waited_us > limits.max_p99_ms * 1000 for waited_us in window.in_flight_us)
 
 
 @dataclass

@@ -66,6 +66,7 @@ class Traffic:
         self._due: Iterator[float] | None = None
         self._next_stage = Event()
         self._in_flight = 0
+        self._waiting: dict[Connection, float] = {}
         self._exhausted = False
         self._switched_at = 0.0
         self._prepare_requests()
@@ -95,6 +96,8 @@ class Traffic:
     def take(self) -> Window:
         """Return what was counted since the last call."""
         window = self._recorder.take()
+        now = time.perf_counter()
+        window.in_flight_us = [int((now - since) * 1e6) for since in self._waiting.values()]
         window.drained = self._exhausted and not self._in_flight
         return window
 
@@ -125,6 +128,7 @@ class Traffic:
             raise
         finally:
             self._in_flight -= 1
+            self._waiting.pop(connection, None)
         self._idle.append(connection)
 
     def _send_for_a_turn(self, connection: Connection) -> None:
@@ -167,12 +171,15 @@ class Traffic:
     def _send(self, connection: Connection, since: float) -> None:
         """Send the next request and check its answer; the latency counts from `since`."""
         request = next(self._requests)
+        self._waiting[connection] = since
         try:
             answer = connection.infer(request.encoded)
         except ExchangeError as error:
+            del self._waiting[connection]
             self._recorder.failed((request.samples.model, ""), error.kind, error.message)
             gevent.sleep(0 if error.usable else _AFTER_FAILURE_S)
             return
+        del self._waiting[connection]
         latency_us = int((time.perf_counter() - since) * 1e6)
         key = (request.samples.model, answer.layout.version)
         self._recorder.answered(key, len(request.group), latency_us)

@@ -102,7 +102,7 @@ class Figures:
     requests: int
     throughput_rows_per_s: float
     mean_us: float
-    p99_us: float
+    p99_us: float | None
 
 
 @dataclass
@@ -114,6 +114,7 @@ class Window:
         tallies: By (model, version); the version is empty where no answer named one.
         busy: By process.
         late_us: Open loop only: how late requests were sent although a user was free to send them.
+        in_flight_us: How long each request in flight at its end had been waiting for its answer.
         drained: Open loop only: at its end, every request of the schedule was sent and none was in flight.
         messages: By kind of failure, the first message about it.
         examples: Some of the wrong answers, each as a file's name and contents.
@@ -123,6 +124,7 @@ class Window:
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     busy: dict[str, Busy] = field(default_factory=dict)
     late_us: Latencies = field(default_factory=Latencies)
+    in_flight_us: list[int] = field(default_factory=list)
     drained: bool = False
     messages: dict[str, str] = field(default_factory=dict)
     examples: list[tuple[str, bytes]] = field(default_factory=list)
@@ -145,18 +147,19 @@ class Window:
             requests=total.requests,
             throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
             mean_us=round(total.latency_us.mean_us, 1),
-            p99_us=total.latency_us.summarize()["p99"],
+            p99_us=total.latency_us.percentile_us(99),
         )
 
     def append(self, later: "Window") -> None:
         """Append the window that came after this one."""
         self.seconds += later.seconds
         self.add_counts(later)
+        self.in_flight_us = later.in_flight_us
         for process, busy in later.busy.items():
             self.busy.setdefault(process, Busy()).append(busy)
 
     def add_counts(self, other: "Window") -> None:
-        """Add everything of another window except its time."""
+        """Add everything of another window except its time, and what was in flight at its end."""
         for key, tally in other.tallies.items():
             self.tallies.setdefault(key, Tally()).add(tally)
         self.late_us.add(other.late_us)
@@ -170,6 +173,7 @@ class Window:
             "tallies": [[*key, tally.to_message()] for key, tally in self.tallies.items()],
             "busy": {name: [busy.seconds, busy.cpu_s, busy.cpu_wait_s] for name, busy in self.busy.items()},
             "late_us": self.late_us.to_message(),
+            "in_flight_us": self.in_flight_us,
             "drained": self.drained,
             "messages": self.messages,
             "examples": [list(example) for example in self.examples],
@@ -183,6 +187,7 @@ class Window:
             tallies={(model, version): Tally.from_message(t) for model, version, t in message["tallies"]},
             busy={name: Busy(*busy) for name, busy in message["busy"].items()},
             late_us=Latencies.from_message(message["late_us"]),
+            in_flight_us=message["in_flight_us"],
             drained=message["drained"],
             messages=message["messages"],
             examples=[(name, data) for name, data in message["examples"]],
@@ -205,6 +210,7 @@ def merge_processes(windows: Iterable[Window]) -> Window:
         merged.drained &= window.drained
         merged.add_counts(window)
         merged.busy.update(window.busy)
+        merged.in_flight_us += window.in_flight_us
         lengths.append(window.seconds)
     merged.seconds = sum(lengths) / len(lengths) if lengths else 0.0
     return merged

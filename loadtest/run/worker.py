@@ -85,7 +85,6 @@ def feed_locust(environment: Environment, model: str, protocol: str, tally: Tall
 
 def _to_locust(stats: Any, model: str, protocol: str, tally: Tally) -> StatsEntry:
     now = time.time()
-    figures = tally.latency_us.summarize()
     buckets: Counter[int] = Counter()
     for value_us, count in tally.latency_us.counts():
         buckets[int(bucket_response_time(value_us / 1000))] += count
@@ -94,7 +93,7 @@ def _to_locust(stats: Any, model: str, protocol: str, tally: Tally) -> StatsEntr
     entry.last_request_timestamp = now
     entry.num_reqs_per_sec = {int(now): tally.requests}
     entry.response_times = dict(buckets)
-    entry.total_response_time = round(figures["mean"] * tally.requests / 1000)
+    entry.total_response_time = round(tally.latency_us.mean_us * tally.requests / 1000)
     entry.min_response_time = min(buckets)
-    entry.max_response_time = round(figures["max"] / 1000)
+    entry.max_response_time = round(tally.latency_us.max_us / 1000)
     return entry

@@ -60,7 +60,7 @@ def test_a_ladder_of_right_answers_passes_and_joins_both_sides(
 def check_report(directory: Path) -> None:
     """Check that the page needs no other file, and that the CSV has a line for each stage."""
     page = (directory / "report.html").read_text()
-    assert '"schema": 1' in page
+    assert '"schema": 2' in page
     assert "src=" not in page
     assert "href=" not in page
     with (directory / "stages.csv").open() as file:

@@ -1,13 +1,15 @@
 """The result of a run, worked out from windows: verdict, knee and notes."""
 
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.load_results import KEY, make_result, record_of, result_of, window
 from support.load_settings import read
 
-from loadtest.run import Busy, Run
+from loadtest.run import Busy, Run, Window
 from loadtest.scenarios import Stage, make_stages
 from loadtest.server import Snapshot, has_restarted, summarize
 from loadtest.server.statistics import Counts, read_gauges
@@ -42,13 +44,13 @@ def test_a_ladder_fails_when_no_stage_keeps_both_limits(options: tuple[str, ...]
 
 
 def test_every_stage_of_a_spike_must_keep_the_limits() -> None:
-    made = read("--scenario", "spike", "--concurrency", "1,2", "--max-p99-ms", "2", "--min-throughput", "50")
+    made = read("--scenario", "spike", "--concurrency", "1,2", "--max-p99-ms", "2", "--min-throughput", "150")
     run = Run(made, time.time(), complete=True)
-    for stage, (rows, latency_us) in zip(make_stages(made.load), [(100, 1000), (100, 3000), (40, 1000)], strict=True):
+    for stage, (rows, latency_us) in zip(make_stages(made.load), [(200, 1000), (200, 3000), (120, 1000)], strict=True):
         run.records.append(record_of(stage, window(rows, latency_us)))
     assert make_result(run)["verdict"]["reasons"] == [
         "stage spike: p99 was 3.001 ms, but the limit is 2 ms",
-        "stage after: throughput was 40 rows/s, but 50 are required",
+        "stage after: throughput was 120 rows/s, but 150 are required",
     ]
 
 
@@ -58,6 +60,46 @@ def test_a_stage_without_an_answer_fails_and_is_named() -> None:
     for stage, rows in zip(make_stages(made.load), (100, 0), strict=True):
         run.records.append(record_of(stage, window(rows, 1000)))
     assert make_result(run)["verdict"]["reasons"] == ["stage part 2: no request was answered"]
+
+
+def test_a_rung_of_a_ladder_without_an_answer_fails_the_run_too() -> None:
+    result = result_of((100, 1000), (0, 1000), options=("--max-p99-ms", "50"))
+    assert result["verdict"]["reasons"] == ["stage 2 users: no request was answered"]
+    assert result["stages"][1]["latency_us"] == dict.fromkeys(("p50", "p90", "p95", "p99", "max", "mean"))
+
+
+def one_stage(measured: Window, *options: str) -> dict[str, Any]:
+    made = read("--scenario", "constant", "--concurrency", "1", *options)
+    run = Run(made, time.time(), complete=True)
+    (stage,) = make_stages(made.load)
+    run.records.append(record_of(stage, measured))
+    return make_result(run)
+
+
+def test_a_p99_limit_cannot_be_kept_by_fewer_than_100_requests() -> None:
+    (reason,) = one_stage(window(99, 1000), "--max-p99-ms", "50")["verdict"]["reasons"]
+    assert reason.startswith("stage 1 user: p99 could not be checked: it takes 100 requests, and there were 99")
+    assert one_stage(window(100, 1000), "--max-p99-ms", "50")["verdict"]["passed"]
+
+
+@pytest.mark.parametrize(("failed", "kept"), [(1, True), (2, True), (3, False)])
+def test_a_request_without_an_answer_is_slower_than_any_limit(failed: int, kept: bool) -> None:
+    options = ("--max-p99-ms", "50", "--max-failures", "1000")
+    result = one_stage(window(200, 1000, failures=Counter(timeout=failed)), *options)
+    assert (result["verdict"]["passed"], result["stages"][0]["keeps_p99"]) == (kept, kept)
+    assert result["stages"][0]["latency_us"]["p99"] == 1000
+    if not kept:
+        what = "more than 1 % of the requests got no answer within 50 ms, so no p99 limit is kept"
+        assert result["verdict"]["reasons"] == [f"stage 1 user: {what}"]
+
+
+def test_a_request_in_flight_at_the_end_that_waited_longer_than_the_limit_is_over_it() -> None:
+    measured = window(200, 1000)
+    measured.in_flight_us = [49_000] * 90 + [51_000] * 2
+    assert one_stage(measured, "--max-p99-ms", "50")["verdict"]["passed"]
+    measured.in_flight_us = [49_000] * 90 + [51_000] * 3
+    assert not one_stage(measured, "--max-p99-ms", "50")["verdict"]["passed"]
+    assert one_stage(measured)["verdict"]["passed"], "there is no limit"
 
 
 @pytest.mark.parametrize(("answered", "reasons"), [(3, []), (2, ["stage a.csv: only 2 of 3 requests were sent"])])

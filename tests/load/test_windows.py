@@ -1,10 +1,11 @@
 """Counting, merging without loss, and telling when windows agree."""
 
+import math
 import random
 
 import pytest
 
-from loadtest.run.latencies import Latencies
+from loadtest.run.latencies import PERCENTILES, Latencies, least_count
 from loadtest.run.recorder import Recorder
 from loadtest.run.windows import Busy, Tally, Window, is_stable, join_windows, merge_processes
 
@@ -53,6 +54,28 @@ def test_percentiles_are_right_to_three_digits_and_the_mean_is_exact() -> None:
     assert figures["mean"] == 5000.5
 
 
+@pytest.mark.parametrize(("name", "least"), [("p50", 2), ("p90", 10), ("p95", 20), ("p99", 100)])
+def test_a_percentile_needs_enough_values(name: str, least: int) -> None:
+    assert least_count(PERCENTILES[name]) == least
+    assert latencies([5] * (least - 1)).summarize()[name] is None
+    assert latencies([5] * least).summarize()[name] == 5
+
+
+@pytest.mark.parametrize("count", [100, 101, 149, 150, 160, 199, 200, 1000])
+def test_99_of_100_values_are_within_p99_and_no_fewer(count: int) -> None:
+    rank = latencies(list(range(1, count + 1))).percentile_us(99)
+    assert rank is not None
+    assert rank >= 0.99 * count > rank - 1
+
+
+def test_the_worked_example_of_requests_without_an_answer_holds() -> None:
+    answered = latencies([13_000] * 197)
+    assert answered.percentile_us(99, unanswered=3) == math.inf
+    assert latencies([13_000] * 199).percentile_us(99, unanswered=1) == pytest.approx(13_000, rel=1e-3)
+    assert latencies([]).percentile_us(99, unanswered=99) is None
+    assert latencies([]).percentile_us(99, unanswered=100) == math.inf
+
+
 def test_a_window_survives_being_sent() -> None:
     recorder = Recorder("w1")
     recorder.answered(KEY, 4, 1500)
@@ -62,6 +85,7 @@ def test_a_window_survives_being_sent() -> None:
     recorder.sent_late(12)
     recorder.keep_example("nan-1.npz", b"\0bytes")
     sent = recorder.take()
+    sent.in_flight_us = [7, 9]
     came = Window.from_message(sent.to_message())
     assert came.to_message() == sent.to_message()
     assert (came.total.requests, came.total.rows, came.total.unchecked) == (1, 4, 1)
@@ -81,10 +105,13 @@ def test_taking_a_window_starts_the_next_one_empty() -> None:
 def test_processes_add_up_and_windows_follow_each_other() -> None:
     first, second = window(10, 100), window(30, 200)
     first.busy["a"], second.busy["b"] = Busy(1.0, 0.5), Busy(1.0, 0.25)
+    first.in_flight_us, second.in_flight_us = [5], [6]
     together = merge_processes([first, second])
+    assert together.in_flight_us == [5, 6]
     assert (together.seconds, together.total.rows, set(together.busy)) == (1.0, 40, {"a", "b"})
     longer = join_windows([together, window(5, 300, 2.0)])
     assert (longer.seconds, longer.total.rows, longer.total.latency_us.count) == (3.0, 45, 45)
+    assert longer.in_flight_us == [], "those of the last window alone are in flight at the end"
 
 
 @pytest.mark.parametrize(

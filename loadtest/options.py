@@ -1,11 +1,14 @@
 """The options of a load test, as Locust's command line and its start form show them."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.scenarios import ARRIVALS, SCENARIOS, listed, readers
+from loadtest.scenarios import ARRIVALS, SCENARIOS, listed, readers, users
 from loadtest.wire import CLIENTS
+
+_ACRONYMS = {"ca": "CA", "grpc": "gRPC", "http": "HTTP", "tls": "TLS", "url": "URL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,12 @@ class Option:
     def dest(self) -> str:
         """The name of its value among the parsed options."""
         return self.key or self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def label(self) -> str:
+        """What the start form calls it: `gRPC address` for `--grpc-address`."""
+        words = [_ACRONYMS.get(word, word) for word in self.name.removeprefix("--").split("-")]
+        return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])
 
 
 def declare(parser: Any) -> None:
@@ -50,36 +59,34 @@ def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
 
 def all_options() -> list[Option]:
     """Return the options, in the order in which they are shown."""
-    return [*_target(), *_load(), *_timing(), *_limits()]
+    return [option for options in grouped().values() for option in options]
 
 
-def _target() -> list[Option]:
+def grouped() -> dict[str, list[Option]]:
+    """Return the options under the headings that they are shown under, in the order in which people fill them in."""
+    return {
+        "Server": _server(),
+        "Model": _model(),
+        "Requests": _requests(),
+        "Load": _load(),
+        "Timing": _timing(),
+        "Limits": _limits(),
+        "Report": _report(),
+    }
+
+
+def find_unused(text: Mapping[str, str]) -> list[str]:
+    """Return the names of the options that were given although the scenario does not use them.
+
+    With `--scenario steps --rate 100`, this is `--rate`. An option that has its default counts as not given.
+    """
+    scenario = text["scenario"]
+    given = [option.name for option in all_options() if text[option.dest] != option.default]
+    return [name for name in given if users(name) and scenario not in users(name)]
+
+
+def _server() -> list[Option]:
     return [
-        Option(
-            "--model",
-            "",
-            "Model to send requests to, as in --model digits. To mix several, give each a weight: digits=3,ranker=1 "
-            "sends three requests to digits for each one to ranker.",
-        ),
-        Option(
-            "--model-version",
-            "",
-            "Version to ask for, as in --model-version 2. Empty (the default) lets the server choose.",
-        ),
-        Option("--protocol", "http", "Protocol that the requests are sent over. Default: http.", (*CLIENTS,)),
-        Option(
-            "--rows",
-            "1",
-            "Rows (samples) in each request, as in --rows 4. To mix several sizes, give each a weight: 1=8,16=1 "
-            "sends eight requests of 1 row for each one of 16. Default: 1.",
-        ),
-        Option(
-            "--repository",
-            "",
-            "Directory of the model repository that the server serves, as in --repository model_repository. The "
-            "requests are its stored samples, and answers are compared with its stored answers. Empty (the default) "
-            "sends random inputs and checks nothing.",
-        ),
         Option(
             "--grpc-address",
             "",
@@ -95,6 +102,53 @@ def _target() -> list[Option]:
     ]
 
 
+def _model() -> list[Option]:
+    return [
+        Option(
+            "--model",
+            "",
+            "Model to send requests to, as in --model digits. To mix several, give each a weight: digits=3,ranker=1 "
+            "sends three requests to digits for each one to ranker.",
+        ),
+        Option(
+            "--model-version",
+            "",
+            "Version to ask for, as in --model-version 2. Empty (the default) lets the server choose.",
+        ),
+    ]
+
+
+def _requests() -> list[Option]:
+    return [
+        Option(
+            "--repository",
+            "",
+            "Directory of the model repository that the server serves, as in --repository model_repository. The "
+            "requests are its stored samples, and answers are compared with its stored answers. Empty (the default) "
+            "sends random inputs and checks nothing.",
+        ),
+        Option(
+            "--rows",
+            "1",
+            "Rows (samples) in each request, as in --rows 4. To mix several sizes, give each a weight: 1=8,16=1 "
+            "sends eight requests of 1 row for each one of 16. Default: 1.",
+        ),
+        Option(
+            "--seed",
+            "0",
+            "Seed of every random choice, a whole number, as in --seed 7. Runs with the same seed send the same "
+            "requests in the same order. Default: 0.",
+        ),
+        Option("--protocol", "http", "Protocol that the requests are sent over. Default: http.", (*CLIENTS,)),
+        Option(
+            "--request-timeout",
+            "10",
+            "Seconds to wait for an answer before the request counts as failed, as in --request-timeout 2.5. "
+            "Default: 10.",
+        ),
+    ]
+
+
 def _load() -> list[Option]:
     scenarios = "; ".join(f"{name}: {scenario.help}" for name, scenario in SCENARIOS.items())
     return [
@@ -104,6 +158,11 @@ def _load() -> list[Option]:
             "1,2,4,8,16",
             "Number of users; each sends its next request when the last one was answered. Used by "
             f"{readers('--concurrency')}. Default: 1,2,4,8,16.",
+        ),
+        Option(
+            "--stages",
+            "10",
+            f"Number of equal stages, as in --stages 60. Used by {listed(users('--stages'))}. Default: 10.",
         ),
         Option(
             "--rate",
@@ -133,7 +192,6 @@ def _load() -> list[Option]:
 
 
 def _timing() -> list[Option]:
-    staged = listed([name for name, scenario in SCENARIOS.items() if scenario.uses_stages])
     return [
         Option(
             "--stage-time",
@@ -142,27 +200,10 @@ def _timing() -> list[Option]:
             "ends a stage as soon as it has them. Default: 10.",
         ),
         Option(
-            "--stages",
-            "10",
-            f"Number of equal stages, as in --stages 60. Used by {staged}. Default: 10.",
-        ),
-        Option(
             "--warm-up",
             "1",
             "Seconds at the start of a stage that are left out of its figures, as in --warm-up 0.5; answers are "
             "checked all the same. Default: 1.",
-        ),
-        Option(
-            "--request-timeout",
-            "10",
-            "Seconds to wait for an answer before the request counts as failed, as in --request-timeout 2.5. "
-            "Default: 10.",
-        ),
-        Option(
-            "--seed",
-            "0",
-            "Seed of every random choice, a whole number, as in --seed 7. Runs with the same seed send the same "
-            "requests in the same order. Default: 0.",
         ),
     ]
 
@@ -187,6 +228,11 @@ def _limits() -> list[Option]:
             "0",
             "Fail the run if more than this many requests get no answer, as in --max-failures 5. Default: 0.",
         ),
+    ]
+
+
+def _report() -> list[Option]:
+    return [
         Option(
             "--report-dir",
             "",

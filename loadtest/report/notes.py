@@ -22,6 +22,9 @@ def find_notes(settings: Settings, stages: Sequence[Stage], total: Tally) -> lis
         notes.append("answers were not checked: without --repository, inputs are random and there is no reference")
     elif total.unchecked:
         notes.append(f"{total.unchecked} of {total.requests} answers came from versions without a reference")
+    notes += [
+        f"{option} was given, but scenario {settings.load.scenario} does not use it" for option in settings.unused
+    ]
     scenario = SCENARIOS[settings.load.scenario]
     return notes + [f"stage {stage['name']}: {note}" for stage in stages for note in _on_stage(scenario, stage)]
 

@@ -59,6 +59,7 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     parsed = environment.parsed_options
     base = (parsed.web_base_path if parsed else "") or ""
     web_ui.template_args |= _template(base)
+    web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form keeps the options' order
     _add_routes(web_ui, outcome, base)
     web_ui.app.before_request(lambda: _refuse_start(environment, base))
     web_ui.app.after_request(lambda response: _extend(response, outcome, base))

@@ -52,14 +52,28 @@ class Reads(Enum):
     USERS = ("--concurrency", "one number, as in --concurrency 8", 1)
     LOW_AND_HIGH_USERS = ("--concurrency", "two numbers, as in --concurrency 2,32", 2)
     LADDER_OF_USERS = ("--concurrency", "one or more numbers, as in --concurrency 1,2,4,8", None)
-    RATES = ("--rate", "requests per second, as in --rate 100,200", None)
-    ARRIVALS_FILE = ("--arrivals-file", "a CSV file of times, as in --arrivals-file times.csv", None)
+    RATES = (
+        "--rate",
+        "requests per second, as in --rate 100,200",
+        None,
+        ("--arrivals", "--max-in-flight", "--stage-time", "--warm-up"),
+    )
+    ARRIVALS_FILE = (
+        "--arrivals-file",
+        "a CSV file of times, as in --arrivals-file times.csv",
+        None,
+        ("--max-in-flight",),
+    )
 
-    def __init__(self, option: str, form: str, count: int | None) -> None:
+    def __init__(
+        self, option: str, form: str, count: int | None, others: tuple[str, ...] = ("--stage-time", "--warm-up")
+    ) -> None:
         self.option = option
         self.form = form
         self.count = count
         """How many numbers the option must have; None: any number of them."""
+        self.others = others
+        """Which other options are used with it, of those that only some scenarios use."""
 
     def check(self, load: Load) -> None:
         """Check that the option is given, with as many numbers as it must have.
@@ -103,6 +117,11 @@ class Scenario:
     uses_stages: bool = False
     is_ladder: bool = False
     is_steady: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options it uses, of those that only some scenarios use."""
+        return (self.reads.option, *self.reads.others, *(("--stages",) if self.uses_stages else ()))
 
 
 def make_stages(load: Load) -> list[Stage]:
@@ -208,6 +227,11 @@ def readers(option: str) -> str:
     found = [(name, scenario.reads) for name, scenario in SCENARIOS.items() if scenario.reads.option == option]
     forms = {reads: [name for name, other in found if other is reads] for _, reads in found}
     return ", ".join(f"{listed(names)} ({reads.form})" for reads, names in forms.items())
+
+
+def users(option: str) -> list[str]:
+    """Return which scenarios use `option`; none if it has nothing to do with the scenario."""
+    return [name for name, scenario in SCENARIOS.items() if option in scenario.options]
 
 
 def listed(names: Sequence[str]) -> str:

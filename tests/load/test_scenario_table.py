@@ -55,6 +55,38 @@ def test_the_command_line_lists_every_option_with_its_help() -> None:
     assert all(option.name in shown and option.help[:20] in shown for option in options.all_options())
 
 
+def test_options_come_in_the_order_in_which_people_fill_them_in() -> None:
+    places = [option.name for option in options.all_options()]
+    order = ["--grpc-address", "--model", "--rows", "--protocol", "--scenario", "--stage-time", "--max-p99-ms"]
+    assert sorted(order, key=places.index) == order
+    assert [*options.grouped()][-1] == "Report"
+    assert len(places) == len(set(places))
+
+
+def test_what_a_scenario_uses_are_options() -> None:
+    names = {option.name for option in options.all_options()}
+    assert {name for scenario in SCENARIOS.values() for name in scenario.options} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (("--rate", "100"), ["--rate"]),
+        (("--scenario", "rate", "--rate", "100", "--arrivals", "poisson"), []),
+        (("--scenario", "rate", "--rate", "100", "--concurrency", "8", "--stages", "3"), ["--concurrency", "--stages"]),
+        (("--scenario", "ramp", "--concurrency", "1,8", "--stages", "3"), []),
+        (("--scenario", "replay", "--arrivals-file", "times.csv", "--warm-up", "0"), ["--warm-up"]),
+    ],
+)
+def test_an_option_that_the_scenario_does_not_use_is_noted(arguments: tuple[str, ...], unused: list[str]) -> None:
+    settings = read(*arguments)
+    assert list(settings.unused) == unused
+    scenario = settings.load.scenario
+    notes = make_result(Run(settings, time.time()))["notes"]
+    said = [note.split()[0] for note in notes if f"scenario {scenario} does not use it" in note]
+    assert said == unused
+
+
 @pytest.mark.usefixtures("_waves")
 def test_the_options_of_an_added_scenario_are_checked() -> None:
     with pytest.raises(SettingsError, match="this option is empty"):

@@ -1,13 +1,14 @@
 """A load test's options, read from text into one checked value."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from loadtest.errors import SettingsError
+from loadtest.options import find_unused
 from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
+from loadtest.settings.addresses import read_grpc_address, read_host
 from loadtest.wire import CLIENTS, Address
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Settings:
         load: The scenario and its options.
         limits: The limits that the run must keep.
         report_dir: Where the report goes, None for no report.
+        unused: Options that were given although the scenario does not use them.
     """
 
     host: str
@@ -60,6 +62,7 @@ class Settings:
     load: Load
     limits: Limits
     report_dir: Path | None
+    unused: tuple[str, ...] = ()
 
     @property
     def address(self) -> Address:
@@ -73,14 +76,11 @@ def from_text(text: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: One of them cannot be used.
     """
-    url = text["host"].rstrip("/")
-    if url and "//" not in url:
-        url = f"http://{url}"
-    http = _http_address(url)
+    url, http = read_host(text["host"])
     return Settings(
         host=url,
         http=http,
-        grpc=_grpc_address(text["grpc_address"], http),
+        grpc=read_grpc_address(text["grpc_address"], http),
         metrics_url=text["metrics_url"] or f"http://{Address(http.host, http.port + 2)}/metrics",
         protocol=_one_of("--protocol", text["protocol"], CLIENTS),
         models=_models(text["model"], text["model_version"]),
@@ -93,6 +93,7 @@ def from_text(text: Mapping[str, str]) -> Settings:
             max_failures=int(_parse("--max-failures", text["max_failures"] or "0", _not_negative)),
         ),
         report_dir=Path(text["report_dir"]) if text["report_dir"] else None,
+        unused=tuple(find_unused(text)),
     )
 
 
@@ -112,41 +113,6 @@ def _load(text: Mapping[str, str]) -> Load:
     )
     SCENARIOS[load.scenario].reads.check(load)
     return load
-
-
-def _http_address(url: str) -> Address:
-    fix = "give the server's HTTP address, as in --host http://127.0.0.1:8000"
-    if not url:
-        raise SettingsError("--host", "this option is missing", fix)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise SettingsError("--host", f"{url!r} is not an address: {error}", fix) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-        raise SettingsError("--host", f"{url!r} is not an HTTP address", fix)
-    tls = parts.scheme == "https"
-    return Address(parts.hostname, port or (443 if tls else 80), tls)
-
-
-def _grpc_address(text: str, http: Address) -> Address:
-    if not text:
-        return Address(http.host, http.port + 1, http.tls)
-    return replace(read_address("--grpc-address", text), tls=http.tls)
-
-
-def read_address(option: str, text: str) -> Address:
-    """Read `HOST:PORT`.
-
-    Raises:
-        SettingsError: It is something else.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise SettingsError(
-            option, f"{text!r} is not HOST:PORT", f"give a host and a port, as in {option} 127.0.0.1:8001"
-        )
-    return Address(host.strip("[]"), int(port))
 
 
 def _models(text: str, version: str) -> tuple[ModelChoice, ...]:

@@ -1,0 +1,10 @@
+"""The options of a load test, read from text and checked.
+
+`from_text` returns `Settings`, one value that defines the whole load test, or raises a `SettingsError` that names the
+option. `addresses` reads where the server listens, `reading` everything else.
+"""
+
+from loadtest.settings.addresses import read_address
+from loadtest.settings.reading import Limits, ModelChoice, Settings, from_text
+
+__all__ = ["Limits", "ModelChoice", "Settings", "from_text", "read_address"]

@@ -90,8 +90,12 @@ def _cell(value: Any) -> Any:
 
 def to_html(result: Mapping[str, Any]) -> str:
     """Return the report as one page that needs no other file."""
-    data = json.dumps(result, allow_nan=False).replace("<", "\\u003c")  # no text in it can begin or end a script
-    return read_page().replace('"@RESULT@"', data)
+    return read_page().replace('"@RESULT@"', to_script(result))
+
+
+def to_script(value: Any) -> str:
+    """Return a value as JavaScript; no text in it can begin or end a `script` element."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 def read_page() -> str:

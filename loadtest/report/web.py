@@ -3,8 +3,9 @@
 Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web-ui
 """
 
-import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -16,41 +17,13 @@ from loadtest.report import files
 from loadtest.report.outcome import Outcome
 from loadtest.report.result import Result
 from loadtest.run import check
+from loadtest.scenarios import users
 
-_COLUMNS = {
-    "name": "Stage",
-    "concurrency": "Users",
-    "throughput": "Rows/s",
-    "p50": "p50 (µs)",
-    "p90": "p90 (µs)",
-    "p99": "p99 (µs)",
-    "queue": "Queue (µs)",
-    "input": "Input (µs)",
-    "infer": "Inference (µs)",
-    "output": "Output (µs)",
-    "batches": "Executed batch sizes (size: count)",
-    "failures": "Failures",
-    "wrong": "Wrong answers",
-}
 _DOWNLOADS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "report.html": ("text/html", files.to_html),
     "result.json": ("application/json", files.to_json),
     "stages.csv": ("text/csv", files.to_csv),
 }
-
-_TAB_SCRIPT = """<script>
-setInterval(() => {
-  let frame = document.getElementById("triton-live");
-  const shown = new URLSearchParams(location.search).get("tab") === "triton";
-  const table = document.querySelector(".MuiTableContainer-root");
-  if (shown && table && !frame) {
-    frame = document.createElement("iframe");
-    Object.assign(frame, {id: "triton-live", src: "@BASE@/triton/live", title: "Triton figures"});
-    frame.style = "width:100%;height:1500px;border:0";
-    table.after(frame);
-  } else if (!shown && frame) frame.remove();
-}, 300);
-</script>"""
 
 
 def set_up(environment: Environment, outcome: Outcome) -> None:
@@ -62,15 +35,14 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form keeps the options' order
     _add_routes(web_ui, outcome, base)
     web_ui.app.before_request(lambda: _refuse_start(environment, base))
-    web_ui.app.after_request(lambda response: _extend(response, outcome, base))
+    script = _script(base)
+    web_ui.app.after_request(lambda response: _extend(response, script, base))
 
 
 def _template(base: str) -> dict[str, Any]:
     return {
         "extended_tabs": [{"title": "Triton", "key": "triton"}],
-        "extended_tables": [
-            {"key": "triton", "structure": [{"key": key, "title": title} for key, title in _COLUMNS.items()]}
-        ],
+        "extended_tables": [{"key": "triton", "structure": []}],
         "extended_csv_files": [
             {"href": f"{base}/triton/{name}?download=1", "title": f"Download Triton {name}"} for name in _DOWNLOADS
         ],
@@ -111,29 +83,22 @@ def _refuse_start(environment: Environment, base: str) -> Response | None:
     return None
 
 
-def _extend(response: Response, outcome: Outcome, base: str) -> Response:
-    if request.path == f"{base}/stats/requests" and response.is_json:
-        result = outcome.now()
-        rows = [_row(stage) for stage in result["stages"]] if result else []
-        data = {**response.get_json(), "extended_stats": [{"key": "triton", "data": rows}]}
-        response.set_data(json.dumps(data))
-    elif request.path == f"{base}/" and response.mimetype == "text/html":
-        script = _TAB_SCRIPT.replace("@BASE@", base)
+def _script(base: str) -> str:
+    """Return what is added to Locust's page, as a `script` element."""
+    script = (Path(__file__).parent / "locust_page.js").read_text(encoding="utf-8")
+    form = {heading: [_field(option) for option in group] for heading, group in options.grouped().items()}
+    for place, value in {"@BASE@": base, "@FORM@": form}.items():
+        script = script.replace(f'"{place}"', files.to_script(value))
+    return f"<script>{script}</script>"
+
+
+def _field(option: options.Option) -> dict[str, Any]:
+    """Return how the form shows an option; Locust writes a field's name as in `maxInFlight`."""
+    name = re.sub("_([a-z0-9])", lambda found: found[1].upper(), option.dest)
+    return {"name": name, "label": option.label, "help": option.help, "scenarios": users(option.name)}
+
+
+def _extend(response: Response, script: str, base: str) -> Response:
+    if request.path == f"{base}/" and response.mimetype == "text/html":
         response.set_data(response.get_data(as_text=True).replace("</body>", f"{script}</body>"))
     return response
-
-
-def _row(stage: Result) -> dict[str, Any]:
-    server = stage["server"] or {}
-    latency = stage["latency_us"]
-    return {
-        "name": stage["name"],
-        "concurrency": stage["concurrency"],
-        "throughput": stage["throughput_rows_per_s"],
-        **{name: latency[name] for name in ("p50", "p90", "p99")},
-        "queue": server.get("queue_us"),
-        **{name: server.get(f"compute_{name}_us") for name in ("input", "infer", "output")},
-        "batches": ", ".join(f"{size}: {count}" for size, count in server.get("batch_sizes", {}).items()),
-        "failures": sum(stage["failures"].values()),
-        "wrong": sum(stage["wrong"].values()),
-    }

@@ -15,9 +15,12 @@ import pytest
 from support.load_run import arguments, environment
 
 from builder.server import Server, free_port
+from loadtest.options import Option, all_options, grouped
+from loadtest.scenarios import users
 
 selenium = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
+Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 StaleElementReferenceException = pytest.importorskip("selenium.common.exceptions").StaleElementReferenceException
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -97,11 +100,27 @@ def fill(browser: Any, **fields: str) -> None:
         field.send_keys(value)
 
 
-def open_options(browser: Any) -> None:
-    """Unfold the part of the form that holds this project's options."""
-    wait_until(lambda: browser.find_elements(By.XPATH, "//*[text()='Custom parameters']"))
-    browser.find_element(By.XPATH, "//*[text()='Custom parameters']").click()
+def wait_for_form(browser: Any) -> None:
+    """Wait until the part of the form that holds this project's options is unfolded."""
+    wait_until(lambda: browser.find_elements(By.NAME, "model"))
     wait_until(lambda: browser.find_element(By.NAME, "model").is_displayed())
+
+
+def headings_and_fields(browser: Any) -> list[str]:
+    """The headings and the labels of the form's options, from top to bottom."""
+    return [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".triton-heading, [data-triton] > label")]
+
+
+def greyed_out(browser: Any) -> set[str]:
+    """The labels of the fields that the chosen scenario does not use; each says so."""
+    boxes = browser.find_elements(By.CSS_SELECTOR, ".triton-unused")
+    assert all("Not used by scenario" in box.text for box in boxes)
+    assert all(box.find_element(By.CSS_SELECTOR, "input, select").get_property("disabled") for box in boxes)
+    return {box.find_element(By.TAG_NAME, "label").text for box in boxes}
+
+
+def is_unused(option: Option, scenario: str) -> bool:
+    return bool(users(option.name)) and scenario not in users(option.name)
 
 
 def press_start(browser: Any) -> None:
@@ -129,32 +148,30 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     browser: Any, page: str, repository: Path, tmp_path: Path
 ) -> None:
     browser.get(page)
-    open_options(browser)
-    assert {
-        "host",
-        "model",
-        "modelVersion",
-        "protocol",
-        "rows",
-        "scenario",
-        "maxLatencyMs",
-        "minThroughput",
-        "maxFailures",
-    } <= {field.get_attribute("name") for field in browser.find_elements(By.XPATH, "//input | //select")}
+    wait_for_form(browser)
+    assert headings_and_fields(browser) == [
+        part for heading, group in grouped().items() for part in (heading, *(option.label for option in group))
+    ]
+    assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "steps")}
+    Select(browser.find_element(By.NAME, "scenario")).select_by_value("rate")
+    assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "rate")}
+    Select(browser.find_element(By.NAME, "scenario")).select_by_value("steps")
     fill(browser, model="classifier", repository=str(repository), concurrency="1,2,4,8", maxLatencyMs="5000")
     fill(browser, stageTime="2", warmUp="0.3")
     picture(browser, "start-form.png")
     press_start(browser)
     wait_until(lambda: browser.find_elements(By.XPATH, "//*[text()='Triton']"))
     browser.find_element(By.XPATH, "//*[text()='Triton']").click()
-    wait_until(lambda: "1 user" in browser.find_element(By.TAG_NAME, "body").text)
-    wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text, 40)
+    wait_until(lambda: browser.find_elements(By.ID, "triton-live"))
     browser.switch_to.frame("triton-live")
+    wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text, 40)
     wait_until(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text, 30)
     text = browser.find_element(By.TAG_NAME, "body").text
     assert "p99 µs" in text
     assert "classifier over http: passed" in text
     assert len(browser.find_elements(By.CSS_SELECTOR, "svg rect")) > 8
+    height = "return document.scrollingElement.scrollHeight - document.scrollingElement.clientHeight"
+    assert browser.execute_script(height) == 0, "only the page scrolls, not the frame in it"
     browser.switch_to.default_content()
     picture(browser, "triton-tab.png")
     browser.find_element(By.XPATH, "//*[text()='Download Data']").click()
@@ -174,7 +191,7 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
 
 def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: str) -> None:
     browser.get(page)
-    open_options(browser)
+    wait_for_form(browser)
     fill(browser, model="nothing")
     press_start(browser)
     wait_until(lambda: "the server does not serve this" in browser.find_element(By.TAG_NAME, "body").text)

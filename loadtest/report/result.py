@@ -15,6 +15,7 @@ from loadtest.settings import Limits, Settings
 
 SCHEMA = 2
 _LATE_LIMIT_US = 10_000
+_WINDOW_SERVER = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "mean_batch")
 
 Result = dict[str, Any]
 
@@ -95,7 +96,7 @@ def _stage(record: StageRecord, limits: Limits) -> Result:
         "late_us": window.late_us.summarize() if is_open_loop else None,
         "stable": record.stable,
         "complete": record.complete,
-        "windows": [asdict(figures) for figures in record.windows],
+        "windows": _windows(record),
         "discarded": {"seconds": round(discarded.seconds, 3), **_counts(discarded.total)},
         "versions": _versions(window.tallies),
         **_client(window, is_open_loop=is_open_loop),
@@ -103,6 +104,18 @@ def _stage(record: StageRecord, limits: Limits) -> Result:
         "server_restarted": record.restarted,
         "server": server.summarize(record.snapshots),
     }
+
+
+def _windows(record: StageRecord) -> list[Result]:
+    """Return the windows, each with what the server did between the snapshots before and after it."""
+    return [
+        {**asdict(figures), "server": _split(server.summarize(record.snapshots[number : number + 2]))}
+        for number, figures in enumerate(record.windows)
+    ]
+
+
+def _split(summary: Result | None) -> Result | None:
+    return None if summary is None else {key: summary[key] for key in _WINDOW_SERVER}
 
 
 def _versions(tallies: Mapping[tuple[str, str], Tally]) -> list[Result]:

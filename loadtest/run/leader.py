@@ -42,6 +42,7 @@ class Leader:
         self._latecomers: set[str] = set()
         self._options: dict[str, str] = {}
         self._round = 0
+        self._started = 0.0
         self.run: Run | None = None
 
     def listen(self) -> None:
@@ -68,6 +69,7 @@ class Leader:
         stages = make_stages(read.load)
         self._environment.stop_timeout = read.load.request_timeout_s + 1
         run = self.run = Run(read, time.time())
+        self._started = time.monotonic()
         try:
             self._prepare(options)
             self._check_shares(stages)
@@ -132,6 +134,7 @@ class Leader:
         if stage.warm_up_s:
             gevent.sleep(stage.warm_up_s)
         record.discarded = self._take()
+        record.measured_from_s = time.monotonic() - self._started
         record.add_snapshot(server.take_snapshot(read))
         until = time.monotonic() + stage.seconds
         while not record.windows or until - time.monotonic() > _SHORTEST_REST * stage.window_s:

@@ -17,7 +17,8 @@ class StageRecord:
     Attributes:
         stage: What was asked for.
         users: How many users there really were at its end.
-        windows: Every window that its figures come from, in five numbers each.
+        measured_from_s: When its measured time began, in seconds since the run began.
+        windows: Every window that its figures come from, in a few numbers each.
         earlier: All of these windows except the last three, joined, so that a long stage does not fill the memory.
         recent: The last three of them.
         discarded: Windows that the figures do not come from, joined: the warm-up, those before the stable ones, and
@@ -31,6 +32,7 @@ class StageRecord:
 
     stage: Stage
     users: int = 0
+    measured_from_s: float = 0.0
     windows: list[Figures] = field(default_factory=list)
     earlier: Window = field(default_factory=Window)
     recent: list[Window] = field(default_factory=list)
@@ -43,7 +45,8 @@ class StageRecord:
 
     def measure(self, window: Window) -> None:
         """Add the next measured window."""
-        self.windows.append(window.figures())
+        start_s = self.measured_from_s + sum(earlier.seconds for earlier in self.windows)
+        self.windows.append(window.figures(start_s))
         self.recent.append(window)
         self.stable = is_stable(self.recent)
         if len(self.recent) > STABLE_WINDOWS:

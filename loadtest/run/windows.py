@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.run.latencies import Latencies
+from loadtest.run.latencies import PERCENTILES, Latencies
 
 STABLE_WINDOWS = 3
 STABLE_RATIO = 1.10
@@ -96,12 +96,19 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A window in five numbers."""
+    """A window in a few numbers."""
 
+    start_s: float
     seconds: float
     requests: int
+    failures: int
+    wrong: int
+    in_flight: int
     throughput_rows_per_s: float
     mean_us: float
+    p50_us: float | None
+    p90_us: float | None
+    p95_us: float | None
     p99_us: float | None
 
 
@@ -139,15 +146,20 @@ class Window:
         """How many answers came."""
         return sum(tally.requests for tally in self.tallies.values())
 
-    def figures(self) -> Figures:
-        """Return the numbers that are kept when it is joined with others."""
+    def figures(self, start_s: float = 0.0) -> Figures:
+        """Return the numbers that are kept when it is joined with others; it began `start_s` seconds into the run."""
         total = self.total
+        percentiles = {f"{name}_us": total.latency_us.percentile_us(percent) for name, percent in PERCENTILES.items()}
         return Figures(
+            start_s=round(start_s, 3),
             seconds=round(self.seconds, 3),
             requests=total.requests,
+            failures=total.failures.total(),
+            wrong=total.wrong.total(),
+            in_flight=len(self.in_flight_us),
             throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
             mean_us=round(total.latency_us.mean_us, 1),
-            p99_us=total.latency_us.percentile_us(99),
+            **percentiles,
         )
 
     def append(self, later: "Window") -> None:

@@ -214,6 +214,23 @@ def test_a_stages_windows_are_a_fifth_of_its_time() -> None:
     assert Stage("s", 1, 1.0, 1.0).window_s == 0.5
 
 
+def test_a_window_says_when_it_was_and_what_the_server_did_meanwhile() -> None:
+    settings = read("--scenario", "constant", "--concurrency", "8")
+    windows = [window(100, 1000), window(5, 2000, failures=Counter(timeout=2), wrong=Counter(nan=1))]
+    windows[1].in_flight_us = [300, 400]
+    record = record_of(make_stages(settings.load)[0], *windows, start_s=1.5)
+    record.snapshots = [counts(0, 0, {}), counts(100, 50, {2: 50}, 200_000_000), counts(105, 55, {1: 5}, 200_005_000)]
+    first, second = make_result(Run(settings, time.time(), [record]))["stages"][0]["windows"]
+    assert [first["start_s"], second["start_s"]] == [1.5, 2.5]
+    assert (second["failures"], second["wrong"], second["in_flight"]) == (2, 1, 2)
+    assert [first["p50_us"], first["p99_us"], second["p50_us"], second["p90_us"]] == [1000, 1000, 2000, None]
+    assert (first["server"]["compute_infer_us"], first["server"]["mean_batch"]) == (2000, 2)
+    assert (second["server"]["compute_infer_us"], second["server"]["mean_batch"]) == (1, 1)
+    record.snapshots[1] = None
+    windows = make_result(Run(settings, time.time(), [record]))["stages"][0]["windows"]
+    assert [one["server"] for one in windows] == [None, None]
+
+
 def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
     (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "1").load)
     record = record_of(stage, *(window(turn, 100) for turn in range(1, 101)))

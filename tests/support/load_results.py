@@ -27,8 +27,8 @@ def window(rows: int, latency_us: int, *, busy: float = 0.3, **counts: Any) -> W
     return made
 
 
-def record_of(stage: Stage, *measured: Window, discarded: Window | None = None) -> StageRecord:
-    made = StageRecord(stage, stage.users, discarded=discarded or Window())
+def record_of(stage: Stage, *measured: Window, discarded: Window | None = None, start_s: float = 0.0) -> StageRecord:
+    made = StageRecord(stage, stage.users, start_s, discarded=discarded or Window())
     for one in measured:
         made.measure(one)
     return made
@@ -39,6 +39,7 @@ def result_of(*ladder: tuple[int, int], options: tuple[str, ...] = (), **more: A
     users = ",".join(str(2**step) for step in range(len(ladder)))
     made = read("--concurrency", users, *options)
     run = Run(made, time.time(), complete=True)
-    for stage, (rows, latency_us) in zip(make_stages(made.load), ladder, strict=True):
-        run.records.append(record_of(stage, *(window(rows, latency_us, **more) for _ in range(3))))
+    for place, (stage, (rows, latency_us)) in enumerate(zip(make_stages(made.load), ladder, strict=True)):
+        windows = [window(rows, latency_us, **more) for _ in range(3)]
+        run.records.append(record_of(stage, *windows, start_s=4.0 * place))
     return make_result(run)

@@ -1,4 +1,4 @@
-"""The commands of `python -m loadtest`: work with the results of finished runs. Locust starts the runs."""
+"""The commands of `python -m loadtest`: run a load test, and work with the results of finished runs."""
 
 import sys
 from pathlib import Path
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Work with the results of load tests.
-
-    To run a load test: locust -f loadtest/locustfile.py
-    """
+    """Run load tests, and work with their results."""
 
 
-@main.command()
-def options() -> None:
-    """List the options of a load test; Locust's own --help does not show them."""
-    from loadtest.options import all_options
+@main.command("run", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_load_test(arguments: tuple[str, ...]) -> None:
+    """Run a load test; `run --help` lists its options."""
+    from loadtest import launch
 
+    if not {"-h", "--help"} & {*arguments}:
+        launch.start(arguments)
+        return
     formatter = click.HelpFormatter()
-    with formatter.section("Options of locust -f loadtest/locustfile.py, besides Locust's own"):
-        formatter.write_dl(
-            [(f"{one.name} {'|'.join(one.choices) or 'TEXT'}", f"{one.help}\n") for one in all_options()], col_max=18
-        )
-    for line in formatter.getvalue().splitlines():
+    formatter.write_usage("python -m loadtest run", "--host URL --model NAME [OPTIONS]")
+    for title, group in launch.list_options().items():
+        with formatter.section(title):
+            formatter.write_dl([(form, f"{text}\n") for form, text in group], col_max=18)
+    heading = "Locust's own options (--users, --spawn-rate and --run-time have no effect: the scenario says it)"
+    for line in [*formatter.getvalue().splitlines(), "", heading, "", *launch.describe_locust().splitlines()]:
         print_line(line)
 
 

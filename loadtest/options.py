@@ -155,9 +155,9 @@ def _load() -> list[Option]:
         Option("--scenario", "steps", f"Shape of the load. {scenarios}. Default: steps.", (*SCENARIOS,)),
         Option(
             "--concurrency",
-            "1,2,4,8,16",
+            "",
             "Number of users; each sends its next request when the last one was answered. Used by "
-            f"{readers('--concurrency')}. Default: 1,2,4,8,16.",
+            f"{readers('--concurrency')}.",
         ),
         Option(
             "--stages",

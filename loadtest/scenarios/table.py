@@ -49,29 +49,38 @@ class Load:
 class Reads(Enum):
     """Which option says how much load there is, and how it is written."""
 
-    USERS = ("--concurrency", "one number, as in --concurrency 8", 1)
-    LOW_AND_HIGH_USERS = ("--concurrency", "two numbers, as in --concurrency 2,32", 2)
-    LADDER_OF_USERS = ("--concurrency", "one or more numbers, as in --concurrency 1,2,4,8", None)
+    USERS = ("--concurrency", "one number, as in --concurrency 8", 1, "8")
+    LOW_AND_HIGH_USERS = ("--concurrency", "two numbers, as in --concurrency 2,32", 2, "2,32")
+    LADDER_OF_USERS = ("--concurrency", "one or more numbers, as in --concurrency 1,2,4,8", None, "1,2,4,8,16")
     RATES = (
         "--rate",
         "requests per second, as in --rate 100,200",
         None,
+        "",
         ("--arrivals", "--max-in-flight", "--stage-time", "--warm-up"),
     )
     ARRIVALS_FILE = (
         "--arrivals-file",
         "a CSV file of times, as in --arrivals-file times.csv",
         None,
+        "",
         ("--max-in-flight",),
     )
 
     def __init__(
-        self, option: str, form: str, count: int | None, others: tuple[str, ...] = ("--stage-time", "--warm-up")
+        self,
+        option: str,
+        form: str,
+        count: int | None,
+        default: str,
+        others: tuple[str, ...] = ("--stage-time", "--warm-up"),
     ) -> None:
         self.option = option
         self.form = form
         self.count = count
         """How many numbers the option must have; None: any number of them."""
+        self.default = default
+        """The option's value if it is not given; empty if it must be given."""
         self.others = others
         """Which other options are used with it, of those that only some scenarios use."""
 
@@ -223,10 +232,17 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def readers(option: str) -> str:
-    """Return which scenarios read `option`, with the form each needs: `constant and soak (one number, as in …)`."""
+    """Return which scenarios read `option`, with the form each needs and its default, as a sentence lists them.
+
+    For example: `steps (one or more numbers, as in …; 1,2,4,8,16 by default), constant and soak (one number, …)`.
+    """
     found = [(name, scenario.reads) for name, scenario in SCENARIOS.items() if scenario.reads.option == option]
     forms = {reads: [name for name, other in found if other is reads] for _, reads in found}
-    return ", ".join(f"{listed(names)} ({reads.form})" for reads, names in forms.items())
+    return ", ".join(f"{listed(names)} ({reads.form}{_default(reads)})" for reads, names in forms.items())
+
+
+def _default(reads: Reads) -> str:
+    return f"; {reads.default} by default" if reads.default else ""
 
 
 def users(option: str) -> list[str]:

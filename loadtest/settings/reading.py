@@ -98,9 +98,12 @@ def from_text(text: Mapping[str, str]) -> Settings:
 
 
 def _load(text: Mapping[str, str]) -> Load:
+    scenario = _one_of("--scenario", text["scenario"], SCENARIOS)
+    reads = SCENARIOS[scenario].reads
+    concurrency = text["concurrency"] or (reads.default if reads.option == "--concurrency" else "")
     load = Load(
-        scenario=_one_of("--scenario", text["scenario"], SCENARIOS),
-        concurrency=_list("--concurrency", text["concurrency"], _positive_int),
+        scenario=scenario,
+        concurrency=_list("--concurrency", concurrency, _positive_int) if concurrency else (),
         rates=_list("--rate", text["rate"], _positive) if text["rate"] else (),
         arrivals=_one_of("--arrivals", text["arrivals"], ARRIVALS),
         arrivals_file=Path(text["arrivals_file"]) if text["arrivals_file"] else None,
@@ -111,7 +114,7 @@ def _load(text: Mapping[str, str]) -> Load:
         request_timeout_s=_parse("--request-timeout", text["request_timeout"], _positive),
         seed=_parse("--seed", text["seed"], int),
     )
-    SCENARIOS[load.scenario].reads.check(load)
+    reads.check(load)
     return load
 
 

@@ -49,10 +49,13 @@ def test_an_added_scenario_is_a_choice_and_in_the_help() -> None:
 
 
 def test_the_command_line_lists_every_option_with_its_help() -> None:
-    done = CliRunner().invoke(main, ["options"])
+    done = CliRunner().invoke(main, ["run", "--help"])
     assert done.exit_code == 0
     shown = " ".join(done.output.split())
     assert all(option.name in shown and option.help[:20] in shown for option in options.all_options())
+    assert all(f"{title}:" in done.output for title in options.grouped())
+    assert "--host" in shown
+    assert "--processes" in shown  # one of Locust's
 
 
 def test_options_come_in_the_order_in_which_people_fill_them_in() -> None:
@@ -106,6 +109,12 @@ def test_an_added_scenario_runs_and_is_judged() -> None:
     assert (result["run"]["scenario"], result["run"]["arrivals"]) == ("waves", None)
     assert result["verdict"]["reasons"] == ["stage wave 0: throughput was 100 rows/s, but 150 are required"]
     assert sum("not stable" in note for note in result["notes"]) == 4
+
+
+@pytest.mark.parametrize("name", [name for name, one in SCENARIOS.items() if one.reads.option == "--concurrency"])
+def test_a_scenario_has_a_default_number_of_users_of_its_own(name: str) -> None:
+    assert make_stages(read("--scenario", name).load)
+    assert f"; {SCENARIOS[name].reads.default} by default" in str(actions()["--concurrency"].help)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

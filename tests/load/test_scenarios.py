@@ -38,7 +38,7 @@ def test_models_and_rows_carry_weights() -> None:
         (["--rows", "1=-2"], "--rows", "is not a number above 0"),
         (["--concurrency", "1,x"], "--concurrency", "'x' is not"),
         (["--concurrency", ","], "--concurrency", "this option is empty"),
-        (["--scenario", "constant"], "--concurrency", "needs one number, not 5"),
+        (["--scenario", "constant", "--concurrency", "1,2"], "--concurrency", "needs one number, not 2"),
         (["--scenario", "spike", "--concurrency", "1"], "--concurrency", "needs two numbers, not 1"),
         (["--scenario", "rate"], "--rate", "scenario rate needs this option"),
         (["--scenario", "replay"], "--arrivals-file", "scenario replay needs this option"),

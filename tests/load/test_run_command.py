@@ -1,0 +1,56 @@
+"""`python -m loadtest run`: what `locust -f loadtest/locustfile.py --headless` does, from any folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.load_run import environment
+from support.load_schema import check
+
+from builder.server import Server
+from loadtest import launch
+
+
+def command(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "loadtest", "run", *arguments]
+    return subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=100)
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the working directory was imported')")
+    quick = ("--stage-time", "1", "--warm-up", "0.2", "--only-summary", "--report-dir", "out")
+    where = ("-H", f"http://{server.http_address}", "--model", "classifier", "--repository", str(repository))
+    done = command(*where, *quick, "--scenario", "constant", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("PASSED")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    check(result)
+    assert [stage["concurrency"] for stage in result["stages"]] == [8]
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_take_place_has_the_documented_exit_code(tmp_path: Path) -> None:
+    done = command("--host", "http://127.0.0.1:1", "--model", "m", folder=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (6, False)
+    done = command("--host", "http://127.0.0.1:1", "--model", "m", "--concurency", "8", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean '--concurrency'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed_on"),
+    [
+        (("--model", "m", "-H", "h"), ["--headless", "--model", "m", "-H", "h"]),
+        (("--web", "--web-port", "0"), ["--web-port", "0"]),
+    ],
+)
+def test_the_page_is_served_only_on_request(
+    arguments: tuple[str, ...], passed_on: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr("locust.main.main", lambda: None)
+    launch.start(arguments)
+    assert sys.argv[1:] == ["--locustfile", str(launch.LOCUSTFILE), *passed_on]

@@ -43,7 +43,7 @@ def load(server: Server, repository: Path, model: str, rows: int, options: argpa
     """Run one constant load and return its stage."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
-        command += ["--only-summary", "--host", f"http://{server.http_address}", "--metrics-url", "none"]
+        command += ["--only-summary", "--host", f"http://{server.http_address}", "--server-metrics", "none"]
         command += ["--model", model, "--repository", str(repository), "--rows", str(rows), "--scenario", "constant"]
         command += ["--concurrency", str(options.concurrency), "--stage-time", str(options.stage_time)]
         done = subprocess.run([*command, "--report-dir", folder], cwd=ROOT, capture_output=True, text=True, check=False)

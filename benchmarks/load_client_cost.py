@@ -125,7 +125,7 @@ def with_ours(target: Target, protocol: str, concurrency: int, seconds: float, p
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"]
         command += ["--only-summary", "--host", f"http://{server.http_address}", "--grpc-address", server.grpc_address]
-        command += ["--metrics-url", "none", "--model", target.model]
+        command += ["--server-metrics", "none", "--model", target.model]
         command += ["--repository", str(target.repository)]
         command += ["--protocol", protocol, "--scenario", "constant", "--concurrency", str(concurrency)]
         command += ["--stage-time", str(SETTLE_S + seconds + 1), "--report-dir", folder]

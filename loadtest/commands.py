@@ -78,7 +78,7 @@ def _columns(row: "Row") -> tuple[object, ...]:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.npz")
-@click.option("--address", required=True, help="HOST:PORT to send the request to, as in 127.0.0.1:8000.")
+@click.option("--address", required=True, help="Where to send the request: HOST:PORT, as in 127.0.0.1:8000, or a URL.")
 @click.option(
     "--protocol",
     type=click.Choice(["http", "grpc"]),
@@ -86,7 +86,15 @@ def _columns(row: "Row") -> tuple[object, ...]:
     show_default=True,
     help="Protocol that the server speaks at this address.",
 )
-def reproduce(file: Path, address: str, protocol: str) -> None:
+@click.option("--header", multiple=True, help="Header to send; can be given several times.")
+@click.option("--header-file", default="", help="File with headers to send, one on each line.")
+@click.option("--ca-file", default="", help="PEM file of the authorities that sign the server's certificate.")
+@click.option("--client-cert", default="", help="PEM file with the client's certificate.")
+@click.option("--client-key", default="", help="PEM file with the key of --client-cert.")
+@click.option("--insecure", is_flag=True, help="Use TLS without checking the server's certificate.")
+def reproduce(
+    file: Path, address: str, protocol: str, header: tuple[str, ...], *, insecure: bool, **files: str
+) -> None:
     """Send the request of a kept wrong answer again.
 
     FILE.npz is from the wrong/ directory of a report. The exit code is 1 if the answer is still wrong.
@@ -94,7 +102,8 @@ def reproduce(file: Path, address: str, protocol: str) -> None:
     from loadtest.report import send_again
     from loadtest.settings import read_address
 
-    fault = send_again(file, read_address("--address", address), protocol)
+    more = {"header": "\n".join(header), "insecure": str(insecure).lower(), **files}
+    fault = send_again(file, read_address("--address", address, protocol, more), protocol)
     if fault is not None:
         row = "" if fault.row is None else f", row {fault.row}"
         print_line(f"still wrong: {fault.kind.value}, output {fault.output}{row}: {fault.what}")

@@ -81,7 +81,8 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
     ScenarioShape.leader.listen()
     outcome = Outcome(environment, ScenarioShape.leader)
     outcome.listen()
-    if environment.web_ui is not None:
+    shows_password = "@" in (environment.host or "")  # Locust's page shows the host, so this is refused at once
+    if environment.web_ui is not None and not shows_password:
         from loadtest.report import web
 
         web.set_up(environment, outcome)

@@ -17,6 +17,8 @@ class Option:
 
     Attributes:
         key: The name of its value, if that does not follow from the option's name.
+        is_flag: Whether it takes no value; its text is `true` or `false`.
+        is_secret: Whether its value may be a secret, which no page shows. It can be given several times.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Option:
     help: str
     choices: tuple[str, ...] = ()
     key: str = ""
+    is_flag: bool = False
+    is_secret: bool = False
 
     @property
     def dest(self) -> str:
@@ -38,23 +42,36 @@ class Option:
 
 
 def declare(parser: Any) -> None:
-    """Add the options to Locust's parser; the start form shows all of them too."""
+    """Add the options to Locust's parser; the start form shows all of them too, except those with a secret."""
     for option in all_options():
-        choices = {"choices": [*option.choices]} if option.choices else {}
         parser.add_argument(
             option.name,
-            default=option.default,
             help=option.help,
             dest=option.dest,
-            include_in_web_ui=True,
-            **choices,
+            include_in_web_ui=not option.is_secret,
+            **_kind(option),
         )
+
+
+def _kind(option: Option) -> dict[str, Any]:
+    if option.is_flag:
+        return {"action": "store_true"}
+    if option.is_secret:
+        return {"action": "append"}
+    choices = {"choices": [*option.choices]} if option.choices else {}
+    return {"default": option.default, **choices}
 
 
 def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
     """Return the options as text, whether they came from the command line or the start form."""
-    values = {option.dest: getattr(parsed, option.dest, None) for option in all_options()}
-    return {"host": host or "", **{name: "" if value is None else str(value).strip() for name, value in values.items()}}
+    return {"host": host or "", **{one.dest: _as_text(getattr(parsed, one.dest, None)) for one in all_options()}}
+
+
+def _as_text(value: Any) -> str:
+    """Return the text of a value as Locust parsed it; values of a repeated option are on lines of their own."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "\n".join(value) if isinstance(value, list) else str(value or "").strip()
 
 
 def all_options() -> list[Option]:
@@ -90,14 +107,43 @@ def _server() -> list[Option]:
         Option(
             "--grpc-address",
             "",
-            "HOST:PORT of the server's gRPC port, as in 127.0.0.1:8001. Empty (the default) takes the port after "
-            "that of --host.",
+            "HOST:PORT of the server's gRPC port, as in 127.0.0.1:8001. It has TLS if --host has; to say otherwise, "
+            "begin with grpc:// or, for TLS, grpcs://. Empty (the default) takes the port after that of --host.",
         ),
         Option(
-            "--metrics-url",
+            "--server-metrics",
             "",
-            "URL of the server's Prometheus metrics, as in http://127.0.0.1:8002/metrics, or none to leave them out. "
-            "Empty (the default) takes the second port after that of --host.",
+            "HOST:PORT of the server's Prometheus metrics, or none to leave them out. If several servers share "
+            "the load behind --host, name the metrics of all of them, as in 10.0.0.1:8002,10.0.0.2:8002: they are "
+            "added up. Empty (the default) takes the second port after that of --host.",
+        ),
+        Option(
+            "--header",
+            "",
+            "Header to send with every request, as in --header 'X-Team: vision'; can be given several times. Everybody "
+            "on this machine can read it with ps, so give secrets in a --header-file.",
+            is_secret=True,
+        ),
+        Option(
+            "--header-file",
+            "",
+            "File with headers to send with every request, one on each line, as in Authorization: Bearer TOKEN. "
+            "Headers can also be in the environment variable TRITON_HEADERS.",
+        ),
+        Option(
+            "--ca-file",
+            "",
+            "PEM file with the certificates of the authorities that sign the server's certificate. Empty (the default) "
+            "takes those of the operating system.",
+        ),
+        Option("--client-cert", "", "PEM file with the certificate that proves to the server who the client is."),
+        Option("--client-key", "", "PEM file with the key of --client-cert, if that file does not have it."),
+        Option(
+            "--insecure",
+            "false",
+            "Use TLS without checking the server's certificate: anybody on the way can then read the requests and give "
+            "the answers.",
+            is_flag=True,
         ),
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from loadtest.run import CROWDED_SHARE, SATURATED_SHARE, Tally
 from loadtest.scenarios import SCENARIOS, Reads, Scenario
+from loadtest.server import ignored_proxy
 from loadtest.settings import Settings
 
 _RATE_SHARE = 0.95
@@ -25,6 +26,8 @@ def find_notes(settings: Settings, stages: Sequence[Stage], total: Tally) -> lis
     notes += [
         f"{option} was given, but scenario {settings.load.scenario} does not use it" for option in settings.unused
     ]
+    if variable := ignored_proxy(settings.address):
+        notes.append(f"{variable} is set but not used: requests go straight to the server")
     scenario = SCENARIOS[settings.load.scenario]
     return notes + [f"stage {stage['name']}: {note}" for stage in stages for note in _on_stage(scenario, stage)]
 

@@ -27,7 +27,8 @@ def send_again(path: Path, address: Address, protocol: str) -> Fault | None:
     try:
         answer = connection.infer(request.encoded)
     except ExchangeError as error:
-        raise ServerError(address, str(error), "start the server, or set --address to where it listens") from error
+        said = address.conceal(str(error))
+        raise ServerError(address, said, "start the server, or set --address to where it listens") from error
     finally:
         connection.close()
     expected = Expected(reference, request.group)

@@ -176,7 +176,9 @@ class Traffic:
             answer = connection.infer(request.encoded)
         except ExchangeError as error:
             del self._waiting[connection]
-            self._recorder.failed((request.samples.model, ""), error.kind, error.message)
+            self._recorder.failed(
+                (request.samples.model, ""), error.kind, self._settings.address.conceal(error.message)
+            )
             gevent.sleep(0 if error.usable else _AFTER_FAILURE_S)
             return
         del self._waiting[connection]

@@ -5,7 +5,8 @@ returns the samples to send. During a run, `take_snapshot` reads the server's ow
 snapshots of a stage into the server's share of the figures, and `has_restarted` notices a restart.
 """
 
+from loadtest.server.control import ignored_proxy
 from loadtest.server.statistics import Snapshot, has_restarted, summarize, take_snapshot
 from loadtest.server.target import prepare
 
-__all__ = ["Snapshot", "has_restarted", "prepare", "summarize", "take_snapshot"]
+__all__ = ["Snapshot", "has_restarted", "ignored_proxy", "prepare", "summarize", "take_snapshot"]

@@ -6,12 +6,13 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metr
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from loadtest.server.control import ControlError, fetch, fetch_json, model_url
+from loadtest.server.control import Control, ControlError
 from loadtest.settings import Settings
+from loadtest.wire import model_path
 
 SPLIT = ("queue", "compute_input", "compute_infer", "compute_output")
 _TIMEOUT_S = 1.0
@@ -75,13 +76,14 @@ def take_snapshot(settings: Settings) -> Snapshot | None:
     """Ask the server for its statistics; None if it does not answer or keeps none."""
     counts: dict[tuple[str, str], Counts] = {}
     try:
-        for choice in settings.models:
-            stats = fetch_json(f"{model_url(settings.host, choice.name)}/stats", _TIMEOUT_S)
-            for entry in stats["model_stats"]:
-                counts[entry["name"], str(entry["version"])] = _counts(entry)
+        with Control(settings.http, _TIMEOUT_S) as control:
+            for choice in settings.models:
+                stats = control.fetch_json(f"{model_path(choice.name)}/stats")
+                for entry in stats["model_stats"]:
+                    counts[entry["name"], str(entry["version"])] = _counts(entry)
     except (ControlError, KeyError, TypeError, ValueError):
         return None
-    return Snapshot(counts, _gauges(settings.metrics_url))
+    return Snapshot(counts, _gauges(settings))
 
 
 def _counts(entry: Mapping[str, Any]) -> Counts:
@@ -98,11 +100,13 @@ def _counts(entry: Mapping[str, Any]) -> Counts:
     )
 
 
-def _gauges(url: str) -> dict[str, float]:
-    if url == "none":
+def _gauges(settings: Settings) -> dict[str, float]:
+    port = settings.http.port + 2
+    found = settings.metrics or [replace(settings.http, tls=None, port=port, path="/metrics", headers=())]
+    if settings.metrics is None:
         return {}
     try:
-        text = fetch(url, _TIMEOUT_S).decode("utf-8", "replace")
+        text = "".join(Control(address, _TIMEOUT_S).fetch("").decode("utf-8", "replace") for address in found)
     except (ControlError, ValueError):
         return {}
     return read_gauges(text)

@@ -7,11 +7,16 @@ from typing import Any
 
 from loadtest.checking import Reference, Samples, draw, find_versions, from_reference, read_reference
 from loadtest.errors import ServerError, SettingsError
-from loadtest.server.control import TIMEOUT_S, ControlError, fetch, fetch_json, model_url
+from loadtest.server.control import TIMEOUT_S, Control, ControlError
 from loadtest.settings import ModelChoice, Settings
-from loadtest.wire import ExchangeError, TensorSpec, is_model_ready
+from loadtest.wire import Address, ExchangeError, TensorSpec, is_model_ready, model_path
 
 _NAME_HTTP = "set --host to the server's HTTP address, as in --host http://127.0.0.1:8000"
+_FIX_TLS = (
+    "set --ca-file to the certificates of the authority that signed the server's, or --client-cert to the "
+    "certificate that the server asks for"
+)
+_FIX_ACCESS = "send what the server asks for, as in Authorization: Bearer TOKEN, from a --header-file"
 _NAME_REPOSITORY = "set --repository to the repository that the server serves"
 
 
@@ -43,12 +48,13 @@ def prepare(settings: Settings) -> list[Samples]:
         ServerError: The server is not ready, or does not serve what the settings or the repository say.
         SettingsError: A reference is missing in the repository, or damaged.
     """
-    binary = check_ready(settings)
-    return [_prepare_model(settings, choice, binary=binary) for choice in settings.models]
+    with Control(settings.http) as control:
+        binary = check_ready(settings, control)
+        return [_prepare_model(settings, control, choice, binary=binary) for choice in settings.models]
 
 
-def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> Samples:
-    served = find_served(settings, choice)
+def _prepare_model(settings: Settings, control: Control, choice: ModelChoice, *, binary: bool) -> Samples:
+    served = find_served(settings, control, choice)
     _check_rows(settings, served)
     if settings.protocol == "grpc":
         check_grpc(settings, choice)
@@ -70,7 +76,7 @@ def _prepare_model(settings: Settings, choice: ModelChoice, *, binary: bool) -> 
 # ---- what the server says
 
 
-def check_ready(settings: Settings) -> bool:
+def check_ready(settings: Settings, control: Control) -> bool:
     """Check that a KServe v2 server is ready, and return whether it takes tensors as raw bytes over HTTP.
 
     Raises:
@@ -78,25 +84,32 @@ def check_ready(settings: Settings) -> bool:
     """
     host = settings.host
     try:
-        metadata = fetch_json(f"{host}/v2")
+        metadata = control.fetch_json("/v2")
     except ControlError as error:
         if error.status is None:
-            fix = f"start the server, or {_NAME_HTTP}"
+            fix = _FIX_TLS if _is_about_tls(settings.http, error.kind) else f"start the server, or {_NAME_HTTP}"
             raise ServerError(host, f"the server does not answer: {error}", fix) from error
+        if error.status in (401, 403):
+            raise ServerError(host, f"the server refuses to answer: {error}", _FIX_ACCESS) from error
         got = f"GET /v2 returned {f'status {error.status}' if error.status else 'no HTTP response'}, {error}"
         raise ServerError(host, f"the server does not speak KServe v2: {got}", _NAME_HTTP) from error
     if "name" not in metadata:
         what = "the server does not speak KServe v2: GET /v2 returned no server name"
         raise ServerError(host, what, _NAME_HTTP)
     try:
-        fetch(f"{host}/v2/health/ready")
+        control.fetch("/v2/health/ready")
     except ControlError as error:
         fix = "wait until its models are loaded, or look for the reason in its log"
         raise ServerError(host, "the server is not ready", fix) from error
     return "binary_tensor_data" in (metadata.get("extensions") or ())
 
 
-def find_served(settings: Settings, choice: ModelChoice) -> Served:
+def _is_about_tls(address: Address, kind: str) -> bool:
+    """Return whether a failure may come from TLS: a server without the certificate it asked for may just hang up."""
+    return kind == "tls" or (kind == "cut" and address.tls is not None)
+
+
+def find_served(settings: Settings, control: Control, choice: ModelChoice) -> Served:
     """Return what the server says about a model.
 
     Raises:
@@ -104,11 +117,11 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
     """
     where = f"{settings.host}, model {choice.name}" + (f" version {choice.version}" if choice.version else "")
     try:
-        metadata = fetch_json(model_url(settings.host, choice.name, choice.version))
+        metadata = control.fetch_json(model_path(choice.name, choice.version))
     except ControlError as error:
         what = f"the server does not serve this: {error}"
-        raise ServerError(where, what, _choose_served(settings.host)) from error
-    max_batch_size = _max_batch_size(settings.host, choice)
+        raise ServerError(where, what, _choose_served(control)) from error
+    max_batch_size = _max_batch_size(control, choice)
     try:
         batched = _is_batched(metadata["inputs"], max_batch_size)
         inputs, outputs = (tuple(_spec(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
@@ -118,9 +131,9 @@ def find_served(settings: Settings, choice: ModelChoice) -> Served:
         raise ServerError(where, f"the server's metadata cannot be read: {error!r}", _NAME_HTTP) from error
 
 
-def _choose_served(host: str) -> str:
+def _choose_served(control: Control) -> str:
     try:
-        statistics = fetch_json(f"{host}/v2/models/stats")  # of all models, and without a key, unlike the index
+        statistics = control.fetch_json("/v2/models/stats")  # of all models, and without a key, unlike the index
         names = sorted({entry["name"] for entry in statistics["model_stats"]})
     except (ControlError, KeyError, TypeError):
         return "set --model to a model that it serves"
@@ -139,15 +152,16 @@ def check_grpc(settings: Settings, choice: ModelChoice) -> None:
     try:
         ready = is_model_ready(settings.grpc, TIMEOUT_S, choice.name, choice.version)
     except ExchangeError as error:
-        what = f"{settings.host} serves the model, but the gRPC port does not answer: {error}"
-        raise ServerError(where, what, fix) from error
+        said = settings.grpc.conceal(str(error))
+        what = f"{settings.host} serves the model, but the gRPC port does not answer: {said}"
+        raise ServerError(where, what, _FIX_TLS if _is_about_tls(settings.grpc, error.kind) else fix) from error
     if not ready:
         raise ServerError(where, f"{settings.host} serves the model, but this gRPC port does not", fix)
 
 
-def _max_batch_size(host: str, choice: ModelChoice) -> int | None:
+def _max_batch_size(control: Control, choice: ModelChoice) -> int | None:
     try:
-        return int(fetch_json(f"{model_url(host, choice.name, choice.version)}/config").get("max_batch_size", 0))
+        return int(control.fetch_json(f"{model_path(choice.name, choice.version)}/config").get("max_batch_size", 0))
     except ControlError:
         return None
 

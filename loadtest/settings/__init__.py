@@ -1,7 +1,8 @@
 """The options of a load test, read from text and checked.
 
 `from_text` returns `Settings`, one value that defines the whole load test, or raises a `SettingsError` that names the
-option. `addresses` reads where the server listens, `reading` everything else.
+option. `addresses` reads where the server listens and how TLS is spoken there, `headers` what is
+sent with every request, `reading` everything else.
 """
 
 from loadtest.settings.addresses import read_address

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from loadtest.errors import SettingsError
 from loadtest.options import find_unused
 from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
-from loadtest.settings.addresses import read_grpc_address, read_host
+from loadtest.settings.addresses import read_addresses, read_metrics
 from loadtest.wire import CLIENTS, Address
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Settings:
         host: The server's URL, for control requests.
         http: The same as an address.
         grpc: The server's gRPC port.
-        metrics_url: Where its metrics are; `none` leaves them out.
+        metrics: Where the metrics of each server are; empty if that was not said, None to leave them out.
         protocol: `http` or `grpc`.
         models: The models to mix.
         rows: Sizes of requests to mix, each as (rows, weight).
@@ -54,7 +54,7 @@ class Settings:
     host: str
     http: Address
     grpc: Address
-    metrics_url: str
+    metrics: tuple[Address, ...] | None
     protocol: str
     models: tuple[ModelChoice, ...]
     rows: tuple[tuple[int, float], ...]
@@ -76,12 +76,12 @@ def from_text(text: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: One of them cannot be used.
     """
-    url, http = read_host(text["host"])
+    url, http, grpc = read_addresses(text)
     return Settings(
         host=url,
         http=http,
-        grpc=read_grpc_address(text["grpc_address"], http),
-        metrics_url=text["metrics_url"] or f"http://{Address(http.host, http.port + 2)}/metrics",
+        grpc=grpc,
+        metrics=read_metrics(text),
         protocol=_one_of("--protocol", text["protocol"], CLIENTS),
         models=_models(text["model"], text["model_version"]),
         rows=tuple(_weighted("--rows", text["rows"], _positive_int)),

@@ -12,6 +12,7 @@ from loadtest.wire.client import CLIENTS, Client, Connection, make_client
 from loadtest.wire.exchange import Address, ExchangeError
 from loadtest.wire.grpc import GrpcClient, is_model_ready
 from loadtest.wire.http import HttpClient, error_text, model_path
+from loadtest.wire.http1 import Http1Connection, encode_request
 from loadtest.wire.messages import Answer, InferRequest, Input, Layout, Parameters, Slot
 from loadtest.wire.tensors import DTYPES, FLOATS, Array, TensorSpec, from_wire, to_wire, widen
 
@@ -26,6 +27,7 @@ __all__ = [
     "Connection",
     "ExchangeError",
     "GrpcClient",
+    "Http1Connection",
     "HttpClient",
     "InferRequest",
     "Input",
@@ -33,6 +35,7 @@ __all__ = [
     "Parameters",
     "Slot",
     "TensorSpec",
+    "encode_request",
     "error_text",
     "from_wire",
     "is_model_ready",

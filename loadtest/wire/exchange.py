@@ -3,22 +3,34 @@
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 RECEIVE_BYTES = 1 << 18
 MEMO_LIMIT = 512
 """The most parsed headings that are kept for reuse. When there are more, the cache is emptied."""
 
+_SECRET_CHARACTERS = 6
+"""A shorter value of a header, as in `X-Debug: 1`, is no secret."""
+
 IDLE_S = 1.0
 """After this long without a request, the server may have closed the connection. The client then opens a new one."""
+
+
+_KINDS: dict[str, tuple[type[OSError], ...]] = {
+    "timeout": (TimeoutError,),
+    "refused": (ConnectionRefusedError,),
+    "cut": (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, ssl.SSLEOFError, ssl.SSLZeroReturnError),
+    "tls": (ssl.SSLError,),
+}
+"""The kinds of failure that the operating system and TLS report; the first that fits counts."""
 
 
 class ExchangeError(Exception):
     """A request got no answer, or one that cannot be read.
 
     Args:
-        kind: The name this failure is counted under: `refused`, `timeout`, `cut`, `malformed`, `http_503`,
-            `grpc_UNAVAILABLE`…
+        kind: The name this failure is counted under: `refused`, `timeout`, `cut`, `tls`, `malformed`,
+            `http_503`, `grpc_UNAVAILABLE`…
         message: What the server or the operating system said.
         usable: Whether the connection can still carry the next request.
     """
@@ -32,34 +44,54 @@ class ExchangeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """One port of a server, and how to reach it.
+
+    Attributes:
+        host: Its name or IP address.
+        port: The port's number.
+        tls: How connections are encrypted, None for plain text. It is made once, because reading certificates is slow.
+        path: What the path of every URL begins with, as in `/triton`; gRPC does not use it.
+        headers: Sent with every request. They may be secret, so they are never shown.
+    """
 
     host: str
     port: int
-    tls: bool = False
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    path: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
-    def connect(self, timeout_s: float, alpn: str | None = None) -> socket.socket:
+    def connect(self, timeout_s: float) -> socket.socket:
         """Open a connection that sends small packets at once (without Nagle's delay).
 
         Raises:
-            ExchangeError: The connection was refused, or not accepted in time.
+            ExchangeError: The connection was refused, or not accepted in time, or the two sides did not agree on TLS.
         """
         try:
             link = socket.create_connection((self.host, self.port), timeout_s)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._secure(link, alpn) if self.tls else link
+            return link if self.tls is None else _secure(link, self.tls, self.host)
         except OSError as error:
             raise to_exchange_error(error) from error
 
-    def _secure(self, link: socket.socket, alpn: str | None) -> socket.socket:
-        context = ssl.create_default_context()
-        if alpn:
-            context.set_alpn_protocols([alpn])
-        return context.wrap_socket(link, server_hostname=self.host)
+    def conceal(self, text: str) -> str:
+        """Return what the server said without the values of our headers, which it may repeat."""
+        secrets = {part for _, value in self.headers for part in (value, value.rpartition(" ")[2])}
+        for secret in sorted(secrets, key=len, reverse=True):
+            if len(secret) >= _SECRET_CHARACTERS:
+                text = text.replace(secret, "***")
+        return text
+
+
+def _secure(link: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socket:
+    try:
+        return tls.wrap_socket(link, server_hostname=host)
+    except OSError:
+        link.close()
+        raise
 
 
 def poll(link: socket.socket) -> bytes | None:
@@ -100,13 +132,21 @@ def send_all(link: socket.socket, data: bytes) -> None:
 
 def to_exchange_error(error: OSError) -> ExchangeError:
     """Turn what the operating system reports into the kind of failure that it is counted under."""
-    if isinstance(error, TimeoutError):
-        return ExchangeError("timeout", "no answer in time")
-    if isinstance(error, ConnectionRefusedError):
-        return ExchangeError("refused", str(error))
-    if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
-        return ExchangeError("cut", str(error))
-    return ExchangeError("network", str(error))
+    for kind, errors in _KINDS.items():
+        if isinstance(error, errors):
+            return ExchangeError(kind, "no answer in time" if kind == "timeout" else _reason(error))
+    return ExchangeError("network", _reason(error))
+
+
+def _reason(error: OSError) -> str:
+    """Return what went wrong, as in `Connection refused` or `certificate verify failed: certificate has expired`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return "the server closed the encrypted connection"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return error.strerror or str(error)
 
 
 def closed_early() -> ExchangeError:

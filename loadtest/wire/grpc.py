@@ -67,17 +67,8 @@ class GrpcClient:
     def __init__(self, address: Address, timeout_s: float, method: str = "ModelInfer") -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self.headers = encode_headers(
-            [
-                (":method", "POST"),
-                (":scheme", "https" if address.tls else "http"),
-                (":path", f"{_SERVICE}/{method}"),
-                (":authority", str(address)),
-                ("te", "trailers"),
-                ("content-type", "application/grpc"),
-                ("user-agent", "triton-loadtest"),
-            ]
-        )
+        self.fields = _fields(address, method)
+        self.headers = encode_headers(self.fields)
         self.blocks = HeaderBlocks()
         self.layouts = KnownLayouts()
 
@@ -105,6 +96,22 @@ def _parameter_field(value: str | int | float | bool) -> str:
     if isinstance(value, int):
         return "int64_param" if value < 1 << 63 else "uint64_param"
     return "string_param" if isinstance(value, str) else "double_param"
+
+
+def _fields(address: Address, method: str) -> list[tuple[str, str]]:
+    """Return the header fields of every call; in HTTP/2, names are in lower case, and `:authority` is the host."""
+    given = [(name.lower(), value) for name, value in address.headers]
+    named = dict(given)
+    return [
+        (":method", "POST"),
+        (":scheme", "http" if address.tls is None else "https"),
+        (":path", f"{_SERVICE}/{method}"),
+        (":authority", named.get("host", str(address))),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *([] if "user-agent" in named else [("user-agent", "triton-loadtest")]),
+        *((name, value) for name, value in given if name != "host"),
+    ]
 
 
 def is_model_ready(address: Address, timeout_s: float, model: str, version: str) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
-from loadtest.wire.http1 import Http1Connection, Response
+from loadtest.wire.http1 import Http1Connection, Response, encode_request
 from loadtest.wire.messages import Answer, InferRequest, Layout, Parameters, Slot
 from loadtest.wire.tensors import DTYPES, FLOATS, Array, to_wire
 
@@ -55,18 +55,16 @@ class HttpClient:
         if request.binary:
             blobs = [to_wire(tensor.array, tensor.datatype) for tensor in request.inputs]
             description = _describe(tensors, request, [len(blob) for blob in blobs])
-            content_type = f"application/octet-stream\r\n{_JSON_BYTES}: {len(description)}"
+            fields = {"Content-Type": "application/octet-stream", _JSON_BYTES: str(len(description))}
         else:
             blobs = []
             for described, tensor in zip(tensors, request.inputs, strict=True):
                 described["data"] = tensor.array.ravel().tolist()
             description = _to_json(tensors, [{"name": name} for name in request.outputs], request.parameters)
-            content_type = "application/json"
-        head = (
-            f"POST {model_path(request.model, request.version)}/infer HTTP/1.1\r\nHost: {self.address}\r\n"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(description) + sum(map(len, blobs))}\r\n\r\n"
-        )
-        return b"".join((head.encode(), description, *blobs))
+            fields = {"Content-Type": "application/json"}
+        fields["Content-Length"] = str(len(description) + sum(map(len, blobs)))
+        line = f"POST {model_path(request.model, request.version)}/infer"
+        return encode_request(self.address, line, fields, description, *blobs)
 
     def connect(self) -> "HttpConnection":
         """Return a connection for one user; it opens with the first request."""

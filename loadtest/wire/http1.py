@@ -9,6 +9,7 @@ Source: https://www.rfc-editor.org/rfc/rfc9112
 
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -28,6 +29,19 @@ from loadtest.wire.exchange import (
 _SHOWN_BYTES = 80
 _MOST_DIGITS = 19
 """Every count of bytes below 2**63 has at most this many digits."""
+
+
+def encode_request(address: Address, request: str, fields: Mapping[str, str], *body: bytes) -> bytes:
+    """Return one request: its line, as in `GET /v2`, its header fields with those of the address, and its body.
+
+    A field of the address, such as `Host`, replaces one of the same name.
+    """
+    method, _, path = request.partition(" ")
+    given = dict(address.headers)
+    replaced = {name.lower() for name in given}
+    ours = {name: value for name, value in {"Host": str(address), **fields}.items() if name.lower() not in replaced}
+    lines = [f"{method} {address.path}{path} HTTP/1.1", *(f"{name}: {value}" for name, value in (ours | given).items())]
+    return b"".join(("\r\n".join([*lines, "", ""]).encode(), *body))
 
 
 @dataclass(frozen=True, slots=True)

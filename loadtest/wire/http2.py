@@ -149,7 +149,7 @@ class _Session:
         self._call = Call(-1, 0)
         self._since = time.perf_counter()
         self.leaving = False
-        self.socket = address.connect(timeout_s, alpn="h2")
+        self.socket = address.connect(timeout_s)
         try:
             self._greet()
         except OSError:

@@ -567,7 +567,7 @@ def locust(server: Server, repository: Path, report: Path) -> list[str]:
     options = {
         "--host": f"http://{server.http_address}",
         "--grpc-address": server.grpc_address,
-        "--metrics-url": f"http://{server.metrics_address}/metrics",
+        "--server-metrics": f"http://{server.metrics_address}/metrics",
         "--model": "scale",
         "--repository": str(repository),
         "--protocol": "grpc",

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_that_is_interrupted_still_reports_what_it_saw(server: Server, repository: Path, tmp_path: Path) -> None:
     options = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "2", "--stage-time", "5")
     with counting_snapshots() as snapshots:
-        under_way = start(server, tmp_path, *options, "--warm-up", "0", "--metrics-url", snapshots.url)
+        under_way = start(server, tmp_path, *options, "--warm-up", "0", "--server-metrics", snapshots.url)
         snapshots.wait_for(2)
         under_way.process.send_signal(signal.SIGINT)
     finished = under_way.finish(timeout_s=20)
@@ -70,7 +70,7 @@ def test_a_restart_inside_a_stage_is_noticed(repository: Path, tmp_path: Path) -
         options = ("--repository", str(repository), "--scenario", "constant", "--max-failures", "100000")
         more = ("--concurrency", "2", "--stage-time", "10", "--warm-up", "0")
         with counting_snapshots() as snapshots:
-            under_way = start(first, tmp_path, *options, *more, "--metrics-url", snapshots.url)
+            under_way = start(first, tmp_path, *options, *more, "--server-metrics", snapshots.url)
             snapshots.wait_for(2)
         os.kill(first.pid, signal.SIGKILL)
     ports = [int(text.rpartition(":")[2]) for text in (first.http_address, first.grpc_address, first.metrics_address)]

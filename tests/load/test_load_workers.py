@@ -97,7 +97,7 @@ def test_a_worker_that_connects_during_a_run_makes_load_too(server: Server, repo
     port = str(free_port())
     shared = ("--repository", str(repository), "--scenario", "soak", "--concurrency", "4", "--stage-time", "10")
     with counting_snapshots() as snapshots:
-        more = ("--stages", "20", "--metrics-url", snapshots.url, "--expect-workers", "1")
+        more = ("--stages", "20", "--server-metrics", snapshots.url, "--expect-workers", "1")
         master = start(server, tmp_path, *shared, *more, "--master", "--master-bind-port", port)
         workers = [start_worker(port)]
         try:

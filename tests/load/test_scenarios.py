@@ -12,14 +12,7 @@ from support.load_settings import read
 from loadtest.checking import Samples, make_order, make_pool
 from loadtest.errors import SettingsError
 from loadtest.scenarios import Arrivals, make_stages, read_arrivals
-from loadtest.wire import Address, InferRequest, TensorSpec
-
-
-def test_addresses_follow_from_the_host() -> None:
-    made = read()
-    assert (made.http, made.grpc) == (Address("127.0.0.1", 8000), Address("127.0.0.1", 8001))
-    assert made.metrics_url == "http://127.0.0.1:8002/metrics"
-    assert read(host="https://[::1]:9000").grpc == Address("::1", 9001, tls=True)
+from loadtest.wire import InferRequest, TensorSpec
 
 
 def test_models_and_rows_carry_weights() -> None:
@@ -52,12 +45,6 @@ def test_an_option_that_makes_no_sense_is_named(arguments: list[str], where: str
     with pytest.raises(SettingsError, match=what) as caught:
         read(*arguments)
     assert caught.value.where == where
-
-
-@pytest.mark.parametrize("host", ["", "ftp://a", "http://a:notaport", "http://a/path"])
-def test_a_host_that_is_not_an_http_address_is_refused(host: str) -> None:
-    with pytest.raises(SettingsError, match="--host"):
-        read(host=host)
 
 
 def test_steps_are_a_ladder_of_stages_until_stable() -> None:

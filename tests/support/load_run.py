@@ -50,7 +50,7 @@ class Finished:
 
 def arguments(server: Server, report_dir: Path, *more: str, model: str = "classifier") -> list[str]:
     """Return the command line of a run against a server of the tests."""
-    addresses = ["--grpc-address", server.grpc_address, "--metrics-url", f"http://{server.metrics_address}/metrics"]
+    addresses = ["--grpc-address", server.grpc_address, "--server-metrics", f"http://{server.metrics_address}/metrics"]
     return [
         *[sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", f"http://{server.http_address}"],
         *addresses,
@@ -144,7 +144,7 @@ class Snapshots:
 
 @contextmanager
 def counting_snapshots() -> Iterator[Snapshots]:
-    """A URL to give as `--metrics-url`: a run reads the metrics with every snapshot."""
+    """A URL to give as `--server-metrics`: a run reads the metrics with every snapshot."""
     taken = threading.Semaphore(0)
 
     class Handler(BaseHTTPRequestHandler):

@@ -90,7 +90,7 @@ def _stage(record: StageRecord, limits: Limits) -> Result:
         "throughput_rows_per_s": round(total.rows / seconds, 2),
         "throughput_requests_per_s": round(total.requests / seconds, 2),
         "latency_us": total.latency_us.summarize(),
-        "latency_histogram": total.latency_us.to_message()[0],
+        "latency_histogram": total.latency_us.to_text(),
         "p99_of_requests_us": p99_us if p99_us != math.inf else None,
         "keeps_p99": record.keeps_p99(limits),
         "late_us": window.late_us.summarize() if is_open_loop else None,

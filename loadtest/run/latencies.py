@@ -19,17 +19,28 @@ A percentile of too few values is only the highest of them: p99 says what one re
 a hundred requests. p50 takes 2, p90 takes 10 and p95 takes 20 (`least_count`).
 """
 
+import base64
 import math
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
 _LOWEST_US, _HIGHEST_US, _DIGITS = 1, 3_600_000_000, 3
 PERCENTILES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
 
 _EMPTY = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+
+_HEADER = struct.Struct(">IIIIQQd")
+"""Cookie, bytes that follow, index offset, digits, lowest value, highest value, and conversion ratio."""
+
+_OUTER_HEADER_BYTES, _MOST_BYTES = 8, 1_000_000
+_DAMAGE = (HdrCookieException, HdrHistogramSettingsException, HdrLengthException, IndexError, OverflowError, ValueError,
+           struct.error, zlib.error)  # fmt: skip
 
 
 def least_count(percent: int) -> int:
@@ -113,9 +124,36 @@ class Latencies:
             return {**figures, "max": None, "mean": None}
         return {**figures, "max": self.max_us, "mean": round(self.mean_us, 1)}
 
+    def to_text(self) -> str:
+        """Return HDR's own compressed form: V2, base64."""
+        return str(self._histogram.encode().decode("ascii"))
+
+    @staticmethod
+    def counts_of_text(text: str) -> dict[int, int]:
+        """Return the values of `to_text` and how often each was recorded, whoever wrote the text.
+
+        Raises:
+            ValueError: It is something else, such as a histogram with other buckets.
+        """
+        latencies = Latencies()
+        try:
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(base64.b64decode(text, validate=True)[_OUTER_HEADER_BYTES:], _MOST_BYTES)
+            _, length, offset, *buckets, _ = _HEADER.unpack_from(data)
+            is_ours = buckets == [_DIGITS, _LOWEST_US, _HIGHEST_US] and not offset
+            if not unpacker.eof or length != len(data) - _HEADER.size or not is_ours:
+                raise ValueError("it has other buckets")
+            latencies._histogram = HdrHistogram.decode(text.encode("ascii"))
+            counts = dict(latencies.counts())
+        except _DAMAGE as error:
+            raise ValueError(f"this is not a histogram of a load test: {error}") from error
+        if any(count < 0 for count in counts.values()):
+            raise ValueError("this is not a histogram of a load test: a count is below 0")
+        return counts
+
     def to_message(self) -> tuple[str, int]:
-        """Return HDR's own compressed form (V2, base64), and the sum."""
-        return self._histogram.encode().decode("ascii"), self._total_us
+        """Return HDR's own compressed form, and the sum."""
+        return self.to_text(), self._total_us
 
     @classmethod
     def from_message(cls, message: Sequence[Any]) -> "Latencies":

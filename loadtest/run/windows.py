@@ -110,6 +110,7 @@ class Figures:
     p90_us: float | None
     p95_us: float | None
     p99_us: float | None
+    latency_histogram: str
 
 
 @dataclass
@@ -160,6 +161,7 @@ class Window:
             throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
             mean_us=round(total.latency_us.mean_us, 1),
             **percentiles,
+            latency_histogram=total.latency_us.to_text(),
         )
 
     def append(self, later: "Window") -> None:

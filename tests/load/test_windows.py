@@ -1,9 +1,12 @@
 """Counting, merging without loss, and telling when windows agree."""
 
+import base64
 import math
 import random
+import zlib
 
 import pytest
+from hdrh.histogram import HdrHistogram
 
 from loadtest.run.latencies import PERCENTILES, Latencies, least_count
 from loadtest.run.recorder import Recorder
@@ -74,6 +77,36 @@ def test_the_worked_example_of_requests_without_an_answer_holds() -> None:
     assert latencies([13_000] * 199).percentile_us(99, unanswered=1) == pytest.approx(13_000, rel=1e-3)
     assert latencies([]).percentile_us(99, unanswered=99) is None
     assert latencies([]).percentile_us(99, unanswered=100) == math.inf
+
+
+def test_a_histogram_is_read_from_text() -> None:
+    latencies = Latencies()
+    latencies.record_all({100: 5, 3000: 7, 123_456: 1})
+    assert Latencies.counts_of_text(latencies.to_text()) == dict(latencies.counts())
+    assert Latencies.counts_of_text(Latencies().to_text()) == {}
+
+
+def packed(payload: bytes) -> str:
+    return base64.b64encode(base64.b64decode(Latencies().to_text())[:8] + zlib.compress(payload)).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not base64",
+        "\ud800",
+        Latencies().to_text()[:-8],
+        HdrHistogram(1, 10**12, 3).encode().decode(),
+        packed(b""),
+        packed(bytes(10**7)),  # 10 kB that unpack to 10 MB
+        packed(zlib.decompress(base64.b64decode(Latencies().to_text())[8:])[:-8] + bytes([0xFF] * 60)),
+    ],
+    ids=["empty", "text", "surrogate", "short", "buckets", "nothing", "bomb", "counts"],
+)
+def test_text_that_is_no_histogram_of_ours_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a histogram of a load test"):
+        Latencies.counts_of_text(text)
 
 
 def test_a_window_survives_being_sent() -> None:

@@ -171,7 +171,32 @@ def _requests() -> list[Option]:
             "",
             "Directory of the model repository that the server serves, as in --repository model_repository. The "
             "requests are its stored samples, and answers are compared with its stored answers. Empty (the default) "
-            "sends random inputs and checks nothing.",
+            "sends what --input-data says.",
+        ),
+        Option(
+            "--input-data",
+            "",
+            "What to send without a repository: random (the default), zero, or a file with inputs and, if you like, "
+            "the right answers: perf_analyzer's JSON, or arrays in an .npz file. As in --input-data inputs.json.",
+        ),
+        Option(
+            "--shape",
+            "",
+            "Shape of an input whose dims are of any size, without the batch axis, as in --shape image:3,640,640. Put "
+            "spaces between several inputs.",
+        ),
+        Option(
+            "--request-parameters",
+            "",
+            "Parameters that each request carries beside its tensors, as name:value:type, where type is bool, int, "
+            "double or string, as in --request-parameters max_tokens:256:int. Put spaces between several.",
+        ),
+        Option(
+            "--tolerance",
+            "",
+            "How far floats may be off the right answers in --input-data, as rtol,atol: a right answer is within "
+            "atol + rtol * |right answer|, as in --tolerance 0.001,0.00001. Empty (the default) takes 0.0001 and a "
+            "hundred-thousandth of the largest right answer (more for FP16 and BF16).",
         ),
         Option(
             "--rows",

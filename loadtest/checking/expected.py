@@ -194,4 +194,4 @@ class Expected:
 
 def take_rows(array: Array, group: tuple[int, ...], max_batch_size: int) -> Array:
     """Return the rows of `group` as a request carries them: `[len(group), *dims]`, or without batching the row."""
-    return array[list(group)] if max_batch_size else array[group[0]]
+    return array[list(group)] if max_batch_size else array[group[0], ...]

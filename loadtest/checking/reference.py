@@ -35,7 +35,7 @@ class Reference:
 
     Attributes:
         model: The model's name.
-        version: The version's number.
+        version: The version's number; None if the answers are right for every version.
         max_batch_size: Triton's limit on rows per request; 0 means that the model takes no batches.
         inputs: In the order of the manifest.
         outputs: In the order of the manifest.
@@ -45,7 +45,7 @@ class Reference:
     """
 
     model: str
-    version: int
+    version: int | None
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -192,9 +192,7 @@ def check_arrays(reference: Reference) -> None:
 
 def _check_array(array: Array, spec: TensorSpec) -> None:
     has_type = array.dtype.kind == "U" if spec.datatype == "BYTES" else array.dtype == DTYPES[spec.datatype]
-    dims = array.shape[1:]
-    fits = len(dims) == len(spec.dims) and all(want in (-1, size) for want, size in zip(spec.dims, dims, strict=True))
-    if not (has_type and array.ndim and fits):
+    if not (has_type and array.ndim and spec.takes(array.shape[1:])):
         found, wanted = (
             f"{array.dtype}{list(array.shape)}",
             f"{spec.datatype}[rows{''.join(f', {d}' for d in spec.dims)}]",

@@ -58,7 +58,11 @@ class Request:
 
     def _find(self, version: str, find_reference: FindReference) -> Expected | None:
         own = self.samples.reference
-        if own is None or not (version.isdecimal() or version == ""):
+        if own is None:
+            return None
+        if own.version is None:
+            return Expected(own, self.group)
+        if not (version.isdecimal() or version == ""):
             return None
         if version == "" or int(version) == own.version:
             return Expected(own, self.group)
@@ -82,7 +86,8 @@ def make_request(samples: Samples, group: tuple[int, ...], encode: Encode) -> Re
     """Encode one request for the rows of `group`."""
     arrays = take_inputs(samples, group)
     inputs = tuple(Input(spec.name, spec.datatype, arrays[spec.name]) for spec in samples.inputs)
-    request = InferRequest(samples.model, samples.version, inputs, samples.outputs, samples.binary)
+    parameters = samples.parameters
+    request = InferRequest(samples.model, samples.version, inputs, samples.outputs, samples.binary, parameters)
     return Request(samples, group, encode(request))
 
 

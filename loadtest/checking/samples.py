@@ -1,14 +1,25 @@
-"""The rows that a load test sends to a model: the samples of its reference, or random ones without a reference."""
+"""The rows that a load test sends to a model: the samples of its reference, those of a file, or random ones."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from loadtest.checking.reference import Reference
-from loadtest.wire import DTYPES, FLOATS, Array, TensorSpec
+from loadtest.checking.input_data import Entry, Signature
+from loadtest.checking.reference import Reference, Tolerance
+from loadtest.errors import SettingsError
+from loadtest.wire import DTYPES, FLOATS, Array, Parameters, TensorSpec, widen
 
 _DRAWN_ROWS = 32
+_DRAWN_BYTES = 64 << 20
+_TEXT_BYTES = 16
+_ROW_BYTES = 1 << 31
+"""A gRPC message cannot be larger."""
+
+_PRECISION = {"FP16": (1e-2, 1e-2), "BF16": (2e-2, 2e-2)}
+"""Of types that are rounded more than FP32: the part of each value, and of the largest one, that an answer may differ
+by. Eleven and eight bits of precision make one rounding up to 5e-4 and 4e-3 of a value, and a few of them add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +33,10 @@ class Samples:
         inputs: The tensors, in the order they are sent.
         outputs: The names of the outputs to ask for.
         arrays: Per input, `[rows, *dims]`.
-        reference: Where the rows come from, None if they were drawn at random.
+        reference: The right answers to the rows, None if there are none.
         binary: Whether the server takes tensors as raw bytes over HTTP. A server without that extension gets JSON.
+        parameters: What every request carries beside its tensors.
+        weight: The share of these rows among all that is sent, compared with the weights of other samples.
     """
 
     model: str
@@ -34,14 +47,21 @@ class Samples:
     arrays: Mapping[str, Array]
     reference: Reference | None
     binary: bool = True
+    parameters: Parameters = field(default_factory=dict)
+    weight: float = 1.0
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return len(self.arrays[self.inputs[0].name])
 
+    def with_reference(self, reference: Reference) -> "Samples":
+        """Return the samples of another version's reference, to be sent in place of these."""
+        made = from_reference(reference, self.version)
+        return replace(made, binary=self.binary, parameters=self.parameters, weight=self.weight)
 
-def from_reference(reference: Reference, version: str, *, binary: bool = True) -> Samples:
+
+def from_reference(reference: Reference, version: str) -> Samples:
     """Return the samples of a reference, to be sent to `version` (empty: the server's choice)."""
     return Samples(
         model=reference.model,
@@ -51,26 +71,53 @@ def from_reference(reference: Reference, version: str, *, binary: bool = True) -
         outputs=tuple(spec.name for spec in reference.outputs),
         arrays=reference.samples,
         reference=reference,
-        binary=binary,
     )
 
 
 def draw(
-    model: str,
-    version: str,
-    *,
-    max_batch_size: int,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[str, ...],
-    seed: int = 0,
-    binary: bool = True,
+    model: str, version: str, *, max_batch_size: int, signature: Signature, seed: int = 0, zero: bool = False
 ) -> Samples:
-    """Draw random rows for a model without a reference; dims of any size become 1, integers are 0 or 1."""
+    """Draw random rows, or take zeros, for a model without a reference; random integers are 0 or 1.
+
+    Raises:
+        SettingsError: The model's metadata leaves a shape open that was not given, or a row is too large.
+    """
     rng = np.random.default_rng(seed)
+    shapes = {spec.name: _closed(spec, signature.dims(spec)) for spec in signature.inputs}
+    count = _count_rows(signature.inputs, shapes)
     arrays = {
-        spec.name: _draw(rng, spec.datatype, (_DRAWN_ROWS, *(max(dim, 1) for dim in spec.dims))) for spec in inputs
+        spec.name: _zeros(spec.datatype, (1, *shapes[spec.name]))
+        if zero
+        else _draw(rng, spec.datatype, (count, *shapes[spec.name]))
+        for spec in signature.inputs
     }
-    return Samples(model, version, max_batch_size, inputs, outputs, arrays, None, binary)
+    outputs = tuple(spec.name for spec in signature.outputs)
+    return Samples(model, version, max_batch_size, signature.inputs, outputs, arrays, None)
+
+
+def _closed(spec: TensorSpec, dims: tuple[int, ...]) -> tuple[int, ...]:
+    if -1 not in dims:
+        return dims
+    shown = ",".join("N" if dim == -1 else str(dim) for dim in dims)
+    example = f"--shape {spec.name}:{shown.replace('N', '64')}"
+    fix = f"give the sizes that your clients send, as in {example}, or a file with --input-data"
+    raise SettingsError("--shape", f"the dims of input {spec.name} are [{shown}], with any size for N", fix)
+
+
+def _count_rows(inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many rows to draw: 32, or fewer if they are large, but at least one."""
+    row_bytes = sum(
+        math.prod(shapes[spec.name]) * (_TEXT_BYTES if spec.datatype == "BYTES" else DTYPES[spec.datatype].itemsize)
+        for spec in inputs
+    )
+    if row_bytes > _ROW_BYTES:
+        what = f"a row of inputs takes {row_bytes / 1e9:.1f} GB, more than a request can carry"
+        raise SettingsError("--shape", what, "give smaller sizes")
+    return max(1, min(_DRAWN_ROWS, _DRAWN_BYTES // max(row_bytes, 1)))
+
+
+def _zeros(datatype: str, shape: tuple[int, ...]) -> Array:
+    return np.full(shape, "") if datatype == "BYTES" else np.zeros(shape, DTYPES[datatype])
 
 
 def _draw(rng: np.random.Generator, datatype: str, shape: tuple[int, ...]) -> Array:
@@ -81,3 +128,64 @@ def _draw(rng: np.random.Generator, datatype: str, shape: tuple[int, ...]) -> Ar
     if datatype in FLOATS:
         return rng.standard_normal(shape).astype(DTYPES[datatype])
     return rng.integers(0, 2, shape).astype(DTYPES[datatype])
+
+
+def from_entries(
+    model: str, version: str, *, max_batch_size: int, entries: Sequence[Entry], tolerance: Tolerance | None
+) -> tuple[list[Samples], list[tuple[int, int]]]:
+    """Return the rows of a file as samples, one for each combination of shapes, and where each row went.
+
+    Three rows with shapes [4], [6] and [4] make two `Samples`, the first with two rows. The places are then
+    (0, 0), (1, 0) and (0, 1).
+
+    The tolerance is that of floats in right answers; None takes one that fits their type.
+    """
+    groups: dict[object, list[Entry]] = {}
+    places = []
+    for entry in entries:
+        group = groups.setdefault(_shapes(entry), [])
+        places.append((_shapes(entry), len(group)))
+        group.append(entry)
+    numbers = {key: number for number, key in enumerate(groups)}
+    made = [_stack(model, version, max_batch_size, group, tolerance) for group in groups.values()]
+    return made, [(numbers[key], row) for key, row in places]
+
+
+def _shapes(entry: Entry) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, array.shape) for name, (_, array) in (*entry.inputs.items(), *entry.outputs.items()))
+
+
+def _stack(
+    model: str, version: str, max_batch_size: int, entries: Sequence[Entry], tolerance: Tolerance | None
+) -> Samples:
+    first = entries[0]
+    inputs, outputs = (tuple(spec for spec, _ in side.values()) for side in (first.inputs, first.outputs))
+    arrays = {name: np.stack([entry.inputs[name][1] for entry in entries]) for name in first.inputs}
+    answers = {name: np.stack([entry.outputs[name][1] for entry in entries]) for name in first.outputs}
+    reference = Reference(
+        model=model,
+        version=None,
+        max_batch_size=max_batch_size,
+        inputs=inputs,
+        outputs=outputs,
+        samples=arrays,
+        answers=answers,
+        tolerances={
+            spec.name: tolerance or _tolerance(spec.datatype, answers[spec.name])
+            for spec in outputs
+            if spec.datatype in FLOATS
+        },
+    )
+    names = tuple(spec.name for spec in outputs)
+    return Samples(model, version, max_batch_size, inputs, names, arrays, reference if names else None)
+
+
+def _tolerance(datatype: str, answers: Array) -> Tolerance:
+    """Return how far floats may be off: a part of each value, plus a part of the largest one.
+
+    FP32 answers whose largest value is 20 may differ by 1e-4 of each value, plus 1e-5 * 20 = 2e-4.
+    """
+    rtol, part = _PRECISION.get(datatype, (1e-4, 1e-5))
+    values = widen(answers, datatype)
+    finite = np.abs(values[np.isfinite(values)])
+    return Tolerance(rtol, part * (float(finite.max(initial=0)) or 1.0))

@@ -6,21 +6,20 @@ Stages are given as the plain values of the result, see docs/result-schema.md.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loadtest.run import CROWDED_SHARE, SATURATED_SHARE, Tally
+from loadtest.run import CROWDED_SHARE, SATURATED_SHARE, Run, Tally
 from loadtest.scenarios import SCENARIOS, Reads, Scenario
 from loadtest.server import ignored_proxy
-from loadtest.settings import Settings
 
 _RATE_SHARE = 0.95
 
 Stage = Mapping[str, Any]
 
 
-def find_notes(settings: Settings, stages: Sequence[Stage], total: Tally) -> list[str]:
+def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     """Return the notes on a run."""
-    notes = []
-    if settings.repository is None:
-        notes.append("answers were not checked: without --repository, inputs are random and there is no reference")
+    settings, notes = run.settings, []
+    if not run.checked:
+        notes.append("answers were not checked: neither a --repository nor --input-data gives the right ones")
     elif total.unchecked:
         notes.append(f"{total.unchecked} of {total.requests} answers came from versions without a reference")
     notes += [

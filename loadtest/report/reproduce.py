@@ -1,5 +1,6 @@
 """Send the request of a kept wrong answer again, and check whether the answer is still wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _read(path: Path) -> tuple[Reference, Samples]:
         version = about["version_asked"]
         if not (version == "" or version.isdecimal()):
             raise ValueError(f"{version!r} is not a version")
-        return reference, from_reference(reference, version, binary=bool(about["binary"]))
+        return reference, replace(from_reference(reference, version), binary=bool(about["binary"]))
     except DAMAGE as error:
         what = f"this file is not a kept wrong answer: {describe(error)}"
         raise SettingsError(path, what, wrong_answers.FIX) from error

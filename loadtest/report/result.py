@@ -11,7 +11,7 @@ from loadtest.report.notes import find_notes
 from loadtest.report.verdict import find_knee, find_reasons
 from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
 from loadtest.scenarios import SCENARIOS, Reads
-from loadtest.settings import Limits, Settings
+from loadtest.settings import Limits
 
 SCHEMA = 2
 _LATE_LIMIT_US = 10_000
@@ -28,9 +28,9 @@ def make_result(run: Run) -> Result:
     reasons = find_reasons(run, stages, total)
     return {
         "schema": SCHEMA,
-        "run": _describe(run.settings, run.started_at),
+        "run": _describe(run),
         "verdict": {"passed": not reasons, "complete": run.complete, "reasons": reasons},
-        "notes": find_notes(run.settings, stages, total),
+        "notes": find_notes(run, stages, total),
         "totals": _counts(total),
         "messages": whole.messages,
         "knee": find_knee(stages, run.settings.limits),
@@ -38,11 +38,11 @@ def make_result(run: Run) -> Result:
     }
 
 
-def _describe(settings: Settings, started_at: float) -> Result:
-    load = settings.load
+def _describe(run: Run) -> Result:
+    settings, load = run.settings, run.settings.load
     has_arrivals = SCENARIOS[load.scenario].reads is Reads.RATES
     return {
-        "started": datetime.fromtimestamp(started_at, timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.fromtimestamp(run.started_at, timezone.utc).isoformat(timespec="seconds"),
         "server": settings.host,
         "models": [
             {"name": choice.name, "version": choice.version or None, "weight": choice.weight}
@@ -54,7 +54,7 @@ def _describe(settings: Settings, started_at: float) -> Result:
         "arrivals": load.arrivals if has_arrivals else None,
         "stage_time_s": load.stage_time_s,
         "warm_up_s": load.warm_up_s,
-        "checked": settings.repository is not None,
+        "checked": run.checked,
         "limits": {
             "max_p99_ms": settings.limits.max_p99_ms,
             "min_throughput_rows_per_s": settings.limits.min_throughput,

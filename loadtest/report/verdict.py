@@ -59,7 +59,7 @@ def find_reasons(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     reasons = [*_unfinished(run), *_wrong_answers(total), *_failures(total, run.settings.limits.max_failures)]
     if run.complete:
         reasons += [reason for record in run.records for reason in _unsent(record)]
-    reasons += _unanswered(total, is_checked=run.settings.repository is not None)
+    reasons += _unanswered(total, is_checked=run.checked)
     if stages:
         reasons += _missed_limits(run, stages)
     return reasons

@@ -115,6 +115,7 @@ class Run:
         records: One for each stage that was begun.
         error: What ended the run early, if the user can fix it.
         complete: Whether every stage ran to its end.
+        checked: Whether there are right answers to all that is sent.
     """
 
     settings: Settings
@@ -122,6 +123,7 @@ class Run:
     records: list[StageRecord] = field(default_factory=list)
     error: LoadTestError | None = None
     complete: bool = False
+    checked: bool = False
 
     def all_windows(self) -> Iterator[Window]:
         """Yield everything that was seen, discarded windows included."""

@@ -15,7 +15,6 @@ from loadtest.checking import (
     Request,
     Samples,
     find_versions,
-    from_reference,
     make_order,
     make_pool,
     read_reference,
@@ -45,7 +44,7 @@ class Traffic:
 
     Args:
         settings: The load test.
-        samples: What to send, one for each model of the settings.
+        samples: What to send, each by its weight.
         process: The process's name in the windows it returns.
         index: Which of the processes this is, from 0. Together with the seed, it makes their random choices differ.
     """
@@ -74,8 +73,8 @@ class Traffic:
     def _prepare_requests(self) -> None:
         """Encode the requests and decide on the order to send them in; after the last comes the first again."""
         pools = [
-            (choice.weight * weight, make_pool(sample, rows, self._client.encode, self._random))
-            for choice, sample in zip(self._settings.models, self._samples, strict=True)
+            (sample.weight * weight, make_pool(sample, rows, self._client.encode, self._random))
+            for sample in self._samples
             for rows, weight in self._settings.rows
         ]
         self._requests = cycle(make_order(pools, self._random))
@@ -203,7 +202,7 @@ class Traffic:
         if reference is not None and now - self._switched_at > _SWITCH_S:
             self._switched_at = now
             self._samples = [
-                from_reference(reference, "", binary=sample.binary) if sample.model == reference.model else sample
+                sample.with_reference(reference) if sample.model == reference.model else sample
                 for sample in self._samples
             ]
             self._prepare_requests()

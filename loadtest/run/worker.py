@@ -34,10 +34,11 @@ class LoadWorker:
         return self._environment.runner
 
     def _prepare(self, environment: Environment, msg: Any, **_: Any) -> None:
-        error_message = None
+        error_message, checked = None, False
         try:
             read = settings.from_text(msg.data["options"])
             samples = server.prepare(read)
+            checked = all(one.reference is not None for one in samples)
             if self.traffic is not None:
                 self.traffic.close()
             runner = self._runner()
@@ -45,7 +46,7 @@ class LoadWorker:
             environment.stop_timeout = read.load.request_timeout_s + 1
         except LoadTestError as error:
             error_message = messages.from_error(error)
-        self._runner().send_message(messages.PREPARED, {"error": error_message})
+        self._runner().send_message(messages.PREPARED, {"error": error_message, "checked": checked})
 
     def _begin(self, msg: Any, **_: Any) -> None:
         if self.traffic is None:

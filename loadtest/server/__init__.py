@@ -6,7 +6,7 @@ snapshots of a stage into the server's share of the figures, and `has_restarted`
 """
 
 from loadtest.server.control import ignored_proxy
+from loadtest.server.preparing import prepare
 from loadtest.server.statistics import Snapshot, has_restarted, summarize, take_snapshot
-from loadtest.server.target import prepare
 
 __all__ = ["Snapshot", "has_restarted", "ignored_proxy", "prepare", "summarize", "take_snapshot"]

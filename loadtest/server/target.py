@@ -1,12 +1,10 @@
-"""Check before the first request that the server is ready and serves what the settings and the repository say."""
+"""What the server says about itself and about the models of a load test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from loadtest.checking import Reference, Samples, draw, find_versions, from_reference, read_reference
-from loadtest.errors import ServerError, SettingsError
+from loadtest.errors import ServerError
 from loadtest.server.control import TIMEOUT_S, Control, ControlError
 from loadtest.settings import ModelChoice, Settings
 from loadtest.wire import Address, ExchangeError, TensorSpec, is_model_ready, model_path
@@ -17,7 +15,6 @@ _FIX_TLS = (
     "certificate that the server asks for"
 )
 _FIX_ACCESS = "send what the server asks for, as in Authorization: Bearer TOKEN, from a --header-file"
-_NAME_REPOSITORY = "set --repository to the repository that the server serves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +36,6 @@ class Served:
     batched: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-
-
-def prepare(settings: Settings) -> list[Samples]:
-    """Return the samples to send to each model, once the server was checked.
-
-    Raises:
-        ServerError: The server is not ready, or does not serve what the settings or the repository say.
-        SettingsError: A reference is missing in the repository, or damaged.
-    """
-    with Control(settings.http) as control:
-        binary = check_ready(settings, control)
-        return [_prepare_model(settings, control, choice, binary=binary) for choice in settings.models]
-
-
-def _prepare_model(settings: Settings, control: Control, choice: ModelChoice, *, binary: bool) -> Samples:
-    served = find_served(settings, control, choice)
-    _check_rows(settings, served)
-    if settings.protocol == "grpc":
-        check_grpc(settings, choice)
-    if settings.repository is None:
-        return draw(
-            choice.name,
-            choice.version,
-            max_batch_size=(served.max_batch_size or 1) if served.batched else 0,
-            inputs=served.inputs,
-            outputs=tuple(spec.name for spec in served.outputs),
-            seed=settings.load.seed,
-            binary=binary,
-        )
-    reference = find_reference(settings.repository, choice, served.versions)
-    _check_same(settings, reference, served)
-    return from_reference(reference, choice.version, binary=binary)
-
-
-# ---- what the server says
 
 
 def check_ready(settings: Settings, control: Control) -> bool:
@@ -175,77 +137,3 @@ def _is_batched(inputs: Sequence[dict[str, Any]], max_batch_size: int | None) ->
 def _spec(entry: dict[str, Any], batched: bool) -> TensorSpec:
     shape = tuple(int(dim) for dim in entry["shape"])
     return TensorSpec(entry["name"], entry["datatype"], shape[1:] if batched else shape)
-
-
-# ---- does it agree with the settings and the repository
-
-
-def _check_rows(settings: Settings, served: Served) -> None:
-    limit = served.max_batch_size
-    most = max(rows for rows, _ in settings.rows)
-    if limit is not None and most > max(limit, 1):
-        what = f"model {served.name} takes at most {max(limit, 1)} rows per request, not {most}"
-        raise SettingsError("--rows", what, f"give {max(limit, 1)} or less")
-
-
-def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str]) -> Reference:
-    """Return the reference of the version asked for, or else of the newest version that the server has.
-
-    A server need not say which versions it has; then the newest version of the repository is taken.
-
-    Raises:
-        SettingsError: The repository has no reference for the model.
-        ServerError: The server and the repository have no version in common.
-    """
-    stored = find_versions(repository, choice.name)
-    if not stored:
-        raise SettingsError(
-            repository / choice.name,
-            "no version of this model has a reference",
-            "set --repository to where the model was published, or leave it out to check nothing",
-        )
-    numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
-    wanted = [choice.version] if choice.version else numbered
-    common = [version for version in stored if str(version) in wanted]
-    if not common:
-        what = f"the server has version {', '.join(wanted)}, the repository has {', '.join(map(str, stored))}"
-        raise ServerError(f"model {choice.name}", what, _NAME_REPOSITORY)
-    return read_reference(repository, choice.name, common[-1])
-
-
-def _check_same(settings: Settings, reference: Reference, served: Served) -> None:
-    """Check that names, types and dims in the repository are those of the server."""
-    where = f"model {reference.model}"
-    for side, ours, theirs in (
-        ("inputs", reference.inputs, served.inputs),
-        ("outputs", reference.outputs, served.outputs),
-    ):
-        if not _match(ours, theirs, exact=side == "inputs"):
-            what = (
-                f"the {side} differ: the repository's version {reference.version} has {_describe(ours)}, "
-                f"the server {settings.host} has {_describe(theirs)}"
-            )
-            raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
-    if served.batched != (reference.max_batch_size > 0):
-        what = (
-            f"max_batch_size is {reference.max_batch_size} in the repository, but the server {settings.host} "
-            f"{'takes' if served.batched else 'does not take'} batches"
-        )
-        raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
-
-
-def _match(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], *, exact: bool) -> bool:
-    there = {spec.name: spec for spec in theirs}
-    if exact and len(ours) != len(theirs):
-        return False
-    return all(spec.name in there and _agree(spec, there[spec.name]) for spec in ours)
-
-
-def _agree(ours: TensorSpec, theirs: TensorSpec) -> bool:
-    if ours.datatype != theirs.datatype or len(ours.dims) != len(theirs.dims):
-        return False
-    return all(a == b or -1 in (a, b) for a, b in zip(ours.dims, theirs.dims, strict=True))
-
-
-def _describe(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{spec.name} {spec.datatype}{list(spec.dims)}" for spec in specs) or "none"

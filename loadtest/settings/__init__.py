@@ -1,11 +1,12 @@
 """The options of a load test, read from text and checked.
 
 `from_text` returns `Settings`, one value that defines the whole load test, or raises a `SettingsError` that names the
-option. `addresses` reads where the server listens and how TLS is spoken there, `headers` what is
-sent with every request, `reading` everything else.
+option. `addresses` reads where the server listens and how TLS is spoken there, `headers` what goes
+with every request, `contents` what is sent without a repository, `reading` everything else.
 """
 
 from loadtest.settings.addresses import read_address
+from loadtest.settings.contents import Contents
 from loadtest.settings.reading import Limits, ModelChoice, Settings, from_text
 
-__all__ = ["Limits", "ModelChoice", "Settings", "from_text", "read_address"]
+__all__ = ["Contents", "Limits", "ModelChoice", "Settings", "from_text", "read_address"]

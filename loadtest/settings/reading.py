@@ -9,6 +9,7 @@ from loadtest.errors import SettingsError
 from loadtest.options import find_unused
 from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
 from loadtest.settings.addresses import read_addresses, read_metrics
+from loadtest.settings.contents import Contents, read_contents
 from loadtest.wire import CLIENTS, Address
 
 T = TypeVar("T")
@@ -44,7 +45,8 @@ class Settings:
         protocol: `http` or `grpc`.
         models: The models to mix.
         rows: Sizes of requests to mix, each as (rows, weight).
-        repository: Where references are, None to check nothing.
+        repository: Where references are; None without a repository.
+        contents: What is sent without a repository, and the parameters of requests.
         load: The scenario and its options.
         limits: The limits that the run must keep.
         report_dir: Where the report goes, None for no report.
@@ -59,6 +61,7 @@ class Settings:
     models: tuple[ModelChoice, ...]
     rows: tuple[tuple[int, float], ...]
     repository: Path | None
+    contents: Contents
     load: Load
     limits: Limits
     report_dir: Path | None
@@ -77,15 +80,18 @@ def from_text(text: Mapping[str, str]) -> Settings:
         SettingsError: One of them cannot be used.
     """
     url, http, grpc = read_addresses(text)
+    models = _models(text["model"], text["model_version"])
+    repository = _directory("--repository", text["repository"])
     return Settings(
         host=url,
         http=http,
         grpc=grpc,
         metrics=read_metrics(text),
         protocol=_one_of("--protocol", text["protocol"], CLIENTS),
-        models=_models(text["model"], text["model_version"]),
+        models=models,
         rows=tuple(_weighted("--rows", text["rows"], _positive_int)),
-        repository=_directory("--repository", text["repository"]),
+        repository=repository,
+        contents=read_contents(text, repository=repository, models=len(models)),
         load=_load(text),
         limits=Limits(
             max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"]),

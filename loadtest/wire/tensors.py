@@ -46,11 +46,17 @@ class TensorSpec:
     datatype: str
     dims: tuple[int, ...]
 
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Return whether a tensor of this shape, without the batch axis, fits the dims."""
+        same_rank = len(shape) == len(self.dims)
+        return same_rank and all(want in (-1, size) for want, size in zip(self.dims, shape, strict=True))
+
 
 def to_wire(array: Array, datatype: str) -> bytes:
     """Return the bytes of `array` as the protocol's binary extension wants them (row-major, little endian)."""
     if datatype == "BYTES":
-        return bytes(serialize_byte_tensor(np.char.encode(array, "utf-8").astype(object)).item())
+        words = array if array.dtype == object else np.char.encode(array, "utf-8").astype(object)
+        return bytes(serialize_byte_tensor(words).item()) if array.size else b""
     return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
 
 

@@ -1,0 +1,207 @@
+"""Decide before the first request what to send, and check that the server serves what the settings say."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from loadtest.checking import (
+    Reference,
+    Samples,
+    Signature,
+    Tolerance,
+    draw,
+    find_versions,
+    from_entries,
+    from_reference,
+    read_input_data,
+    read_reference,
+)
+from loadtest.errors import ServerError, SettingsError
+from loadtest.server.control import Control
+from loadtest.server.target import Served, check_grpc, check_ready, find_served
+from loadtest.settings import ModelChoice, Settings
+from loadtest.wire import Array, TensorSpec
+
+_NAME_REPOSITORY = "set --repository to the repository that the server serves"
+
+
+def prepare(settings: Settings) -> list[Samples]:
+    """Return the samples to send, once the server was checked.
+
+    Raises:
+        ServerError: The server is not ready, or does not serve what the settings or the repository say.
+        SettingsError: A reference or a file of inputs is missing or damaged, or does not fit the model.
+    """
+    with Control(settings.http) as control:
+        binary = check_ready(settings, control)
+        served = [find_served(settings, control, choice) for choice in settings.models]
+    said = zip(settings.models, served, strict=True)
+    samples = [one for pair in said for one in _prepare_model(settings, *pair, binary=binary)]
+    _check_shapes(settings, samples)
+    return samples
+
+
+def _prepare_model(settings: Settings, choice: ModelChoice, served: Served, *, binary: bool) -> list[Samples]:
+    _check_rows(settings, served)
+    if settings.protocol == "grpc":
+        check_grpc(settings, choice)
+    made = _find_samples(settings, choice, served)
+    if settings.protocol == "http" and not binary:
+        for samples in made:
+            _check_json(settings, samples)
+    rows = sum(samples.rows for samples in made)
+    return [
+        replace(
+            samples,
+            binary=binary,
+            parameters=settings.contents.parameters,
+            weight=choice.weight * samples.rows / rows,
+        )
+        for samples in made
+    ]
+
+
+def _find_samples(settings: Settings, choice: ModelChoice, served: Served) -> list[Samples]:
+    if settings.repository is not None:
+        reference = find_reference(settings.repository, choice, served.versions)
+        _check_same(settings, reference, served)
+        return [from_reference(reference, choice.version)]
+    signature = Signature(served.inputs, served.outputs, settings.contents.shapes)
+    if settings.contents.file is not None:
+        return _read_samples(settings, choice, served, signature)
+    if not served.inputs:
+        what = "the server does not say what the model takes: its metadata lists no inputs"
+        fix = "give the inputs in a file with their types and shapes, as in --input-data inputs.npz"
+        raise ServerError(f"{settings.host}, model {choice.name}", what, fix)
+    return [
+        draw(
+            choice.name,
+            choice.version,
+            max_batch_size=_batch_size(served),
+            signature=signature,
+            seed=settings.load.seed,
+            zero=settings.contents.zero,
+        )
+    ]
+
+
+def _batch_size(served: Served) -> int:
+    return (served.max_batch_size or 1) if served.batched else 0
+
+
+def _read_samples(settings: Settings, choice: ModelChoice, served: Served, signature: Signature) -> list[Samples]:
+    """Return the rows of the file that --input-data names.
+
+    A server that does not say what the model takes does not say either whether it takes batches. The rows of an array
+    are then taken for a batch, and an entry of a JSON file for a whole request, as its shape says.
+    """
+    contents = settings.contents
+    assert contents.file is not None
+    data = read_input_data(contents.file, signature)
+    batch_size = _batch_size(served) if served.inputs else int(data.is_batch)
+    if not batch_size and max(rows for rows, _ in settings.rows) > 1:
+        what = f"each entry of {contents.file.name} is a whole request, so that several rows cannot be joined"
+        raise SettingsError("--rows", what, "give 1, or save the rows as arrays in an .npz file")
+    samples, _ = from_entries(
+        choice.name,
+        choice.version,
+        max_batch_size=batch_size,
+        entries=[entry for stream in data.streams for entry in stream],
+        tolerance=None if contents.tolerance is None else Tolerance(*contents.tolerance),
+    )
+    return samples
+
+
+def _check_json(settings: Settings, samples: Samples) -> None:
+    """Check that a server that takes no binary tensors over HTTP can be sent these as JSON."""
+    for spec in samples.inputs:
+        if spec.datatype == "BF16" or _has_bytes(samples.arrays[spec.name]):
+            kind = "BF16" if spec.datatype == "BF16" else "bytes that are not text"
+            what = f"the server takes tensors over HTTP as JSON only, which cannot hold the {kind} of {spec.name}"
+            raise ServerError(f"{settings.host}, model {samples.model}", what, "send them with --protocol grpc")
+
+
+def _has_bytes(array: Array) -> bool:
+    return array.dtype == object and any(isinstance(value, bytes) for value in array.ravel().tolist())
+
+
+def _check_shapes(settings: Settings, samples: Sequence[Samples]) -> None:
+    known = {spec.name for one in samples for spec in one.inputs}
+    unknown = sorted(settings.contents.shapes.keys() - known)
+    if unknown:
+        what = f"no model has an input {unknown[0]}"
+        raise SettingsError("--shape", what, f"name one of {', '.join(sorted(known))}")
+
+
+# ---- does it agree with the settings and the repository
+
+
+def _check_rows(settings: Settings, served: Served) -> None:
+    limit = served.max_batch_size
+    most = max(rows for rows, _ in settings.rows)
+    if limit is not None and most > max(limit, 1):
+        what = f"model {served.name} takes at most {max(limit, 1)} rows per request, not {most}"
+        raise SettingsError("--rows", what, f"give {max(limit, 1)} or less")
+
+
+def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str]) -> Reference:
+    """Return the reference of the version asked for, or else of the newest version that the server has.
+
+    A server need not say which versions it has; then the newest version of the repository is taken.
+
+    Raises:
+        SettingsError: The repository has no reference for the model.
+        ServerError: The server and the repository have no version in common.
+    """
+    stored = find_versions(repository, choice.name)
+    if not stored:
+        raise SettingsError(
+            repository / choice.name,
+            "no version of this model has a reference",
+            "set --repository to where the model was published, or leave it out to check nothing",
+        )
+    numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
+    wanted = [choice.version] if choice.version else numbered
+    common = [version for version in stored if str(version) in wanted]
+    if not common:
+        what = f"the server has version {', '.join(wanted)}, the repository has {', '.join(map(str, stored))}"
+        raise ServerError(f"model {choice.name}", what, _NAME_REPOSITORY)
+    return read_reference(repository, choice.name, common[-1])
+
+
+def _check_same(settings: Settings, reference: Reference, served: Served) -> None:
+    """Check that names, types and dims in the repository are those of the server, as far as it says them."""
+    where = f"model {reference.model}"
+    for side, ours, theirs in (
+        ("inputs", reference.inputs, served.inputs),
+        ("outputs", reference.outputs, served.outputs),
+    ):
+        if theirs and not _match(ours, theirs, exact=side == "inputs"):
+            what = (
+                f"the {side} differ: the repository's version {reference.version} has {_describe(ours)}, "
+                f"the server {settings.host} has {_describe(theirs)}"
+            )
+            raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
+    if served.inputs and served.batched != (reference.max_batch_size > 0):
+        what = (
+            f"max_batch_size is {reference.max_batch_size} in the repository, but the server {settings.host} "
+            f"{'takes' if served.batched else 'does not take'} batches"
+        )
+        raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
+
+
+def _match(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], *, exact: bool) -> bool:
+    there = {spec.name: spec for spec in theirs}
+    if exact and len(ours) != len(theirs):
+        return False
+    return all(spec.name in there and _agree(spec, there[spec.name]) for spec in ours)
+
+
+def _agree(ours: TensorSpec, theirs: TensorSpec) -> bool:
+    if ours.datatype != theirs.datatype or len(ours.dims) != len(theirs.dims):
+        return False
+    return all(a == b or -1 in (a, b) for a, b in zip(ours.dims, theirs.dims, strict=True))
+
+
+def _describe(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.datatype}{list(spec.dims)}" for spec in specs) or "none"

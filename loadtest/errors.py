@@ -7,7 +7,14 @@ LoadTestError                1
 The number is the process's exit code. A load test that ran and did not pass exits with 1 as well.
 """
 
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
 from loadtest.printable import printable
+
+_log = logging.getLogger(__name__)
 
 
 class LoadTestError(Exception):
@@ -33,6 +40,42 @@ class LoadTestError(Exception):
 def reason(error: Exception) -> str:
     """Return what the operating system says, without its error number and path: `No such file or directory`."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def catch(action: Callable[[], object]) -> Exception | None:
+    """Do something, and return what it raises: Locust would log an error that nobody expected, and forget it."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
+
+
+def locate_bug(error: BaseException) -> str:
+    """Return which error was raised where in the code: `IndexError in traffic.py, line 12`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+def describe_bug(error: BaseException) -> str:
+    """Return what an error that nobody expected says, and where in the code it was raised."""
+    return f"{locate_bug(error)}: {error}"
+
+
+def trace_bug(error: BaseException) -> str:
+    """Return the error with its traceback, safe to print; no text in it can pass for another line."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(map(printable, lines))
+
+
+def to_load_test_error(error: Exception) -> LoadTestError:
+    """Return the error to show for one that the user may not be able to fix; its traceback goes to the log."""
+    if isinstance(error, LoadTestError):
+        return error
+    _log.error(trace_bug(error))
+    fix = "please report this: the load test itself failed, and the log has the details"
+    return LoadTestError("the load test", describe_bug(error), fix)
 
 
 class SettingsError(LoadTestError):

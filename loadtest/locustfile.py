@@ -36,10 +36,7 @@ class TritonUser(User):
     @task
     def work(self) -> None:
         """Do one turn of the process's traffic."""
-        if self.worker.traffic is None:
-            gevent.sleep(_POLL_S)
-        else:
-            self.worker.traffic.work()
+        self.worker.work()
 
 
 class ScenarioShape(LoadTestShape):

@@ -9,7 +9,7 @@ bytes first, which is cheap, and the numbers only if the bytes differ; `Expected
 """
 
 from loadtest.checking import wrong_answers
-from loadtest.checking.expected import Expected, Fault, Wrong
+from loadtest.checking.expected import Expected, Fault, Wrong, find_mismatch
 from loadtest.checking.input_data import InputData, Signature, read_input_data
 from loadtest.checking.reference import Reference, Tolerance, find_versions, read_reference
 from loadtest.checking.requests import Request, make_order, make_pool, make_request
@@ -26,6 +26,7 @@ __all__ = [
     "Tolerance",
     "Wrong",
     "draw",
+    "find_mismatch",
     "find_versions",
     "from_entries",
     "from_reference",

@@ -57,15 +57,13 @@ class Request:
         return self.expected[version]
 
     def _find(self, version: str, find_reference: FindReference) -> Expected | None:
-        own = self.samples.reference
+        own, asked = self.samples.reference, self.samples.version
         if own is None:
             return None
-        if own.version is None:
-            return Expected(own, self.group)
-        if not (version.isdecimal() or version == ""):
+        if own.version is None or asked or version in ("", str(own.version)):
+            return Expected(own, self.group, asked)
+        if not version.isdecimal():
             return None
-        if version == "" or int(version) == own.version:
-            return Expected(own, self.group)
         other = find_reference(own.model, int(version))
         return None if other is None else _expect_from(other, own, self.group)
 

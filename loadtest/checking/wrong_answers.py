@@ -11,15 +11,15 @@ from loadtest.checking.archives import read_arrays
 from loadtest.checking.expected import Expected, Fault
 from loadtest.checking.requests import Request
 from loadtest.errors import SettingsError, reason
-from loadtest.wire import Answer, Array, from_wire
+from loadtest.wire import Answer, Array, from_wire, to_wire
 
 FIX = "name a file from the wrong/ directory of a report"
 
 
 def pack(protocol: str, request: Request, answer: Answer, expected: Expected, fault: Fault) -> bytes:
     """Return an .npz file: arrays `input:NAME`, `answer:NAME` and `expected:NAME`, and `about`, which is JSON."""
-    arrays: dict[str, Array] = {f"input:{name}": array for name, array in request.inputs().items()}
-    arrays |= {f"expected:{name}": output.right for name, output in expected.outputs.items()}
+    arrays = {f"input:{name}": _storable(array) for name, array in request.inputs().items()}
+    arrays |= {f"expected:{name}": _storable(output.right) for name, output in expected.outputs.items()}
     for slot in answer.layout.slots:
         arrays[f"answer:{slot.name}"] = _as_received(answer.body[slot.start : slot.stop], slot.datatype, slot.shape)
     about = {
@@ -57,9 +57,22 @@ def _describe(request: Request, expected: Expected) -> dict[str, Any]:
 def _as_received(data: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
     """Return an output as the server described it, or its bytes if they do not fit the description."""
     try:
-        return from_wire(data, datatype, shape)
+        return _storable(from_wire(data, datatype, shape))
     except (ValueError, KeyError):
         return np.frombuffer(data, np.uint8)
+
+
+def _storable(array: Array) -> Array:
+    """Return an array as a file of arrays can keep it: strings as text, or else as they are sent.
+
+    Such a file loses the NULs at the end of a text, and cannot keep strings that are no text, such as a JPEG.
+    """
+    if array.dtype != object:
+        return array
+    values = array.ravel().tolist()
+    if all(isinstance(value, str) and not value.endswith("\0") for value in values):
+        return array.astype(np.str_)
+    return np.frombuffer(to_wire(array, "BYTES"), np.uint8)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -5,7 +5,7 @@ from typing import Any
 from locust.env import Environment
 
 from loadtest.console import NO_FIGURE, print_error, print_line
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
 from loadtest.report.result import Result, make_result
 from loadtest.run import Leader
@@ -38,10 +38,9 @@ class Outcome:
         self._result = make_result(run)
         if run.settings.report_dir is not None:
             examples = [example for window in run.all_windows() for example in window.examples]
-            try:
-                files.write(run.settings.report_dir, self._result, examples)
-            except LoadTestError as error:
-                self._error = error
+            report_dir, result = run.settings.report_dir, self._result
+            error = catch(lambda: files.write(report_dir, result, examples))
+            self._error = None if error is None else to_load_test_error(error)
 
     def _on_quitting(self, **_: Any) -> None:
         run = self._leader.run

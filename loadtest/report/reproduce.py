@@ -32,7 +32,7 @@ def send_again(path: Path, address: Address, protocol: str) -> Fault | None:
         raise ServerError(address, said, "start the server, or set --address to where it listens") from error
     finally:
         connection.close()
-    expected = Expected(reference, request.group)
+    expected = Expected(reference, request.group, samples.version)
     return None if expected.is_right(answer) else expected.find_fault(answer)
 
 

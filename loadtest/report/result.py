@@ -25,13 +25,14 @@ def make_result(run: Run) -> Result:
     stages = [_stage(record, run.settings.limits) for record in run.records if record.windows]
     whole = join_windows(run.all_windows())
     total = whole.total
-    reasons = find_reasons(run, stages, total)
+    reasons = find_reasons(run, stages, whole)
     return {
         "schema": SCHEMA,
         "run": _describe(run),
         "verdict": {"passed": not reasons, "complete": run.complete, "reasons": reasons},
         "notes": find_notes(run, stages, total),
         "totals": _counts(total),
+        "exceptions": dict(whole.exceptions),
         "messages": whole.messages,
         "knee": find_knee(stages, run.settings.limits),
         "stages": stages,

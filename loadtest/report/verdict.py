@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, sum_tallies
+from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
 from loadtest.scenarios import SCENARIOS
 from loadtest.settings import Limits
 
@@ -54,9 +54,17 @@ def is_within_p99(stage: Stage, limits: Limits) -> bool:
     return bool(stage["requests"]) and (limits.max_p99_ms is None or stage["keeps_p99"] is True)
 
 
-def find_reasons(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
-    """Return why the run failed; empty if every answer was right and every limit was kept."""
-    reasons = [*_unfinished(run), *_wrong_answers(total), *_failures(total, run.settings.limits.max_failures)]
+def find_reasons(run: Run, stages: Sequence[Stage], whole: Window) -> list[str]:
+    """Return why the run failed; empty if every answer was right and every limit was kept.
+
+    Args:
+        run: The run.
+        stages: Its stages, as the result has them.
+        whole: All windows as one, those that the figures leave out included.
+    """
+    total = whole.total
+    reasons = [*_unfinished(run), *_exceptions(whole), *_wrong_answers(total)]
+    reasons += _failures(total, run.settings.limits.max_failures)
     if run.complete:
         reasons += [reason for record in run.records for reason in _unsent(record)]
     reasons += _unanswered(total, is_checked=run.checked)
@@ -69,6 +77,13 @@ def _unfinished(run: Run) -> list[str]:
     if run.error is not None:
         return [str(run.error).replace("\n", "; ")]
     return [] if run.complete else ["the run was stopped before its end"]
+
+
+def _exceptions(whole: Window) -> list[str]:
+    return [
+        f"the load test itself failed {times} times, please report it: {place}: {whole.messages.get(place, '')}"
+        for place, times in sorted(whole.exceptions.items())
+    ]
 
 
 def _wrong_answers(total: Tally) -> list[str]:

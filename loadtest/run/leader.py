@@ -4,7 +4,7 @@ Locust starts and stops the users and connects the processes; `messages` lists t
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -12,7 +12,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, Runner
 
 from loadtest import server, settings
-from loadtest.errors import LoadTestError, ServerError, SettingsError
+from loadtest.errors import LoadTestError, ServerError, SettingsError, catch, to_load_test_error
 from loadtest.run import messages
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import Window, merge_processes
@@ -26,6 +26,7 @@ _START_TIMEOUT_S = 30.0
 _START_POLL_S = 0.02
 _USERS_PER_S = 100
 _DRAIN_S = 0.1
+_GIVE_IT_CORES = "look into its log, and run it where it has a core of its own"
 _SHORTEST_REST = 0.25
 """If less than this share of a window is left at the end of a stage, it is not measured as a separate window."""
 
@@ -37,10 +38,12 @@ class Leader:
         self._environment = environment
         self._runner = runner
         self._prepared: dict[str, list[str] | None] = {}
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[tuple[str, int], Window] = {}
         self._members: set[str] = set()
         self._latecomers: set[str] = set()
         self._options: dict[str, str] = {}
+        self._owed: set[tuple[str, int]] = set()
+        self._error: Exception | None = None
         self._round = 0
         self._started = 0.0
         self.run: Run | None = None
@@ -54,15 +57,22 @@ class Leader:
         self._prepared[msg.node_id] = msg.data["error"]
         if self.run is not None:
             self.run.checked = msg.data["checked"]
-        if msg.node_id in self._latecomers and msg.data["error"] is None:
-            self._members.add(msg.node_id)
+        if msg.node_id in self._latecomers:
+            if msg.data["error"] is None:
+                self._members.add(msg.node_id)
+            else:  # Locust moves users to it all the same, so there would be less load than asked for
+                self._error = messages.to_error(msg.data["error"])
 
     def _on_window(self, msg: Any, **_: Any) -> None:
-        if msg.data["round"] == self._round:
-            self._windows[msg.node_id] = Window.from_message(msg.data["window"])
+        error = catch(lambda: self._keep_window((msg.node_id, msg.data["round"]), msg.data["window"]))
+        self._error = self._error or error
+
+    def _keep_window(self, key: tuple[str, int], window: Mapping[str, Any]) -> None:
+        self._windows[key] = Window.from_message(window)
+        self._owed.discard(key)
 
     def lead(self, options: Mapping[str, str]) -> None:
-        """Run the scenario from start to end; an error the user can fix ends it and is kept in `run.error`.
+        """Run the scenario from start to end; an error ends it and is kept in `run.error`.
 
         Raises:
             SettingsError: The options cannot be used, so that there is no run at all.
@@ -72,16 +82,17 @@ class Leader:
         self._environment.stop_timeout = read.load.request_timeout_s + 1
         run = self.run = Run(read, time.time())
         self._started = time.monotonic()
-        try:
-            self._prepare(options)
-            self._check_shares(stages)
-            for stage in stages:
-                run.records.append(record := StageRecord(stage))
-                self._run_stage(record, read)
-            self._drain(run.records[-1], read.load.request_timeout_s)
-            run.complete = True
-        except LoadTestError as error:
-            run.error = error
+        error = catch(lambda: self._run_stages(run, stages, options))
+        run.error = None if error is None else to_load_test_error(error)
+
+    def _run_stages(self, run: Run, stages: Sequence[Stage], options: Mapping[str, str]) -> None:
+        self._prepare(options)
+        self._check_shares(stages)
+        for stage in stages:
+            run.records.append(record := StageRecord(stage))
+            self._run_stage(record, run.settings)
+        self._drain(run.records[-1], run.settings.load.request_timeout_s)
+        run.complete = True
 
     def _prepare(self, options: Mapping[str, str]) -> None:
         """Have every process read the options and encode its requests.
@@ -91,10 +102,15 @@ class Leader:
         """
         self._prepared.clear()
         self._latecomers.clear()
+        self._owed.clear()
+        self._windows.clear()
+        self._error = None
         self._options = dict(options)
         self._members = set(self._present())
         self._send(messages.PREPARE, {"options": self._options})
-        self._wait_for(self._prepared, _PREPARE_TIMEOUT_S)
+        if silent := self._wait_for(self._prepared.__contains__, _PREPARE_TIMEOUT_S):
+            what = f"the process did not read the options within {_PREPARE_TIMEOUT_S:g} s"
+            raise LoadTestError(", ".join(sorted(silent)), what, _GIVE_IT_CORES)
         self._members &= self._prepared.keys()
         if not self._members:
             raise ServerError(
@@ -162,8 +178,14 @@ class Leader:
             gevent.sleep(_DRAIN_S)
             window = self._take()
             record.discarded.append(window)
-            if window.drained or time.monotonic() > until:
+            if window.drained and not self._owed:
                 return
+            if time.monotonic() > until:
+                break
+        record.discarded.give_up()
+        if self._owed:
+            lost = ", ".join(sorted({process for process, _ in self._owed}))
+            raise LoadTestError(lost, "the process did not say what it counted", _GIVE_IT_CORES)
 
     def _begin(self, arrivals: Arrivals | None, process: str | None = None) -> None:
         message = None if arrivals is None else arrivals.to_message()
@@ -177,18 +199,33 @@ class Leader:
             gevent.sleep(_START_POLL_S)
 
     def _take(self) -> Window:
-        """Return what all processes saw since the last call."""
-        self._round += 1
-        self._windows.clear()
-        self._send(messages.TAKE, {"round": self._round})
-        self._wait_for(self._windows, _TAKE_TIMEOUT_S)
-        return merge_processes(self._windows.values())
+        """Return what all processes saw since the last call.
 
-    def _wait_for(self, answers: Mapping[str, Any], timeout_s: float) -> None:
-        """Wait until every process has answered."""
+        A window that came too late for an earlier call adds its counts, because its process has begun to count from 0.
+        """
+        self._round += 1
+        self._send(messages.TAKE, {"round": self._round})
+        silent = self._wait_for(lambda process: (process, self._round) in self._windows, _TAKE_TIMEOUT_S)
+        self._owed |= {(process, self._round) for process in silent}
+        came, self._windows = self._windows, {}
+        window = merge_processes(one for (_, turn), one in came.items() if turn == self._round)
+        for (_, turn), late in came.items():
+            if turn != self._round:
+                window.add_counts(late)
+        return window
+
+    def _wait_for(self, has_answered: Callable[[str], bool], timeout_s: float) -> set[str]:
+        """Wait until every process has answered, and return those that have not in time.
+
+        Raises:
+            Exception: An answer could not be read.
+        """
         until = time.monotonic() + timeout_s
-        while not set(self._active()) <= answers.keys() and time.monotonic() < until:
+        while (silent := {one for one in self._active() if not has_answered(one)}) and time.monotonic() < until:
             gevent.sleep(_POLL_S)
+        if self._error is not None:
+            raise self._error
+        return silent
 
     def _send(self, message: str, data: dict[str, Any], process: str | None = None) -> None:
         """Send a message to one process, or to all of them."""

@@ -14,13 +14,15 @@ from loadtest.checking import (
     Reference,
     Request,
     Samples,
+    Wrong,
+    find_mismatch,
     find_versions,
     make_order,
     make_pool,
     read_reference,
     wrong_answers,
 )
-from loadtest.errors import SettingsError
+from loadtest.errors import SettingsError, describe_bug
 from loadtest.run.alarm import Alarm
 from loadtest.run.recorder import Key, Recorder
 from loadtest.run.windows import Window
@@ -122,7 +124,7 @@ class Traffic:
                 self._send_for_a_turn(connection)
             else:
                 self._send_when_due(connection, due_times, offset)
-        except gevent.GreenletExit:
+        except BaseException:
             connection.close()
             raise
         finally:
@@ -184,17 +186,25 @@ class Traffic:
         latency_us = int((time.perf_counter() - since) * 1e6)
         key = (request.samples.model, answer.layout.version)
         self._recorder.answered(key, len(request.group), latency_us)
-        expected = request.expect(key[1], self._find_reference)
-        if expected is None:
-            self._leave_unchecked(key, request)
-        elif not expected.is_right(answer):
-            self._found_wrong(key, request, answer, expected)
+        try:
+            expected = request.expect(key[1], self._find_reference)
+            if expected is None:
+                self._look_at_unchecked(key, request, answer)
+            elif not expected.is_right(answer):
+                self._examine_wrong(key, request, answer, expected)
+        except Exception as error:  # an answer whose check did not end is not right
+            self._recorder.found_wrong(key, Wrong.CHECK_FAILED.value, describe_bug(error))
 
-    def _leave_unchecked(self, key: Key, request: Request) -> None:
-        self._recorder.left_unchecked(key)
+    def _look_at_unchecked(self, key: Key, request: Request, answer: Answer) -> None:
+        """Count an answer without a reference, unless it comes from another model or version than was asked for."""
+        mismatch = find_mismatch(request.samples.model, request.samples.version, answer.layout)
+        if mismatch is not None:
+            self._recorder.found_wrong(key, mismatch.kind.value, str(mismatch))
+            return
         is_servers_choice = request.samples.reference is not None and not request.samples.version
         if is_servers_choice and key[1].isdecimal():
             self._switch_to(self._find_reference(key[0], int(key[1])))
+        self._recorder.left_unchecked(key)
 
     def _switch_to(self, reference: Reference | None) -> None:
         """Send the samples of the version that the server now serves, so that its answers can be checked."""
@@ -218,11 +228,12 @@ class Traffic:
                 self._references[key] = None
         return self._references.get(key)
 
-    def _found_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected) -> None:
+    def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected) -> None:
+        """Count a wrong answer last, so that one whose check fails on the way is not counted twice."""
         fault = expected.find_fault(answer)
         kind = fault.kind.value
-        self._recorder.found_wrong(key, kind, f"{fault.output}: {fault.what}")
         if self._examples[kind] < _EXAMPLES_PER_KIND:
             self._examples[kind] += 1
             name = f"{kind}-{self._recorder.process}-{self._examples[kind]}.npz"
             self._recorder.keep_example(name, wrong_answers.pack(self.protocol, request, answer, expected, fault))
+        self._recorder.found_wrong(key, kind, str(fault))

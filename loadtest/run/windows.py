@@ -124,7 +124,8 @@ class Window:
         late_us: Open loop only: how late requests were sent although a user was free to send them.
         in_flight_us: How long each request in flight at its end had been waiting for its answer.
         drained: Open loop only: at its end, every request of the schedule was sent and none was in flight.
-        messages: By kind of failure, the first message about it.
+        exceptions: Errors in the load test's own code that nobody expected, by where they were raised.
+        messages: By kind of failure, wrong answer or exception, the first message about it.
         examples: Some of the wrong answers, each as a file's name and contents.
     """
 
@@ -134,6 +135,7 @@ class Window:
     late_us: Latencies = field(default_factory=Latencies)
     in_flight_us: list[int] = field(default_factory=list)
     drained: bool = False
+    exceptions: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)
     examples: list[tuple[str, bytes]] = field(default_factory=list)
 
@@ -177,8 +179,15 @@ class Window:
         for key, tally in other.tallies.items():
             self.tallies.setdefault(key, Tally()).add(tally)
         self.late_us.add(other.late_us)
+        self.exceptions.update(other.exceptions)
         self.messages = {**other.messages, **self.messages}
         self.examples += other.examples
+
+    def give_up(self) -> None:
+        """Count the requests still in flight as failed: nobody waits for their answers any more."""
+        if self.in_flight_us:
+            self.tallies.setdefault(("", ""), Tally()).failures["unanswered"] += len(self.in_flight_us)
+            self.in_flight_us = []
 
     def to_message(self) -> dict[str, Any]:
         """Return plain values that Locust can send."""
@@ -189,6 +198,7 @@ class Window:
             "late_us": self.late_us.to_message(),
             "in_flight_us": self.in_flight_us,
             "drained": self.drained,
+            "exceptions": dict(self.exceptions),
             "messages": self.messages,
             "examples": [list(example) for example in self.examples],
         }
@@ -203,6 +213,7 @@ class Window:
             late_us=Latencies.from_message(message["late_us"]),
             in_flight_us=message["in_flight_us"],
             drained=message["drained"],
+            exceptions=Counter(message["exceptions"]),
             messages=message["messages"],
             examples=[(name, data) for name, data in message["examples"]],
         )

@@ -4,8 +4,9 @@ A client (`HttpClient` or `GrpcClient`) encodes each `InferRequest` once into th
 connection of it, sends such bytes with `infer`, and gets an `Answer`: the body as it was received, and a `Layout` that
 says where each output is in it. When there is no answer, `ExchangeError` names the kind of failure.
 
-From the bottom up: `tensors` (types and their bytes), `messages` (request and answer), `exchange` (sockets and
-errors), `http1` and `http2` (the transport protocols), `http` and `grpc` (KServe v2 on top of them), `client`.
+From the bottom up: `tensors` (types and their bytes), `values` (values written one by one), `messages` (request and
+answer), `exchange` (sockets and errors), `http1` and `http2` (the transport protocols), `http` and `grpc` (KServe v2
+on top of them), `client`.
 """
 
 from loadtest.wire.client import CLIENTS, Client, Connection, make_client

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
 from loadtest.wire.http2 import HeaderBlocks, Http2Connection, encode_headers
 from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
-from loadtest.wire.tensors import DTYPES, to_wire
+from loadtest.wire.tensors import pack_strings, to_wire
+from loadtest.wire.values import pack_values
 
 _SERVICE = "/inference.GRPCInferenceService"
 _HEADINGS_LIMIT = 16
@@ -259,18 +259,23 @@ def _read_contents(response: Any) -> Answer:
     """Read an answer with its outputs in typed fields, element by element; servers other than Triton do this."""
     slots, body = [], b""
     for output in response.outputs:
+        packed, unreadable = _pack(output)
+        stop = len(body) + len(packed)
+        slots.append(Slot(output.name, output.datatype, tuple(output.shape), len(body), stop, unreadable))
+        body += packed
+    return Answer(Layout(response.model_name, response.model_version, tuple(slots)), body)
+
+
+def _pack(output: Any) -> tuple[bytes, str]:
+    """Return the bytes of an output's values, or its typed fields as they came and why they are not of its type."""
+    try:
         field = _CONTENTS.get(output.datatype)
         if field is None:
-            what = f"output {output.name} has no {output.datatype} contents"
-            raise ExchangeError("malformed", what, usable=True)
+            raise ValueError(f"there is no typed field for {output.datatype}")
         values = getattr(output.contents, field)
-        if output.datatype == "BYTES":
-            data = b"".join(struct.pack("<I", len(value)) + value for value in values)
-        else:
-            data = np.array(values).astype(DTYPES[output.datatype]).tobytes()
-        slots.append(Slot(output.name, output.datatype, tuple(output.shape), len(body), len(body) + len(data)))
-        body += data
-    return Answer(Layout(response.model_name, response.model_version, tuple(slots)), body)
+        return (pack_strings(values) if field == "bytes_contents" else pack_values(values, output.datatype)), ""
+    except ValueError as error:
+        return output.contents.SerializeToString(), str(error)
 
 
 def _varint_bytes(value: int) -> int:

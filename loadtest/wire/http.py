@@ -8,17 +8,17 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
-
-import numpy as np
 
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
 from loadtest.wire.http1 import Http1Connection, Response, encode_request
 from loadtest.wire.messages import Answer, InferRequest, Layout, Parameters, Slot
-from loadtest.wire.tensors import DTYPES, FLOATS, Array, to_wire
+from loadtest.wire.tensors import to_wire
+from loadtest.wire.values import flatten, pack_values
 
-_UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a JSON document raises when it is not one, is nested too deeply, or says something else."""
 
 _JSON_BYTES = "Inference-Header-Content-Length"
@@ -150,15 +150,21 @@ def _read_json(body: bytes) -> Answer:
         description: dict[str, Any] = json.loads(body)
         slots, data = [], b""
         for output in description["outputs"]:
-            array = _to_array(output.get("data", []), output["datatype"])
-            start, data = len(data), data + to_wire(array, output["datatype"])
-            slot = _slot(output, start, len(data))
-            array.reshape(slot.shape)
-            slots.append(slot)
+            packed, unreadable = _pack(output.get("data"), output["datatype"], output["shape"])
+            slots.append(replace(_slot(output, len(data), len(data) + len(packed)), unreadable=unreadable))
+            data += packed
         layout = _describe_answer(description, slots)
     except _UNREADABLE as error:
         raise _not_kserve(body) from error
     return Answer(layout, data)
+
+
+def _pack(values: Any, datatype: str, shape: Sequence[int]) -> tuple[bytes, str]:
+    """Return the values' bytes, or their JSON and why they are not of this type and shape."""
+    try:
+        return pack_values(flatten(values, shape), datatype), ""
+    except ValueError as error:
+        return json.dumps(values).encode(), str(error)
 
 
 def _slot(output: dict[str, Any], start: int, stop: int) -> Slot:
@@ -183,35 +189,6 @@ def _describe_answer(description: dict[str, Any], slots: Sequence[Slot]) -> Layo
     if not isinstance(model, str):
         raise TypeError("an answer without the name of a model")
     return Layout(model, str(version or ""), tuple(slots))
-
-
-def _to_array(data: Any, datatype: str) -> Array:
-    """Return values written in JSON as an array of one dimension.
-
-    NumPy alone would read 1.9 as the INT32 1, 300 as the UINT8 44, and "false" as the BOOL True.
-
-    Raises:
-        ValueError: A value is none of this type.
-    """
-    values = np.array(data, object).ravel().tolist()
-    if not _are_of(values, datatype):
-        raise ValueError(f"a value is not {datatype}")
-    with np.errstate(over="ignore"):  # 1e9 as FP16 is inf
-        return np.array(values, DTYPES.get(datatype, np.str_))
-
-
-def _are_of(values: Sequence[Any], datatype: str) -> bool:
-    """Return whether values written in JSON are of a type. Servers may write 1 for true, 2.0 for 2 and null for NaN."""
-    kinds = set(map(type, values))
-    if datatype == "BYTES":
-        return kinds <= {str} and not any(value.endswith("\0") for value in values)  # NumPy would remove the NUL
-    if datatype not in DTYPES or datatype == "BF16":
-        return False
-    if datatype in FLOATS:
-        return kinds <= {int, float, bool, type(None)}
-    is_whole = kinds <= {int, float, bool} and (float not in kinds or all(int(value) == value for value in values))
-    low, high = (0, 1) if datatype == "BOOL" else (np.iinfo(DTYPES[datatype]).min, np.iinfo(DTYPES[datatype]).max)
-    return is_whole and min(values, default=0) >= low and max(values, default=0) <= high
 
 
 def _not_kserve(body: bytes) -> ExchangeError:

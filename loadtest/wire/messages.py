@@ -42,13 +42,24 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One output of an answer: what the server calls it, and where its bytes are in the answer's body."""
+    """One output of an answer.
+
+    Attributes:
+        name: What the server calls it.
+        datatype: Its type in KServe's spelling, as in `FP32`.
+        shape: Its shape.
+        start: Where its bytes begin in the answer's body.
+        stop: Where they end.
+        unreadable: Why its values, written one by one, are none of this type; the bytes are then as the server wrote
+            them. Empty if they are.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

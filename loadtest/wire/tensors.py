@@ -1,11 +1,11 @@
 """The tensor types of the KServe v2 protocol, as NumPy arrays and as bytes."""
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -55,21 +55,41 @@ class TensorSpec:
 def to_wire(array: Array, datatype: str) -> bytes:
     """Return the bytes of `array` as the protocol's binary extension wants them (row-major, little endian)."""
     if datatype == "BYTES":
-        words = array if array.dtype == object else np.char.encode(array, "utf-8").astype(object)
-        return bytes(serialize_byte_tensor(words).item()) if array.size else b""
+        texts = array.ravel().tolist()
+        return pack_strings([text if isinstance(text, bytes) else text.encode() for text in texts])
     return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
 
 
 def from_wire(data: memoryview | bytes, datatype: str, shape: Sequence[int]) -> Array:
     """Read received bytes as an array; fixed-size elements are viewed, not copied.
 
+    Strings become an array of Python's `str`: NumPy's own would lose the NULs at their ends.
+
     Raises:
-        ValueError: The bytes do not fill `shape`.
+        ValueError: The bytes do not fill `shape`, or are none of this type: a BOOL of 2, text that is not UTF-8.
     """
     if datatype == "BYTES":
-        words = [word.decode("utf-8", "replace") for word in deserialize_bytes_tensor(bytes(data))]
-        return np.array(words, dtype=np.str_).reshape(shape)
+        return np.array(_unpack_strings(bytes(data)), dtype=object).reshape(shape)
+    if datatype == "BOOL" and (highest := max(bytes(data), default=0)) > 1:
+        raise ValueError(f"{highest} is not a BOOL")
     return np.frombuffer(data, DTYPES[datatype]).reshape(shape)
+
+
+def pack_strings(texts: Iterable[bytes]) -> bytes:
+    """Return strings as they are sent, each behind its length in four bytes: `ab` is `2 0 0 0 a b`."""
+    return b"".join([struct.pack("<I", len(text)) + text for text in texts])
+
+
+def _unpack_strings(data: bytes) -> list[str]:
+    texts, start = [], 0
+    while start < len(data):
+        begin = start + 4
+        stop = begin + int.from_bytes(data[start:begin], "little")
+        if stop > len(data):
+            raise ValueError(f"a string ends at byte {stop}, after the last of the {len(data)} bytes")
+        texts.append(data[begin:stop].decode())
+        start = stop
+    return texts
 
 
 def widen(array: Array, datatype: str) -> Array:

@@ -1,11 +1,12 @@
 """Which answers are right, and what is said about a wrong one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from loadtest.checking import Expected, Reference, Tolerance, Wrong
+from loadtest.checking import Expected, Reference, Tolerance, Wrong, find_mismatch
 from loadtest.checking.expected import ExpectedOutput
 from loadtest.wire import Answer, Array, Layout, Slot, TensorSpec, from_wire, to_wire, widen
 
@@ -78,7 +79,7 @@ def test_bytes_that_do_not_fill_the_shape_are_wrong() -> None:
     short = Layout("m", "1", (Slot("scores", "FP32", (1, 2), 0, 4), second))
     assert first.stop == 8
     assert not expected.is_right(Answer(short, came.body))
-    assert expected.find_fault(Answer(short, came.body)).kind is Wrong.SHAPE_OR_TYPE
+    assert expected.find_fault(Answer(short, came.body)).kind is Wrong.UNREADABLE
 
 
 def test_nan_and_infinity_answer_only_themselves() -> None:
@@ -124,14 +125,61 @@ def test_a_wrong_answer_is_compared_with_a_large_reference_all_at_once(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("datatype", "right", "body"), [("BOOL", [[True]], b"\x02"), ("BYTES", [["\ufffd"]], b"\1\0\0\0\xff")]
+    ("datatype", "right", "body", "kind"),
+    [
+        ("BOOL", True, b"\x02", Wrong.UNREADABLE),
+        ("BOOL", True, b"\xff", Wrong.UNREADABLE),
+        ("BOOL", True, b"\x00", Wrong.TOLERANCE),
+        ("BYTES", "\ufffd", b"\1\0\0\0\xff", Wrong.UNREADABLE),
+        ("BYTES", "a", b"\2\0\0\0a\0", Wrong.TOLERANCE),
+        ("BYTES", "a", b"\1\0\0\0b", Wrong.TOLERANCE),
+        ("BYTES", "a", b"\x41\0\0\0a", Wrong.UNREADABLE),
+        ("BYTES", "a", b"\0\0\0\0a", Wrong.UNREADABLE),
+        ("BYTES", "a", b"\1\0\0\0", Wrong.UNREADABLE),
+        ("BYTES", "a", b"\1\0", Wrong.UNREADABLE),
+        ("BYTES", "a", b"", Wrong.UNREADABLE),
+        ("BYTES", "a", b"\1\0\0\0a\0\0\0\0", Wrong.UNREADABLE),
+    ],
 )
-def test_other_bytes_that_read_the_same_are_wrong(datatype: str, right: object, body: bytes) -> None:
-    array = np.array(right)
-    odd = Reference("m", 1, 8, (), (TensorSpec("y", datatype, (1,)),), {}, {"y": array}, {})
+def test_other_bytes_are_wrong_though_they_may_read_the_same(
+    datatype: str, right: object, body: bytes, kind: Wrong
+) -> None:
+    odd = Reference("m", 1, 8, (), (TensorSpec("y", datatype, (1,)),), {}, {"y": np.array([[right]])}, {})
     expected, layout = Expected(odd, (0,)), Layout("m", "1", (Slot("y", datatype, (1, 1), 0, len(body)),))
     assert not expected.is_right(Answer(layout, body))
-    assert expected.find_fault(Answer(layout, body)).kind is Wrong.TOLERANCE
+    assert expected.find_fault(Answer(layout, body)).kind is kind
+
+
+def test_a_value_that_was_written_as_another_type_is_wrong() -> None:
+    expected, came = Expected(reference(), (0,)), answer(SCORES[[0]], LABELS[[0]])
+    first, second = came.layout.slots
+    layout = Layout("m", "1", (replace(first, unreadable="'0.1' is not FP32"), second))
+    assert not expected.is_right(Answer(layout, came.body))
+    fault = expected.find_fault(Answer(layout, came.body))
+    assert (fault.kind, str(fault)) == (Wrong.UNREADABLE, "scores: '0.1' is not FP32")
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "asked", "kind"),
+    [
+        ("m", "1", "1", None),
+        ("m", "", "1", None),
+        ("", "1", "", None),
+        ("m", "7", "1", Wrong.WRONG_VERSION),
+        ("m", "v1", "1", Wrong.WRONG_VERSION),
+        ("M", "1", "", Wrong.WRONG_MODEL),
+        ("other", "7", "1", Wrong.WRONG_MODEL),
+    ],
+)
+def test_an_answer_of_another_model_or_version_than_was_asked_for_is_wrong(
+    model: str, version: str, asked: str, kind: Wrong | None
+) -> None:
+    expected, came = Expected(reference(), (0,), asked), answer(SCORES[[0]], LABELS[[0]])
+    named = Answer(Layout(model, version, came.layout.slots), came.body)
+    assert expected.is_right(named) is (kind is None)
+    assert kind is None or expected.find_fault(named).kind is kind
+    mismatch = find_mismatch("m", asked, named.layout)
+    assert (mismatch and mismatch.kind) is kind
 
 
 def test_an_unbatched_row_is_a_whole_answer() -> None:

@@ -7,6 +7,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,10 +192,10 @@ def inspect(
         HostError: It takes more time or memory than it may.
     """
     options = PublishOptions(batch_axes=batch_axes or {}, constants=constants or {}, limits=limits or Limits())
-    return bounded.run(lambda report: _inspect(Path(path), options), where=Path(path), limits=options.limits)
+    return bounded.run(partial(_inspect, Path(path), options), where=Path(path), limits=options.limits)
 
 
-def _inspect(path: Path, options: PublishOptions) -> Inspection:
+def _inspect(path: Path, options: PublishOptions, _: Report) -> Inspection:
     with bounded.during("it is read"):
         loaded = load(path)
     bounded.expect(sum(file.stat().st_size for file in loaded.files))
@@ -251,12 +252,12 @@ def verify(
     report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
     file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
     proof = bounded.run(
-        lambda _: _verify(model, chosen, manifest), where=file, limits=limits or Limits(), has_gpu=is_plan
+        partial(_verify, model, chosen, manifest), where=file, limits=limits or Limits(), has_gpu=is_plan
     )
     return Verification(name, chosen, proof)
 
 
-def _verify(model: ModelDirectory, version: int, manifest: Manifest) -> Proof:
+def _verify(model: ModelDirectory, version: int, manifest: Manifest, _: Report) -> Proof:
     reference, folder = model.read_reference(version), model.version_dir(version)
     bounded.expect(manifest.model.bytes)
     with (

@@ -38,6 +38,14 @@ def handlers_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def work_is_forked() -> Iterator[None]:
+    """Fork children in spite of the threads of pytest-xdist: they are idle, and a child has to see what was patched."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("builder.bounded.running.may_fork", lambda: True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Triton in explicit mode on a repository that starts empty: a test writes its model there and loads it."""

@@ -1,10 +1,10 @@
 """Work on a file that may be hostile: in a child process, within limits of time and memory.
 
-`run` is the whole of it: it forks a child, which does the work, and ends the child when it takes more than it may
+`run` is the whole of it: it starts a child, which does the work, and ends the child when it takes more than it may
 (`running`). `limits` says how much that is, and words the errors; `memory` asks the machine. Code that works on the
 file may run inside such a child or not. It says what it is doing, so that an error can name it, and how to stop it in
-time (`inside`); the parent reads that from memory that both share (`board`). `forking` forks, and `parcel` brings the
-result back.
+time (`inside`); the parent reads that from memory that both share (`board`). The child is a fork (`forking`), or in a
+program with threads a new process (`spawning`). `parcel` brings the result back.
 """
 
 from builder.bounded.forking import Forked, fork, silence_stderr

@@ -4,6 +4,7 @@ It can still be read after they were killed.
 """
 
 import mmap
+import os
 import struct
 import time
 
@@ -15,17 +16,36 @@ _LONGEST = mmap.PAGESIZE - _TEXT
 
 
 class Board:
-    """What the processes share.
+    """What the processes share. Whoever made it closes it, and can still read it then.
+
+    It can be pickled for a child that has the same open file.
 
     Args:
         seconds: How much time they have from now on.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._file = os.memfd_create("board")
+        os.ftruncate(self._file, mmap.PAGESIZE)
+        self.__setstate__(self._file)
+        self._times[_SECONDS], self._times[_DEADLINE] = seconds, time.monotonic() + seconds
+
+    def __getstate__(self) -> int:
+        return self._file
+
+    def __setstate__(self, file: int) -> None:
+        self._file = file
+        self._page = mmap.mmap(file, mmap.PAGESIZE)
         # Each is written at once. `struct.pack_into` first writes zeros, which another process may read.
         self._times = memoryview(self._page)[:_TIMES_SIZE].cast("d")
-        self._times[_SECONDS], self._times[_DEADLINE] = seconds, time.monotonic() + seconds
+
+    def fileno(self) -> int:
+        """Return the number of the file in memory."""
+        return self._file
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
 
     @property
     def seconds(self) -> float:

@@ -2,16 +2,22 @@
 
 It is forked without `multiprocessing`, which does not let a worker of a pool start processes. The child has what the
 parent has loaded, and starts at once.
+
+The child has none of the parent's other threads, but every lock that one of them held at that moment, for ever: of the
+C library, of ONNX Runtime, of a log file. So a process with threads is forked only where it is known what they do;
+`spawning` starts a process of which they are no part.
 """
 
 import ctypes
 import gc
 import os
 import signal
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,6 +68,14 @@ class Forked:
             self.check(waits=True)
 
 
+def may_fork() -> bool:
+    """Return whether this thread is the only one of this program that runs Python code.
+
+    Threads that libraries started for this one, such as those of ONNX Runtime and OpenBLAS, are idle while it forks.
+    """
+    return len(sys._current_frames()) == 1
+
+
 def fork(serve: Callable[[Connection], None]) -> Forked:
     """Call `serve` in a child process, with its end of a pipe. The process ends when `serve` returns.
 
@@ -77,13 +91,12 @@ def fork(serve: Callable[[Connection], None]) -> Forked:
     gc.disable()
     try:
         with warnings.catch_warnings():
-            # Python 3.12 warns of forking a process with threads. The child uses none of theirs.
+            # Python 3.12 warns of forking a process with threads: `may_fork` has to know better.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            _live(serve, ours, theirs, parent)
+            ours.close()
+            live(partial(serve, theirs), parent, blocked)
     finally:
         if had_collector:
             gc.enable()
@@ -97,14 +110,22 @@ def silence_stderr() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
 
 
-def _live(serve: Callable[[Connection], None], ours: Connection, theirs: Connection, parent: int) -> NoReturn:
+def live(serve: Callable[[], object], parent: int, blocked: Iterable[int]) -> NoReturn:
+    """Do the work of a child that has just started with Ctrl-C held back; then end it.
+
+    Args:
+        serve: The work.
+        parent: The number of the process that started it, and whose end ends it.
+        blocked: The signals to hold back from now on.
+    """
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         gc.freeze()
         gc.enable()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # it may have ended before the first line
-            ours.close()
-            serve(theirs)
+            serve()
             os._exit(0)
     finally:
         os._exit(1)  # whatever was raised: the parent's own code must not go on here

@@ -14,10 +14,17 @@ LARGE = 1 << 20
 
 
 class Parcel:
-    """A file in memory that both processes have open. Whoever made it closes it."""
+    """A file in memory that both processes have open. Whoever made it closes it.
+
+    It can be pickled for a child that has the same open file.
+    """
 
     def __init__(self) -> None:
         self._file = os.memfd_create("result")
+
+    def fileno(self) -> int:
+        """Return the number of the file."""
+        return self._file
 
     def pack(self, result: Any) -> int:
         """Write a result, in the child; return where its pickle starts."""

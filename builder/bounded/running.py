@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from builder.bounded import inside
 from builder.bounded.board import Board
-from builder.bounded.forking import Forked, fork, silence_stderr
+from builder.bounded.forking import Forked, fork, may_fork, silence_stderr
 from builder.bounded.limits import Bounds, Limits
 from builder.bounded.memory import data_bytes, used_bytes
 from builder.bounded.parcel import Parcel
+from builder.bounded.spawning import spawn
 from builder.errors import BuilderError
 from builder.progress import Report, silent
 
@@ -58,13 +59,14 @@ def run(
     report: Report = silent,
     has_gpu: bool = False,
 ) -> Result:
-    """Return what `work` returns, called in a child process.
+    """Return what `work` returns, called in a child process: a fork, or in a program with threads a new process.
 
     It is called directly inside of such a process, and where it uses CUDA and this process does so already: a child
     could not use it then.
 
-    What it returns, and what it raises, is pickled; bytes of a megabyte or more come back as a memoryview, so that they
-    are not copied again. What it reports is reported here, before it goes on.
+    The work is pickled if the process is new. What it returns, and what it raises, is always pickled; bytes of a
+    megabyte or more come back as a memoryview, so that they are not copied again. What it reports is reported here,
+    before it goes on.
 
     Args:
         work: The work, called with the function that it reports to.
@@ -82,17 +84,28 @@ def run(
     if inside.is_inside() or (has_gpu and _has_cuda()):
         return work(report)
     bounds = Bounds.of(where, limits)
-    board = Board(bounds.seconds)
-    parcel = Parcel()
     # The child makes its temporary files in this folder, so that none is left when it crashes or is killed.
-    with tempfile.TemporaryDirectory(prefix="builder-", ignore_cleanup_errors=True) as folder:
-        child = fork(partial(_work, work, bounds, board, parcel, has_gpu, folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="builder-", ignore_cleanup_errors=True) as folder,
+        closing(Board(bounds.seconds)) as board,
+        closing(Parcel()) as parcel,
+    ):
+        child = _start(work, bounds, board, parcel, has_gpu, folder)
         try:
             result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
             return result
         finally:
             child.end()
-            parcel.close()
+
+
+def _start(
+    work: Callable[[Report], Any], bounds: Bounds, board: Board, parcel: Parcel, has_gpu: bool, folder: str
+) -> Forked:
+    if may_fork():
+        return fork(partial(_work, work, bounds, board, parcel, has_gpu, folder))
+    # Pickled by itself, so that what goes wrong when it is read is reported like any other error of the work.
+    pickled = partial(_unpickled, pickle.dumps(work))
+    return spawn(partial(_work, pickled, bounds, board, parcel, has_gpu, folder), (board, parcel))
 
 
 def _stack_bytes() -> int:
@@ -192,6 +205,10 @@ def _work(
         pipe.send(("done", parcel.pack(work(report))))
     except BaseException as error:
         pipe.send(("raised", _sendable(inside.explained(error), traceback.format_exc())))
+
+
+def _unpickled(work: bytes, report: Report) -> Any:
+    return pickle.loads(work)(report)
 
 
 def _limit(bounds: Bounds, has_gpu: bool) -> None:

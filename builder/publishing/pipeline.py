@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -90,7 +91,7 @@ def publish(
     repository.check_writable(name)
     served_batch_size = repository.model(name).max_batch_size()
     ready = bounded.run(
-        lambda report: _prepare(path, options, contract, served_batch_size, report, is_module=is_module),
+        partial(_prepare, path, options, contract, served_batch_size, is_module),
         where=path,
         limits=options.limits,
         report=report,
@@ -115,9 +116,8 @@ def _prepare(
     options: PublishOptions,
     contract: Contract | None,
     served_batch_size: int | None,
-    report: Report,
-    *,
     is_module: bool,
+    report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
     host = find_host() if options.format == "tensorrt" else None

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from support import bounded_work
 
 from builder import bounded
 from builder.bounded import LimitError, Limits, OutOfMemoryError, OutOfTimeError, during, focus, fork
@@ -149,6 +150,75 @@ def test_a_program_that_leaves_its_children_to_the_system_gets_the_result_too() 
             run(lambda: os._exit(3))
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+# ---------------------------------------------------------------- programs with threads
+
+
+@pytest.fixture
+def is_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start new processes, as a program with threads does."""
+    monkeypatch.setattr("builder.bounded.running.may_fork", lambda: False)
+
+
+def test_a_process_may_be_forked_while_it_has_one_thread() -> None:
+    program = """
+import threading
+from builder.bounded.forking import may_fork
+wait = threading.Event()
+first = may_fork()
+thread = threading.Thread(target=wait.wait)
+thread.start()
+second = may_fork()
+wait.set()
+thread.join()
+print(first, second, may_fork())
+"""
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}"]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "True False True\n"
+
+
+def test_a_fork_waits_for_ever_for_what_another_thread_held_and_a_new_process_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with bounded_work.LOCK:  # the child has it as it is now, like the locks that threads of libraries hold
+        with pytest.raises(OutOfTimeError):
+            bounded.run(bounded_work.with_the_lock, where=MODEL, limits=SOON)
+        monkeypatch.setattr("builder.bounded.running.may_fork", lambda: False)
+        assert bounded.run(bounded_work.with_the_lock, where=MODEL, limits=PLENTY) != os.getpid()
+
+
+@pytest.mark.usefixtures("is_spawned")
+def test_a_new_process_reports_and_returns_as_a_fork_does() -> None:
+    events = list[str]()
+    child, childs_child, large = bounded.run(
+        bounded_work.in_steps, where=MODEL, limits=PLENTY, report=lambda step, what: events.append(f"{step} {what}")
+    )
+    assert events == ["load first", "verify second"]
+    assert len({os.getpid(), child, childs_child}) == 3
+    assert isinstance(large, memoryview)
+    assert not any(large)
+
+
+@pytest.mark.usefixtures("is_spawned")
+@pytest.mark.parametrize(
+    ("work", "error", "what"),
+    [
+        (bounded_work.divide_by_zero, ZeroDivisionError, "division by zero"),
+        (bounded_work.crash, ModelError, r"crashed \(Segmentation fault\), while it crashes"),
+        (bounded_work.fill, OutOfMemoryError, r"300\.0 MB"),
+        (bounded_work.Unreadable(), ValueError, "no number"),
+    ],
+)
+def test_a_new_process_fails_as_a_fork_does(work: Callable[[Report], Any], error: type[Exception], what: str) -> None:
+    with pytest.raises(error, match=what):
+        bounded.run(work, where=MODEL, limits=PLENTY)
+
+
+@pytest.mark.usefixtures("is_spawned", "at_once")
+def test_a_new_process_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(OutOfTimeError, match="it was stopped after 1s, while it waits"):
+        bounded.run(bounded_work.wait, where=MODEL, limits=Limits(prove_timeout=1.0))
 
 
 # ---------------------------------------------------------------- limits
@@ -322,28 +392,23 @@ def test_outside_of_a_child_nothing_is_limited() -> None:
 # ---------------------------------------------------------------- the end of the parent
 
 SCRIPT = f"""
-import os, sys, time
+import sys, threading
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from builder import bounded
+from support import bounded_work
 
-def sleep(pipe):
-    pipe.send(os.getpid())
-    time.sleep(600)
-
-def work(report):
-    forked = bounded.fork(sleep)
-    print(os.getpid(), forked.pipe.recv(), flush=True)
-    time.sleep(600)
-
-bounded.run(work, where=Path("m.onnx"), limits=bounded.Limits())
+if sys.argv[1] == "new":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+bounded.run(bounded_work.print_and_sleep, where=Path("m.onnx"), limits=bounded.Limits())
 """
 
 
+@pytest.mark.parametrize("kind", ["forked", "new"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_no_process_is_left_when_the_program_ends(number: signal.Signals) -> None:
+def test_no_process_is_left_when_the_program_ends(number: signal.Signals, kind: str) -> None:
     program = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert program.stdout is not None
     pids = [int(pid) for pid in program.stdout.readline().split()]
@@ -355,9 +420,10 @@ def test_no_process_is_left_when_the_program_ends(number: signal.Signals) -> Non
     wait_until_gone(pids)
 
 
-def test_ctrl_c_for_the_whole_group_ends_it_as_well() -> None:
+@pytest.mark.parametrize("kind", ["forked", "new"])
+def test_ctrl_c_for_the_whole_group_ends_it_as_well(kind: str) -> None:
     program = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, kind],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from builder import api, cli
+from builder.bounded import fork
 from builder.publishing import Publication, install
 from builder.repository import Repository
 from support.artifacts import scale
@@ -104,8 +106,7 @@ def run(command: str, repository: Path, start: Callable[[], None], *options: str
         version = install(Repository(root, report=report), name, artifact, options.config)
         return Publication(name, version, artifact.manifest, version.notes)
 
-    child = os.fork()
-    if child == 0:
+    def call(_: Connection) -> None:
         with contextlib.suppress(BaseException):
             for descriptor, file in ((1, out), (2, err)):
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
@@ -116,9 +117,12 @@ def run(command: str, repository: Path, start: Callable[[], None], *options: str
             start()
             os._exit(_code_of(cli.main))
         os._exit(70)
-    status = os.waitpid(child, 0)[1]
-    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return Outcome(code, out.read_text(), err.read_text())
+
+    child = fork(call)  # `os.fork` would let it collect, and hang on, sessions of ONNX Runtime that tests left here
+    child.check(waits=True)
+    child.end()
+    assert child.status is not None
+    return Outcome(os.waitstatus_to_exitcode(child.status), out.read_text(), err.read_text())
 
 
 def _code_of(main: Callable[[], None]) -> int:

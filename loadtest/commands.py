@@ -2,15 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from loadtest.console import print_error, print_line, print_note, print_table
-from loadtest.errors import LoadTestError
-
-if TYPE_CHECKING:
-    from loadtest.report.compare import Row
+from loadtest.console import print_error, print_json, print_line, print_note, print_table
+from loadtest.errors import LoadTestError, SettingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,42 +34,87 @@ def run_load_test(arguments: tuple[str, ...]) -> None:
 
 
 @main.command()
-def schema() -> None:
-    """Print the JSON Schema of result.json."""
+@click.argument("of", type=click.Choice(["result", "comparison"]), default="result")
+def schema(of: str) -> None:
+    """Print the JSON Schema of result.json, or of what `compare --json` prints."""
     from loadtest.report import read_schema
 
-    for line in read_schema().splitlines():
+    for line in read_schema(of).splitlines():
         print_line(line)
 
 
-@main.command()
-@click.argument("first", type=click.Path(path_type=Path), metavar="FIRST.json")
-@click.argument("second", type=click.Path(path_type=Path), metavar="SECOND.json")
+_BETWEEN = "\0"
+"""Stands for `--` among the arguments of `compare`; no file has this name."""
+
+
+class TwoSided(click.Command):
+    """A command that gets `--` as an argument, `_BETWEEN`; click would leave it out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        return super().parse_args(ctx, [_BETWEEN if argument == "--" else argument for argument in args])
+
+
+@main.command(cls=TwoSided, options_metavar="[OPTIONS] A.json B.json | A1.json A2.json ... -- B1.json B2.json ...")
+@click.argument("files", nargs=-1, metavar="")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw throughput and p99 to this .png or .svg file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; `schema comparison` prints its schema.")
 @click.option(
-    "--picture",
-    type=click.Path(path_type=Path),
-    default=Path("compare.png"),
-    show_default=True,
-    help="File to draw throughput and p99 to. Its extension gives the format, such as .png or .svg.",
+    "--fail-if-slower",
+    metavar="SHARE",
+    help="Exit with 1 if throughput or p99 of a stage is worse in B by more than this share, as in --fail-if-slower "
+    "5%, and by more than the noise; also if a stage could not be compared, or a run of B did not pass.",
 )
-def compare(first: Path, second: Path, picture: Path) -> None:
-    """Compare two result.json files: print a table, draw a picture.
+def compare(files: tuple[str, ...], picture: Path | None, as_json: bool, fail_if_slower: str | None) -> None:
+    """Compare two results, or repeated runs of both sides, stage by stage.
 
-    Each figure is followed by its 95 % confidence interval (±). A difference smaller than the intervals is marked as
-    within the noise.
+    Each figure and each ratio B / A is followed by its 95 % interval. Within the noise means that the interval of the
+    ratio contains 1. Repeated runs show how much runs differ from each other, which a single run cannot know.
     """
-    from loadtest.report import compare_stages, draw, read_result
+    from loadtest.report import compare as comparing
 
-    rows = compare_stages(read_result(first), read_result(second))
-    heads = ("load", "rows/s A", "rows/s B", "B / A", "p99 µs A", "p99 µs B")
-    print_table(heads, map(_columns, rows), title=f"A = {first}, B = {second}")
-    draw(rows, (str(first), str(second)), picture)
-    print_note(f"picture: {picture}")
+    share = None if fail_if_slower is None else _share(fail_if_slower)
+    first, second = ([comparing.read_run(Path(file)) for file in side] for side in _sides(files))
+    compared = comparing.compare(first, second)
+    if as_json:
+        print_json(comparing.to_json(compared))
+    else:
+        for line in comparing.describe(compared):
+            print_line(line)
+        print_table(comparing.HEADS, comparing.to_table(compared))
+    if picture is not None:
+        comparing.draw(compared, picture)
+        print_note(f"picture: {picture}")
+    slower = [] if share is None else comparing.find_slower(compared, share)
+    for reason in slower:
+        print_note(f"FAILED: {reason}")
+    sys.exit(1 if slower else 0)
 
 
-def _columns(row: "Row") -> tuple[object, ...]:
-    ratio = f"{row.ratio:.2f}" + ("" if row.differs else " (within noise)")
-    return f"{row.load:g}", *row.throughput, ratio, *row.p99_us
+def _share(text: str) -> float:
+    """Read a percentage: 0.05 for `5%`."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1
+    if not text.endswith("%") or not 0 <= share < 100:
+        what = f"{text!r} is not a percentage from 0 up"
+        raise SettingsError("--fail-if-slower", what, "give one, as in --fail-if-slower 5%")
+    return share
+
+
+def _sides(files: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the files of both sides: those before and after `--`, or two files without it."""
+    if _BETWEEN not in files and len(files) == 2:
+        return [files[0]], [files[1]]
+    place = files.index(_BETWEEN) if _BETWEEN in files else len(files)
+    first, second = [*files[:place]], [*files[place + 1 :]]
+    if not first or not second or _BETWEEN in second:
+        fix = (
+            "name two files, as in compare A.json B.json, or separate the sides by --, as in A1.json A2.json -- B1.json"
+        )
+        raise SettingsError("compare", f"{len(files)} names do not say which files are to be compared", fix)
+    return first, second
 
 
 @main.command()

@@ -1,5 +1,6 @@
 """Print text on the console: the one place where the load test does so, so that it is always made safe to print."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -22,12 +23,17 @@ def print_note(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, title: str) -> None:
+def print_json(values: object) -> None:
+    """Print a result as JSON on stdout; whatever is not ASCII is escaped."""
+    click.echo(json.dumps(values, indent=1, allow_nan=False))
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table of a result on stdout; a cell may be any text."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*heads, title=printable(title))
+    table = Table(*heads)
     for row in rows:
         table.add_row(*map(printable, row))
     Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)

@@ -52,7 +52,7 @@ ONLY_IN = {
     "httptools": {"loadtest.wire.http1"},
     "hpack": {"loadtest.wire.http2"},
     "hdrh": {"loadtest.run.latencies"},
-    "matplotlib": {"loadtest.report.compare"},
+    "matplotlib": {"loadtest.report.compare.picture"},
     "flask": {"loadtest.report.web"},
     "locust": {
         "loadtest.launch",

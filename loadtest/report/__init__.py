@@ -2,13 +2,12 @@
 
 At the end of a run, `Outcome` makes the result (`result`: the values of result.json, with the verdict of `verdict`
 and the remarks of `notes`), writes the report (`files`), sets the exit code and prints a summary. During a run, `web`
-shows the result so far in Locust's page. `compare` and `reproduce` work on the files of finished runs.
+shows the result so far in Locust's page. The package `compare` and `reproduce` work on the files of finished runs.
 """
 
-from loadtest.report.compare import compare_stages, draw, read_result
 from loadtest.report.files import read_schema
 from loadtest.report.outcome import Outcome
 from loadtest.report.reproduce import send_again
 from loadtest.report.result import SCHEMA, make_result
 
-__all__ = ["SCHEMA", "Outcome", "compare_stages", "draw", "make_result", "read_result", "read_schema", "send_again"]
+__all__ = ["SCHEMA", "Outcome", "make_result", "read_schema", "send_again"]

@@ -103,6 +103,6 @@ def read_page() -> str:
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
-def read_schema() -> str:
-    """Return the JSON Schema of result.json."""
-    return (Path(__file__).parent / "result.schema.json").read_text(encoding="utf-8")
+def read_schema(of: str = "result") -> str:
+    """Return the JSON Schema of result.json, or of a `comparison`."""
+    return (Path(__file__).parent / f"{of}.schema.json").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `tra
 `messages`, `worker`, `leader` (leading), `preflight`.
 """
 
-from loadtest.run.latencies import LEAST_FOR_P99
+from loadtest.run.latencies import LEAST_FOR_P99, Latencies
 from loadtest.run.leader import Leader
 from loadtest.run.preflight import cannot_write, check
 from loadtest.run.record import Run, StageRecord
@@ -31,6 +31,7 @@ __all__ = [
     "LEAST_FOR_P99",
     "SATURATED_SHARE",
     "Busy",
+    "Latencies",
     "Leader",
     "LoadWorker",
     "Run",

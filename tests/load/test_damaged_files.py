@@ -14,7 +14,8 @@ from support.load_server import write_version
 
 from loadtest.checking import from_reference, make_pool, read_reference
 from loadtest.errors import LoadTestError, ServerError, SettingsError
-from loadtest.report import read_result, send_again
+from loadtest.report import send_again
+from loadtest.report.compare import read_run
 from loadtest.scenarios.arrivals import read_arrivals
 from loadtest.wire import Address, make_client
 
@@ -178,7 +179,7 @@ def test_a_kept_answer_that_says_nothing_is_refused(tmp_path: Path, about: objec
 
 
 @pytest.mark.parametrize(
-    "read_it", [read_result, read_arrivals, lambda path: send_again(path, NOBODY, "http")], ids=["result", "csv", "npz"]
+    "read_it", [read_run, read_arrivals, lambda path: send_again(path, NOBODY, "http")], ids=["result", "csv", "npz"]
 )
 @pytest.mark.parametrize("damage", [damage for damage, what in FILES.values() if "outside" not in what])
 def test_a_file_named_on_the_command_line_may_be_anything(
@@ -200,6 +201,10 @@ def test_a_file_named_on_the_command_line_may_be_anything(
         {"rate_asked": "fast"},
         {"rate_asked": float("nan")},
         {"rate_asked": 10**400},
+        {"rate_asked": True},
+        {"failures": {"cut": "many"}},
+        {"latency_us": {"p99": 1}},
+        {"versions": [5]},
     ],
     ids=ascii,
 )
@@ -208,4 +213,4 @@ def test_a_result_with_damaged_stages_is_refused(tmp_path: Path, change: dict[st
     (result if "stages" in change else result["stages"][0]).update(change)
     (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(SettingsError, match="fix: name the result"):
-        read_result(tmp_path / "result.json")
+        read_run(tmp_path / "result.json")

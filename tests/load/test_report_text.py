@@ -17,7 +17,7 @@ from loadtest import console
 from loadtest.commands import main
 from loadtest.errors import ServerError
 from loadtest.report import files
-from loadtest.report.compare import compare_stages, draw
+from loadtest.report.compare import compare, draw, read_run
 from loadtest.report.outcome import summarize
 from loadtest.run.windows import Tally
 from loadtest.run.worker import feed_locust
@@ -86,8 +86,9 @@ def test_a_comparison_of_hostile_files_is_printed_and_drawn(
     monkeypatch.chdir(tmp_path)
     name = HOSTILE.replace("/", "_").replace(READABLE, "")[:200]
     for path in (Path(f"{name}1"), Path(f"{name}2")):
-        path.write_text(json.dumps(result_of((100, 1000))))
-    main(["compare", f"{name}1", f"{name}2"], standalone_mode=False)
+        path.write_text(json.dumps(hostile_result()))
+    with pytest.raises(SystemExit):
+        main(["compare", f"{name}1", f"{name}2", "--picture", "compare.png"], standalone_mode=False)
     printed = capfdbinary.readouterr()
     assert unsafe(printed.out + printed.err) == set()
     assert b"[red]" in printed.out
@@ -97,5 +98,8 @@ def test_a_comparison_of_hostile_files_is_printed_and_drawn(
 @pytest.mark.slow
 def test_dollar_signs_in_a_label_are_no_formula(tmp_path: Path) -> None:
     result = result_of((100, 1000))
-    draw(compare_stages(result, result), (r"$\frac{", r"$x_$"), tmp_path / "p.svg")
+    result["stages"][0]["name"] = r"$\frac{"
+    (tmp_path / "$x_$").write_text(json.dumps(result))
+    runs = [read_run(tmp_path / "$x_$")]
+    draw(compare(runs, runs), tmp_path / "p.svg")
     assert (tmp_path / "p.svg").stat().st_size > 1000

@@ -1,0 +1,156 @@
+"""Read the result.json of a run, as far as it is compared; the file may have been written by anybody."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.errors import SettingsError, reason
+from loadtest.files import read_json
+from loadtest.report.compare.intervals import Windows
+from loadtest.report.result import SCHEMA
+from loadtest.run import Latencies
+
+FIGURES = ("throughput_rows_per_s", "mean_us", "p50_us", "p99_us")
+_FIX = "name the result.json of a finished run"
+_TOO_LARGE = 1e15
+_MOST_WINDOWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of one run.
+
+    Attributes:
+        name: What the report calls it.
+        load: Requests per second in an open loop, users in a closed loop.
+        is_open_loop: Which of the two it is.
+        figures: By name, None where there were too few answers.
+        counts: Answers, failures and wrong answers.
+        saturated: Whether the load generator was the bottleneck.
+        windows: Its windows; neighbours are joined if there are more than 20, so that they depend less on each other.
+    """
+
+    name: str
+    load: float
+    is_open_loop: bool
+    figures: Mapping[str, float | None]
+    counts: Mapping[str, int]
+    saturated: bool
+    windows: Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        label: Where it was read from.
+        asked: What was asked for, the value of `run` in the result.
+        answered_by: The models and versions that answered, as in `digits 2`.
+        reasons: Why it did not pass; empty if it did.
+        complete: Whether every stage ran to its end.
+        stages: In the order in which they ran.
+    """
+
+    label: str
+    asked: Mapping[str, Any]
+    answered_by: tuple[str, ...]
+    reasons: tuple[str, ...]
+    complete: bool
+    stages: tuple[Stage, ...]
+
+
+def read_run(path: Path) -> Run:
+    """Read a result.json.
+
+    Raises:
+        SettingsError: The file is something else, or has another schema.
+    """
+    try:
+        result = read_json(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(path, f"the file cannot be read: {reason(error)}", _FIX) from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise SettingsError(path, f"the file is not a result of schema {SCHEMA}", _FIX)
+    try:
+        return _run(str(path), result)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SettingsError(path, f"the result in this file is damaged: {error!r}", _FIX) from error
+
+
+def _run(label: str, result: Mapping[str, Any]) -> Run:
+    versions = [version for stage in result["stages"] for version in stage["versions"] if version["requests"]]
+    answered_by = {f"{version['model']} {version['version'] or '(no version named)'}" for version in versions}
+    verdict = result["verdict"]
+    reasons = [str(one) for one in verdict["reasons"]]
+    return Run(
+        label=label,
+        asked=dict(result["run"].items()),
+        answered_by=tuple(sorted(answered_by)),
+        reasons=tuple(reasons or ([] if verdict["passed"] is True else ["the result does not say why"])),
+        complete=verdict["complete"] is True,
+        stages=tuple(_stage(stage) for stage in result["stages"]),
+    )
+
+
+def _stage(values: Mapping[str, Any]) -> Stage:
+    latency, is_open_loop = values["latency_us"], values["rate_asked"] is not None
+    return Stage(
+        name=str(values["name"]),
+        load=_number(values["rate_asked"] if is_open_loop else values["concurrency_asked"]),
+        is_open_loop=is_open_loop,
+        figures={
+            "throughput_rows_per_s": _number(values["throughput_rows_per_s"]),
+            **{
+                f"{name}_us": None if latency[name] is None else _number(latency[name])
+                for name in ("mean", "p50", "p99")
+            },
+        },
+        counts={
+            "requests": int(_number(values["requests"])),
+            "failures": int(sum(map(_number, values["failures"].values()))),
+            "wrong": int(sum(map(_number, values["wrong"].values()))),
+        },
+        saturated=bool(values["client_saturated"]),
+        windows=_windows(values["windows"]),
+    )
+
+
+def _windows(values: Sequence[Mapping[str, Any]]) -> Windows:
+    """Read the windows of a stage: their histograms become one table, a line for each window."""
+    seconds = np.array([_number(window["seconds"]) for window in values])
+    if not len(seconds) or not seconds.all():
+        raise ValueError("a stage has no windows, or one without a duration")
+    requests, rates, means = (
+        np.array([_number(window[name]) for window in values])
+        for name in ("requests", "throughput_rows_per_s", "mean_us")
+    )
+    batches = np.array_split(np.arange(len(values)), min(len(values), _MOST_WINDOWS))
+    tables = [Latencies.counts_of_text(window["latency_histogram"]) for window in values]
+    values_us = sorted(set().union(*tables))
+    places = {value: place for place, value in enumerate(values_us)}
+    counts = np.zeros((len(batches), len(values_us)))
+    for line, batch in enumerate(batches):
+        for value, count in (pair for number in batch for pair in tables[number].items()):
+            counts[line, places[value]] += count
+    return Windows(
+        seconds=np.array([seconds[batch].sum() for batch in batches]),
+        rows=np.array([(rates * seconds)[batch].sum() for batch in batches]),
+        total_us=np.array([(requests * means)[batch].sum() for batch in batches]),
+        values_us=np.array(values_us, np.float64),
+        counts=counts,
+    )
+
+
+def _number(value: Any) -> float:
+    """Return a figure.
+
+    Raises:
+        ValueError: It is not a number that can have been measured.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TOO_LARGE:
+        raise ValueError(f"{value!r} is not a figure")
+    return float(value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.scenarios import ARRIVALS, SCENARIOS, listed, readers, users
+from loadtest.scenarios import ARRIVALS, LONGEST, SCENARIOS, listed, readers, users
 from loadtest.wire import CLIENTS
 
 _ACRONYMS = {"ca": "CA", "grpc": "gRPC", "http": "HTTP", "tls": "TLS", "url": "URL"}
@@ -17,6 +17,7 @@ class Option:
 
     Attributes:
         key: The name of its value, if that does not follow from the option's name.
+        bare: What it means if it is given without a value; empty if it needs one.
         is_flag: Whether it takes no value; its text is `true` or `false`.
         is_secret: Whether its value may be a secret, which no page shows. It can be given several times.
     """
@@ -26,6 +27,7 @@ class Option:
     help: str
     choices: tuple[str, ...] = ()
     key: str = ""
+    bare: str = ""
     is_flag: bool = False
     is_secret: bool = False
 
@@ -46,7 +48,7 @@ def declare(parser: Any) -> None:
     for option in all_options():
         parser.add_argument(
             option.name,
-            help=option.help,
+            help=option.help.replace("%", "%%"),  # argparse formats the text
             dest=option.dest,
             include_in_web_ui=not option.is_secret,
             **_kind(option),
@@ -59,7 +61,8 @@ def _kind(option: Option) -> dict[str, Any]:
     if option.is_secret:
         return {"action": "append"}
     choices = {"choices": [*option.choices]} if option.choices else {}
-    return {"default": option.default, **choices}
+    bare = {"nargs": "?", "const": option.bare} if option.bare else {}
+    return {"default": option.default, **choices, **bare}
 
 
 def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
@@ -271,6 +274,12 @@ def _timing() -> list[Option]:
             "ends a stage as soon as it has them. Default: 10.",
         ),
         Option(
+            "--min-requests",
+            "0",
+            "Requests that must be answered in each stage, as in --min-requests 1000. A stage goes on until then, for "
+            f"at most {LONGEST} times --stage-time; with fewer answers, the run fails. Default: 0.",
+        ),
+        Option(
             "--warm-up",
             "1",
             "Seconds at the start of a stage that are left out of its figures, as in --warm-up 0.5; answers are "
@@ -297,7 +306,16 @@ def _limits() -> list[Option]:
         Option(
             "--max-failures",
             "0",
-            "Fail the run if more than this many requests get no answer, as in --max-failures 5. Default: 0.",
+            "Fail the run if more requests than this get no answer: a number, as in --max-failures 5, or a share of "
+            "all requests, as in --max-failures 1.5%. Default: 0.",
+        ),
+        Option(
+            "--require-checked",
+            "auto",
+            "Fail the run if an answer could not be checked: yes, no, or only if there are right answers to compare "
+            "with, from --repository or --input-data (auto). Without a value, it means yes. Default: auto.",
+            ("auto", "yes", "no"),
+            bare="yes",
         ),
     ]
 

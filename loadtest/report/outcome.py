@@ -8,6 +8,7 @@ from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
 from loadtest.report.result import Result, make_result
+from loadtest.report.verdict import describe_pass
 from loadtest.run import Leader
 
 
@@ -76,8 +77,7 @@ def summarize(result: Result) -> list[str]:
             lines.append(f"best within the p99 limit: {best['stage']}, {best['throughput_rows_per_s']:g} rows/s")
     lines += [f"note: {note}" for note in result["notes"]]
     if result["verdict"]["passed"]:
-        checked = "all checked answers were right" if result["run"]["checked"] else "answers were not checked"
-        return [*lines, f"PASSED: {checked}, and all limits were kept"]
+        return [*lines, f"PASSED: {describe_pass(result)}"]
     return [*lines, *(f"FAILED: {reason}" for reason in result["verdict"]["reasons"])]
 
 

@@ -11,7 +11,7 @@ from loadtest.report.notes import find_notes
 from loadtest.report.verdict import find_knee, find_reasons
 from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
 from loadtest.scenarios import SCENARIOS, Reads
-from loadtest.settings import Limits
+from loadtest.settings import Allowance, Limits
 
 SCHEMA = 2
 _LATE_LIMIT_US = 10_000
@@ -59,10 +59,17 @@ def _describe(run: Run) -> Result:
         "limits": {
             "max_p99_ms": settings.limits.max_p99_ms,
             "min_throughput_rows_per_s": settings.limits.min_throughput,
-            "max_failures": settings.limits.max_failures,
+            "max_failures": settings.limits.max_failures.count,
+            "max_failures_share": _share(settings.limits.max_failures),
+            "min_requests": load.min_requests,
+            "require_checked": run.requires_checked,
         },
         "seed": load.seed,
     }
+
+
+def _share(allowance: Allowance) -> float | None:
+    return None if allowance.share is None else float(allowance.share)
 
 
 def _counts(tally: Tally) -> Result:

@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
 from loadtest.scenarios import SCENARIOS
-from loadtest.settings import Limits
+from loadtest.settings import Allowance, Limits
 
 _KNEE_SHARE = 0.95
 
@@ -67,7 +67,7 @@ def find_reasons(run: Run, stages: Sequence[Stage], whole: Window) -> list[str]:
     reasons += _failures(total, run.settings.limits.max_failures)
     if run.complete:
         reasons += [reason for record in run.records for reason in _unsent(record)]
-    reasons += _unanswered(total, is_checked=run.checked)
+    reasons += _unchecked(run, total)
     if stages:
         reasons += _missed_limits(run, stages)
     return reasons
@@ -91,11 +91,12 @@ def _wrong_answers(total: Tally) -> list[str]:
     return [f"{wrong} of {total.requests} answers were wrong: {_list(total.wrong)}"] if wrong else []
 
 
-def _failures(total: Tally, allowed: int) -> list[str]:
+def _failures(total: Tally, allowed: Allowance) -> list[str]:
     failed = sum(total.failures.values())
-    if failed <= allowed:
+    requests = total.requests + failed
+    if allowed.allows(failed, requests):
         return []
-    return [f"{failed} requests failed, but at most {allowed} may: {_list(total.failures)}"]
+    return [f"{failed} of {requests} requests failed, but at most {allowed} may: {_list(total.failures)}"]
 
 
 def _list(counts: Mapping[str, int]) -> str:
@@ -112,18 +113,27 @@ def _unsent(record: StageRecord) -> list[str]:
     return [f"stage {record.stage.name}: only {sent} of {planned} requests were sent"] if sent < planned else []
 
 
-def _unanswered(total: Tally, *, is_checked: bool) -> list[str]:
+def _unchecked(run: Run, total: Tally) -> list[str]:
     if not total.requests:
         return ["no request was answered"]
-    if is_checked and total.unchecked == total.requests:
-        return ["no answer could be checked: the repository has no reference for the version that answered"]
-    return []
+    is_required = run.requires_checked or (run.checked and total.unchecked == total.requests)
+    if not (total.unchecked and is_required):
+        return []
+    what = f"{total.unchecked} of {total.requests} answers could not be checked"
+    if not run.checked:
+        return [f"{what}: give a --repository or --input-data with the right ones"]
+    return [f"{what}: they came from versions without a reference; allow that with --require-checked no"]
 
 
 def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:
     """A ladder must have one stage within both limits; in any other scenario, every stage must be."""
-    limits = run.settings.limits
+    limits, least = run.settings.limits, run.settings.load.min_requests
     reasons = [f"stage {stage['name']}: no request was answered" for stage in stages if not stage["requests"]]
+    reasons += [
+        f"stage {stage['name']}: only {stage['requests']} requests were answered, but --min-requests is {least}"
+        for stage in stages
+        if run.complete and 0 < stage["requests"] < least
+    ]
     answered = [stage for stage in stages if stage["requests"]]
     if SCENARIOS[run.settings.load.scenario].is_ladder:
         return reasons + _missed_by_ladder(limits, answered)
@@ -171,3 +181,19 @@ def _missed_p99(limit_ms: float, stage: Stage) -> str:
         few = f"p99 could not be checked: it takes {LEAST_FOR_P99} requests, and there were {requests}"
         return f"{few}; measure for longer with --stage-time, or add --min-requests {LEAST_FOR_P99}"
     return f"more than 1 % of the requests got no answer within {limit_ms:g} ms, so no p99 limit is kept"
+
+
+def describe_pass(result: Mapping[str, Any]) -> str:
+    """Say exactly what held in a run that passed: how many answers were right, how many requests failed, and limits."""
+    answers, unchecked = result["totals"]["requests"], result["totals"]["unchecked"]
+    failed = sum(result["totals"]["failures"].values())
+    if unchecked == answers:
+        checked = f"{answers:,} answers came, but none was checked"
+    elif unchecked:
+        checked = f"{answers - unchecked:,} answers were right, {unchecked:,} of {answers:,} could not be checked"
+    else:
+        checked = f"all {answers:,} answers were right"
+    limits = result["run"]["limits"]
+    has_limit = limits["max_p99_ms"] is not None or limits["min_throughput_rows_per_s"] is not None
+    kept = "every limit was kept" if has_limit else "no limit was set"
+    return f"{checked}, {failed or 'no'} request{'' if failed in (0, 1) else 's'} failed, and {kept}"

@@ -15,8 +15,8 @@ from loadtest import server, settings
 from loadtest.errors import LoadTestError, ServerError, SettingsError, catch, to_load_test_error
 from loadtest.run import messages
 from loadtest.run.record import Run, StageRecord
-from loadtest.run.windows import Window, merge_processes
-from loadtest.scenarios import PAUSE, Arrivals, Stage, make_stages
+from loadtest.run.windows import STABLE_WINDOWS, Window, merge_processes
+from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Stage, make_stages
 from loadtest.settings import Settings
 
 _PREPARE_TIMEOUT_S = 60.0
@@ -154,16 +154,18 @@ class Leader:
         record.discarded = self._take()
         record.measured_from_s = time.monotonic() - self._started
         record.add_snapshot(server.take_snapshot(read))
-        until = time.monotonic() + stage.seconds
-        while not record.windows or until - time.monotonic() > _SHORTEST_REST * stage.window_s:
-            gevent.sleep(max(min(stage.window_s, until - time.monotonic()), 0.0))
+        until, least = time.monotonic() + stage.seconds, read.load.min_requests
+        last = until + (LONGEST - 1) * stage.seconds
+        while not record.windows or _is_time_left(until if record.answered() >= least else last, stage):
+            left_s = until - time.monotonic()
+            gevent.sleep(min(stage.window_s, left_s) if left_s > 0 else stage.window_s)
             window = self._take()
             record.measure(window)
             self._admit_latecomers(stage)
             record.add_snapshot(server.take_snapshot(read))
             record.users = self._runner.user_count
             record.lost_workers = sorted(processes - set(self._active()))
-            if stage.until_stable and record.stable:
+            if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
                 record.keep_stable()
                 break
             if stage.until_drained and window.drained:
@@ -241,3 +243,8 @@ class Leader:
         if isinstance(runner, MasterRunner):
             return [client.id for client in runner.clients.all if client.state != STATE_MISSING]
         return ["local"]
+
+
+def _is_time_left(until: float, stage: Stage) -> bool:
+    """Return whether enough time is left for a window of its own."""
+    return until - time.monotonic() > _SHORTEST_REST * stage.window_s

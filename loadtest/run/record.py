@@ -62,6 +62,10 @@ class StageRecord:
         answered = sum(window.requests for window in self.windows[first:last])
         self.restarted |= has_restarted(earlier, later, answered)
 
+    def answered(self, last: int = 0) -> int:
+        """Return how many requests were answered while it was measured, or only in its last windows."""
+        return sum(window.requests for window in self.windows[-last:])
+
     def keep_stable(self) -> None:
         """Discard all windows except the last three, so that the figures come from stable windows alone."""
         self.discarded.append(self.earlier)
@@ -124,6 +128,12 @@ class Run:
     error: LoadTestError | None = None
     complete: bool = False
     checked: bool = False
+
+    @property
+    def requires_checked(self) -> bool:
+        """Whether every answer must have been checked."""
+        required = self.settings.limits.require_checked
+        return self.checked if required is None else required
 
     def all_windows(self) -> Iterator[Window]:
         """Yield everything that was seen, discarded windows included."""

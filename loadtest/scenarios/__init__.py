@@ -6,11 +6,12 @@ open loop, requests are due at the times of the stage's `Arrivals`, however slow
 """
 
 from loadtest.scenarios.arrivals import ARRIVALS, PAUSE, Arrivals, read_arrivals
-from loadtest.scenarios.stages import Stage
+from loadtest.scenarios.stages import LONGEST, Stage
 from loadtest.scenarios.table import SCENARIOS, Load, Reads, Scenario, listed, make_stages, readers, users
 
 __all__ = [
     "ARRIVALS",
+    "LONGEST",
     "PAUSE",
     "SCENARIOS",
     "Arrivals",

@@ -8,6 +8,9 @@ _WINDOWS_PER_STAGE = 5
 _SHORTEST_WINDOW_S = 0.5
 _REPLAY_WINDOW_S = 1.0
 
+LONGEST = 10
+"""How many times its usual length a stage may last to get the answers that it needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

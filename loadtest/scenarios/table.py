@@ -31,6 +31,7 @@ class Load:
         warm_up_s: How long at a stage's start nothing is measured.
         request_timeout_s: How long an answer may take.
         seed: Of every random choice.
+        min_requests: How many requests must be answered in a stage; it may last ten times as long for that.
     """
 
     scenario: str
@@ -44,6 +45,7 @@ class Load:
     warm_up_s: float
     request_timeout_s: float
     seed: int
+    min_requests: int = 0
 
 
 class Reads(Enum):

@@ -9,10 +9,13 @@ from loadtest.errors import SettingsError
 from loadtest.options import find_unused
 from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
 from loadtest.settings.addresses import read_addresses, read_metrics
+from loadtest.settings.allowances import Allowance, read_allowance
 from loadtest.settings.contents import Contents, read_contents
 from loadtest.wire import CLIENTS, Address
 
 T = TypeVar("T")
+
+_REQUIRED = {"auto": None, "yes": True, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,19 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits that the run must keep; None for no limit."""
+    """The limits that the run must keep.
+
+    Attributes:
+        max_p99_ms: The highest p99 of a stage's requests, None for no limit.
+        min_throughput: The lowest number of rows per second in a stage, None for no limit.
+        max_failures: How many requests may fail in the whole run.
+        require_checked: Whether every answer must have been checked; None: if there are right answers to compare with.
+    """
 
     max_p99_ms: float | None
     min_throughput: float | None
-    max_failures: int
+    max_failures: Allowance
+    require_checked: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,8 @@ def from_text(text: Mapping[str, str]) -> Settings:
         limits=Limits(
             max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"]),
             min_throughput=_optional("--min-throughput", text["min_throughput"]),
-            max_failures=int(_parse("--max-failures", text["max_failures"] or "0", _not_negative)),
+            max_failures=read_allowance(text["max_failures"] or "0"),
+            require_checked=_REQUIRED[_one_of("--require-checked", text["require_checked"] or "auto", _REQUIRED)],
         ),
         report_dir=Path(text["report_dir"]) if text["report_dir"] else None,
         unused=tuple(find_unused(text)),
@@ -119,6 +131,7 @@ def _load(text: Mapping[str, str]) -> Load:
         warm_up_s=_parse("--warm-up", text["warm_up"], _not_negative),
         request_timeout_s=_parse("--request-timeout", text["request_timeout"], _positive),
         seed=_parse("--seed", text["seed"], int),
+        min_requests=int(_parse("--min-requests", text["min_requests"] or "0", _count)),
     )
     reads.check(load)
     return load
@@ -164,7 +177,12 @@ def _parse(option: str, text: str, parse: Callable[[str], T]) -> T:
 
 
 def _describe(parse: Callable[[str], Any]) -> str:
-    words = {_positive_int: "a whole number from 1 up", _positive: "a number above 0", int: "a whole number"}
+    words = {
+        _positive_int: "a whole number from 1 up",
+        _count: "a whole number from 0 up",
+        _positive: "a number above 0",
+        int: "a whole number",
+    }
     return words.get(parse, "a number from 0 up")
 
 
@@ -175,6 +193,13 @@ def _optional(option: str, text: str) -> float | None:
 def _positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
         raise ValueError(text)
     return value
 

@@ -119,7 +119,7 @@ def test_without_a_repository_inputs_are_drawn_and_the_report_says_so(server: Se
     finished = run(server, tmp_path, "--concurrency", "2", *QUICK, model="classifier=1,static=1")
     assert finished.code == 0, finished.stdout
     assert "answers were not checked" in finished.result["notes"][0]
-    assert finished.last_lines[-1] == "PASSED: answers were not checked, and all limits were kept"
+    assert re.fullmatch(r"PASSED: [\d,]+ answers came, but none was checked, no request .*", finished.last_lines[-1])
     (stage,) = finished.result["stages"]
     assert stage["unchecked"] == stage["requests"] > 0
     assert {version["model"] for version in stage["versions"]} == {"classifier", "static"}

@@ -9,10 +9,13 @@ import pytest
 from support.load_results import KEY, make_result, record_of, result_of, window
 from support.load_settings import read
 
+from loadtest.errors import SettingsError
+from loadtest.report import outcome
 from loadtest.run import Busy, Run, Window
 from loadtest.scenarios import Stage, make_stages
 from loadtest.server import Snapshot, has_restarted, summarize
 from loadtest.server.statistics import Counts, read_gauges
+from loadtest.settings.allowances import read_allowance
 
 
 def test_the_knee_is_the_lowest_load_with_95_percent_of_the_best() -> None:
@@ -133,7 +136,79 @@ def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
 def test_failures_beyond_the_limit_fail_the_run() -> None:
     assert result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "6"))["verdict"]["passed"]
     reasons = result_of((10, 100), failures={"refused": 2}, options=("--max-failures", "5"))["verdict"]["reasons"]
-    assert reasons == ["6 requests failed, but at most 5 may: 6 refused"]
+    assert reasons == ["6 of 36 requests failed, but at most 5 may: 6 refused"]
+
+
+@pytest.mark.parametrize(("failed", "passed"), [(29, True), (30, False)])
+def test_failures_may_be_a_share_of_all_requests(failed: int, passed: bool) -> None:
+    options = ("--max-failures", "29%")
+    result = one_stage(window(100 - failed, 100, failures=Counter(cut=failed)), *options)
+    assert result["verdict"]["passed"] is passed
+    if not passed:
+        assert result["verdict"]["reasons"] == ["30 of 100 requests failed, but at most 29 % may: 30 cut"]
+    limits = result["run"]["limits"]
+    assert (limits["max_failures"], limits["max_failures_share"]) == (None, 0.29)
+
+
+def test_a_share_of_failures_is_exact() -> None:
+    assert read_allowance("1.5%").allows(3, 200)
+    assert not read_allowance("1.5%").allows(4, 200)
+    assert read_allowance("7").allows(7, 7)
+    assert not read_allowance("0%").allows(1, 10**9)
+    assert [str(read_allowance(text)) for text in ("5", "1.50%", "100%")] == ["5", "1.5 %", "100 %"]
+
+
+@pytest.mark.parametrize(
+    "text", ["0.9", "-1", "1e3", "101%", "-1%", "nan%", "%", "1/3%", "x", "1 %%", "inf%", "5 requests"]
+)
+def test_an_allowance_that_is_neither_a_number_nor_a_share_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="neither a whole number from 0 up nor a share") as caught:
+        read(f"--max-failures={text}")
+    assert "as in --max-failures 5, or a share of them, as in --max-failures 1.5%" in caught.value.fix
+
+
+def test_a_stage_with_fewer_answers_than_it_must_have_fails() -> None:
+    (reason,) = one_stage(window(199, 100), "--min-requests", "200")["verdict"]["reasons"]
+    assert reason == "stage 1 user: only 199 requests were answered, but --min-requests is 200"
+    assert one_stage(window(200, 100), "--min-requests", "200")["verdict"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "checked", "unchecked", "reason"),
+    [
+        ((), True, 0, None),
+        ((), True, 1, "1 of 200 answers could not be checked: they came from versions without a reference"),
+        ((), False, 200, None),
+        (("--require-checked", "no"), True, 1, None),
+        (("--require-checked", "no"), True, 200, "200 of 200 answers could not be checked"),
+        (("--require-checked",), False, 200, "200 of 200 answers could not be checked: give a --repository"),
+        (("--require-checked", "yes"), True, 1, "1 of 200 answers could not be checked"),
+    ],
+)
+def test_answers_that_could_not_be_checked_fail_the_run_if_they_must_be(
+    given: tuple[str, ...], checked: bool, unchecked: int, reason: str | None
+) -> None:
+    run = Run(read("--scenario", "constant", "--concurrency", "1", *given), time.time(), complete=True, checked=checked)
+    run.records.append(record_of(make_stages(run.settings.load)[0], window(200, 100, unchecked=unchecked)))
+    reasons = make_result(run)["verdict"]["reasons"]
+    assert len(reasons) == (reason is not None)
+    assert reason is None or reasons[0].startswith(reason)
+
+
+def test_the_last_line_says_exactly_what_held() -> None:
+    limits = ("--max-p99-ms", "50", "--require-checked", "no")
+
+    def last_line(*options: str, requests: int = 1000, **counts: Any) -> str:
+        return outcome.summarize(one_stage(window(requests, 100, **counts), *options))[-1]
+
+    assert last_line() == "PASSED: all 1,000 answers were right, no request failed, and no limit was set"
+    assert last_line(*limits) == "PASSED: all 1,000 answers were right, no request failed, and every limit was kept"
+    said = last_line(*limits, "--max-failures", "2", unchecked=12, failures=Counter(cut=2))
+    assert "988 answers were right, 12 of 1,000 could not be checked, 2 requests failed, and every" in said
+    assert last_line(unchecked=1000) == (
+        "PASSED: 1,000 answers came, but none was checked, no request failed, and no limit was set"
+    )
+    assert last_line(wrong=Counter(nan=1)) == "FAILED: 1 of 1000 answers were wrong: 1 nan"
 
 
 def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:

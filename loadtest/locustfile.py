@@ -32,11 +32,14 @@ class TritonUser(User):
     """Sends requests back to back, or takes its share of an open loop's requests."""
 
     worker: LoadWorker
+    has_begun = False
 
     @task
     def work(self) -> None:
-        """Do one turn of the process's traffic."""
-        self.worker.work()
+        """Do one turn of the process's traffic, once it may begin."""
+        self.has_begun = self.has_begun or self.worker.admit()
+        if self.has_begun:
+            self.worker.work()
 
 
 class ScenarioShape(LoadTestShape):

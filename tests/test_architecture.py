@@ -58,6 +58,7 @@ ONLY_IN = {
         "loadtest.launch",
         "loadtest.locustfile",
         "loadtest.run.leader",
+        "loadtest.run.locust_stats",
         "loadtest.run.worker",
         "loadtest.report.outcome",
         "loadtest.report.web",

@@ -36,9 +36,18 @@ def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[str]:
         yield _on_client(stage)
     if stage["server_restarted"]:
         yield "the server was restarted, or the model reloaded, during this stage"
-    achieved, asked = stage["throughput_requests_per_s"], stage["rate_asked"]
-    if scenario.reads is Reads.RATES and achieved < _RATE_SHARE * asked:
-        yield f"only {achieved:g} of {asked:g} requests/s were achieved"
+    sent, asked = stage["sent_requests_per_s"], stage["rate_asked"]
+    if scenario.reads is Reads.RATES and sent < _RATE_SHARE * asked:
+        yield f"only {sent:g} of {asked:g} requests/s were sent"
+    came = stage["throughput_requests_per_s"]
+    if sent and not came:
+        yield "no answer came while it was measured, only later: give a --stage-time longer than the latency"
+    elif asked is not None and came < _RATE_SHARE * sent:
+        why = "the server fell behind, or --warm-up is shorter than the latency"
+        yield f"{sent:g} requests/s were sent, but only {came:g} answered: {why}"
+    if stage["backed_off_s"]:
+        waited = f"waited {stage['backed_off_s']:g} s, all together"
+        yield f"users that lost their connection several times in a row {waited}, before they tried again"
     if stage["lost_workers"]:
         yield f"these workers were lost: {', '.join(stage['lost_workers'])}"
     if scenario.is_steady and not stage["stable"]:

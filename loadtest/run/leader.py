@@ -17,7 +17,6 @@ from loadtest.run import messages
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import STABLE_WINDOWS, Window, merge_processes
 from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Stage, make_stages
-from loadtest.settings import Settings
 
 _PREPARE_TIMEOUT_S = 60.0
 _TAKE_TIMEOUT_S = 10.0
@@ -25,7 +24,10 @@ _POLL_S = 0.005
 _START_TIMEOUT_S = 30.0
 _START_POLL_S = 0.02
 _USERS_PER_S = 100
-_DRAIN_S = 0.1
+_DRAIN_S = 0.05
+_GRACE_S = 1.0
+"""How much longer than a request may take its process may take to say so."""
+
 _GIVE_IT_CORES = "look into its log, and run it where it has a core of its own"
 _SHORTEST_REST = 0.25
 """If less than this share of a window is left at the end of a stage, it is not measured as a separate window."""
@@ -38,7 +40,7 @@ class Leader:
         self._environment = environment
         self._runner = runner
         self._prepared: dict[str, list[str] | None] = {}
-        self._windows: dict[tuple[str, int], Window] = {}
+        self._windows: dict[tuple[str, int], list[tuple[int, Window]]] = {}
         self._members: set[str] = set()
         self._latecomers: set[str] = set()
         self._options: dict[str, str] = {}
@@ -46,12 +48,13 @@ class Leader:
         self._error: Exception | None = None
         self._round = 0
         self._started = 0.0
+        self._leaving: gevent.Greenlet | None = None
         self.run: Run | None = None
 
     def listen(self) -> None:
         """Listen to the answers of the processes that make load."""
         self._runner.register_message(messages.PREPARED, self._on_prepared)
-        self._runner.register_message(messages.WINDOW, self._on_window)
+        self._runner.register_message(messages.WINDOWS, self._on_windows)
 
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["error"]
@@ -63,12 +66,12 @@ class Leader:
             else:  # Locust moves users to it all the same, so there would be less load than asked for
                 self._error = messages.to_error(msg.data["error"])
 
-    def _on_window(self, msg: Any, **_: Any) -> None:
-        error = catch(lambda: self._keep_window((msg.node_id, msg.data["round"]), msg.data["window"]))
+    def _on_windows(self, msg: Any, **_: Any) -> None:
+        error = catch(lambda: self._keep_windows((msg.node_id, msg.data["round"]), msg.data["windows"]))
         self._error = self._error or error
 
-    def _keep_window(self, key: tuple[str, int], window: Mapping[str, Any]) -> None:
-        self._windows[key] = Window.from_message(window)
+    def _keep_windows(self, key: tuple[str, int], windows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        self._windows[key] = [(number, Window.from_message(window)) for number, window in windows]
         self._owed.discard(key)
 
     def lead(self, options: Mapping[str, str]) -> None:
@@ -89,9 +92,8 @@ class Leader:
         self._prepare(options)
         self._check_shares(stages)
         for stage in stages:
-            run.records.append(record := StageRecord(stage))
-            self._run_stage(record, run.settings)
-        self._drain(run.records[-1], run.settings.load.request_timeout_s)
+            self._run_stage(run, stage)
+        self._drain(run)
         run.complete = True
 
     def _prepare(self, options: Mapping[str, str]) -> None:
@@ -141,28 +143,26 @@ class Leader:
             what = f"{processes} processes need at least {processes} requests in flight, one for each"
             raise SettingsError("--max-in-flight", what, f"give {processes} or more, or use fewer processes")
 
-    def _run_stage(self, record: StageRecord, read: Settings) -> None:
+    def _run_stage(self, run: Run, stage: Stage) -> None:
         """Start a stage's users, then measure window after window until the stage is stable or over."""
+        record = StageRecord(stage, begun=self._round)
+        run.records.append(record)
+        if not stage.follows_on:
+            self._drain(run)
         processes = set(self._active())
-        stage = record.stage
-        if stage.arrivals is not None:
-            self._begin(PAUSE)
-        self._start_users(stage.users)
-        self._begin(stage.arrivals)
-        if stage.warm_up_s:
-            gevent.sleep(stage.warm_up_s)
-        record.discarded = self._take()
+        self._start(run, record)
+        record.measured_from = self._round
         record.measured_from_s = time.monotonic() - self._started
-        record.add_snapshot(server.take_snapshot(read))
-        until, least = time.monotonic() + stage.seconds, read.load.min_requests
+        record.add_snapshot(server.take_snapshot(run.settings))
+        until, least = time.monotonic() + stage.seconds, run.settings.load.min_requests
         last = until + (LONGEST - 1) * stage.seconds
         while not record.windows or _is_time_left(until if record.answered() >= least else last, stage):
             left_s = until - time.monotonic()
             gevent.sleep(min(stage.window_s, left_s) if left_s > 0 else stage.window_s)
-            window = self._take()
+            window = self._take(run, record)
             record.measure(window)
             self._admit_latecomers(stage)
-            record.add_snapshot(server.take_snapshot(read))
+            record.add_snapshot(server.take_snapshot(run.settings))
             record.users = self._runner.user_count
             record.lost_workers = sorted(processes - set(self._active()))
             if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
@@ -170,51 +170,85 @@ class Leader:
                 break
             if stage.until_drained and window.drained:
                 break
-        record.close()
+        self._end(record)
 
-    def _drain(self, record: StageRecord, timeout_s: float) -> None:
-        """Send nothing more and wait for the answers to the requests in flight, because they count as well."""
+    def _start(self, run: Run, record: StageRecord) -> None:
+        """Let all users of a stage begin at the same moment, and wait until its measured time begins.
+
+        Where the load jumps up, the new users wait until all of them are there. Where it jumps down, the stage begins
+        with the moment in which the surplus users are told to leave, each after its last answer.
+        """
+        stage = record.stage
+        is_jump_down = stage.follows_on and stage.users < self._runner.user_count
+        if not is_jump_down:
+            self._send(messages.GATHER, {})
+            self._change_users(stage.users)
+        record.discarded.append(self._take(run, record))
+        self._begin(stage.arrivals)
+        if is_jump_down:
+            self._leaving = gevent.spawn(self._change_users, stage.users)
+        if stage.warm_up_s:
+            gevent.sleep(stage.warm_up_s)
+            record.discarded.append(self._take(run, record))
+
+    def _end(self, record: StageRecord) -> None:
+        record.measured_until = self._round
+        record.close()
+        if self._leaving is not None:
+            self._leaving.get()
+            self._leaving = None
+
+    def _drain(self, run: Run) -> None:
+        """Send nothing more and wait for the answers to the requests in flight.
+
+        They count as part of the stage in which their requests were sent.
+        """
         self._begin(PAUSE)
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + run.settings.load.request_timeout_s + _GRACE_S
         while True:
-            gevent.sleep(_DRAIN_S)
-            window = self._take()
-            record.discarded.append(window)
+            window = self._take(run)
+            run.records[-1].discarded.add_counts(window)
             if window.drained and not self._owed:
                 return
             if time.monotonic() > until:
                 break
-        record.discarded.give_up()
+            gevent.sleep(_DRAIN_S)
+        run.records[-1].discarded.give_up(window.in_flight)
         if self._owed:
             lost = ", ".join(sorted({process for process, _ in self._owed}))
             raise LoadTestError(lost, "the process did not say what it counted", _GIVE_IT_CORES)
 
     def _begin(self, arrivals: Arrivals | None, process: str | None = None) -> None:
         message = None if arrivals is None else arrivals.to_message()
-        self._send(messages.BEGIN, {"arrivals": message, "order": self._active()}, process)
+        self._send(messages.BEGIN, {"arrivals": message, "order": self._active(), "round": self._round}, process)
 
-    def _start_users(self, users: int) -> None:
+    def _change_users(self, users: int) -> None:
         """Have Locust start or stop users until there are this many."""
+        until = time.monotonic() + _START_TIMEOUT_S + users / _USERS_PER_S
         self._runner.start(users, spawn_rate=_USERS_PER_S)
-        until = time.monotonic() + _START_TIMEOUT_S
         while self._runner.user_count != users and time.monotonic() < until:
             gevent.sleep(_START_POLL_S)
 
-    def _take(self) -> Window:
-        """Return what all processes saw since the last call.
+    def _take(self, run: Run, current: StageRecord | None = None) -> Window:
+        """End the round; return what all processes saw of the requests that were sent in it.
 
-        A window that came too late for an earlier call adds its counts, because its process has begun to count from 0.
+        Answers to requests of earlier rounds are added as well if these are measured windows of `current`, otherwise
+        to the stage in which they were sent. So is a window that comes too late for its round.
         """
-        self._round += 1
+        ended, self._round = self._round, self._round + 1
         self._send(messages.TAKE, {"round": self._round})
         silent = self._wait_for(lambda process: (process, self._round) in self._windows, _TAKE_TIMEOUT_S)
         self._owed |= {(process, self._round) for process in silent}
-        came, self._windows = self._windows, {}
-        window = merge_processes(one for (_, turn), one in came.items() if turn == self._round)
-        for (_, turn), late in came.items():
-            if turn != self._round:
-                window.add_counts(late)
-        return window
+        came, self._windows = [one for windows in self._windows.values() for one in windows], {}
+        merged = merge_processes(window for number, window in came if number == ended)
+        for number, window in came:
+            if number == ended:
+                continue
+            if current is not None and current.measures(number):
+                merged.add_counts(window)
+            else:
+                run.record_of(number).add_late(number, window)
+        return merged
 
     def _wait_for(self, has_answered: Callable[[str], bool], timeout_s: float) -> set[str]:
         """Wait until every process has answered, and return those that have not in time.

@@ -1,16 +1,18 @@
 """The messages between the leader and the processes that make load.
 
-The leader sends PREPARE, BEGIN and TAKE; each process answers PREPARE with PREPARED and TAKE with WINDOW. Locust
-carries them: over the network between machines, as plain calls when there is only one process.
+The leader sends PREPARE, GATHER (new users wait), BEGIN (a stage) and TAKE (end a round); each process answers PREPARE
+with PREPARED, and TAKE with WINDOWS. Locust carries them: over the network between machines, as plain calls when there
+is only one process.
 """
 
 from loadtest.errors import LoadTestError, ServerError, SettingsError
 
 PREPARE = "loadtest_prepare"
 PREPARED = "loadtest_prepared"
+GATHER = "loadtest_gather"
 BEGIN = "loadtest_begin"
 TAKE = "loadtest_take"
-WINDOW = "loadtest_window"
+WINDOWS = "loadtest_windows"
 
 _ERRORS = {cls.__name__: cls for cls in (LoadTestError, ServerError, SettingsError)}
 

@@ -16,13 +16,17 @@ class StageRecord:
 
     Attributes:
         stage: What was asked for.
+        begun: The round in which it began, see `recorder`.
+        measured_from: The round in which its measured time began; None during the warm-up.
+        measured_until: The round in which its measured time ended; None before.
         users: How many users there really were at its end.
         measured_from_s: When its measured time began, in seconds since the run began.
         windows: Every window that its figures come from, in a few numbers each.
         earlier: All of these windows except the last three, joined, so that a long stage does not fill the memory.
         recent: The last three of them.
-        discarded: Windows that the figures do not come from, joined: the warm-up, those before the stable ones, and
-            what was in flight at the end of the run. Their answers were checked as well.
+        late: Answers that came after the measured time to requests that were sent in it.
+        discarded: Windows that the figures do not come from, joined: the warm-up, and those before the stable ones.
+            Their answers were checked as well.
         stable: Whether the last three windows agree.
         snapshots: The server's counters before the first window and after each one; None where it did not answer.
         restarted: Whether the server was restarted during the stage.
@@ -33,15 +37,29 @@ class StageRecord:
     stage: Stage
     users: int = 0
     measured_from_s: float = 0.0
+    begun: int = 0
+    measured_from: int | None = None
+    measured_until: int | None = None
     windows: list[Figures] = field(default_factory=list)
     earlier: Window = field(default_factory=Window)
     recent: list[Window] = field(default_factory=list)
+    late: Window = field(default_factory=Window)
     discarded: Window = field(default_factory=Window)
     stable: bool = False
     snapshots: list[Snapshot | None] = field(default_factory=list)
     restarted: bool = False
     lost_workers: list[str] = field(default_factory=list)
     complete: bool = False
+
+    def measures(self, number: int) -> bool:
+        """Return whether requests that were sent in this round belong to its figures."""
+        if self.measured_from is None or number < self.measured_from:
+            return False
+        return self.measured_until is None or number < self.measured_until
+
+    def add_late(self, number: int, window: Window) -> None:
+        """Add answers to requests that were sent in an earlier round of this stage."""
+        (self.late if self.measures(number) else self.discarded).add_counts(window)
 
     def measure(self, window: Window) -> None:
         """Add the next measured window."""
@@ -75,21 +93,18 @@ class StageRecord:
 
     def close(self) -> None:
         """Mark the stage as complete, and join windows that need not be kept separate any more."""
-        self.earlier = self.measured
+        self.earlier = join_windows((self.earlier, *self.recent))
         self.recent = []
         self.complete = True
 
     def p99_of_requests_us(self, limits: Limits) -> float | None:
         """Return the p99 that a limit is about: that of all requests, not only of those with an answer.
 
-        A request without an answer counts as slower than any limit, and so does one that was still in flight at the
-        end of the stage and had already waited for longer than the limit. The result is infinite if there were more
-        than 1 % of these, and None with fewer than 100 requests.
+        A request without an answer counts as slower than any limit. The result is infinite if there were more than 1 %
+        of these, and None with fewer than 100 requests.
         """
-        measured = self.measured
-        total = measured.total
-        unanswered = sum(total.failures.values()) + _count_overdue(measured, limits)
-        return total.latency_us.percentile_us(99, unanswered=unanswered)
+        total = self.measured.total
+        return total.latency_us.percentile_us(99, unanswered=total.failures.total())
 
     def keeps_p99(self, limits: Limits) -> bool | None:
         """Return whether 99 % of the requests were answered within the limit; None without a limit or 100 requests."""
@@ -98,15 +113,10 @@ class StageRecord:
 
     @property
     def measured(self) -> Window:
-        """All measured windows as one."""
-        return join_windows((self.earlier, *self.recent))
-
-
-def _count_overdue(window: Window, limits: Limits) -> int:
-    """Count the requests in flight at the end of a window that had already waited for longer than the p99 limit."""
-    if limits.max_p99_ms is None:
-        return 0
-    return sum(waited_us > limits.max_p99_ms * 1000 for waited_us in window.in_flight_us)
+        """All measured windows as one, with the answers that came later."""
+        window = join_windows((self.earlier, *self.recent))
+        window.add_counts(self.late)
+        return window
 
 
 @dataclass
@@ -134,6 +144,10 @@ class Run:
         """Whether every answer must have been checked."""
         required = self.settings.limits.require_checked
         return self.checked if required is None else required
+
+    def record_of(self, number: int) -> StageRecord:
+        """Return the stage in which a round took place."""
+        return next((record for record in reversed(self.records) if record.begun <= number), self.records[0])
 
     def all_windows(self) -> Iterator[Window]:
         """Yield everything that was seen, discarded windows included."""

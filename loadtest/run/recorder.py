@@ -1,7 +1,14 @@
-"""Count what one process sees, and return the counts window by window."""
+"""Count what one process sees.
+
+A run is divided into rounds, which the leader ends one after the other. Every request belongs to the round in which it
+was sent, even if its answer comes later. For example, a round of 2 s in which requests take 3 s ends without a single
+answer. The next round returns two windows: its own, and one with the answers to the requests of the round before.
+"""
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.run.windows import Busy, Tally, Window
@@ -10,49 +17,79 @@ Key = tuple[str, str]
 """A model and the version that answered; the version is empty where no answer named one."""
 
 
-class Recorder:
-    """Counts one process's requests; `take` returns the counts since the last call and starts again from 0.
+@dataclass(slots=True)
+class Slice:
+    """What came for one version of a model in a short time: counts, and how often each latency was seen, in µs."""
 
-    Args:
-        process: The process's name in its windows.
+    rows: int = 0
+    unchecked: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    answered_us: Counter[int] = field(default_factory=Counter)
+    failed_us: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def requests(self) -> int:
+        """How many answers came."""
+        return self.answered_us.total()
+
+    def add(self, later: "Slice") -> None:
+        """Add what came after it."""
+        self.rows += later.rows
+        self.unchecked += later.unchecked
+        self.failures.update(later.failures)
+        self.wrong.update(later.wrong)
+        self.answered_us.update(later.answered_us)
+
+    def to_tally(self) -> Tally:
+        """Return the counts with a histogram of the latencies."""
+        tally = Tally(self.requests, self.rows, self.unchecked, self.failures, self.wrong)
+        tally.latency_us.record_all(self.answered_us)
+        return tally
+
+
+class Round:
+    """Counts the requests that were sent in one round, until the last of them was answered.
+
+    Attributes:
+        sent: How many were sent since the last window.
     """
 
-    def __init__(self, process: str) -> None:
-        self.process = process
-        self._restart()
+    def __init__(self) -> None:
+        self.sent = 0
+        self._in_flight_before = 0
+        self._fresh: dict[Key, Slice] = {}
+        self._begin_window()
 
-    def _restart(self) -> None:
-        self._tallies: dict[Key, Tally] = {}
-        self._latencies: dict[Key, Counter[int]] = {}
+    def _begin_window(self) -> None:
+        self._slices: dict[Key, Slice] = {}
         self._late: Counter[int] = Counter()
+        self._backed_off_s = 0.0
         self._messages: dict[str, str] = {}
         self._examples: list[tuple[str, bytes]] = []
-        self._started = time.perf_counter()
-        self._cpu_started = time.process_time()
-        self._wait_started = _cpu_wait_s()
 
     def answered(self, key: Key, rows: int, latency_us: int) -> None:
         """Count an answer."""
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tally(key)
-        tally.requests += 1
-        tally.rows += rows
+        fresh = self._fresh.get(key)
+        if fresh is None:
+            fresh = self._slice(key)
+        fresh.rows += rows
         # Counting whole microseconds in a dict is cheaper than the histogram, which `take` fills.
-        self._latencies[key][latency_us] += 1
+        fresh.answered_us[latency_us] += 1
 
-    def _tally(self, key: Key) -> Tally:
-        self._latencies.setdefault(key, Counter())
-        return self._tallies.setdefault(key, Tally())
+    def _slice(self, key: Key) -> Slice:
+        return self._fresh.setdefault(key, Slice())
 
-    def failed(self, key: Key, kind: str, message: str) -> None:
-        """Count a request that got no answer."""
-        self._tally(key).failures[kind] += 1
+    def failed(self, key: Key, kind: str, message: str, latency_us: int) -> None:
+        """Count a request that got no answer, and how long it took to fail."""
+        fresh = self._slice(key)
+        fresh.failures[kind] += 1
+        fresh.failed_us[latency_us] += 1
         self._messages.setdefault(kind, message)
 
     def found_wrong(self, key: Key, kind: str, message: str) -> None:
         """Count an answer, already counted as answered, that is wrong."""
-        self._tally(key).wrong[kind] += 1
+        self._slice(key).wrong[kind] += 1
         self._messages.setdefault(kind, message)
 
     def keep_example(self, name: str, data: bytes) -> None:
@@ -61,23 +98,104 @@ class Recorder:
 
     def left_unchecked(self, key: Key) -> None:
         """Count an answer, already counted as answered, that there was no reference for."""
-        self._tally(key).unchecked += 1
+        self._slice(key).unchecked += 1
 
     def sent_late(self, late_us: int) -> None:
         """Note how late a request of an open loop was sent although a user was free to send it."""
         self._late[late_us] += 1
 
+    def backed_off(self, seconds: float) -> None:
+        """Note that a user waited before it tried again, because several of its requests in a row had failed."""
+        self._backed_off_s += seconds
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something came since the last window."""
+        return bool(self._slices or self._fresh)
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests have no answer yet."""
+        slices = [*self._slices.values(), *self._fresh.values()]
+        done = sum(slice.requests + slice.failures.total() for slice in slices)
+        return self._in_flight_before + self.sent - done
+
+    def flush(self) -> dict[Key, Slice]:
+        """Return what came since the last flush; the next window still contains it."""
+        fresh, self._fresh = self._fresh, {}
+        for key, slice in fresh.items():
+            self._slices.setdefault(key, Slice()).add(slice)
+        return fresh
+
     def take(self) -> Window:
-        """Return the counts since the last call."""
-        window = Window(time.perf_counter() - self._started, self._tallies)
-        window.messages, window.examples = self._messages, self._examples
-        for key, counts in self._latencies.items():
-            window.tallies[key].latency_us.record_all(counts)
+        """Return what came since the last window, as a window without a length."""
+        self.flush()
+        self._in_flight_before = self.in_flight
+        window = Window(sent=self.sent, backed_off_s=self._backed_off_s)
+        window.tallies = {key: slice.to_tally() for key, slice in self._slices.items()}
         window.late_us.record_all(self._late)
-        cpu_s = time.process_time() - self._cpu_started
-        window.busy[self.process] = Busy(window.seconds, cpu_s, _cpu_wait_s() - self._wait_started)
-        self._restart()
+        window.messages, window.examples = self._messages, self._examples
+        self.sent = 0
+        self._begin_window()
         return window
+
+
+class Recorder:
+    """The rounds of one process.
+
+    Args:
+        process: The process's name in its windows.
+
+    Attributes:
+        round: The open round, to which requests belong that are sent now.
+        number: Its number.
+    """
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.round = Round()
+        self.number = 0
+        self._earlier: dict[int, Round] = {}
+        self._restart()
+
+    def _restart(self) -> None:
+        self._started = time.perf_counter()
+        self._cpu_started = time.process_time()
+        self._wait_started = _cpu_wait_s()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have no answer yet."""
+        return self.round.in_flight + sum(earlier.in_flight for earlier in self._earlier.values())
+
+    def flush(self) -> Iterator[tuple[Key, Slice]]:
+        """Yield what came since the last flush; the windows still contain it."""
+        for each in (*self._earlier.values(), self.round):
+            yield from each.flush().items()
+
+    def take(self, number: int) -> dict[int, Window]:
+        """End the open round and begin the round `number`; return a window for each round that has something new.
+
+        Only the window of the round that ends has a length. Its surplus is what came during it to earlier requests, and
+        theirs is negative. So a stage gets the same throughput whether their windows are added to it or not.
+        """
+        windows = {each: earlier.take() for each, earlier in self._earlier.items() if earlier.has_news}
+        self._earlier = {each: earlier for each, earlier in self._earlier.items() if earlier.in_flight}
+        ended = self.round.take()
+        for window in windows.values():
+            window.surplus_requests, window.surplus_rows = -window.requests, -window.rows
+            ended.surplus_requests += window.requests
+            ended.surplus_rows += window.rows
+        ended.seconds = time.perf_counter() - self._started
+        cpu_s = time.process_time() - self._cpu_started
+        ended.busy[self.process] = Busy(ended.seconds, cpu_s, _cpu_wait_s() - self._wait_started)
+        ended.in_flight = self.in_flight
+        windows[self.number] = ended
+        if self.round.in_flight:
+            self._earlier[self.number] = self.round
+        self.round, self.number = Round(), number
+        self._restart()
+        return windows
 
 
 def _cpu_wait_s() -> float:

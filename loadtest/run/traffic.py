@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 
 import gevent
@@ -24,7 +25,7 @@ from loadtest.checking import (
 )
 from loadtest.errors import SettingsError, describe_bug
 from loadtest.run.alarm import Alarm
-from loadtest.run.recorder import Key, Recorder
+from loadtest.run.recorder import Key, Recorder, Round, Slice
 from loadtest.run.windows import Window
 from loadtest.scenarios import PAUSE, Arrivals
 from loadtest.settings import Settings
@@ -36,9 +37,19 @@ _TURN_S = 0.05
 _LONGEST_SLEEP_S = 0.5
 """The longest time that a user of an open loop sleeps before it checks whether a new stage has begun."""
 
-_AFTER_FAILURE_S = 0.1
+_BACK_OFF_S = 0.1
+"""How long a user waits after its second lost connection in a row, and after each further one."""
+
 _EXAMPLES_PER_KIND = 3
 _SWITCH_S = 1.0
+
+
+@dataclass(slots=True)
+class Line:
+    """A connection that one user at a time uses, and how often in a row it was lost."""
+
+    connection: Connection
+    losses: int = 0
 
 
 class Traffic:
@@ -61,14 +72,15 @@ class Traffic:
         }
         self._recorder = Recorder(process)
         self._loop = gevent.get_hub().loop
-        self._idle: list[Connection] = []
+        self._idle: list[Line] = []
         self._alarms: list[Alarm] = []
         self._examples: Counter[str] = Counter()
-        self._due: Iterator[float] | None = None
+        self._due: Iterator[float] | None = iter(())
         self._next_stage = Event()
-        self._in_flight = 0
-        self._waiting: dict[Connection, float] = {}
-        self._exhausted = False
+        self._busy_users = 0
+        self._is_gathering = False
+        self._is_paused = True
+        self._exhausted = True
         self._switched_at = 0.0
         self._prepare_requests()
 
@@ -86,26 +98,56 @@ class Traffic:
         """The protocol of its requests."""
         return self._client.protocol
 
-    def begin(self, arrivals: Arrivals | None, index: int, processes: int) -> None:
-        """Start a stage as process `index` of `processes`; `arrivals` says when requests are due in an open loop."""
+    @property
+    def in_flight(self) -> int:
+        """How many requests have no answer yet."""
+        return self._recorder.in_flight
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether requests are due at given times, now or in a stage to come."""
+        return self._due is not None and not self._is_paused
+
+    def gather(self) -> None:
+        """Let new users wait for the next stage, while those that are there send on."""
+        self._is_gathering = True
+
+    def admit(self) -> bool:
+        """Return whether a new user may begin; wait a moment if the next stage has not begun yet."""
+        if self._is_gathering:
+            self._next_stage.wait(_LONGEST_SLEEP_S)
+        return not self._is_gathering
+
+    def begin(self, arrivals: Arrivals | None, index: int, processes: int, *, round: int = 0) -> None:
+        """Start a stage as process `index` of `processes`; `arrivals` says when requests are due in an open loop.
+
+        All users that wait for it begin at once. `round` is the number of the open round, which a process that came
+        late does not know yet.
+        """
+        self._recorder.number = round
         self._stage_started = time.perf_counter()
+        self._is_gathering = False
+        self._is_paused = arrivals == PAUSE
         self._due = None if arrivals is None else arrivals.due_times(index, processes)
-        self._exhausted = arrivals == PAUSE
+        self._exhausted = self._is_paused
         self._next_stage.set()
         self._next_stage = Event()
 
-    def take(self) -> Window:
-        """Return what was counted since the last call."""
-        window = self._recorder.take()
-        now = time.perf_counter()
-        window.in_flight_us = [int((now - since) * 1e6) for since in self._waiting.values()]
-        window.drained = self._exhausted and not self._in_flight
-        return window
+    def flush(self) -> Iterator[tuple[Key, Slice]]:
+        """Yield what came since the last flush; the windows still contain it."""
+        return self._recorder.flush()
+
+    def take(self, number: int) -> dict[int, Window]:
+        """End the round and begin the round `number`; return a window for each round that has something new."""
+        windows = self._recorder.take(number)
+        for window in windows.values():
+            window.drained = self._exhausted and not self._busy_users
+        return windows
 
     def close(self) -> None:
         """Close all idle connections and timers."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().connection.close()
         while self._alarms:
             self._alarms.pop().close()
 
@@ -117,30 +159,29 @@ class Traffic:
             self._exhausted = True
             self._next_stage.wait(_LONGEST_SLEEP_S)
             return
-        connection = self._idle.pop() if self._idle else self._client.connect()
-        self._in_flight += 1
+        line = self._idle.pop() if self._idle else Line(self._client.connect())
+        self._busy_users += 1
         try:
             if due_times is None or offset is None:
-                self._send_for_a_turn(connection)
+                self._send_for_a_turn(line)
             else:
-                self._send_when_due(connection, due_times, offset)
+                self._send_when_due(line, due_times, offset)
         except BaseException:
-            connection.close()
+            line.connection.close()
             raise
         finally:
-            self._in_flight -= 1
-            self._waiting.pop(connection, None)
-        self._idle.append(connection)
+            self._busy_users -= 1
+        self._idle.append(line)
 
-    def _send_for_a_turn(self, connection: Connection) -> None:
+    def _send_for_a_turn(self, line: Line) -> None:
         until = time.perf_counter() + _TURN_S
         while self._due is None and (now := time.perf_counter()) < until:
             iteration = self._loop.iteration
-            self._send(connection, now)
+            self._send(line, now)
             if self._loop.iteration == iteration:
                 gevent.sleep(0)  # the answer was there immediately, so no other user has had a chance to run
 
-    def _send_when_due(self, connection: Connection, due_times: Iterator[float], offset: float) -> None:
+    def _send_when_due(self, line: Line, due_times: Iterator[float], offset: float) -> None:
         """Send a request when it is due, `offset` seconds into the stage; latency counts from then.
 
         A user that is free before then sleeps. If it wakes late, that is the load generator's own delay. If no user
@@ -157,8 +198,8 @@ class Traffic:
             if self._due is not due_times:
                 return
         if was_free:
-            self._recorder.sent_late(int(-wait_s * 1e6))
-        self._send(connection, due)
+            self._recorder.round.sent_late(int(-wait_s * 1e6))
+        self._send(line, due)
 
     def _wait_until(self, moment: float) -> None:
         alarm = self._alarms.pop() if self._alarms else Alarm()
@@ -169,42 +210,54 @@ class Traffic:
             raise
         self._alarms.append(alarm)
 
-    def _send(self, connection: Connection, since: float) -> None:
+    def _send(self, line: Line, since: float) -> None:
         """Send the next request and check its answer; the latency counts from `since`."""
         request = next(self._requests)
-        self._waiting[connection] = since
+        round = self._recorder.round
+        round.sent += 1
         try:
-            answer = connection.infer(request.encoded)
+            answer = line.connection.infer(request.encoded)
         except ExchangeError as error:
-            del self._waiting[connection]
-            self._recorder.failed(
-                (request.samples.model, ""), error.kind, self._settings.address.conceal(error.message)
-            )
-            gevent.sleep(0 if error.usable else _AFTER_FAILURE_S)
+            latency_us = int((time.perf_counter() - since) * 1e6)
+            message = self._settings.address.conceal(error.message)
+            round.failed((request.samples.model, ""), error.kind, message, latency_us)
+            self._recover(line, round, error)
             return
-        del self._waiting[connection]
         latency_us = int((time.perf_counter() - since) * 1e6)
+        line.losses = 0
         key = (request.samples.model, answer.layout.version)
-        self._recorder.answered(key, len(request.group), latency_us)
+        round.answered(key, len(request.group), latency_us)
         try:
             expected = request.expect(key[1], self._find_reference)
             if expected is None:
-                self._look_at_unchecked(key, request, answer)
+                self._look_at_unchecked(key, request, answer, round)
             elif not expected.is_right(answer):
-                self._examine_wrong(key, request, answer, expected)
+                self._examine_wrong(key, request, answer, expected, round)
         except Exception as error:  # an answer whose check did not end is not right
-            self._recorder.found_wrong(key, Wrong.CHECK_FAILED.value, describe_bug(error))
+            round.found_wrong(key, Wrong.CHECK_FAILED.value, describe_bug(error))
 
-    def _look_at_unchecked(self, key: Key, request: Request, answer: Answer) -> None:
+    def _recover(self, line: Line, round: Round, error: ExchangeError) -> None:
+        """Let the user try again at once, or after a moment if its connection was lost several times in a row.
+
+        A server that is gone refuses connections within microseconds. Without the wait, all users would do nothing but
+        ask for new ones.
+        """
+        line.losses = 0 if error.usable else line.losses + 1
+        pause_s = _BACK_OFF_S if line.losses > 1 else 0.0
+        if pause_s:
+            round.backed_off(pause_s)
+        gevent.sleep(pause_s)
+
+    def _look_at_unchecked(self, key: Key, request: Request, answer: Answer, round: Round) -> None:
         """Count an answer without a reference, unless it comes from another model or version than was asked for."""
         mismatch = find_mismatch(request.samples.model, request.samples.version, answer.layout)
         if mismatch is not None:
-            self._recorder.found_wrong(key, mismatch.kind.value, str(mismatch))
+            round.found_wrong(key, mismatch.kind.value, str(mismatch))
             return
         is_servers_choice = request.samples.reference is not None and not request.samples.version
         if is_servers_choice and key[1].isdecimal():
             self._switch_to(self._find_reference(key[0], int(key[1])))
-        self._recorder.left_unchecked(key)
+        round.left_unchecked(key)
 
     def _switch_to(self, reference: Reference | None) -> None:
         """Send the samples of the version that the server now serves, so that its answers can be checked."""
@@ -228,12 +281,12 @@ class Traffic:
                 self._references[key] = None
         return self._references.get(key)
 
-    def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected) -> None:
+    def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected, round: Round) -> None:
         """Count a wrong answer last, so that one whose check fails on the way is not counted twice."""
         fault = expected.find_fault(answer)
         kind = fault.kind.value
         if self._examples[kind] < _EXAMPLES_PER_KIND:
             self._examples[kind] += 1
             name = f"{kind}-{self._recorder.process}-{self._examples[kind]}.npz"
-            self._recorder.keep_example(name, wrong_answers.pack(self.protocol, request, answer, expected, fault))
-        self._recorder.found_wrong(key, kind, str(fault))
+            round.keep_example(name, wrong_answers.pack(self.protocol, request, answer, expected, fault))
+        round.found_wrong(key, kind, str(fault))

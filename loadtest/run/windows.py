@@ -121,8 +121,13 @@ class Window:
         seconds: How long it was (of several processes, the mean).
         tallies: By (model, version); the version is empty where no answer named one.
         busy: By process.
+        sent: How many requests were sent in it.
+        surplus_requests: How many more answers came in it than `tallies` has, which may leave out answers to requests
+            that were sent before. Where it has answers that came later, this is negative.
+        surplus_rows: The same in rows.
+        backed_off_s: How long users waited, all together, before they tried again after several failures in a row.
         late_us: Open loop only: how late requests were sent although a user was free to send them.
-        in_flight_us: How long each request in flight at its end had been waiting for its answer.
+        in_flight: How many requests were in flight at its end.
         drained: Open loop only: at its end, every request of the schedule was sent and none was in flight.
         exceptions: Errors in the load test's own code that nobody expected, by where they were raised.
         messages: By kind of failure, wrong answer or exception, the first message about it.
@@ -132,8 +137,12 @@ class Window:
     seconds: float = 0.0
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     busy: dict[str, Busy] = field(default_factory=dict)
+    sent: int = 0
+    surplus_requests: int = 0
+    surplus_rows: int = 0
+    backed_off_s: float = 0.0
     late_us: Latencies = field(default_factory=Latencies)
-    in_flight_us: list[int] = field(default_factory=list)
+    in_flight: int = 0
     drained: bool = False
     exceptions: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)
@@ -149,6 +158,21 @@ class Window:
         """How many answers came."""
         return sum(tally.requests for tally in self.tallies.values())
 
+    @property
+    def rows(self) -> int:
+        """How many rows these answers had."""
+        return sum(tally.rows for tally in self.tallies.values())
+
+    @property
+    def requests_per_s(self) -> float:
+        """How many answers came per second, whenever their requests were sent."""
+        return (self.requests + self.surplus_requests) / self.seconds if self.seconds else 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """The same in rows."""
+        return (self.rows + self.surplus_rows) / self.seconds if self.seconds else 0.0
+
     def figures(self, start_s: float = 0.0) -> Figures:
         """Return the numbers that are kept when it is joined with others; it began `start_s` seconds into the run."""
         total = self.total
@@ -156,11 +180,11 @@ class Window:
         return Figures(
             start_s=round(start_s, 3),
             seconds=round(self.seconds, 3),
-            requests=total.requests,
+            requests=self.requests + self.surplus_requests,
             failures=total.failures.total(),
             wrong=total.wrong.total(),
-            in_flight=len(self.in_flight_us),
-            throughput_rows_per_s=round(total.rows / self.seconds, 2) if self.seconds else 0.0,
+            in_flight=self.in_flight,
+            throughput_rows_per_s=round(self.rows_per_s, 2),
             mean_us=round(total.latency_us.mean_us, 1),
             **percentiles,
             latency_histogram=total.latency_us.to_text(),
@@ -170,7 +194,7 @@ class Window:
         """Append the window that came after this one."""
         self.seconds += later.seconds
         self.add_counts(later)
-        self.in_flight_us = later.in_flight_us
+        self.in_flight = later.in_flight
         for process, busy in later.busy.items():
             self.busy.setdefault(process, Busy()).append(busy)
 
@@ -178,16 +202,19 @@ class Window:
         """Add everything of another window except its time, and what was in flight at its end."""
         for key, tally in other.tallies.items():
             self.tallies.setdefault(key, Tally()).add(tally)
+        self.sent += other.sent
+        self.surplus_requests += other.surplus_requests
+        self.surplus_rows += other.surplus_rows
+        self.backed_off_s += other.backed_off_s
         self.late_us.add(other.late_us)
         self.exceptions.update(other.exceptions)
         self.messages = {**other.messages, **self.messages}
         self.examples += other.examples
 
-    def give_up(self) -> None:
-        """Count the requests still in flight as failed: nobody waits for their answers any more."""
-        if self.in_flight_us:
-            self.tallies.setdefault(("", ""), Tally()).failures["unanswered"] += len(self.in_flight_us)
-            self.in_flight_us = []
+    def give_up(self, in_flight: int) -> None:
+        """Count requests in flight as failed, because nobody waits for their answers any more."""
+        if in_flight:
+            self.tallies.setdefault(("", ""), Tally()).failures["unanswered"] += in_flight
 
     def to_message(self) -> dict[str, Any]:
         """Return plain values that Locust can send."""
@@ -195,8 +222,11 @@ class Window:
             "seconds": self.seconds,
             "tallies": [[*key, tally.to_message()] for key, tally in self.tallies.items()],
             "busy": {name: [busy.seconds, busy.cpu_s, busy.cpu_wait_s] for name, busy in self.busy.items()},
+            "sent": self.sent,
+            "surplus": [self.surplus_requests, self.surplus_rows],
+            "backed_off_s": self.backed_off_s,
             "late_us": self.late_us.to_message(),
-            "in_flight_us": self.in_flight_us,
+            "in_flight": self.in_flight,
             "drained": self.drained,
             "exceptions": dict(self.exceptions),
             "messages": self.messages,
@@ -210,8 +240,12 @@ class Window:
             seconds=message["seconds"],
             tallies={(model, version): Tally.from_message(t) for model, version, t in message["tallies"]},
             busy={name: Busy(*busy) for name, busy in message["busy"].items()},
+            sent=message["sent"],
+            surplus_requests=message["surplus"][0],
+            surplus_rows=message["surplus"][1],
+            backed_off_s=message["backed_off_s"],
             late_us=Latencies.from_message(message["late_us"]),
-            in_flight_us=message["in_flight_us"],
+            in_flight=message["in_flight"],
             drained=message["drained"],
             exceptions=Counter(message["exceptions"]),
             messages=message["messages"],
@@ -235,7 +269,7 @@ def merge_processes(windows: Iterable[Window]) -> Window:
         merged.drained &= window.drained
         merged.add_counts(window)
         merged.busy.update(window.busy)
-        merged.in_flight_us += window.in_flight_us
+        merged.in_flight += window.in_flight
         lengths.append(window.seconds)
     merged.seconds = sum(lengths) / len(lengths) if lengths else 0.0
     return merged
@@ -259,7 +293,6 @@ def is_stable(windows: list[Window]) -> bool:
     last = windows[-STABLE_WINDOWS:]
     if len(last) < STABLE_WINDOWS or not all(window.requests for window in last):
         return False
-    totals = [window.total for window in last]
-    throughputs = [total.rows / window.seconds for total, window in zip(totals, last, strict=True)]
-    latencies = [total.latency_us.mean_us for total in totals]
+    throughputs = [window.rows_per_s for window in last]
+    latencies = [window.total.latency_us.mean_us for window in last]
     return all(max(values) <= STABLE_RATIO * min(values) for values in (throughputs, latencies))

@@ -8,15 +8,14 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import Runner
-from locust.stats import StatsEntry, bucket_response_time
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, Runner
 
 from loadtest import server, settings
 from loadtest.errors import catch, locate_bug, to_load_test_error, trace_bug
-from loadtest.printable import printable
 from loadtest.run import messages
+from loadtest.run.locust_stats import Feed
 from loadtest.run.traffic import Traffic
-from loadtest.run.windows import Tally, Window
+from loadtest.run.windows import Window
 from loadtest.scenarios import Arrivals
 
 _log = logging.getLogger(__name__)
@@ -34,15 +33,25 @@ class LoadWorker:
         self._environment = environment
         self._exceptions: Counter[str] = Counter()
         self._said: dict[str, str] = {}
+        self._feed = Feed(environment.stats)
         self.traffic: Traffic | None = None
 
     def listen(self, runner: Runner) -> None:
-        """Listen to the leader's messages."""
+        """Listen to the leader's messages, and feed Locust's statistics every second."""
         runner.register_message(messages.PREPARE, self._prepare)
+        runner.register_message(messages.GATHER, self._gather)
         runner.register_message(messages.BEGIN, self._begin)
         runner.register_message(messages.TAKE, self._take)
         events: Any = self._environment.events
         events.user_error.add_listener(self._on_user_error)
+        events.test_stop.add_listener(self._feed_locust)
+        runner.greenlet.spawn(self._feed_every_second)
+
+    def admit(self) -> bool:
+        """Return whether a new user may begin; wait a moment if not."""
+        if self.traffic is None:
+            gevent.sleep(_REST_S)
+        return self.traffic is not None and self.traffic.admit()
 
     def work(self) -> None:
         """Do one turn of a user."""
@@ -86,6 +95,10 @@ class LoadWorker:
         environment.stop_timeout = read.load.request_timeout_s + 1
         return all(one.reference is not None for one in samples)
 
+    def _gather(self, **_: Any) -> None:
+        if self.traffic is not None:
+            self.traffic.gather()
+
     def _begin(self, msg: Any, **_: Any) -> None:
         traffic, order, arrivals = self.traffic, msg.data["order"], msg.data["arrivals"]
         if traffic is None:
@@ -93,52 +106,34 @@ class LoadWorker:
         me = self._runner().client_id
         index = order.index(me) if me in order else 0
         schedule = None if arrivals is None else Arrivals.from_message(arrivals)
-        self._attempt(lambda: traffic.begin(schedule, index, max(len(order), 1)))
+        self._attempt(lambda: traffic.begin(schedule, index, max(len(order), 1), round=msg.data["round"]))
 
     def _take(self, msg: Any, **_: Any) -> None:
-        taken = [Window(drained=self.traffic is None)]
-        if self.traffic is not None:
-            traffic = self.traffic
-            self._attempt(lambda: taken.append(traffic.take()))
-            self._attempt(lambda: self._feed_locust(taken[-1], traffic.protocol))
-        window = taken[-1]
-        window.exceptions, self._exceptions = self._exceptions, Counter()
-        window.messages.update({place: self._said[place] for place in window.exceptions})
-        data = {"round": msg.data["round"], "window": window.to_message()}
-        self._runner().send_message(messages.WINDOW, data)
+        traffic, number = self.traffic, msg.data["round"]
+        taken = {number - 1: Window(drained=traffic is None)}
+        self._feed_locust()
+        if traffic is not None:
+            self._attempt(lambda: taken.update(traffic.take(number)))
+        ended = taken[number - 1]
+        ended.exceptions, self._exceptions = self._exceptions, Counter()
+        ended.messages.update({place: self._said[place] for place in ended.exceptions})
+        plain = [[each, window.to_message()] for each, window in taken.items()]
+        self._runner().send_message(messages.WINDOWS, {"round": number, "windows": plain})
 
-    def _feed_locust(self, window: Window, protocol: str) -> None:
-        for (model, _version), tally in window.tallies.items():
-            feed_locust(self._environment, model, protocol, tally)
+    def _feed_every_second(self) -> None:
+        """Feed Locust at the end of each second of the clock, because it counts by the second."""
+        while True:
+            gevent.sleep(1 - time.time() % 1)
+            self._feed_locust()
 
+    def _feed_locust(self, **_: Any) -> None:
+        self._attempt(self._feed_what_came)
 
-def feed_locust(environment: Environment, model: str, protocol: str, tally: Tally) -> None:
-    """Add a window to Locust's own statistics, which count milliseconds, without an event for each request."""
-    stats, model = environment.stats, printable(model)
-    if tally.requests:
-        entry = _to_locust(stats, model, protocol, tally)
-        stats.get(model, protocol).extend(entry)
-        stats.total.extend(entry)
-    for kind, times in tally.failures.items():
-        for _ in range(times):
-            stats.log_request(protocol, model, 0, 0)
-            stats.log_error(protocol, model, printable(kind))
-    for kind, times in tally.wrong.items():
-        for _ in range(times):
-            stats.log_error(protocol, model, f"wrong answer: {printable(kind)}")
-
-
-def _to_locust(stats: Any, model: str, protocol: str, tally: Tally) -> StatsEntry:
-    now = time.time()
-    buckets: Counter[int] = Counter()
-    for value_us, count in tally.latency_us.counts():
-        buckets[int(bucket_response_time(value_us / 1000))] += count
-    entry = StatsEntry(stats, model, protocol)
-    entry.num_requests = tally.requests
-    entry.last_request_timestamp = now
-    entry.num_reqs_per_sec = {int(now): tally.requests}
-    entry.response_times = dict(buckets)
-    entry.total_response_time = round(tally.latency_us.mean_us * tally.requests / 1000)
-    entry.min_response_time = min(buckets)
-    entry.max_response_time = round(tally.latency_us.max_us / 1000)
-    return entry
+    def _feed_what_came(self) -> None:
+        stretch = self._feed.end_stretch()
+        if self.traffic is None:
+            return
+        for (model, _version), slice in self.traffic.flush():
+            self._feed.add(model, self.traffic.protocol, slice, stretch)
+        if self._runner().state in (STATE_SPAWNING, STATE_RUNNING):
+            self._feed.tick()

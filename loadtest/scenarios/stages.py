@@ -6,6 +6,8 @@ from loadtest.scenarios.arrivals import Arrivals
 
 _WINDOWS_PER_STAGE = 5
 _SHORTEST_WINDOW_S = 0.5
+_WINDOWS_AFTER_A_JUMP = 40
+_SHORTEST_AFTER_A_JUMP_S = 0.1
 _REPLAY_WINDOW_S = 1.0
 
 LONGEST = 10
@@ -21,6 +23,10 @@ class Stage:
         users: How many users there are: the concurrency, or in an open loop the most requests in flight.
         seconds: The longest it lasts, not counting the warm-up.
         warm_up_s: How long at its start nothing is measured.
+        follows_on: Whether it goes on from the stage before without a break: users of both stages go on sending, and it
+            is measured from the moment in which the others come or go. Otherwise, the requests of the stage before are
+            answered first.
+        has_jump: Whether it is about a jump of the load, which short windows show.
         until_stable: Whether it ends as soon as three windows in a row agree.
         arrivals: When an open loop's requests are due; None in a closed loop, where each user sends its next request
             when the last one was answered.
@@ -30,6 +36,8 @@ class Stage:
     users: int
     seconds: float
     warm_up_s: float
+    follows_on: bool = False
+    has_jump: bool = False
     until_stable: bool = False
     arrivals: Arrivals | None = None
 
@@ -37,10 +45,13 @@ class Stage:
     def window_s(self) -> float:
         """The length of one measured window: a fifth of the stage, at least half a second.
 
-        A stage of 10 s has windows of 2 s; one of 1.2 s has windows of 0.5 s, and one of 0.3 s a single window.
+        A stage of 10 s has windows of 2 s; one of 1.2 s has windows of 0.5 s, and one of 0.3 s a single window. Where
+        the load jumps, the windows of a stage of 10 s take 0.25 s.
         """
         if self.until_drained:
             return _REPLAY_WINDOW_S
+        if self.has_jump:
+            return min(max(self.seconds / _WINDOWS_AFTER_A_JUMP, _SHORTEST_AFTER_A_JUMP_S), self.seconds)
         return min(max(self.seconds / _WINDOWS_PER_STAGE, _SHORTEST_WINDOW_S), self.seconds)
 
     @property

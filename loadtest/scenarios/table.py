@@ -163,14 +163,17 @@ def _constant(load: Load) -> list[Stage]:
 
 def _spike(load: Load) -> list[Stage]:
     low, high = load.concurrency
-    shape = (("before", low, load.warm_up_s), ("spike", high, 0.0), ("after", low, 0.0))
-    return [Stage(name, users, load.stage_time_s, warm_up_s) for name, users, warm_up_s in shape]
+    return [
+        Stage("before", low, load.stage_time_s, load.warm_up_s, has_jump=True),
+        Stage("spike", high, load.stage_time_s, 0.0, follows_on=True, has_jump=True),
+        Stage("after", low, load.stage_time_s, 0.0, follows_on=True, has_jump=True),
+    ]
 
 
 def _soak(load: Load) -> list[Stage]:
     (users,) = load.concurrency
     return [
-        Stage(f"part {number}", users, load.stage_time_s, load.warm_up_s if number == 1 else 0.0)
+        Stage(f"part {number}", users, load.stage_time_s, 0.0 if number > 1 else load.warm_up_s, follows_on=number > 1)
         for number in range(1, load.stages + 1)
     ]
 

@@ -19,8 +19,8 @@ from loadtest.errors import ServerError
 from loadtest.report import files
 from loadtest.report.compare import compare, draw, read_run
 from loadtest.report.outcome import summarize
-from loadtest.run.windows import Tally
-from loadtest.run.worker import feed_locust
+from loadtest.run.locust_stats import Feed
+from loadtest.run.recorder import Slice
 
 CHROMIUM = shutil.which("chromium")
 
@@ -49,7 +49,8 @@ def test_the_summary_prints_hostile_text_as_text(capfdbinary: pytest.CaptureFixt
 
 def test_what_locust_prints_and_shows_is_text() -> None:
     environment = Environment()
-    feed_locust(environment, HOSTILE, "http", Tally(failures=Counter([HOSTILE]), wrong=Counter([HOSTILE])))
+    came = Slice(failures=Counter([HOSTILE]), wrong=Counter([HOSTILE]))
+    Feed(environment.stats).add(HOSTILE, "http", came, (0.0, 1.0))
     shown = [*(str(error.error) + error.name for error in environment.stats.errors.values())]
     shown += [name for name, _ in environment.stats.entries]
     assert len(shown) == 3

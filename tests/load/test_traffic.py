@@ -10,7 +10,7 @@ from support.load_server import write_version
 from support.load_settings import read
 
 from loadtest.checking import from_reference, read_reference
-from loadtest.run.traffic import Traffic
+from loadtest.run.traffic import Line, Traffic
 from loadtest.scenarios import PAUSE, Arrivals
 from loadtest.wire import Answer, Layout
 
@@ -40,7 +40,7 @@ class Instant:
 def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> None:
     asked: list[Instant] = []
     traffic.begin(None, 0, 1)
-    traffic._idle += [Instant(asked), Instant(asked)]
+    traffic._idle += [Line(Instant(asked)), Line(Instant(asked))]
     gevent.joinall([gevent.spawn(traffic.work) for _ in range(2)], raise_error=True)
     turns = sum(earlier is not later for earlier, later in pairwise(asked))
     assert turns > 0.8 * len(asked) > 8
@@ -50,7 +50,7 @@ def test_users_of_an_open_loop_wake_for_its_first_request(traffic: Traffic, monk
     monkeypatch.setattr("loadtest.run.traffic._LONGEST_SLEEP_S", 60.0)
     asked: list[Instant] = []
     traffic.begin(PAUSE, 0, 1)
-    traffic._idle.append(Instant(asked))
+    traffic._idle.append(Line(Instant(asked)))
     user = gevent.spawn(traffic.work)
     gevent.sleep(0.01)
     traffic.begin(Arrivals.recorded((0.0,)), 0, 1)
@@ -71,12 +71,16 @@ def test_a_process_is_drained_when_the_last_answer_in_flight_has_come(traffic: T
 
     asked: list[Instant] = []
     traffic.begin(None, 0, 1)
-    traffic._idle.append(Slow(asked))
+    traffic._idle.append(Line(Slow(asked)))
     user = gevent.spawn(traffic.work)
     arrived.wait()
     traffic.begin(PAUSE, 0, 1)
-    assert not traffic.take().drained
+    window = traffic.take(1)[0]
+    assert (window.drained, window.sent, window.requests) == (False, 1, 0)
     released.set()
     user.join()
-    window = traffic.take()
-    assert (window.drained, window.requests) == (True, 1)
+    windows = traffic.take(2)
+    assert all(window.drained for window in windows.values())
+    assert windows[0].requests == 1, "the request belongs to the round in which it was sent"
+    assert (windows[1].sent, windows[1].requests, windows[1].surplus_requests) == (0, 0, 1)
+    assert list(traffic.take(3)) == [2], "the first round is over"

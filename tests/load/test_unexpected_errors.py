@@ -13,10 +13,11 @@ from support.load_settings import read
 
 from builder.server import Server, free_port
 from loadtest.checking import Expected, Samples, Signature, draw, from_reference, read_reference, wrong_answers
-from loadtest.run import Window, messages
+from loadtest.run import Run, StageRecord, Window, messages
 from loadtest.run.leader import Leader
-from loadtest.run.traffic import Traffic
+from loadtest.run.traffic import Line, Traffic
 from loadtest.run.worker import LoadWorker
+from loadtest.scenarios import make_stages
 from loadtest.wire import Answer, Layout
 
 
@@ -40,11 +41,11 @@ def send(traffic: Traffic, layout: Layout) -> Window:
         def close(self) -> None:
             """There is nothing to close."""
 
-    traffic._send(Answering(), 0.0)
-    return traffic.take()
+    traffic._send(Line(Answering()), 0.0)
+    return traffic.take(1)[0]
 
 
-def fail(*_: Any) -> Any:
+def fail(*_: Any, **__: Any) -> Any:
     raise IndexError("boom")
 
 
@@ -84,6 +85,8 @@ class Network:
 
     client_id = "w1"
     worker_index = 0
+    state = ""
+    greenlet = SimpleNamespace(spawn=lambda _: None)
 
     def __init__(self) -> None:
         self.listeners: dict[str, Callable[..., None]] = {}
@@ -116,19 +119,26 @@ def worker(network: Network) -> LoadWorker:
 def taken(network: Network) -> Window:
     network.send_message(messages.TAKE, {"round": 1})
     name, data = network.sent[-1]
-    assert (name, data["round"]) == (messages.WINDOW, 1)
-    return Window.from_message(data["window"])
+    assert (name, data["round"]) == (messages.WINDOWS, 1)
+    ((number, window),) = data["windows"]
+    assert number == 0
+    return Window.from_message(window)
 
 
 @pytest.mark.parametrize("broken", ["work", "take", "begin"])
 def test_what_a_worker_raises_is_counted_and_goes_to_the_leader_with_the_next_window(
     network: Network, worker: LoadWorker, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    healthy = {"work": lambda: None, "take": Window, "begin": lambda *_: None, "protocol": "http"}
+    healthy = {
+        "work": lambda: None,
+        "take": lambda number: {number - 1: Window()},
+        "begin": lambda *_, **__: None,
+        "flush": lambda: (),
+    }
     worker.traffic = SimpleNamespace(**(healthy | {broken: fail}))  # type: ignore[assignment]
     for _ in range(2):
         worker.work()
-        network.send_message(messages.BEGIN, {"order": [], "arrivals": None})
+        network.send_message(messages.BEGIN, {"order": [], "arrivals": None, "round": 0})
         if broken == "take":
             break
     window = taken(network)
@@ -162,6 +172,11 @@ def leader(network: Network) -> Leader:
     return leader
 
 
+def made_run() -> Run:
+    settings = read("--model", "m", "--request-timeout", "1")
+    return Run(settings, 0.0, [StageRecord(make_stages(settings.load)[0])])
+
+
 def window_with_a_wrong_answer() -> dict[str, Any]:
     window = Window()
     window.exceptions["here"] += 1
@@ -172,26 +187,28 @@ def test_a_window_that_comes_too_late_is_not_lost(
     network: Network, leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loadtest.run.leader._TAKE_TIMEOUT_S", 0.01)
-    assert leader._take().exceptions == {}
+    run = made_run()
+    assert leader._take(run).exceptions == {}
     assert leader._owed == {("local", 1)}
-    network.send_message(messages.WINDOW, {"round": 1, "window": window_with_a_wrong_answer()})
+    network.send_message(messages.WINDOWS, {"round": 1, "windows": [[0, window_with_a_wrong_answer()]]})
     assert leader._owed == set()
-    assert leader._take().exceptions == {"here": 1}
+    assert leader._take(run).exceptions == {}
+    assert run.records[0].discarded.exceptions == {"here": 1}
 
 
 def test_a_process_that_never_says_what_it_counted_fails_the_run(
     leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loadtest.run.leader._TAKE_TIMEOUT_S", 0.01)
-    made: Any = SimpleNamespace(discarded=Window())
+    monkeypatch.setattr("loadtest.run.leader._GRACE_S", -1.0)
     with pytest.raises(Exception, match="local: the process did not say what it counted"):
-        leader._drain(made, 0.05)
+        leader._drain(made_run())
 
 
 def test_a_window_that_cannot_be_read_fails_the_run(network: Network, leader: Leader) -> None:
-    network.send_message(messages.WINDOW, {"round": 0, "window": {}})
+    network.send_message(messages.WINDOWS, {"round": 0, "windows": [[0, {}]]})
     with pytest.raises(KeyError):
-        leader._take()
+        leader._take(made_run())
 
 
 BROKEN = """

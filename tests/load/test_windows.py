@@ -7,10 +7,13 @@ import zlib
 
 import pytest
 from hdrh.histogram import HdrHistogram
+from support.load_settings import read
 
 from loadtest.run.latencies import PERCENTILES, Latencies, least_count
+from loadtest.run.record import Run, StageRecord
 from loadtest.run.recorder import Recorder
 from loadtest.run.windows import Busy, Tally, Window, is_stable, join_windows, merge_processes
+from loadtest.scenarios import make_stages
 
 KEY = ("m", "1")
 
@@ -111,14 +114,16 @@ def test_text_that_is_no_histogram_of_ours_is_refused(text: str) -> None:
 
 def test_a_window_survives_being_sent() -> None:
     recorder = Recorder("w1")
-    recorder.answered(KEY, 4, 1500)
-    recorder.found_wrong(KEY, "nan", "x: NaN came")
-    recorder.left_unchecked(KEY)
-    recorder.failed(("m", ""), "refused", "nobody listens")
-    recorder.sent_late(12)
-    recorder.keep_example("nan-1.npz", b"\0bytes")
-    sent = recorder.take()
-    sent.in_flight_us = [7, 9]
+    recorder.round.answered(KEY, 4, 1500)
+    recorder.round.found_wrong(KEY, "nan", "x: NaN came")
+    recorder.round.left_unchecked(KEY)
+    recorder.round.failed(("m", ""), "refused", "nobody listens", 90)
+    recorder.round.backed_off(0.1)
+    recorder.round.sent_late(12)
+    recorder.round.keep_example("nan-1.npz", b"\0bytes")
+    recorder.round.sent = 4
+    sent = recorder.take(1)[0]
+    assert sent.in_flight == 2
     came = Window.from_message(sent.to_message())
     assert came.to_message() == sent.to_message()
     assert (came.total.requests, came.total.rows, came.total.unchecked) == (1, 4, 1)
@@ -130,21 +135,21 @@ def test_a_window_survives_being_sent() -> None:
 
 def test_taking_a_window_starts_the_next_one_empty() -> None:
     recorder = Recorder("w1")
-    recorder.answered(KEY, 1, 10)
-    assert recorder.take().requests == 1
-    assert recorder.take().requests == 0
+    recorder.round.answered(KEY, 1, 10)
+    assert recorder.take(1)[0].requests == 1
+    assert recorder.take(2)[1].requests == 0
 
 
 def test_processes_add_up_and_windows_follow_each_other() -> None:
     first, second = window(10, 100), window(30, 200)
     first.busy["a"], second.busy["b"] = Busy(1.0, 0.5), Busy(1.0, 0.25)
-    first.in_flight_us, second.in_flight_us = [5], [6]
+    first.in_flight, second.in_flight = 5, 6
     together = merge_processes([first, second])
-    assert together.in_flight_us == [5, 6]
+    assert together.in_flight == 11
     assert (together.seconds, together.total.rows, set(together.busy)) == (1.0, 40, {"a", "b"})
     longer = join_windows([together, window(5, 300, 2.0)])
     assert (longer.seconds, longer.total.rows, longer.total.latency_us.count) == (3.0, 45, 45)
-    assert longer.in_flight_us == [], "those of the last window alone are in flight at the end"
+    assert longer.in_flight == 0, "those of the last window alone are in flight at the end"
 
 
 @pytest.mark.parametrize(
@@ -164,3 +169,39 @@ def test_three_windows_must_agree_within_a_tenth(windows: list[Window], stable: 
 
 def test_waiting_for_a_cpu_counts_as_being_busy() -> None:
     assert Busy(seconds=2.0, cpu_s=1.0, cpu_wait_s=0.9).share == 0.95
+
+
+def test_throughput_is_what_came_in_a_window_whenever_it_was_sent() -> None:
+    recorder = Recorder("w1")
+    recorder.round.sent = 3
+    recorder.round.answered(KEY, 2, 10)
+    before, warm_up = recorder.round, recorder.take(1)[0]
+    recorder.round.sent = 1
+    before.answered(KEY, 4, 900)
+    before.failed(("m", ""), "timeout", "no answer in time", 1000)
+    windows = recorder.take(2)
+    late, measured = windows[0], windows[1]
+    assert (warm_up.sent, warm_up.requests, late.sent, late.requests) == (3, 1, 0, 1)
+    assert late.total.failures == {"timeout": 1}
+    assert (measured.sent, measured.requests, measured.surplus_requests, measured.surplus_rows) == (1, 0, 1, 4)
+    assert measured.figures().requests == 1
+    assert measured.rows_per_s * measured.seconds == pytest.approx(4)
+    measured.add_counts(late)
+    assert measured.figures().requests == 1
+    assert measured.total.latency_us.count == 1
+
+
+def test_answers_that_come_late_count_for_the_stage_in_which_they_were_sent() -> None:
+    stages = make_stages(read("--concurrency", "1,2", "--warm-up", "1").load)
+    records = [StageRecord(stage, begun=begun) for stage, begun in zip(stages, (1, 6), strict=True)]
+    records[0].measured_from, records[0].measured_until = 2, 5
+    records[1].measured_from = 7
+    run = Run(read("--concurrency", "1,2"), 0.0, records)
+    sent_in = {1: "warm-up", 3: "measured", 5: "drained", 6: "next warm-up", 7: "next measured"}
+    for number in sent_in:
+        run.record_of(number).add_late(number, window(10 * number, 100))
+    first, second = records
+    assert (first.discarded.requests, first.measured.requests) == (10 + 50, 30)
+    assert (second.discarded.requests, second.measured.requests) == (60, 70)
+    first.close()
+    assert first.measured.requests == 30, "closing a stage does not count them twice"

@@ -20,7 +20,7 @@ def make_result(run: Run) -> dict[str, Any]:
 
 
 def window(rows: int, latency_us: int, *, busy: float = 0.3, **counts: Any) -> Window:
-    made = Window(1.0)
+    made = Window(1.0, sent=rows)
     made.tallies[KEY] = Tally(requests=rows, rows=rows, **counts)
     made.tallies[KEY].latency_us.record(latency_us, rows)
     made.busy["local"] = Busy(1.0, busy)

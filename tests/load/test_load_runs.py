@@ -4,11 +4,9 @@ import csv
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.kserve_server import serving_kserve
 from support.load_run import ROOT, run
 from support.load_server import classifier, write_model, write_rare, write_version
 
@@ -123,30 +121,6 @@ def test_without_a_repository_inputs_are_drawn_and_the_report_says_so(server: Se
     (stage,) = finished.result["stages"]
     assert stage["unchecked"] == stage["requests"] > 0
     assert {version["model"] for version in stage["versions"]} == {"classifier", "static"}
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where a server that is not Triton listens."""
-
-    http_address: str
-    grpc_address: str
-    metrics_address: str = "127.0.0.1:9"
-
-
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-@pytest.mark.parametrize(("model", "verdict"), [("classifier", "PASSED"), ("bent", "FAILED")])
-def test_answers_of_a_kserve_server_that_is_not_triton_are_checked(
-    repository: Path, tmp_path: Path, protocol: str, model: str, verdict: str
-) -> None:
-    options = ("--repository", str(repository), "--protocol", protocol, "--concurrency", "2", "--rows", "1,3")
-    with serving_kserve(repository / model / "1" / "model.onnx") as addresses:
-        finished = run(Addresses(*addresses), tmp_path, *options, *QUICK)
-    assert finished.last_lines[-1][:6] == verdict, finished.stdout + finished.stderr
-    totals = finished.result["totals"]
-    assert totals["requests"] > 20
-    assert (totals["failures"], totals["unchecked"]) == ({}, 0)
-    assert finished.result["stages"][0]["server"] is None
 
 
 def test_a_model_without_batching_is_checked(server: Server, repository: Path, tmp_path: Path) -> None:

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.http
+from support.answers import check_answers
 from support.load_server import serving, write_version
-from support.load_settings import read
 from support.scripted_server import floats
 
 from builder.server import Server
-from loadtest.checking import Expected, from_reference, make_pool, read_reference
+from loadtest.checking import Expected, Wrong, from_reference, make_pool, read_reference
 from loadtest.errors import SettingsError
-from loadtest.server import prepare
 from loadtest.wire import Address, Array, Client, ExchangeError, InferRequest, Input, Parameters, from_wire, make_client
 
 pytestmark = pytest.mark.slow
 
 PROTOCOLS = ("http", "grpc")
 BIG = 3_000_000
+ECHO = ("--model", "echo")
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +136,6 @@ def test_a_refused_request_names_its_kind_and_the_connection_goes_on(server: Ser
     connection.close()
 
 
-def check_all(server: Server, protocol: str, *options: str) -> list[bool | None]:
-    """Prepare a load test of `echo`, send every request once, and say which answers are right; None for no answer."""
-    http, grpc = server.http_address, server.grpc_address
-    made = prepare(read("--model", "echo", "--protocol", protocol, "--grpc-address", grpc, *options, host=http))
-    client = client_of(server, protocol)
-    connection = client.connect()
-    right: list[bool | None] = []
-    for request in (one for samples in made for one in make_pool(samples, 1, client.encode, random.Random(0))):
-        answer = connection.infer(request.encoded)
-        expected = request.expect(answer.layout.version, lambda *_: None)
-        right.append(None if expected is None else expected.is_right(answer))
-    connection.close()
-    return right
-
-
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_answers_to_a_files_inputs_are_compared_with_the_files_answers(
     server: Server, tmp_path: Path, protocol: str
@@ -160,21 +145,23 @@ def test_answers_to_a_files_inputs_are_compared_with_the_files_answers(
     document = {"data": [{"x": one} for one in inputs], "validation_data": [{"y": one} for one in answers]}
     path = tmp_path / "inputs.json"
     path.write_text(json.dumps(document))
-    assert check_all(server, protocol, "--input-data", str(path)) == [True, False, True]  # the third comes second
-    assert check_all(server, protocol, "--input-data", str(path), "--tolerance", "0.1,0") == [True, True, True]
+    options = (*ECHO, "--input-data", str(path))
+    # Rows of equal shape come together: the first, the third, the second.
+    assert check_answers(server, protocol, *options) == [True, Wrong.TOLERANCE, True]
+    assert check_answers(server, protocol, *options, "--tolerance", "0.1,0") == [True] * 3
     path.write_text(json.dumps({"data": document["data"]}))
-    assert check_all(server, protocol, "--input-data", str(path)) == [None, None, None]
+    assert check_answers(server, protocol, *options) == [None] * 3
     rows = np.ones((5, 3), np.float32)
     np.savez(tmp_path / "inputs.npz", x=rows, **{"output:y": rows})
-    assert check_all(server, protocol, "--input-data", str(tmp_path / "inputs.npz")) == [True] * 5
+    assert check_answers(server, protocol, *ECHO, "--input-data", str(tmp_path / "inputs.npz")) == [True] * 5
 
 
 def test_generated_inputs_need_a_shape_where_the_model_leaves_it_open(server: Server) -> None:
-    assert check_all(server, "http", "--shape", "x:7") == [None] * 32
-    assert check_all(server, "http", "--shape", "x:7", "--input-data", "zero") == [None]
+    assert check_answers(server, "http", *ECHO, "--shape", "x:7") == [None] * 32
+    assert check_answers(server, "http", *ECHO, "--shape", "x:7", "--input-data", "zero") == [None]
     for options, said in (((), "the dims of input x are [N]"), (("--shape", "x:7 z:7"), "no model has an input z")):
         with pytest.raises(SettingsError) as caught:
-            check_all(server, "http", *options)
+            check_answers(server, "http", *ECHO, *options)
         assert said in str(caught.value)
 
 

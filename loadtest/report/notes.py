@@ -27,8 +27,17 @@ def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     ]
     if variable := ignored_proxy(settings.address):
         notes.append(f"{variable} is set but not used: requests go straight to the server")
+    notes += _on_server(stages)
     scenario = SCENARIOS[settings.load.scenario]
     return notes + [f"stage {stage['name']}: {note}" for stage in stages for note in _on_stage(scenario, stage)]
+
+
+def _on_server(stages: Sequence[Stage]) -> Iterator[str]:
+    """Say once why stages have no figures of the server; the reasons of the others are much the same."""
+    without = [stage for stage in stages if stage["server_missing"]]
+    if without:
+        where = f"stage {without[0]['name']}" + (f" and {len(without) - 1} more" if len(without) > 1 else "")
+        yield f"there are no figures of the server ({where}): {without[0]['server_missing']}"
 
 
 def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[str]:

@@ -68,7 +68,7 @@ class Outcome:
 
 def summarize(result: Result) -> list[str]:
     """Return a line for each stage, the knee, the notes, and at the end the verdict with its reasons."""
-    lines = [_stage_line(stage) for stage in result["stages"]]
+    lines = [line for stage in result["stages"] for line in (_stage_line(stage), *_model_lines(stage))]
     if result["knee"] is not None and len(result["stages"]) > 1:
         knee = result["knee"]
         lines.append(f"knee: {knee['stage']}, {knee['throughput_rows_per_s']:g} rows/s")
@@ -88,6 +88,15 @@ def _stage_line(stage: Result) -> str:
         f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
         f"{sum(stage['wrong'].values())} wrong"
     )
+
+
+def _model_lines(stage: Result) -> list[str]:
+    """Return a line for each model on the server, if there are several."""
+    return [
+        f"    {model['name']} version {model['version']}: queue {_us(model['queue_us'])}, "
+        f"inference {_us(model['compute_infer_us'])}, {model['executions']} executions of {model['mean_batch']:g} rows"
+        for model in (stage["server"] or {}).get("models", ())
+    ]
 
 
 def _us(value: float | None) -> str:

@@ -22,7 +22,9 @@ Result = dict[str, Any]
 
 def make_result(run: Run) -> Result:
     """Return everything known about a run, whether it is finished or in progress."""
-    stages = [_stage(record, run.settings.limits) for record in run.records if record.windows]
+    records = [record for record in run.records if record.windows]
+    summaries = server.settle([server.summarize(record.snapshots, record.seen()) for record in records])
+    stages = [_stage(record, run.settings.limits, found) for record, found in zip(records, summaries, strict=True)]
     whole = join_windows(run.all_windows())
     total = whole.total
     reasons = find_reasons(run, stages, whole)
@@ -82,7 +84,7 @@ def _counts(tally: Tally) -> Result:
     }
 
 
-def _stage(record: StageRecord, limits: Limits) -> Result:
+def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result:
     window, discarded = record.measured, record.discarded
     total = window.total
     seconds = window.seconds or math.inf
@@ -106,26 +108,28 @@ def _stage(record: StageRecord, limits: Limits) -> Result:
         "backed_off_s": round(window.backed_off_s, 3),
         "stable": record.stable,
         "complete": record.complete,
-        "windows": _windows(record),
+        "windows": _windows(record, found),
         "discarded": {"seconds": round(discarded.seconds, 3), **_counts(discarded.total)},
         "versions": _versions(window.tallies),
         **_client(window, is_open_loop=is_open_loop),
         "lost_workers": record.lost_workers,
-        "server_restarted": record.restarted,
-        "server": server.summarize(record.snapshots),
+        "server_restarted": (record.restarted or found.restarted) and not found.foreign,
+        "server": found.figures,
+        "server_missing": found.reason or None,
     }
 
 
-def _windows(record: StageRecord) -> list[Result]:
+def _windows(record: StageRecord, found: server.Summary) -> list[Result]:
     """Return the windows, each with what the server did between the snapshots before and after it."""
     return [
-        {**asdict(figures), "server": _split(server.summarize(record.snapshots[number : number + 2]))}
+        {**asdict(figures), "server": None if found.figures is None else _on_server(record, number)}
         for number, figures in enumerate(record.windows)
     ]
 
 
-def _split(summary: Result | None) -> Result | None:
-    return None if summary is None else {key: summary[key] for key in _WINDOW_SERVER}
+def _on_server(record: StageRecord, number: int) -> Result | None:
+    found = server.summarize(record.snapshots[number : number + 2], record.seen(number, number + 1)).figures
+    return None if found is None else {key: found[key] for key in _WINDOW_SERVER}
 
 
 def _versions(tallies: Mapping[tuple[str, str], Tally]) -> list[Result]:

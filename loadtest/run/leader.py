@@ -47,7 +47,7 @@ class Leader:
         self._owed: set[tuple[str, int]] = set()
         self._error: Exception | None = None
         self._round = 0
-        self._started = 0.0
+        self._started = self._taken = 0.0
         self._leaving: gevent.Greenlet | None = None
         self.run: Run | None = None
 
@@ -91,8 +91,9 @@ class Leader:
     def _run_stages(self, run: Run, stages: Sequence[Stage], options: Mapping[str, str]) -> None:
         self._prepare(options)
         self._check_shares(stages)
-        for stage in stages:
-            self._run_stage(run, stage)
+        with server.Meter(run.settings) as self._meter:
+            for stage in stages:
+                self._run_stage(run, stage)
         self._drain(run)
         run.complete = True
 
@@ -153,7 +154,7 @@ class Leader:
         self._start(run, record)
         record.measured_from = self._round
         record.measured_from_s = time.monotonic() - self._started
-        record.add_snapshot(server.take_snapshot(run.settings))
+        record.add_snapshot(self._meter.take(self._taken))
         until, least = time.monotonic() + stage.seconds, run.settings.load.min_requests
         last = until + (LONGEST - 1) * stage.seconds
         while not record.windows or _is_time_left(until if record.answered() >= least else last, stage):
@@ -162,7 +163,7 @@ class Leader:
             window = self._take(run, record)
             record.measure(window)
             self._admit_latecomers(stage)
-            record.add_snapshot(server.take_snapshot(run.settings))
+            record.add_snapshot(self._meter.take(self._taken))
             record.users = self._runner.user_count
             record.lost_workers = sorted(processes - set(self._active()))
             if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
@@ -236,6 +237,7 @@ class Leader:
         to the stage in which they were sent. So is a window that comes too late for its round.
         """
         ended, self._round = self._round, self._round + 1
+        self._taken = time.monotonic()
         self._send(messages.TAKE, {"round": self._round})
         silent = self._wait_for(lambda process: (process, self._round) in self._windows, _TAKE_TIMEOUT_S)
         self._owed |= {(process, self._round) for process in silent}

@@ -21,6 +21,7 @@ def check(options: Mapping[str, str]) -> None:
     if read.report_dir is not None:
         check_directory(read.report_dir)
     server.prepare(read)
+    server.check_metrics(read)
 
 
 def check_directory(directory: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from loadtest.errors import LoadTestError
 from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_stable, join_windows
 from loadtest.scenarios import Stage
-from loadtest.server import Snapshot, has_restarted
+from loadtest.server import Seen, Snapshot, summarize
 from loadtest.settings import Limits, Settings
 
 
@@ -28,7 +28,7 @@ class StageRecord:
         discarded: Windows that the figures do not come from, joined: the warm-up, and those before the stable ones.
             Their answers were checked as well.
         stable: Whether the last three windows agree.
-        snapshots: The server's counters before the first window and after each one; None where it did not answer.
+        snapshots: The server's counters before the first window and after each one.
         restarted: Whether the server was restarted during the stage.
         lost_workers: Processes that went away during the stage.
         complete: Whether it ran to its end.
@@ -46,7 +46,7 @@ class StageRecord:
     late: Window = field(default_factory=Window)
     discarded: Window = field(default_factory=Window)
     stable: bool = False
-    snapshots: list[Snapshot | None] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
     restarted: bool = False
     lost_workers: list[str] = field(default_factory=list)
     complete: bool = False
@@ -70,15 +70,22 @@ class StageRecord:
         if len(self.recent) > STABLE_WINDOWS:
             self.earlier.append(self.recent.pop(0))
 
-    def add_snapshot(self, snapshot: Snapshot | None) -> None:
-        """Add the server's counters after the newest window, and note a restart since the snapshot before."""
+    def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Add the server's counters after the newest window, and note a restart since the last known ones."""
         self.snapshots.append(snapshot)
-        known = [(number, one) for number, one in enumerate(self.snapshots) if one is not None][-2:]
-        if snapshot is None or len(known) < 2:
-            return
-        (first, earlier), (last, later) = known
-        answered = sum(window.requests for window in self.windows[first:last])
-        self.restarted |= has_restarted(earlier, later, answered)
+        known = [number for number, one in enumerate(self.snapshots[:-1]) if not one.problem]
+        if known and not snapshot.problem:
+            self.restarted |= summarize(self.snapshots[known[-1] :], self.seen(known[-1])).restarted
+
+    def seen(self, first: int = 0, last: int | None = None) -> Seen:
+        """Return what the client saw in some of the measured windows, or in all of them."""
+        windows = self.windows[first:last]
+        return Seen(
+            answered=sum(window.requests for window in windows),
+            failed=sum(window.failures for window in windows),
+            in_flight=max((window.in_flight for window in windows), default=0),
+            seconds=sum(window.seconds for window in windows),
+        )
 
     def answered(self, last: int = 0) -> int:
         """Return how many requests were answered while it was measured, or only in its last windows."""

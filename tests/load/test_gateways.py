@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import bare_triton
+from support.gateways import Authority, tls_proxy
 from support.load_run import run
+from support.load_server import serving
 from support.load_settings import read
-from support.tls_proxy import Authority, tls_proxy
 
+from builder.server.admin import AdminAccess
 from loadtest.errors import LoadTestError
 from loadtest.server import prepare
 
@@ -16,6 +17,14 @@ pytestmark = pytest.mark.slow
 
 KEY = "very-secret-key"
 HEADERS = f"# Triton itself asks for this key\nX-Key: {KEY}\ntriton-grpc-protocol-x-key: {KEY}\n"
+
+
+class KeyedAccess(AdminAccess):
+    """A key to the APIs of clients as well."""
+
+    def options(self) -> list[str]:
+        closed = f"inference,metadata,model-config,statistics:{self.header}={self.key}"
+        return [f"--http-restricted-api={closed}", f"--grpc-restricted-protocol={closed}"]
 
 
 class Gateway:
@@ -34,13 +43,10 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    apis = f"inference,metadata,model-config,statistics:x-key={KEY}"
-    command = ["tritonserver", f"--model-repository={bare_triton.REPOSITORY}"]
-    command += [f"--http-restricted-api={apis}", f"--grpc-restricted-protocol={apis}"]
     folder: Path = tmp_path_factory.mktemp("gateway")
     authority = Authority.make(folder, "authority")
     with (
-        bare_triton.running(command, repository=repository) as triton,
+        serving(repository, admin=KeyedAccess(KEY, "x-key")) as triton,
         tls_proxy(triton.http_address, authority) as http,
         tls_proxy(triton.grpc_address, authority) as grpc,
     ):

@@ -13,8 +13,9 @@ from loadtest.errors import SettingsError
 from loadtest.report import outcome
 from loadtest.run import Busy, Run, Window
 from loadtest.scenarios import Stage, make_stages
-from loadtest.server import Snapshot, has_restarted, summarize
-from loadtest.server.statistics import Counts, read_gauges
+from loadtest.server import Snapshot
+from loadtest.server.meter import Models
+from loadtest.server.statistics import Counts
 from loadtest.settings.allowances import read_allowance
 
 
@@ -236,48 +237,32 @@ def test_an_open_loop_that_sends_late_names_the_client() -> None:
     assert "sent requests late although users were free (p99 50." in result["notes"][1]
 
 
-def counts(inferences: int, executions: int, batches: dict[int, int], infer_ns: int = 0) -> Snapshot:
-    made = Counts(inferences, executions, inferences)
-    made.batch_sizes.update(batches)
-    made.nanoseconds["compute_infer"] = infer_ns
-    return Snapshot({KEY: made}, {})
-
-
-def test_the_servers_counters_are_differences_between_snapshots() -> None:
-    summary = summarize([counts(10, 5, {2: 5}), None, counts(30, 10, {2: 5, 4: 5}, 40_000)])
-    assert summary is not None
-    assert (summary["inferences"], summary["executions"], summary["mean_batch"]) == (20, 5, 4.0)
-    assert (summary["batch_sizes"], summary["compute_infer_us"]) == ({"4": 5}, 2.0)
-    assert summarize([None, counts(1, 1, {})]) is None
-
-
-def test_a_restart_shows_in_counters_that_gained_less_than_the_client_got() -> None:
-    assert has_restarted(counts(1000, 500, {2: 500}), counts(900, 450, {2: 450}), answered=1000)
-    assert has_restarted(counts(100, 50, {2: 50}), counts(900, 450, {2: 450}), answered=2000)
-    assert not has_restarted(counts(1000, 500, {2: 500}), counts(1990, 990, {2: 990}), answered=1000)
-    assert not has_restarted(counts(0, 0, {}), counts(5000, 990, {2: 990}), answered=1000)
-
-
-def test_executions_after_a_restart_are_counted_from_zero() -> None:
-    summary = summarize([counts(90, 45, {2: 45}), counts(100, 50, {2: 50}), counts(10, 5, {2: 5})])
-    assert summary is not None
-    assert summary["inferences"] == 20
-
-
-def test_gauges_of_devices_are_summed_or_averaged() -> None:
-    text = """# HELP nv_gpu_utilization GPU
-nv_gpu_utilization{gpu_uuid="a"} 0.5
-nv_gpu_utilization{gpu_uuid="b"} 0.7
-nv_gpu_memory_used_bytes{gpu_uuid="a"} 100
-nv_gpu_memory_used_bytes{gpu_uuid="b"} 50
-nv_gpu_memory_used_bytes_other 7
-"""
-    assert read_gauges(text) == {"gpu_utilization": pytest.approx(0.6), "gpu_memory_used_bytes": 150}
-
-
 def test_a_stages_windows_are_a_fifth_of_its_time() -> None:
     assert Stage("s", 1, 10.0, 1.0).window_s == 2.0
     assert Stage("s", 1, 1.0, 1.0).window_s == 0.5
+
+
+def counts(requests: int, executions: int, batches: dict[int, int], infer_ns: int = 0) -> Snapshot:
+    made = Counts(requests, executions, requests, 0, {"compute_infer": infer_ns}, Counter(batches))
+    return Snapshot({("", *KEY): made}, {}, models=Models(KEY[:1]))
+
+
+SILENT = Snapshot({}, {}, "the server did not answer: timed out")
+
+
+def test_a_stage_has_no_server_figures_unless_they_fit_the_clients() -> None:
+    settings = read("--scenario", "soak", "--concurrency", "8", "--stages", "2")
+    fits, other = (record_of(stage, window(1000, 1000)) for stage in make_stages(settings.load))
+    fits.snapshots = [counts(5000, 5000, {}), counts(300, 300, {})]
+    other.snapshots = [counts(300, 300, {}), counts(500_300, 500_300, {})]
+    result = make_result(Run(settings, time.time(), [fits, other], complete=True))
+    assert [stage["server"] for stage in result["stages"]] == [None, None]
+    assert not any(stage["server_restarted"] for stage in result["stages"])
+    said = "the server counted 500,000 requests and the client 1,000 answers"
+    assert all(said in stage["server_missing"] for stage in result["stages"])
+    assert [said in note for note in result["notes"]].count(True) == 1
+    alone = make_result(Run(settings, time.time(), [fits], complete=True))["stages"][0]
+    assert (alone["server"]["requests"], alone["server_restarted"], alone["server_missing"]) == (300, True, None)
 
 
 def test_a_window_says_when_it_was_and_what_the_server_did_meanwhile() -> None:
@@ -292,7 +277,7 @@ def test_a_window_says_when_it_was_and_what_the_server_did_meanwhile() -> None:
     assert [first["p50_us"], first["p99_us"], second["p50_us"], second["p90_us"]] == [1000, 1000, 2000, None]
     assert (first["server"]["compute_infer_us"], first["server"]["mean_batch"]) == (2000, 2)
     assert (second["server"]["compute_infer_us"], second["server"]["mean_batch"]) == (1, 1)
-    record.snapshots[1] = None
+    record.snapshots[1] = SILENT
     windows = make_result(Run(settings, time.time(), [record]))["stages"][0]["windows"]
     assert [one["server"] for one in windows] == [None, None]
 
@@ -308,7 +293,7 @@ def test_a_long_stage_keeps_every_figure_and_little_else() -> None:
 def test_a_stage_that_became_stable_counts_its_last_three_windows() -> None:
     (stage,) = make_stages(read("--concurrency", "1").load)
     record = record_of(stage, *(window(rows, 100) for rows in (10, 50, 100, 101, 102)))
-    record.snapshots += [None] * 6
+    record.snapshots += [SILENT] * 6
     record.keep_stable()
     record.close()
     assert (record.measured.requests, record.discarded.requests) == (303, 60)

@@ -144,12 +144,15 @@ class Snapshots:
 
 @contextmanager
 def counting_snapshots() -> Iterator[Snapshots]:
-    """A URL to give as `--server-metrics`: a run reads the metrics with every snapshot."""
+    """A URL to give as `--server-metrics`: a run reads the metrics once before it starts, then with every snapshot."""
     taken = threading.Semaphore(0)
+    checked = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            taken.release()
+            if checked.is_set():
+                taken.release()
+            checked.set()
             self.send_response(200)
             self.end_headers()
 

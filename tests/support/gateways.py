@@ -1,7 +1,8 @@
-"""A gateway with TLS in front of a server, as an ingress is, and the certificates that it needs."""
+"""What may stand between a client and servers: a gateway with TLS, and a balancer. Also the certificates for it."""
 
 import datetime
 import ipaddress
+import itertools
 import socket
 import socketserver
 import ssl
@@ -81,6 +82,26 @@ def tls_proxy(upstream: str, authority: Authority, *, ask_client: bool = True) -
                 back = threading.Thread(target=pass_on, args=(server, client))
                 back.start()
                 pass_on(client, server)
+                back.join()
+
+    with listening(Handler) as address:
+        yield address
+
+
+@contextmanager
+def balancer(*upstreams: str) -> Iterator[str]:
+    """Pass the connections to a free port on to several servers in turn, as a Kubernetes Service does."""
+    turns = itertools.cycle(upstreams)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            host, _, port = next(turns).rpartition(":")
+            with suppress(OSError), socket.create_connection((host, int(port))) as server:
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                back = threading.Thread(target=pass_on, args=(server, self.request))
+                back.start()
+                pass_on(self.request, server)
                 back.join()
 
     with listening(Handler) as address:

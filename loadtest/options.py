@@ -328,4 +328,10 @@ def _report() -> list[Option]:
             "Directory to write result.json, stages.csv and report.html to, as in --report-dir out. Empty (the "
             "default) writes no report.",
         ),
+        Option(
+            "--markdown",
+            "",
+            "File to append verdict, figures and notes to, in Markdown, as in --markdown $GITHUB_STEP_SUMMARY. Empty "
+            "(the default) writes none.",
+        ),
     ]

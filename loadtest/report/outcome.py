@@ -7,9 +7,10 @@ from locust.env import Environment
 from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
+from loadtest.report.markdown import to_markdown
 from loadtest.report.result import Result, make_result
 from loadtest.report.verdict import describe_pass
-from loadtest.run import Leader
+from loadtest.run import Leader, Run, append
 
 
 class Outcome:
@@ -36,12 +37,9 @@ class Outcome:
         run = self._leader.run
         if run is None:
             return
-        self._result = make_result(run)
-        if run.settings.report_dir is not None:
-            examples = [example for window in run.all_windows() for example in window.examples]
-            report_dir, result = run.settings.report_dir, self._result
-            error = catch(lambda: files.write(report_dir, result, examples))
-            self._error = None if error is None else to_load_test_error(error)
+        result = self._result = make_result(run)
+        error = catch(lambda: _write(run, result))
+        self._error = None if error is None else to_load_test_error(error)
 
     def _on_quitting(self, **_: Any) -> None:
         run = self._leader.run
@@ -64,6 +62,15 @@ class Outcome:
             print_line(line)
         if self._error is not None:
             print_error(self._error)
+
+
+def _write(run: Run, result: Result) -> None:
+    """Write the files that the options ask for."""
+    if run.settings.report_dir is not None:
+        examples = [example for window in run.all_windows() for example in window.examples]
+        files.write(run.settings.report_dir, result, examples)
+    if run.settings.markdown is not None:
+        append(run.settings.markdown, f"\n{to_markdown(result)}")
 
 
 def summarize(result: Result) -> list[str]:

@@ -11,7 +11,7 @@ From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `tra
 
 from loadtest.run.latencies import LEAST_FOR_P99, Latencies
 from loadtest.run.leader import Leader
-from loadtest.run.preflight import cannot_write, check
+from loadtest.run.preflight import append, cannot_write, check
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import (
     COMFORTABLE_SHARE,
@@ -38,6 +38,7 @@ __all__ = [
     "StageRecord",
     "Tally",
     "Window",
+    "append",
     "cannot_write",
     "check",
     "join_windows",

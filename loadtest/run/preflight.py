@@ -20,6 +20,8 @@ def check(options: Mapping[str, str]) -> None:
     make_stages(read.load)
     if read.report_dir is not None:
         check_directory(read.report_dir)
+    if read.markdown is not None:
+        append(read.markdown, "")
     server.prepare(read)
     server.check_metrics(read)
 
@@ -36,6 +38,20 @@ def check_directory(directory: Path) -> None:
             pass
     except OSError as error:
         raise cannot_write(directory, error) from error
+
+
+def append(path: Path, text: str) -> None:
+    """Append text to the file of `--markdown`, which need not exist; with no text, check that it can be done.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        what = f"the summary cannot be appended: {reason(error)}"
+        raise SettingsError(path, what, "set --markdown to a file you can write to") from error
 
 
 def cannot_write(directory: Path, error: OSError) -> SettingsError:

@@ -61,6 +61,7 @@ class Settings:
         load: The scenario and its options.
         limits: The limits that the run must keep.
         report_dir: Where the report goes, None for no report.
+        markdown: The file that a summary is appended to, None for no summary.
         unused: Options that were given although the scenario does not use them.
     """
 
@@ -76,6 +77,7 @@ class Settings:
     load: Load
     limits: Limits
     report_dir: Path | None
+    markdown: Path | None = None
     unused: tuple[str, ...] = ()
 
     @property
@@ -111,6 +113,7 @@ def from_text(text: Mapping[str, str]) -> Settings:
             require_checked=_REQUIRED[_one_of("--require-checked", text["require_checked"] or "auto", _REQUIRED)],
         ),
         report_dir=Path(text["report_dir"]) if text["report_dir"] else None,
+        markdown=Path(text["markdown"]) if text["markdown"] else None,
         unused=tuple(find_unused(text)),
     )
 

@@ -11,6 +11,7 @@ from support.load_schema import check
 
 from builder.server import Server
 from loadtest import launch
+from loadtest.report.markdown import to_markdown
 
 
 def command(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -21,7 +22,18 @@ def command(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]"
 @pytest.mark.slow
 def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the working directory was imported')")
-    quick = ("--stage-time", "1", "--warm-up", "0.2", "--only-summary", "--report-dir", "out")
+    quick = (
+        "--stage-time",
+        "1",
+        "--warm-up",
+        "0.2",
+        "--only-summary",
+        "--report-dir",
+        "out",
+        "--markdown",
+        "summary.md",
+    )
+    (tmp_path / "summary.md").write_text("another step\n")
     where = ("-H", f"http://{server.http_address}", "--model", "classifier", "--repository", str(repository))
     done = command(*where, *quick, "--scenario", "constant", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -29,6 +41,7 @@ def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: P
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     check(result)
     assert [stage["concurrency"] for stage in result["stages"]] == [8]
+    assert (tmp_path / "summary.md").read_text() == f"another step\n\n{to_markdown(result)}"
 
 
 @pytest.mark.slow

@@ -232,7 +232,9 @@ class Traffic:
             if expected is None:
                 self._look_at_unchecked(key, request, answer, round)
             elif not expected.is_right(answer):
-                self._examine_wrong(key, request, answer, expected, round)
+                kind = self._examine_wrong(key, request, answer, expected, round)
+                if kind is Wrong.ROWS_MIXED_UP:  # maybe an answer came twice; then all others would be one too late
+                    line.connection.close()
         except Exception as error:  # an answer whose check did not end is not right
             round.found_wrong(key, Wrong.CHECK_FAILED.value, describe_bug(error))
 
@@ -281,8 +283,8 @@ class Traffic:
                 self._references[key] = None
         return self._references.get(key)
 
-    def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected, round: Round) -> None:
-        """Count a wrong answer last, so that one whose check fails on the way is not counted twice."""
+    def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected, round: Round) -> Wrong:
+        """Count a wrong answer last, so that one whose check fails on the way is not counted twice; return its kind."""
         fault = expected.find_fault(answer)
         kind = fault.kind.value
         if self._examples[kind] < _EXAMPLES_PER_KIND:
@@ -290,3 +292,4 @@ class Traffic:
             name = f"{kind}-{self._recorder.process}-{self._examples[kind]}.npz"
             round.keep_example(name, wrong_answers.pack(self.protocol, request, answer, expected, fault))
         round.found_wrong(key, kind, str(fault))
+        return fault.kind

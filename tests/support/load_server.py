@@ -124,6 +124,47 @@ def write_config(repository: Path, name: str, *, max_batch_size: int = 16, serve
     (repository / name / "config.pbtxt").write_text(text)
 
 
+def write_words(repository: Path) -> None:
+    """The model `words`: `image` FP32[batch, 5] -> `word` BYTES[batch, 1], `high` BOOL[batch, 5], one of them True."""
+    words = np.array(["null", "one", "größer", "drei", "4"], dtype=object)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ArgMax", ["image"], ["best"], axis=-1, keepdims=1),
+            helper.make_node("Gather", ["words", "best"], ["word"]),
+            helper.make_node("ReduceMax", ["image"], ["highest"], axes=[-1], keepdims=1),
+            helper.make_node("GreaterOrEqual", ["image", "highest"], ["high"]),
+        ],
+        "words",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", DIMS])],
+        [
+            helper.make_tensor_value_info("word", TensorProto.STRING, ["batch", 1]),
+            helper.make_tensor_value_info("high", TensorProto.BOOL, ["batch", DIMS]),
+        ],
+        [helper.make_tensor("words", TensorProto.STRING, [len(words)], [word.encode() for word in words])],
+    )
+    folder = repository / "words" / "1"
+    folder.mkdir(parents=True)
+    write_model(folder, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    images = np.random.default_rng(7).standard_normal((ROWS, DIMS)).astype(np.float32)
+    best = images.argmax(axis=1)
+    answers = {"output:word": words[best].astype(np.str_)[:, np.newaxis], "output:high": np.eye(DIMS, dtype=bool)[best]}
+    np.savez(folder / "reference.npz", **{"input:image": images}, **answers)
+    outputs = [("word", "TYPE_STRING", 1), ("high", "TYPE_BOOL", DIMS)]
+    manifest = {
+        "format": 1,
+        "max_batch_size": 16,
+        "inputs": [{"name": "image", "data_type": "TYPE_FP32", "dims": [DIMS]}],
+        "outputs": [{"name": name, "data_type": kind, "dims": [size]} for name, kind, size in outputs],
+        "proof": {"rows": ROWS, "outputs": {}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    described = ", ".join(f'{{ name: "{name}" data_type: {kind} dims: [ {size} ] }}' for name, kind, size in outputs)
+    text = f"""name: "words" backend: "onnxruntime" max_batch_size: 16
+    input [ {{ name: "image" data_type: TYPE_FP32 dims: [ {DIMS} ] }} ] output [ {described} ]
+    instance_group [ {{ kind: KIND_CPU count: 1 }} ]"""
+    (repository / "words" / "config.pbtxt").write_text(text)
+
+
 def write_rare(repository: Path, rows: int = 10_000) -> None:
     """A model with a reference of 10,000 rows, changed afterwards so that it answers a single one wrongly."""
     folder = write_version(repository, "rare", seed=6)

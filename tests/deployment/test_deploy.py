@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import threading
 import shutil
 import signal
 import socket
@@ -298,13 +299,17 @@ def test_two_deployments_of_one_model_take_turns(
 ) -> None:
     publish(repository, name, 2.0, 3.0)
     said: list[tuple[str, str]] = []
+    one_waits = threading.Event()
     monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
 
+    def report(step: str, what: str) -> None:
+        said.append((step, what))
+        if step == "wait":
+            one_waits.set()
+        assert one_waits.wait(30), "the first one goes on when the other one waits for it"
+
     with ThreadPoolExecutor(2) as pool:
-        both = [
-            pool.submit(deploy, repository, name, live, version=version, report=lambda *step: said.append(step))
-            for version in (1, 2)
-        ]
+        both = [pool.submit(deploy, repository, name, live, version=version, report=report) for version in (1, 2)]
         done = [one.result(timeout=60) for one in both]
 
     assert [one.version for one in done] == [1, 2]

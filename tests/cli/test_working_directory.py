@@ -48,7 +48,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [
         ("builder", "--help"),
-        ("loadtest", "options"),
+        ("loadtest", "run", "--help"),
         pytest.param(("builder", "inspect", "digits.onnx"), marks=pytest.mark.slow),
         pytest.param(("builder", "demo", "--json"), marks=pytest.mark.slow),
     ],

@@ -3,12 +3,12 @@
 import itertools
 import json
 import os
-import threading
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

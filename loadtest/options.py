@@ -241,7 +241,8 @@ def _load() -> list[Option]:
         Option(
             "--rate",
             "",
-            f"Requests per second, one stage for each number. Used by {readers('--rate')}.",
+            f"Requests per second, one stage for each number. Used by {readers('--rate')}; and by search instead of "
+            "--concurrency, with the lowest and the highest rate, as in --rate 50,2000.",
         ),
         Option(
             "--arrivals",
@@ -262,6 +263,13 @@ def _load() -> list[Option]:
             "Most requests in flight at once when --rate or --arrivals-file is used; further requests wait. "
             "Default: 256.",
         ),
+        Option(
+            "--search-precision",
+            "5%",
+            "How near the highest load that keeps --max-p99-ms must be to the lowest one that misses it, as in "
+            f"--search-precision 2%; users need not be nearer than 1. Used by {listed(users('--search-precision'))}. "
+            "Default: 5%.",
+        ),
     ]
 
 
@@ -271,7 +279,8 @@ def _timing() -> list[Option]:
             "--stage-time",
             "10",
             "Seconds that each stage is measured, as in --stage-time 30. A scenario that waits for stable figures "
-            "ends a stage as soon as it has them. Default: 10.",
+            "ends a stage as soon as it has them. A search takes up to four times as long where p99 is near the limit. "
+            "Default: 10.",
         ),
         Option(
             "--min-requests",

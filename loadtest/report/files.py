@@ -19,6 +19,7 @@ _COLUMNS = (
     "unchecked",
     "throughput_rows_per_s",
     "throughput_requests_per_s",
+    "goodput",
     "stable",
     "client_cpu_us_per_request",
     "client_busy_share",

@@ -1,5 +1,6 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
+import math
 from typing import Any
 
 from locust.env import Environment
@@ -82,6 +83,8 @@ def summarize(result: Result) -> list[str]:
         if knee["best_within_p99"] is not None:
             best = knee["best_within_p99"]
             lines.append(f"best within the p99 limit: {best['stage']}, {best['throughput_rows_per_s']:g} rows/s")
+    if result["search"] is not None:
+        lines += result["search"]["summary"]
     lines += [f"note: {note}" for note in result["notes"]]
     if result["verdict"]["passed"]:
         return [*lines, f"PASSED: {describe_pass(result)}"]
@@ -93,7 +96,7 @@ def _stage_line(stage: Result) -> str:
     return (
         f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {stage['requests']} requests, "
         f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
-        f"{sum(stage['wrong'].values())} wrong"
+        f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}"
     )
 
 
@@ -104,6 +107,11 @@ def _model_lines(stage: Result) -> list[str]:
         f"inference {_us(model['compute_infer_us'])}, {model['executions']} executions of {model['mean_batch']:g} rows"
         for model in (stage["server"] or {}).get("models", ())
     ]
+
+
+def _goodput(stage: Result) -> str:
+    """Return the share of right answers within the p99 limit, rounded down so that 100 % means all of them."""
+    return "" if stage["goodput"] is None else f", goodput {math.floor(stage['goodput'] * 1000) / 10:g} %"
 
 
 def _us(value: float | None) -> str:

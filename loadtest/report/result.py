@@ -8,6 +8,7 @@ from typing import Any
 
 from loadtest import server
 from loadtest.report.notes import find_notes
+from loadtest.report.search import find_search
 from loadtest.report.verdict import find_knee, find_reasons
 from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
 from loadtest.scenarios import SCENARIOS, Reads
@@ -27,6 +28,7 @@ def make_result(run: Run) -> Result:
     stages = [_stage(record, run.settings.limits, found) for record, found in zip(records, summaries, strict=True)]
     whole = join_windows(run.all_windows())
     total = whole.total
+    is_search = SCENARIOS[run.settings.load.scenario].is_search
     reasons = find_reasons(run, stages, whole)
     return {
         "schema": SCHEMA,
@@ -36,14 +38,15 @@ def make_result(run: Run) -> Result:
         "totals": _counts(total),
         "exceptions": dict(whole.exceptions),
         "messages": whole.messages,
-        "knee": find_knee(stages, run.settings.limits),
+        "knee": None if is_search else find_knee(stages, run.settings.limits),
+        "search": find_search(run),
         "stages": stages,
     }
 
 
 def _describe(run: Run) -> Result:
     settings, load = run.settings, run.settings.load
-    has_arrivals = SCENARIOS[load.scenario].reads is Reads.RATES
+    has_arrivals = SCENARIOS[load.scenario].reads in (Reads.RATES, Reads.RANGE) and bool(load.rates)
     return {
         "started": datetime.fromtimestamp(run.started_at, timezone.utc).isoformat(timespec="seconds"),
         "server": settings.host,
@@ -104,6 +107,8 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
         "latency_histogram": total.latency_us.to_text(),
         "p99_of_requests_us": p99_us if p99_us != math.inf else None,
         "keeps_p99": record.keeps_p99(limits),
+        "goodput": record.find_goodput(limits),
+        "verdict": record.find_verdict(limits).value if record.counts else None,
         "late_us": window.late_us.summarize() if is_open_loop else None,
         "backed_off_s": round(window.backed_off_s, 3),
         "stable": record.stable,

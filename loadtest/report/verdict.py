@@ -4,11 +4,12 @@ Stages are given as the plain values of the result, see docs/result-schema.md.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
-from loadtest.scenarios import SCENARIOS
+from loadtest.scenarios import SCENARIOS, find_bracket
 from loadtest.settings import Allowance, Limits
 
 _KNEE_SHARE = 0.95
@@ -64,7 +65,8 @@ def find_reasons(run: Run, stages: Sequence[Stage], whole: Window) -> list[str]:
     """
     total = whole.total
     reasons = [*_unfinished(run), *_exceptions(whole), *_wrong_answers(total)]
-    reasons += _failures(total, run.settings.limits.max_failures)
+    if not SCENARIOS[run.settings.load.scenario].is_search:  # which counts the failures of each of its stages
+        reasons += _failures(total, run.settings.limits.max_failures)
     if run.complete:
         reasons += [reason for record in run.records for reason in _unsent(record)]
     reasons += _unchecked(run, total)
@@ -128,6 +130,8 @@ def _unchecked(run: Run, total: Tally) -> list[str]:
 def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:
     """A ladder must have one stage within both limits; in any other scenario, every stage must be."""
     limits, least = run.settings.limits, run.settings.load.min_requests
+    if SCENARIOS[run.settings.load.scenario].is_search:
+        return _missed_by_search(run, stages)
     reasons = [f"stage {stage['name']}: no request was answered" for stage in stages if not stage["requests"]]
     reasons += [
         f"stage {stage['name']}: only {stage['requests']} requests were answered, but --min-requests is {least}"
@@ -138,6 +142,29 @@ def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:
     if SCENARIOS[run.settings.load.scenario].is_ladder:
         return reasons + _missed_by_ladder(limits, answered)
     return reasons + [reason for stage in answered for reason in _missed_by_stage(limits, stage)]
+
+
+def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
+    """A search must have found a load that keeps the limits; the stages that missed them belong to it."""
+    kept, missed = find_bracket(run.trials)
+    if kept is not None:
+        return _missed_by_ladder(run.settings.limits, [stage for stage in stages if load_of(stage) == kept])
+    if missed is None:
+        return []
+    limits, first = run.settings.limits, next(stage for stage in stages if load_of(stage) == missed)
+    why = [*_missed_by_stage(limits, first), *_failures_of(first, limits.max_failures)]
+    return [f"no load kept the limits, not even the lowest: {reason}" for reason in why]
+
+
+def load_of(stage: Stage) -> float:
+    """Return what is raised to load the server more: the rate of an open loop, otherwise the users."""
+    return float(stage["concurrency_asked"] if stage["rate_asked"] is None else stage["rate_asked"])
+
+
+def _failures_of(stage: Stage, allowed: Allowance) -> list[str]:
+    counts = Counter(stage["failures"]) + Counter(stage["discarded"]["failures"])
+    requests = stage["requests"] + stage["discarded"]["requests"]
+    return [f"stage {stage['name']}: {reason}" for reason in _failures(Tally(requests, failures=counts), allowed)]
 
 
 def _missed_by_ladder(limits: Limits, stages: Sequence[Stage]) -> list[str]:

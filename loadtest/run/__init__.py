@@ -12,7 +12,7 @@ From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `tra
 from loadtest.run.latencies import LEAST_FOR_P99, Latencies
 from loadtest.run.leader import Leader
 from loadtest.run.preflight import append, cannot_write, check
-from loadtest.run.record import Run, StageRecord
+from loadtest.run.record import Run, StageRecord, pool
 from loadtest.run.windows import (
     COMFORTABLE_SHARE,
     CROWDED_SHARE,
@@ -42,5 +42,6 @@ __all__ = [
     "cannot_write",
     "check",
     "join_windows",
+    "pool",
     "sum_tallies",
 ]

@@ -114,8 +114,24 @@ class Latencies:
         requests = self.count + unanswered
         if requests < least_count(percent):
             return None
-        rank = -(-requests * percent // 100)  # rounded up: p99 of 160 is the 159th, because 158 are only 98.75 %
+        return self.at_rank_us(-(-requests * percent // 100))  # rounded up: p99 of 160 is the 159th; 158 are 98.75 %
+
+    def at_rank_us(self, rank: int) -> float:
+        """Return the value with a rank in ascending order, from 1 up; infinite if there are not so many values."""
         return math.inf if rank > self.count else int(self._histogram.get_value_at_percentile(100 * rank / self.count))
+
+    def count_within(self, limit_us: float) -> int:
+        """Return how many values are within a limit, to three digits: those in buckets that end below or at it.
+
+        So 99 of 100 values are within the limit exactly if p99 is, as percentiles are the ends of buckets as well.
+        """
+        histogram = self._histogram
+        if limit_us >= _HIGHEST_US:
+            return self.count
+        limit = max(int(limit_us), 0)
+        is_end = histogram.get_highest_equivalent_value(limit) == limit
+        end = histogram.get_counts_array_index(limit) + (1 if is_end else 0)
+        return int(np.frombuffer(histogram.counts, np.int64)[:end].sum())
 
     def summarize(self) -> dict[str, float | None]:
         """Return p50, p90, p95, p99, max and mean of the values; None for what there are too few of."""

@@ -12,11 +12,12 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, Runner
 
 from loadtest import server, settings
+from loadtest.console import print_note
 from loadtest.errors import LoadTestError, ServerError, SettingsError, catch, to_load_test_error
 from loadtest.run import messages
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import STABLE_WINDOWS, Window, merge_processes
-from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Stage, make_stages
+from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Plan, Stage, make_plan
 
 _PREPARE_TIMEOUT_S = 60.0
 _TAKE_TIMEOUT_S = 10.0
@@ -81,21 +82,31 @@ class Leader:
             SettingsError: The options cannot be used, so that there is no run at all.
         """
         read = settings.from_text(options)
-        stages = make_stages(read.load)
+        plan = make_plan(read.load)
         self._environment.stop_timeout = read.load.request_timeout_s + 1
         run = self.run = Run(read, time.time())
         self._started = time.monotonic()
-        error = catch(lambda: self._run_stages(run, stages, options))
+        error = catch(lambda: self._run_plan(run, plan, options))
         run.error = None if error is None else to_load_test_error(error)
 
-    def _run_stages(self, run: Run, stages: Sequence[Stage], options: Mapping[str, str]) -> None:
+    def _run_plan(self, run: Run, plan: Plan, options: Mapping[str, str]) -> None:
         self._prepare(options)
-        self._check_shares(stages)
         with server.Meter(run.settings) as self._meter:
-            for stage in stages:
+            while (stage := plan.next_stage(run.trials)) is not None:
+                self._check_share(stage)
                 self._run_stage(run, stage)
+                self._conclude(run, plan)
         self._drain(run)
         run.complete = True
+
+    def _conclude(self, run: Run, plan: Plan) -> None:
+        """Note what a stage told the plan; that of a search must know how the requests in flight end."""
+        record, limits = run.records[-1], run.settings.limits
+        if record.stage.sought_p99_us is not None:
+            self._drain(run)
+        record.trial = record.to_trial(limits)
+        if record.stage.sought_p99_us is not None:
+            print_note(f"stage {len(run.records)} of at most {plan.most_stages}: {record.describe(limits)}")
 
     def _prepare(self, options: Mapping[str, str]) -> None:
         """Have every process read the options and encode its requests.
@@ -133,14 +144,14 @@ class Leader:
             self._send(messages.PREPARE, {"options": self._options}, process)
             self._begin(None if stage.arrivals is None else PAUSE, process)
 
-    def _check_shares(self, stages: Sequence[Stage]) -> None:
+    def _check_share(self, stage: Stage) -> None:
         """Check that every process has a user for its share of an open loop's requests.
 
         Raises:
             SettingsError: There are more processes than users.
         """
         processes = len(self._active())
-        if any(stage.arrivals is not None and stage.users < processes for stage in stages):
+        if stage.arrivals is not None and stage.users < processes:
             what = f"{processes} processes need at least {processes} requests in flight, one for each"
             raise SettingsError("--max-in-flight", what, f"give {processes} or more, or use fewer processes")
 
@@ -168,6 +179,8 @@ class Leader:
             record.lost_workers = sorted(processes - set(self._active()))
             if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
                 record.keep_stable()
+                break
+            if stage.sought_p99_us is not None and record.is_decided(run.settings.limits, least):
                 break
             if stage.until_drained and window.drained:
                 break

@@ -1,11 +1,12 @@
 """The record of a run: its stages, and the windows that were measured in each."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.errors import LoadTestError
-from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_stable, join_windows
-from loadtest.scenarios import Stage
+from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_growing, is_stable, join_windows, sum_tallies
+from loadtest.scenarios import LATE_SHARE, Counts, Stage, Trial, Verdict, find_margin, judge
 from loadtest.server import Seen, Snapshot, summarize
 from loadtest.settings import Limits, Settings
 
@@ -22,6 +23,7 @@ class StageRecord:
         users: How many users there really were at its end.
         measured_from_s: When its measured time began, in seconds since the run began.
         windows: Every window that its figures come from, in a few numbers each.
+        counts: Of each of these windows, the requests that were late for the limit of a search, and all requests.
         earlier: All of these windows except the last three, joined, so that a long stage does not fill the memory.
         recent: The last three of them.
         late: Answers that came after the measured time to requests that were sent in it.
@@ -31,6 +33,7 @@ class StageRecord:
         snapshots: The server's counters before the first window and after each one.
         restarted: Whether the server was restarted during the stage.
         lost_workers: Processes that went away during the stage.
+        trial: What it told the plan of the run; None before its end.
         complete: Whether it ran to its end.
     """
 
@@ -41,6 +44,7 @@ class StageRecord:
     measured_from: int | None = None
     measured_until: int | None = None
     windows: list[Figures] = field(default_factory=list)
+    counts: list[Counts] = field(default_factory=list)
     earlier: Window = field(default_factory=Window)
     recent: list[Window] = field(default_factory=list)
     late: Window = field(default_factory=Window)
@@ -49,6 +53,7 @@ class StageRecord:
     snapshots: list[Snapshot] = field(default_factory=list)
     restarted: bool = False
     lost_workers: list[str] = field(default_factory=list)
+    trial: Trial | None = None
     complete: bool = False
 
     def measures(self, number: int) -> bool:
@@ -65,6 +70,8 @@ class StageRecord:
         """Add the next measured window."""
         start_s = self.measured_from_s + sum(earlier.seconds for earlier in self.windows)
         self.windows.append(window.figures(start_s))
+        if self.stage.sought_p99_us is not None:
+            self.counts.append(window.count_late(self.stage.sought_p99_us))
         self.recent.append(window)
         self.stable = is_stable(self.recent)
         if len(self.recent) > STABLE_WINDOWS:
@@ -118,12 +125,105 @@ class StageRecord:
         p99_us = self.p99_of_requests_us(limits)
         return None if limits.max_p99_ms is None or p99_us is None else p99_us <= limits.max_p99_ms * 1000
 
+    def count_late(self, limits: Limits) -> Counts | None:
+        """Return how many requests were not answered within the p99 limit, and how many there were.
+
+        Without a limit, return None.
+        """
+        return None if limits.max_p99_ms is None else self.measured.count_late(limits.max_p99_ms * 1000)
+
+    def find_goodput(self, limits: Limits) -> float | None:
+        """Return the share of requests that got the right answer within the p99 limit; None without one.
+
+        A histogram does not say how long the wrong answers took, so each of them is taken off: of 200 requests, 190
+        were answered within the limit and 3 answers were wrong, which makes 187 / 200.
+        """
+        counts = self.count_late(limits)
+        if counts is None or not counts[1]:
+            return None
+        late, requests = counts
+        return max(requests - late - self.measured.total.wrong.total(), 0) / requests
+
+    def evidence(self, limits: Limits) -> list[Counts]:
+        """Return the counts of each window of a search, with what came after the last one added to it."""
+        counts = self.count_late(limits)
+        if counts is None or not self.counts:
+            return []
+        before = self.counts[:-1]
+        late, requests = counts
+        return [*before, (late - sum(late for late, _ in before), requests - sum(each for _, each in before))]
+
+    def find_p99_interval_us(self, limits: Limits) -> tuple[float, float]:
+        """Return the confidence interval of the p99 of a stage of a search; infinite where too few were answered.
+
+        Of 10,000 requests, p99 is the 9,900th. With a margin of 0.26 %, it is between the 9,874th and the 9,926th.
+        """
+        _, requests = self.count_late(limits) or (0, 0)
+        margin = min(find_margin(self.evidence(limits)), 1.0)
+        low, high = (math.ceil(requests * (1 - LATE_SHARE + sign * margin)) for sign in (-1, 1))
+        latencies = self.measured.total.latency_us
+        return latencies.at_rank_us(max(low, 1)), latencies.at_rank_us(max(high, 1))
+
+    def find_verdict(self, limits: Limits) -> Verdict:
+        """Return whether a stage of a search kept its limits, as far as that can be told."""
+        return Verdict.MISSED if self._failed_too_often(limits) else judge(self.evidence(limits))
+
+    def is_decided(self, limits: Limits, least: int = 0) -> bool:
+        """Return whether a stage of a search need not go on; to be within the limit, it needs `least` answers."""
+        verdict = self.find_verdict(limits)
+        if verdict is Verdict.WITHIN:
+            return self.answered() >= least and not is_growing(self.windows)
+        return verdict is Verdict.MISSED or self.has_wrong
+
+    def to_trial(self, limits: Limits) -> Trial:
+        """Return what this stage tells the plan of the run.
+
+        If the stage could not decide within its time, its p99 decides, as it does in the stages of other scenarios.
+        """
+        p99_us = self.p99_of_requests_us(limits)
+        within = self.keeps_p99(limits) is True and not self._failed_too_often(limits)
+        return Trial(self.stage.load, within, math.inf if p99_us is None else p99_us, self.has_wrong)
+
+    def describe(self, limits: Limits) -> str:
+        """Return what a stage of a search found, as a line: `24 users: p99 18.2 ms, within the limit`."""
+        trial, verdict = self.to_trial(limits), self.find_verdict(limits)
+        side = "within the limit" if trial.within else "beyond the limit"
+        if trial.wrong:
+            side = "but there were wrong answers"
+        elif self._failed_too_often(limits):
+            side = "but too many requests failed"
+        if trial.p99_us == math.inf:
+            return f"{self.stage.name}: too few requests were answered"
+        doubt = ", too close to call" if verdict is Verdict.UNDECIDED else ""
+        return f"{self.stage.name}: p99 {trial.p99_us / 1000:.1f} ms, {side}{doubt}"
+
+    @property
+    def has_wrong(self) -> bool:
+        """Whether an answer was wrong, in the warm-up or later."""
+        return any(window.total.wrong for window in (self.discarded, self.measured))
+
+    def _failed_too_often(self, limits: Limits) -> bool:
+        total = sum_tallies((self.discarded.total, self.measured.total))
+        failures = total.failures.total()
+        return not limits.max_failures.allows(failures, total.requests + failures)
+
     @property
     def measured(self) -> Window:
         """All measured windows as one, with the answers that came later."""
         window = join_windows((self.earlier, *self.recent))
         window.add_counts(self.late)
         return window
+
+
+def pool(records: Sequence[StageRecord], limits: Limits) -> StageRecord:
+    """Return several stages of a search that had the same load as one."""
+    pooled = StageRecord(records[0].stage, complete=True)
+    for record in records:
+        pooled.windows += record.windows
+        pooled.counts += record.evidence(limits)
+        pooled.discarded.append(record.discarded)
+        pooled.earlier.append(record.measured)
+    return pooled
 
 
 @dataclass
@@ -151,6 +251,11 @@ class Run:
         """Whether every answer must have been checked."""
         required = self.settings.limits.require_checked
         return self.checked if required is None else required
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What the stages so far told the plan of the run."""
+        return [record.trial for record in self.records if record.trial is not None]
 
     def record_of(self, number: int) -> StageRecord:
         """Return the stage in which a round took place."""

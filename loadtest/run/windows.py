@@ -7,11 +7,13 @@ for 2 s have 400 rows in 2 s, 200 rows/s (`merge_processes`); two such windows i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from loadtest.run.latencies import PERCENTILES, Latencies
+from loadtest.scenarios import Counts
 
 STABLE_WINDOWS = 3
 STABLE_RATIO = 1.10
@@ -173,6 +175,12 @@ class Window:
         """The same in rows."""
         return (self.rows + self.surplus_rows) / self.seconds if self.seconds else 0.0
 
+    def count_late(self, limit_us: float) -> Counts:
+        """Return how many requests were not answered within a limit, and how many requests there were."""
+        total = self.total
+        requests = total.requests + total.failures.total()
+        return requests - total.latency_us.count_within(limit_us), requests
+
     def figures(self, start_s: float = 0.0) -> Figures:
         """Return the numbers that are kept when it is joined with others; it began `start_s` seconds into the run."""
         total = self.total
@@ -281,6 +289,15 @@ def join_windows(windows: Iterable[Window]) -> Window:
     for window in windows:
         joined.append(window)
     return joined
+
+
+def is_growing(windows: Sequence[Figures]) -> bool:
+    """Return whether the mean latency of each of the last two windows is 10 % above that of the window before.
+
+    In an open loop that is too fast for the server, requests may be within a limit now, but will not be later.
+    """
+    means = [window.mean_us for window in windows[-STABLE_WINDOWS:]]
+    return len(means) == STABLE_WINDOWS and all(STABLE_RATIO * a < b for a, b in pairwise(means))
 
 
 def is_stable(windows: list[Window]) -> bool:

@@ -3,27 +3,28 @@
 The load grows until it misses the limit. The highest load that kept the limit and the lowest that missed it are then a
 bracket around the answer, which loads between them narrow. Where p99 will reach the limit is guessed from the p99 at
 both ends. When the bracket is narrow enough, both ends are measured a second time, and if the two stages of a load
-disagree, a third decides. So a disturbance during one stage cannot lead the search to a wrong answer.
+disagree, a third decides. A load that missed the limit by surprise, because p99 was low just below it, is measured at
+least three times. So a disturbance during one stage cannot lead the search to a wrong answer.
 
 For example, a server has a p99 of 0.8 ms for each user, and the limit is 20 ms:
 
-    users   1     4     16     32     24     26     24     26
-    ms     0.8   3.2   12.8   25.6   19.2   20.8   19.2   20.8
+    users   1     4     16     32     24     26     25     25     26
+    ms     0.8   3.2   12.8   25.6   19.2   20.8   20.0   20.0   20.8
 
-16 and 32 users are the first bracket. The line through their p99 reaches 20 ms at 25 users. With a precision of 5 %,
-that is narrowed to 24 to 26 users. After the second stages of both, the answer is 24 users if 10 % are precise enough;
-otherwise 25 is next.
+16 and 32 users are the first bracket. The line through their p99 reaches 20 ms at 25 users, so 24 and 26 are tried,
+half of the precision of 5 % below and above that. As 26 is more than 5 % above 24, 25 comes next. Now 25 and 26 are the
+bracket, both are measured again, and the answer is 25 users.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _GUESSES = 3
 """So many loads in the bracket are guessed from p99. If that was not enough, the next ones are in its middle."""
 
 _REPEATS = 6
-"""How many stages repeat a load, at most: twice for each end of two brackets, and some to spare."""
+"""How many stages may repeat a load."""
 
 _DIGITS = 4
 """How exact the rates are: 1234.56 requests/s are tried as 1235."""
@@ -31,11 +32,19 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One stage of a search: its load, whether p99 was within the limit, and p99 (infinite: too few were answered)."""
+    """What one stage tells a search.
+
+    Attributes:
+        load: Its load.
+        within: Whether it kept the limit.
+        p99_us: The p99 of its requests; infinite if too few were answered.
+        wrong: Whether an answer was wrong. That ends the search, because no load is worth it.
+    """
 
     load: float
     within: bool
     p99_us: float
+    wrong: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +78,16 @@ class Search:
 
     def next_load(self, trials: Sequence[Trial]) -> float | None:
         """Return the load to measure next; None at the end."""
-        return self._find_next(trials) if len(trials) < self.most_stages else None
+        if len(trials) >= self.most_stages or any(trial.wrong for trial in trials):
+            return None
+        return self._find_next(trials)
 
     def is_settled(self, trials: Sequence[Trial]) -> bool:
-        """Return whether the search is at its end because it has the answer, not because it took too many stages."""
-        return self._find_next(trials) is None
+        """Return whether the search has its answer, rather than too many stages or a wrong answer behind it."""
+        return self._find_next(trials) is None and not any(trial.wrong for trial in trials)
 
     def _find_next(self, trials: Sequence[Trial]) -> float | None:
-        tied = _with_balance(trials, loads_of(trials), 0)
+        tied = [load for load in loads_of(trials) if _balance(trials, load) == 0]
         if tied:
             return tied[0]
         kept, missed = find_bracket(trials)
@@ -84,8 +95,20 @@ class Search:
             return self.low if kept is None else self._grow(trials, kept)
         if kept is not None and missed is not None and not self._is_narrow(kept, missed):
             return self._narrow(trials, kept, missed)
-        measured_once = _with_balance(trials, (kept, missed), 1)
-        return measured_once[0] if measured_once else None
+        if kept is not None and _count(trials, kept) < 2:
+            return kept
+        return missed if missed is not None and not self._is_confirmed(trials, kept, missed) else None
+
+    def _is_confirmed(self, trials: Sequence[Trial], kept: float | None, missed: float) -> bool:
+        """Return whether the load that missed the limit was measured often enough.
+
+        Two stages are enough if p99 was near the limit just below this load. If it was not even half the limit there,
+        or if this is the lowest load, then either p99 jumps or the server was disturbed: that takes three stages, and
+        two more that missed the limit than kept it.
+        """
+        if kept is not None and 2 * _p99_us(trials, kept) > self.limit_us:
+            return _count(trials, missed) >= 2
+        return _count(trials, missed) >= 3 and _balance(trials, missed) <= -2
 
     def _grow(self, trials: Sequence[Trial], kept: float) -> float:
         """Double the load. Users are quadrupled if p99 has room for that, as it grows no faster than they do."""
@@ -147,8 +170,8 @@ def _balance(trials: Sequence[Trial], load: float) -> int:
     return sum(1 if trial.within else -1 for trial in trials if trial.load == load)
 
 
-def _with_balance(trials: Sequence[Trial], loads: Iterable[float | None], size: int) -> list[float]:
-    return [load for load in loads if load is not None and abs(_balance(trials, load)) == size]
+def _count(trials: Sequence[Trial], load: float) -> int:
+    return sum(trial.load == load for trial in trials)
 
 
 def _p99_us(trials: Sequence[Trial], load: float) -> float:

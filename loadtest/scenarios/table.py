@@ -8,44 +8,12 @@ lists the scenarios for users.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from loadtest.errors import SettingsError
 from loadtest.scenarios.arrivals import Arrivals, read_arrivals
-from loadtest.scenarios.stages import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The options that scenarios make their stages from.
-
-    Attributes:
-        scenario: The scenario's name in the table.
-        concurrency: Numbers of users.
-        rates: Requests per second.
-        arrivals: The gaps between requests at a rate: `constant` or `poisson`.
-        arrivals_file: A CSV of recorded times.
-        max_in_flight: The most requests in flight of an open loop.
-        stage_time_s: How long a stage lasts.
-        stages: How many stages the scenario is divided into.
-        warm_up_s: How long at a stage's start nothing is measured.
-        request_timeout_s: How long an answer may take.
-        seed: Of every random choice.
-        min_requests: How many requests must be answered in a stage; it may last ten times as long for that.
-    """
-
-    scenario: str
-    concurrency: tuple[int, ...]
-    rates: tuple[float, ...]
-    arrivals: str
-    arrivals_file: Path | None
-    max_in_flight: int
-    stage_time_s: float
-    stages: int
-    warm_up_s: float
-    request_timeout_s: float
-    seed: int
-    min_requests: int = 0
+from loadtest.scenarios.load import Load
+from loadtest.scenarios.plan import FixedPlan, Plan, SearchPlan, check_range
+from loadtest.scenarios.stages import Stage, name_rate, name_users
 
 
 class Reads(Enum):
@@ -54,6 +22,13 @@ class Reads(Enum):
     USERS = ("--concurrency", "one number, as in --concurrency 8", 1, "8")
     LOW_AND_HIGH_USERS = ("--concurrency", "two numbers, as in --concurrency 2,32", 2, "2,32")
     LADDER_OF_USERS = ("--concurrency", "one or more numbers, as in --concurrency 1,2,4,8", None, "1,2,4,8,16")
+    RANGE = (
+        "--concurrency",
+        "the lowest and the highest number, as in --concurrency 1,256",
+        2,
+        "1,256",
+        ("--rate", "--arrivals", "--max-in-flight", "--search-precision", "--stage-time", "--warm-up"),
+    )
     RATES = (
         "--rate",
         "requests per second, as in --rate 100,200",
@@ -92,6 +67,9 @@ class Reads(Enum):
         Raises:
             SettingsError: It is not.
         """
+        if self is Reads.RANGE:
+            check_range(load)
+            return
         given = {"--concurrency": load.concurrency, "--rate": load.rates, "--arrivals-file": load.arrivals_file}
         value = given[self.option]
         if not value:
@@ -114,12 +92,13 @@ class Scenario:
     """One entry of the table.
 
     Attributes:
-        make_stages: Makes its stages, in order.
+        make_stages: Makes its stages, in order; of a search, the first.
         reads: Which option says how much load there is.
         help: The load it makes, in a few words for `--help`.
         uses_stages: Whether it reads `--stages` as well.
         is_ladder: Whether one stage within the limits is enough for the run to pass; otherwise every stage must be.
         is_steady: Whether the load should become stable, so that a stage without stable windows gets a note.
+        is_search: Whether each stage follows from those before it.
     """
 
     make_stages: Callable[[Load], list[Stage]]
@@ -128,6 +107,7 @@ class Scenario:
     uses_stages: bool = False
     is_ladder: bool = False
     is_steady: bool = False
+    is_search: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -135,8 +115,18 @@ class Scenario:
         return (self.reads.option, *self.reads.others, *(("--stages",) if self.uses_stages else ()))
 
 
+def make_plan(load: Load) -> Plan:
+    """Return what decides about the stages of the chosen scenario.
+
+    Raises:
+        SettingsError: An option or file that the scenario reads is missing or cannot be used.
+    """
+    stages = make_stages(load)
+    return SearchPlan(load) if SCENARIOS[load.scenario].is_search else FixedPlan(tuple(stages))
+
+
 def make_stages(load: Load) -> list[Stage]:
-    """Return the stages of the chosen scenario, in order.
+    """Return the stages of the chosen scenario, in order; of a search, only the first, as the others depend on it.
 
     Raises:
         SettingsError: An option or file that the scenario reads is missing or cannot be used.
@@ -146,19 +136,16 @@ def make_stages(load: Load) -> list[Stage]:
     return scenario.make_stages(load)
 
 
-def _name(users: int) -> str:
-    return "1 user" if users == 1 else f"{users} users"
-
-
 def _steps(load: Load) -> list[Stage]:
     return [
-        Stage(_name(users), users, load.stage_time_s, load.warm_up_s, until_stable=True) for users in load.concurrency
+        Stage(name_users(users), users, load.stage_time_s, load.warm_up_s, until_stable=True)
+        for users in load.concurrency
     ]
 
 
 def _constant(load: Load) -> list[Stage]:
     (users,) = load.concurrency
-    return [Stage(_name(users), users, load.stage_time_s, load.warm_up_s)]
+    return [Stage(name_users(users), users, load.stage_time_s, load.warm_up_s)]
 
 
 def _spike(load: Load) -> list[Stage]:
@@ -183,13 +170,13 @@ def _ramp(load: Load) -> list[Stage]:
     low, high = load.concurrency
     steps = max(load.stages - 1, 1)
     ladder = [round(low + (high - low) * step / steps) for step in range(load.stages)]
-    return [Stage(_name(users), users, load.stage_time_s, load.warm_up_s) for users in ladder]
+    return [Stage(name_users(users), users, load.stage_time_s, load.warm_up_s) for users in ladder]
 
 
 def _rate(load: Load) -> list[Stage]:
     return [
         Stage(
-            f"{rate:g} requests/s",
+            name_rate(rate),
             load.max_in_flight,
             load.stage_time_s,
             load.warm_up_s,
@@ -232,6 +219,13 @@ SCENARIOS: dict[str, Scenario] = {
         is_ladder=True,
     ),
     "rate": Scenario(_rate, Reads.RATES, "requests sent at a fixed rate, however slow the answers are", is_ladder=True),
+    "search": Scenario(
+        lambda load: [SearchPlan(load).first_stage],
+        Reads.RANGE,
+        "the highest number of users, or with --rate the highest rate, that keeps --max-p99-ms",
+        is_ladder=True,
+        is_search=True,
+    ),
     "replay": Scenario(_replay, Reads.ARRIVALS_FILE, "requests sent at the times in a file"),
 }
 

@@ -135,6 +135,8 @@ def _load(text: Mapping[str, str]) -> Load:
         request_timeout_s=_parse("--request-timeout", text["request_timeout"], _positive),
         seed=_parse("--seed", text["seed"], int),
         min_requests=int(_parse("--min-requests", text["min_requests"] or "0", _count)),
+        max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"]),
+        search_precision=_parse("--search-precision", text["search_precision"], _percentage),
     )
     reads.check(load)
     return load
@@ -184,6 +186,7 @@ def _describe(parse: Callable[[str], Any]) -> str:
         _positive_int: "a whole number from 1 up",
         _count: "a whole number from 0 up",
         _positive: "a number above 0",
+        _percentage: "a percentage from 0.1% to 100%, as in 5%",
         int: "a whole number",
     }
     return words.get(parse, "a number from 0 up")
@@ -219,6 +222,13 @@ def _not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(text)
     return value
+
+
+def _percentage(text: str) -> float:
+    share = float(text.removesuffix("%")) / 100
+    if not text.endswith("%") or not 0.001 <= share <= 1:
+        raise ValueError(text)
+    return share
 
 
 def _one_of(option: str, text: str, choices: Collection[str]) -> str:

@@ -113,6 +113,31 @@ def test_a_missed_limit_fails_the_run_and_the_last_line_says_which(
     assert (slow.code, slow.last_lines[-1][:38]) == (1, "FAILED: no stage kept p99 within 0.001")
 
 
+@pytest.mark.parametrize(
+    ("options", "tried", "answer"),
+    [
+        (("--concurrency", "1,3", "--stage-time", "0.5"), ["1 user", "3 users", "3 users (2)"], 3),
+        (
+            ("--protocol", "grpc", "--rate", "300,400", "--stage-time", "0.2"),
+            ["300 requests/s", "400 requests/s", "400 requests/s (2)"],
+            400,
+        ),
+    ],
+    ids=["closed loop", "open loop"],
+)
+def test_a_search_ends_at_the_highest_load_if_that_keeps_the_limit(
+    server: Server, repository: Path, tmp_path: Path, options: tuple[str, ...], tried: list[str], answer: int
+) -> None:
+    limits = ("--scenario", "search", "--max-p99-ms", "5000", "--warm-up", "0.2")
+    finished = run(server, tmp_path, "--repository", str(repository), *limits, *options)
+    assert finished.code == 0, finished.stdout + finished.stderr
+    assert [stage["name"] for stage in finished.result["stages"]] == tried
+    assert (finished.result["search"]["answer"]["load"], finished.result["search"]["missed"]) == (answer, None)
+    assert all(stage["goodput"] == 1 for stage in finished.result["stages"])
+    assert f"stage 3 of at most {finished.result['search']['most_stages']}: {tried[2]}: p99 " in finished.stderr
+    assert finished.result["search"]["summary"][0] in finished.stdout
+
+
 def test_without_a_repository_inputs_are_drawn_and_the_report_says_so(server: Server, tmp_path: Path) -> None:
     finished = run(server, tmp_path, "--concurrency", "2", *QUICK, model="classifier=1,static=1")
     assert finished.code == 0, finished.stdout

@@ -16,7 +16,7 @@ from loadtest.commands import main
 from loadtest.errors import SettingsError
 from loadtest.report import make_result
 from loadtest.run import Run
-from loadtest.scenarios import SCENARIOS, Load, Reads, Scenario, Stage, make_stages
+from loadtest.scenarios import SCENARIOS, Load, Reads, Scenario, Stage, make_plan, make_stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ def test_an_added_scenario_runs_and_is_judged() -> None:
 
 @pytest.mark.parametrize("name", [name for name, one in SCENARIOS.items() if one.reads.option == "--concurrency"])
 def test_a_scenario_has_a_default_number_of_users_of_its_own(name: str) -> None:
-    assert make_stages(read("--scenario", name).load)
+    assert make_stages(read("--scenario", name, "--max-p99-ms", "20").load)
     assert f"; {SCENARIOS[name].reads.default} by default" in str(actions()["--concurrency"].help)
 
 
@@ -129,8 +129,9 @@ def test_every_scenario_makes_stages_from_the_options_that_its_entry_says(name: 
     reads = SCENARIOS[name].reads
     values = given[reads.option]
     value = values[-1] if reads.count is None else values[reads.count - 1]
-    stages = make_stages(read("--scenario", name, reads.option, value).load)
-    assert stages
+    load = read("--scenario", name, "--max-p99-ms", "20", reads.option, value).load
+    stages = make_stages(load)
+    assert make_plan(load).next_stage(()) == stages[0]
     assert (stages[0].arrivals is not None) == (reads in (Reads.RATES, Reads.ARRIVALS_FILE))
 
 

@@ -11,7 +11,7 @@ from support.load_settings import read
 
 from loadtest.checking import Samples, make_order, make_pool
 from loadtest.errors import SettingsError
-from loadtest.scenarios import Arrivals, make_stages, read_arrivals
+from loadtest.scenarios import Arrivals, Stage, Trial, make_plan, make_stages, read_arrivals
 from loadtest.wire import InferRequest, TensorSpec
 
 
@@ -35,6 +35,12 @@ def test_models_and_rows_carry_weights() -> None:
         (["--scenario", "spike", "--concurrency", "1"], "--concurrency", "needs two numbers, not 1"),
         (["--scenario", "rate"], "--rate", "scenario rate needs this option"),
         (["--scenario", "replay"], "--arrivals-file", "scenario replay needs this option"),
+        (["--scenario", "search"], "--max-p99-ms", "so it must be given"),
+        (["--scenario", "search", "--max-p99-ms", "9", "--concurrency", "8"], "--concurrency", "highest load, not 8"),
+        (["--scenario", "search", "--max-p99-ms", "9", "--concurrency", "8,8"], "--concurrency", "not 8,8"),
+        (["--scenario", "search", "--max-p99-ms", "9", "--rate", "200,50"], "--rate", "highest load, not 200,50"),
+        (["--search-precision", "5"], "--search-precision", "'5' is not a percentage"),
+        (["--search-precision", "0.01%"], "--search-precision", "is not a percentage from 0.1%"),
         (["--repository", "/no/such/place"], "--repository", "/no/such/place is not a directory"),
         (["--grpc-address", "nowhere"], "--grpc-address", "is not HOST:PORT"),
         (["--stage-time", "nan"], "--stage-time", "is not a number above 0"),
@@ -67,6 +73,21 @@ def test_the_other_closed_loops_run_every_stage_to_its_end() -> None:
         stages = make_stages(read("--scenario", scenario, *arguments).load)
         assert [stage.users for stage in stages] == expected
         assert not any(stage.until_stable for stage in stages)
+
+
+def test_a_search_goes_on_until_it_is_decided_up_to_four_times_the_stage_time() -> None:
+    options = ("--scenario", "search", "--max-p99-ms", "20", "--stage-time", "10")
+    users = make_plan(read(*options).load)
+    assert users.next_stage(()) == Stage("1 user", 1, 40.0, 1.0, sought_p99_us=20_000.0)
+    rates = make_plan(read(*options, "--rate", "50,2000", "--max-in-flight", "64").load)
+    first = rates.next_stage(())
+    assert first is not None
+    assert (first.name, first.users, first.rate, first.load, first.window_s) == ("50 requests/s", 64, 50, 50, 2.0)
+    again = rates.next_stage([Trial(50, within=False, p99_us=30_000.0)])
+    assert again is not None
+    assert (again.name, again.rate) == ("50 requests/s (2)", 50)
+    assert again.arrivals != first.arrivals
+    assert (users.most_stages, users.most_seconds) == (23, 23 * 41)
 
 
 def test_constant_arrivals_are_shared_out_over_processes() -> None:

@@ -64,15 +64,23 @@ def test_one_stage_that_says_the_opposite_does_not_change_the_answer(
 
 def test_a_cliff_is_found_by_halving() -> None:
     trials = run(Search(1, 1000, 1000, 0.01), lambda users: 10 if users < 700 else math.inf)
-    assert find_bracket(trials)[0] == 699
+    assert find_bracket(trials) == (699, 703)
     assert len(trials) <= 20
+    assert [trial.load for trial in trials].count(703) == 3
+
+
+def test_a_wrong_answer_ends_the_search() -> None:
+    search = Search(1, 256, 1000, 0.05)
+    trials = [Trial(1, True, 10), Trial(4, True, 40, wrong=True)]
+    assert search.next_load(trials) is None
+    assert not search.is_settled(trials)
 
 
 @pytest.mark.parametrize("is_open_loop", [False, True])
-def test_where_even_the_lowest_load_misses_the_limit_two_stages_say_so(is_open_loop: bool) -> None:
+def test_where_even_the_lowest_load_misses_the_limit_three_stages_say_so(is_open_loop: bool) -> None:
     search = Search(4, 64, 1000, 0.05, is_open_loop)
     trials = run(search, lambda _: 5000)
-    assert [trial.load for trial in trials] == [4, 4]
+    assert [trial.load for trial in trials] == [4, 4, 4]
     assert find_bracket(trials) == (None, 4)
     assert search.is_settled(trials)
 

@@ -1,0 +1,155 @@
+"""What a search tells from the windows of its stages: verdicts, goodput, the answer, and why a run fails."""
+
+import time
+from typing import Any
+
+import pytest
+from support.load_results import KEY, make_result, record_of
+from support.load_settings import read
+
+from loadtest.report.outcome import summarize
+from loadtest.run import Run, Tally, Window
+from loadtest.scenarios import make_plan
+
+OPTIONS = ("--scenario", "search", "--max-p99-ms", "20", "--stage-time", "1")
+SLOW_US, QUICK_US = 30_000, 10_000
+
+
+def window(late: int = 0, *, requests: int = 10_000, rows: int = 0, **counts: Any) -> Window:
+    """A window with so many answers after 30 ms, and the others after 10 ms."""
+    made = Window(1.0, {KEY: Tally(requests=requests, rows=rows or requests, **counts)})
+    made.tallies[KEY].latency_us.record(QUICK_US, requests - late)
+    made.tallies[KEY].latency_us.record(SLOW_US, late)
+    return made
+
+
+def search(server: dict[int, Window], *options: str) -> dict[str, Any]:
+    """The result of a search of a server whose windows at each number of users are all the same."""
+    settings = read(*OPTIONS, *options)
+    run, plan = Run(settings, time.time(), complete=True), make_plan(settings.load)
+    while (stage := plan.next_stage(run.trials)) is not None:
+        record = record_of(stage, *[server[stage.users]] * 3)
+        record.trial = record.to_trial(settings.limits)
+        run.records.append(record)
+    return make_result(run)
+
+
+def test_the_answer_is_named_with_its_figures_and_what_missed_the_limit() -> None:
+    rows = {1: 4000, 2: 7800, 4: 7900, 8: 8000, 5: 8000, 6: 8000}
+    late = {1: 0, 2: 0, 4: 10, 8: 900, 5: 20, 6: 400}
+    result = search({users: window(late[users], rows=rows[users]) for users in rows}, "--concurrency", "1,8")
+    found = result["search"]
+    assert found["settled"]
+    assert (found["answer"]["load"], found["missed"]["load"], found["enough"]["load"]) == (5, 6, 2)
+    assert found["answer"]["stages"] == ["5 users", "5 users (2)"]
+    assert (found["answer"]["goodput"], found["answer"]["verdict"]) == (0.998, "within")
+    assert [line for line in summarize(result) if line in found["summary"]] == [
+        "highest concurrency within the limits: 5 users, 8000 rows/s, p99 10.0 ms (10.0 to 10.0), limit 20 ms; "
+        "6 users, 8000 rows/s, p99 30.0 ms (30.0 to 30.0) missed it",
+        "2 users, 7800 rows/s, p99 10.0 ms (10.0 to 10.0): 98% of that throughput",
+    ]
+    assert result["verdict"]["passed"]
+    assert result["knee"] is None
+
+
+def test_a_stage_that_is_too_close_to_call_is_decided_by_its_p99_and_says_so() -> None:
+    result = search({1: window(99), 2: window(101)}, "--concurrency", "1,2")
+    assert [stage["verdict"] for stage in result["stages"]] == ["undecided"] * len(result["stages"])
+    assert (result["search"]["answer"]["load"], result["search"]["missed"]["load"]) == (1, 2)
+    assert result["search"]["summary"][0].count("too close to call") == 2
+    answer = result["search"]["answer"]
+    assert answer["p99_low_us"] < 20_000 < answer["p99_high_us"]
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "reason"),
+    [
+        ({1: window(500)}, (), "no load kept the limits, not even the lowest: stage 1 user: p99 was 30."),
+        ({1: window(0, requests=20)}, (), "it takes 100 requests, and there were 60"),
+        ({1: window(failures={"timeout": 3})}, (), "9 of 30009 requests failed, but at most 0 may: 9 timeout"),
+        ({1: window(), 2: window(500)}, ("--min-throughput", "20000"), "was 10000 rows/s, but 20000 are required"),
+    ],
+)
+def test_a_search_without_an_answer_fails_the_run(
+    server: dict[int, Window], options: tuple[str, ...], reason: str
+) -> None:
+    verdict = search(server, "--concurrency", "1,2", *options)["verdict"]
+    assert not verdict["passed"]
+    assert [reason in one for one in verdict["reasons"]].count(True) == 1, verdict["reasons"]
+
+
+def test_failures_above_the_answer_do_not_fail_the_run() -> None:
+    """They say that the load was too high, which is what the search is about."""
+    result = search({1: window(), 2: window(failures={"http_503": 40})}, "--concurrency", "1,2")
+    assert result["verdict"] == {"passed": True, "complete": True, "reasons": []}
+    assert (result["search"]["answer"]["load"], result["search"]["missed"]["load"]) == (1, 2)
+    assert result["stages"][1]["verdict"] == "missed"
+
+
+def test_a_wrong_answer_ends_the_search_and_fails_the_run() -> None:
+    result = search({1: window(), 2: window(wrong={"nan": 1}), 4: window()}, "--concurrency", "1,4")
+    assert [stage["name"] for stage in result["stages"]] == ["1 user", "2 users"]
+    assert result["verdict"]["reasons"] == ["3 of 60000 answers were wrong: 3 nan"]
+    assert not result["search"]["settled"]
+
+
+def test_goodput_is_the_share_of_all_requests_that_were_answered_rightly_within_the_limit() -> None:
+    """Of 1000 requests, 100 got no answer, 45 of the answers were late, and 5 were wrong: 850 / 1000."""
+    settings = read("--max-p99-ms", "20", "--concurrency", "1")
+    stage = make_plan(settings.load).next_stage(())
+    assert stage is not None
+    record = record_of(stage, window(45, requests=900, failures={"cut": 100}, wrong={"nan": 5}))
+    assert record.find_goodput(settings.limits) == 0.85
+    assert record.find_goodput(read().limits) is None
+    assert record_of(stage, Window(1.0)).find_goodput(settings.limits) is None
+
+
+def test_a_stage_of_a_search_is_decided_once_that_is_clear() -> None:
+    limits = read(*OPTIONS).limits
+    stage = make_plan(read(*OPTIONS).load).next_stage(())
+    assert stage is not None
+
+    def decided(*windows: Window) -> bool:
+        return record_of(stage, *windows).is_decided(limits)
+
+    assert decided(*[window(10)] * 3)
+    assert decided(*[window(500)] * 3)
+    assert decided(window(failures={"cut": 1}))
+    assert decided(window(wrong={"nan": 1}))
+    assert not decided(*[window(10)] * 2)
+    assert not decided(*[window(100)] * 20)
+
+
+def test_the_line_of_a_stage_says_what_it_found() -> None:
+    limits = read(*OPTIONS).limits
+    stage = make_plan(read(*OPTIONS).load).next_stage(())
+    assert stage is not None
+    said = [
+        record_of(stage, *[one] * 3).describe(limits)
+        for one in (
+            window(10),
+            window(500),
+            window(99),
+            window(wrong={"nan": 1}),
+            window(failures={"cut": 1}),
+            window(requests=9),
+        )
+    ]
+    assert said == [
+        "1 user: p99 10.0 ms, within the limit",
+        "1 user: p99 30.0 ms, beyond the limit",
+        "1 user: p99 10.0 ms, within the limit, too close to call",
+        "1 user: p99 10.0 ms, but there were wrong answers",
+        "1 user: p99 10.0 ms, but too many requests failed",
+        "1 user: too few requests were answered",
+    ]
+
+
+def test_a_queue_that_grows_is_not_within_the_limit_yet() -> None:
+    stage = make_plan(read(*OPTIONS).load).next_stage(())
+    assert stage is not None
+    windows = [Window(1.0, {KEY: Tally(requests=5000, rows=5000)}) for _ in range(3)]
+    for one, latency_us in zip(windows, (1000, 1150, 1300), strict=True):
+        one.tallies[KEY].latency_us.record(latency_us, 5000)
+    assert not record_of(stage, *windows).is_decided(read(*OPTIONS).limits)
+    assert record_of(stage, *windows, windows[-1]).is_decided(read(*OPTIONS).limits)

@@ -17,6 +17,7 @@ import gevent
 from locust import LoadTestShape, User, events, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from loadtest import options
 from loadtest.console import print_error
@@ -81,6 +82,9 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
     ScenarioShape.leader.listen()
     outcome = Outcome(environment, ScenarioShape.leader)
     outcome.listen()
+    if parsed.csv_prefix:
+        ours: Any = environment.events
+        ours.quitting.add_listener(_await_last_rows)
     shows_password = "@" in (environment.host or "")  # Locust's page shows the host, so this is refused at once
     if environment.web_ui is not None and not shows_password:
         from loadtest.report import web
@@ -88,6 +92,11 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
         web.set_up(environment, outcome)
     else:
         _refuse_early(environment, runner)
+
+
+def _await_last_rows(**_: Any) -> None:
+    """Let Locust write its CSV files once more, which it does every second, before it closes them."""
+    gevent.sleep(CSV_STATS_INTERVAL_SEC + _POLL_S)
 
 
 def _refuse_early(environment: Environment, runner: Any) -> None:

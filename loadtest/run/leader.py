@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_MISSING, MasterRunner, Runner
+from locust.runners import STATE_MISSING, WORKER_REPORT_INTERVAL, MasterRunner, Runner
 
 from loadtest import server, settings
 from loadtest.console import print_note
@@ -45,6 +45,7 @@ class Leader:
         self._members: set[str] = set()
         self._latecomers: set[str] = set()
         self._options: dict[str, str] = {}
+        self._reported: set[str] = set()
         self._owed: set[tuple[str, int]] = set()
         self._error: Exception | None = None
         self._round = 0
@@ -56,6 +57,8 @@ class Leader:
         """Listen to the answers of the processes that make load."""
         self._runner.register_message(messages.PREPARED, self._on_prepared)
         self._runner.register_message(messages.WINDOWS, self._on_windows)
+        events: Any = self._environment.events
+        events.worker_report.add_listener(lambda client_id, **_: self._reported.add(client_id))
 
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["error"]
@@ -97,6 +100,7 @@ class Leader:
                 self._run_stage(run, stage)
                 self._conclude(run, plan)
         self._drain(run)
+        self._await_reports()
         run.complete = True
 
     def _conclude(self, run: Run, plan: Plan) -> None:
@@ -175,7 +179,8 @@ class Leader:
             record.measure(window)
             self._admit_latecomers(stage)
             record.add_snapshot(self._meter.take(self._taken))
-            record.users = self._runner.user_count
+            if stage.arrivals is None:
+                record.users = self._runner.user_count
             record.lost_workers = sorted(processes - set(self._active()))
             if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
                 record.keep_stable()
@@ -197,6 +202,7 @@ class Leader:
         if not is_jump_down:
             self._send(messages.GATHER, {})
             self._change_users(stage.users)
+            record.users = self._runner.user_count
         record.discarded.append(self._take(run, record))
         self._begin(stage.arrivals)
         if is_jump_down:
@@ -231,6 +237,12 @@ class Leader:
         if self._owed:
             lost = ", ".join(sorted({process for process, _ in self._owed}))
             raise LoadTestError(lost, "the process did not say what it counted", _GIVE_IT_CORES)
+
+    def _await_reports(self) -> None:
+        """Wait for the workers' next reports to Locust, because it drops those that come after the end of a run."""
+        self._reported.clear()
+        if isinstance(self._runner, MasterRunner):
+            self._wait_for(self._reported.__contains__, WORKER_REPORT_INTERVAL + _GRACE_S)
 
     def _begin(self, arrivals: Arrivals | None, process: str | None = None) -> None:
         message = None if arrivals is None else arrivals.to_message()

@@ -79,7 +79,6 @@ class Traffic:
         self._next_stage = Event()
         self._busy_users = 0
         self._is_gathering = False
-        self._is_paused = True
         self._exhausted = True
         self._switched_at = 0.0
         self._prepare_requests()
@@ -98,15 +97,13 @@ class Traffic:
         """The protocol of its requests."""
         return self._client.protocol
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests have no answer yet."""
-        return self._recorder.in_flight
+    def count_users(self, users: int) -> int:
+        """Return how many of its users Locust shows.
 
-    @property
-    def is_open_loop(self) -> bool:
-        """Whether requests are due at given times, now or in a stage to come."""
-        return self._due is not None and not self._is_paused
+        These are all of them in a closed loop, and while they gather for a stage. In an open loop, they are those that
+        wait for an answer: the others only wait for a request that is due.
+        """
+        return users if self._due is None or self._is_gathering else self._recorder.in_flight
 
     def gather(self) -> None:
         """Let new users wait for the next stage, while those that are there send on."""
@@ -127,9 +124,8 @@ class Traffic:
         self._recorder.number = round
         self._stage_started = time.perf_counter()
         self._is_gathering = False
-        self._is_paused = arrivals == PAUSE
         self._due = None if arrivals is None else arrivals.due_times(index, processes)
-        self._exhausted = self._is_paused
+        self._exhausted = arrivals == PAUSE
         self._next_stage.set()
         self._next_stage = Event()
 

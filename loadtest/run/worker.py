@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, Runner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, Runner
 
 from loadtest import server, settings
 from loadtest.errors import catch, locate_bug, to_load_test_error, trace_bug
@@ -45,7 +45,18 @@ class LoadWorker:
         events: Any = self._environment.events
         events.user_error.add_listener(self._on_user_error)
         events.test_stop.add_listener(self._feed_locust)
+        events.report_to_master.add_listener(self._report_users)
+        if isinstance(runner, LocalRunner):
+            _show_users(runner, self)
         runner.greenlet.spawn(self._feed_every_second)
+
+    def count_users(self, users: int) -> int:
+        """Return how many of the process's users Locust shows."""
+        return users if self.traffic is None else self.traffic.count_users(users)
+
+    def _report_users(self, data: dict[str, Any], **_: Any) -> None:
+        data["user_count"] = self.count_users(data["user_count"])
+        data["user_classes_count"] = dict.fromkeys(data["user_classes_count"], data["user_count"])
 
     def admit(self) -> bool:
         """Return whether a new user may begin; wait a moment if not."""
@@ -137,3 +148,14 @@ class LoadWorker:
             self._feed.add(model, self.traffic.protocol, slice, stretch)
         if self._runner().state in (STATE_SPAWNING, STATE_RUNNING):
             self._feed.tick()
+
+
+def _show_users(runner: LocalRunner, worker: LoadWorker) -> None:
+    """Have the runner of a single process show the worker's count of users, for which Locust has no event."""
+
+    class ShowingRunner(LocalRunner):
+        @property
+        def user_count(self) -> int:
+            return worker.count_users(len(self.user_greenlets))
+
+    runner.__class__ = ShowingRunner

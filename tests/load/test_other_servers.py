@@ -29,7 +29,7 @@ class Addresses:
 
     http_address: str
     grpc_address: str
-    metrics_address: str = "127.0.0.1:9"
+    metrics_address: str = ""
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

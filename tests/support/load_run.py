@@ -50,7 +50,8 @@ class Finished:
 
 def arguments(server: Server, report_dir: Path, *more: str, model: str = "classifier") -> list[str]:
     """Return the command line of a run against a server of the tests."""
-    addresses = ["--grpc-address", server.grpc_address, "--server-metrics", f"http://{server.metrics_address}/metrics"]
+    metrics = f"http://{server.metrics_address}/metrics" if server.metrics_address else "none"
+    addresses = ["--grpc-address", server.grpc_address, "--server-metrics", metrics]
     return [
         *[sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", f"http://{server.http_address}"],
         *addresses,

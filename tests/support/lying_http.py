@@ -83,7 +83,7 @@ class Proxy:
 
     http_address: str
     grpc_address: str = ""
-    metrics_address: str = "none"
+    metrics_address: str = ""
     told: Counter[str] = field(default_factory=Counter)
 
     def counts(self, lies: Sequence[Any]) -> tuple[Counter[str], Counter[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loadtest.report.page import to_html
 from loadtest.run import cannot_write
 
 _COLUMNS = (
@@ -87,21 +88,6 @@ def to_csv(result: Mapping[str, Any]) -> str:
 
 def _cell(value: Any) -> Any:
     return " ".join(f"{key}:{count}" for key, count in value.items()) if isinstance(value, dict) else value
-
-
-def to_html(result: Mapping[str, Any]) -> str:
-    """Return the report as one page that needs no other file."""
-    return read_page().replace('"@RESULT@"', to_script(result))
-
-
-def to_script(value: Any) -> str:
-    """Return a value as JavaScript; no text in it can begin or end a `script` element."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-
-
-def read_page() -> str:
-    """Return the page that shows a result: the one put in place of `"@RESULT@"`, or else the newest on the server."""
-    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
 def read_schema(of: str = "result") -> str:

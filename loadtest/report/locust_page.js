@@ -8,10 +8,11 @@
   function arrange() {
     for (const [heading, options] of Object.entries(FORM)) {
       options.forEach((option, place) => {
-        const field = find(option), box = field && field.closest(".MuiFormControl-root");
+        const field = find(option), box = field && field.closest(".MuiFormControl-root, .MuiFormControlLabel-root");
         if (!box || box.dataset.triton) return;
         box.dataset.triton = option.name;
-        for (const label of box.querySelectorAll("label, legend > span")) label.textContent = option.label;
+        const labels = box.querySelectorAll("label, legend > span, .MuiFormControlLabel-label");
+        for (const label of labels) label.textContent = option.label;
         box.append(element("p", "triton-help", option.help), element("p", "triton-note", ""));
         if (place === 0) box.before(element("h3", "triton-heading", heading));
         box.parentElement.classList.add("triton-form");
@@ -66,6 +67,7 @@
     .triton-form.triton-form { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.2rem 1.5rem; align-items: start }
     .triton-heading { grid-column: 1 / -1; font: 500 1.1rem Roboto, sans-serif; margin: .5rem 0 0 }
     .triton-help, .triton-note { font: .8rem/1.4 Roboto, sans-serif; opacity: .75; margin: .3rem .9rem 0 }
+    .MuiFormControlLabel-root[data-triton] { flex-wrap: wrap } .MuiFormControlLabel-root > p { flex-basis: 100% }
     .triton-note { opacity: 1; font-weight: 500 } .triton-note:empty { display: none }
     .triton-unused > :not(.triton-note) { opacity: .4 }
     #triton-live { width: 100%; height: 60vh; border: 0; display: block }`));

@@ -38,7 +38,7 @@ def make_result(run: Run) -> Result:
         "totals": _counts(total),
         "exceptions": dict(whole.exceptions),
         "messages": whole.messages,
-        "knee": None if is_search else find_knee(stages, run.settings.limits),
+        "knee": None if is_search else find_knee(run.settings, stages),
         "search": find_search(run),
         "stages": stages,
     }

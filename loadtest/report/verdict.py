@@ -10,22 +10,24 @@ from typing import Any
 
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
 from loadtest.scenarios import SCENARIOS, find_bracket
-from loadtest.settings import Allowance, Limits
+from loadtest.settings import Allowance, Limits, Settings
 
 _KNEE_SHARE = 0.95
 
 Stage = Mapping[str, Any]
 
 
-def find_knee(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] | None:
-    """Return the lowest load that gave 95 % of the best throughput, and the best stage within the p99 limit.
+def find_knee(settings: Settings, stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """Return the lowest load of a ladder with 95 % of the best throughput, and the best stage within the p99 limit.
 
     With 1, 2, 4 and 8 users at 100, 195, 199 and 200 rows/s, the best is 200 and 95 % of it is 190: the knee is at 2
     users. With two or four times as many users, each just waits longer.
     """
-    if not stages:
+    if not stages or not SCENARIOS[settings.load.scenario].is_ladder:
         return None
     best = max(stage["throughput_rows_per_s"] for stage in stages)
+    if not best:
+        return None
     enough = [stage for stage in stages if stage["throughput_rows_per_s"] >= _KNEE_SHARE * best]
     knee = min(enough, key=lambda stage: (stage["rate_asked"] or 0, stage["concurrency"]))
     return {
@@ -34,7 +36,7 @@ def find_knee(stages: Sequence[Stage], limits: Limits) -> dict[str, Any] | None:
         "rate_asked": knee["rate_asked"],
         "throughput_rows_per_s": knee["throughput_rows_per_s"],
         "best_throughput_rows_per_s": best,
-        "best_within_p99": _best_within_p99(stages, limits),
+        "best_within_p99": _best_within_p99(stages, settings.limits),
     }
 
 

@@ -5,6 +5,7 @@ Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from locust.env import Environment
 
 from loadtest import options
 from loadtest.errors import LoadTestError
-from loadtest.report import files
+from loadtest.report import files, page
 from loadtest.report.outcome import Outcome
 from loadtest.report.result import Result
 from loadtest.run import check
 from loadtest.scenarios import users
 
 _DOWNLOADS: dict[str, tuple[str, Callable[[Result], str]]] = {
-    "report.html": ("text/html", files.to_html),
+    "report.html": ("text/html", page.to_html),
     "result.json": ("application/json", files.to_json),
     "stages.csv": ("text/csv", files.to_csv),
 }
@@ -33,6 +34,7 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     base = (parsed.web_base_path if parsed else "") or ""
     web_ui.template_args |= _template(base)
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form keeps the options' order
+    page.compress_plotly()  # now, because it would delay requests during a run
     _add_routes(web_ui, outcome, base)
     web_ui.app.before_request(lambda: _refuse_start(environment, base))
     script = _script(base)
@@ -60,13 +62,25 @@ def _add_routes(web_ui: Any, outcome: Outcome, base: str) -> None:
             response.headers["Content-Disposition"] = f"attachment; filename={name}"
         return response
 
-    def live() -> Response:
-        return Response(files.read_page(), mimetype="text/html")
+    views: dict[str, Callable[[], Response]] = {
+        **{name: partial(send, name) for name in _DOWNLOADS},
+        "live": lambda: Response(page.read_page(), mimetype="text/html"),
+        "figures.json": lambda: _figures(outcome),
+        "plotly.min.js": _plotly,
+    }
+    for name, view in views.items():
+        web_ui.app.add_url_rule(f"{base}/triton/{name}", f"triton_{name}", web_ui.auth_required_if_enabled(view))
 
-    for name in _DOWNLOADS:
-        view = web_ui.auth_required_if_enabled(lambda name=name: send(name))
-        web_ui.app.add_url_rule(f"{base}/triton/{name}", f"triton_{name}", view)
-    web_ui.app.add_url_rule(f"{base}/triton/live", "triton_live", web_ui.auth_required_if_enabled(live))
+
+def _figures(outcome: Outcome) -> Response:
+    """Answer with what the tab shows."""
+    result = outcome.now()
+    return Response("", 204) if result is None else jsonify(page.to_shown(result))
+
+
+def _plotly() -> Response:
+    headers = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
+    return Response(page.compress_plotly(), mimetype="text/javascript", headers=headers)
 
 
 def _refuse_start(environment: Environment, base: str) -> Response | None:
@@ -86,9 +100,12 @@ def _refuse_start(environment: Environment, base: str) -> Response | None:
 def _script(base: str) -> str:
     """Return what is added to Locust's page, as a `script` element."""
     script = (Path(__file__).parent / "locust_page.js").read_text(encoding="utf-8")
-    form = {heading: [_field(option) for option in group] for heading, group in options.grouped().items()}
+    form = {
+        heading: [_field(option) for option in group if not option.is_secret]
+        for heading, group in options.grouped().items()
+    }
     for place, value in {"@BASE@": base, "@FORM@": form}.items():
-        script = script.replace(f'"{place}"', files.to_script(value))
+        script = script.replace(f'"{place}"', page.to_script(value))
     return f"<script>{script}</script>"
 
 

@@ -16,7 +16,7 @@ from support.load_results import result_of
 from loadtest import console
 from loadtest.commands import main
 from loadtest.errors import ServerError
-from loadtest.report import files
+from loadtest.report import page
 from loadtest.report.compare import compare, draw, read_run
 from loadtest.report.outcome import summarize
 from loadtest.run.locust_stats import Feed
@@ -58,17 +58,19 @@ def test_what_locust_prints_and_shows_is_text() -> None:
 
 
 def test_no_text_in_the_page_can_end_its_script() -> None:
-    page, plain = files.to_html(hostile_result()), files.read_page()
-    assert page.count("<") == plain.count("<")
-    assert unsafe(page.encode()) == set()
-    start = page.index("const RESULT = ") + len("const RESULT = ")
-    assert json.JSONDecoder().raw_decode(page, start)[0]["messages"] == {HOSTILE: HOSTILE}
+    report, plain = page.to_html(hostile_result()), page.read_page()
+    assert report.count("<") == plain.count("<")
+    assert unsafe(report.encode()) == set()
+    start = report.index("const SHOWN = ") + len("const SHOWN = ")
+    shown = json.JSONDecoder().raw_decode(report, start)[0]
+    assert shown["result"]["messages"] == {HOSTILE: HOSTILE}
+    assert "<" not in json.dumps(shown["charts"])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 def test_a_browser_shows_hostile_text_as_text(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(files.to_html(hostile_result()))
+    (tmp_path / "report.html").write_text(page.to_html(hostile_result()))
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
     done = subprocess.run(
         [*command, "--dump-dom", f"file://{tmp_path}/report.html"], capture_output=True, timeout=100, check=True

@@ -2,21 +2,25 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.load_results import make_result, record_of, window
 from support.load_run import arguments, environment
+from support.load_settings import read
 
 from builder.server import Server, free_port
 from loadtest.options import Option, all_options, grouped
-from loadtest.scenarios import users
+from loadtest.report.page import to_html
+from loadtest.run import Run
+from loadtest.scenarios import make_stages, users
 
 selenium = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -24,17 +28,23 @@ Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 StaleElementReferenceException = pytest.importorskip("selenium.common.exceptions").StaleElementReferenceException
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SCREENSHOTS = os.environ.get("LOADTEST_SCREENSHOTS")
-"""A directory to save pictures of the page to; the documentation shows them."""
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's chromium and chromium-driver"),
 ]
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1500,1700"
+    "--disable-component-update --disable-sync --window-size=1200,1000"
 )
+LADDER = ["Throughput", "Latency", "Server time per request", "Executed batch sizes"]
+SCROLLS = "document.scrollingElement.scrollHeight > document.scrollingElement.clientHeight"
+IS_TOO_WIDE = "document.documentElement.scrollWidth > innerWidth"
+TEXT_BEYOND_ITS_CHART = """
+    const isWithin = (part, whole) => part.left >= whole.left - 1 && part.right <= whole.right + 1
+        && part.top >= whole.top - 1 && part.bottom <= whole.bottom + 1;
+    return [...document.querySelectorAll('.plot')].flatMap(plot => [...plot.querySelectorAll('svg text')]
+        .filter(text => text.textContent && !isWithin(text.getBoundingClientRect(), plot.getBoundingClientRect()))
+        .map(text => text.textContent));"""
 
 
 @pytest.fixture
@@ -60,6 +70,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     for flag in FLAGS.split():
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
     driver = selenium.Chrome(options=options, service=selenium.ChromeService(CHROMEDRIVER))
     try:
@@ -108,7 +119,9 @@ def wait_for_form(browser: Any) -> None:
 
 def headings_and_fields(browser: Any) -> list[str]:
     """The headings and the labels of the form's options, from top to bottom."""
-    return [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".triton-heading, [data-triton] > label")]
+    script = """return [...document.querySelectorAll('.triton-heading, [data-triton]')].map(
+        part => (part.querySelector('label, .MuiFormControlLabel-label') || part).textContent)"""
+    return [str(text) for text in browser.execute_script(script)]
 
 
 def greyed_out(browser: Any) -> set[str]:
@@ -139,9 +152,26 @@ def download(browser: Any, name: str, folder: Path) -> Path:
     return file
 
 
-def picture(browser: Any, name: str) -> None:
-    if SCREENSHOTS:
-        browser.save_screenshot(str(Path(SCREENSHOTS) / name))
+def titles(browser: Any) -> list[str]:
+    """The titles of the charts, once they are drawn."""
+    wait_until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".plot .xtitle")) >= 2)
+    return [caption.text for caption in browser.find_elements(By.TAG_NAME, "figcaption")]
+
+
+def cells(browser: Any, head: str) -> list[str]:
+    """A column of the first table."""
+    table = browser.find_element(By.TAG_NAME, "table")
+    place = [one.text for one in table.find_elements(By.TAG_NAME, "th")].index(head)
+    return [
+        row.find_elements(By.TAG_NAME, "td")[place].text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+
+
+def find_misfits(browser: Any) -> list[Any]:
+    """What is wrong with a report: errors of its scripts, a page wider than the window, text beyond its chart."""
+    errors = [entry["message"] for entry in browser.get_log("browser")]
+    wide = ["the page is too wide"] if browser.execute_script(f"return {IS_TOO_WIDE}") else []
+    return [*errors, *wide, *browser.execute_script(TEXT_BEYOND_ITS_CHART)]
 
 
 def test_a_run_is_started_watched_and_downloaded_in_the_page(
@@ -150,7 +180,9 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     browser.get(page)
     wait_for_form(browser)
     assert headings_and_fields(browser) == [
-        part for heading, group in grouped().items() for part in (heading, *(option.label for option in group))
+        part
+        for heading, group in grouped().items()
+        for part in (heading, *(option.label for option in group if not option.is_secret))
     ]
     assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "steps")}
     Select(browser.find_element(By.NAME, "scenario")).select_by_value("rate")
@@ -158,7 +190,6 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     Select(browser.find_element(By.NAME, "scenario")).select_by_value("steps")
     fill(browser, model="classifier", repository=str(repository), concurrency="1,2,4,8", maxLatencyMs="5000")
     fill(browser, stageTime="2", warmUp="0.3")
-    picture(browser, "start-form.png")
     press_start(browser)
     wait_until(lambda: browser.find_elements(By.XPATH, "//*[text()='Triton']"))
     browser.find_element(By.XPATH, "//*[text()='Triton']").click()
@@ -166,14 +197,12 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     browser.switch_to.frame("triton-live")
     wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text, 40)
     wait_until(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text, 30)
-    text = browser.find_element(By.TAG_NAME, "body").text
-    assert "p99 µs" in text
-    assert "classifier over http: passed" in text
-    assert len(browser.find_elements(By.CSS_SELECTOR, "svg rect")) > 8
-    height = "return document.scrollingElement.scrollHeight - document.scrollingElement.clientHeight"
-    assert browser.execute_script(height) == 0, "only the page scrolls, not the frame in it"
+    assert "classifier over http: passed" in browser.find_element(By.TAG_NAME, "body").text
+    assert titles(browser) == LADDER
+    assert cells(browser, "users") == ["1", "2", "4", "8"]
+    wait_until(lambda: not browser.execute_script(f"return {SCROLLS}"), 5)  # only the page scrolls, not the frame in it
     browser.switch_to.default_content()
-    picture(browser, "triton-tab.png")
+    assert not browser.execute_script(f"return {IS_TOO_WIDE}")
     browser.find_element(By.XPATH, "//*[text()='Download Data']").click()
     report, table, result_file = (
         download(browser, name, tmp_path) for name in ("report.html", "stages.csv", "result.json")
@@ -185,8 +214,38 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     assert result["run"]["limits"]["max_p99_ms"] == 5000
     browser.get(report.as_uri())
     assert "classifier over http: passed" in browser.find_element(By.TAG_NAME, "h1").text
-    picture(browser, "report.png")
+    assert titles(browser) == LADDER
+    assert find_misfits(browser) == []
     assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"]["passed"]
+
+
+def large_result() -> dict[str, Any]:
+    """A spike with large figures, long names, and failures of every kind."""
+    settings = read("--scenario", "spike", "--concurrency", "2,512", "--max-p99-ms", "4000")
+    bad: dict[str, Any] = {"failures": Counter(timeout=1000), "wrong": Counter(tolerance=2000), "unchecked": 3000}
+    records = [
+        record_of(stage, *(window(123_456, 3_456_789, **bad) for _ in range(5)), start_s=5.0 * place)
+        for place, stage in enumerate(make_stages(settings.load))
+    ]
+    result = make_result(Run(settings, time.time(), records, complete=True))
+    result["run"]["models"][0]["name"] = "a_model_with_a_long_name_" * 8
+    result["messages"] = {"timeout": "no answer within ten seconds; " * 20}
+    result["stages"][1]["name"] = "a stage with a long name " * 3
+    return result
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_report_with_large_figures_and_long_names_fits_the_window(browser: Any, tmp_path: Path, theme: str) -> None:
+    (tmp_path / "report.html").write_text(to_html(large_result()))
+    media = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    browser.get((tmp_path / "report.html").as_uri())
+    assert titles(browser) == ["Latency", "Throughput", "Requests in flight, on average", "Failures"]
+    assert find_misfits(browser) == []
+    widths = [plot.size["width"] for plot in browser.find_elements(By.CSS_SELECTOR, ".plot")]
+    assert all(400 < width < 700 for width in widths)
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert colour == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
 
 
 def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: str) -> None:

@@ -1,0 +1,46 @@
+"""The page that shows a result: the report, in one file that needs no other, and the tab in Locust's page."""
+
+import gzip
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from loadtest.report.charts import make_charts
+
+_NOT_SHOWN = {"windows", "latency_histogram"}
+
+
+def to_html(result: Mapping[str, Any]) -> str:
+    """Return the report: a page with its result, its charts and the library that draws them."""
+    page = read_page().replace("@PLOTLY@", b64encode(compress_plotly()).decode())
+    return page.replace('"@SHOWN@"', to_script(to_shown(result)))
+
+
+def read_page() -> str:
+    """Return the page without a result: it asks the server that it came from for the newest one."""
+    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
+
+def to_shown(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows: the `result`, without what only the charts are made from, and the `charts`."""
+    stages = [{key: value for key, value in stage.items() if key not in _NOT_SHOWN} for stage in result["stages"]]
+    return {"result": {**result, "stages": stages}, "charts": make_charts(result)}
+
+
+def to_script(value: Any) -> str:
+    """Return a value as JavaScript; no text in it can begin or end a `script` element."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+@cache
+def compress_plotly() -> bytes:
+    """Return Plotly's JavaScript, compressed by gzip: 1.5 MB instead of 4.8 MB.
+
+    The Python package is only used for this file, so it is not imported.
+    """
+    file = distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
+    return gzip.compress(Path(str(file)).read_bytes(), mtime=0)

@@ -5,6 +5,7 @@ up the process as leader, as load worker, or as both.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from loadtest import options
 from loadtest.console import print_error
 from loadtest.errors import LoadTestError
 from loadtest.report import Outcome
-from loadtest.run import Leader, LoadWorker, check
+from loadtest.run import Leader, LoadWorker, Telemetry, Window, check
 
 _POLL_S = 0.05
 _CONNECT_TIMEOUT_S = 20.0
@@ -77,7 +78,7 @@ def _set_up(environment: Environment, runner: Any, **_: Any) -> None:
 def _set_up_leader(environment: Environment, runner: Any) -> None:
     parsed: Any = environment.parsed_options
     parsed.enable_rebalancing = True
-    ScenarioShape.leader = Leader(environment, runner)
+    ScenarioShape.leader = Leader(environment, runner, *_set_up_telemetry(environment))
     ScenarioShape.environment = environment
     ScenarioShape.leader.listen()
     outcome = Outcome(environment, ScenarioShape.leader)
@@ -97,6 +98,20 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
 def _await_last_rows(**_: Any) -> None:
     """Let Locust write its CSV files once more, which it does every second, before it closes them."""
     gevent.sleep(CSV_STATS_INTERVAL_SEC + _POLL_S)
+
+
+def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]]:
+    """Return what records windows in OpenTelemetry, if that was asked for."""
+    parsed: Any = environment.parsed_options
+    if not parsed.otel:
+        return []
+    try:
+        telemetry = Telemetry()
+    except LoadTestError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    telemetry.listen(environment)
+    return [telemetry.add]
 
 
 def _refuse_early(environment: Environment, runner: Any) -> None:

@@ -54,11 +54,13 @@ ONLY_IN = {
     "hdrh": {"loadtest.run.latencies"},
     "matplotlib": {"loadtest.report.compare.picture"},
     "flask": {"loadtest.report.web"},
+    "opentelemetry": {"loadtest.run.telemetry"},
     "locust": {
         "loadtest.launch",
         "loadtest.locustfile",
         "loadtest.run.leader",
         "loadtest.run.locust_stats",
+        "loadtest.run.telemetry",
         "loadtest.run.worker",
         "loadtest.report.outcome",
         "loadtest.report.web",

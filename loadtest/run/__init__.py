@@ -6,13 +6,14 @@ the requests and checks the answers, and returns what it counted window by windo
 keeps them in a `Run`, which has a `StageRecord` for each stage.
 
 From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `traffic` (making load), `record`,
-`messages`, `worker`, `leader` (leading), `preflight`.
+`messages`, `worker`, `telemetry`, `leader` (leading), `preflight`.
 """
 
 from loadtest.run.latencies import LEAST_FOR_P99, Latencies
 from loadtest.run.leader import Leader
 from loadtest.run.preflight import append, cannot_write, check
 from loadtest.run.record import Run, StageRecord, pool
+from loadtest.run.telemetry import Telemetry
 from loadtest.run.windows import (
     COMFORTABLE_SHARE,
     CROWDED_SHARE,
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "StageRecord",
     "Tally",
+    "Telemetry",
     "Window",
     "append",
     "cannot_write",

@@ -35,10 +35,19 @@ _SHORTEST_REST = 0.25
 
 
 class Leader:
-    """Leads a run: prepares all processes, runs each stage, and collects the windows."""
+    """Leads a run: prepares all processes, runs each stage, and collects the windows.
 
-    def __init__(self, environment: Environment, runner: Runner) -> None:
+    Args:
+        environment: Locust's environment.
+        runner: Locust's runner.
+        watch: Is called with each window of each process, as it comes.
+    """
+
+    def __init__(
+        self, environment: Environment, runner: Runner, watch: Callable[[Window], object] = lambda window: None
+    ) -> None:
         self._environment = environment
+        self._watch = watch
         self._runner = runner
         self._prepared: dict[str, list[str] | None] = {}
         self._windows: dict[tuple[str, int], list[tuple[int, Window]]] = {}
@@ -77,6 +86,8 @@ class Leader:
     def _keep_windows(self, key: tuple[str, int], windows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
         self._windows[key] = [(number, Window.from_message(window)) for number, window in windows]
         self._owed.discard(key)
+        for _, window in self._windows[key]:
+            self._watch(window)
 
     def lead(self, options: Mapping[str, str]) -> None:
         """Run the scenario from start to end; an error ends it and is kept in `run.error`.

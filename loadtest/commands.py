@@ -143,7 +143,7 @@ def reproduce(
     from loadtest.report import send_again
     from loadtest.settings import read_address
 
-    more = {"header": "\n".join(header), "insecure": str(insecure).lower(), **files}
+    more = {"header": "\n".join(header), "insecure": "yes" if insecure else "no", **files}
     fault = send_again(file, read_address("--address", address, protocol, more), protocol)
     if fault is not None:
         row = "" if fault.row is None else f", row {fault.row}"

@@ -18,7 +18,6 @@ class Option:
     Attributes:
         key: The name of its value, if that does not follow from the option's name.
         bare: What it means if it is given without a value; empty if it needs one.
-        is_flag: Whether it takes no value; its text is `true` or `false`.
         is_secret: Whether its value may be a secret, which no page shows. It can be given several times.
     """
 
@@ -28,7 +27,6 @@ class Option:
     choices: tuple[str, ...] = ()
     key: str = ""
     bare: str = ""
-    is_flag: bool = False
     is_secret: bool = False
 
     @property
@@ -56,8 +54,6 @@ def declare(parser: Any) -> None:
 
 
 def _kind(option: Option) -> dict[str, Any]:
-    if option.is_flag:
-        return {"action": "store_true"}
     if option.is_secret:
         return {"action": "append"}
     choices = {"choices": [*option.choices]} if option.choices else {}
@@ -72,9 +68,7 @@ def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     """Return the text of a value as Locust parsed it; values of a repeated option are on lines of their own."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "\n".join(value) if isinstance(value, list) else str(value or "").strip()
+    return "\n".join(value) if isinstance(value, list) else str("" if value is None else value).strip()
 
 
 def all_options() -> list[Option]:
@@ -143,10 +137,11 @@ def _server() -> list[Option]:
         Option("--client-key", "", "PEM file with the key of --client-cert, if that file does not have it."),
         Option(
             "--insecure",
-            "false",
+            "no",
             "Use TLS without checking the server's certificate: anybody on the way can then read the requests and give "
-            "the answers.",
-            is_flag=True,
+            "the answers. Default: no.",
+            ("no", "yes"),
+            bare="yes",
         ),
     ]
 

@@ -24,7 +24,7 @@ Result = dict[str, Any]
 def make_result(run: Run) -> Result:
     """Return everything known about a run, whether it is finished or in progress."""
     records = [record for record in run.records if record.windows]
-    summaries = server.settle([server.summarize(record.snapshots, record.seen()) for record in records])
+    summaries = server.settle([record.on_server() for record in records])
     stages = [_stage(record, run.settings.limits, found) for record, found in zip(records, summaries, strict=True)]
     whole = join_windows(run.all_windows())
     total = whole.total
@@ -133,7 +133,7 @@ def _windows(record: StageRecord, found: server.Summary) -> list[Result]:
 
 
 def _on_server(record: StageRecord, number: int) -> Result | None:
-    found = server.summarize(record.snapshots[number : number + 2], record.seen(number, number + 1)).figures
+    found = record.on_server(number, number + 1).figures
     return None if found is None else {key: found[key] for key in _WINDOW_SERVER}
 
 

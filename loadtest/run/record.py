@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from loadtest.errors import LoadTestError
 from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_growing, is_stable, join_windows, sum_tallies
 from loadtest.scenarios import LATE_SHARE, Counts, Stage, Trial, Verdict, find_margin, judge
-from loadtest.server import Seen, Snapshot, summarize
+from loadtest.server import Seen, Snapshot, Summary, summarize
 from loadtest.settings import Limits, Settings
 
 
@@ -81,18 +81,23 @@ class StageRecord:
         """Add the server's counters after the newest window, and note a restart since the last known ones."""
         self.snapshots.append(snapshot)
         known = [number for number, one in enumerate(self.snapshots[:-1]) if not one.problem]
-        if known and not snapshot.problem:
-            self.restarted |= summarize(self.snapshots[known[-1] :], self.seen(known[-1])).restarted
+        if known:
+            self.restarted |= self.on_server(known[-1]).restarted
 
-    def seen(self, first: int = 0, last: int | None = None) -> Seen:
-        """Return what the client saw in some of the measured windows, or in all of them."""
-        windows = self.windows[first:last]
-        return Seen(
+    def on_server(self, first: int = 0, last: int | None = None) -> Summary:
+        """Return what the server did in some windows, or in all of them, as far as its counters were read."""
+        snapshots = self.snapshots[first : None if last is None else last + 1]
+        known = [number for number, one in enumerate(snapshots, first) if not one.problem]
+        if not known:
+            return summarize(snapshots, Seen())
+        windows = self.windows[known[0] : known[-1]]
+        seen = Seen(
             answered=sum(window.requests for window in windows),
             failed=sum(window.failures for window in windows),
             in_flight=max((window.in_flight for window in windows), default=0),
             seconds=sum(window.seconds for window in windows),
         )
+        return summarize(snapshots, seen)
 
     def answered(self, last: int = 0) -> int:
         """Return how many requests were answered while it was measured, or only in its last windows."""

@@ -14,7 +14,7 @@ _FEW_REQUESTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the client saw between the first and the last of some snapshots.
+    """What the client saw between the first and the last of some snapshots that were read.
 
     Attributes:
         answered: How many answers came.
@@ -23,10 +23,10 @@ class Seen:
         seconds: How long it was.
     """
 
-    answered: int
-    failed: int
-    in_flight: int
-    seconds: float
+    answered: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def reach(place: Place, protocol: str, text: Mapping[str, str]) -> Address:
 
 def _check_tls(places: list[Place], text: Mapping[str, str]) -> None:
     """Refuse options of TLS that would not be used, or that contradict each other."""
-    given = [option for key, option in _TLS_OPTIONS.items() if text.get(key, "") not in ("", "false")]
+    given = [option for key, option in _TLS_OPTIONS.items() if text.get(key, "") not in ("", "no")]
     if given and not any(place.tls for place in places):
         what = "the address has no TLS, so this option would not be used"
         raise SettingsError(given[0], what, f"begin the address with https://, or leave {given[0]} out")
@@ -178,7 +178,7 @@ def _read_context(protocol: str, text: Mapping[str, str]) -> ssl.SSLContext:
         raise SettingsError(
             "--ca-file", what, "name a PEM file, which has lines -----BEGIN CERTIFICATE-----"
         ) from error
-    if text.get("insecure") == "true":
+    if text.get("insecure") == "yes":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if cert is not None:

@@ -12,6 +12,7 @@ from support.load_settings import read
 from builder.server.admin import AdminAccess
 from loadtest.errors import LoadTestError
 from loadtest.server import prepare
+from loadtest.wire import ExchangeError, make_client
 
 pytestmark = pytest.mark.slow
 
@@ -107,5 +108,8 @@ def test_a_gateway_that_does_not_let_us_in_is_named_with_what_it_wants(gateway: 
     plain = ("--grpc-address", f"grpc://{gateway.grpc_address}")
     inside = (*gateway.trusting, *gateway.known, *gateway.keyed)
     assert "does not answer: cut" in refusal(gateway.host, *inside, *grpc, *plain).what
+    with pytest.raises(ExchangeError) as caught:
+        make_client("http", read("--insecure", host=gateway.host).http, 5.0).connect().infer(b"GET / HTTP/1.1\r\n\r\n")
+    assert caught.value.kind in ("tls", "cut")
     without_base = gateway.host.removesuffix("/base") + "/elsewhere"
     assert "GET /v2" in refusal(without_base, *inside).what

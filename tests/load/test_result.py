@@ -265,6 +265,17 @@ def test_a_stage_has_no_server_figures_unless_they_fit_the_clients() -> None:
     assert (alone["server"]["requests"], alone["server_restarted"], alone["server_missing"]) == (300, True, None)
 
 
+def test_a_snapshot_that_was_not_read_leaves_out_the_windows_beside_it() -> None:
+    (stage,) = make_stages(read("--scenario", "constant", "--concurrency", "8").load)
+    record = record_of(stage, *(window(rows, 1000) for rows in (1000, 2000, 3000)))
+    record.snapshots = [SILENT, counts(500, 500, {}), counts(2500, 2500, {}), SILENT]
+    figures = record.on_server().figures
+    assert figures is not None
+    assert figures["requests"] == 2000
+    record.snapshots[2] = SILENT
+    assert record.on_server().reason == SILENT.problem
+
+
 def test_a_window_says_when_it_was_and_what_the_server_did_meanwhile() -> None:
     settings = read("--scenario", "constant", "--concurrency", "8")
     windows = [window(100, 1000), window(5, 2000, failures=Counter(timeout=2), wrong=Counter(nan=1))]

@@ -47,11 +47,14 @@ TEXT_BEYOND_ITS_CHART = """
         .map(text => text.textContent));"""
 
 
+SECRET = "very-secret-key"
+
+
 @pytest.fixture
 def page(server: Server, tmp_path: Path) -> Iterator[str]:
     """Locust with its page, no model chosen yet; the page's address."""
     port = free_port()
-    command = arguments(server, tmp_path / "out", "--web-port", str(port), model="")
+    command = arguments(server, tmp_path / "out", "--web-port", str(port), "--header", f"X-Key: {SECRET}", model="")
     with (tmp_path / "log").open("wb") as log:
         locust = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -217,6 +220,8 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     assert titles(browser) == LADDER
     assert find_misfits(browser) == []
     assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"]["passed"]
+    with urllib.request.urlopen(page) as start:
+        assert not any(SECRET in text for text in (start.read().decode(), report.read_text(), result_file.read_text()))
 
 
 def large_result() -> dict[str, Any]:

@@ -39,7 +39,7 @@ def make_result(run: Run) -> Result:
         "exceptions": dict(whole.exceptions),
         "messages": whole.messages,
         "knee": None if is_search else find_knee(run.settings, stages),
-        "search": find_search(run),
+        "search": find_search(run, stages),
         "stages": stages,
     }
 

@@ -1,7 +1,7 @@
 """What a search found: the highest load that kept the limits, and the lowest that missed them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loadtest.run import Run, pool
@@ -11,10 +11,11 @@ _NEARLY = 0.95
 """A load with this share of the answer's throughput is worth knowing, as its latency is lower."""
 
 Point = Mapping[str, Any]
+Stage = Mapping[str, Any]
 
 
-def find_search(run: Run) -> dict[str, Any] | None:
-    """Return what a search found so far; None in another scenario."""
+def find_search(run: Run, stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """Return what a search found so far, from a run and its stages as the result has them; None in another scenario."""
     load = run.settings.load
     if not SCENARIOS[load.scenario].is_search:
         return None
@@ -30,7 +31,8 @@ def find_search(run: Run) -> dict[str, Any] | None:
         "missed": None if missed is None else _describe(run, missed),
         "enough": None if answer is None or search.is_open_loop else _find_enough(run, answer),
     }
-    return {**found, "summary": [*_summarize(found, run)]}
+    saturated = {stage["name"] for stage in stages if stage["client_saturated"]}
+    return {**found, "summary": [*_summarize(found, run, saturated)]}
 
 
 def _find_enough(run: Run, answer: Point) -> Point | None:
@@ -70,8 +72,8 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or value == math.inf else value
 
 
-def _summarize(found: Mapping[str, Any], run: Run) -> Iterator[str]:
-    """Yield the result in sentences."""
+def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Iterator[str]:
+    """Yield the result in sentences; the load generator was the bottleneck in the stages named by `saturated`."""
     answer, missed, limit = found["answer"], found["missed"], f"limit {run.settings.limits.max_p99_ms:g} ms"
     if answer is not None:
         below = f"highest {found['load']} within the limits: {_words(found, answer)}, {limit}"
@@ -81,6 +83,8 @@ def _summarize(found: Mapping[str, Any], run: Run) -> Iterator[str]:
     if found["enough"] is not None and answer is not None:
         share = found["enough"]["throughput_rows_per_s"] / answer["throughput_rows_per_s"]
         yield f"{_words(found, found['enough'])}: {share:.0%} of that throughput"
+    if missed is not None and saturated & set(missed["stages"]):
+        yield "where the limit was missed, the load generator was the bottleneck: the server may keep it at more load"
     if run.complete and not found["settled"]:
         yield f"the search ended after {len(run.trials)} stages without a settled answer"
 

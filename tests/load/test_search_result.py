@@ -7,8 +7,9 @@ import pytest
 from support.load_results import KEY, make_result, record_of
 from support.load_settings import read
 
+from loadtest.report.markdown import to_markdown
 from loadtest.report.outcome import summarize
-from loadtest.run import Run, Tally, Window
+from loadtest.run import Busy, Run, Tally, Window
 from loadtest.scenarios import make_plan
 
 OPTIONS = ("--scenario", "search", "--max-p99-ms", "20", "--stage-time", "1")
@@ -50,6 +51,14 @@ def test_the_answer_is_named_with_its_figures_and_what_missed_the_limit() -> Non
     ]
     assert result["verdict"]["passed"]
     assert result["knee"] is None
+    assert "**found**: highest concurrency within the limits" in to_markdown(result)
+
+
+def test_a_load_generator_that_was_the_bottleneck_is_named() -> None:
+    busy = window(500)
+    busy.busy["local"] = Busy(1.0, 0.95)
+    said = search({1: window(), 2: busy}, "--concurrency", "1,2")["search"]["summary"]
+    assert any("the load generator was the bottleneck" in one for one in said)
 
 
 def test_a_stage_that_is_too_close_to_call_is_decided_by_its_p99_and_says_so() -> None:

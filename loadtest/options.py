@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.scenarios import ARRIVALS, LONGEST, SCENARIOS, listed, readers, users
+from loadtest.scenarios import ARRIVALS, LONGEST, SCENARIOS, UNITS, listed, readers, users
 from loadtest.wire import CLIENTS
 
 _ACRONYMS = {"ca": "CA", "grpc": "gRPC", "http": "HTTP", "tls": "TLS", "url": "URL"}
@@ -249,8 +249,14 @@ def _load() -> list[Option]:
         Option(
             "--arrivals-file",
             "",
-            "CSV file with the time of each request in its first column, in seconds from the start. Used by "
-            f"{readers('--arrivals-file')}.",
+            "CSV file with the time of each request in its first column; the first request is sent at once, and the "
+            f"others as long after it as in the file. Used by {readers('--arrivals-file')}.",
+        ),
+        Option(
+            "--arrivals-unit",
+            "s",
+            f"Unit of the times in --arrivals-file. Used by {listed(users('--arrivals-unit'))}. Default: s.",
+            (*UNITS,),
         ),
         Option(
             "--max-in-flight",

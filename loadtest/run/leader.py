@@ -17,7 +17,7 @@ from loadtest.errors import LoadTestError, ServerError, SettingsError, catch, to
 from loadtest.run import messages
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import STABLE_WINDOWS, Window, merge_processes
-from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Plan, Stage, make_plan
+from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Plan, Stage, describe_plan, make_plan
 
 _PREPARE_TIMEOUT_S = 60.0
 _TAKE_TIMEOUT_S = 10.0
@@ -100,6 +100,7 @@ class Leader:
         self._environment.stop_timeout = read.load.request_timeout_s + 1
         run = self.run = Run(read, time.time())
         self._started = time.monotonic()
+        print_note(describe_plan(read.load, plan))
         error = catch(lambda: self._run_plan(run, plan, options))
         run.error = None if error is None else to_load_test_error(error)
 

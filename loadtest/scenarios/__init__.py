@@ -6,10 +6,12 @@ closed loop, a user sends its next request when the last one was answered. In an
 times of the stage's `Arrivals`, however slow the answers are.
 """
 
-from loadtest.scenarios.arrivals import ARRIVALS, PAUSE, Arrivals, read_arrivals
+from loadtest.scenarios.arrivals import ARRIVALS, PAUSE, Arrivals
+from loadtest.scenarios.durations import describe_seconds
 from loadtest.scenarios.evidence import LATE_SHARE, Counts, Verdict, find_margin, judge
 from loadtest.scenarios.load import Load
-from loadtest.scenarios.plan import FixedPlan, Plan, SearchPlan
+from loadtest.scenarios.plan import FixedPlan, Plan, SearchPlan, describe_plan
+from loadtest.scenarios.recorded import UNITS, read_arrivals
 from loadtest.scenarios.search import Search, Trial, find_bracket
 from loadtest.scenarios.stages import LONGEST, Stage, name_rate, name_users
 from loadtest.scenarios.table import (
@@ -29,6 +31,7 @@ __all__ = [
     "LONGEST",
     "PAUSE",
     "SCENARIOS",
+    "UNITS",
     "Arrivals",
     "Counts",
     "FixedPlan",
@@ -41,6 +44,8 @@ __all__ = [
     "Stage",
     "Trial",
     "Verdict",
+    "describe_plan",
+    "describe_seconds",
     "find_bracket",
     "find_margin",
     "judge",

@@ -14,6 +14,7 @@ class Load:
         rates: Requests per second.
         arrivals: The gaps between requests at a rate: `constant` or `poisson`.
         arrivals_file: A CSV of recorded times.
+        arrivals_unit: The unit of these times.
         max_in_flight: The most requests in flight of an open loop.
         stage_time_s: How long a stage lasts.
         stages: How many stages the scenario is divided into.
@@ -30,6 +31,7 @@ class Load:
     rates: tuple[float, ...]
     arrivals: str
     arrivals_file: Path | None
+    arrivals_unit: str
     max_in_flight: int
     stage_time_s: float
     stages: int

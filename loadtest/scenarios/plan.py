@@ -7,9 +7,10 @@ from typing import Protocol
 
 from loadtest.errors import SettingsError
 from loadtest.scenarios.arrivals import Arrivals
+from loadtest.scenarios.durations import describe_seconds
 from loadtest.scenarios.load import Load
 from loadtest.scenarios.search import Search, Trial
-from loadtest.scenarios.stages import Stage, name_rate, name_users
+from loadtest.scenarios.stages import LONGEST, Stage, name_rate, name_users
 
 _TIMES = 4
 """A stage of a search lasts at most so many times the stage time."""
@@ -97,6 +98,22 @@ class SearchPlan:
     def most_seconds(self) -> float:
         """How long they take, if every one of them is hard to decide."""
         return self.most_stages * (self.first_stage.warm_up_s + self.first_stage.seconds)
+
+
+def describe_plan(load: Load, plan: Plan) -> str:
+    """Return what will be run and how long it may take, for example `steps: 5 stages, at most 55 s, and …`."""
+    stage = plan.next_stage(())
+    if stage is not None and stage.arrivals is not None and stage.arrivals.is_recorded:
+        times = stage.arrivals.times
+        rate = f"{stage.arrivals.rate:.3g} requests/s on average"
+        return f"{load.scenario}: {_counted(len(times), 'request')} in {describe_seconds(times[-1])}, {rate}"
+    seconds = plan.most_seconds * (LONGEST if load.min_requests else 1)
+    answers = f"and up to {describe_seconds(load.request_timeout_s)} for the last answers of a stage"
+    return f"{load.scenario}: {_counted(plan.most_stages, 'stage')}, at most {describe_seconds(seconds)}, {answers}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def check_range(load: Load) -> None:

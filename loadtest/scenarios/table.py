@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from loadtest.errors import SettingsError
-from loadtest.scenarios.arrivals import Arrivals, read_arrivals
+from loadtest.scenarios.arrivals import Arrivals
 from loadtest.scenarios.load import Load
 from loadtest.scenarios.plan import FixedPlan, Plan, SearchPlan, check_range
+from loadtest.scenarios.recorded import read_arrivals
 from loadtest.scenarios.stages import Stage, name_rate, name_users
 
 
@@ -41,7 +42,7 @@ class Reads(Enum):
         "a CSV file of times, as in --arrivals-file times.csv",
         None,
         "",
-        ("--max-in-flight",),
+        ("--arrivals-unit", "--max-in-flight"),
     )
 
     def __init__(
@@ -190,7 +191,7 @@ def _replay(load: Load) -> list[Stage]:
     path = load.arrivals_file
     if path is None:
         raise Reads.ARRIVALS_FILE.is_missing(load)
-    times = read_arrivals(path)
+    times = read_arrivals(path, load.arrivals_unit)
     seconds = times[-1] + load.request_timeout_s
     return [Stage(path.name, load.max_in_flight, seconds, 0.0, arrivals=Arrivals.recorded(times))]
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from loadtest.errors import SettingsError
 from loadtest.options import find_unused
-from loadtest.scenarios import ARRIVALS, SCENARIOS, Load
+from loadtest.scenarios import ARRIVALS, SCENARIOS, UNITS, Load
 from loadtest.settings.addresses import read_addresses, read_metrics
 from loadtest.settings.allowances import Allowance, read_allowance
 from loadtest.settings.contents import Contents, read_contents
@@ -128,6 +128,7 @@ def _load(text: Mapping[str, str]) -> Load:
         rates=_list("--rate", text["rate"], _positive) if text["rate"] else (),
         arrivals=_one_of("--arrivals", text["arrivals"], ARRIVALS),
         arrivals_file=Path(text["arrivals_file"]) if text["arrivals_file"] else None,
+        arrivals_unit=_one_of("--arrivals-unit", text["arrivals_unit"], UNITS),
         max_in_flight=_parse("--max-in-flight", text["max_in_flight"], _positive_int),
         stage_time_s=_parse("--stage-time", text["stage_time"], _positive),
         stages=_parse("--stages", text["stages"], _positive_int),

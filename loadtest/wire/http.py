@@ -104,18 +104,18 @@ class HttpConnection:
         response = self._connection.exchange(encoded)
         if response.status != 200:
             raise ExchangeError(f"http_{response.status}", error_text(response.body), usable=response.keeps_alive)
-        json_bytes = self._json_bytes(response)
+        try:
+            return self._read(response)
+        except ExchangeError:
+            # A body of the wrong length may go on: the rest of it must not be read as the next response.
+            self.close()
+            raise
+
+    def _read(self, response: Response) -> Answer:
+        json_bytes = response.number(_JSON_BYTES_KEY)
         if json_bytes is None:
             return _read_json(response.body)
         return Answer(self._layout(response.body, json_bytes), response.body)
-
-    def _json_bytes(self, response: Response) -> int | None:
-        """Return how many bytes of JSON the body begins with; None if it is all JSON."""
-        try:
-            return response.number(_JSON_BYTES_KEY)
-        except ExchangeError:
-            self.close()
-            raise
 
     def _layout(self, body: bytes, json_bytes: int) -> Layout:
         key = (body[:json_bytes], len(body))
@@ -140,7 +140,7 @@ def _parse_layout(body: bytes, json_bytes: int) -> Layout:
     except _UNREADABLE as error:
         raise _not_kserve(body[:json_bytes]) from error
     if start != len(body):
-        raise ExchangeError("malformed", f"the answer announced {start} bytes but has {len(body)}", usable=True)
+        raise ExchangeError("malformed", f"the answer announced {start} bytes but has {len(body)}")
     return layout
 
 
@@ -192,7 +192,7 @@ def _describe_answer(description: dict[str, Any], slots: Sequence[Slot]) -> Layo
 
 
 def _not_kserve(body: bytes) -> ExchangeError:
-    return ExchangeError("malformed", f"not a KServe v2 answer: {body[:120]!r}", usable=True)
+    return ExchangeError("malformed", f"not a KServe v2 answer: {body[:120]!r}")
 
 
 def error_text(body: bytes) -> str:

@@ -16,7 +16,7 @@ from loadtest.checking import from_reference, make_pool, read_reference
 from loadtest.errors import LoadTestError, ServerError, SettingsError
 from loadtest.report import send_again
 from loadtest.report.compare import read_run
-from loadtest.scenarios.arrivals import read_arrivals
+from loadtest.scenarios import read_arrivals
 from loadtest.wire import Address, make_client
 
 NOBODY = Address("127.0.0.1", 1)

@@ -267,6 +267,23 @@ def test_after_a_malformed_response_the_next_request_gets_a_new_connection() -> 
     assert server.received == b"xy"
 
 
+def test_the_rest_of_a_body_that_is_too_long_is_not_taken_for_the_next_response() -> None:
+    shorter = OK + JSON_BYTES + b"Content-Length: %d\r\n\r\n" % (len(BODY) - 3)
+    answers = iter([[shorter + BODY[:-3], BODY[-3:]], [WHOLE]])
+
+    def behave(link: socket.socket) -> None:
+        for said in next(answers):
+            link.sendall(said)
+            link.recv(1 << 16)
+
+    with scripted(behave) as server:
+        connection = connect("http", server.address, 5.0)
+        with pytest.raises(ExchangeError, match="announced"):
+            connection.infer(b"x")
+        assert floats(connection.infer(b"y"))["y"].tolist() == [1.5]
+        connection.close()
+
+
 def test_the_trailers_of_a_chunked_response_are_not_taken_for_the_next_response() -> None:
     chunked = OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK[:-2]
 

@@ -11,7 +11,7 @@ from support.load_settings import read
 
 from loadtest.checking import Samples, make_order, make_pool
 from loadtest.errors import SettingsError
-from loadtest.scenarios import Arrivals, Stage, Trial, make_plan, make_stages, read_arrivals
+from loadtest.scenarios import Arrivals, Stage, Trial, describe_plan, make_plan, make_stages, read_arrivals
 from loadtest.wire import InferRequest, TensorSpec
 
 
@@ -114,9 +114,100 @@ def test_a_replay_reads_times_after_a_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "unit", "times"),
+    [
+        ("1764190000.25\n1764190000.75\n1764190002.25\n", "s", (0, 0.5, 2)),
+        ("1764190000250\n1764190000750\n1764190002250\n", "ms", (0, 0.5, 2)),
+        ("1764190000250000000\n1764190000750000000\n", "ns", (0, 0.5)),
+        ("\ufeff7\n7.5\n", "s", (0, 0.5)),
+        ("\ufefftime\n 7\n7.5,x\n", "s", (0, 0.5)),
+    ],
+    ids=["since 1970", "in ms", "in ns", "mark", "mark and heading"],
+)
+def test_a_replay_begins_with_the_first_request_whatever_its_time(
+    tmp_path: Path, text: str, unit: str, times: tuple[float, ...]
+) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_arrivals(path, unit) == pytest.approx(times, abs=1e-6)
+
+
+def refusal(path: Path, unit: str) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        read_arrivals(path, unit)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("times", "unit", "what", "fix"),
+    [
+        ([0, 100_000], "s", "its replay would take 1 d 3 h, but may take 1 d at most", "add --arrivals-unit ms if"),
+        (
+            [0, 5_000, 9_000],
+            "s",
+            "nothing would be sent for 1 h 23 min between lines 1 and 2",
+            "add --arrivals-unit ms if",
+        ),
+        ([10**18, 10**18 + 10**10], "s", "its replay would take 115,740 d", "add --arrivals-unit ns if"),
+        ([0, 10**9], "ns", "", ""),
+        ([t * 3000 for t in range(40)], "s", "its replay would take 1 d 8 h", "add --arrivals-unit ms if"),
+    ],
+)
+def test_a_replay_that_nobody_would_wait_for_is_refused(
+    tmp_path: Path, times: list[int], unit: str, what: str, fix: str
+) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text("".join(f"{time}\n" for time in times))
+    if not what:
+        assert len(read_arrivals(path, unit)) == len(times)
+        return
+    error = refusal(path, unit)
+    assert what in error.what
+    assert error.fix.startswith(fix)
+    assert len(read_arrivals(path, error.fix.split()[2])) == len(times), "the fix works for this file"
+
+
+def test_the_fix_of_a_gap_closes_it(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text("0\n1\n50000000\n50000001\n")
+    error = refusal(path, "ms")
+    assert "nothing would be sent for 13 h 53 min between lines 2 and 3" in error.what
+    assert error.fix.endswith("or subtract 49999999 from the times from line 3 on")
+    shift = 49_999_999
+    path.write_text(f"0\n1\n{50000000 - shift}\n{50000001 - shift}\n")
+    assert read_arrivals(path, "ms") == pytest.approx((0, 0.001, 0.001, 0.002))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "steps: 5 stages, at most 55 s, and up to 10 s for the last answers of a stage"),
+        (
+            ("--scenario", "constant", "--concurrency", "2", "--stage-time", "3600"),
+            "constant: 1 stage, at most 1 h,",
+        ),
+        (("--min-requests", "500"), "steps: 5 stages, at most 9 min 10 s, and"),
+    ],
+)
+def test_a_run_says_how_long_it_may_take(arguments: tuple[str, ...], said: str) -> None:
+    load = read(*arguments).load
+    assert describe_plan(load, make_plan(load)).startswith(said)
+
+
+def test_a_replay_says_how_long_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.csv"
+    path.write_text("".join(f"{1764190000 + turn}\n" for turn in range(1201)))
+    load = read("--scenario", "replay", "--arrivals-file", str(path)).load
+    assert describe_plan(load, make_plan(load)) == "replay: 1,201 requests in 20 min, 1 requests/s on average"
+
+
+@pytest.mark.parametrize(
     ("text", "what"),
     [
         ("", "has no times"),
+        ("time\n", "has no times"),
+        ("0s\n1\n", "line 1.*is not a number"),
+        ("1\n1_000\n", "line 2.*is not a number"),
         ("1\nx\n", "line 2.*is not a number"),
         ("2\n1\n", "line 2: 1 is earlier than the time before it, 2"),
         ("-1\n", "line 1: -1 is not a time from 0 up"),

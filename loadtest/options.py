@@ -197,6 +197,17 @@ def _requests() -> list[Option]:
             "hundred-thousandth of the largest right answer (more for FP16 and BF16).",
         ),
         Option(
+            "--sequence-length",
+            "",
+            "Steps in each sequence that is sent to a stateful model, as in --sequence-length 50. Empty (the default) "
+            "takes the length of each stream in --input-data, or else 20.",
+        ),
+        Option(
+            "--sequence-length-variation",
+            "20",
+            "Percentage by which the length of a sequence may differ from --sequence-length. Default: 20.",
+        ),
+        Option(
             "--rows",
             "1",
             "Rows (samples) in each request, as in --rows 4. To mix several sizes, give each a weight: 1=8,16=1 "

@@ -5,7 +5,7 @@ Without one, `input_data` reads rows and right answers from a file, or `draw` ma
 rows to send; `make_pool` encodes them as `Request`s and `make_order` mixes those of several models
 and sizes. Each request knows the `Expected` answer of every version that may reply. `Expected.is_right` compares the
 bytes first, which is cheap, and the numbers only if the bytes differ; `Expected.find_fault` says what is wrong.
-`wrong_answers` keeps the evidence.
+`wrong_answers` keeps the evidence. `Sequences` are requests in a row to a stateful model.
 """
 
 from loadtest.checking import wrong_answers
@@ -14,18 +14,23 @@ from loadtest.checking.input_data import InputData, Signature, read_input_data
 from loadtest.checking.reference import Reference, Tolerance, find_versions, read_reference
 from loadtest.checking.requests import Request, make_order, make_pool, make_request
 from loadtest.checking.samples import Samples, draw, from_entries, from_reference
+from loadtest.checking.sequences import OpenSequence, Sequences, Streams, draw_ids
 
 __all__ = [
     "Expected",
     "Fault",
     "InputData",
+    "OpenSequence",
     "Reference",
     "Request",
     "Samples",
+    "Sequences",
     "Signature",
+    "Streams",
     "Tolerance",
     "Wrong",
     "draw",
+    "draw_ids",
     "find_mismatch",
     "find_versions",
     "from_entries",

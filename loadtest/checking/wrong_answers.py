@@ -48,6 +48,7 @@ def _describe(request: Request, expected: Expected) -> dict[str, Any]:
         "outputs": [[spec.name, spec.datatype, list(spec.dims)] for spec in reference.outputs],
         "binary": request.samples.binary,
         "max_batch_size": request.samples.max_batch_size,
+        "parameters": dict(request.samples.parameters),
         "tolerances": {
             name: {"rtol": tolerance.rtol, "atol": tolerance.atol} for name, tolerance in reference.tolerances.items()
         },

@@ -74,6 +74,9 @@ def _write(run: Run, result: Result) -> None:
         append(run.settings.markdown, f"\n{to_markdown(result)}")
 
 
+_BROKEN = {"failed": "failed", "ended_early": "ended early"}
+
+
 def summarize(result: Result) -> list[str]:
     """Return a line for each stage, the knee, the notes, and at the end the verdict with its reasons."""
     lines = [line for stage in result["stages"] for line in (_stage_line(stage), *_model_lines(stage))]
@@ -96,8 +99,16 @@ def _stage_line(stage: Result) -> str:
     return (
         f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {stage['requests']} requests, "
         f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
-        f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}"
+        f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}{_sequences(stage)}"
     )
+
+
+def _sequences(stage: Result) -> str:
+    ended = stage["sequences"]
+    if ended is None:
+        return ""
+    rest = "".join(f", {ended[how]} {said}" for how, said in _BROKEN.items() if ended[how])
+    return f", {ended['completed']} sequences completed{rest}"
 
 
 def _model_lines(stage: Result) -> list[str]:

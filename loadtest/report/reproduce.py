@@ -9,7 +9,7 @@ import numpy as np
 from loadtest.checking import Expected, Fault, Reference, Samples, from_reference, make_request, wrong_answers
 from loadtest.checking.reference import DAMAGE, check_arrays, describe, read_batch_size, read_spec, read_tolerances
 from loadtest.errors import ServerError, SettingsError
-from loadtest.wire import Address, ExchangeError, TensorSpec, make_client
+from loadtest.wire import Address, ExchangeError, Parameters, TensorSpec, make_client
 
 _TIMEOUT_S = 10.0
 
@@ -45,10 +45,28 @@ def _read(path: Path) -> tuple[Reference, Samples]:
         version = about["version_asked"]
         if not (version == "" or version.isdecimal()):
             raise ValueError(f"{version!r} is not a version")
-        return reference, replace(from_reference(reference, version), binary=bool(about["binary"]))
+        parameters = _read_parameters(about.get("parameters", {}))
+        samples = replace(from_reference(reference, version), binary=bool(about["binary"]), parameters=parameters)
     except DAMAGE as error:
         what = f"this file is not a kept wrong answer: {describe(error)}"
         raise SettingsError(path, what, wrong_answers.FIX) from error
+    if "sequence_id" in parameters:
+        what = (
+            "it answers a step of a sequence, which depends on the steps before, so that it cannot be sent again alone"
+        )
+        raise SettingsError(path, what, "run the load test again with the stream in a file of --input-data")
+    return reference, samples
+
+
+def _read_parameters(value: Any) -> Parameters:
+    """Return parameters of a request; a ValueError says that they cannot be."""
+    for one in (*value.keys(), *value.values()):
+        is_whole = isinstance(one, int) and -(1 << 63) <= one < 1 << 64
+        if not (is_whole or isinstance(one, str | float)):
+            raise ValueError(f"{str(one)[:40]} is not a parameter of a request")
+        str(one).encode()  # a ValueError for text that is not Unicode
+    parameters: dict[str, Any] = value
+    return parameters
 
 
 def _kept_reference(about: dict[str, Any], arrays: dict[str, Any]) -> Reference:

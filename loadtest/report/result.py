@@ -111,6 +111,7 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
         "verdict": record.find_verdict(limits).value if record.counts else None,
         "late_us": window.late_us.summarize() if is_open_loop else None,
         "backed_off_s": round(window.backed_off_s, 3),
+        "sequences": _sequences(window, discarded),
         "stable": record.stable,
         "complete": record.complete,
         "windows": _windows(record, found),
@@ -122,6 +123,12 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
         "server": found.figures,
         "server_missing": found.reason or None,
     }
+
+
+def _sequences(window: Window, discarded: Window) -> Result | None:
+    """Return how many sequences a stage had, counting those of its warm-up; None if the model is not stateful."""
+    ended = window.sequences + discarded.sequences
+    return {how: ended[how] for how in ("completed", "failed", "ended_early")} if ended else None
 
 
 def _windows(record: StageRecord, found: server.Summary) -> list[Result]:

@@ -65,6 +65,7 @@ class Round:
         self._slices: dict[Key, Slice] = {}
         self._late: Counter[int] = Counter()
         self._backed_off_s = 0.0
+        self._sequences: Counter[str] = Counter()
         self._messages: dict[str, str] = {}
         self._examples: list[tuple[str, bytes]] = []
 
@@ -108,10 +109,14 @@ class Round:
         """Note that a user waited before it tried again, because several of its requests in a row had failed."""
         self._backed_off_s += seconds
 
+    def ended_sequence(self, how: str) -> None:
+        """Count a sequence that is over: `completed`, `failed` or `ended_early`."""
+        self._sequences[how] += 1
+
     @property
     def has_news(self) -> bool:
         """Whether something came since the last window."""
-        return bool(self._slices or self._fresh)
+        return bool(self._slices or self._fresh or self._sequences)
 
     @property
     def in_flight(self) -> int:
@@ -131,7 +136,7 @@ class Round:
         """Return what came since the last window, as a window without a length."""
         self.flush()
         self._in_flight_before = self.in_flight
-        window = Window(sent=self.sent, backed_off_s=self._backed_off_s)
+        window = Window(sent=self.sent, backed_off_s=self._backed_off_s, sequences=self._sequences)
         window.tallies = {key: slice.to_tally() for key, slice in self._slices.items()}
         window.late_us.record_all(self._late)
         window.messages, window.examples = self._messages, self._examples

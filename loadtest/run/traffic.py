@@ -44,7 +44,7 @@ _EXAMPLES_PER_KIND = 3
 _SWITCH_S = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Line:
     """A connection that one user at a time uses, and how often in a row it was lost."""
 
@@ -153,7 +153,7 @@ class Traffic:
         offset = None if due_times is None else next(due_times, None)
         if due_times is not None and offset is None:
             self._exhausted = True
-            self._next_stage.wait(_LONGEST_SLEEP_S)
+            self._rest()
             return
         line = self._idle.pop() if self._idle else Line(self._client.connect())
         self._busy_users += 1
@@ -163,11 +163,19 @@ class Traffic:
             else:
                 self._send_when_due(line, due_times, offset)
         except BaseException:
-            line.connection.close()
+            self._drop(line)
             raise
         finally:
             self._busy_users -= 1
         self._idle.append(line)
+
+    def _drop(self, line: Line) -> None:
+        """Give up the line of a user that was stopped in the middle of a request."""
+        line.connection.close()
+
+    def _rest(self) -> None:
+        """Wait a moment for the next stage, because nothing is due."""
+        self._next_stage.wait(_LONGEST_SLEEP_S)
 
     def _send_for_a_turn(self, line: Line) -> None:
         until = time.perf_counter() + _TURN_S
@@ -207,18 +215,19 @@ class Traffic:
         self._alarms.append(alarm)
 
     def _send(self, line: Line, since: float) -> None:
-        """Send the next request and check its answer; the latency counts from `since`."""
+        """Send the next request."""
         request = next(self._requests)
+        self._exchange(line, request, request.encoded, since)
+
+    def _exchange(self, line: Line, request: Request, encoded: bytes, since: float) -> bool:
+        """Send a request and check its answer, if there is one; the latency counts from `since`."""
         round = self._recorder.round
         round.sent += 1
         try:
-            answer = line.connection.infer(request.encoded)
+            answer = line.connection.infer(encoded)
         except ExchangeError as error:
-            latency_us = int((time.perf_counter() - since) * 1e6)
-            message = self._settings.address.conceal(error.message)
-            round.failed((request.samples.model, ""), error.kind, message, latency_us)
-            self._recover(line, round, error)
-            return
+            self._fail(line, request, error, since, round)
+            return False
         latency_us = int((time.perf_counter() - since) * 1e6)
         line.losses = 0
         key = (request.samples.model, answer.layout.version)
@@ -233,6 +242,14 @@ class Traffic:
                     line.connection.close()
         except Exception as error:  # an answer whose check did not end is not right
             round.found_wrong(key, Wrong.CHECK_FAILED.value, describe_bug(error))
+        return True
+
+    def _fail(self, line: Line, request: Request, error: ExchangeError, since: float, round: Round) -> None:
+        """Count a request that got no answer."""
+        latency_us = int((time.perf_counter() - since) * 1e6)
+        message = self._settings.address.conceal(error.message)
+        round.failed((request.samples.model, ""), error.kind, message, latency_us)
+        self._recover(line, round, error)
 
     def _recover(self, line: Line, round: Round, error: ExchangeError) -> None:
         """Let the user try again at once, or after a moment if its connection was lost several times in a row.

@@ -128,6 +128,7 @@ class Window:
             that were sent before. Where it has answers that came later, this is negative.
         surplus_rows: The same in rows.
         backed_off_s: How long users waited, all together, before they tried again after several failures in a row.
+        sequences: Of a stateful model: how many were `completed`, `failed` or `ended_early`.
         late_us: Open loop only: how late requests were sent although a user was free to send them.
         in_flight: How many requests were in flight at its end.
         drained: Open loop only: at its end, every request of the schedule was sent and none was in flight.
@@ -143,6 +144,7 @@ class Window:
     surplus_requests: int = 0
     surplus_rows: int = 0
     backed_off_s: float = 0.0
+    sequences: Counter[str] = field(default_factory=Counter)
     late_us: Latencies = field(default_factory=Latencies)
     in_flight: int = 0
     drained: bool = False
@@ -214,6 +216,7 @@ class Window:
         self.surplus_requests += other.surplus_requests
         self.surplus_rows += other.surplus_rows
         self.backed_off_s += other.backed_off_s
+        self.sequences.update(other.sequences)
         self.late_us.add(other.late_us)
         self.exceptions.update(other.exceptions)
         self.messages = {**other.messages, **self.messages}
@@ -233,6 +236,7 @@ class Window:
             "sent": self.sent,
             "surplus": [self.surplus_requests, self.surplus_rows],
             "backed_off_s": self.backed_off_s,
+            "sequences": dict(self.sequences),
             "late_us": self.late_us.to_message(),
             "in_flight": self.in_flight,
             "drained": self.drained,
@@ -252,6 +256,7 @@ class Window:
             surplus_requests=message["surplus"][0],
             surplus_rows=message["surplus"][1],
             backed_off_s=message["backed_off_s"],
+            sequences=Counter(message["sequences"]),
             late_us=Latencies.from_message(message["late_us"]),
             in_flight=message["in_flight"],
             drained=message["drained"],

@@ -14,6 +14,7 @@ from loadtest import server, settings
 from loadtest.errors import catch, locate_bug, to_load_test_error, trace_bug
 from loadtest.run import messages
 from loadtest.run.locust_stats import Feed
+from loadtest.run.sequences import make_traffic
 from loadtest.run.traffic import Traffic
 from loadtest.run.windows import Window
 from loadtest.scenarios import Arrivals
@@ -98,13 +99,13 @@ class LoadWorker:
     def _prepare_traffic(self, environment: Environment, options: Mapping[str, str]) -> bool:
         """Encode the requests, and return whether there is a right answer to each of them."""
         read = settings.from_text(options)
-        samples = server.prepare(read)
+        prepared = server.prepare(read)
         if self.traffic is not None:
             self.traffic.close()
         runner = self._runner()
-        self.traffic = Traffic(read, samples, process=runner.client_id, index=runner.worker_index)
+        self.traffic = make_traffic(read, prepared, process=runner.client_id, index=runner.worker_index)
         environment.stop_timeout = read.load.request_timeout_s + 1
-        return all(one.reference is not None for one in samples)
+        return all(one.reference is not None for one in prepared.samples)
 
     def _gather(self, **_: Any) -> None:
         if self.traffic is not None:

@@ -11,6 +11,17 @@ From the bottom up: `control` (requests about the server), `statistics` and `met
 from loadtest.server.control import ignored_proxy
 from loadtest.server.figures import Seen, Summary, settle, summarize
 from loadtest.server.meter import Meter, Snapshot, check_metrics
-from loadtest.server.preparing import prepare
+from loadtest.server.preparing import Prepared, prepare
 
-__all__ = ["Meter", "Seen", "Snapshot", "Summary", "check_metrics", "ignored_proxy", "prepare", "settle", "summarize"]
+__all__ = [
+    "Meter",
+    "Prepared",
+    "Seen",
+    "Snapshot",
+    "Summary",
+    "check_metrics",
+    "ignored_proxy",
+    "prepare",
+    "settle",
+    "summarize",
+]

@@ -1,13 +1,15 @@
 """Decide before the first request what to send, and check that the server serves what the settings say."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from loadtest.checking import (
     Reference,
     Samples,
     Signature,
+    Streams,
     Tolerance,
     draw,
     find_versions,
@@ -18,6 +20,7 @@ from loadtest.checking import (
 )
 from loadtest.errors import ServerError, SettingsError
 from loadtest.server.control import Control
+from loadtest.server.stateful import Places, is_stateful, make_streams
 from loadtest.server.target import Served, check_grpc, check_ready, find_served
 from loadtest.settings import ModelChoice, Settings
 from loadtest.wire import Array, TensorSpec
@@ -25,8 +28,21 @@ from loadtest.wire import Array, TensorSpec
 _NAME_REPOSITORY = "set --repository to the repository that the server serves"
 
 
-def prepare(settings: Settings) -> list[Samples]:
-    """Return the samples to send, once the server was checked.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is sent.
+
+    Attributes:
+        samples: The rows, each with its weight.
+        streams: For a stateful model, the sequences in which they are sent; None for other models.
+    """
+
+    samples: tuple[Samples, ...]
+    streams: Streams | None = None
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Return what to send, once the server was checked.
 
     Raises:
         ServerError: The server is not ready, or does not serve what the settings or the repository say.
@@ -36,60 +52,66 @@ def prepare(settings: Settings) -> list[Samples]:
         binary = check_ready(settings, control)
         served = [find_served(settings, control, choice) for choice in settings.models]
     said = zip(settings.models, served, strict=True)
-    samples = [one for pair in said for one in _prepare_model(settings, *pair, binary=binary)]
+    made = [_prepare_model(settings, *pair, binary=binary) for pair in said]
+    samples = tuple(one for prepared in made for one in prepared.samples)
     _check_shapes(settings, samples)
-    return samples
+    streams = next((prepared.streams for prepared in made if prepared.streams), None)
+    if streams is not None and len(made) > 1:
+        what = "a stateful model cannot be mixed with other models"
+        raise SettingsError("--model", what, "name one model")
+    return Prepared(samples, streams)
 
 
-def _prepare_model(settings: Settings, choice: ModelChoice, served: Served, *, binary: bool) -> list[Samples]:
+def _prepare_model(settings: Settings, choice: ModelChoice, served: Served, *, binary: bool) -> Prepared:
     _check_rows(settings, served)
+    stateful = is_stateful(settings, served)
     if settings.protocol == "grpc":
         check_grpc(settings, choice)
-    made = _find_samples(settings, choice, served)
+    made, streams = _find_samples(settings, choice, served)
     if settings.protocol == "http" and not binary:
-        for samples in made:
-            _check_json(settings, samples)
-    rows = sum(samples.rows for samples in made)
-    return [
-        replace(
-            samples,
-            binary=binary,
-            parameters=settings.contents.parameters,
-            weight=choice.weight * samples.rows / rows,
-        )
-        for samples in made
-    ]
+        for one in made:
+            _check_json(settings, one)
+    rows, parameters = sum(one.rows for one in made), settings.contents.parameters
+    samples = tuple(
+        replace(one, binary=binary, parameters=parameters, weight=choice.weight * one.rows / rows) for one in made
+    )
+    return Prepared(samples, make_streams(settings.contents, samples, streams) if stateful else None)
 
 
-def _find_samples(settings: Settings, choice: ModelChoice, served: Served) -> list[Samples]:
+def _find_samples(settings: Settings, choice: ModelChoice, served: Served) -> tuple[list[Samples], list[Places]]:
+    """Return the rows to send, and where in them the rows of each stream are."""
+    if settings.contents.file is not None:
+        return _read_samples(settings, choice, served)
     if settings.repository is not None:
         reference = find_reference(settings.repository, choice, served.versions)
         _check_same(settings, reference, served)
-        return [from_reference(reference, choice.version)]
-    signature = Signature(served.inputs, served.outputs, settings.contents.shapes)
-    if settings.contents.file is not None:
-        return _read_samples(settings, choice, served, signature)
+        samples = from_reference(reference, choice.version)
+    else:
+        samples = _draw(settings, choice, served)
+    return [samples], [[(0, row) for row in range(samples.rows)]]
+
+
+def _draw(settings: Settings, choice: ModelChoice, served: Served) -> Samples:
+    contents = settings.contents
     if not served.inputs:
         what = "the server does not say what the model takes: its metadata lists no inputs"
         fix = "give the inputs in a file with their types and shapes, as in --input-data inputs.npz"
         raise ServerError(f"{settings.host}, model {choice.name}", what, fix)
-    return [
-        draw(
-            choice.name,
-            choice.version,
-            max_batch_size=_batch_size(served),
-            signature=signature,
-            seed=settings.load.seed,
-            zero=settings.contents.zero,
-        )
-    ]
+    return draw(
+        choice.name,
+        choice.version,
+        max_batch_size=_batch_size(served),
+        signature=Signature(served.inputs, served.outputs, contents.shapes),
+        seed=settings.load.seed,
+        zero=contents.zero,
+    )
 
 
 def _batch_size(served: Served) -> int:
     return (served.max_batch_size or 1) if served.batched else 0
 
 
-def _read_samples(settings: Settings, choice: ModelChoice, served: Served, signature: Signature) -> list[Samples]:
+def _read_samples(settings: Settings, choice: ModelChoice, served: Served) -> tuple[list[Samples], list[Places]]:
     """Return the rows of the file that --input-data names.
 
     A server that does not say what the model takes does not say either whether it takes batches. The rows of an array
@@ -97,19 +119,20 @@ def _read_samples(settings: Settings, choice: ModelChoice, served: Served, signa
     """
     contents = settings.contents
     assert contents.file is not None
-    data = read_input_data(contents.file, signature)
+    data = read_input_data(contents.file, Signature(served.inputs, served.outputs, contents.shapes))
     batch_size = _batch_size(served) if served.inputs else int(data.is_batch)
     if not batch_size and max(rows for rows, _ in settings.rows) > 1:
         what = f"each entry of {contents.file.name} is a whole request, so that several rows cannot be joined"
         raise SettingsError("--rows", what, "give 1, or save the rows as arrays in an .npz file")
-    samples, _ = from_entries(
+    samples, places = from_entries(
         choice.name,
         choice.version,
         max_batch_size=batch_size,
         entries=[entry for stream in data.streams for entry in stream],
         tolerance=None if contents.tolerance is None else Tolerance(*contents.tolerance),
     )
-    return samples
+    rest = iter(places)
+    return samples, [[*islice(rest, len(stream))] for stream in data.streams]
 
 
 def _check_json(settings: Settings, samples: Samples) -> None:

@@ -17,6 +17,10 @@ _FIX_TLS = (
 _FIX_ACCESS = "send what the server asks for, as in Authorization: Bearer TOKEN, from a --header-file"
 
 
+_IDLE_US = 1_000_000
+"""Triton's own default of max_sequence_idle_microseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """What the server says about a model.
@@ -28,6 +32,8 @@ class Served:
         batched: Whether axis 0 of every tensor is the batch; then the dims do not include it.
         inputs: The tensors it takes.
         outputs: The tensors it gives.
+        idle_s: Of a stateful model, how long a sequence may wait for its next step; None for a model without sequences.
+        has_config: Whether the server says how the model is configured.
     """
 
     name: str
@@ -36,6 +42,8 @@ class Served:
     batched: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    idle_s: float | None = None
+    has_config: bool = False
 
 
 def check_ready(settings: Settings, control: Control) -> bool:
@@ -83,13 +91,15 @@ def find_served(settings: Settings, control: Control, choice: ModelChoice) -> Se
     except ControlError as error:
         what = f"the server does not serve this: {error}"
         raise ServerError(where, what, _choose_served(control)) from error
-    max_batch_size = _max_batch_size(control, choice)
+    config = _find_config(control, choice)
     try:
+        max_batch_size = None if config is None else int(config.get("max_batch_size", 0))
         batched = _is_batched(metadata["inputs"], max_batch_size)
         inputs, outputs = (tuple(_spec(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
         versions = tuple(map(str, metadata.get("versions") or ()))
-        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs)
-    except (KeyError, TypeError, ValueError) as error:
+        idle_s, has_config = _find_idle_s(config or {}), config is not None
+        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs, idle_s, has_config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServerError(where, f"the server's metadata cannot be read: {error!r}", _NAME_HTTP) from error
 
 
@@ -121,11 +131,22 @@ def check_grpc(settings: Settings, choice: ModelChoice) -> None:
         raise ServerError(where, f"{settings.host} serves the model, but this gRPC port does not", fix)
 
 
-def _max_batch_size(control: Control, choice: ModelChoice) -> int | None:
+def _find_config(control: Control, choice: ModelChoice) -> dict[str, Any] | None:
     try:
-        return int(control.fetch_json(f"{model_path(choice.name, choice.version)}/config").get("max_batch_size", 0))
+        return control.fetch_json(f"{model_path(choice.name, choice.version)}/config")
     except ControlError:
         return None
+
+
+def _find_idle_s(config: dict[str, Any]) -> float | None:
+    """Return how long a sequence of a stateful model may wait for its next step.
+
+    Source: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
+    """
+    batching = config.get("sequence_batching")
+    if batching is None:
+        return None
+    return (int(batching.get("max_sequence_idle_microseconds", 0)) or _IDLE_US) / 1e6
 
 
 def _is_batched(inputs: Sequence[dict[str, Any]], max_batch_size: int | None) -> bool:

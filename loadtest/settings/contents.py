@@ -24,6 +24,9 @@ class Contents:
         zero: Whether generated inputs are zeros rather than random.
         shapes: The shapes of inputs whose dims are of any size, without the batch axis.
         parameters: What each request carries beside its tensors.
+        sequence_length: How many steps a sequence to a stateful model has; None for as many as its stream in the file,
+            or 20 without a file.
+        sequence_variation: The share that a length that was given may differ by.
         tolerance: How far floats may be off the right answers in the file, as rtol and atol; None for the default.
     """
 
@@ -32,6 +35,8 @@ class Contents:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parameters: Parameters = field(default_factory=dict)
     tolerance: tuple[float, float] | None = None
+    sequence_length: int | None = None
+    sequence_variation: float = 0.2
 
 
 def read_contents(text: Mapping[str, str], *, repository: Path | None, models: int) -> Contents:
@@ -47,6 +52,8 @@ def read_contents(text: Mapping[str, str], *, repository: Path | None, models: i
         shapes=dict(map(_shape, _split("--shape", text["shape"]))),
         parameters=dict(map(_parameter, _split("--request-parameters", text["request_parameters"]))),
         tolerance=_tolerance(text["tolerance"]),
+        sequence_length=_number("--sequence-length", text["sequence_length"], 1, 1 << 31) or None,
+        sequence_variation=_number("--sequence-length-variation", text["sequence_length_variation"], 0, 100) / 100,
     )
     _check_together(contents, source, repository, models)
     return contents
@@ -133,6 +140,16 @@ def _tolerance(text: str) -> tuple[float, float] | None:
         fix = "give rtol,atol as in --tolerance 0.001,0.00001: answers may differ by atol + rtol * |right answer|"
         raise SettingsError("--tolerance", f"{text!r} is not two numbers from 0 up", fix) from error
     return rtol, atol
+
+
+def _number(option: str, text: str, least: int, most: int) -> int:
+    """Read a whole number; 0 if there is none."""
+    if not text:
+        return 0
+    if not text.isdecimal() or not least <= int(text) <= most:
+        what = f"{text!r} is not a whole number from {least} to {most}"
+        raise SettingsError(option, what, "give such a number, or leave the option out")
+    return int(text)
 
 
 def _file(text: str) -> Path:

@@ -84,6 +84,16 @@ class GrpcClient:
             setattr(message.parameters[name], _parameter_field(value), value)
         return prefix(message.SerializeToString())
 
+    @staticmethod
+    def write_number(number: int) -> bytes:
+        """Write a number of up to 63 bits as it stands in a request, as a varint of nine bytes.
+
+        Each byte has 7 bits, the lowest first, and a bit that says that another one follows: 300 = 2 * 128 + 44 is
+        AC 82 80 80 80 80 80 80 00, which every reader takes for the AC 02 that it could be.
+        """
+        sevens = [number >> shift & 0x7F for shift in range(0, 63, 7)]
+        return bytes([*(seven | 0x80 for seven in sevens[:-1]), sevens[-1]])
+
     def connect(self) -> "GrpcConnection":
         """Return a connection for one user; it opens with the first request."""
         return GrpcConnection(self)

@@ -66,6 +66,11 @@ class HttpClient:
         line = f"POST {model_path(request.model, request.version)}/infer"
         return encode_request(self.address, line, fields, description, *blobs)
 
+    @staticmethod
+    def write_number(number: int) -> bytes:
+        """Write a number of up to 63 bits as it stands in a request, in 19 bytes; JSON allows blanks before it."""
+        return b"%19d" % number
+
     def connect(self) -> "HttpConnection":
         """Return a connection for one user; it opens with the first request."""
         return HttpConnection(self)

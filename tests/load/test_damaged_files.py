@@ -127,6 +127,7 @@ ABOUT: dict[str, Any] = {
     "binary": True,
     "max_batch_size": 8,
     "tolerances": {"y": {"rtol": 0.1, "atol": 0.1}},
+    "parameters": {},
 }
 
 
@@ -154,6 +155,7 @@ def test_a_kept_answer_as_it_is_is_sent(tmp_path: Path) -> None:
         {"inputs": [["x", "FP32", [0]]]},
         {"outputs": [["y", "FP8", [3]]]},
         {"tolerances": {"y": {"rtol": -1}}},
+        *({"parameters": {"a": value}} for value in (None, [1], 1 << 64, "\ud800")),
     ],
     ids=ascii,
 )
@@ -162,6 +164,12 @@ def test_a_kept_answer_with_a_value_that_cannot_be_is_refused(tmp_path: Path, ch
         change = {"max_batch_size": 0.5}  # 5 would be right
     keep(tmp_path / "kept.npz", {**ABOUT, **change})
     with pytest.raises(SettingsError, match="this file is not a kept wrong answer"):
+        send_again(tmp_path / "kept.npz", NOBODY, "http")
+
+
+def test_a_step_of_a_sequence_is_not_sent_again_alone(tmp_path: Path) -> None:
+    keep(tmp_path / "kept.npz", {**ABOUT, "parameters": {"sequence_id": 7}})
+    with pytest.raises(SettingsError, match="it answers a step of a sequence"):
         send_again(tmp_path / "kept.npz", NOBODY, "http")
 
 

@@ -39,7 +39,7 @@ def drive(proxy: Proxy, repository: Path, model: str, protocol: str, *, requests
     more = ("--grpc-address", proxy.grpc_address) if protocol == "grpc" else ()
     host = f"http://{proxy.http_address}"
     settings = read(*options, *more, "--request-timeout", str(timeout_s), host=host)
-    traffic = Traffic(settings, target.prepare(settings), process="here", index=0)
+    traffic = Traffic(settings, target.prepare(settings).samples, process="here", index=0)
     line = Line(traffic._client.connect())
     for _ in range(requests):
         traffic._send(line, time.perf_counter())

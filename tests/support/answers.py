@@ -21,7 +21,7 @@ def check_answers(server: Server, protocol: str, *options: str) -> list[Wrong | 
     client = make_client(protocol, settings.address, 10.0)
     connection = client.connect()
     found: list[Wrong | bool | None] = []
-    pools = [make_pool(samples, 1, client.encode, random.Random(0)) for samples in prepare(settings)]
+    pools = [make_pool(samples, 1, client.encode, random.Random(0)) for samples in prepare(settings).samples]
     for request in chain.from_iterable(pools):
         answer = connection.infer(request.encoded)
         expected = request.expect(answer.layout.version, lambda *_: None)

@@ -12,7 +12,7 @@ from loadtest.report.search import find_search
 from loadtest.report.verdict import find_knee, find_reasons
 from loadtest.run import COMFORTABLE_SHARE, SATURATED_SHARE, Run, StageRecord, Tally, Window, join_windows
 from loadtest.scenarios import SCENARIOS, Reads
-from loadtest.settings import Allowance, Limits
+from loadtest.settings import Allowance, Limits, Settings
 
 SCHEMA = 2
 _LATE_LIMIT_US = 10_000
@@ -56,6 +56,7 @@ def _describe(run: Run) -> Result:
         ],
         "protocol": settings.protocol,
         "rows_per_request": [{"rows": rows, "weight": weight} for rows, weight in settings.rows],
+        "inputs": _describe_inputs(settings),
         "scenario": load.scenario,
         "arrivals": load.arrivals if has_arrivals else None,
         "stage_time_s": load.stage_time_s,
@@ -75,6 +76,18 @@ def _describe(run: Run) -> Result:
 
 def _share(allowance: Allowance) -> float | None:
     return None if allowance.share is None else float(allowance.share)
+
+
+def _describe_inputs(settings: Settings) -> Result:
+    contents = settings.contents
+    generated = "zero" if contents.zero else "random"
+    source = "repository" if settings.repository is not None else generated
+    return {
+        "source": source if contents.file is None else "file",
+        "file": None if contents.file is None else contents.file.name,
+        "shapes": {name: list(shape) for name, shape in contents.shapes.items()},
+        "parameters": sorted(contents.parameters),
+    }
 
 
 def _counts(tally: Tally) -> Result:

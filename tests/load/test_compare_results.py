@@ -98,11 +98,20 @@ def test_an_open_loop_is_not_compared_with_as_many_users(tmp_path: Path) -> None
         compared(tmp_path, rate, users)
 
 
+def test_another_number_of_requests_in_flight_is_said(tmp_path: Path) -> None:
+    rate = ("--scenario", "rate", "--rate", "100")
+    first, second = (result_with((100, 1000), options=(*rate, *more)) for more in ((), ("--max-in-flight", "8")))
+    text = said(compared(tmp_path, first, second))
+    assert "warning: requests in flight at most is [256.0] in A and [8.0] in B" in text
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         (("--protocol", "grpc"), "warning: protocol is http in A and grpc in B, so these are different tests"),
         (("--rows", "4"), "warning: rows_per_request is"),
+        (("--shape", "x=4"), "warning: inputs.shapes is {} in A and"),
+        (("--request-parameters", "a:1:int"), 'warning: inputs.parameters is [] in A and ["a"] in B'),
         (("--model", "other"), "warning: models.m is 1.0 in A and not given in B, so these are different tests"),
         (("--model-version", "2"), 'differs: version asked for is ["any"] in A and ["2"] in B'),
         (("--seed", "7"), "differs: seed is 0 in A and 7 in B"),

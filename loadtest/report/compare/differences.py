@@ -46,6 +46,7 @@ def _describe(run: Run) -> dict[str, str]:
         "models": {str(model.get("name")): model.get("weight") for model in models},
         "version asked for": [model.get("version") or "any" for model in models],
         "answered by": list(run.answered_by),
+        "requests in flight at most": sorted({stage.users for stage in run.stages if stage.is_open_loop}),
     }
     return dict(_flat("", asked))
 

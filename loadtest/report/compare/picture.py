@@ -38,7 +38,7 @@ def draw(comparison: Comparison, path: Path) -> None:
                 capsize=3,
                 label=f"{'AB'[side]} = {_short(', '.join(labels), _LABEL_LENGTH)}",
             )
-        panel.set(title=TITLES[figure], ylim=(0, None))
+        panel.set(title=TITLES[figure], xlim=(-0.5, len(names) - 0.5), ylim=(0, None))
         panel.set_xticks([*shown], [names[place] for place in shown], rotation=30, ha="right", parse_math=False)
         panel.grid(alpha=0.3)
     for text in drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center").get_texts():

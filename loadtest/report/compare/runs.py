@@ -27,6 +27,7 @@ class Stage:
         name: What the report calls it.
         load: Requests per second in an open loop, users in a closed loop.
         is_open_loop: Which of the two it is.
+        users: How many users there were; in an open loop, the most requests in flight.
         figures: By name, None where there were too few answers.
         counts: Answers, failures and wrong answers.
         saturated: Whether the load generator was the bottleneck.
@@ -36,6 +37,7 @@ class Stage:
     name: str
     load: float
     is_open_loop: bool
+    users: float
     figures: Mapping[str, float | None]
     counts: Mapping[str, int]
     saturated: bool
@@ -102,6 +104,7 @@ def _stage(values: Mapping[str, Any]) -> Stage:
         name=str(values["name"]),
         load=_number(values["rate_asked"] if is_open_loop else values["concurrency_asked"]),
         is_open_loop=is_open_loop,
+        users=_number(values["concurrency_asked"]),
         figures={
             "throughput_rows_per_s": _number(values["throughput_rows_per_s"]),
             **{

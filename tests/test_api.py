@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -69,6 +70,24 @@ def test_the_example_in_the_docstring_works(digits: Path) -> None:
     (example,) = re.findall(r"\n\n((?:    .*\n|\n)+)", builder.__doc__ or "")
     exec(textwrap.dedent(example), {})
     assert (digits.parent / "model_repository" / "digits" / "1" / "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_a_program_with_threads_can_make_the_calls_that_work_on_a_model(digits: Path) -> None:
+    program = """
+import threading
+from builder import inspect, publish, verify
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+print(inspect("digits.onnx").refusal)
+print(publish("digits.onnx", "models").version.version)
+print(verify("digits", "models").version)
+stop.set()
+"""
+    command = [sys.executable, "-c", program]
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=digits.parent, env=path, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "None\n1\n1\n"
 
 
 @pytest.mark.slow

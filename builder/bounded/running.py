@@ -105,7 +105,7 @@ def _start(
         return fork(partial(_work, work, bounds, board, parcel, has_gpu, folder))
     # Pickled by itself, so that what goes wrong when it is read is reported like any other error of the work.
     pickled = partial(_unpickled, pickle.dumps(work))
-    return spawn(partial(_work, pickled, bounds, board, parcel, has_gpu, folder), (board, parcel))
+    return spawn(partial(_work, pickled, bounds, board, parcel, has_gpu, folder), (board.fileno(), parcel.fileno()))
 
 
 def _stack_bytes() -> int:

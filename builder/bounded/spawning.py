@@ -14,24 +14,17 @@ from multiprocessing import Pipe
 from multiprocessing import spawn as python
 from multiprocessing.connection import Connection
 from multiprocessing.util import spawnv_passfds
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from builder.bounded.forking import Forked, live
 
 
-class File(Protocol):
-    """Something open that has a number."""
-
-    def fileno(self) -> int:
-        """Return the number."""
-
-
-def spawn(serve: Callable[[Connection], None], files: Iterable[File]) -> Forked:
+def spawn(serve: Callable[[Connection], None], files: Iterable[int]) -> Forked:
     """Call `serve`, which is pickled, in a new process, with its end of a pipe. The process ends when `serve` returns.
 
     Args:
         serve: The work.
-        files: What the child has open as well, under the same numbers.
+        files: The numbers of files that the child has open too, under the same numbers.
     """
     ours, theirs = Pipe()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child ignores it
@@ -39,7 +32,7 @@ def spawn(serve: Callable[[Connection], None], files: Iterable[File]) -> Forked:
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({arguments})"
     executable = os.fsencode(python.get_executable())
     try:
-        pid = spawnv_passfds(executable, [executable, "-c", program], [file.fileno() for file in (theirs, *files)])
+        pid = spawnv_passfds(executable, [executable, "-c", program], [theirs.fileno(), *files])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()

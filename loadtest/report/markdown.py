@@ -1,12 +1,12 @@
 """The result of a run in Markdown, such as for the summary page of a job of GitHub Actions."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loadtest.console import NO_FIGURE
 from loadtest.printable import printable
+from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
 
 _COLUMNS = ("stage", "rows/s", "requests", "p50, ms", "p99, ms", "goodput", "failed", "wrong")
@@ -49,17 +49,13 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
         latency, counts = stage["latency_us"], (sum(stage[name].values()) for name in ("failures", "wrong"))
         rate = f"{stage['throughput_rows_per_s']:,.1f}"
         cells = [_text(stage["name"]), rate, stage["requests"], _ms(latency["p50"]), _ms(latency["p99"])]
-        cells += [_percent(stage["goodput"]), *counts]
+        cells += [NO_FIGURE if stage["goodput"] is None else to_percent(stage["goodput"]), *counts]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
 
 
 def _ms(time_us: float | None) -> str:
     return NO_FIGURE if time_us is None else f"{time_us / 1000:.3g}" if time_us < 1e5 else f"{time_us / 1000:,.0f}"
-
-
-def _percent(share: float | None) -> str:
-    return NO_FIGURE if share is None else f"{math.floor(1000 * share) / 10:g} %"
 
 
 def _text(text: object) -> str:

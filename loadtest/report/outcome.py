@@ -1,6 +1,5 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
-import math
 from typing import Any
 
 from locust.env import Environment
@@ -10,6 +9,7 @@ from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
 from loadtest.report.markdown import to_markdown
 from loadtest.report.result import Result, make_result
+from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
 from loadtest.run import Leader, Run, append
 
@@ -121,8 +121,7 @@ def _model_lines(stage: Result) -> list[str]:
 
 
 def _goodput(stage: Result) -> str:
-    """Return the share of right answers within the p99 limit, rounded down so that 100 % means all of them."""
-    return "" if stage["goodput"] is None else f", goodput {math.floor(stage['goodput'] * 1000) / 10:g} %"
+    return "" if stage["goodput"] is None else f", goodput {to_percent(stage['goodput'])}"
 
 
 def _us(value: float | None) -> str:

@@ -75,6 +75,9 @@ def _finite(value: float | None) -> float | None:
 def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Iterator[str]:
     """Yield the result in sentences; the load generator was the bottleneck in the stages named by `saturated`."""
     answer, missed, limit = found["answer"], found["missed"], f"limit {run.settings.limits.max_p99_ms:g} ms"
+    if any(trial.wrong for trial in run.trials):
+        yield f"a wrong answer ended the search after {len(run.trials)} stages"
+        return
     if answer is not None:
         below = f"highest {found['load']} within the limits: {_words(found, answer)}, {limit}"
         yield f"{below}; the search went no higher" if missed is None else f"{below}; {_words(found, missed)} missed it"
@@ -93,8 +96,17 @@ def _words(found: Mapping[str, Any], point: Point) -> str:
     """Return a load and its figures: `24 users, 812 rows/s, p99 18.2 ms (17.9 to 18.6)`."""
     name = name_rate(point["load"]) if found["load"] == "rate" else name_users(point["load"])
     doubt = ", too close to call" if point["verdict"] == Verdict.UNDECIDED.value else ""
+    if point["p99_us"] is None:
+        return (
+            f"{name}, {point['throughput_rows_per_s']:g} rows/s, goodput {to_percent(point['goodput'] or 0.0)}{doubt}"
+        )
     interval = f"({_ms(point['p99_low_us'])} to {_ms(point['p99_high_us'])})"
     return f"{name}, {point['throughput_rows_per_s']:g} rows/s, p99 {_ms(point['p99_us'])} ms {interval}{doubt}"
+
+
+def to_percent(share: float) -> str:
+    """Return a share in percent, rounded down to a tenth, so that 100 % means all of them."""
+    return f"{math.floor(1000 * share) / 10:g} %"
 
 
 def _ms(value_us: float | None) -> str:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.report.search import to_percent
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
-from loadtest.scenarios import SCENARIOS, find_bracket
+from loadtest.scenarios import SCENARIOS, Verdict, find_bracket
 from loadtest.settings import Allowance, Limits, Settings
 
 _KNEE_SHARE = 0.95
@@ -204,6 +205,8 @@ def _missed_p99(limit_ms: float, stage: Stage) -> str:
     p99_us = stage["p99_of_requests_us"]
     if p99_us is not None:
         return f"p99 was {p99_us / 1000:.3f} ms, but the limit is {limit_ms:g} ms"
+    if stage["verdict"] == Verdict.MISSED.value:
+        return f"only {to_percent(stage['goodput'] or 0.0)} of its requests were answered within {limit_ms:g} ms"
     failed = sum(stage["failures"].values())
     requests = stage["requests"] + failed
     if requests < LEAST_FOR_P99:

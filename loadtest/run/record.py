@@ -191,16 +191,21 @@ class StageRecord:
 
     def describe(self, limits: Limits) -> str:
         """Return what a stage of a search found, as a line: `24 users: p99 18.2 ms, within the limit`."""
-        trial, verdict = self.to_trial(limits), self.find_verdict(limits)
+        trial, (late, requests) = self.to_trial(limits), self.count_late(limits) or (0, 0)
+        verdict = self.find_verdict(limits)
+        if trial.p99_us == math.inf and verdict is Verdict.UNDECIDED:
+            return f"{self.stage.name}: {requests} requests are too few to tell"
+        p99 = f"p99 {trial.p99_us / 1000:.1f} ms"
+        if trial.p99_us == math.inf:
+            p99 = f"{late} of {requests} requests were late"
         side = "within the limit" if trial.within else "beyond the limit"
         if trial.wrong:
             side = "but there were wrong answers"
         elif self._failed_too_often(limits):
             side = "but too many requests failed"
-        if trial.p99_us == math.inf:
-            return f"{self.stage.name}: too few requests were answered"
-        doubt = ", too close to call" if verdict is Verdict.UNDECIDED else ""
-        return f"{self.stage.name}: p99 {trial.p99_us / 1000:.1f} ms, {side}{doubt}"
+        elif verdict is Verdict.UNDECIDED:
+            side += ", too close to call"
+        return f"{self.stage.name}: {p99}, {side}"
 
     @property
     def has_wrong(self) -> bool:

@@ -74,6 +74,7 @@ def test_a_stage_that_is_too_close_to_call_is_decided_by_its_p99_and_says_so() -
     ("server", "options", "reason"),
     [
         ({1: window(500)}, (), "no load kept the limits, not even the lowest: stage 1 user: p99 was 30."),
+        ({1: window(20, requests=20)}, (), "only 0 % of its requests were answered within 20 ms"),
         ({1: window(0, requests=20)}, (), "it takes 100 requests, and there were 60"),
         ({1: window(failures={"timeout": 3})}, (), "9 of 30009 requests failed, but at most 0 may: 9 timeout"),
         ({1: window(), 2: window(500)}, ("--min-throughput", "20000"), "was 10000 rows/s, but 20000 are required"),
@@ -100,6 +101,7 @@ def test_a_wrong_answer_ends_the_search_and_fails_the_run() -> None:
     assert [stage["name"] for stage in result["stages"]] == ["1 user", "2 users"]
     assert result["verdict"]["reasons"] == ["3 of 60000 answers were wrong: 3 nan"]
     assert not result["search"]["settled"]
+    assert result["search"]["summary"] == ["a wrong answer ended the search after 2 stages"]
 
 
 def test_goodput_is_the_share_of_all_requests_that_were_answered_rightly_within_the_limit() -> None:
@@ -150,7 +152,7 @@ def test_the_line_of_a_stage_says_what_it_found() -> None:
         "1 user: p99 10.0 ms, within the limit, too close to call",
         "1 user: p99 10.0 ms, but there were wrong answers",
         "1 user: p99 10.0 ms, but too many requests failed",
-        "1 user: too few requests were answered",
+        "1 user: 27 requests are too few to tell",
     ]
 
 
@@ -162,3 +164,15 @@ def test_a_queue_that_grows_is_not_within_the_limit_yet() -> None:
         one.tallies[KEY].latency_us.record(latency_us, 5000)
     assert not record_of(stage, *windows).is_decided(read(*OPTIONS).limits)
     assert record_of(stage, *windows, windows[-1]).is_decided(read(*OPTIONS).limits)
+
+
+def test_a_search_that_has_only_begun_has_no_answer_yet() -> None:
+    settings = read(*OPTIONS)
+    run = Run(settings, time.time())
+    stage = make_plan(settings.load).next_stage(())
+    assert stage is not None
+    for records in ([], [record_of(stage, window())]):
+        run.records = records
+        found = make_result(run)["search"]
+        assert (found["answer"], found["missed"], found["enough"], found["summary"]) == (None, None, None, [])
+        assert not found["settled"]

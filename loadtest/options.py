@@ -18,7 +18,8 @@ class Option:
     Attributes:
         key: The name of its value, if that does not follow from the option's name.
         bare: What it means if it is given without a value; empty if it needs one.
-        is_secret: Whether its value may be a secret, which no page shows. It can be given several times.
+        is_secret: Whether it gives secrets. The page neither shows it nor lets anybody change it.
+        is_list: Whether it can be given several times.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Option:
     key: str = ""
     bare: str = ""
     is_secret: bool = False
+    is_list: bool = False
 
     @property
     def dest(self) -> str:
@@ -54,7 +56,7 @@ def declare(parser: Any) -> None:
 
 
 def _kind(option: Option) -> dict[str, Any]:
-    if option.is_secret:
+    if option.is_list:
         return {"action": "append"}
     choices = {"choices": [*option.choices]} if option.choices else {}
     bare = {"nargs": "?", "const": option.bare} if option.bare else {}
@@ -120,12 +122,14 @@ def _server() -> list[Option]:
             "Header to send with every request, as in --header 'X-Team: vision'; can be given several times. Everybody "
             "on this machine can read it with ps, so give secrets in a --header-file.",
             is_secret=True,
+            is_list=True,
         ),
         Option(
             "--header-file",
             "",
             "File with headers to send with every request, one on each line, as in Authorization: Bearer TOKEN. "
             "Headers can also be in the environment variable TRITON_HEADERS.",
+            is_secret=True,
         ),
         Option(
             "--ca-file",

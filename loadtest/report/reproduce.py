@@ -29,7 +29,11 @@ def send_again(path: Path, address: Address, protocol: str) -> Fault | None:
         answer = connection.infer(request.encoded)
     except ExchangeError as error:
         said = address.conceal(str(error))
-        raise ServerError(address, said, "start the server, or set --address to where it listens") from error
+        raise ServerError(
+            address,
+            said,
+            "set --address to where the server listens, and send the headers and certificates that it asks for",
+        ) from error
     finally:
         connection.close()
     expected = Expected(reference, request.group, samples.version)

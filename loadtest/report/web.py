@@ -4,7 +4,7 @@ Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from flask import Response, jsonify, request
 from locust.env import Environment
 
 from loadtest import options
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, SettingsError
 from loadtest.report import files, page
 from loadtest.report.outcome import Outcome
 from loadtest.report.result import Result
 from loadtest.run import check
 from loadtest.scenarios import users
+from loadtest.settings import read_headers
 
 _DOWNLOADS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "report.html": ("text/html", page.to_html),
@@ -36,7 +37,8 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form keeps the options' order
     page.compress_plotly()  # now, because it would delay requests during a run
     _add_routes(web_ui, outcome, base)
-    web_ui.app.before_request(lambda: _refuse_start(environment, base))
+    given = options.to_text(parsed, environment.host) if parsed else {}
+    web_ui.app.before_request(lambda: _refuse_start(environment, given, base))
     script = _script(base)
     web_ui.app.after_request(lambda response: _extend(response, script, base))
 
@@ -83,18 +85,42 @@ def _plotly() -> Response:
     return Response(page.compress_plotly(), mimetype="text/javascript", headers=headers)
 
 
-def _refuse_start(environment: Environment, base: str) -> Response | None:
-    """Answer a start that cannot work with the reason, before the first user starts."""
+def _refuse_start(environment: Environment, given: Mapping[str, str], base: str) -> Response | None:
+    """Answer a start that cannot work with the reason, before the first user starts.
+
+    Args:
+        environment: Locust's.
+        given: The options on the command line.
+        base: What the page's paths begin with.
+    """
     parsed = environment.parsed_options
     if parsed is None or request.method != "POST" or request.path != f"{base}/swarm":
         return None
     text = options.to_text(parsed, environment.host)
     text.update({name: request.form[name].strip() for name in text if name in request.form})
     try:
+        _check_secrets(given, text)
         check(text)
     except LoadTestError as error:
         return jsonify({"success": False, "message": str(error), "host": environment.host})
     return None
+
+
+def _check_secrets(given: Mapping[str, str], text: Mapping[str, str]) -> None:
+    """Check that the secrets of the command line go where it says, whatever the page asks for.
+
+    Somebody who can send requests to the page must not learn them, nor send the contents of a file anywhere.
+
+    Raises:
+        SettingsError: The page asks for something else.
+    """
+    fixed = {option.dest: option.name for option in options.all_options() if option.is_secret}
+    if read_headers(given):
+        fixed |= {"host": "--host", "grpc_address": "--grpc-address"}
+    for key, name in fixed.items():
+        if text[key] != given[key]:
+            what = "the page cannot change this option, because the command line may have given secret headers"
+            raise SettingsError(name, what, f"start the load test again, with this {name}")
 
 
 def _script(base: str) -> str:

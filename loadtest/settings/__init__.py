@@ -8,6 +8,7 @@ with every request, `contents` what is sent without a repository, `reading` ever
 from loadtest.settings.addresses import read_address
 from loadtest.settings.allowances import Allowance
 from loadtest.settings.contents import Contents
+from loadtest.settings.headers import read_headers
 from loadtest.settings.reading import Limits, ModelChoice, Settings, from_text
 
-__all__ = ["Allowance", "Contents", "Limits", "ModelChoice", "Settings", "from_text", "read_address"]
+__all__ = ["Allowance", "Contents", "Limits", "ModelChoice", "Settings", "from_text", "read_address", "read_headers"]

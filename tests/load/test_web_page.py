@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -260,3 +261,9 @@ def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: 
     press_start(browser)
     wait_until(lambda: "the server does not serve this" in browser.find_element(By.TAG_NAME, "body").text)
     assert not browser.find_elements(By.XPATH, "//*[text()='STOP']")
+    for changed in ("host", "grpc_address", "header", "header_file"):
+        form = urllib.parse.urlencode({"model": "classifier", changed: "127.0.0.1:1"})
+        with urllib.request.urlopen(f"{page}/swarm", form.encode()) as answer:
+            said = json.load(answer)
+        assert not said["success"]
+        assert "the page cannot change this option" in said["message"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from loadtest import server, settings
-from loadtest.errors import SettingsError, reason
+from loadtest.errors import SettingsError, catch, reason, to_load_test_error
 from loadtest.scenarios import make_stages
 
 
@@ -15,7 +15,14 @@ def check(options: Mapping[str, str]) -> None:
     Raises:
         SettingsError: An option, or a file it names, cannot be used or written.
         ServerError: The server is not ready, or not the one that the options and the repository describe.
+        LoadTestError: The check failed in a way that nobody expected.
     """
+    error = catch(lambda: _check(options))
+    if error is not None:
+        raise to_load_test_error(error) from error
+
+
+def _check(options: Mapping[str, str]) -> None:
     read = settings.from_text(options)
     make_stages(read.load)
     if read.report_dir is not None:

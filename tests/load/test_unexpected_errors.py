@@ -13,7 +13,8 @@ from support.load_settings import read
 
 from builder.server import Server, free_port
 from loadtest.checking import Expected, Samples, Signature, draw, from_reference, read_reference, wrong_answers
-from loadtest.run import Run, StageRecord, Window, messages
+from loadtest.errors import LoadTestError
+from loadtest.run import Run, StageRecord, Window, check, messages
 from loadtest.run.leader import Leader
 from loadtest.run.traffic import Line, Traffic
 from loadtest.run.worker import LoadWorker
@@ -162,6 +163,13 @@ def test_a_worker_that_cannot_prepare_says_so(network: Network, worker: LoadWork
     assert name == messages.PREPARED
     assert "the load test: KeyError in" in str(error)
     assert error.exit_code == 1
+
+
+def test_a_check_before_the_run_that_fails_is_an_error_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locust would print a traceback, and the start form would show nothing."""
+    monkeypatch.setattr("loadtest.settings.from_text", fail)
+    with pytest.raises(LoadTestError, match=r"the load test: IndexError in .*: boom\nfix: please report this"):
+        check({})
 
 
 @pytest.fixture

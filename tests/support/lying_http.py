@@ -247,6 +247,16 @@ def hang(_reply: Reply, link: socket.socket) -> bool:
     return False
 
 
+def too_short_then_rest(reply: Reply, link: socket.socket) -> bool:
+    """Announce a length that is 10 bytes too small, and send these bytes with the next request's answer."""
+    data = reply.encode(wrong_by=-10)
+    link.sendall(data[:-10])
+    link.recv(1, socket.MSG_PEEK)
+    with suppress(OSError):
+        link.sendall(data[-10:])
+    return False
+
+
 def in_chunks(reply: Reply) -> bytes:
     head, _, body = reply.encode(fields="Transfer-Encoding: chunked\r\n", has_length=False).partition(b"\r\n\r\n")
     chunks = [body[start : start + 7] for start in range(0, len(body), 7)]
@@ -279,6 +289,7 @@ TRANSPORT = (
     Lie("half a header", "cut", say(lambda _: b"HTTP/1.1 200 OK\r\nCon", closes=True), is_wrong=False),
     Lie("length too large", "cut", say(lambda reply: reply.encode(wrong_by=10), closes=True), is_wrong=False),
     Lie("length too small", "malformed", say(lambda reply: reply.encode(wrong_by=-10)), is_wrong=False),
+    Lie("length too small, the rest later", "malformed", too_short_then_rest, is_wrong=False),
     Lie("answer twice", "malformed", say(lambda reply: reply.encode() * 2), is_wrong=False),
     Lie("answer again to the next request", "rows_mixed_up", repeat_later),
     Lie("timeout", "timeout", hang, is_wrong=False),

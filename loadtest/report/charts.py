@@ -1,7 +1,7 @@
 """Which charts a run has.
 
-A ladder (`steps`, `ramp`, `rate`) is drawn against the load, every other scenario over time, and so is a ladder as
-long as it has a single load.
+A ladder (`steps`, `ramp`, `rate`, `search`) is drawn against the load, every other scenario over time, and so is a
+ladder as long as it has a single load.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from loadtest.scenarios import SCENARIOS
 
 Stage = Mapping[str, Any]
 
-_PERCENTILES = ("p50", "p90", "p99")
 _SPLIT = {
     "queue_us": "queue",
     "compute_input_us": "input",
@@ -38,7 +37,7 @@ def make_charts(result: Mapping[str, Any]) -> list[Chart]:
         return []
     limit_ms = result["run"]["limits"]["max_p99_ms"]
     is_ladder = SCENARIOS[result["run"]["scenario"]].is_ladder and len({load_of(stage) for stage in stages}) > 1
-    charts = _against_load(stages, result["knee"], limit_ms) if is_ladder else _over_time(stages, limit_ms)
+    charts = _against_load(stages, _mark(result), limit_ms) if is_ladder else _over_time(stages, limit_ms)
     return [chart for chart in charts if chart["data"]]
 
 
@@ -50,11 +49,19 @@ def load_of(stage: Stage) -> float:
 # ---- Ladders, against the load
 
 
-def _against_load(stages: Sequence[Stage], knee: Mapping[str, Any] | None, limit_ms: float | None) -> Iterator[Chart]:
+def _mark(result: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the stage to circle, and what it is: the knee, or what a search found."""
+    answer = (result["search"] or {}).get("answer")
+    if answer is not None:
+        return answer["stages"][0], "highest within the limits"
+    return (result["knee"]["stage"], "knee") if result["knee"] else ("", "")
+
+
+def _against_load(stages: Sequence[Stage], mark: tuple[str, str], limit_ms: float | None) -> Iterator[Chart]:
     ladder = sorted(stages, key=load_of)
     x, axis = [load_of(stage) for stage in ladder], _load_axis(ladder)
-    yield _throughput(ladder, x, axis, knee)
-    times = {name: [stage["latency_us"][name] for stage in ladder] for name in _PERCENTILES}
+    yield _throughput(ladder, x, axis, mark)
+    times = {name: [stage["latency_us"][name] for stage in ladder] for name in ("p50", "p90", "p99")}
     yield plots.time_lines("Latency", x, axis, times, limit_ms)
     yield from _goodput(ladder, x, axis)
     columns, names = plots.category_axis(axis["title"]), _bar_names(ladder)
@@ -66,17 +73,16 @@ def _against_load(stages: Sequence[Stage], knee: Mapping[str, Any] | None, limit
     yield from _batch_sizes(served, columns)
 
 
-def _throughput(ladder: Sequence[Stage], x: list[float], axis: Axis, knee: Mapping[str, Any] | None) -> Chart:
-    """Return the throughput, in an open loop beside the rate that was asked for, with the knee circled."""
+def _throughput(ladder: Sequence[Stage], x: list[float], axis: Axis, mark: tuple[str, str]) -> Chart:
+    """Return the throughput, in an open loop beside the rate that was asked for, with one stage circled."""
     if ladder[0]["rate_asked"] is None:
         answered = [stage["throughput_rows_per_s"] for stage in ladder]
         chart = plots.lines("Throughput", "rows/s", x, axis, {"answered": answered})
     else:
         answered = [stage["throughput_requests_per_s"] for stage in ladder]
         chart = plots.lines("Throughput", "requests/s", x, axis, {"answered": answered, "asked for": x})
-    found = [place for place, stage in enumerate(ladder) if knee is not None and stage["name"] == knee["stage"]]
-    for place in found[:1]:
-        plots.circle(chart, x[place], answered[place], "knee")
+    for place in [place for place, stage in enumerate(ladder) if stage["name"] == mark[0]][:1]:
+        plots.circle(chart, x[place], answered[place], mark[1])
     return chart
 
 
@@ -113,11 +119,10 @@ def _bar_names(ladder: Sequence[Stage]) -> list[str]:
 def _over_time(stages: Sequence[Stage], limit_ms: float | None) -> Iterator[Chart]:
     windows = [window for stage in stages for window in stage["windows"]]
     x, marks = [round(window["start_s"] + window["seconds"] / 2, 3) for window in windows], _boundaries(stages)
-    times = {name: [window[f"{name}_us"] for window in windows] for name in _PERCENTILES}
-    yield plots.time_lines("Latency", x, _TIME, times, limit_ms, marks)
+    yield plots.time_lines("Latency", x, _TIME, _percentiles(windows), limit_ms, marks)
     answered = [window["throughput_rows_per_s"] for window in windows]
     yield plots.lines("Throughput", "rows/s", x, _TIME, {"answered": answered}, marks)
-    yield plots.lines("Requests in flight, on average", "requests", x, _TIME, _in_flight(stages), marks)
+    yield plots.lines("Requests in flight at the end of each window", "requests", x, _TIME, _in_flight(stages), marks)
     served = [(moment, window["server"]) for moment, window in zip(x, windows, strict=True) if window["server"]]
     if served:
         split = _split([times for _, times in served])
@@ -128,15 +133,17 @@ def _over_time(stages: Sequence[Stage], limit_ms: float | None) -> Iterator[Char
 
 
 def _in_flight(stages: Sequence[Stage]) -> dict[str, list[float]]:
-    """Return how many requests waited for their answers on average, in a closed loop beside the number of users.
-
-    By Little's law, this is requests per second times mean latency: 200 requests/s that take 50 ms each are 10 at once.
-    """
+    """Return how many requests were in flight, in a closed loop beside the number of users."""
     windows = [(stage, window) for stage in stages for window in stage["windows"]]
-    waiting = [round(one["requests"] * (one["mean_us"] or 0) / 1e6 / (one["seconds"] or 1), 2) for _, one in windows]
-    if stages[0]["late_us"] is not None:
-        return {"in flight": waiting}
-    return {"in flight": waiting, "users": [stage["concurrency"] for stage, _ in windows]}
+    waiting = {"in flight": [window["in_flight"] for _, window in windows]}
+    is_open_loop = stages[0]["late_us"] is not None
+    return waiting if is_open_loop else {**waiting, "users": [stage["concurrency"] for stage, _ in windows]}
+
+
+def _percentiles(windows: Sequence[Stage]) -> dict[str, list[float | None]]:
+    """Return p50, p90 and p99; p95 where no window is long enough for a p99."""
+    highest = "p99" if any(window["p99_us"] is not None for window in windows) else "p95"
+    return {name: [window[f"{name}_us"] for window in windows] for name in ("p50", "p90", highest)}
 
 
 def _boundaries(stages: Sequence[Stage]) -> dict[str, Any]:

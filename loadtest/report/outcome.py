@@ -22,6 +22,7 @@ class Outcome:
         self._leader = leader
         self._error: LoadTestError | None = None
         self._result: Result | None = None
+        self._ended: Run | None = None
 
     def listen(self) -> None:
         """Listen to Locust's events."""
@@ -34,10 +35,16 @@ class Outcome:
         """Return the result so far; None before the first run."""
         return None if self._leader.run is None else make_result(self._leader.run)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the newest run has ended."""
+        return self._leader.run is not None and self._leader.run is self._ended
+
     def _on_stop(self, **_: Any) -> None:
         run = self._leader.run
         if run is None:
             return
+        self._ended = run
         result = self._result = make_result(run)
         error = catch(lambda: _write(run, result))
         self._error = None if error is None else to_load_test_error(error)

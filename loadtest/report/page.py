@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.report.charts import make_charts
+from loadtest.report.verdict import describe_pass
 
 _NOT_SHOWN = {"windows", "latency_histogram"}
 
@@ -25,10 +26,15 @@ def read_page() -> str:
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
-def to_shown(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page shows: the `result`, without what only the charts are made from, and the `charts`."""
+def to_shown(result: Mapping[str, Any], *, is_over: bool = True) -> dict[str, Any]:
+    """Return what the page shows of a run.
+
+    That is the `result`, without what only the charts are made from, the `charts`, whether the run is `over`, and what
+    `held` if it passed.
+    """
     stages = [{key: value for key, value in stage.items() if key not in _NOT_SHOWN} for stage in result["stages"]]
-    return {"result": {**result, "stages": stages}, "charts": make_charts(result)}
+    held = describe_pass(result) if result["verdict"]["passed"] else ""
+    return {"result": {**result, "stages": stages}, "charts": make_charts(result), "over": is_over, "held": held}
 
 
 def to_script(value: Any) -> str:

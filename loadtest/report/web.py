@@ -77,7 +77,7 @@ def _add_routes(web_ui: Any, outcome: Outcome, base: str) -> None:
 def _figures(outcome: Outcome) -> Response:
     """Answer with what the tab shows."""
     result = outcome.now()
-    return Response("", 204) if result is None else jsonify(page.to_shown(result))
+    return Response("", 204) if result is None else jsonify(page.to_shown(result, is_over=outcome.is_over))
 
 
 def _plotly() -> Response:

@@ -21,7 +21,7 @@ LADDER = ["Throughput", "Latency", "Server time per request", "Executed batch si
 OVER_TIME = [
     "Latency",
     "Throughput",
-    "Requests in flight, on average",
+    "Requests in flight at the end of each window",
     "Server time per request",
     "Executed batch sizes",
 ]
@@ -127,6 +127,22 @@ def test_the_knee_of_a_ladder_is_circled_and_other_scenarios_have_none(tmp_path:
         assert "knee" not in str(charts_of(scenario, tmp_path))
 
 
+def test_what_a_search_found_is_circled() -> None:
+    result = result_of((100, 1000), (196, 2000), (200, 3000), options=("--max-p99-ms", "2.5"))
+    result["search"] = {"answer": {"stages": [result["stages"][1]["name"]]}}
+    (chart, *_) = make_charts(result)
+    assert [(trace["x"], trace["text"]) for trace in chart["data"] if trace.get("meta") == "circle"] == [
+        ([2], ["highest within the limits"])
+    ]
+
+
+def test_goodput_is_drawn_if_there_is_a_limit() -> None:
+    assert "Right answers within the p99 limit" not in [one["title"] for one in make_charts(result_of((1, 1), (2, 2)))]
+    result = result_of((100, 1000), (196, 2000), options=("--max-p99-ms", "1.5"))
+    charts = {chart["title"]: chart for chart in make_charts(result)}
+    assert charts["Right answers within the p99 limit"]["data"][0]["y"] == [100, 0]
+
+
 @pytest.mark.parametrize(("highest_us", "unit", "y"), [(9_990, "µs", 9_990), (12_000, "ms", 12.0)])
 def test_a_chart_of_times_has_one_unit(highest_us: int, unit: str, y: float) -> None:
     chart = make_charts(result_of((100, 2000), (100, highest_us)))[1]
@@ -163,8 +179,9 @@ def test_failures_and_wrong_answers_are_drawn_only_if_there_are_any(tmp_path: Pa
 
 
 def test_a_percentile_of_too_few_answers_is_left_out(tmp_path: Path) -> None:
-    chart = charts_of("constant", tmp_path, measured=(window(50, 2000), window(50, 3000)))["Latency"]
-    assert [trace["name"] for trace in chart["data"]] == ["p50", "p90"]
+    for answers, names in ((100, ["p50", "p90", "p99"]), (50, ["p50", "p90", "p95"]), (15, ["p50", "p90"])):
+        chart = charts_of("constant", tmp_path, measured=(window(answers, 2000), window(answers, 3000)))["Latency"]
+        assert [trace["name"] for trace in chart["data"]] == names
 
 
 def test_a_run_without_answers_has_no_chart_of_latency(tmp_path: Path) -> None:
@@ -174,11 +191,12 @@ def test_a_run_without_answers_has_no_chart_of_latency(tmp_path: Path) -> None:
     assert "Failures" in titles
 
 
-def test_requests_in_flight_follow_from_throughput_and_latency(tmp_path: Path) -> None:
-    chart = charts_of("constant", tmp_path, measured=(window(200, 50_000),))["Requests in flight, on average"]
-    assert [(trace["name"], trace["y"]) for trace in chart["data"]] == [("in flight", [10.0]), ("users", [8])]
-    replay = charts_of("replay", tmp_path)["Requests in flight, on average"]
-    assert [trace["name"] for trace in replay["data"]] == ["in flight"]
+def test_requests_in_flight_are_beside_the_users_of_a_closed_loop(tmp_path: Path) -> None:
+    title, busy = "Requests in flight at the end of each window", window(200, 50_000)
+    busy.in_flight = 7
+    chart = charts_of("constant", tmp_path, measured=(busy,))[title]
+    assert [(trace["name"], trace["y"]) for trace in chart["data"]] == [("in flight", [7]), ("users", [8])]
+    assert [trace["name"] for trace in charts_of("replay", tmp_path)[title]["data"]] == ["in flight"]
 
 
 def test_batch_sizes_are_bars_for_one_stage_and_shares_for_several(tmp_path: Path) -> None:

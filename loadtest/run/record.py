@@ -91,10 +91,11 @@ class StageRecord:
         if not known:
             return summarize(snapshots, Seen())
         windows = self.windows[known[0] : known[-1]]
+        at_first = self.windows[known[0] - 1].in_flight if known[0] else self.discarded.in_flight
         seen = Seen(
             answered=sum(window.requests for window in windows),
             failed=sum(window.failures for window in windows),
-            in_flight=max((window.in_flight for window in windows), default=0),
+            in_flight=max((at_first, *(window.in_flight for window in windows))),
             seconds=sum(window.seconds for window in windows),
         )
         return summarize(snapshots, seen)

@@ -187,3 +187,6 @@ def test_a_spike_is_measured_from_its_first_moment(server: Server, repository: P
     stages = finished.result["stages"]
     assert [(stage["name"], stage["concurrency"]) for stage in stages] == [("before", 1), ("spike", 6), ("after", 1)]
     assert all(stage["discarded"]["seconds"] < 0.5 for stage in stages[1:])
+    first = stages[1]["windows"][0]
+    assert first["seconds"] < 0.5, "its windows are short enough to show what happens just after the jump"
+    assert first["in_flight"] > 1, "its users began with it"

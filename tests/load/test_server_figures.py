@@ -3,7 +3,9 @@
 from collections import Counter
 
 import pytest
+from support.load_results import record_of, window
 
+from loadtest.scenarios import Stage
 from loadtest.server import Seen, Snapshot, Summary, summarize
 from loadtest.server.meter import Models
 from loadtest.server.metrics import read_counters, read_gauges
@@ -155,3 +157,11 @@ def test_the_counters_of_prometheus_text_are_added_up_over_devices_and_reasons()
 
 def test_gauges_of_devices_are_summed_or_averaged() -> None:
     assert read_gauges(METRICS) == {"gpu_utilization": pytest.approx(0.6), "gpu_memory_used_bytes": 150}
+
+
+@pytest.mark.parametrize(("in_flight", "fits"), [(64, True), (0, False)])
+def test_answers_to_requests_in_flight_at_the_start_of_a_stage_may_be_missing(in_flight: int, fits: bool) -> None:
+    record = record_of(Stage("after", 2, 1.0, 0.0, follows_on=True), window(5000, 500))
+    record.discarded.in_flight = in_flight
+    record.snapshots = [snapshot(100), snapshot(5000)]
+    assert (record.on_server().figures is not None) is fits

@@ -202,6 +202,8 @@ def test_a_file_named_on_the_command_line_may_be_anything(
     "change",
     [
         {"stages": None},
+        {"run": {"models": True}},
+        {"run": 5},
         {"stages": [5]},
         {"stages": [{}]},
         {"windows": []},
@@ -218,7 +220,7 @@ def test_a_file_named_on_the_command_line_may_be_anything(
 )
 def test_a_result_with_damaged_stages_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     result = result_of((100, 1000))
-    (result if "stages" in change else result["stages"][0]).update(change)
+    (result if {"stages", "run"} & {*change} else result["stages"][0]).update(change)
     (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(SettingsError, match="fix: name the result"):
         read_run(tmp_path / "result.json")

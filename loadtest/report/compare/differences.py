@@ -40,11 +40,10 @@ def find_differences(sides: Sequence[Sequence[Run]]) -> list[Difference]:
 
 def _describe(run: Run) -> dict[str, str]:
     """Return each setting of a run as text."""
-    models = [model for model in run.asked.get("models") or [] if isinstance(model, dict)]
     asked = {
         **run.asked,
-        "models": {str(model.get("name")): model.get("weight") for model in models},
-        "version asked for": [model.get("version") or "any" for model in models],
+        "models": run.models,
+        "version asked for": list(run.versions),
         "answered by": list(run.answered_by),
         "requests in flight at most": sorted({stage.users for stage in run.stages if stage.is_open_loop}),
     }

@@ -50,7 +50,9 @@ class Run:
 
     Attributes:
         label: Where it was read from.
-        asked: What was asked for, the value of `run` in the result.
+        asked: What was asked for, the value of `run` in the result without its models.
+        models: The weight of each model in the mix, by name.
+        versions: The version that each model was asked for; `any` for the server's choice.
         answered_by: The models and versions that answered, as in `digits 2`.
         reasons: Why it did not pass; empty if it did.
         complete: Whether every stage ran to its end.
@@ -59,6 +61,8 @@ class Run:
 
     label: str
     asked: Mapping[str, Any]
+    models: Mapping[str, float]
+    versions: tuple[str, ...]
     answered_by: tuple[str, ...]
     reasons: tuple[str, ...]
     complete: bool
@@ -86,11 +90,13 @@ def read_run(path: Path) -> Run:
 def _run(label: str, result: Mapping[str, Any]) -> Run:
     versions = [version for stage in result["stages"] for version in stage["versions"] if version["requests"]]
     answered_by = {f"{version['model']} {version['version'] or '(no version named)'}" for version in versions}
-    verdict = result["verdict"]
+    asked, verdict = result["run"], result["verdict"]
     reasons = [str(one) for one in verdict["reasons"]]
     return Run(
         label=label,
-        asked=dict(result["run"].items()),
+        asked={name: value for name, value in asked.items() if name != "models"},
+        models={str(model["name"]): _number(model["weight"]) for model in asked["models"]},
+        versions=tuple(str(model["version"] or "any") for model in asked["models"]),
         answered_by=tuple(sorted(answered_by)),
         reasons=tuple(reasons or ([] if verdict["passed"] is True else ["the result does not say why"])),
         complete=verdict["complete"] is True,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loadtest.run import Run, pool
-from loadtest.scenarios import SCENARIOS, SearchPlan, Verdict, find_bracket, name_rate, name_users
+from loadtest.scenarios import SCENARIOS, SearchPlan, Verdict, describe_doubt, find_bracket, name_rate, name_users
 
 _NEARLY = 0.95
 """A load with this share of the answer's throughput is worth knowing, as its latency is lower."""
@@ -59,6 +59,7 @@ def _describe(run: Run, load: float) -> Point:
         "load": load,
         "stages": [record.stage.name for record, within in tried if within is is_within],
         "outvoted": [record.stage.name for record, within in tried if within is not is_within],
+        "requests": (agreed.count_late(limits) or (0, 0))[1],
         "throughput_rows_per_s": round(measured.rows_per_s, 2),
         "p99_us": _finite(agreed.p99_of_requests_us(limits)),
         "p99_low_us": _finite(low_us),
@@ -95,7 +96,7 @@ def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Itera
 def _words(found: Mapping[str, Any], point: Point) -> str:
     """Return a load and its figures: `24 users, 812 rows/s, p99 18.2 ms (17.9 to 18.6)`."""
     name = name_rate(point["load"]) if found["load"] == "rate" else name_users(point["load"])
-    doubt = ", too close to call" if point["verdict"] == Verdict.UNDECIDED.value else ""
+    doubt = describe_doubt(Verdict(point["verdict"]), point["requests"])
     if point["p99_us"] is None:
         return (
             f"{name}, {point['throughput_rows_per_s']:g} rows/s, goodput {to_percent(point['goodput'] or 0.0)}{doubt}"

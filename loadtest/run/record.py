@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from loadtest.errors import LoadTestError
 from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_growing, is_stable, join_windows, sum_tallies
-from loadtest.scenarios import LATE_SHARE, Counts, Stage, Trial, Verdict, find_margin, judge
+from loadtest.scenarios import LATE_SHARE, Counts, Stage, Trial, Verdict, describe_doubt, find_margin, judge
 from loadtest.server import Seen, Snapshot, Summary, summarize
 from loadtest.settings import Limits, Settings
 
@@ -204,8 +204,8 @@ class StageRecord:
             side = "but there were wrong answers"
         elif self._failed_too_often(limits):
             side = "but too many requests failed"
-        elif verdict is Verdict.UNDECIDED:
-            side += ", too close to call"
+        else:
+            side += describe_doubt(verdict, requests)
         return f"{self.stage.name}: {p99}, {side}"
 
     @property

@@ -8,7 +8,7 @@ times of the stage's `Arrivals`, however slow the answers are.
 
 from loadtest.scenarios.arrivals import ARRIVALS, PAUSE, Arrivals
 from loadtest.scenarios.durations import describe_seconds
-from loadtest.scenarios.evidence import LATE_SHARE, Counts, Verdict, find_margin, judge
+from loadtest.scenarios.evidence import LATE_SHARE, Counts, Verdict, describe_doubt, find_margin, judge
 from loadtest.scenarios.load import Load
 from loadtest.scenarios.plan import FixedPlan, Plan, SearchPlan, describe_plan
 from loadtest.scenarios.recorded import UNITS, read_arrivals
@@ -44,6 +44,7 @@ __all__ = [
     "Stage",
     "Trial",
     "Verdict",
+    "describe_doubt",
     "describe_plan",
     "describe_seconds",
     "find_bracket",

@@ -79,5 +79,12 @@ def _sum(windows: Sequence[Counts]) -> Counts:
     return sum(late for late, _ in windows), sum(requests for _, requests in windows)
 
 
+def describe_doubt(verdict: Verdict, requests: int) -> str:
+    """Return why a verdict is not certain, as the end of a sentence; empty if it is."""
+    if verdict is not Verdict.UNDECIDED:
+        return ""
+    return ", too close to call" if requests >= FEWEST_REQUESTS else ", too few requests to be sure"
+
+
 FEWEST_REQUESTS = math.ceil(_Z**2 * (1 - LATE_SHARE) / LATE_SHARE)
 """With fewer requests than this, p99 cannot be known to be within a limit, even if no request is late."""

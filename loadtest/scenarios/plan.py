@@ -109,7 +109,8 @@ def describe_plan(load: Load, plan: Plan) -> str:
         return f"{load.scenario}: {_counted(len(times), 'request')} in {describe_seconds(times[-1])}, {rate}"
     seconds = plan.most_seconds * (LONGEST if load.min_requests else 1)
     answers = f"and up to {describe_seconds(load.request_timeout_s)} for the last answers of a stage"
-    return f"{load.scenario}: {_counted(plan.most_stages, 'stage')}, at most {describe_seconds(seconds)}, {answers}"
+    stages = f"{'at most ' if isinstance(plan, SearchPlan) else ''}{_counted(plan.most_stages, 'stage')}"
+    return f"{load.scenario}: {stages}, at most {describe_seconds(seconds)}, {answers}"
 
 
 def _counted(number: int, what: str) -> str:

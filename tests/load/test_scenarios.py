@@ -186,6 +186,7 @@ def test_the_fix_of_a_gap_closes_it(tmp_path: Path) -> None:
             ("--scenario", "constant", "--concurrency", "2", "--stage-time", "3600"),
             "constant: 1 stage, at most 1 h,",
         ),
+        (("--scenario", "search", "--max-p99-ms", "9"), "search: at most 23 stages, at most 15 min 43 s, and"),
         (("--min-requests", "500"), "steps: 5 stages, at most 9 min 10 s, and"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.simulated_servers import CASES, find
 
-from loadtest.scenarios.evidence import FEWEST_REQUESTS, Verdict, find_dispersion, find_margin, judge
+from loadtest.scenarios.evidence import FEWEST_REQUESTS, Verdict, describe_doubt, find_dispersion, find_margin, judge
 from loadtest.scenarios.search import Search, Trial, find_bracket
 
 
@@ -124,6 +124,9 @@ def test_few_requests_or_windows_decide_nothing() -> None:
     assert judge([(0, FEWEST_REQUESTS - 1), (0, 0), (0, 0)]) is Verdict.UNDECIDED
     assert judge([(0, FEWEST_REQUESTS), (0, 0), (0, 0)]) is Verdict.WITHIN
     assert judge([(30, 30)] * 3) is Verdict.MISSED
+    assert describe_doubt(Verdict.UNDECIDED, FEWEST_REQUESTS - 1) == ", too few requests to be sure"
+    assert describe_doubt(Verdict.UNDECIDED, FEWEST_REQUESTS) == ", too close to call"
+    assert describe_doubt(Verdict.WITHIN, 10) == ""
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     if not run.checked:
         notes.append("answers were not checked: neither a --repository nor --input-data gives the right ones")
     elif total.unchecked:
-        notes.append(f"{total.unchecked} of {total.requests} answers came from versions without a reference")
+        notes.append(f"{total.unchecked} of {total.requests} answers had no right answer to be compared with")
     notes += [
         f"{option} was given, but scenario {settings.load.scenario} does not use it" for option in settings.unused
     ]

@@ -127,7 +127,7 @@ def _unchecked(run: Run, total: Tally) -> list[str]:
     what = f"{total.unchecked} of {total.requests} answers could not be checked"
     if not run.checked:
         return [f"{what}: give a --repository or --input-data with the right ones"]
-    return [f"{what}: they came from versions without a reference; allow that with --require-checked no"]
+    return [f"{what}: there is no right answer to compare them with; allow that with --require-checked no"]
 
 
 def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:

@@ -169,7 +169,7 @@ def test_a_stage_with_fewer_answers_than_it_must_have_fails() -> None:
     ("given", "checked", "unchecked", "reason"),
     [
         ((), True, 0, None),
-        ((), True, 1, "1 of 200 answers could not be checked: they came from versions without a reference"),
+        ((), True, 1, "1 of 200 answers could not be checked: there is no right answer to compare them with"),
         ((), False, 200, None),
         (("--require-checked", "no"), True, 1, None),
         (("--require-checked", "no"), True, 200, "200 of 200 answers could not be checked"),

@@ -52,8 +52,6 @@ class TritonPythonModel:
         elif key not in self.sums:
             error = pb_utils.TritonError(f"the sequence {{key}} did not begin")
             return pb_utils.InferenceResponse(error=error)
-        if x.item() == {refused}:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("this number is refused"))
         self.sums[key] += x.item() + {off}
         total = np.array([[self.sums[key]]], np.int32)
         if end.item():
@@ -61,6 +59,8 @@ class TritonPythonModel:
             self.ended += 1
         if start.item() or end.item():
             LOG.write_text(json.dumps({{"begun": self.begun, "ended": self.ended, "open": len(self.sums)}}))
+        if x.item() == {refused}:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("this number is refused"))
         return pb_utils.InferenceResponse([pb_utils.Tensor("sum", total), pb_utils.Tensor("id", corrid.reshape(1, 1))])
 '''
 

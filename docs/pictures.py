@@ -100,7 +100,9 @@ def fill_in(driver: Any, fields: dict[str, str]) -> None:
         field.clear()
         field.send_keys(value)
     heading = driver.find_element(By.XPATH, "//h3[text()='Model']")
-    driver.execute_script("document.activeElement.blur(); scrollTo(0, arguments[0].offsetTop - 20)", heading)
+    driver.execute_script(
+        "document.activeElement.blur(); scrollBy(0, arguments[0].getBoundingClientRect().top - 20)", heading
+    )
 
 
 def run_ladder(driver: Any, address: str, fields: dict[str, str], seconds: float) -> None:

@@ -182,6 +182,8 @@ def test_a_percentile_of_too_few_answers_is_left_out(tmp_path: Path) -> None:
     for answers, names in ((100, ["p50", "p90", "p99"]), (50, ["p50", "p90", "p95"]), (15, ["p50", "p90"])):
         chart = charts_of("constant", tmp_path, measured=(window(answers, 2000), window(answers, 3000)))["Latency"]
         assert [trace["name"] for trace in chart["data"]] == names
+    few = charts_of("constant", tmp_path, measured=(window(100, 2000), window(50, 3000)))["Latency"]
+    assert [trace["name"] for trace in few["data"]] == ["p50", "p90", "p95"]
 
 
 def test_a_run_without_answers_has_no_chart_of_latency(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from loadtest.scenarios.durations import describe_seconds
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _LONGEST_S = 86_400.0
 _LONGEST_GAP_S = 3600.0
+_LATEST_S = 1e10
+"""In the year 2286, as seconds since 1970."""
+
 _FIX = "write one time per line, in ascending order, in the unit that --arrivals-unit names (seconds by default)"
 
 Line = tuple[int, float]
@@ -32,6 +35,7 @@ def read_arrivals(path: Path, unit: str = "s") -> tuple[float, ...]:
     if not lines:
         raise SettingsError(path, "the file has no times", _FIX)
     first = lines[0][1]
+    _check_first(path, first, unit)
     seconds = [(number, (time - first) * UNITS[unit]) for number, time in lines]
     _check_length(path, seconds, unit)
     return tuple(time_s for _, time_s in seconds)
@@ -65,6 +69,15 @@ def _read_time(cell: str, where: str) -> float:
     if not 0 <= time < float("inf"):
         raise SettingsError(where, f"{time:g} is not a time from 0 up", _FIX)
     return time
+
+
+def _check_first(path: Path, first: float, unit: str) -> None:
+    """Refuse a first time that is centuries after any moment that people count from, as milliseconds since 1970 are."""
+    if first * UNITS[unit] <= _LATEST_S:
+        return
+    smaller = [name for name in UNITS if first * UNITS[name] <= _LATEST_S]
+    fix = f"add --arrivals-unit {smaller[0]}, if the times are in {smaller[0]}" if smaller else _FIX
+    raise SettingsError(path, f"its first time, {first:.15g} {unit}, is more than 300 years", fix)
 
 
 def _check_length(path: Path, lines: list[Line], unit: str) -> None:

@@ -1,5 +1,6 @@
 """How the users of one process share it."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from support.load_settings import read
 from loadtest.checking import from_reference, read_reference
 from loadtest.run.traffic import Line, Traffic
 from loadtest.scenarios import PAUSE, Arrivals
-from loadtest.wire import Answer, Layout
+from loadtest.wire import Answer, ExchangeError, Layout
 
 
 @pytest.fixture
@@ -84,3 +85,63 @@ def test_a_process_is_drained_when_the_last_answer_in_flight_has_come(traffic: T
     assert windows[0].requests == 1, "the request belongs to the round in which it was sent"
     assert (windows[1].sent, windows[1].requests, windows[1].surplus_requests) == (0, 0, 1)
     assert list(traffic.take(3)) == [2], "the first round is over"
+
+
+class Lost(Instant):
+    """A connection that is lost each time until `answers_from` requests were sent."""
+
+    def __init__(self, asked: list[Instant], answers_from: int) -> None:
+        super().__init__(asked)
+        self._answers_from = answers_from
+
+    def infer(self, encoded: bytes) -> Answer:
+        answer = super().infer(encoded)
+        if len(self._asked) < self._answers_from:
+            raise ExchangeError("cut", "gone")
+        return answer
+
+
+@pytest.mark.parametrize(("losses", "pauses"), [(0, 0), (1, 0), (2, 1), (4, 3)])
+def test_a_user_waits_only_after_its_second_loss_in_a_row(
+    traffic: Traffic, monkeypatch: pytest.MonkeyPatch, losses: int, pauses: int
+) -> None:
+    monkeypatch.setattr("loadtest.run.traffic._BACK_OFF_S", 0.001)
+    line = Line(Lost([], losses + 1))
+    for _ in range(losses + 1):
+        traffic._send(line, time.perf_counter() - 0.5)
+    window = traffic.take(1)[0]
+    assert (window.total.failures.total(), window.requests, line.losses) == (losses, 1, 0)
+    assert window.backed_off_s == pytest.approx(pauses * 0.001)
+
+
+def test_a_failure_keeps_the_time_that_it_took(traffic: Traffic) -> None:
+    traffic._send(Line(Lost([], 2)), time.perf_counter() - 0.5)
+    ((_, came),) = traffic.flush()
+    assert 500_000 <= min(came.failed_us) < 5_000_000
+
+
+def test_new_users_wait_for_the_next_stage_while_the_others_send_on(traffic: Traffic) -> None:
+    asked: list[Instant] = []
+    traffic._idle.append(Line(Instant(asked)))
+    traffic.begin(None, 0, 1)
+    assert traffic.admit()
+    traffic.gather()
+    joining = [gevent.spawn(traffic.admit) for _ in range(3)]
+    traffic.work()
+    assert asked, "the user that was there sends on"
+    assert not any(user.ready() for user in joining)
+    traffic.begin(None, 0, 1, round=7)
+    gevent.joinall(joining, timeout=10)
+    assert [user.value for user in joining] == [True] * 3
+    assert list(traffic.take(8)) == [7], "what was sent belongs to the round that the leader named"
+
+
+def test_the_users_of_an_open_loop_are_those_that_wait_for_an_answer(traffic: Traffic) -> None:
+    traffic.begin(None, 0, 1)
+    assert traffic.count_users(5) == 5
+    traffic.begin(Arrivals.recorded((0.0,)), 0, 1)
+    assert traffic.count_users(5) == 0
+    traffic._recorder.round.sent += 2
+    assert traffic.count_users(5) == 2
+    traffic.gather()
+    assert traffic.count_users(5) == 5, "Locust waits until all of them are there"

@@ -36,7 +36,9 @@ class Telemetry:
             from opentelemetry import metrics
         except ImportError as error:
             what = "OpenTelemetry's SDK is not installed"
-            raise SettingsError("--otel", what, "install it with: pip install 'locust[otel]'") from error
+            raise SettingsError(
+                "--otel", what, "run: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+            ) from error
         meter, ours = metrics.get_meter("locust"), metrics.get_meter("loadtest")
         self._durations = meter.create_histogram(  # the one that Locust makes: same name, unit and description
             "locust.client.duration", unit="s", description="Time to last byte for requests"

@@ -5,7 +5,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from loadtest.server.statistics import SPLIT, Counts
 
@@ -29,11 +29,17 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _LARGEST = 1e18
 
 
-def read_samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """Yield each metric of Prometheus text: its name, its labels and its value; other lines are skipped."""
+def read_samples(text: str, names: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Yield the metrics of these names in Prometheus text, each with its labels and its value.
+
+    A server with many models has thousands of lines. Most are skipped before they are parsed, because the process that
+    reads them may be the one that makes the load.
+    """
+    wanted = frozenset(names)
+    beginnings = tuple(wanted)
     for line in text.splitlines():
-        found = _SAMPLE.fullmatch(line.strip())
-        if found is not None:
+        found = _SAMPLE.fullmatch(line.strip()) if line.startswith(beginnings) else None
+        if found is not None and found[1] in wanted:
             try:
                 value = float(found[3])
             except ValueError:
@@ -45,8 +51,8 @@ def read_samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
 def read_counters(text: str) -> dict[tuple[str, str], Counts]:
     """Return what was counted by (model, version), added up over the GPUs; there are no sizes of batches."""
     found: dict[tuple[str, str], Counts] = {}
-    for name, labels, value in read_samples(text):
-        if (name in _COUNTERS or name in _DURATIONS) and "model" in labels:
+    for name, labels, value in read_samples(text, (*_COUNTERS, *_DURATIONS)):
+        if "model" in labels:
             counts = found.setdefault((labels["model"], labels.get("version", "")), Counts())
             if name in _COUNTERS:
                 attribute = _COUNTERS[name]
@@ -60,7 +66,7 @@ def read_counters(text: str) -> dict[tuple[str, str], Counts]:
 def read_gauges(text: str) -> dict[str, float]:
     """Return the gauges: bytes and watts are summed over devices, utilizations averaged."""
     values: dict[str, list[float]] = {}
-    for name, _, value in read_samples(text):
+    for name, _, value in read_samples(text, GAUGES.values()):
         values.setdefault(name, []).append(value)
     found = {}
     for name, metric in GAUGES.items():

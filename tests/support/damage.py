@@ -1,6 +1,7 @@
 """Damaged files, made from valid ones: for tests that any bytes are refused or read."""
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def damaged_json(draw: st.DrawFn, valid: str) -> bytes:
         if draw(st.integers(0, 4)) == 0:
             del parent[key]
         else:
-            parent[key] = draw(st.sampled_from(VALUES))
+            parent[key] = deepcopy(draw(st.sampled_from(VALUES)))  # the next damage may be inside it
         if not list(_places(document)):
             break
     return json.dumps(document).encode()

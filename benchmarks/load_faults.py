@@ -2,7 +2,8 @@
 
     python benchmarks/load_faults.py [--only TEXT]
 
-Every lie is told in one of 20 answers of a real Triton. The table is in docs/load-testing.md under "What was tried".
+Every lie is told in one of 20 answers of a real Triton, to four users. The table is in docs/load-testing.md under "What
+was tried".
 """
 
 import argparse
@@ -20,12 +21,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.load_run import run  # noqa: E402
 from support.load_server import serving, write_version, write_words  # noqa: E402
 from support.lying_grpc import GRPC_LIES, lying_grpc  # noqa: E402
-from support.lying_http import JSON_NUMBERS, JSON_STRINGS, NUMBERS, STRINGS, TRANSPORT, lying  # noqa: E402
+from support.lying_http import JSON_NUMBERS, JSON_STRINGS, NEXT, NUMBERS, STRINGS, TRANSPORT, lying  # noqa: E402
 
 from builder.server import Server  # noqa: E402
 
 EVERY = 20
-LOAD = ("--scenario", "constant", "--concurrency", "4", "--stage-time", "1.5", "--warm-up", "0.3")
+USERS = 4
+LOAD = ("--scenario", "constant", "--concurrency", str(USERS), "--stage-time", "1.5", "--warm-up", "0.3")
 MORE = ("--model-version", "1", "--request-timeout", "1.5", "--min-requests", "200")
 
 
@@ -68,7 +70,8 @@ def report(case: Case, repository: Path) -> tuple[str, bool]:
     answers = proxy.told.total()
     line = f"| {case.over} | {case.lie.name} | {told} of {answers:,} | {number} | {kinds} | {finished.code} |"
     expected = {case.lie.counted_as: told} if case.lie.counted_as else {}
-    return line, (counted, bool(finished.code)) == (expected, bool(expected))
+    is_exact = counted == expected or (case.lie is NEXT and told - USERS <= number <= told)  # the last may be unseen
+    return line, is_exact and bool(finished.code) == bool(expected)
 
 
 def main() -> None:

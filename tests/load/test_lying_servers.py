@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.load_run import run
+from support.load_run import ROOT, run
 from support.load_server import write_version, write_words
 from support.load_settings import read
 from support.lying_grpc import GRPC_LIES, GrpcLie, lying_grpc
@@ -134,3 +134,14 @@ def test_connections_that_the_server_ends_in_order_cost_no_answer(
         finished = run(proxy, tmp_path, *options)
     assert finished.code == 0, finished.stdout
     assert finished.result["totals"]["requests"] == proxy.told["right"]
+
+
+def test_the_table_in_the_docs_has_every_lie_and_its_kind() -> None:
+    text = (ROOT / "docs" / "load-testing.md").read_text().partition("## What was tried")[2]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| HTTP |", "| JSON |", "| gRPC |"))]
+    told = {(row[0].removeprefix("| "), row[1]): row[4].split(", ")[0].strip("`") for row in rows}
+    lies = {("HTTP", lie.name): lie.counted_as or "right" for lie in (*NUMBERS, *TRANSPORT, *STRINGS)}
+    lies |= {("JSON", lie.name): lie.counted_as or "right" for lie in (*JSON_NUMBERS, *JSON_STRINGS)}
+    lies |= {("gRPC", lie.name): lie.counted_as or "right" for lie in GRPC_LIES}
+    assert told == lies, "run benchmarks/load_faults.py and put its table into docs/load-testing.md"
+    assert all(row[2].partition(" of ")[0] == row[3] or row[4] == "right" for row in rows)

@@ -13,7 +13,7 @@
         box.dataset.triton = option.name;
         const labels = box.querySelectorAll("label, legend > span, .MuiFormControlLabel-label");
         for (const label of labels) label.textContent = option.label;
-        box.append(element("p", "triton-help", option.help), element("p", "triton-note", ""));
+        box.append(help(option.help), element("p", "triton-note", ""));
         if (place === 0) box.before(element("h3", "triton-heading", heading));
         box.parentElement.classList.add("triton-form");
       });
@@ -25,6 +25,12 @@
     }
     unfold();
     markUnused();
+  }
+  // An option's name must not be broken after its hyphens.
+  function help(text) {
+    const made = element("p", "triton-help", "");
+    made.append(...text.split(/(--[a-z0-9-]+)/).map((part, i) => i % 2 ? element("span", "triton-name", part) : part));
+    return made;
   }
   const find = option => document.querySelector(`form [name="${option.name}"]`);
 
@@ -68,6 +74,7 @@
     .triton-heading { grid-column: 1 / -1; font: 500 1.1rem Roboto, sans-serif; margin: .5rem 0 0 }
     .triton-help, .triton-note { font: .8rem/1.4 Roboto, sans-serif; opacity: .75; margin: .3rem .9rem 0 }
     .MuiFormControlLabel-root[data-triton] { flex-wrap: wrap } .MuiFormControlLabel-root > p { flex-basis: 100% }
+    .triton-name { white-space: nowrap }
     .triton-note { opacity: 1; font-weight: 500 } .triton-note:empty { display: none }
     .triton-unused > :not(.triton-note) { opacity: .4 }
     #triton-live { width: 100%; height: 60vh; border: 0; display: block }`));

@@ -91,8 +91,9 @@ def run(
         closing(Parcel()) as parcel,
     ):
         child = _start(work, bounds, board, parcel, has_gpu, folder)
+        before = used_bytes(os.getpid(), with_children=False) if has_gpu else data_bytes()
         try:
-            result: Result = parcel.unpack(_Attendance(child, bounds, board, report).wait())
+            result: Result = parcel.unpack(_Attendance(child, bounds, board, before, report).wait())
             return result
         finally:
             child.end()
@@ -123,15 +124,15 @@ def _has_cuda() -> bool:
 class _Attendance:
     """Waits for a child, and ends it when it takes more than it may."""
 
-    def __init__(self, child: Forked, bounds: Bounds, board: Board, report: Report) -> None:
+    def __init__(self, child: Forked, bounds: Bounds, board: Board, before: int, report: Report) -> None:
         self._child = child
         self._bounds = bounds
         self._board = board
         self._report = report
         self._fall_back: BuilderError | None = None
         self._looked = time.monotonic()
-        # With the stacks, so that the system refuses memory before: then the error can name the node.
-        self._most = bounds.memory + _stack_bytes() + used_bytes(os.getpid(), with_children=False)
+        # As much as `_limit` lets it ask for, so that the system refuses it before: then the error can name the node.
+        self._most = bounds.memory + _stack_bytes() + before
 
     def wait(self) -> int:
         """Return when the work is done, with the place of the result in the parcel.

@@ -1,5 +1,6 @@
 """Work in a child process: what comes back from it, and how it ends when it takes more than it may."""
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -289,6 +290,25 @@ def test_memory_that_the_system_refuses_is_an_error_that_says_what_wanted_it() -
 
     with pytest.raises(OutOfMemoryError, match=r"needs more than the 300.0 MB .*, while it is read and it is unpacked"):
         run(work)
+
+
+def test_the_system_refuses_memory_first_where_the_parent_had_more_before() -> None:
+    """A child gets what its parent has freed without asking the system for it; only what is refused has a node."""
+    freed = [bytes(1000) for _ in range(400_000)]
+    last = bytes(1000)  # so that the memory stays with this process
+    del freed
+    ctypes.CDLL(None).malloc_trim(0)
+
+    def work() -> None:
+        kept = []
+        with during("it is read"):
+            focus(str, "node 7")
+            while True:
+                kept.append(bytes(1000))
+
+    with pytest.raises(OutOfMemoryError, match=r"300\.0 MB .*, while it is read, at node 7"):
+        run(work)
+    assert len(last) == 1000
 
 
 def fill_and_wait() -> None:

@@ -175,9 +175,8 @@ def test_an_open_loop_counts_latency_from_when_a_request_was_due(
     assert finished.code == 0, finished.stdout
     (stage,) = finished.result["stages"]
     assert finished.result["totals"]["requests"] == 600
-    # One user works the burst off in turn: the last request waited for all the others.
-    assert stage["latency_us"]["max"] > 10 * stage["server"]["compute_infer_us"]
-    assert stage["latency_us"]["p99"] > 1.5 * stage["latency_us"]["p50"]
+    # One user works the burst off in turn: half of the requests waited for 300 others.
+    assert stage["latency_us"]["p50"] > 100 * stage["server"]["compute_infer_us"]
 
 
 def test_a_spike_is_measured_from_its_first_moment(server: Server, repository: Path, tmp_path: Path) -> None:
@@ -186,7 +185,6 @@ def test_a_spike_is_measured_from_its_first_moment(server: Server, repository: P
     assert finished.code == 0, finished.stdout
     stages = finished.result["stages"]
     assert [(stage["name"], stage["concurrency"]) for stage in stages] == [("before", 1), ("spike", 6), ("after", 1)]
-    assert all(stage["discarded"]["seconds"] < 0.5 for stage in stages[1:])
-    first = stages[1]["windows"][0]
-    assert first["seconds"] < 0.5, "its windows are short enough to show what happens just after the jump"
-    assert first["in_flight"] > 1, "its users began with it"
+    assert stages[0]["discarded"]["requests"], "the first stage has a warm-up"
+    assert stages[1]["discarded"]["requests"] < stages[1]["requests"], "only what the few users sent before the jump"
+    assert max(window["in_flight"] for window in stages[1]["windows"]) > 1

@@ -18,7 +18,7 @@ class Option:
     Attributes:
         key: The name of its value, if that does not follow from the option's name.
         bare: What it means if it is given without a value; empty if it needs one.
-        is_secret: Whether it gives secrets. The page neither shows it nor lets anybody change it.
+        is_secret: Whether it gives secrets, or protects them. The page neither shows it nor lets anybody change it.
         is_list: Whether it can be given several times.
     """
 
@@ -358,5 +358,12 @@ def _report() -> list[Option]:
             "",
             "File to append verdict, figures and notes to, in Markdown, as in --markdown $GITHUB_STEP_SUMMARY. Empty "
             "(the default) writes none.",
+        ),
+        Option(
+            "--web-allowed-hosts",
+            "",
+            "Names under which the page of --web may be opened, such as that of a reverse proxy, separated by commas. "
+            "Empty (the default): if it listens only on this machine, it answers to localhost and to IP addresses.",
+            is_secret=True,
         ),
     ]

@@ -179,6 +179,10 @@ def test_locusts_page_and_master_can_be_reached_from_outside_their_container() -
     assert {"--web-host=0.0.0.0", "--master-bind-host=0.0.0.0"} <= {*SERVICES["locust-master"]["command"]}
 
 
+def test_locusts_page_answers_to_no_host_name_that_somebody_else_could_point_to_it() -> None:
+    assert "--web-allowed-hosts=locust-master" in SERVICES["locust-master"]["command"]
+
+
 def test_every_file_that_is_mounted_is_there() -> None:
     mounted = [
         volume.partition(":")[0]

@@ -3,6 +3,7 @@
 Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web-ui
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,12 +15,15 @@ from locust.env import Environment
 
 from loadtest import options
 from loadtest.errors import LoadTestError, SettingsError
-from loadtest.report import files, page
+from loadtest.printable import printable
+from loadtest.report import files, guard, page
 from loadtest.report.outcome import Outcome
 from loadtest.report.result import Result
 from loadtest.run import check
 from loadtest.scenarios import users
 from loadtest.settings import read_headers
+
+_log = logging.getLogger(__name__)
 
 _DOWNLOADS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "report.html": ("text/html", page.to_html),
@@ -32,6 +36,8 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     """Extend Locust's page."""
     web_ui: Any = environment.web_ui
     parsed = environment.parsed_options
+    names = guard.find_names(web_ui.host, parsed.web_allowed_hosts if parsed else "")
+    web_ui.app.before_request(lambda: _refuse_foreign(names))
     base = (parsed.web_base_path if parsed else "") or ""
     web_ui.template_args |= _template(base)
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the form keeps the options' order
@@ -83,6 +89,16 @@ def _figures(outcome: Outcome) -> Response:
 def _plotly() -> Response:
     headers = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
     return Response(page.compress_plotly(), mimetype="text/javascript", headers=headers)
+
+
+def _refuse_foreign(names: frozenset[str] | None) -> Response | None:
+    """Answer a request that another web page made with the reason why it is refused."""
+    reason = guard.find_reason(request.method, dict(request.headers), names)
+    if reason is None:
+        return None
+    said = printable(f"refused {request.method} {request.path}: {reason}")
+    _log.warning(said)
+    return Response(f"{said}\n", 403, mimetype="text/plain")
 
 
 def _refuse_start(environment: Environment, given: Mapping[str, str], base: str) -> Response | None:
@@ -142,6 +158,8 @@ def _field(option: options.Option) -> dict[str, Any]:
 
 
 def _extend(response: Response, script: str, base: str) -> Response:
+    """Add our script to Locust's page, and let no other web page show ours in a frame, to catch clicks."""
+    response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
     if request.path == f"{base}/" and response.mimetype == "text/html":
         response.set_data(response.get_data(as_text=True).replace("</body>", f"{script}</body>"))
     return response

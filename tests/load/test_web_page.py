@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -273,3 +274,11 @@ def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: 
             said = json.load(answer)
         assert not said["success"]
         assert "the page cannot change this option" in said["message"]
+    for foreign in ({"Origin": "https://other.example"}, {"Host": "other.example"}):
+        request = urllib.request.Request(f"{page}/swarm", b"model=classifier", foreign)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        with refused.value as answer:
+            assert answer.code == 403
+    with urllib.request.urlopen(f"{page}/stats/requests") as answer:
+        assert json.load(answer)["state"] == "ready"

@@ -198,7 +198,7 @@ def _requests() -> list[Option]:
             "",
             "How far floats may be off the right answers in --input-data, as rtol,atol: a right answer is within "
             "atol + rtol * |right answer|, as in --tolerance 0.001,0.00001. Empty (the default) takes 0.0001 and a "
-            "hundred-thousandth of the largest right answer (more for FP16 and BF16).",
+            "hundred-thousandth of the largest right answer (more for FP16 and BF16), or less if a few are huge.",
         ),
         Option(
             "--sequence-length",

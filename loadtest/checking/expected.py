@@ -106,8 +106,7 @@ class ExpectedOutput:
     def _bounds(self) -> tuple[Array, Array, Array | None]:
         """The lowest and the highest right value, and where the reference is NaN; None if it never is."""
         right = widen(self.right, self.spec.datatype).astype(np.float64)
-        margin = self._tolerance.atol + self._tolerance.rtol * np.abs(right)
-        margin[~np.isfinite(right)] = 0
+        margin = np.where(np.isfinite(right), self._tolerance.atol + self._tolerance.rtol * np.abs(right), 0)
         nan = np.isnan(right)
         return right - margin, right + margin, nan if nan.any() else None
 

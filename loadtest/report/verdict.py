@@ -67,7 +67,7 @@ def find_reasons(run: Run, stages: Sequence[Stage], whole: Window) -> list[str]:
         whole: All windows as one, those that the figures leave out included.
     """
     total = whole.total
-    reasons = [*_unfinished(run), *_exceptions(whole), *_wrong_answers(total)]
+    reasons = [*_unfinished(run), *_lost_workers(run), *_exceptions(whole), *_wrong_answers(total)]
     if not SCENARIOS[run.settings.load.scenario].is_search:  # which counts the failures of each of its stages
         reasons += _failures(total, run.settings.limits.max_failures)
     if run.complete:
@@ -82,6 +82,12 @@ def _unfinished(run: Run) -> list[str]:
     if run.error is not None:
         return [str(run.error).replace("\n", "; ")]
     return [] if run.complete else ["the run was stopped before its end"]
+
+
+def _lost_workers(run: Run) -> list[str]:
+    """A worker that is gone may have seen wrong answers that it did not report."""
+    lost = run.lost_workers
+    return [f"these workers were lost, and the last answers that they got with them: {', '.join(lost)}"] if lost else []
 
 
 def _exceptions(whole: Window) -> list[str]:

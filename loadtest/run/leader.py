@@ -112,6 +112,7 @@ class Leader:
                 self._run_stage(run, stage)
                 self._conclude(run, plan)
         self._drain(run)
+        run.lost_workers = sorted({process for process, _ in self._owed})
         self._await_reports()
         run.complete = True
 
@@ -240,15 +241,18 @@ class Leader:
         while True:
             window = self._take(run)
             run.records[-1].discarded.add_counts(window)
-            if window.drained and not self._owed:
+            if window.drained and not self._silent():
                 return
             if time.monotonic() > until:
                 break
             gevent.sleep(_DRAIN_S)
         run.records[-1].discarded.give_up(window.in_flight)
-        if self._owed:
-            lost = ", ".join(sorted({process for process, _ in self._owed}))
-            raise LoadTestError(lost, "the process did not say what it counted", _GIVE_IT_CORES)
+        if silent := self._silent():
+            raise LoadTestError(", ".join(sorted(silent)), "the process did not say what it counted", _GIVE_IT_CORES)
+
+    def _silent(self) -> set[str]:
+        """Return the processes that are still there but owe what they counted in a round."""
+        return {process for process, _ in self._owed} & set(self._active())
 
     def _await_reports(self) -> None:
         """Wait for the workers' next reports to Locust, because it drops those that come after the end of a run."""
@@ -276,8 +280,8 @@ class Leader:
         ended, self._round = self._round, self._round + 1
         self._taken = time.monotonic()
         self._send(messages.TAKE, {"round": self._round})
-        silent = self._wait_for(lambda process: (process, self._round) in self._windows, _TAKE_TIMEOUT_S)
-        self._owed |= {(process, self._round) for process in silent}
+        self._wait_for(lambda process: (process, self._round) in self._windows, _TAKE_TIMEOUT_S)
+        self._owed |= {(process, self._round) for process in self._members} - self._windows.keys()
         came, self._windows = [one for windows in self._windows.values() for one in windows], {}
         merged = merge_processes(window for number, window in came if number == ended)
         for number, window in came:

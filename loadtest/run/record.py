@@ -248,6 +248,7 @@ class Run:
         error: What ended the run early, if the user can fix it.
         complete: Whether every stage ran to its end.
         checked: Whether there are right answers to all that is sent.
+        lost_workers: Processes that went away before they said all that they had counted.
     """
 
     settings: Settings
@@ -256,6 +257,7 @@ class Run:
     error: LoadTestError | None = None
     complete: bool = False
     checked: bool = False
+    lost_workers: list[str] = field(default_factory=list)
 
     @property
     def requires_checked(self) -> bool:

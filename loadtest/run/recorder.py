@@ -17,6 +17,28 @@ Key = tuple[str, str]
 """A model and the version that answered; the version is empty where no answer named one."""
 
 
+_MOST_KEYS = 32
+_OTHER = "other"
+
+
+class Keys:
+    """The keys that are counted apart. Later ones are counted together, as version `other` of their model.
+
+    So a server that names another version in each answer does not fill the memory with histograms.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[Key] = set()
+
+    def find(self, key: Key) -> Key:
+        """Return the key that something is counted under."""
+        if key not in self._known:
+            if len(self._known) >= _MOST_KEYS:
+                return key[0], _OTHER
+            self._known.add(key)
+        return key
+
+
 @dataclass(slots=True)
 class Slice:
     """What came for one version of a model in a short time: counts, and how often each latency was seen, in µs."""
@@ -51,12 +73,16 @@ class Slice:
 class Round:
     """Counts the requests that were sent in one round, until the last of them was answered.
 
+    Args:
+        keys: The keys that its process counts apart.
+
     Attributes:
         sent: How many were sent since the last window.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys) -> None:
         self.sent = 0
+        self._keys = keys
         self._in_flight_before = 0
         self._fresh: dict[Key, Slice] = {}
         self._begin_window()
@@ -79,7 +105,7 @@ class Round:
         fresh.answered_us[latency_us] += 1
 
     def _slice(self, key: Key) -> Slice:
-        return self._fresh.setdefault(key, Slice())
+        return self._fresh.setdefault(self._keys.find(key), Slice())
 
     def failed(self, key: Key, kind: str, message: str, latency_us: int) -> None:
         """Count a request that got no answer, and how long it took to fail."""
@@ -158,7 +184,8 @@ class Recorder:
 
     def __init__(self, process: str) -> None:
         self.process = process
-        self.round = Round()
+        self._keys = Keys()
+        self.round = Round(self._keys)
         self.number = 0
         self._earlier: dict[int, Round] = {}
         self._restart()
@@ -198,7 +225,7 @@ class Recorder:
         windows[self.number] = ended
         if self.round.in_flight:
             self._earlier[self.number] = self.round
-        self.round, self.number = Round(), number
+        self.round, self.number = Round(self._keys), number
         self._restart()
         return windows
 

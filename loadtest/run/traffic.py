@@ -42,6 +42,8 @@ _BACK_OFF_S = 0.1
 
 _EXAMPLES_PER_KIND = 3
 _SWITCH_S = 1.0
+_REFERENCES_LIMIT = 256
+"""The most versions whose references are kept. When there are more, they are forgotten and read again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -289,6 +291,8 @@ class Traffic:
         key = (model, str(version))
         repository = self._settings.repository
         if key not in self._references and repository is not None:
+            if len(self._references) >= _REFERENCES_LIMIT:
+                self._references.clear()
             try:
                 found = version in find_versions(repository, model)
                 self._references[key] = read_reference(repository, model, version) if found else None

@@ -6,8 +6,8 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
 import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
@@ -22,6 +22,8 @@ from loadtest.wire.values import pack_values
 _SERVICE = "/inference.GRPCInferenceService"
 _HEADINGS_LIMIT = 16
 _PREFIX_BYTES = 5
+_SHOWN = 80
+_HTTP_STATUS_DIGITS = 3
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -34,22 +36,22 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 _STATUS = {
-    1: "CANCELLED",
-    2: "UNKNOWN",
-    3: "INVALID_ARGUMENT",
-    4: "DEADLINE_EXCEEDED",
-    5: "NOT_FOUND",
-    6: "ALREADY_EXISTS",
-    7: "PERMISSION_DENIED",
-    8: "RESOURCE_EXHAUSTED",
-    9: "FAILED_PRECONDITION",
-    10: "ABORTED",
-    11: "OUT_OF_RANGE",
-    12: "UNIMPLEMENTED",
-    13: "INTERNAL",
-    14: "UNAVAILABLE",
-    15: "DATA_LOSS",
-    16: "UNAUTHENTICATED",
+    "1": "CANCELLED",
+    "2": "UNKNOWN",
+    "3": "INVALID_ARGUMENT",
+    "4": "DEADLINE_EXCEEDED",
+    "5": "NOT_FOUND",
+    "6": "ALREADY_EXISTS",
+    "7": "PERMISSION_DENIED",
+    "8": "RESOURCE_EXHAUSTED",
+    "9": "FAILED_PRECONDITION",
+    "10": "ABORTED",
+    "11": "OUT_OF_RANGE",
+    "12": "UNIMPLEMENTED",
+    "13": "INTERNAL",
+    "14": "UNAVAILABLE",
+    "15": "DATA_LOSS",
+    "16": "UNAUTHENTICATED",
 }
 
 
@@ -194,19 +196,25 @@ def _unwrap(fields: Mapping[str, str], data: bytes) -> bytes:
 
 def _status_error(fields: Mapping[str, str], status: str | None) -> ExchangeError:
     if status is None:
-        http_status = fields.get(":status", "no status")
-        if http_status == "200":
+        http_status = fields.get(":status", "")
+        if not http_status.isdecimal() or len(http_status) != _HTTP_STATUS_DIGITS or http_status == "200":
             return ExchangeError("malformed", "the answer has no grpc-status")
         return ExchangeError(f"http_{http_status}", "the server does not speak gRPC on this port")
-    name = _STATUS.get(int(status), status) if status.isdecimal() else status
+    name = _STATUS.get(status)
+    if name is None:
+        return ExchangeError("malformed", f"{status[:_SHOWN]!r} is not a grpc-status")
     return ExchangeError(f"grpc_{name}", unquote(fields.get("grpc-message", "")), usable=True)
 
 
+_Frame: TypeAlias = tuple[tuple[int, bytes], ...]
+"""What stands around the outputs of an answer: pieces of it, each with the place where it begins."""
+
+
 class KnownLayouts:
-    """Reads answers; one that begins like an earlier answer of the same length has that answer's layout."""
+    """Reads answers; one with the same bytes around its outputs as an earlier answer has that answer's layout."""
 
     def __init__(self) -> None:
-        self._by_length: dict[int, list[tuple[bytes, Layout]]] = {}
+        self._by_length: dict[int, list[tuple[_Frame, Layout]]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_length.values()))
@@ -217,30 +225,33 @@ class KnownLayouts:
         Raises:
             ExchangeError: It cannot be read.
         """
-        for heading, layout in self._by_length.get(len(message), ()):
-            if message.startswith(heading):
+        for frame, layout in self._by_length.get(len(message), ()):
+            for start, piece in frame:
+                if not message.startswith(piece, start):
+                    break
+            else:
                 return Answer(layout, message)
-        heading_bytes, answer = _parse(message)
-        if heading_bytes:
-            self._remember(message[:heading_bytes], len(message), answer.layout)
+        frame, answer = _parse(message)
+        if frame:
+            self._remember(frame, len(message), answer.layout)
         return answer
 
-    def _remember(self, heading: bytes, length: int, layout: Layout) -> None:
+    def _remember(self, frame: _Frame, length: int, layout: Layout) -> None:
         if len(self._by_length) >= MEMO_LIMIT:
             self._by_length.clear()
         known = self._by_length.setdefault(length, [])
         del known[_HEADINGS_LIMIT - 1 :]  # a server that gives every answer a new id must not fill the memory
-        known.insert(0, (heading, layout))
+        known.insert(0, (frame, layout))
 
 
-def _parse(message: bytes) -> tuple[int, Answer]:
-    """Read a ModelInferResponse, and tell how long its heading is: what comes before the raw outputs.
+def _parse(message: bytes) -> tuple[_Frame, Answer]:
+    """Read a ModelInferResponse, and return what stands around its outputs as well.
 
     The raw outputs are the message's last field, so they are at its end, each behind a tag byte and its length as a
     varint. With outputs of 12 and 8 bytes in a message of 100 bytes, the last one is at 92:100, its tag and length at
-    90:92, the first one at 78:90, its tag and length at 76:78: the heading is message[:76]. As long as every output has
-    a fixed size, another message of 100 bytes with the same 76 bytes has its outputs in the same places. Strings have
-    no fixed size: such a heading has length 0 and is not reused.
+    90:92, the first one at 78:90. Around them are message[:78] and message[90:92]. As long as every output has a fixed
+    size, another message of 100 bytes with the same bytes there has its outputs in the same places. Strings have no
+    fixed size: what is around them is empty here, and not reused.
     """
     try:
         response = service_pb2.ModelInferResponse.FromString(message)
@@ -248,7 +259,7 @@ def _parse(message: bytes) -> tuple[int, Answer]:
         raise ExchangeError("malformed", f"not a ModelInferResponse: {error}", usable=True) from error
     raw = response.raw_output_contents
     if not raw:
-        return 0, _read_contents(response)
+        return (), _read_contents(response)
     if len(raw) != len(response.outputs):
         what = f"the answer describes {len(response.outputs)} outputs but carries {len(raw)}"
         raise ExchangeError("malformed", what, usable=True)
@@ -262,7 +273,12 @@ def _parse(message: bytes) -> tuple[int, Answer]:
         stop = start - 1 - _varint_bytes(len(content))
     layout = Layout(response.model_name, response.model_version, tuple(slots))
     fixed = all(slot.datatype != "BYTES" for slot in slots)
-    return (stop if fixed else 0), Answer(layout, message)
+    return (_find_frame(message, slots) if fixed else ()), Answer(layout, message)
+
+
+def _find_frame(message: bytes, slots: Sequence[Slot]) -> _Frame:
+    starts = [0, *(slot.stop for slot in slots[:-1])]
+    return tuple((start, message[start : slot.start]) for start, slot in zip(starts, slots, strict=True))
 
 
 def _read_contents(response: Any) -> Answer:

@@ -191,9 +191,9 @@ def _size(value: object) -> int:
 
 def _describe_answer(description: dict[str, Any], slots: Sequence[Slot]) -> Layout:
     model, version = description["model_name"], description.get("model_version")
-    if not isinstance(model, str):
+    if not isinstance(model, str) or not model:
         raise TypeError("an answer without the name of a model")
-    return Layout(model, str(version or ""), tuple(slots))
+    return Layout(model, "" if version is None else str(version), tuple(slots))
 
 
 def _not_kserve(body: bytes) -> ExchangeError:

@@ -16,16 +16,22 @@ _SHOWN = 60
 
 
 def flatten(values: Any, shape: Sequence[int]) -> list[Any]:
-    """Return the values of a tensor in row-major order, however they are nested.
+    """Return the values of a tensor in row-major order, whether they are nested as its shape says or not at all.
+
+    Axes of size 1 may be missing or added: [[1, 2, 3]] is read for the shape [3], and [[1, 2], [3, 4], [5, 6]] is not
+    for [2, 3].
 
     Raises:
-        ValueError: They are no list, or do not fill the shape.
+        ValueError: They are no list, do not fill the shape, or are nested in another way.
     """
     if not isinstance(values, list):
         raise ValueError(f"{_show(values)} is not a list of values")
     array = np.array(values, object)
     if array.size != math.prod(shape):
         raise ValueError(f"{array.size} values do not fill {list(shape)}")
+    nested, described = ([size for size in each if size != 1] for each in (array.shape, shape))
+    if nested != described and len(nested) > 1:
+        raise ValueError(f"the values are nested as {list(array.shape)}, but the shape is {list(shape)}")
     return list(array.ravel())
 
 

@@ -48,6 +48,11 @@ def test_an_answer_within_the_tolerance_is_right_and_its_bits_are_remembered() -
     assert not expected.is_right(answer(SCORES[[0]] + np.float32(5e-3), LABELS[[0]]))
 
 
+def test_an_output_without_dims_is_compared_within_the_tolerance() -> None:
+    output = ExpectedOutput(TensorSpec("y", "FP32", ()), np.array(1.5, np.float32), Tolerance(rtol=1e-4))
+    assert [output.matches(np.float32(value).tobytes(), 0, 4) for value in (1.5, 1.5001, 1.51)] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("scores", "labels", "kind", "row"),
     [

@@ -9,7 +9,7 @@ import pytest
 from support.scripted_server import ScriptedServer, failure, say, scripted
 from tritonclient.grpc import service_pb2
 
-from loadtest.wire import Address, GrpcClient
+from loadtest.wire import Address, ExchangeError, GrpcClient
 from loadtest.wire.grpc import GrpcConnection, KnownLayouts
 from loadtest.wire.http2 import frame
 
@@ -52,6 +52,8 @@ OK = headers(1, ("grpc-status", "0"), end=True)
         pytest.param(STARTED + data(1, b"\0\0\0\0\x04\xff\xff\xff\xff") + OK, "malformed", id="not protobuf"),
         pytest.param(STARTED + data(1, b"\x01\0\0\0\0") + OK, "malformed", id="a compressed message"),
         pytest.param(STARTED + headers(1, ("other", "field"), end=True), "malformed", id="no status"),
+        pytest.param(STARTED + headers(1, ("grpc-status", "9" * 5000), end=True), "malformed", id="no such status"),
+        pytest.param(headers(1, (":status", "<b>404"), end=True), "malformed", id="no HTTP status"),
         pytest.param(headers(1, (":status", "404"), end=True), "http_404", id="HTTP, but not gRPC"),
         pytest.param(frame(3, 0, 1, struct.pack(">I", 7)), "grpc_reset", id="a reset stream"),
         pytest.param(frame(7, 0, 0, struct.pack(">II", 0, 0)), "cut", id="GOAWAY before the first call"),
@@ -180,6 +182,19 @@ def test_a_heading_that_repeats_is_parsed_once() -> None:
     assert second.layout is first.layout
     slot = second.layout.slots[1]
     assert second.body[slot.start : slot.stop] == b"\xff" * 8
+
+
+def test_an_answer_that_differs_between_its_outputs_is_not_taken_for_one_that_repeats() -> None:
+    layouts = KnownLayouts()
+    message = service_pb2.ModelInferResponse(model_name="m", model_version="1")
+    for name in ("y", "z"):
+        message.outputs.add(name=name, datatype="FP32", shape=[1])
+        message.raw_output_contents.append(b"1234")
+    right = message.SerializeToString()
+    layouts.read(right)
+    for place in range(len(right) - 6, len(right) - 4):  # the tag and the length of the second output
+        with pytest.raises(ExchangeError, match="malformed"):
+            layouts.read(right[:place] + bytes([right[place] ^ 0x10]) + right[place + 1 :])
 
 
 def test_a_kept_connection_answers_pings_and_ignores_late_frames_of_earlier_calls() -> None:

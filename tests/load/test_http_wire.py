@@ -10,6 +10,7 @@ import pytest
 from support.scripted_server import Behaviour, be_silent, connect, failure, floats, reset, say, scripted
 
 from loadtest.wire import Address, ExchangeError
+from loadtest.wire.values import flatten
 
 PROTOCOLS = ("http", "grpc")
 
@@ -201,6 +202,13 @@ def test_a_value_in_json_that_its_type_holds_is_read(datatype: str, data: object
         answer = connection.infer(b"x")
         connection.close()
     assert (answer.body, answer.layout.slots[0].unreadable) == (expected, "")
+
+
+def test_values_that_are_nested_in_another_shape_are_not_read() -> None:
+    assert flatten([[1, 2, 3], [4, 5, 6]], [2, 3]) == flatten([1, 2, 3, 4, 5, 6], [2, 3]) == [1, 2, 3, 4, 5, 6]
+    assert flatten([[[1], [2], [3]]], [3]) == flatten([1, 2, 3], [1, 3]) == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"nested as \[3, 2\], but the shape is \[2, 3\]"):
+        flatten([[1, 2], [3, 4], [5, 6]], [2, 3])
 
 
 def test_the_text_of_an_error_can_be_printed_whatever_the_server_sent() -> None:

@@ -194,6 +194,24 @@ def test_arrays_are_read_with_their_answers_in_the_order_of_the_model(tmp_path: 
     assert samples.reference.answers["y"].tolist() == np.arange(10).reshape(5, 2).tolist()
 
 
+@pytest.mark.parametrize(
+    ("answers", "atol"),
+    [
+        ([[0.5, 2.0], [0.0, 20.0]], 2e-4),
+        ([[0.5, -1e9], [2.0, -1e9], [3.0, -1e9]], 0.02),
+        ([[0.5, np.inf], [2.0, -3.4e38], [np.nan, 3.0]], 0.02),
+        ([[0.0, 0.0]], 1e-5),
+    ],
+)
+def test_a_few_huge_right_answers_do_not_make_all_others_tolerant(
+    tmp_path: Path, answers: list[list[float]], atol: float
+) -> None:
+    np.savez(tmp_path / "inputs.npz", x=np.zeros(len(answers)), **{"output:y": np.array(answers, np.float32)})
+    (samples,), _ = to_samples(tmp_path / "inputs.npz", UNKNOWN)
+    assert samples.reference is not None
+    assert samples.reference.tolerances["y"].atol == pytest.approx(atol)
+
+
 def test_arrays_say_what_a_server_does_not(tmp_path: Path) -> None:
     np.savez(tmp_path / "inputs.npz", text=np.array(["a", "b"]), raw=np.array([b"\xff", b"b"]), x=np.ones((2, 4)))
     (samples,), _ = to_samples(tmp_path / "inputs.npz", UNKNOWN)

@@ -145,3 +145,25 @@ def test_the_users_of_an_open_loop_are_those_that_wait_for_an_answer(traffic: Tr
     assert traffic.count_users(5) == 2
     traffic.gather()
     assert traffic.count_users(5) == 5, "Locust waits until all of them are there"
+
+
+class Renamed(Instant):
+    """A connection whose every answer names a version that was not seen before."""
+
+    def infer(self, encoded: bytes) -> Answer:
+        super().infer(encoded)
+        return Answer(Layout("classifier", f"{len(self._asked) + 1}", ()), b"")
+
+
+def test_a_server_that_names_another_version_in_each_answer_does_not_fill_the_memory(traffic: Traffic) -> None:
+    line = Line(Renamed([]))
+    for _ in range(1000):
+        traffic._send(line, 0.0)
+    (window,) = traffic.take(1).values()
+    assert (window.requests, window.total.unchecked) == (1000, 1000)
+    assert (len(window.tallies), window.tallies["classifier", "other"].requests) == (33, 968)
+    assert len(traffic._references) <= 256
+    request = next(traffic._requests)
+    for number in range(100):
+        assert request.expect(f"{number + 2}", traffic._find_reference) is None
+    assert len(request.expected) <= 32

@@ -151,6 +151,16 @@ def drop_output(reply: Reply) -> None:
     reply.blobs.pop()
 
 
+def turn_order(reply: Reply) -> None:
+    reply.description["outputs"].reverse()
+    reply.blobs.reverse()
+
+
+def repeat_output(reply: Reply) -> None:
+    reply.description["outputs"].append(dict(reply.description["outputs"][0]))
+    reply.blobs.append(reply.blobs[0])
+
+
 def cut_tensor(reply: Reply) -> None:
     reply.blobs[0] = reply.blobs[0][:-4]
 
@@ -165,7 +175,12 @@ NUMBERS = (
     Lie("tensor too short", "unreadable", edited(cut_tensor)),
     Lie("version 7", "wrong_version", edited(describe(model_version="7"))),
     Lie("version v1", "wrong_version", edited(describe(model_version="v1"))),
+    Lie("version 0 as a number", "wrong_version", edited(describe(model_version=0))),
+    Lie("version 1 as a number", "", edited(describe(model_version=1))),
     Lie("other model", "wrong_model", edited(describe(model_name="other"))),
+    Lie("no model", "malformed", edited(describe(model_name="")), is_wrong=False),
+    Lie("outputs in another order", "", edited(turn_order)),
+    Lie("output twice", "shape_or_type", edited(repeat_output)),
 )
 """Lies about a classifier of `load_server`: its first output is FP32."""
 

@@ -94,11 +94,13 @@ def grouped() -> dict[str, list[Option]]:
 def find_unused(text: Mapping[str, str]) -> list[str]:
     """Return the names of the options that were given although the scenario does not use them.
 
-    With `--scenario steps --rate 100`, this is `--rate`. An option that has its default counts as not given.
+    With `--scenario steps --rate 100`, this is `--rate`. With `--scenario search --rate 50,2000 --concurrency 8`, it is
+    `--concurrency`. An option that has its default counts as not given.
     """
     scenario = text["scenario"]
+    ignored = SCENARIOS[scenario].reads.find_ignored(has_rate=bool(text["rate"])) if scenario in SCENARIOS else ()
     given = [option.name for option in all_options() if text[option.dest] != option.default]
-    return [name for name in given if users(name) and scenario not in users(name)]
+    return [name for name in given if name in ignored or (users(name) and scenario not in users(name))]
 
 
 def _server() -> list[Option]:

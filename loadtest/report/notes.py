@@ -27,49 +27,58 @@ def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     ]
     if variable := ignored_proxy(settings.address):
         notes.append(f"{variable} is set but not used: requests go straight to the server")
-    notes += _on_server(stages)
-    scenario = SCENARIOS[settings.load.scenario]
-    return notes + [f"stage {stage['name']}: {note}" for stage in stages for note in _on_stage(scenario, stage)]
+    return [*notes, *_on_stages(SCENARIOS[settings.load.scenario], stages)]
 
 
-def _on_server(stages: Sequence[Stage]) -> Iterator[str]:
-    """Say once why stages have no figures of the server; the reasons of the others are much the same."""
-    without = [stage for stage in stages if stage["server_missing"]]
-    if without:
-        where = f"stage {without[0]['name']}" + (f" and {len(without) - 1} more" if len(without) > 1 else "")
-        yield f"there are no figures of the server ({where}): {without[0]['server_missing']}"
+def _on_stages(scenario: Scenario, stages: Sequence[Stage]) -> Iterator[str]:
+    """Say each kind of note once, with the words for the stage that it holds for most.
+
+    For example: `stage 400 requests/s and 2 more: only 210 of 400 requests/s were sent`.
+    """
+    kinds: dict[str, list[tuple[float, str, str]]] = {}
+    for stage in stages:
+        for kind, weight, note in _on_stage(scenario, stage):
+            kinds.setdefault(kind, []).append((weight, stage["name"], note))
+    for found in kinds.values():
+        _, name, note = max(found, key=lambda one: one[0])
+        yield f"stage {name}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
 
 
-def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[str]:
+def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, str]]:
+    """Yield the notes on a stage, each with its kind, and with how much it holds: more than for a lower number."""
+    if missing := stage["server_missing"]:
+        yield "server", 0, f"there are no figures of the server: {missing}"
     if stage["client_saturated"]:
         yield _on_client(stage)
     if stage["server_restarted"]:
-        yield "the server was restarted, or the model reloaded, during this stage"
+        yield "restarted", 0, "the server was restarted, or the model reloaded, during this stage"
     sent, asked = stage["sent_requests_per_s"], stage["rate_asked"]
     if scenario.reads is Reads.RATES and sent < _RATE_SHARE * asked:
-        yield f"only {sent:g} of {asked:g} requests/s were sent"
+        yield "sent", 1 - sent / asked, f"only {sent:g} of {asked:g} requests/s were sent"
     came = stage["throughput_requests_per_s"]
     if sent and not came:
-        yield "no answer came while it was measured, only later: give a --stage-time longer than the latency"
+        why = "only later: give a --stage-time longer than the latency"
+        yield "none came", 0, f"no answer came while it was measured, {why}"
     elif asked is not None and came < _RATE_SHARE * sent:
         why = "the server fell behind, or --warm-up is shorter than the latency"
-        yield f"{sent:g} requests/s were sent, but only {came:g} answered: {why}"
-    if stage["backed_off_s"]:
-        waited = f"waited {stage['backed_off_s']:g} s, all together"
-        yield f"users that lost their connection several times in a row {waited}, before they tried again"
-    if stage["lost_workers"]:
-        yield f"these workers were lost: {', '.join(stage['lost_workers'])}"
+        yield "came", 1 - came / sent, f"{sent:g} requests/s were sent, but only {came:g} answered: {why}"
+    if waited_s := stage["backed_off_s"]:
+        waited = f"waited {waited_s:g} s, all together"
+        what = f"users that lost their connection several times in a row {waited}, before they tried again"
+        yield "backed off", waited_s, what
+    if lost := ", ".join(stage["lost_workers"]):
+        yield f"lost {lost}", 0, f"these workers were lost: {lost}"
     if scenario.is_steady and not stage["stable"]:
-        yield "the figures are not stable: the last three windows differ by more than 10 %"
+        yield "unstable", 0, "the figures are not stable: the last three windows differ by more than 10 %"
 
 
-def _on_client(stage: Stage) -> str:
+def _on_client(stage: Stage) -> tuple[str, float, str]:
     busy, waiting = stage["client_busy_share"], stage["client_waiting_share"]
     if busy <= SATURATED_SHARE:
         late_ms = stage["late_us"]["p99"] / 1000
         what = f"the load generator sent requests late although users were free (p99 {late_ms:.1f} ms)"
-        return f"{what}; this is not the server's delay: give the load generator its own cores"
+        return "late", late_ms, f"{what}; this is not the server's delay: give the load generator its own cores"
     what = f"the load generator, not the server, was the bottleneck (busy {busy:.0%} of the time)"
     if waiting > CROWDED_SHARE:
-        return f"{what}; it waited for a CPU {waiting:.0%} of the time: give it its own cores"
-    return f"{what}; use --processes {stage['client_processes_that_would_do']}"
+        return "crowded", waiting, f"{what}; it waited for a CPU {waiting:.0%} of the time: give it its own cores"
+    return "busy", busy, f"{what}; use --processes {stage['client_processes_that_would_do']}"

@@ -142,22 +142,34 @@ def _missed_limits(run: Run, stages: Sequence[Stage]) -> list[str]:
     if SCENARIOS[run.settings.load.scenario].is_search:
         return _missed_by_search(run, stages)
     reasons = [f"stage {stage['name']}: no request was answered" for stage in stages if not stage["requests"]]
-    reasons += [
-        f"stage {stage['name']}: only {stage['requests']} requests were answered, but --min-requests is {least}"
-        for stage in stages
-        if run.complete and 0 < stage["requests"] < least
-    ]
+    reasons += [reason for stage in stages if run.complete for reason in _too_few(stage, least)]
     answered = [stage for stage in stages if stage["requests"]]
     if SCENARIOS[run.settings.load.scenario].is_ladder:
         return reasons + _missed_by_ladder(limits, answered)
     return reasons + [reason for stage in answered for reason in _missed_by_stage(limits, stage)]
 
 
+def _too_few(stage: Stage, least: int) -> list[str]:
+    answered = stage["requests"]
+    if not 0 < answered < least:
+        return []
+    return [f"stage {stage['name']}: only {answered} requests were answered, but --min-requests is {least}"]
+
+
 def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
-    """A search must have found a load that keeps the limits; the stages that missed them belong to it."""
+    """A search must have found a load that keeps the limits; the stages that missed them belong to it.
+
+    A stage that misses the limits may end with fewer than `--min-requests`, so only those that kept them must have so
+    many.
+    """
     kept, missed = find_bracket(run.trials)
     if kept is not None:
-        return _missed_by_ladder(run.settings.limits, [stage for stage in stages if load_of(stage) == kept])
+        answer = [stage for stage in stages if load_of(stage) == kept]
+        least = run.settings.load.min_requests
+        too_few = [
+            one for stage in answer if stage["verdict"] != Verdict.MISSED.value for one in _too_few(stage, least)
+        ]
+        return too_few + _missed_by_ladder(run.settings.limits, answer)
     if missed is None:
         return []
     limits, first = run.settings.limits, next(stage for stage in stages if load_of(stage) == missed)

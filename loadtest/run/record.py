@@ -151,10 +151,18 @@ class StageRecord:
         return max(requests - late - self.measured.total.wrong.total(), 0) / requests
 
     def evidence(self, limits: Limits) -> list[Counts]:
-        """Return the counts of each window of a search, with what came after the last one added to it."""
+        """Return what the verdict on a stage of a search is made from: the counts of each window.
+
+        What came after the last window is added to it, unless the stage was decided without it and p99 is still on the
+        same side of the limit. Otherwise, the last answers of many users, which all come in one window, would make a
+        verdict doubtful that ended the stage.
+        """
         counts = self.count_late(limits)
         if counts is None or not self.counts:
             return []
+        decided = judge(self.counts)
+        if decided is not Verdict.UNDECIDED and (decided is Verdict.WITHIN) == (self.keeps_p99(limits) is True):
+            return self.counts
         before = self.counts[:-1]
         late, requests = counts
         return [*before, (late - sum(late for late, _ in before), requests - sum(each for _, each in before))]

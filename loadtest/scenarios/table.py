@@ -79,6 +79,12 @@ class Reads(Enum):
             what = f"scenario {load.scenario} needs {_count(self.count)}, not {len(value)}"
             raise SettingsError(self.option, what, f"give {self.form}")
 
+    def find_ignored(self, *, has_rate: bool) -> tuple[str, ...]:
+        """Return which of its options are not used after all: a search has users or a rate, not both."""
+        if self is not Reads.RANGE:
+            return ()
+        return ("--concurrency",) if has_rate else ("--arrivals", "--max-in-flight")
+
     def is_missing(self, load: Load) -> SettingsError:
         """Return the error for a scenario whose option is not given."""
         return SettingsError(self.option, f"scenario {load.scenario} needs this option", f"give {self.form}")

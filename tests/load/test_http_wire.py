@@ -7,7 +7,7 @@ import struct
 import time
 
 import pytest
-from support.scripted_server import Behaviour, be_silent, connect, failure, floats, reset, say, scripted
+from support.scripted_server import PATIENCE_S, Behaviour, be_silent, connect, failure, floats, reset, say, scripted
 
 from loadtest.wire import Address, ExchangeError
 from loadtest.wire.values import flatten
@@ -31,7 +31,8 @@ ONE_CHUNK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("behave", "kind"), [(be_silent, "timeout"), (reset, "cut"), (say(), "cut")])
 def test_a_server_that_does_not_answer_is_counted_by_kind(protocol: str, behave: Behaviour, kind: str) -> None:
-    assert failure(protocol, behave).kind == kind
+    timeout_s = 0.4 if kind == "timeout" else PATIENCE_S
+    assert failure(protocol, behave, timeout_s).kind == kind
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -62,7 +63,7 @@ def test_a_port_without_a_server_refuses(protocol: str) -> None:
 )
 def test_a_well_formed_response_is_read(said: list[bytes]) -> None:
     with scripted(say(*said)) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         for _ in range(2):
             answer = connection.infer(b"x")
             assert (answer.layout.version, floats(answer)["y"].tolist()) == ("3", [1.5])
@@ -173,7 +174,7 @@ def in_json(datatype: str, data: object) -> bytes:
 def test_a_value_in_json_that_its_type_cannot_hold_is_not_changed_into_another(datatype: str, data: object) -> None:
     """It is an answer all the same: the value as it was written, and what is wrong with it."""
     with scripted(say(in_json(datatype, data))) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         answer = connection.infer(b"x")
         connection.close()
     assert answer.layout.slots[0].unreadable
@@ -198,7 +199,7 @@ def test_a_value_in_json_that_its_type_cannot_hold_is_not_changed_into_another(d
 )
 def test_a_value_in_json_that_its_type_holds_is_read(datatype: str, data: object, expected: bytes) -> None:
     with scripted(say(in_json(datatype, data))) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         answer = connection.infer(b"x")
         connection.close()
     assert (answer.body, answer.layout.slots[0].unreadable) == (expected, "")
@@ -255,7 +256,7 @@ def test_an_error_of_the_server_is_counted_by_status_and_the_connection_goes_on(
         link.sendall(WHOLE)
 
     with scripted(behave) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         with pytest.raises(ExchangeError) as caught:
             connection.infer(b"x")
         assert (caught.value.kind, caught.value.message, caught.value.usable) == ("http_503", "busy", True)
@@ -267,7 +268,7 @@ def test_an_error_of_the_server_is_counted_by_status_and_the_connection_goes_on(
 def test_after_a_malformed_response_the_next_request_gets_a_new_connection() -> None:
     answers = iter([OK + b"Content-Length: -5\r\n\r\n", WHOLE])
     with scripted(lambda link: link.sendall(next(answers))) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         with pytest.raises(ExchangeError):
             connection.infer(b"x")
         assert floats(connection.infer(b"y"))["y"].tolist() == [1.5]
@@ -285,7 +286,7 @@ def test_the_rest_of_a_body_that_is_too_long_is_not_taken_for_the_next_response(
             link.recv(1 << 16)
 
     with scripted(behave) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         with pytest.raises(ExchangeError, match="announced"):
             connection.infer(b"x")
         assert floats(connection.infer(b"y"))["y"].tolist() == [1.5]
@@ -305,7 +306,7 @@ def test_the_trailers_of_a_chunked_response_are_not_taken_for_the_next_response(
             link.recv(1 << 16)
 
     with scripted(behave) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         for _ in range(2):
             assert floats(connection.infer(b"x"))["y"].tolist() == [1.5]
         connection.close()
@@ -317,7 +318,7 @@ def test_a_response_that_arrives_too_slowly_is_a_timeout() -> None:
             link.sendall(bytes([byte]))
             time.sleep(0.05)
 
-    assert failure("http", behave).kind == "timeout"
+    assert failure("http", behave, 0.4).kind == "timeout"
 
 
 @pytest.mark.slow
@@ -344,7 +345,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_a_failure(
 ) -> None:
     monkeypatch.setattr("loadtest.wire.http1.IDLE_S", 0.0)
     with scripted(say(WHOLE)) as server:
-        connection = connect("http", server.address, 5.0)
+        connection = connect("http", server.address)
         for _ in range(2):
             connection.infer(b"x")
             assert server.closed.acquire(timeout=10)

@@ -226,6 +226,27 @@ def test_a_client_that_waits_for_a_cpu_needs_its_own_cores() -> None:
     assert "it waited for a CPU 45% of the time" in make_result(run)["notes"][1]
 
 
+def test_a_kind_of_note_is_given_once_for_the_stage_that_it_holds_for_most() -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100,200,400"), time.time(), complete=True)
+    for stage, late_us, lost in zip(make_stages(run.settings.load), (20_000, 50_000, 30_000), "aba", strict=True):
+        late = window(100, 1000)
+        late.sent = 100
+        late.late_us.record(late_us, 100)
+        run.records.append(record_of(stage, late))
+        run.records[-1].lost_workers = [lost]
+    said = [note for note in make_result(run)["notes"] if note.startswith("stage")]
+    assert [note.partition(" (")[0] for note in said if "late although" in note] == [
+        "stage 200 requests/s and 2 more: the load generator sent requests late although users were free"
+    ]
+    assert [note for note in said if "requests/s were sent" in note] == [
+        "stage 400 requests/s and 1 more: only 100 of 400 requests/s were sent"
+    ]
+    assert [note for note in said if "lost" in note] == [
+        "stage 100 requests/s and 1 more: these workers were lost: a",
+        "stage 200 requests/s: these workers were lost: b",
+    ]
+
+
 def test_an_open_loop_that_sends_late_names_the_client() -> None:
     run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
     late = window(100, 1000)

@@ -9,8 +9,8 @@ from support.load_settings import read
 
 from loadtest.report.markdown import to_markdown
 from loadtest.report.outcome import summarize
-from loadtest.run import Busy, Run, Tally, Window
-from loadtest.scenarios import make_plan
+from loadtest.run import Busy, Run, Tally, Window, pool
+from loadtest.scenarios import Verdict, make_plan
 
 OPTIONS = ("--scenario", "search", "--max-p99-ms", "20", "--stage-time", "1")
 SLOW_US, QUICK_US = 30_000, 10_000
@@ -129,6 +129,43 @@ def test_a_stage_of_a_search_is_decided_once_that_is_clear() -> None:
     assert decided(window(wrong={"nan": 1}))
     assert not decided(*[window(10)] * 2)
     assert not decided(*[window(100)] * 20)
+
+
+def test_answers_after_the_end_of_a_stage_leave_it_decided_unless_p99_crosses_the_limit() -> None:
+    """Until then, 150 of 30,000 requests were late. With the last 256 answers it is still less than 1 %, or more."""
+    limits = read(*OPTIONS).limits
+    stage = make_plan(read(*OPTIONS).load).next_stage(())
+    assert stage is not None
+
+    def verdict_with(*late: Window) -> Verdict:
+        record = record_of(stage, *[window(50)] * 3)
+        assert record.is_decided(limits)
+        for one in late:
+            record.late.add_counts(one)
+        assert record.find_verdict(limits) is pool([record, record], limits).find_verdict(limits)
+        assert (record.to_trial(limits).within, record.find_verdict(limits)) != (False, Verdict.WITHIN)
+        return record.find_verdict(limits)
+
+    assert verdict_with() is Verdict.WITHIN
+    assert verdict_with(window(130, requests=256)) is Verdict.WITHIN
+    assert verdict_with(window(200, requests=256)) is Verdict.UNDECIDED
+    assert verdict_with(window(20_000, requests=20_000)) is not Verdict.WITHIN
+    assert verdict_with(window(0, requests=256, failures={"timeout": 1})) is Verdict.MISSED
+
+
+def test_the_stages_of_the_answer_must_have_enough_requests() -> None:
+    """A load that missed the limit need not have them: its stage ended when that was clear."""
+    reasons = {
+        least: search({1: window(), 2: window(500)}, "--concurrency", "1,2", "--min-requests", least)["verdict"][
+            "reasons"
+        ]
+        for least in ("30000", "30001")
+    }
+    assert reasons["30000"] == []
+    assert reasons["30001"][0] == "stage 1 user: only 30000 requests were answered, but --min-requests is 30001"
+    assert not any("2 users" in reason for reason in reasons["30001"])
+    unclear = {1: window(), 2: window(500, requests=9000)}
+    assert search(unclear, "--concurrency", "1,2", "--min-requests", "30000")["verdict"]["passed"]
 
 
 def test_the_line_of_a_stage_says_what_it_found() -> None:

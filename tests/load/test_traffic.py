@@ -1,8 +1,9 @@
 """How the users of one process share it."""
 
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -38,7 +39,11 @@ class Instant:
         """There is nothing to close."""
 
 
-def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic) -> None:
+def test_users_take_turns_though_answers_are_there_at_once(traffic: Traffic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own, so that it does not matter how busy the machine is: 1 ms passes each time it is read."""
+    ticks = count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 1000)
+    monkeypatch.setattr("loadtest.run.traffic.time", clock)
     asked: list[Instant] = []
     traffic.begin(None, 0, 1)
     traffic._idle += [Line(Instant(asked)), Line(Instant(asked))]

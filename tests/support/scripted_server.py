@@ -15,6 +15,9 @@ from loadtest.wire import Address, Answer, Array, Connection, ExchangeError, mak
 
 Behaviour = Callable[[socket.socket], None]
 
+PATIENCE_S = 30.0
+"""How long a client waits in a test that is not about the timeout, however busy the machine is."""
+
 
 @dataclass
 class ScriptedServer:
@@ -82,14 +85,14 @@ def reset(link: socket.socket) -> None:
     link.close()
 
 
-def connect(protocol: str, address: Address, timeout_s: float = 0.4) -> Connection:
+def connect(protocol: str, address: Address, timeout_s: float = PATIENCE_S) -> Connection:
     return make_client(protocol, address, timeout_s).connect()
 
 
-def failure(protocol: str, behave: Behaviour) -> ExchangeError:
+def failure(protocol: str, behave: Behaviour, timeout_s: float = PATIENCE_S) -> ExchangeError:
     """What a client says about a request to a server that behaves like this."""
     with scripted(behave) as server:
-        connection = connect(protocol, server.address)
+        connection = connect(protocol, server.address, timeout_s)
         with pytest.raises(ExchangeError) as caught:
             connection.infer(b"x" * 20)
         connection.close()

@@ -13,6 +13,11 @@ NO_FIGURE = "–"  # noqa: RUF001
 """What is shown in place of a figure that there is not, such as p99 of five requests."""
 
 
+def to_ms(time_us: float | None) -> str:
+    """Return milliseconds to three digits, without the unit: `0.602`, `18.2`, `1,234`; None is no figure."""
+    return NO_FIGURE if time_us is None else f"{time_us / 1000:.3g}" if time_us < 1e5 else f"{time_us / 1000:,.0f}"
+
+
 def print_line(text: str) -> None:
     """Print a line of a result on stdout."""
     click.echo(printable(text))

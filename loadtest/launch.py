@@ -1,43 +1,72 @@
 """Start Locust on the locustfile of this package, from any working directory."""
 
+import logging
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest.options import grouped
+from loadtest.options import Option, grouped
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _PROGRAM = "python -m loadtest run"
 
+_TABLES = {"--print-stats", "--only-summary"}
+"""Locust's options that ask for its tables, also while the load runs and only at the end."""
+
+_WAITING = {"--web", "--master", "--worker"}
+"""Locust's log says where such a process listens, and whom it waits for."""
+
 
 def start(arguments: Sequence[str]) -> None:
     """Run a load test with Locust's options and ours, and end the process with the exit code of the run.
+
+    The run prints a line for each stage. Locust's tables, with times in whole milliseconds, are printed on request.
 
     Args:
         arguments: The command line; with `--web` among them, Locust serves its page and waits there for the start.
     """
     from locust import main
 
-    mode = [] if "--web" in arguments else ["--headless"]
+    given = {argument.partition("=")[0] for argument in arguments}
+    mode = [] if "--web" in given else ["--headless"]
+    if "--print-stats" not in given:
+        mode.append("--only-summary")
+    if not given & _TABLES:
+        logging.getLogger("locust.stats_logger").addFilter(lambda _: False)
+    if not given & _WAITING:
+        mode += ["--loglevel", "WARNING"]
+    if "--processes" in given and not any(name.startswith("--master") for name in given):
+        mode += _choose_port()
     passed_on = [argument for argument in arguments if argument != "--web"]
     sys.argv = [_PROGRAM, "--locustfile", str(LOCUSTFILE), *mode, *passed_on]
     locust: Any = main
     locust.main()
 
 
+def _choose_port() -> list[str]:
+    """Return a free port for the processes of this run, because those of another one may have Locust's usual port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return ["--master-bind-port", port, "--master-port", port]
+
+
 def list_options() -> dict[str, list[tuple[str, str]]]:
     """Return our options under their headings, each as its form and its help; `--host` and `--web` are among them."""
-    groups = {
-        title: [(f"{one.name} {'|'.join(one.choices) or 'TEXT'}", one.help) for one in group]
-        for title, group in grouped().items()
-    }
+    groups = {title: [(_show(one), one.help) for one in group] for title, group in grouped().items()}
     host = ("--host, -H URL", "URL of the server, as in --host http://127.0.0.1:8000.")
     web = (
         "--web",
         "Serve Locust's page on http://127.0.0.1:8089, where you start the run, instead of starting it at once.",
     )
     return {**groups, "Server": [host, *groups["Server"]], "Report": [web, *groups["Report"]]}
+
+
+def _show(option: Option) -> str:
+    choices = "|".join(option.choices)
+    return f"{option.form} {f'[{choices}]' if option.bare else choices}".rstrip()
 
 
 def describe_locust() -> str:

@@ -21,10 +21,9 @@ from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from loadtest import options
-from loadtest.console import print_error
 from loadtest.errors import LoadTestError
-from loadtest.report import Outcome
-from loadtest.run import Leader, LoadWorker, Telemetry, Window, check
+from loadtest.report import Outcome, print_refusal
+from loadtest.run import Leader, LoadWorker, Telemetry, Window, check, postpone_set_up
 
 _POLL_S = 0.05
 _CONNECT_TIMEOUT_S = 20.0
@@ -66,11 +65,12 @@ def _declare_options(parser: Any) -> None:
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
 
-def _set_up(environment: Environment, runner: Any, **_: Any) -> None:
+def _set_up(environment: Environment, runner: Any, **more: Any) -> None:
     """Set up this process: a master leads, a worker makes load, a process by itself does both."""
     if not isinstance(runner, MasterRunner):
         TritonUser.worker = LoadWorker(environment)
-        TritonUser.worker.listen(runner)
+        TritonUser.worker.listen(runner)  # at once, because messages may come from now on
+    _set_up_opentelemetry(environment=environment, runner=runner, **more)
     if not isinstance(runner, WorkerRunner):
         _set_up_leader(environment, runner)
 
@@ -108,7 +108,7 @@ def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]
     try:
         telemetry = Telemetry()
     except LoadTestError as error:
-        print_error(error)
+        print_refusal(error, parsed.markdown)
         sys.exit(error.exit_code)
     telemetry.listen(environment)
     return [telemetry.add]
@@ -117,10 +117,11 @@ def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]
 def _refuse_early(environment: Environment, runner: Any) -> None:
     """End the process before the first user starts if the run cannot take place."""
     parsed: Any = environment.parsed_options
+    text = _read_options(environment)
     try:
-        check(_read_options(environment))
+        check(text)
     except LoadTestError as error:
-        print_error(error)
+        print_refusal(error, text["markdown"])
         if isinstance(runner, MasterRunner) and parsed.processes:
             _end_workers(runner, parsed.processes)
         sys.exit(error.exit_code)
@@ -134,6 +135,7 @@ def _end_workers(runner: MasterRunner, workers: int) -> None:
     runner.quit()
 
 
+_set_up_opentelemetry = postpone_set_up()
 _events: Any = events
 _events.init_command_line_parser.add_listener(_declare_options)
 _events.init.add_listener(_set_up)

@@ -6,8 +6,8 @@ shows the result so far in Locust's page. The package `compare` and `reproduce` 
 """
 
 from loadtest.report.files import read_schema
-from loadtest.report.outcome import Outcome
+from loadtest.report.outcome import Outcome, print_refusal
 from loadtest.report.reproduce import send_again
 from loadtest.report.result import SCHEMA, make_result
 
-__all__ = ["SCHEMA", "Outcome", "make_result", "read_schema", "send_again"]
+__all__ = ["SCHEMA", "Outcome", "make_result", "print_refusal", "read_schema", "send_again"]

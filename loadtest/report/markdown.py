@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loadtest.console import NO_FIGURE
+from loadtest.console import NO_FIGURE, to_ms
+from loadtest.errors import LoadTestError
 from loadtest.printable import printable
 from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
@@ -17,6 +18,12 @@ _SPECIAL = re.compile(r"_|[^\w\s.,%/-]|(?<!\d)\.|\.(?!\d)")
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Return verdict, reasons, a table of the stages, and notes."""
     return "\n".join(_lines(result)) + "\n"
+
+
+def refusal_to_markdown(error: LoadTestError) -> str:
+    """Return why a run did not start, and what to do about it."""
+    what = _list("error", [f"{error.where}: {error.what}"])
+    return "\n".join(["### Load test: did not start", "", *what, *_list("fix", [error.fix])])
 
 
 def _lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -48,14 +55,10 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     for stage in result["stages"]:
         latency, counts = stage["latency_us"], (sum(stage[name].values()) for name in ("failures", "wrong"))
         rate = f"{stage['throughput_rows_per_s']:,.1f}"
-        cells = [_text(stage["name"]), rate, stage["requests"], _ms(latency["p50"]), _ms(latency["p99"])]
+        cells = [_text(stage["name"]), rate, stage["requests"], to_ms(latency["p50"]), to_ms(latency["p99"])]
         cells += [NO_FIGURE if stage["goodput"] is None else to_percent(stage["goodput"]), *counts]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
-
-
-def _ms(time_us: float | None) -> str:
-    return NO_FIGURE if time_us is None else f"{time_us / 1000:.3g}" if time_us < 1e5 else f"{time_us / 1000:,.0f}"
 
 
 def _text(text: object) -> str:

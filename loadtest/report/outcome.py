@@ -1,5 +1,6 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
+from pathlib import Path
 from typing import Any
 
 from locust.env import Environment
@@ -7,7 +8,7 @@ from locust.env import Environment
 from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
-from loadtest.report.markdown import to_markdown
+from loadtest.report.markdown import refusal_to_markdown, to_markdown
 from loadtest.report.result import Result, make_result
 from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
@@ -70,6 +71,16 @@ class Outcome:
             print_line(line)
         if self._error is not None:
             print_error(self._error)
+
+
+def print_refusal(error: LoadTestError, markdown: str) -> None:
+    """Print why a run does not start, and append it to the file of `--markdown`, if there is one."""
+    print_error(error)
+    if not markdown:
+        return
+    other = catch(lambda: append(Path(markdown), f"\n{refusal_to_markdown(error)}"))
+    if other is not None and str(other) != str(error):
+        print_error(to_load_test_error(other))
 
 
 def _write(run: Run, result: Result) -> None:

@@ -6,14 +6,14 @@ the requests and checks the answers, and returns what it counted window by windo
 keeps them in a `Run`, which has a `StageRecord` for each stage.
 
 From the bottom up: `latencies`, `windows`, `recorder` (counting), `alarm`, `traffic` (making load), `record`,
-`messages`, `worker`, `telemetry`, `leader` (leading), `preflight`.
+`progress`, `messages`, `worker`, `telemetry`, `leader` (leading), `preflight`.
 """
 
 from loadtest.run.latencies import LEAST_FOR_P99, Latencies
 from loadtest.run.leader import Leader
 from loadtest.run.preflight import append, cannot_write, check
 from loadtest.run.record import Run, StageRecord, pool
-from loadtest.run.telemetry import Telemetry
+from loadtest.run.telemetry import Telemetry, postpone_set_up
 from loadtest.run.windows import (
     COMFORTABLE_SHARE,
     CROWDED_SHARE,
@@ -45,5 +45,6 @@ __all__ = [
     "check",
     "join_windows",
     "pool",
+    "postpone_set_up",
     "sum_tallies",
 ]

@@ -15,6 +15,7 @@ from loadtest import server, settings
 from loadtest.console import print_note
 from loadtest.errors import LoadTestError, ServerError, SettingsError, catch, to_load_test_error
 from loadtest.run import messages
+from loadtest.run.progress import Progress
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.windows import STABLE_WINDOWS, Window, merge_processes
 from loadtest.scenarios import LONGEST, PAUSE, Arrivals, Plan, Stage, describe_plan, make_plan
@@ -100,6 +101,7 @@ class Leader:
         self._environment.stop_timeout = read.load.request_timeout_s + 1
         run = self.run = Run(read, time.time())
         self._started = time.monotonic()
+        self._progress = Progress(plan, read.limits)
         print_note(describe_plan(read.load, plan))
         error = catch(lambda: self._run_plan(run, plan, options))
         run.error = None if error is None else to_load_test_error(error)
@@ -117,13 +119,12 @@ class Leader:
         run.complete = True
 
     def _conclude(self, run: Run, plan: Plan) -> None:
-        """Note what a stage told the plan; that of a search must know how the requests in flight end."""
-        record, limits = run.records[-1], run.settings.limits
-        if record.stage.sought_p99_us is not None:
+        """Say what a stage found, and note what it tells the plan; if it can be, once all its requests are answered."""
+        record = run.records[-1]
+        if plan.has_breaks:
             self._drain(run)
-        record.trial = record.to_trial(limits)
-        if record.stage.sought_p99_us is not None:
-            print_note(f"stage {len(run.records)} of at most {plan.most_stages}: {record.describe(limits)}")
+        record.trial = record.to_trial(run.settings.limits)
+        self._progress.say_ended(len(run.records), record)
 
     def _prepare(self, options: Mapping[str, str]) -> None:
         """Have every process read the options and encode its requests.
@@ -190,6 +191,7 @@ class Leader:
             gevent.sleep(min(stage.window_s, left_s) if left_s > 0 else stage.window_s)
             window = self._take(run, record)
             record.measure(window)
+            self._progress.say_measured(len(run.records), record, window)
             self._admit_latecomers(stage)
             record.add_snapshot(self._meter.take(self._taken))
             if stage.arrivals is None:

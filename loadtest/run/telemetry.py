@@ -8,11 +8,14 @@ beside the load.
 Source: https://docs.locust.io/en/stable/telemetry.html
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 from gevent.queue import JoinableQueue
+from locust import events, main
 from locust.env import Environment
+from locust.event import EventHook
 
 from loadtest.errors import SettingsError
 from loadtest.run.windows import Tally, Window
@@ -21,6 +24,30 @@ _AT_ONCE = 100
 """How many durations are recorded before the load gets its turn."""
 
 _LONGEST_REST_S = 60.0
+
+
+def postpone_set_up() -> Callable[..., None]:
+    """Have Locust set OpenTelemetry up only when the result is called, once, with what Locust's event `init` gives.
+
+    Locust would do so before it forks the workers of `--processes`. There, OpenTelemetry starts its threads anew, but
+    under gevent those from before the fork go on as well; Python does not know them any more, and at the end each of
+    them fails with a KeyError.
+    """
+    asked: list[Callable[[], object]] = []
+    locust: Any = main
+    make_hook: Any = EventHook
+    set_up = locust.setup_opentelemetry
+    locust.setup_opentelemetry = lambda *arguments: asked.append(lambda: set_up(*arguments))
+
+    def now(**init: Any) -> None:
+        kept, events.init = events.init, make_hook()  # takes Locust's listeners: it is too late for them to be told
+        for action in asked:
+            action()
+        late: Any = events.init
+        events.init = kept
+        late.fire(**init)
+
+    return now
 
 
 class Telemetry:
@@ -50,8 +77,8 @@ class Telemetry:
 
     def listen(self, environment: Environment) -> None:
         """Record windows from now on; Locust quits when all of them are recorded."""
-        events: Any = environment.events
-        events.quitting.add_listener(lambda **_: self._waiting.join(_LONGEST_REST_S))
+        ours: Any = environment.events
+        ours.quitting.add_listener(lambda **_: self._waiting.join(_LONGEST_REST_S))
         gevent.spawn(self._record)
 
     def add(self, window: Window) -> None:

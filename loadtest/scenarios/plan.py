@@ -23,6 +23,14 @@ class Plan(Protocol):
         """Return the stage that comes after those that were tried; None at the end."""
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether there are exactly `most_stages`, known from the start."""
+
+    @property
+    def has_breaks(self) -> bool:
+        """Whether the requests of each stage are answered before the next one begins."""
+
+    @property
     def most_stages(self) -> int:
         """The most stages there can be."""
 
@@ -36,10 +44,16 @@ class FixedPlan:
     """Stages that are known from the start."""
 
     stages: tuple[Stage, ...]
+    is_fixed = True
 
     def next_stage(self, trials: Sequence[Trial]) -> Stage | None:
         """Return the next stage of the list."""
         return self.stages[len(trials)] if len(trials) < len(self.stages) else None
+
+    @property
+    def has_breaks(self) -> bool:
+        """Whether no stage follows on from another one."""
+        return not any(stage.follows_on for stage in self.stages)
 
     @property
     def most_stages(self) -> int:
@@ -57,6 +71,8 @@ class SearchPlan:
     """The stages of a search."""
 
     load: Load
+    is_fixed = False
+    has_breaks = True
 
     @cached_property
     def search(self) -> Search:
@@ -109,7 +125,7 @@ def describe_plan(load: Load, plan: Plan) -> str:
         return f"{load.scenario}: {_counted(len(times), 'request')} in {describe_seconds(times[-1])}, {rate}"
     seconds = plan.most_seconds * (LONGEST if load.min_requests else 1)
     answers = f"and up to {describe_seconds(load.request_timeout_s)} for the last answers of a stage"
-    stages = f"{'at most ' if isinstance(plan, SearchPlan) else ''}{_counted(plan.most_stages, 'stage')}"
+    stages = f"{'' if plan.is_fixed else 'at most '}{_counted(plan.most_stages, 'stage')}"
     return f"{load.scenario}: {stages}, at most {describe_seconds(seconds)}, {answers}"
 
 

@@ -19,10 +19,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_model_that_is_not_served_is_refused_before_the_first_user(server: Server, tmp_path: Path) -> None:
-    finished = run(server, tmp_path, model="nothing")
+    finished = run(server, tmp_path, "--markdown", str(tmp_path / "summary.md"), model="nothing")
     assert (finished.code, finished.result) == (6, {})
     assert "model nothing: the server does not serve this" in finished.stderr
     assert "set --model to one that it serves: classifier" in finished.stderr
+    assert "the server does not serve this" in (tmp_path / "summary.md").read_text()
     assert "Traceback" not in finished.stderr
 
 

@@ -11,6 +11,7 @@ from support.load_results import result_of
 
 from loadtest.errors import SettingsError
 from loadtest.printable import printable
+from loadtest.report import print_refusal
 from loadtest.report.markdown import to_markdown
 from loadtest.report.verdict import describe_pass
 from loadtest.run import append
@@ -70,6 +71,20 @@ def test_names_are_text() -> None:
     }
     assert html.unescape(page).count(printable(hostile)) == 4
     assert READABLE in page
+
+
+def test_a_run_that_does_not_start_appends_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = tmp_path / "summary.md"
+    print_refusal(SettingsError("--rate", f"{HOSTILE} is not a number", "give a number"), str(summary))
+    page = render(summary.read_text(encoding="utf-8"))
+    assert "<h3>Load test: did not start</h3>" in page
+    assert f"<strong>error</strong>: --rate: {printable(HOSTILE)} is not a number" in html.unescape(page)
+    assert "<strong>fix</strong>: give a number" in page
+    print_refusal(SettingsError("--rate", "it is missing", "give it"), str(tmp_path))
+    said = capsys.readouterr().err
+    assert said.count("error: --rate") == 2
+    assert "error: --rate: it is missing\nfix: give it\nerror: " in said
+    assert said.endswith("fix: set --markdown to a file you can write to\n")
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

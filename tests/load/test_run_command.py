@@ -1,6 +1,7 @@
 """`python -m loadtest run`: what `locust -f loadtest/locustfile.py --headless` does, from any folder."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,6 @@ def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: P
         "1",
         "--warm-up",
         "0.2",
-        "--only-summary",
         "--report-dir",
         "out",
         "--markdown",
@@ -38,6 +38,9 @@ def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: P
     done = command(*where, *quick, "--scenario", "constant", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("PASSED")
+    begin, *stages = done.stderr.splitlines()  # and neither Locust's log nor its tables
+    assert begin.startswith("constant: 1 stage, at most 1.2 s")
+    assert [line.partition(",")[0].rstrip("0123456789") for line in stages] == ["stage 1 of 1: 8 users: "], done.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     check(result)
     assert [stage["concurrency"] for stage in result["stages"]] == [8]
@@ -53,17 +56,43 @@ def test_a_run_that_cannot_take_place_has_the_documented_exit_code(tmp_path: Pat
     assert "Did you mean '--concurrency'?" in done.stderr
 
 
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The logger that prints Locust's tables, with Locust's entry point replaced by nothing."""
+    logger = logging.getLogger("locust.stats_logger")
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr("locust.main.main", lambda: None)
+    return logger
+
+
+QUIET = ["--loglevel", "WARNING"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "passed_on"),
     [
-        (("--model", "m", "-H", "h"), ["--headless", "--model", "m", "-H", "h"]),
-        (("--web", "--web-port", "0"), ["--web-port", "0"]),
+        (("--model", "m", "-H", "h"), ["--headless", "--only-summary", *QUIET, "--model", "m", "-H", "h"]),
+        (("--web", "--web-port", "0"), ["--only-summary", "--web-port", "0"]),
+        (("--worker",), ["--headless", "--only-summary", "--worker"]),
+        (("--print-stats",), ["--headless", *QUIET, "--print-stats"]),
     ],
 )
-def test_the_page_is_served_only_on_request(
-    arguments: tuple[str, ...], passed_on: list[str], monkeypatch: pytest.MonkeyPatch
+def test_locusts_page_log_and_tables_are_there_on_request(
+    arguments: tuple[str, ...], passed_on: list[str], tables: logging.Logger
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.setattr("locust.main.main", lambda: None)
     launch.start(arguments)
     assert sys.argv[1:] == ["--locustfile", str(launch.LOCUSTFILE), *passed_on]
+    table = logging.LogRecord(tables.name, logging.INFO, "", 0, "", None, None)
+    assert bool(tables.filter(table)) is ("--print-stats" in arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [(("--processes", "2"), True), (("--processes=2",), True), (("--processes", "2", "--master-port", "1"), False)],
+)
+@pytest.mark.usefixtures("tables")
+def test_the_processes_of_a_run_have_a_port_of_their_own(arguments: tuple[str, ...], chosen: bool) -> None:
+    launch.start(arguments)
+    ports = [sys.argv[place + 1] for place, given in enumerate(sys.argv) if given.startswith("--master-")]
+    assert (len(ports), len({*ports})) == ((2, 1) if chosen else (1, 1))

@@ -58,6 +58,22 @@ def test_the_command_line_lists_every_option_with_its_help() -> None:
     assert "--processes" in shown  # one of Locust's
 
 
+def test_an_option_says_what_to_give_it() -> None:
+    declared = actions()
+    for option in options.all_options():
+        assert option.metavar or option.choices or declared[option.name].nargs == 0, option.name
+    shown = " ".join(CliRunner().invoke(main, ["run", "--help"]).output.split())
+    assert "TEXT" not in shown
+    assert all(form in shown for form in ("--report-dir DIR", "--insecure Use TLS", "--require-checked [auto|yes|no]"))
+
+
+def test_a_flag_is_given_without_a_value_and_chosen_in_the_form() -> None:
+    assert read("--insecure", host="https://a").http.tls is not None
+    assert actions()["--insecure"].choices == ["no", "yes"]
+    with pytest.raises(SystemExit):
+        read("--insecure", "yes", host="https://a")
+
+
 def test_options_come_in_the_order_in_which_people_fill_them_in() -> None:
     places = [option.name for option in options.all_options()]
     order = ["--grpc-address", "--model", "--rows", "--protocol", "--scenario", "--stage-time", "--max-p99-ms"]

@@ -187,4 +187,4 @@ def test_a_spike_is_measured_from_its_first_moment(server: Server, repository: P
     assert [(stage["name"], stage["concurrency"]) for stage in stages] == [("before", 1), ("spike", 6), ("after", 1)]
     assert stages[0]["discarded"]["requests"], "the first stage has a warm-up"
     assert stages[1]["discarded"]["requests"] < stages[1]["requests"], "only what the few users sent before the jump"
-    assert max(window["in_flight"] for window in stages[1]["windows"]) > 1
+    assert len(stages[1]["windows"]) > 1, "they are short enough to show what happens just after the jump"

@@ -2,8 +2,8 @@
 
     python benchmarks/load_faults.py [--only TEXT]
 
-Every lie is told in one of 20 answers of a real Triton, to four users. The table is in docs/load-testing.md under "What
-was tried".
+Every lie is told in one of 20 answers of a real Triton, to four users. The table is in docs/load-testing-figures.md
+under "What was tried".
 """
 
 import argparse

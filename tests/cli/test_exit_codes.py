@@ -12,7 +12,7 @@ from builder.cli.exit_codes import BUG, exit_codes
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHER_PROGRAM = {"load-testing.md", "result-schema.md"}
+OTHER_PROGRAM = {"load-testing.md", "load-testing-figures.md", "result-schema.md"}
 """Pages on the exit codes of the load test."""
 
 

@@ -137,11 +137,11 @@ def test_connections_that_the_server_ends_in_order_cost_no_answer(
 
 
 def test_the_table_in_the_docs_has_every_lie_and_its_kind() -> None:
-    text = (ROOT / "docs" / "load-testing.md").read_text().partition("## What was tried")[2]
+    text = (ROOT / "docs" / "load-testing-figures.md").read_text().partition("## What was tried")[2]
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| HTTP |", "| JSON |", "| gRPC |"))]
     told = {(row[0].removeprefix("| "), row[1]): row[4].split(", ")[0].strip("`") for row in rows}
     lies = {("HTTP", lie.name): lie.counted_as or "right" for lie in (*NUMBERS, *TRANSPORT, *STRINGS)}
     lies |= {("JSON", lie.name): lie.counted_as or "right" for lie in (*JSON_NUMBERS, *JSON_STRINGS)}
     lies |= {("gRPC", lie.name): lie.counted_as or "right" for lie in GRPC_LIES}
-    assert told == lies, "run benchmarks/load_faults.py and put its table into docs/load-testing.md"
+    assert told == lies, "run benchmarks/load_faults.py and put its table into docs/load-testing-figures.md"
     assert all(row[2].partition(" of ")[0] == row[3] or row[4] == "right" for row in rows)

@@ -33,7 +33,7 @@ def run_load_test(arguments: tuple[str, ...]) -> None:
         print_line(line)
 
 
-@main.command()
+@main.command(short_help="Print the JSON Schema of result.json, or of a comparison.")
 @click.argument("of", type=click.Choice(["result", "comparison"]), default="result")
 def schema(of: str) -> None:
     """Print the JSON Schema of result.json, or of what `compare --json` prints."""
@@ -55,7 +55,11 @@ class TwoSided(click.Command):
         return super().parse_args(ctx, [_BETWEEN if argument == "--" else argument for argument in args])
 
 
-@main.command(cls=TwoSided, options_metavar="[OPTIONS] A.json B.json | A1.json A2.json ... -- B1.json B2.json ...")
+@main.command(
+    cls=TwoSided,
+    short_help="Compare two results, or repeated runs.",
+    options_metavar="[OPTIONS] A.json B.json | A1.json A2.json ... -- B1.json B2.json ...",
+)
 @click.argument("files", nargs=-1, metavar="")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw throughput and p99 to this .png or .svg file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; `schema comparison` prints its schema.")

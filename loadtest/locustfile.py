@@ -47,11 +47,13 @@ class ScenarioShape(LoadTestShape):
     """The load shape for Locust: the leader runs the whole scenario, then Locust stops the users."""
 
     leader: Leader
+    outcome: Outcome
     environment: Environment
 
     def tick(self) -> None:
         """Run the scenario."""
         self.leader.lead(_read_options(self.environment))
+        self.outcome.end()
 
 
 def _read_options(environment: Environment) -> dict[str, str]:
@@ -83,6 +85,7 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
     ScenarioShape.leader.listen()
     outcome = Outcome(environment, ScenarioShape.leader)
     outcome.listen()
+    ScenarioShape.outcome = outcome
     if parsed.csv_prefix:
         ours: Any = environment.events
         ours.quitting.add_listener(_await_last_rows)

@@ -41,9 +41,15 @@ class Outcome:
         """Whether the newest run has ended."""
         return self._leader.run is not None and self._leader.run is self._ended
 
+    def end(self) -> None:
+        """End a run that has no user any more or never had one, for which Locust sends no event."""
+        runner = self._environment.runner
+        if runner is not None and runner.user_count == 0:
+            self._on_stop()
+
     def _on_stop(self, **_: Any) -> None:
         run = self._leader.run
-        if run is None:
+        if run is None or run is self._ended:
             return
         self._ended = run
         result = self._result = make_result(run)
@@ -55,7 +61,6 @@ class Outcome:
         if self._result is None:
             if self._environment.web_ui is not None:
                 return
-            # Locust sends no stop event for a run that never had a user, such as one whose worker was not prepared.
             self._on_stop()
         error = self._error or (run.error if run else None)
         if error is not None:

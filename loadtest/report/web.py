@@ -112,6 +112,10 @@ def _refuse_start(environment: Environment, given: Mapping[str, str], base: str)
     parsed = environment.parsed_options
     if parsed is None or request.method != "POST" or request.path != f"{base}/swarm":
         return None
+    runner: Any = environment.runner
+    if runner.shape_greenlet:
+        message = "a run is in progress, maybe started in another tab\nfix: wait for its end, or stop it"
+        return jsonify({"success": False, "message": message, "host": environment.host})
     text = options.to_text(parsed, environment.host)
     text.update({name: request.form[name].strip() for name in text if name in request.form})
     try:

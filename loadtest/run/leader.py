@@ -103,7 +103,10 @@ class Leader:
         self._started = time.monotonic()
         self._progress = Progress(plan, read.limits)
         print_note(describe_plan(read.load, plan))
-        error = catch(lambda: self._run_plan(run, plan, options))
+        try:
+            error = catch(lambda: self._run_plan(run, plan, options))
+        finally:  # Locust ends this greenlet if somebody stops the run
+            self._stop_leaving()
         run.error = None if error is None else to_load_test_error(error)
 
     def _run_plan(self, run: Run, plan: Plan, options: Mapping[str, str]) -> None:
@@ -135,7 +138,6 @@ class Leader:
         self._prepared.clear()
         self._latecomers.clear()
         self._owed.clear()
-        self._windows.clear()
         self._error = None
         self._options = dict(options)
         self._members = set(self._present())
@@ -143,6 +145,7 @@ class Leader:
         if silent := self._wait_for(self._prepared.__contains__, _PREPARE_TIMEOUT_S):
             what = f"the process did not read the options within {_PREPARE_TIMEOUT_S:g} s"
             raise LoadTestError(", ".join(sorted(silent)), what, _GIVE_IT_CORES)
+        self._windows.clear()  # now that they have answered, no window of a run that was stopped can come any more
         self._members &= self._prepared.keys()
         if not self._members:
             raise ServerError(
@@ -231,6 +234,12 @@ class Leader:
         record.close()
         if self._leaving is not None:
             self._leaving.get()
+            self._leaving = None
+
+    def _stop_leaving(self) -> None:
+        """Change no more users; that would start a run again that was stopped."""
+        if self._leaving is not None:
+            self._leaving.kill()
             self._leaving = None
 
     def _drain(self, run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, Runner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, Runner, WorkerRunner
 
 from loadtest import server, settings
 from loadtest.errors import catch, locate_bug, to_load_test_error, trace_bug
@@ -45,11 +45,17 @@ class LoadWorker:
         runner.register_message(messages.TAKE, self._take)
         events: Any = self._environment.events
         events.user_error.add_listener(self._on_user_error)
-        events.test_stop.add_listener(self._feed_locust)
+        events.test_stop.add_listener(self._on_stop)
         events.report_to_master.add_listener(self._report_users)
         if isinstance(runner, LocalRunner):
             _show_users(runner, self)
         runner.greenlet.spawn(self._feed_every_second)
+
+    def _on_stop(self, **_: Any) -> None:
+        """Feed Locust once more. Otherwise its worker would wait for the stop timeout again before it can start."""
+        self._feed_locust()
+        if isinstance(self._runner(), WorkerRunner):
+            self._environment.stop_timeout = 0
 
     def count_users(self, users: int) -> int:
         """Return how many of the process's users Locust shows."""

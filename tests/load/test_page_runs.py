@@ -1,0 +1,99 @@
+"""Runs that are started one after the other in Locust's page, as its buttons start and stop them."""
+
+import json
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.load_run import arguments, environment
+from support.load_settings import read
+
+from builder.server import Server, free_port
+from loadtest.errors import ServerError
+from loadtest.report import Outcome
+from loadtest.run import Run
+
+
+@dataclass
+class Page:
+    """Locust's page with two processes that make load, as a browser uses it."""
+
+    address: str
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=10) as answer:
+            text = answer.read()
+            return json.loads(text) if text else None
+
+    def post(self, path: str, **form: str) -> Any:
+        with urllib.request.urlopen(f"{self.address}{path}", urllib.parse.urlencode(form).encode(), timeout=30) as said:
+            return json.load(said)
+
+    def start(self, repository: Path, concurrency: str) -> Any:
+        form = {"model": "classifier", "repository": str(repository), "concurrency": concurrency}
+        return self.post("/swarm", scenario="ramp", stages="2", stage_time="1", warm_up="0.1", **form)
+
+    def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the figures of the newest run once this is true of them."""
+        until = time.monotonic() + 40
+        while (figures := self.get("/triton/figures.json")) is None or not holds(figures):
+            assert time.monotonic() < until, figures
+            time.sleep(0.1)
+        assert isinstance(figures, dict)
+        return figures
+
+
+@pytest.fixture
+def page(server: Server, tmp_path: Path) -> Iterator[Page]:
+    port, ours = free_port(), str(free_port())
+    more = ["--web-port", str(port), "--processes", "2", "--master-port", ours, "--master-bind-port", ours]
+    with (tmp_path / "log").open("wb") as log:
+        locust = subprocess.Popen(arguments(server, tmp_path / "out", *more), env=environment(), stdout=log, stderr=log)
+    page = Page(f"http://127.0.0.1:{port}")
+    try:
+        until = time.monotonic() + 40
+        while "2 workers connected" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        yield page
+    finally:
+        locust.terminate()
+        assert locust.wait(20) == 0, (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_leaves_nothing_to_the_next_one(page: Page, repository: Path) -> None:
+    assert page.start(repository, "2,4")["success"]
+    page.wait_for(lambda figures: figures["result"]["totals"]["requests"] > 0)
+    said = page.start(repository, "3,3")
+    assert not said["success"]
+    assert "a run is in progress" in said["message"]
+    page.post("/stop")
+    stopped = page.wait_for(lambda figures: bool(figures["over"]))["result"]
+    assert stopped["verdict"]["reasons"] == ["the run was stopped before its end"]
+    assert page.start(repository, "6,8")["success"]  # at once: the workers must be there again
+    again = page.wait_for(lambda figures: figures["over"] and figures["result"]["verdict"]["complete"])["result"]
+    assert again["verdict"]["passed"]
+    assert [stage["concurrency"] for stage in again["stages"]] == [6, 8]
+    time.sleep(3)  # a worker reports to Locust every three seconds
+    assert page.get("/stats/requests")["stats"][-1]["num_requests"] == again["totals"]["requests"]
+
+
+def test_a_run_that_never_had_a_user_is_over_when_it_failed() -> None:
+    run = Run(read(), time.time(), error=ServerError("the load generator", "no worker is connected", "start one"))
+    leader: Any = SimpleNamespace(run=run)
+    runner: Any = SimpleNamespace(user_count=3)
+    environment: Any = SimpleNamespace(runner=runner, web_ui=object())
+    outcome = Outcome(environment, leader)
+    outcome.end()
+    assert not outcome.is_over  # Locust sends an event when its users have stopped
+    runner.user_count = 0
+    outcome.end()
+    assert outcome.is_over

@@ -48,7 +48,7 @@ def read_addresses(text: Mapping[str, str]) -> tuple[str, Address, Address]:
     """
     http = read_place("--host", text["host"])
     grpc = _find_grpc(http, text)
-    _check_tls([http, grpc], text)
+    _check_tls([http, grpc, *_read_metrics(text)], text)
     url = f"{'https' if http.tls else 'http'}://{_netloc(http)}{http.path}"
     return url, reach(http, "http", text), reach(grpc, "grpc", text)
 
@@ -61,14 +61,18 @@ def read_metrics(text: Mapping[str, str]) -> tuple[Address, ...] | None:
     Raises:
         SettingsError: One of them is no address.
     """
-    given = text["server_metrics"]
-    if given == "none":
+    if text["server_metrics"] == "none":
         return None
-    places = [read_place("--server-metrics", part.strip()) for part in given.split(",")] if given else []
     return tuple(
         replace(reach(place, "http", text), path=place.path or "/metrics", headers=())
-        for place in dict.fromkeys(places)
+        for place in dict.fromkeys(_read_metrics(text))
     )
+
+
+def _read_metrics(text: Mapping[str, str]) -> list[Place]:
+    given = text["server_metrics"]
+    parts = [] if given in ("", "none") else given.split(",")
+    return [read_place("--server-metrics", part.strip()) for part in parts]
 
 
 def read_address(option: str, address: str, protocol: str, text: Mapping[str, str]) -> Address:
@@ -161,7 +165,7 @@ def _check_tls(places: list[Place], text: Mapping[str, str]) -> None:
     """Refuse options of TLS that would not be used, or that contradict each other."""
     given = [option for key, option in _TLS_OPTIONS.items() if text.get(key, "") not in ("", "no")]
     if given and not any(place.tls for place in places):
-        what = "the address has no TLS, so this option would not be used"
+        what = "no address has TLS, so this option would not be used"
         raise SettingsError(given[0], what, f"begin the address with https://, or leave {given[0]} out")
     if {"--insecure", "--ca-file"} <= {*given}:
         raise SettingsError("--insecure", "with this option, --ca-file would not be used", "leave one of them out")

@@ -152,8 +152,8 @@ def test_what_a_server_repeats_of_a_header_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("arguments", "host", "where", "what"),
     [
-        (["--insecure"], "http://a:1", "--insecure", "the address has no TLS"),
-        (["--ca-file", "a.pem"], "a:1", "--ca-file", "the address has no TLS"),
+        (["--insecure"], "http://a:1", "--insecure", "no address has TLS"),
+        (["--ca-file", "a.pem"], "a:1", "--ca-file", "no address has TLS"),
         (["--ca-file", "a.pem", "--insecure"], "https://a:1", "--insecure", "--ca-file would not be used"),
         (["--client-key", "a.pem"], "https://a:1", "--client-key", "no certificate for this key"),
         (["--ca-file", "/no/such.pem"], "https://a:1", "--ca-file", "No such file"),
@@ -166,3 +166,10 @@ def test_options_of_tls_that_cannot_be_used_are_refused(arguments: list[str], ho
     with pytest.raises(SettingsError, match=what) as caught:
         read(*arguments, host=host)
     assert caught.value.where == where
+
+
+def test_options_of_tls_are_used_for_metrics_alone() -> None:
+    made = read("--insecure", "--server-metrics", "https://a:8443/metrics,10.0.0.2:8002", host="http://a:1")
+    assert made.http.tls is None
+    assert made.metrics is not None
+    assert [address.tls is not None for address in made.metrics] == [True, False]

@@ -9,7 +9,7 @@ from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.report import files
 from loadtest.report.markdown import refusal_to_markdown, to_markdown
-from loadtest.report.result import Result, make_result
+from loadtest.report.result import Ended, Result, make_result
 from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
 from loadtest.run import Leader, Run, append
@@ -24,6 +24,7 @@ class Outcome:
         self._error: LoadTestError | None = None
         self._result: Result | None = None
         self._ended: Run | None = None
+        self._watched: tuple[Run, Ended] | None = None
 
     def listen(self) -> None:
         """Listen to Locust's events."""
@@ -34,7 +35,12 @@ class Outcome:
 
     def now(self) -> Result | None:
         """Return the result so far; None before the first run."""
-        return None if self._leader.run is None else make_result(self._leader.run)
+        run = self._leader.run
+        if run is None:
+            return None
+        if self._watched is None or self._watched[0] is not run:
+            self._watched = (run, Ended())
+        return make_result(*self._watched)
 
     @property
     def is_over(self) -> bool:

@@ -1,10 +1,11 @@
 """The result of a run as plain values, in the schema that docs/result-schema.md describes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from loadtest import server
 from loadtest.report.notes import find_notes
@@ -19,14 +20,48 @@ _LATE_LIMIT_US = 10_000
 _WINDOW_SERVER = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "mean_batch")
 
 Result = dict[str, Any]
+_Made = TypeVar("_Made")
 
 
-def make_result(run: Run) -> Result:
-    """Return everything known about a run, whether it is finished or in progress."""
-    records = [record for record in run.records if record.windows]
-    summaries = server.settle([record.on_server() for record in records])
-    stages = [_stage(record, run.settings.limits, found) for record, found in zip(records, summaries, strict=True)]
-    whole = join_windows(run.all_windows())
+class Ended:
+    """What the result says of the stages that ended, which would take too long to work out for every look at a run.
+
+    The process that leads a run may make load too, and its requests wait meanwhile: 150 ms for 60 stages.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], tuple[object, Any]] = {}
+
+    def keep(self, what: str, place: int, state: object, make: Callable[[], _Made]) -> _Made:
+        """Return what was made before for this place, unless its state has changed since."""
+        known = self._kept.get((what, place))
+        if known is None or known[0] != state:
+            known = self._kept[what, place] = (state, make())
+        made: _Made = known[1]
+        return made
+
+
+def make_result(run: Run, ended: Ended | None = None) -> Result:
+    """Return everything known about a run, whether it is finished or in progress.
+
+    Args:
+        run: The run.
+        ended: What earlier results of the same run said; it is brought up to date.
+    """
+    limits, ended = run.settings.limits, ended or Ended()
+    last = len(run.records) - 1
+
+    def keep(what: str, place: int, make: Callable[[], _Made], *more: object) -> _Made:
+        record = run.records[place]
+        return make() if place == last else ended.keep(what, place, (record.additions, *more), make)
+
+    measured = [place for place, record in enumerate(run.records) if record.windows]
+    summaries = server.settle([keep("server", place, run.records[place].on_server) for place in measured])
+    stages = [
+        keep("stage", place, partial(_stage, run.records[place], limits, found), found)
+        for place, found in zip(measured, summaries, strict=True)
+    ]
+    whole = join_windows(keep("counts", place, partial(_count, record)) for place, record in enumerate(run.records))
     total = whole.total
     is_search = SCENARIOS[run.settings.load.scenario].is_search
     reasons = find_reasons(run, stages, whole)
@@ -39,9 +74,19 @@ def make_result(run: Run) -> Result:
         "exceptions": dict(whole.exceptions),
         "messages": whole.messages,
         "knee": None if is_search else find_knee(run.settings, stages),
-        "search": find_search(run, stages),
+        "search": ended.keep("search", 0, _trials(run), lambda: find_search(run, stages)),
         "stages": stages,
     }
+
+
+def _trials(run: Run) -> object:
+    """Return all that the findings of a search depend on."""
+    return run.complete, len(run.trials), [record.additions for record in run.records]
+
+
+def _count(record: StageRecord) -> Window:
+    """Return what was counted in a stage, discarded windows included."""
+    return join_windows((record.discarded, record.measured)).without_latencies()
 
 
 def _describe(run: Run) -> Result:

@@ -3,6 +3,7 @@
 Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web-ui
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -83,7 +84,10 @@ def _add_routes(web_ui: Any, outcome: Outcome, base: str) -> None:
 def _figures(outcome: Outcome) -> Response:
     """Answer with what the tab shows."""
     result = outcome.now()
-    return Response("", 204) if result is None else jsonify(page.to_shown(result, is_over=outcome.is_over))
+    if result is None:
+        return Response("", 204)
+    shown = page.to_shown(result, is_over=outcome.is_over)
+    return Response(json.dumps(shown, allow_nan=False), mimetype="application/json")
 
 
 def _plotly() -> Response:

@@ -35,6 +35,7 @@ class StageRecord:
         lost_workers: Processes that went away during the stage.
         trial: What it told the plan of the run; None before its end.
         complete: Whether it ran to its end.
+        additions: How often answers were added to it after its end.
     """
 
     stage: Stage
@@ -55,6 +56,8 @@ class StageRecord:
     lost_workers: list[str] = field(default_factory=list)
     trial: Trial | None = None
     complete: bool = False
+    additions: int = 0
+    _measured: Window | None = field(default=None, repr=False, compare=False)
 
     def measures(self, number: int) -> bool:
         """Return whether requests that were sent in this round belong to its figures."""
@@ -65,11 +68,14 @@ class StageRecord:
     def add_late(self, number: int, window: Window) -> None:
         """Add answers to requests that were sent in an earlier round of this stage."""
         (self.late if self.measures(number) else self.discarded).add_counts(window)
+        self.additions += 1
+        self._measured = None
 
     def measure(self, window: Window) -> None:
         """Add the next measured window."""
         start_s = self.measured_from_s + sum(earlier.seconds for earlier in self.windows)
         self.windows.append(window.figures(start_s))
+        self._measured = None
         if self.stage.sought_p99_us is not None:
             self.counts.append(window.count_late(self.stage.sought_p99_us))
         self.recent.append(window)
@@ -108,6 +114,7 @@ class StageRecord:
         """Discard all windows except the last three, so that the figures come from stable windows alone."""
         self.discarded.append(self.earlier)
         self.earlier = Window()
+        self._measured = None
         del self.windows[:-STABLE_WINDOWS]
         del self.snapshots[: -STABLE_WINDOWS - 1]
 
@@ -229,9 +236,10 @@ class StageRecord:
     @property
     def measured(self) -> Window:
         """All measured windows as one, with the answers that came later."""
-        window = join_windows((self.earlier, *self.recent))
-        window.add_counts(self.late)
-        return window
+        if self._measured is None:
+            self._measured = join_windows((self.earlier, *self.recent))
+            self._measured.add_counts(self.late)
+        return self._measured
 
 
 def pool(records: Sequence[StageRecord], limits: Limits) -> StageRecord:

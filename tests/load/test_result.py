@@ -9,8 +9,10 @@ import pytest
 from support.load_results import KEY, make_result, record_of, result_of, window
 from support.load_settings import read
 
+from loadtest import report
 from loadtest.errors import SettingsError
 from loadtest.report import outcome
+from loadtest.report.result import Ended
 from loadtest.run import Busy, Run, Window
 from loadtest.scenarios import Stage, make_stages
 from loadtest.server import Snapshot
@@ -331,3 +333,22 @@ def test_a_stage_that_became_stable_counts_its_last_three_windows() -> None:
     assert (record.measured.requests, record.discarded.requests) == (303, 60)
     assert [figures.requests for figures in record.windows] == [100, 101, 102]
     assert len(record.snapshots) == 4
+
+
+def test_a_run_that_is_watched_shows_what_came_since_and_works_out_no_stage_again() -> None:
+    made = read("--scenario", "soak", "--concurrency", "4", "--stages", "4", "--max-p99-ms", "20")
+    stages = make_stages(made.load)
+    run = Run(made, time.time(), [record_of(stage, window(100, 5000), window(90, 6000)) for stage in stages[:3]])
+    ended = Ended()
+    before = report.make_result(run, ended)
+    assert before == report.make_result(run)
+    run.records[2].measure(window(80, 7000))  # the stage in progress
+    run.records[1].measured_from = 0
+    run.records[1].add_late(0, window(10, 30_000, wrong=Counter(tolerance=2)))
+    after = report.make_result(run, ended)
+    assert after == report.make_result(run)
+    assert after["totals"]["wrong"] == {"tolerance": 2}
+    assert [new is old for new, old in zip(after["stages"], before["stages"], strict=True)] == [True, False, False]
+    run.records.append(record_of(stages[3], window(70, 8000)))
+    run.complete = True
+    assert report.make_result(run, ended) == report.make_result(run)

@@ -140,8 +140,9 @@ def test_answers_after_the_end_of_a_stage_leave_it_decided_unless_p99_crosses_th
     def verdict_with(*late: Window) -> Verdict:
         record = record_of(stage, *[window(50)] * 3)
         assert record.is_decided(limits)
+        record.measured_from = 0
         for one in late:
-            record.late.add_counts(one)
+            record.add_late(0, one)
         assert record.find_verdict(limits) is pool([record, record], limits).find_verdict(limits)
         assert (record.to_trial(limits).within, record.find_verdict(limits)) != (False, Verdict.WITHIN)
         return record.find_verdict(limits)

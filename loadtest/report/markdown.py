@@ -55,7 +55,7 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     for stage in result["stages"]:
         latency, counts = stage["latency_us"], (sum(stage[name].values()) for name in ("failures", "wrong"))
         rate = f"{stage['throughput_rows_per_s']:,.1f}"
-        cells = [_text(stage["name"]), rate, stage["requests"], to_ms(latency["p50"]), to_ms(latency["p99"])]
+        cells = [_text(stage["name"]), rate, f"{stage['requests']:,}", to_ms(latency["p50"]), to_ms(latency["p99"])]
         cells += [NO_FIGURE if stage["goodput"] is None else to_percent(stage["goodput"]), *counts]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""

@@ -59,7 +59,7 @@ def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, st
     if sent and not came:
         why = "only later: give a --stage-time longer than the latency"
         yield "none came", 0, f"no answer came while it was measured, {why}"
-    elif asked is not None and came < _RATE_SHARE * sent:
+    elif asked is not None and came + _failed_per_s(stage) < _RATE_SHARE * sent:
         why = "the server fell behind, or --warm-up is shorter than the latency"
         yield "came", 1 - came / sent, f"{sent:g} requests/s were sent, but only {came:g} answered: {why}"
     if waited_s := stage["backed_off_s"]:
@@ -70,6 +70,10 @@ def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, st
         yield f"lost {lost}", 0, f"these workers were lost: {lost}"
     if scenario.is_steady and not stage["stable"]:
         yield "unstable", 0, "the figures are not stable: the last three windows differ by more than 10 %"
+
+
+def _failed_per_s(stage: Stage) -> float:
+    return sum(stage["failures"].values()) / stage["seconds"] if stage["seconds"] else 0.0
 
 
 def _on_client(stage: Stage) -> tuple[str, float, str]:

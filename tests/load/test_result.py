@@ -117,6 +117,15 @@ def test_a_rate_that_was_not_achieved_is_noted(achieved: int, said: bool) -> Non
     assert any("only 90 of 100 requests/s were sent" in note for note in make_result(run)["notes"]) is said
 
 
+@pytest.mark.parametrize(("failed", "said"), [(0, True), (10, False)])
+def test_requests_that_failed_do_not_mean_that_the_server_fell_behind(failed: int, said: bool) -> None:
+    run = Run(read("--scenario", "rate", "--rate", "100"), time.time(), complete=True)
+    (stage,) = make_stages(run.settings.load)
+    run.records.append(record_of(stage, window(90, 1000, failures=+Counter(http_503=failed))))
+    run.records[0].recent[0].sent = 100
+    assert any("the server fell behind" in note for note in make_result(run)["notes"]) is said
+
+
 def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     stage = make_stages(run.settings.load)[0]

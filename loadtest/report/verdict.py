@@ -171,10 +171,12 @@ def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
         ]
         return too_few + _missed_by_ladder(run.settings.limits, answer)
     if missed is None:
-        return []
-    limits, first = run.settings.limits, next(stage for stage in stages if load_of(stage) == missed)
-    why = [*_missed_by_stage(limits, first), *_failures_of(first, limits.max_failures)]
-    return [f"no load kept the limits, not even the lowest: {reason}" for reason in why]
+        return (
+            ["the search found no load that keeps the limits: its stages contradict each other"] if run.complete else []
+        )
+    limits, tried = run.settings.limits, [stage for stage in stages if load_of(stage) == missed]
+    why = [[*_missed_by_stage(limits, stage), *_failures_of(stage, limits.max_failures)] for stage in tried]
+    return [f"no load kept the limits, not even the lowest: {reason}" for reason in next(filter(None, why))]
 
 
 def load_of(stage: Stage) -> float:

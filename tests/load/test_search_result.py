@@ -1,6 +1,7 @@
 """What a search tells from the windows of its stages: verdicts, goodput, the answer, and why a run fails."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from support.load_settings import read
 from loadtest.report.markdown import to_markdown
 from loadtest.report.outcome import summarize
 from loadtest.run import Busy, Run, Tally, Window, pool
-from loadtest.scenarios import Verdict, make_plan
+from loadtest.scenarios import Verdict, make_plan, make_stages
 
 OPTIONS = ("--scenario", "search", "--max-p99-ms", "20", "--stage-time", "1")
 SLOW_US, QUICK_US = 30_000, 10_000
@@ -86,6 +87,27 @@ def test_a_search_without_an_answer_fails_the_run(
     verdict = search(server, "--concurrency", "1,2", *options)["verdict"]
     assert not verdict["passed"]
     assert [reason in one for one in verdict["reasons"]].count(True) == 1, verdict["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "reason"),
+    [
+        ((0, 500, 500, 500), "no load kept the limits, not even the lowest: stage 1 user (2): p99 was 30."),
+        ((0, 500), "the search found no load that keeps the limits: its stages contradict each other"),
+    ],
+)
+def test_a_search_whose_first_stage_kept_the_limits_alone_fails_the_run(stages: tuple[int, ...], reason: str) -> None:
+    settings = read(*OPTIONS, "--concurrency", "1,2")
+    run, lowest = Run(settings, time.time(), complete=True), make_stages(settings.load)[0]
+    for number, late in enumerate(stages, 1):
+        stage = replace(lowest, name=f"{lowest.name} ({number})" if number > 1 else lowest.name)
+        record = record_of(stage, *[window(late)] * 3)
+        record.trial = record.to_trial(settings.limits)
+        run.records.append(record)
+    result = make_result(run)
+    assert result["search"]["answer"] is None
+    (said,) = result["verdict"]["reasons"]
+    assert said.startswith(reason)
 
 
 def test_failures_above_the_answer_do_not_fail_the_run() -> None:

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from loadtest.scenarios import make_stages, users
 selenium = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Select = pytest.importorskip("selenium.webdriver.support.ui").Select
-StaleElementReferenceException = pytest.importorskip("selenium.common.exceptions").StaleElementReferenceException
+exceptions = pytest.importorskip("selenium.common.exceptions")
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -67,7 +68,7 @@ def page(server: Server, tmp_path: Path) -> Iterator[str]:
         locust = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: is_up(address), 30)
+        wait_until(lambda: is_up(address))
         yield address
     finally:
         locust.terminate()
@@ -98,8 +99,8 @@ def is_up(address: str) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait until this is true of the page. If the page replaces an element while it is read, read it again."""
+def wait_until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+    """Wait until this is true of the page. If the page replaces or moves an element meanwhile, look again."""
     until = time.monotonic() + timeout_s
     while not _holds(holds):
         assert time.monotonic() < until, "the page did not change in time"
@@ -109,17 +110,22 @@ def wait_until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
 def _holds(holds: Callable[[], object]) -> bool:
     try:
         return bool(holds())
-    except StaleElementReferenceException:
+    except (exceptions.StaleElementReferenceException, exceptions.ElementNotInteractableException):
         return False
 
 
 def fill(browser: Any, **fields: str) -> None:
     """Type into the start form's fields, as a user would."""
-    for name, value in fields.items():
+
+    def types(name: str, value: str) -> bool:
         field = browser.find_element(By.NAME, name)
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
         field.clear()
         field.send_keys(value)
+        return bool(field.get_property("value") == value)
+
+    for name, value in fields.items():
+        wait_until(partial(types, name, value))
 
 
 def wait_for_form(browser: Any) -> None:
@@ -190,11 +196,13 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
 ) -> None:
     browser.get(page)
     wait_for_form(browser)
-    assert headings_and_fields(browser) == [
+    expected = [
         part
         for heading, group in grouped().items()
         for part in (heading, *(option.label for option in group if not option.is_secret))
     ]
+    wait_until(lambda: len(headings_and_fields(browser)) >= len(expected))
+    assert headings_and_fields(browser) == expected
     assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "steps")}
     Select(browser.find_element(By.NAME, "scenario")).select_by_value("rate")
     assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "rate")}
@@ -206,12 +214,12 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
     browser.find_element(By.XPATH, "//*[text()='Triton']").click()
     wait_until(lambda: browser.find_elements(By.ID, "triton-live"))
     browser.switch_to.frame("triton-live")
-    wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text, 40)
-    wait_until(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text, 30)
+    wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text)
+    wait_until(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text)
     assert "classifier over http: passed" in browser.find_element(By.TAG_NAME, "body").text
     assert titles(browser) == LADDER
     assert cells(browser, "users") == ["1", "2", "4", "8"]
-    wait_until(lambda: not browser.execute_script(f"return {SCROLLS}"), 5)  # only the page scrolls, not the frame in it
+    wait_until(lambda: not browser.execute_script(f"return {SCROLLS}"))  # only the page scrolls, not the frame in it
     browser.switch_to.default_content()
     assert not browser.execute_script(f"return {IS_TOO_WIDE}")
     browser.find_element(By.XPATH, "//*[text()='Download Data']").click()

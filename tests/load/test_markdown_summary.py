@@ -34,7 +34,7 @@ def test_a_summary_has_the_verdict_and_a_line_for_each_stage() -> None:
     assert cells(page) == [
         ["stage", "rows/s", "requests", "p50, ms", "p99, ms", "goodput", "failed", "wrong"],
         ["1 user", "100.0", "300", "1", "1", "100 %", "0", "0"],
-        ["2 users", "1,500.0", "4500", "20", "20", "0 %", "0", "0"],
+        ["2 users", "1,500.0", "4,500", "20", "20", "0 %", "0", "0"],
     ]
     assert "<strong>note</strong>: " in page
 

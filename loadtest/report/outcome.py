@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from locust import log
 from locust.env import Environment
 
 from loadtest.console import NO_FIGURE, print_error, print_line
@@ -14,6 +15,8 @@ from loadtest.report.search import to_percent
 from loadtest.report.verdict import describe_pass
 from loadtest.run import Leader, Run, append
 
+_PASSED = "PASSED"
+
 
 class Outcome:
     """The outcome of the leader's run."""
@@ -23,6 +26,7 @@ class Outcome:
         self._leader = leader
         self._error: LoadTestError | None = None
         self._result: Result | None = None
+        self._lines: list[str] = []
         self._ended: Run | None = None
         self._watched: tuple[Run, Ended] | None = None
 
@@ -57,17 +61,25 @@ class Outcome:
         run = self._leader.run
         if run is None or run is self._ended:
             return
-        self._ended = run
-        result = self._result = make_result(run)
-        error = catch(lambda: _write(run, result))
+        self._ended, self._result, self._lines = run, None, []
+        error = catch(lambda: self._conclude(run))
         self._error = None if error is None else to_load_test_error(error)
+
+    def _conclude(self, run: Run) -> None:
+        """Work out the result, and write the files that the options ask for."""
+        self._result = make_result(run)
+        self._lines = summarize(self._result)
+        _write(run, self._result)
 
     def _on_quitting(self, **_: Any) -> None:
         run = self._leader.run
-        if self._result is None:
+        if self._ended is None:
             if self._environment.web_ui is not None:
                 return
             self._on_stop()
+        if self._error is None and log.unhandled_greenlet_exception:  # which Locust logs, and forgets
+            what = "an error that nobody expected is in the log"
+            self._error = LoadTestError("the load test", what, "please report it")
         error = self._error or (run.error if run else None)
         if error is not None:
             self._environment.process_exit_code = error.exit_code
@@ -76,10 +88,9 @@ class Outcome:
             self._environment.process_exit_code = 0 if passed else 1
 
     def _on_quit(self, **_: Any) -> None:
-        if self._result is None:
-            return
-        for line in summarize(self._result):
-            print_line(line)
+        for line in self._lines:
+            if self._error is None or not line.startswith(_PASSED):
+                print_line(line)
         if self._error is not None:
             print_error(self._error)
 
@@ -119,7 +130,7 @@ def summarize(result: Result) -> list[str]:
         lines += result["search"]["summary"]
     lines += [f"note: {note}" for note in result["notes"]]
     if result["verdict"]["passed"]:
-        return [*lines, f"PASSED: {describe_pass(result)}"]
+        return [*lines, f"{_PASSED}: {describe_pass(result)}"]
     return [*lines, *(f"FAILED: {reason}" for reason in result["verdict"]["reasons"])]
 
 

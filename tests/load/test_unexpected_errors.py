@@ -14,7 +14,8 @@ from support.load_settings import read
 from builder.server import Server, free_port
 from loadtest.checking import Expected, Samples, Signature, draw, from_reference, read_reference, wrong_answers
 from loadtest.errors import LoadTestError
-from loadtest.run import Run, StageRecord, Window, check, messages
+from loadtest.report import Outcome
+from loadtest.run import Run, StageRecord, Tally, Window, check, messages
 from loadtest.run.leader import Leader
 from loadtest.run.traffic import Line, Traffic
 from loadtest.run.worker import LoadWorker
@@ -217,6 +218,46 @@ def test_a_window_that_cannot_be_read_fails_the_run(network: Network, leader: Le
     network.send_message(messages.WINDOWS, {"round": 0, "windows": [[0, {}]]})
     with pytest.raises(KeyError):
         leader._take(made_run())
+
+
+def end(run: Run) -> int | None:
+    """End a run as Locust does, and return the exit code."""
+    environment = Environment()
+    Outcome(environment, SimpleNamespace(run=run)).listen()  # type: ignore[arg-type]
+    events: Any = environment.events
+    for event in (events.test_stop, events.quitting, events.quit):
+        event.fire()
+    return environment.process_exit_code
+
+
+def passed_run() -> Run:
+    run = made_run()
+    run.records[0].measure(Window(1.0, {("m", "1"): Tally(requests=1000, rows=1000)}))
+    run.complete = True
+    return run
+
+
+@pytest.mark.parametrize("broken", ["", "make_result", "summarize"])
+def test_a_run_whose_report_fails_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    monkeypatch.setattr("locust.log.unhandled_greenlet_exception", False)
+    if broken:
+        monkeypatch.setattr(f"loadtest.report.outcome.{broken}", fail)
+    code = end(passed_run())
+    out, error = capsys.readouterr()
+    assert (code, "PASSED" in out) == ((1, False) if broken else (0, True))
+    assert ("error: the load test: IndexError in" in error) == bool(broken)
+
+
+def test_an_error_that_only_locust_saw_in_the_leading_process_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("locust.log.unhandled_greenlet_exception", True)
+    assert end(passed_run()) == 1
+    out, error = capsys.readouterr()
+    assert "PASSED" not in out
+    assert "an error that nobody expected is in the log" in error
 
 
 BROKEN = """

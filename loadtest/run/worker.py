@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
+from locust import log
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, Runner, WorkerRunner
 
@@ -21,6 +22,7 @@ from loadtest.scenarios import Arrivals
 
 _log = logging.getLogger(__name__)
 _REST_S = 0.05
+_ELSEWHERE = "an error that Locust caught"
 
 
 class LoadWorker:
@@ -33,15 +35,16 @@ class LoadWorker:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._exceptions: Counter[str] = Counter()
-        self._said: dict[str, str] = {}
+        self._said: dict[str, str] = {_ELSEWHERE: "the log of the process has its traceback"}
+        self._elsewhere = False
         self._feed = Feed(environment.stats)
         self.traffic: Traffic | None = None
 
     def listen(self, runner: Runner) -> None:
         """Listen to the leader's messages, and feed Locust's statistics every second."""
         runner.register_message(messages.PREPARE, self._prepare)
-        runner.register_message(messages.GATHER, self._gather)
-        runner.register_message(messages.BEGIN, self._begin)
+        for message, handle in ((messages.GATHER, self._gather), (messages.BEGIN, self._begin)):
+            runner.register_message(message, self._counting_errors(handle))
         runner.register_message(messages.TAKE, self._take)
         events: Any = self._environment.events
         events.user_error.add_listener(self._on_user_error)
@@ -83,12 +86,26 @@ class LoadWorker:
             self._count(error)
         return error is None
 
+    def _counting_errors(self, handle: Callable[..., None]) -> Callable[..., None]:
+        """Return a handler whose errors are counted, for a message that the leader expects no answer to."""
+
+        def attempt(**message: Any) -> None:
+            self._attempt(lambda: handle(**message))
+
+        return attempt
+
     def _count(self, error: Exception) -> None:
         place = locate_bug(error)
         if place not in self._said:
             self._said[place] = str(error)
             _log.error(trace_bug(error))
         self._exceptions[place] += 1
+
+    def _count_elsewhere(self) -> None:
+        """Count once that Locust caught an error, such as that of a handler of our messages."""
+        if log.unhandled_greenlet_exception and not self._elsewhere:
+            self._exceptions[_ELSEWHERE] += 1
+        self._elsewhere = log.unhandled_greenlet_exception
 
     def _on_user_error(self, exception: Exception, **_: Any) -> None:
         self._count(exception)
@@ -124,7 +141,7 @@ class LoadWorker:
         me = self._runner().client_id
         index = order.index(me) if me in order else 0
         schedule = None if arrivals is None else Arrivals.from_message(arrivals)
-        self._attempt(lambda: traffic.begin(schedule, index, max(len(order), 1), round=msg.data["round"]))
+        traffic.begin(schedule, index, max(len(order), 1), round=msg.data["round"])
 
     def _take(self, msg: Any, **_: Any) -> None:
         traffic, number = self.traffic, msg.data["round"]
@@ -132,6 +149,7 @@ class LoadWorker:
         self._feed_locust()
         if traffic is not None:
             self._attempt(lambda: taken.update(traffic.take(number)))
+        self._count_elsewhere()
         ended = taken[number - 1]
         ended.exceptions, self._exceptions = self._exceptions, Counter()
         ended.messages.update({place: self._said[place] for place in ended.exceptions})

@@ -127,7 +127,7 @@ def taken(network: Network) -> Window:
     return Window.from_message(window)
 
 
-@pytest.mark.parametrize("broken", ["work", "take", "begin"])
+@pytest.mark.parametrize("broken", ["work", "take", "begin", "gather"])
 def test_what_a_worker_raises_is_counted_and_goes_to_the_leader_with_the_next_window(
     network: Network, worker: LoadWorker, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,11 +135,13 @@ def test_what_a_worker_raises_is_counted_and_goes_to_the_leader_with_the_next_wi
         "work": lambda: None,
         "take": lambda number: {number - 1: Window()},
         "begin": lambda *_, **__: None,
+        "gather": lambda: None,
         "flush": lambda: (),
     }
     worker.traffic = SimpleNamespace(**(healthy | {broken: fail}))  # type: ignore[assignment]
     for _ in range(2):
         worker.work()
+        network.send_message(messages.GATHER, {})
         network.send_message(messages.BEGIN, {"order": [], "arrivals": None, "round": 0})
         if broken == "take":
             break
@@ -155,6 +157,15 @@ def test_a_users_error_that_only_locust_saw_is_counted(network: Network, worker:
     events: Any = worker._environment.events
     events.user_error.fire(user_instance=None, exception=ValueError("lost"), tb=None)
     assert taken(network).exceptions == {"ValueError": 1}
+
+
+def test_an_error_that_only_locust_caught_is_counted_once(
+    network: Network, worker: LoadWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locust logs what the handler of a message raises, and goes on."""
+    monkeypatch.setattr("locust.log.unhandled_greenlet_exception", True)
+    assert taken(network).exceptions == {"an error that Locust caught": 1}
+    assert not taken(network).exceptions
 
 
 def test_a_worker_that_cannot_prepare_says_so(network: Network, worker: LoadWorker) -> None:

@@ -80,8 +80,10 @@ def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Itera
         yield f"a wrong answer ended the search after {len(run.trials)} stages"
         return
     if answer is not None:
-        below = f"highest {found['load']} within the limits: {_words(found, answer)}, {limit}"
-        yield f"{below}; the search went no higher" if missed is None else f"{below}; {_words(found, missed)} missed it"
+        so_far = "" if run.complete else " so far"
+        below = f"highest {found['load']} within the limits{so_far}: {_words(found, answer)}, {limit}"
+        beyond = "; the search went no higher" if run.complete else ""
+        yield f"{below}{beyond}" if missed is None else f"{below}; {_words(found, missed)} missed it"
     elif missed is not None:
         yield f"no {found['load']} within the limits: {_words(found, missed)}, {limit}"
     if found["enough"] is not None and answer is not None:

@@ -120,6 +120,7 @@ def _refuse_start(environment: Environment, given: Mapping[str, str], base: str)
     if runner.shape_greenlet:
         message = "a run is in progress, maybe started in another tab\nfix: wait for its end, or stop it"
         return jsonify({"success": False, "message": message, "host": environment.host})
+    _forget_others(parsed, given)
     text = options.to_text(parsed, environment.host)
     text.update({name: request.form[name].strip() for name in text if name in request.form})
     try:
@@ -128,6 +129,16 @@ def _refuse_start(environment: Environment, given: Mapping[str, str], base: str)
     except LoadTestError as error:
         return jsonify({"success": False, "message": str(error), "host": environment.host})
     return None
+
+
+def _forget_others(parsed: Any, given: Mapping[str, str]) -> None:
+    """Set what the form does not say back to what the command line said.
+
+    It leaves out the fields that are greyed out, and Locust would keep their values from the run before.
+    """
+    for option in options.all_options():
+        if option.dest not in request.form and not option.is_list:
+            setattr(parsed, option.dest, given[option.dest])
 
 
 def _check_secrets(given: Mapping[str, str], text: Mapping[str, str]) -> None:

@@ -36,9 +36,9 @@ class Page:
         with urllib.request.urlopen(f"{self.address}{path}", urllib.parse.urlencode(form).encode(), timeout=30) as said:
             return json.load(said)
 
-    def start(self, repository: Path, concurrency: str) -> Any:
-        form = {"model": "classifier", "repository": str(repository), "concurrency": concurrency}
-        return self.post("/swarm", scenario="ramp", stages="2", stage_time="1", warm_up="0.1", **form)
+    def start(self, repository: Path, **load: str) -> Any:
+        form = {"model": "classifier", "repository": str(repository), "stage_time": "1", "warm_up": "0.1"}
+        return self.post("/swarm", **form, **load)
 
     def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the figures of the newest run once this is true of them."""
@@ -70,18 +70,20 @@ def page(server: Server, tmp_path: Path) -> Iterator[Page]:
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_leaves_nothing_to_the_next_one(page: Page, repository: Path) -> None:
-    assert page.start(repository, "2,4")["success"]
+    assert page.start(repository, scenario="ramp", concurrency="2,4", stages="4")["success"]
     page.wait_for(lambda figures: figures["result"]["totals"]["requests"] > 0)
-    said = page.start(repository, "3,3")
+    said = page.start(repository, concurrency="3")
     assert not said["success"]
     assert "a run is in progress" in said["message"]
     page.post("/stop")
     stopped = page.wait_for(lambda figures: bool(figures["over"]))["result"]
     assert stopped["verdict"]["reasons"] == ["the run was stopped before its end"]
-    assert page.start(repository, "6,8")["success"]  # at once: the workers must be there again
+    assert page.start(repository, concurrency="6,8")["success"]  # at once: the workers must be there again
     again = page.wait_for(lambda figures: figures["over"] and figures["result"]["verdict"]["complete"])["result"]
     assert again["verdict"]["passed"]
     assert [stage["concurrency"] for stage in again["stages"]] == [6, 8]
+    assert again["run"]["scenario"] == "steps"  # the default, not what the run before had
+    assert not any("--stages" in note for note in again["notes"])
     time.sleep(3)  # a worker reports to Locust every three seconds
     assert page.get("/stats/requests")["stats"][-1]["num_requests"] == again["totals"]["requests"]
 

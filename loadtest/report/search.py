@@ -21,14 +21,14 @@ def find_search(run: Run, stages: Sequence[Stage]) -> dict[str, Any] | None:
         return None
     search, trials = SearchPlan(load).search, run.trials
     kept, missed = find_bracket(trials)
-    answer = None if kept is None else _describe(run, kept)
+    answer = None if kept is None else describe_load(run, kept)
     found = {
         "load": "rate" if search.is_open_loop else "concurrency",
         "precision": search.precision,
         "most_stages": search.most_stages,
         "settled": search.is_settled(trials),
         "answer": answer,
-        "missed": None if missed is None else _describe(run, missed),
+        "missed": None if missed is None else describe_load(run, missed),
         "enough": None if answer is None or search.is_open_loop else _find_enough(run, answer),
     }
     saturated = {stage["name"] for stage in stages if stage["client_saturated"]}
@@ -41,13 +41,13 @@ def _find_enough(run: Run, answer: Point) -> Point | None:
     With 8, 16 and 24 users at 790, 805 and 812 rows/s, 8 users are enough: 790 / 812 = 97 %.
     """
     for load in sorted({trial.load for trial in run.trials if trial.within and trial.load < answer["load"]}):
-        point = _describe(run, load)
+        point = describe_load(run, load)
         if point["throughput_rows_per_s"] >= _NEARLY * answer["throughput_rows_per_s"]:
             return point
     return None
 
 
-def _describe(run: Run, load: float) -> Point:
+def describe_load(run: Run, load: float) -> Point:
     """Return the figures of a load, from those of its stages that agree with most of them."""
     tried = [(record, record.trial.within) for record in run.records if record.trial and record.trial.load == load]
     is_within = 2 * sum(within for _, within in tried) > len(tried)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtest.report.search import to_percent
+from loadtest.report.search import describe_load, to_percent
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
 from loadtest.scenarios import SCENARIOS, Verdict, find_bracket
 from loadtest.settings import Allowance, Limits, Settings
@@ -169,7 +169,7 @@ def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
         too_few = [
             one for stage in answer if stage["verdict"] != Verdict.MISSED.value for one in _too_few(stage, least)
         ]
-        return too_few + _missed_by_ladder(run.settings.limits, answer)
+        return too_few + _too_slow(run.settings.limits, describe_load(run, kept)["throughput_rows_per_s"])
     if missed is None:
         return (
             ["the search found no load that keeps the limits: its stages contradict each other"] if run.complete else []
@@ -177,6 +177,12 @@ def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
     limits, tried = run.settings.limits, [stage for stage in stages if load_of(stage) == missed]
     why = [[*_missed_by_stage(limits, stage), *_failures_of(stage, limits.max_failures)] for stage in tried]
     return [f"no load kept the limits, not even the lowest: {reason}" for reason in next(filter(None, why))]
+
+
+def _too_slow(limits: Limits, rows_per_s: float) -> list[str]:
+    if limits.min_throughput is None or rows_per_s >= limits.min_throughput:
+        return []
+    return [f"the throughput at the answer was {rows_per_s:g} rows/s, but {limits.min_throughput:g} are required"]
 
 
 def load_of(stage: Stage) -> float:

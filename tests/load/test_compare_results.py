@@ -242,3 +242,15 @@ def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path, text: str) -> No
     path.write_text(text)
     with pytest.raises(SettingsError, match="fix: name the result"):
         read_run(path)
+
+
+def test_answers_to_the_requests_of_a_warm_up_do_not_change_the_mean(tmp_path: Path) -> None:
+    """They count for the throughput of the first window, but the latency histograms do not have them."""
+    windows = [Window(1.0, {KEY: Tally(requests=100, rows=100)}, surplus_requests=surplus) for surplus in (50, 0, 0)]
+    for window in windows:
+        window.tallies[KEY].latency_us.record(1000, 100)
+    run = Run(read("--concurrency", "1"), time.time(), complete=True)
+    run.records.append(record_of(make_stages(run.settings.load)[0], *windows))
+    (path,) = write(tmp_path, a=make_result(run))
+    (stage,) = read_run(path).stages
+    assert stage.windows.total_us.tolist() == [100_000] * 3

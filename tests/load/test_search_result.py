@@ -110,6 +110,20 @@ def test_a_search_whose_first_stage_kept_the_limits_alone_fails_the_run(stages: 
     assert said.startswith(reason)
 
 
+@pytest.mark.parametrize(("required", "passed"), [("10000", True), ("10001", False)])
+def test_the_throughput_of_an_answer_is_that_of_all_its_stages(required: str, passed: bool) -> None:
+    """Two stages of 9,000 and 11,000 rows/s have 10,000 together, which is the figure that the report gives."""
+    settings = read(*OPTIONS, "--concurrency", "1,2", "--min-throughput", required)
+    run, lowest = Run(settings, time.time(), complete=True), make_stages(settings.load)[0]
+    for rows in (9000, 11_000):
+        record = record_of(lowest, *[window(rows=rows)] * 3)
+        record.trial = record.to_trial(settings.limits)
+        run.records.append(record)
+    result = make_result(run)
+    assert result["search"]["answer"]["throughput_rows_per_s"] == 10_000
+    assert result["verdict"]["passed"] is passed
+
+
 def test_failures_above_the_answer_do_not_fail_the_run() -> None:
     """They say that the load was too high, which is what the search is about."""
     result = search({1: window(), 2: window(failures={"http_503": 40})}, "--concurrency", "1,2")

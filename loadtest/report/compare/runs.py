@@ -9,7 +9,7 @@ import numpy as np
 
 from loadtest.errors import SettingsError, reason
 from loadtest.files import read_json
-from loadtest.report.compare.intervals import Windows
+from loadtest.report.compare.intervals import Array, Windows
 from loadtest.report.result import SCHEMA
 from loadtest.run import Latencies
 
@@ -130,15 +130,12 @@ def _stage(values: Mapping[str, Any]) -> Stage:
 
 def _windows(values: Sequence[Mapping[str, Any]]) -> Windows:
     """Read the windows of a stage: their histograms become one table, a line for each window."""
-    seconds = np.array([_number(window["seconds"]) for window in values])
+    seconds, rates, means = (_column(values, name) for name in ("seconds", "throughput_rows_per_s", "mean_us"))
     if not len(seconds) or not seconds.all():
         raise ValueError("a stage has no windows, or one without a duration")
-    requests, rates, means = (
-        np.array([_number(window[name]) for window in values])
-        for name in ("requests", "throughput_rows_per_s", "mean_us")
-    )
     batches = np.array_split(np.arange(len(values)), min(len(values), _MOST_WINDOWS))
     tables = [Latencies.counts_of_text(window["latency_histogram"]) for window in values]
+    answers = np.array([sum(table.values()) for table in tables])
     values_us = sorted(set().union(*tables))
     places = {value: place for place, value in enumerate(values_us)}
     counts = np.zeros((len(batches), len(values_us)))
@@ -148,10 +145,14 @@ def _windows(values: Sequence[Mapping[str, Any]]) -> Windows:
     return Windows(
         seconds=np.array([seconds[batch].sum() for batch in batches]),
         rows=np.array([(rates * seconds)[batch].sum() for batch in batches]),
-        total_us=np.array([(requests * means)[batch].sum() for batch in batches]),
+        total_us=np.array([(answers * means)[batch].sum() for batch in batches]),
         values_us=np.array(values_us, np.float64),
         counts=counts,
     )
+
+
+def _column(windows: Sequence[Mapping[str, Any]], name: str) -> Array:
+    return np.array([_number(window[name]) for window in windows])
 
 
 def _number(value: Any) -> float:

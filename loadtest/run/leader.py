@@ -73,7 +73,7 @@ class Leader:
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["error"]
         if self.run is not None:
-            self.run.checked = msg.data["checked"]
+            self.run.checked |= msg.data["checked"]
         if msg.node_id in self._latecomers:
             if msg.data["error"] is None:
                 self._members.add(msg.node_id)

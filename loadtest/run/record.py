@@ -263,7 +263,7 @@ class Run:
         records: One for each stage that was begun.
         error: What ended the run early, if the user can fix it.
         complete: Whether every stage ran to its end.
-        checked: Whether there are right answers to all that is sent.
+        checked: Whether a process has right answers to all that it sends.
         lost_workers: Processes that went away before they said all that they had counted.
     """
 

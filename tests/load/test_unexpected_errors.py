@@ -216,6 +216,15 @@ def test_a_window_that_comes_too_late_is_not_lost(
     assert run.records[0].discarded.exceptions == {"here": 1}
 
 
+@pytest.mark.parametrize("said", [(True, False), (False, True)])
+def test_answers_must_be_checked_if_one_process_has_right_ones(leader: Leader, said: tuple[bool, bool]) -> None:
+    """Workers on several machines may have different files at the same path."""
+    leader.run = made_run()
+    for process, checked in enumerate(said):
+        leader._on_prepared(SimpleNamespace(node_id=f"w{process}", data={"error": None, "checked": checked}))
+    assert leader.run.requires_checked
+
+
 def test_a_process_that_never_says_what_it_counted_fails_the_run(
     leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,8 +94,9 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
         from loadtest.report import web
 
         web.set_up(environment, outcome)
+        _refuse_early(environment, runner, lambda _: web.check_port(environment.web_ui))
     else:
-        _refuse_early(environment, runner)
+        _refuse_early(environment, runner, check)
 
 
 def _await_last_rows(**_: Any) -> None:
@@ -117,12 +118,12 @@ def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]
     return [telemetry.add]
 
 
-def _refuse_early(environment: Environment, runner: Any) -> None:
-    """End the process before the first user starts if the run cannot take place."""
+def _refuse_early(environment: Environment, runner: Any, examine: Callable[[dict[str, str]], object]) -> None:
+    """End the process before the first user starts if the options, when examined, turn out not to work."""
     parsed: Any = environment.parsed_options
     text = _read_options(environment)
     try:
-        check(text)
+        examine(text)
     except LoadTestError as error:
         print_refusal(error, text["markdown"])
         if isinstance(runner, MasterRunner) and parsed.processes:

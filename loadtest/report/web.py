@@ -6,6 +6,7 @@ Source: https://docs.locust.io/en/stable/extending-locust.html#extending-the-web
 import json
 import logging
 import re
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from flask import Response, jsonify, request
 from locust.env import Environment
 
 from loadtest import options
-from loadtest.errors import LoadTestError, SettingsError
+from loadtest.errors import LoadTestError, SettingsError, reason
 from loadtest.printable import printable
 from loadtest.report import files, guard, page
 from loadtest.report.outcome import Outcome
@@ -48,6 +49,21 @@ def set_up(environment: Environment, outcome: Outcome) -> None:
     web_ui.app.before_request(lambda: _refuse_start(environment, given, base))
     script = _script(base)
     web_ui.app.after_request(lambda response: _extend(response, script, base))
+
+
+def check_port(web_ui: Any) -> None:
+    """Check that the page can be served; Locust would show a traceback.
+
+    Raises:
+        SettingsError: Another program listens there, or this process may not.
+    """
+    family = socket.AF_INET6 if ":" in web_ui.host else socket.AF_INET
+    try:
+        socket.create_server((web_ui.host, web_ui.port), family=family).close()
+    except OSError as error:
+        where = f"{web_ui.host or '*'}:{web_ui.port}"
+        fix = "end the program that listens there, or choose another port with --web-port"
+        raise SettingsError("--web-port", f"the page cannot be served on {where}: {reason(error)}", fix) from error
 
 
 def _template(base: str) -> dict[str, Any]:

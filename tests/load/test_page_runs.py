@@ -1,6 +1,7 @@
 """Runs that are started one after the other in Locust's page, as its buttons start and stop them."""
 
 import json
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -99,3 +100,14 @@ def test_a_run_that_never_had_a_user_is_over_when_it_failed() -> None:
     runner.user_count = 0
     outcome.end()
     assert outcome.is_over
+
+
+@pytest.mark.slow
+def test_a_page_whose_port_is_taken_is_refused_with_the_reason(server: Server, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        more = ("--web-port", str(taken.getsockname()[1]))
+        line = arguments(server, tmp_path / "out", *more)
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "error: --web-port: the page cannot be served on 127.0.0.1:" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -37,7 +37,7 @@ def start(arguments: Sequence[str]) -> None:
         logging.getLogger("locust.stats_logger").addFilter(lambda _: False)
     if not given & _WAITING:
         mode += ["--loglevel", "WARNING"]
-    if "--processes" in given and not any(name.startswith("--master") for name in given):
+    if "--processes" in given and not any(name.startswith(("--master", "--worker")) for name in given):
         mode += _choose_port()
     passed_on = [argument for argument in arguments if argument != "--web"]
     sys.argv = [_PROGRAM, "--locustfile", str(LOCUSTFILE), *mode, *passed_on]

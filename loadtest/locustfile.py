@@ -4,6 +4,7 @@ Locust imports this file in every process and sends its events: one to declare t
 up the process as leader, as load worker, or as both.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,12 +70,25 @@ def _declare_options(parser: Any) -> None:
 
 def _set_up(environment: Environment, runner: Any, **more: Any) -> None:
     """Set up this process: a master leads, a worker makes load, a process by itself does both."""
+    _stop_on_signals()
     if not isinstance(runner, MasterRunner):
         TritonUser.worker = LoadWorker(environment)
         TritonUser.worker.listen(runner)  # at once, because messages may come from now on
     _set_up_opentelemetry(environment=environment, runner=runner, **more)
     if not isinstance(runner, WorkerRunner):
         _set_up_leader(environment, runner)
+
+
+def _stop_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM end the run as Locust ends one, with a report.
+
+    Python would interrupt whatever runs in that moment, often a user in the middle of a request, and Locust handles
+    SIGTERM only when a headless run is over: until then it would leave neither a report nor the workers without load.
+    """
+    main = gevent.getcurrent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            gevent.signal_handler(number, gevent.kill, main, KeyboardInterrupt)
 
 
 def _set_up_leader(environment: Environment, runner: Any) -> None:

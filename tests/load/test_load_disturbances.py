@@ -16,19 +16,26 @@ from support.load_server import (
     write_version,
 )
 
-from builder.server import Server
+from builder.server import Server, free_port
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_that_is_interrupted_still_reports_what_it_saw(server: Server, repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
+def test_a_run_that_is_stopped_still_reports_what_it_saw(
+    server: Server, repository: Path, tmp_path: Path, number: signal.Signals, processes: int
+) -> None:
+    port = str(free_port())
+    several = ("--processes", str(processes), "--master-bind-port", port, "--master-port", port)
     options = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "2", "--stage-time", "5")
     with counting_snapshots() as snapshots:
-        under_way = start(server, tmp_path, *options, "--warm-up", "0", "--server-metrics", snapshots.url)
+        more = (*(several if processes > 1 else ()), "--warm-up", "0", "--server-metrics", snapshots.url)
+        under_way = start(server, tmp_path, *options, *more)
         snapshots.wait_for(2)
-        under_way.process.send_signal(signal.SIGINT)
+        under_way.process.send_signal(number)
     finished = under_way.finish(timeout_s=20)
     assert (finished.code, finished.last_lines[-1]) == (1, "FAILED: the run was stopped before its end")
+    assert "KeyboardInterrupt" not in finished.stderr
     assert finished.result["stages"][0]["requests"] > 0
 
 

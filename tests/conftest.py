@@ -13,9 +13,11 @@ with pytest.MonkeyPatch.context() as once:
     once.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
     import locust  # noqa: F401
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in a script's background job, and in whatever that starts; some tests interrupt what they start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script's background job ignores Ctrl-C, and what nohup starts ignores a closed terminal. So would whatever the tests
+# start, and some of them send these signals to it.
+for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -81,7 +81,6 @@ def test_the_csv_and_the_html_say_what_the_result_says(server: Server, repositor
     history = rows(tmp_path / "l_stats_history.csv")
     assert int(total["Request Count"]) == int(history[-1]["Total Request Count"]) == totals(finished.result)
     assert float(total["50%"]) == pytest.approx(stage["latency_us"]["p50"] / 1000, abs=1)
-    assert float(total["Average Response Time"]) == pytest.approx(stage["latency_us"]["mean"] / 1000, rel=0.01)
     assert float(history[-1]["Requests/s"]) > 0.4 * stage["throughput_requests_per_s"]
     counts = [int(row["Total Request Count"]) for row in history]
     assert sum(later > earlier for earlier, later in pairwise(counts)) >= 6, "booked every second"

@@ -3,18 +3,17 @@
 import gzip
 import json
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from locust.env import Environment
 from support.load_results import window
-from support.load_run import run
+from support.load_run import listening, run
 
 from builder.server import Server, free_port
 from loadtest.errors import SettingsError
@@ -55,14 +54,8 @@ def collecting() -> Iterator[tuple[str, list[Exported]]]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.server_address[1]}", sent
-        finally:
-            listener.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        yield url, sent
 
 
 @pytest.mark.slow

@@ -160,11 +160,18 @@ def counting_snapshots() -> Iterator[Snapshots]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+    with listening(Handler) as url:
+        yield Snapshots(f"{url}/metrics", taken)
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve HTTP on a free port, and yield its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listener:
         thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield Snapshots(f"http://127.0.0.1:{listener.server_address[1]}/metrics", taken)
+            yield f"http://127.0.0.1:{listener.server_address[1]}"
         finally:
             listener.shutdown()
             thread.join()

@@ -6,6 +6,7 @@ requests are held up (`stalls` per second).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ _WARM_UP_S = 1.0
 
 
 @dataclass
-class Server:
+class Server(ABC):
     """A server: `service_us` is its mean time for a request, and `spread` the standard deviation in means."""
 
     seed: int
@@ -58,8 +59,9 @@ class Server:
             latencies[::10] += 10 * _STALL_US
         return latencies
 
+    @abstractmethod
     def queue(self, load: float, seconds: float, slow: float) -> Microseconds:
-        raise NotImplementedError
+        """Return the latencies of the requests that come in a number of seconds."""
 
     def draw(self, count: int, mean_us: float) -> Microseconds:
         """Return so many service times."""

@@ -93,17 +93,13 @@ class StageRecord:
     def on_server(self, first: int = 0, last: int | None = None) -> Summary:
         """Return what the server did in some windows, or in all of them, as far as its counters were read."""
         snapshots = self.snapshots[first : None if last is None else last + 1]
-        known = [number for number, one in enumerate(snapshots, first) if not one.problem]
-        if not known:
-            return summarize(snapshots, Seen())
-        windows = self.windows[known[0] : known[-1]]
-        at_first = self.windows[known[0] - 1].in_flight if known[0] else self.discarded.in_flight
-        seen = Seen(
-            answered=sum(window.requests for window in windows),
-            failed=sum(window.failures for window in windows),
-            in_flight=max((at_first, *(window.in_flight for window in windows))),
-            seconds=sum(window.seconds for window in windows),
-        )
+        windows = self.windows[first : first + max(len(snapshots) - 1, 0)]
+        at_first = self.windows[first - 1].in_flight if first else self.discarded.in_flight
+        starts = [at_first, *(window.in_flight for window in windows)]
+        seen = [
+            Seen(window.requests, window.failures, max(window.in_flight, at_start), window.seconds)
+            for window, at_start in zip(windows, starts, strict=False)
+        ]
         return summarize(snapshots, seen)
 
     def answered(self, last: int = 0) -> int:

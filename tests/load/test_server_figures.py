@@ -27,7 +27,10 @@ def snapshot(requests: int, server: str = "", lag_s: float = 0.0) -> Snapshot:
 
 
 def summary(*snapshots: Snapshot, answered: int, failed: int = 0, in_flight: int = 0, seconds: float = 4.0) -> Summary:
-    return summarize(snapshots, Seen(answered, failed, in_flight, seconds))
+    """Summarize snapshots between which the client got as many answers each time."""
+    times = len(snapshots) - 1
+    shares = [answered // max(times, 1) + (number < answered % max(times, 1)) for number in range(times)]
+    return summarize(snapshots, [Seen(share, failed, in_flight, seconds / times) for share in shares])
 
 
 def test_the_figures_are_what_was_counted_between_the_first_and_the_last_snapshot() -> None:
@@ -72,7 +75,7 @@ def test_what_the_server_counted_must_fit_what_the_client_counted(
 
 
 def test_a_count_that_fell_shows_a_restart_after_which_all_of_it_was_counted() -> None:
-    found = summary(snapshot(90), snapshot(100), snapshot(40), answered=60)
+    found = summarize((snapshot(90), snapshot(100), snapshot(40)), [Seen(10, seconds=2.0), Seen(50, seconds=2.0)])
     assert found.restarted
     assert found.figures is not None
     assert found.figures["requests"] == 50
@@ -82,6 +85,38 @@ def test_a_restart_that_no_count_shows_is_seen_if_the_server_did_not_answer_in_b
     found = summary(snapshot(100), SILENT, snapshot(900), answered=2000)
     assert (found.restarted, found.figures) == (True, None)
     assert not summary(snapshot(100), snapshot(900), answered=2000).restarted
+
+
+QUICK = (snapshot(0), snapshot(2600), snapshot(2700), snapshot(5700))
+"""A server that was killed at 2,600, and back so soon that at the next snapshot it had counted 2,700 again."""
+
+
+def test_a_restart_between_two_snapshots_is_seen_if_requests_failed_or_if_all_other_counts_fit() -> None:
+    lost = [Seen(2600, 0, 2, 2.0), Seen(2990, 12, 2, 2.0), Seen(3000, 0, 2, 2.0)]
+    reloaded = [Seen(2600, 0, 2, 2.0), Seen(3000, 0, 2, 2.0), Seen(3000, 0, 2, 2.0)]
+    for seen in (lost, reloaded):
+        found = summarize(QUICK, seen)
+        assert (found.restarted, found.foreign, found.figures) == (True, False, None)
+    assert summarize(QUICK[1:3], lost[1:2]).restarted
+    assert not summarize(QUICK[1:3], reloaded[1:2]).restarted
+
+
+def test_a_restart_is_seen_where_the_next_snapshot_was_read_late() -> None:
+    # 3,000 x 1 s / 2 s x 2 = 3,000 answers may be missing from this snapshot alone, but not from all of them
+    late = (snapshot(0), snapshot(2600), snapshot(2700, lag_s=1.0), snapshot(5700))
+    found = summarize(late, [Seen(2600, 0, 2, 2.0), Seen(2990, 12, 2, 2.0), Seen(3000, 0, 2, 2.0)])
+    assert (found.restarted, found.foreign) == (True, False)
+
+
+@pytest.mark.parametrize("failed", [0, 5])
+@pytest.mark.parametrize("start", [0, 40_000])
+def test_servers_that_share_the_load_are_not_taken_for_a_restart(start: int, failed: int) -> None:
+    half = [snapshot(start + 1500 * number) for number in range(6)]
+    found = summarize(half, [Seen(3000, failed, 8, 2.0)] * 5)
+    assert (found.foreign, found.restarted) == (True, False)
+    assert "other servers share the load" in found.reason
+    few = [snapshot(start + 6 * number) for number in range(6)]
+    assert not summarize(few, [Seen(12, failed, 0, 2.0)] * 5).restarted
 
 
 def test_two_servers_in_turn_are_not_taken_for_a_restart() -> None:

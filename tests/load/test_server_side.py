@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.gateways import balancer
+from support.gateways import Gateway, balancer
 from support.load_run import Finished, answered, run
 from support.load_server import serving, write_version
 from support.serving import DOUBLE, DOUBLE_CONFIG, parse, write_model
@@ -44,17 +44,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@dataclass
-class Balanced:
+@dataclass(frozen=True)
+class Balanced(Gateway):
     """An address behind which there are two servers."""
 
-    http_address: str
-    grpc_address: str
     servers: tuple[Server, Server]
-
-    @property
-    def metrics_address(self) -> str:
-        return self.servers[0].metrics_address
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +58,7 @@ def balanced(repository: Path, server: Server) -> Iterator[Balanced]:
         balancer(server.http_address, second.http_address) as http,
         balancer(server.grpc_address, second.grpc_address) as grpc,
     ):
-        yield Balanced(http, grpc, (server, second))
+        yield Balanced(http, grpc, server.metrics_address, (server, second))
 
 
 def run_evenly(balanced: Balanced, repository: Path, out: Path, *more: str) -> Finished:

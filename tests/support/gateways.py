@@ -58,6 +58,15 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
+@dataclass(frozen=True)
+class Gateway:
+    """Where servers are reached that stand behind something."""
+
+    http_address: str
+    grpc_address: str
+    metrics_address: str
+
+
 @contextmanager
 def tls_proxy(upstream: str, authority: Authority, *, ask_client: bool = True) -> Iterator[str]:
     """Speak TLS on a free port and pass everything on to `upstream`; the base path `/base` is removed.
@@ -91,11 +100,17 @@ def tls_proxy(upstream: str, authority: Authority, *, ask_client: bool = True) -
 @contextmanager
 def balancer(*upstreams: str) -> Iterator[str]:
     """Pass the connections to a free port on to several servers in turn, as a Kubernetes Service does."""
-    turns = itertools.cycle(upstreams)
+    with forwarder(itertools.cycle(upstreams)) as address:
+        yield address
+
+
+@contextmanager
+def forwarder(upstreams: Iterator[str]) -> Iterator[str]:
+    """Pass each connection to a free port on to the next of some servers."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            host, _, port = next(turns).rpartition(":")
+            host, _, port = next(upstreams).rpartition(":")
             with suppress(OSError), socket.create_connection((host, int(port))) as server:
                 self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

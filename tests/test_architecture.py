@@ -60,6 +60,7 @@ ONLY_IN = {
         "loadtest.locustfile",
         "loadtest.run.leader",
         "loadtest.run.locust_stats",
+        "loadtest.run.processes",
         "loadtest.run.telemetry",
         "loadtest.run.worker",
         "loadtest.report.outcome",

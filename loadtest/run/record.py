@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.errors import LoadTestError
-from loadtest.run.windows import STABLE_WINDOWS, Figures, Window, is_growing, is_stable, join_windows, sum_tallies
+from loadtest.run.steadiness import STABLE_WINDOWS, is_growing, is_stable
+from loadtest.run.tallies import sum_tallies
+from loadtest.run.windows import Figures, Window, join_windows
 from loadtest.scenarios import LATE_SHARE, Counts, Stage, Trial, Verdict, describe_doubt, find_margin, judge
 from loadtest.server import Seen, Snapshot, Summary, summarize
 from loadtest.settings import Limits, Settings

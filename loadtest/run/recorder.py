@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.run.windows import Busy, Tally, Window
+from loadtest.run.busy import Busy
+from loadtest.run.tallies import Tally
+from loadtest.run.windows import Window
 
 Key = tuple[str, str]
 """A model and the version that answered; the version is empty where no answer named one."""

@@ -18,7 +18,8 @@ from locust.env import Environment
 from locust.event import EventHook
 
 from loadtest.errors import SettingsError
-from loadtest.run.windows import Tally, Window
+from loadtest.run.tallies import Tally
+from loadtest.run.windows import Window
 
 _AT_ONCE = 100
 """How many durations are recorded before the load gets its turn."""

@@ -7,93 +7,14 @@ for 2 s have 400 rows in 2 s, 200 rows/s (`merge_processes`); two such windows i
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
+from loadtest.run.busy import Busy
 from loadtest.run.latencies import PERCENTILES, Latencies
+from loadtest.run.tallies import Tally, sum_tallies
 from loadtest.scenarios import Counts
-
-STABLE_WINDOWS = 3
-STABLE_RATIO = 1.10
-SATURATED_SHARE = 0.9
-"""A client that computes, or waits for a CPU, for this share of the time is the bottleneck: it has one thread."""
-
-COMFORTABLE_SHARE = 0.7
-"""How busy a client process should be at most."""
-
-CROWDED_SHARE = 0.25
-"""A client that waits for a CPU for this share of the time needs its own cores rather than more processes."""
-
-
-@dataclass
-class Tally:
-    """Counts of one model's version. `requests` and `rows` count answers, right or wrong."""
-
-    requests: int = 0
-    rows: int = 0
-    unchecked: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    latency_us: Latencies = field(default_factory=Latencies)
-
-    def add(self, other: "Tally") -> None:
-        """Add the counts of another process or window."""
-        self.requests += other.requests
-        self.rows += other.rows
-        self.unchecked += other.unchecked
-        self.failures.update(other.failures)
-        self.wrong.update(other.wrong)
-        self.latency_us.add(other.latency_us)
-
-    def to_message(self) -> dict[str, Any]:
-        """Return plain values that Locust can send."""
-        return {
-            "requests": self.requests,
-            "rows": self.rows,
-            "unchecked": self.unchecked,
-            "failures": dict(self.failures),
-            "wrong": dict(self.wrong),
-            "latency_us": self.latency_us.to_message(),
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> "Tally":
-        """Undo `to_message`."""
-        return cls(
-            requests=message["requests"],
-            rows=message["rows"],
-            unchecked=message["unchecked"],
-            failures=Counter(message["failures"]),
-            wrong=Counter(message["wrong"]),
-            latency_us=Latencies.from_message(message["latency_us"]),
-        )
-
-
-@dataclass
-class Busy:
-    """How hard one process worked: seconds of wall clock, of its CPU time, and of waiting for a CPU."""
-
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    cpu_wait_s: float = 0.0
-
-    @property
-    def share(self) -> float:
-        """The share of the time that the process had work to do, 0 to 1."""
-        return (self.cpu_s + self.cpu_wait_s) / self.seconds if self.seconds else 0.0
-
-    @property
-    def waiting_share(self) -> float:
-        """The share of the time that the process could have run but had no CPU, 0 to 1."""
-        return self.cpu_wait_s / self.seconds if self.seconds else 0.0
-
-    def append(self, later: "Busy") -> None:
-        """Append the next window of the same process."""
-        self.seconds += later.seconds
-        self.cpu_s += later.cpu_s
-        self.cpu_wait_s += later.cpu_wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,14 +192,6 @@ class Window:
         )
 
 
-def sum_tallies(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum of their counts."""
-    total = Tally()
-    for tally in tallies:
-        total.add(tally)
-    return total
-
-
 def merge_processes(windows: Iterable[Window]) -> Window:
     """Return as one window what several processes saw in the same stretch of time."""
     merged = Window(drained=True)
@@ -299,27 +212,3 @@ def join_windows(windows: Iterable[Window]) -> Window:
     for window in windows:
         joined.append(window)
     return joined
-
-
-def is_growing(windows: Sequence[Figures]) -> bool:
-    """Return whether the mean latency of each of the last two windows is 10 % above that of the window before.
-
-    In an open loop that is too fast for the server, requests may be within a limit now, but will not be later.
-    """
-    means = [window.mean_us for window in windows[-STABLE_WINDOWS:]]
-    return len(means) == STABLE_WINDOWS and all(STABLE_RATIO * a < b for a, b in pairwise(means))
-
-
-def is_stable(windows: list[Window]) -> bool:
-    """Return whether the last three windows agree within 10 % in throughput and mean latency.
-
-    That is, the highest is at most 1.1 times the lowest: 100, 104 and 110 rows/s agree, 100, 104 and 111 do not.
-
-    Source: https://github.com/triton-inference-server/perf_analyzer/blob/main/docs/measurements_metrics.md
-    """
-    last = windows[-STABLE_WINDOWS:]
-    if len(last) < STABLE_WINDOWS or not all(window.requests for window in last):
-        return False
-    throughputs = [window.rows_per_s for window in last]
-    latencies = [window.total.latency_us.mean_us for window in last]
-    return all(max(values) <= STABLE_RATIO * min(values) for values in (throughputs, latencies))

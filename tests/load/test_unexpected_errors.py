@@ -188,7 +188,7 @@ def test_a_check_before_the_run_that_fails_is_an_error_to_show(monkeypatch: pyte
 def leader(network: Network) -> Leader:
     leader = Leader(Environment(), network)  # type: ignore[arg-type]
     leader.listen()
-    leader._members = {"local"}
+    leader._processes._members = {"local"}
     return leader
 
 
@@ -206,29 +206,34 @@ def window_with_a_wrong_answer() -> dict[str, Any]:
 def test_a_window_that_comes_too_late_is_not_lost(
     network: Network, leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadtest.run.leader._TAKE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("loadtest.run.processes._TAKE_TIMEOUT_S", 0.01)
     run = made_run()
     assert leader._take(run).exceptions == {}
-    assert leader._owed == {("local", 1)}
+    assert leader._processes.owing() == ["local"]
     network.send_message(messages.WINDOWS, {"round": 1, "windows": [[0, window_with_a_wrong_answer()]]})
-    assert leader._owed == set()
+    assert leader._processes.owing() == []
     assert leader._take(run).exceptions == {}
     assert run.records[0].discarded.exceptions == {"here": 1}
 
 
 @pytest.mark.parametrize("said", [(True, False), (False, True)])
-def test_answers_must_be_checked_if_one_process_has_right_ones(leader: Leader, said: tuple[bool, bool]) -> None:
+def test_answers_must_be_checked_if_one_process_has_right_ones(
+    network: Network, leader: Leader, monkeypatch: pytest.MonkeyPatch, said: tuple[bool, bool]
+) -> None:
     """Workers on several machines may have different files at the same path."""
-    leader.run = made_run()
+    monkeypatch.setattr("loadtest.run.processes._TAKE_TIMEOUT_S", 0.01)
+    run = leader.run = made_run()
     for process, checked in enumerate(said):
-        leader._on_prepared(SimpleNamespace(node_id=f"w{process}", data={"error": None, "checked": checked}))
-    assert leader.run.requires_checked
+        data = {"error": None, "checked": checked}
+        network.listeners[messages.PREPARED](SimpleNamespace(node_id=f"w{process}", data=data))
+    leader._take(run)
+    assert run.requires_checked
 
 
 def test_a_process_that_never_says_what_it_counted_fails_the_run(
     leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadtest.run.leader._TAKE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("loadtest.run.processes._TAKE_TIMEOUT_S", 0.01)
     monkeypatch.setattr("loadtest.run.leader._GRACE_S", -1.0)
     with pytest.raises(Exception, match="local: the process did not say what it counted"):
         leader._drain(made_run())

@@ -9,10 +9,13 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from support.load_settings import read
 
+from loadtest.run.busy import Busy
 from loadtest.run.latencies import PERCENTILES, Latencies, least_count
 from loadtest.run.record import Run, StageRecord
 from loadtest.run.recorder import Recorder
-from loadtest.run.windows import Busy, Tally, Window, is_stable, join_windows, merge_processes
+from loadtest.run.steadiness import is_stable
+from loadtest.run.tallies import Tally
+from loadtest.run.windows import Window, join_windows, merge_processes
 from loadtest.scenarios import make_stages
 
 KEY = ("m", "1")

@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtest.report import plots
 from loadtest.report.plots import Axis, Chart, Marks
+from loadtest.run import LEAST_FOR_P99
 from loadtest.scenarios import SCENARIOS
 
 Stage = Mapping[str, Any]
@@ -61,8 +62,9 @@ def _against_load(stages: Sequence[Stage], mark: tuple[str, str], limit_ms: floa
     ladder = sorted(stages, key=load_of)
     x, axis = [load_of(stage) for stage in ladder], _load_axis(ladder)
     yield _throughput(ladder, x, axis, mark)
-    times = {name: [stage["latency_us"][name] for stage in ladder] for name in ("p50", "p90", "p99")}
-    yield plots.time_lines("Latency", x, axis, times, limit_ms)
+    times = {name: [stage["latency_us"][name] for stage in ladder] for name in ("p50", "p90")}
+    late = {place: share for place, stage in zip(x, ladder, strict=True) if (share := _failed_beyond_p99(stage))}
+    yield plots.time_lines("Latency", x, axis, {**times, **_p99(ladder)}, limit_ms, late)
     yield from _goodput(ladder, x, axis)
     columns, names = plots.category_axis(axis["title"]), _bar_names(ladder)
     served = [(name, stage) for name, stage in zip(names, ladder, strict=True) if stage["server"]]
@@ -118,8 +120,9 @@ def _bar_names(ladder: Sequence[Stage]) -> list[str]:
 
 def _over_time(stages: Sequence[Stage], limit_ms: float | None) -> Iterator[Chart]:
     windows = [window for stage in stages for window in stage["windows"]]
-    x, marks = [round(window["start_s"] + window["seconds"] / 2, 3) for window in windows], _boundaries(stages)
-    yield plots.time_lines("Latency", x, _TIME, _percentiles(windows), limit_ms, marks)
+    x, marks = [_middle([window]) for window in windows], _boundaries(stages)
+    late = {moment: share for stage in stages for moment, share in _late_moments(stage)}
+    yield plots.time_lines("Latency", x, _TIME, _percentiles(windows), limit_ms, late, marks)
     answered = [window["throughput_rows_per_s"] for window in windows]
     yield plots.lines("Throughput", "rows/s", x, _TIME, {"answered": answered}, marks)
     yield plots.lines("Requests in flight at the end of each window", "requests", x, _TIME, _in_flight(stages), marks)
@@ -142,9 +145,24 @@ def _in_flight(stages: Sequence[Stage]) -> dict[str, list[float]]:
 
 def _percentiles(windows: Sequence[Stage]) -> dict[str, list[float | None]]:
     """Return p50, p90 and p99, or p95 if most windows have too few answers for a p99."""
-    have_p99 = sum(window["p99_us"] is not None for window in windows)
-    names = ("p50", "p90", "p99" if 2 * have_p99 > len(windows) else "p95")
-    return {name: [window[f"{name}_us"] for window in windows] for name in names}
+    have_p99 = 2 * sum(window["p99_us"] is not None for window in windows) > len(windows)
+    names = ("p50", "p90") if have_p99 else ("p50", "p90", "p95")
+    times = {name: [window[f"{name}_us"] for window in windows] for name in names}
+    return {**times, **_p99(windows)} if have_p99 else times
+
+
+def _late_moments(stage: Stage) -> Iterator[tuple[float, float]]:
+    """Yield where p99 is longer than any limit: in windows, or else in the whole stage, whose windows may be small."""
+    late = [([window], share) for window in stage["windows"] if (share := _failed_beyond_p99(window))]
+    whole = _failed_beyond_p99(stage)
+    yield from ((_middle(part), share) for part, share in late or ([(stage["windows"], whole)] if whole else []))
+
+
+def _middle(windows: Sequence[Stage]) -> float:
+    """Return the moment in the middle of windows that follow each other."""
+    first, last = windows[0], windows[-1]
+    middle: float = round((first["start_s"] + last["start_s"] + last["seconds"]) / 2, 3)
+    return middle
 
 
 def _boundaries(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -167,6 +185,19 @@ def _shorten(name: str) -> str:
 
 
 # ---- Both
+
+
+def _p99(parts: Sequence[Stage]) -> dict[str, list[float | None]]:
+    """Return the p99 that a limit is about, which counts requests without an answer as slower than any."""
+    return {"p99": [part["p99_of_requests_us"] for part in parts]}
+
+
+def _failed_beyond_p99(part: Stage) -> float | None:
+    """Return the share of requests without an answer if p99 is one of those; otherwise None."""
+    failed = _count(part["failures"])
+    requests = part["requests"] + failed
+    is_known = requests >= LEAST_FOR_P99 and part["p99_of_requests_us"] is None
+    return failed / requests if is_known and 100 * failed > requests else None
 
 
 def _split(times: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:

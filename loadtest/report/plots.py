@@ -1,13 +1,14 @@
 """The kinds of charts, as plain values for Plotly: lines, stacked areas, stacked bars and a map.
 
-A chart has `title`, `text` (what it says, in words), `data` and `layout`, and shows one quantity in one unit. Colours
-and fonts are the page's. A series is a name with its values; None is a gap.
+A chart has `title`, `text` (what it says, in words), `data` and `layout`, some a `note`, and it shows one quantity in
+one unit. Colours and fonts are the page's. A series is a name with its values; None is a gap.
 
 Source: https://plotly.com/javascript/reference/
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from math import floor, log10
 from typing import Any
 
@@ -32,6 +33,8 @@ _FAR_LIMIT = 3.0
 
 _MOST_MARKERS = 60
 _FEW_BARS = 3
+_TEXT_WIDTH = 1 / 6
+"""The width of a text beside a mark, as a share of the chart."""
 
 
 def lines(title: str, unit: str, x: Sequence[float], axis: Axis, series: Series, marks: Marks = None) -> Chart:
@@ -50,9 +53,17 @@ def lines(title: str, unit: str, x: Sequence[float], axis: Axis, series: Series,
 
 
 def time_lines(
-    title: str, x: Sequence[float], axis: Axis, times_us: Series, limit_ms: float | None, marks: Marks = None
+    title: str,
+    x: Sequence[float],
+    axis: Axis,
+    times_us: Series,
+    limit_ms: float | None,
+    late: Mapping[float, float],
+    marks: Marks = None,
 ) -> Chart:
-    """Return a line for each series of times, and one for their limit.
+    """Return a line for each series of times, one for their limit, and a mark at the top where p99 is infinite.
+
+    `late` has these places on the axis, each with the share of requests without an answer.
 
     A percentile that no point has, because there were too few answers, would only be a name in the legend: it is left
     out.
@@ -65,6 +76,8 @@ def time_lines(
         chart["layout"]["yaxis"] = {"title": heading, "type": "log", **ticks(_decades(min(values), max(values)))}
     if limit_ms is not None and values:
         _add_limit(chart, x, limit_ms * 1000 / scale, unit, max(values))
+    if late and values:
+        _add_late(chart, late)
     return chart
 
 
@@ -76,6 +89,39 @@ def _add_limit(chart: Chart, x: Sequence[float], limit: float, unit: str, highes
     chart["data"].append(trace | {"hoverinfo": "skip", "visible": "legendonly" if is_far else True})
     chart["layout"]["showlegend"] = True
     chart["text"] += f" {name}."
+
+
+def _add_late(chart: Chart, late: Mapping[float, float]) -> None:
+    """Mark places at the top of a chart, whatever its axis shows: they have an axis of their own, from 0 to 1."""
+    axis = chart["layout"]["xaxis"]
+    chart["data"].append(
+        {
+            "type": "scatter",
+            "mode": "markers+text" if _are_apart(chart, late) else "markers",
+            "name": "failed",
+            "meta": "late",
+            "x": list(late),
+            "y": [1] * len(late),
+            "yaxis": "y2",
+            "marker": {"symbol": "triangle-up", "size": 12},
+            "text": [f"{100 * share:.1f} % failed" for share in late.values()],
+            "textposition": "bottom center" if chart["layout"]["annotations"] else "top center",
+            "cliponaxis": False,
+            "showlegend": False,
+            "hovertemplate": "%{text}: slower than any limit<extra></extra>",
+        }
+    )
+    chart["layout"]["yaxis2"] = {"overlaying": "y", "range": [0, 1], "visible": False}
+    chart["note"] = "▲ more than 1 % failed: p99 is slower than any limit"
+    chart["text"] += f" More than 1 % failed, by {axis['title']['text']}: {', '.join(f'{x:g}' for x in late)}."
+
+
+def _are_apart(chart: Chart, places: Iterable[float]) -> bool:
+    """Return whether texts at these places on the axis do not run into each other."""
+    scale = log10 if chart["layout"]["xaxis"].get("type") == "log" else float
+    points = [*map(scale, chart["data"][0]["x"])]
+    least = _TEXT_WIDTH * (max(points) - min(points))
+    return all(later - earlier > least for earlier, later in pairwise(sorted(map(scale, places))))
 
 
 def circle(chart: Chart, x: float, y: float, name: str) -> None:

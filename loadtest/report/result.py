@@ -149,7 +149,7 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
     window, discarded = record.measured, record.discarded
     total = window.total
     seconds = window.seconds or math.inf
-    p99_us = record.p99_of_requests_us(limits)
+    p99_us = record.p99_of_requests_us
     is_open_loop = record.stage.arrivals is not None
     return {
         "name": record.stage.name,

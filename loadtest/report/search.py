@@ -61,7 +61,7 @@ def describe_load(run: Run, load: float) -> Point:
         "outvoted": [record.stage.name for record, within in tried if within is not is_within],
         "requests": (agreed.count_late(limits) or (0, 0))[1],
         "throughput_rows_per_s": round(measured.rows_per_s, 2),
-        "p99_us": _finite(agreed.p99_of_requests_us(limits)),
+        "p99_us": _finite(agreed.p99_of_requests_us),
         "p99_low_us": _finite(low_us),
         "p99_high_us": _finite(high_us),
         "goodput": agreed.find_goodput(limits),

@@ -122,18 +122,14 @@ class StageRecord:
         self.recent = []
         self.complete = True
 
-    def p99_of_requests_us(self, limits: Limits) -> float | None:
-        """Return the p99 that a limit is about: that of all requests, not only of those with an answer.
-
-        A request without an answer counts as slower than any limit. The result is infinite if there were more than 1 %
-        of these, and None with fewer than 100 requests.
-        """
-        total = self.measured.total
-        return total.latency_us.percentile_us(99, unanswered=total.failures.total())
+    @property
+    def p99_of_requests_us(self) -> float | None:
+        """The p99 that a limit is about: that of all requests, see `Tally`."""
+        return self.measured.total.p99_of_requests_us
 
     def keeps_p99(self, limits: Limits) -> bool | None:
         """Return whether 99 % of the requests were answered within the limit; None without a limit or 100 requests."""
-        p99_us = self.p99_of_requests_us(limits)
+        p99_us = self.p99_of_requests_us
         return None if limits.max_p99_ms is None or p99_us is None else p99_us <= limits.max_p99_ms * 1000
 
     def count_late(self, limits: Limits) -> Counts | None:
@@ -199,7 +195,7 @@ class StageRecord:
 
         If the stage could not decide within its time, its p99 decides, as it does in the stages of other scenarios.
         """
-        p99_us = self.p99_of_requests_us(limits)
+        p99_us = self.p99_of_requests_us
         within = self.keeps_p99(limits) is True and not self._failed_too_often(limits)
         return Trial(self.stage.load, within, math.inf if p99_us is None else p99_us, self.has_wrong)
 

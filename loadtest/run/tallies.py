@@ -19,6 +19,14 @@ class Tally:
     wrong: Counter[str] = field(default_factory=Counter)
     latency_us: Latencies = field(default_factory=Latencies)
 
+    @property
+    def p99_of_requests_us(self) -> float | None:
+        """The p99 of all requests, not only of those with an answer; None with fewer than 100 requests.
+
+        A request without an answer counts as slower than any limit. If more than 1 % have none, p99 is infinite.
+        """
+        return self.latency_us.percentile_us(99, unanswered=self.failures.total())
+
     def add(self, other: "Tally") -> None:
         """Add the counts of another process or window."""
         self.requests += other.requests

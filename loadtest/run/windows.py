@@ -6,6 +6,7 @@ for 2 s have 400 rows in 2 s, 200 rows/s (`merge_processes`); two such windows i
 200 rows/s (`join_windows`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ class Figures:
     p90_us: float | None
     p95_us: float | None
     p99_us: float | None
+    p99_of_requests_us: float | None
     latency_histogram: str
 
 
@@ -108,6 +110,7 @@ class Window:
         """Return the numbers that are kept when it is joined with others; it began `start_s` seconds into the run."""
         total = self.total
         percentiles = {f"{name}_us": total.latency_us.percentile_us(percent) for name, percent in PERCENTILES.items()}
+        p99_us = total.p99_of_requests_us
         return Figures(
             start_s=round(start_s, 3),
             seconds=round(self.seconds, 3),
@@ -118,6 +121,7 @@ class Window:
             throughput_rows_per_s=round(self.rows_per_s, 2),
             mean_us=round(total.latency_us.mean_us, 1),
             **percentiles,
+            p99_of_requests_us=None if p99_us == math.inf else p99_us,
             latency_histogram=total.latency_us.to_text(),
         )
 

@@ -178,6 +178,56 @@ def test_failures_and_wrong_answers_are_drawn_only_if_there_are_any(tmp_path: Pa
     ]
 
 
+def late_marks(chart: dict[str, Any]) -> list[tuple[Any, Any]]:
+    return [(trace["x"], trace["text"]) for trace in chart["data"] if trace.get("meta") == "late"]
+
+
+def p99_of(chart: dict[str, Any]) -> Any:
+    (values,) = (trace["y"] for trace in chart["data"] if trace["name"] == "p99")
+    return values
+
+
+def failing(failures: int, answers: int = 98, latency_us: int = 2000) -> Window:
+    return window(answers, latency_us, failures=Counter(timeout=failures))
+
+
+def test_a_ladder_shows_the_p99_that_a_limit_is_about_and_marks_where_it_has_none(tmp_path: Path) -> None:
+    limit = ("--max-p99-ms", "3")
+    failed = charts_of("steps", tmp_path, *limit, measured=(failing(1), failing(2)))["Latency"]
+    assert late_marks(failed) == [([1, 4, 16], ["1.5 % failed"] * 3)]
+    assert failed["note"] == "▲ more than 1 % failed: p99 is slower than any limit"
+    assert "More than 1 % failed, by users: 1, 4, 16." in failed["text"]
+    assert "p99" not in [trace["name"] for trace in failed["data"]]
+    kept = charts_of("steps", tmp_path, *limit, measured=(failing(1), window(2, 90_000), window(100, 2000)))["Latency"]
+    assert (late_marks(kept), "note" in kept) == ([], False)
+    assert p99_of(kept) == [pytest.approx(90, rel=0.002)] * 3  # of 200 answers it would be 2 ms
+
+
+def test_windows_are_marked_where_they_have_no_p99(tmp_path: Path) -> None:
+    good, bad = window(200, 2000), failing(3, 197)
+    chart = charts_of("spike", tmp_path, measured=(good, bad))["Latency"]
+    assert late_marks(chart) == [([1.5, 4.5, 7.5], ["1.5 % failed"] * 3)]
+    assert p99_of(chart) == [pytest.approx(2000, rel=0.002), None] * 3
+
+
+def test_a_stage_is_marked_if_its_windows_are_too_small_for_a_p99(tmp_path: Path) -> None:
+    chart = charts_of("soak", tmp_path, measured=(failing(1, 49), failing(3, 97 - 50)))["Latency"]
+    assert late_marks(chart) == [([1.0, 4.0, 7.0], ["4.0 % failed"] * 3)]
+    few = charts_of("soak", tmp_path, measured=(failing(2, 48), failing(1, 48)))["Latency"]
+    assert late_marks(few) == []
+
+
+def test_marks_have_no_text_where_it_would_overlap(tmp_path: Path) -> None:
+    def mode(*measured: Window) -> object:
+        chart = charts_of("constant", tmp_path, measured=measured)["Latency"]
+        return [trace["mode"] for trace in chart["data"] if trace.get("meta") == "late"]
+
+    good, bad = window(200, 2000), failing(3, 197)
+    assert mode(bad) == ["markers+text"]
+    assert mode(bad, *[good] * 5, bad) == ["markers+text"]
+    assert mode(bad, bad, *[good] * 5) == ["markers"]
+
+
 def test_a_percentile_of_too_few_answers_is_left_out(tmp_path: Path) -> None:
     for answers, names in ((100, ["p50", "p90", "p99"]), (50, ["p50", "p90", "p95"]), (15, ["p50", "p90"])):
         chart = charts_of("constant", tmp_path, measured=(window(answers, 2000), window(answers, 3000)))["Latency"]

@@ -67,15 +67,29 @@ def test_no_text_in_the_page_can_end_its_script() -> None:
     assert "<" not in json.dumps(shown["charts"])
 
 
+def show(result: dict[str, Any], folder: Path) -> str:
+    """The report as a browser shows it, in HTML."""
+    (folder / "report.html").write_text(page.to_html(result))
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+    done = subprocess.run(
+        [*command, "--dump-dom", f"file://{folder}/report.html"], capture_output=True, timeout=100, check=True
+    )
+    return done.stdout.decode().partition("<main")[2].partition("</main>")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_the_table_says_which_stages_kept_the_p99_limit(tmp_path: Path) -> None:
+    shown = show(result_of((100, 1000), (100, 3000), options=("--max-p99-ms", "2")), tmp_path)
+    _, fast, slow, *_ = (row.partition("</tr>")[0] for row in shown.split("<tr>")[1:])
+    assert (">kept<" in fast, ">missed<" in fast) == (True, False)
+    assert (">kept<" in slow, ">missed<" in slow) == (False, True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 def test_a_browser_shows_hostile_text_as_text(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(page.to_html(hostile_result()))
-    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    done = subprocess.run(
-        [*command, "--dump-dom", f"file://{tmp_path}/report.html"], capture_output=True, timeout=100, check=True
-    )
-    shown = done.stdout.decode().partition("<main")[2].partition("</main>")[0]
+    shown = show(hostile_result(), tmp_path)
     assert unsafe(shown.encode()) == set()
     assert READABLE in shown
     assert "onmouseover" in html.unescape(shown)

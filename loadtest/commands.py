@@ -117,7 +117,7 @@ def _sides(files: tuple[str, ...]) -> tuple[list[str], list[str]]:
         fix = (
             "name two files, as in compare A.json B.json, or separate the sides by --, as in A1.json A2.json -- B1.json"
         )
-        raise SettingsError("compare", f"{len(files)} names do not say which files are to be compared", fix)
+        raise SettingsError("compare", "these names do not say which files are to be compared", fix)
     return first, second
 
 

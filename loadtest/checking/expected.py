@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from loadtest.checking.reference import Reference, Tolerance
+from loadtest.printable import counted, was
 from loadtest.wire import DTYPES, FLOATS, Answer, Array, Layout, TensorSpec, from_wire, to_wire, widen
 
 _SEEN_LIMIT = 4
@@ -193,7 +194,7 @@ class Expected:
         try:
             got = from_wire(data, datatype, output.shape)
         except ValueError as error:
-            what = f"its {len(data)} bytes are not {datatype}{list(output.shape)}: {error}"
+            what = f"{counted(len(data), 'byte')} cannot be read as {datatype}{list(output.shape)}: {error}"
             return Fault(Wrong.UNREADABLE, name, None, what)
         if datatype in FLOATS:
             got = widen(got, datatype)
@@ -212,7 +213,9 @@ class Expected:
         if output.spec.datatype in FLOATS and np.isnan(got[~right]).any():
             return Fault(Wrong.NAN, name, row, "NaN where the reference has a number")
         values = f"expected {output.right[place]!s} at {list(place)}, got {got[place]!s}"
-        return Fault(Wrong.TOLERANCE, name, row, f"{values}; {int((~right).sum())} of {right.size} values are wrong")
+        wrong = int((~right).sum())
+        what = f"{values}; {wrong:,} of {counted(right.size, 'value')} {was(wrong)} wrong"
+        return Fault(Wrong.TOLERANCE, name, row, what)
 
     def _belongs_to_another_row(self, output: ExpectedOutput, got: Array, row: int) -> bool:
         """Return whether the answer to `row` is the right answer to another row of the reference."""

@@ -148,7 +148,8 @@ def _streams(value: Any, where: str) -> list[list[dict[str, Any]]]:
 
 def _count(streams: Sequence[Sequence[Any]]) -> str:
     lengths = ", ".join(str(len(stream)) for stream in streams[:_LISTED])
-    return f"{len(streams)} streams of {lengths} entries" if len(streams) > 1 else f"{lengths} entries"
+    entries = "entry" if lengths == "1" else "entries"
+    return f"{len(streams):,} streams of {lengths} entries" if len(streams) > 1 else f"{lengths} {entries}"
 
 
 def _inputs(entry: Mapping[str, Any], signature: Signature, where: str) -> Tensors:

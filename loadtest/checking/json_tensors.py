@@ -12,6 +12,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from loadtest.checking.reference import DAMAGE, describe, read_spec
 from loadtest.errors import SettingsError
+from loadtest.printable import counted
 from loadtest.wire import DTYPES, FLOATS, Array, TensorSpec
 
 _LARGEST_DIM = 1 << 40
@@ -65,7 +66,7 @@ def _shape(given: Any, spec: TensorSpec, values: int) -> tuple[int, ...]:
         lead = ", without the batch axis" if len(shape) == len(spec.dims) + 1 else ""
         raise ValueError(f"its shape is {list(shape[:32])}, but the model has {list(spec.dims)}{lead}")
     if math.prod(shape) != values:
-        raise ValueError(f"it has {values} values, but its shape {list(shape)} needs {math.prod(shape)}")
+        raise ValueError(f"it has {counted(values, 'value')}, but its shape {list(shape)} needs {math.prod(shape)}")
     return shape
 
 
@@ -137,7 +138,7 @@ def _from_base64(content: dict[str, Any], datatype: str) -> Array:
         words = _words(data)
         return as_text(words, (len(words),))
     if len(data) % DTYPES[datatype].itemsize:
-        raise ValueError(f"{len(data)} bytes are no whole number of {datatype}")
+        raise ValueError(f"{counted(len(data), 'byte')} cannot be divided into {datatype}")
     return np.frombuffer(data, DTYPES[datatype])
 
 

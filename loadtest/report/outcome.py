@@ -8,6 +8,7 @@ from locust.env import Environment
 
 from loadtest.console import NO_FIGURE, print_error, print_line
 from loadtest.errors import LoadTestError, catch, to_load_test_error
+from loadtest.printable import counted
 from loadtest.report import files
 from loadtest.report.markdown import refusal_to_markdown, to_markdown
 from loadtest.report.result import Ended, Result, make_result
@@ -137,7 +138,7 @@ def summarize(result: Result) -> list[str]:
 def _stage_line(stage: Result) -> str:
     latency = stage["latency_us"]
     return (
-        f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {stage['requests']} requests, "
+        f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {counted(stage['requests'], 'request')}, "
         f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
         f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}{_sequences(stage)}"
     )
@@ -148,14 +149,15 @@ def _sequences(stage: Result) -> str:
     if ended is None:
         return ""
     rest = "".join(f", {ended[how]} {said}" for how, said in _BROKEN.items() if ended[how])
-    return f", {ended['completed']} sequences completed{rest}"
+    return f", {counted(ended['completed'], 'sequence')} completed{rest}"
 
 
 def _model_lines(stage: Result) -> list[str]:
     """Return a line for each model on the server, if there are several."""
     return [
         f"    {model['name']} version {model['version']}: queue {_us(model['queue_us'])}, "
-        f"inference {_us(model['compute_infer_us'])}, {model['executions']} executions of {model['mean_batch']:g} rows"
+        f"inference {_us(model['compute_infer_us'])}, {counted(model['executions'], 'execution')}, "
+        f"{model['mean_batch']:g} rows each"
         for model in (stage["server"] or {}).get("models", ())
     ]
 

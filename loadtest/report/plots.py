@@ -140,7 +140,7 @@ def circle(chart: Chart, x: float, y: float, name: str) -> None:
             "hoverinfo": "skip",
         }
     )
-    chart["text"] += f" The {name} is at {x:g} {chart['layout']['xaxis']['title']['text']}."
+    chart["text"] += f" The {name} is at {x:g} ({chart['layout']['xaxis']['title']['text']})."
 
 
 def stacked_areas(title: str, x: Sequence[float], axis: Axis, times_us: Series, marks: Marks) -> Chart:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loadtest.printable import counted
 from loadtest.run import Run, pool
 from loadtest.scenarios import SCENARIOS, SearchPlan, Verdict, describe_doubt, find_bracket, name_rate, name_users
 
@@ -77,7 +78,7 @@ def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Itera
     """Yield the result in sentences; the load generator was the bottleneck in the stages named by `saturated`."""
     answer, missed, limit = found["answer"], found["missed"], f"limit {run.settings.limits.max_p99_ms:g} ms"
     if any(trial.wrong for trial in run.trials):
-        yield f"a wrong answer ended the search after {len(run.trials)} stages"
+        yield f"a wrong answer ended the search after {counted(len(run.trials), 'stage')}"
         return
     if answer is not None:
         so_far = "" if run.complete else " so far"
@@ -92,7 +93,7 @@ def _summarize(found: Mapping[str, Any], run: Run, saturated: set[str]) -> Itera
     if missed is not None and saturated & set(missed["stages"]):
         yield "where the limit was missed, the load generator was the bottleneck: the server may keep it at more load"
     if run.complete and not found["settled"]:
-        yield f"the search ended after {len(run.trials)} stages without a settled answer"
+        yield f"the search ended after {counted(len(run.trials), 'stage')} without a settled answer"
 
 
 def _words(found: Mapping[str, Any], point: Point) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.printable import counted, was
 from loadtest.report.search import describe_load, to_percent
 from loadtest.run import LEAST_FOR_P99, Run, StageRecord, Tally, Window, sum_tallies
 from loadtest.scenarios import SCENARIOS, Verdict, find_bracket
@@ -87,19 +88,22 @@ def _unfinished(run: Run) -> list[str]:
 def _lost_workers(run: Run) -> list[str]:
     """A worker that is gone may have seen wrong answers that it did not report."""
     lost = run.lost_workers
-    return [f"these workers were lost, and the last answers that they got with them: {', '.join(lost)}"] if lost else []
+    what = f"{counted(len(lost), 'worker')} {was(len(lost))} lost, with the last answers that came there"
+    return [f"{what}: {', '.join(lost)}"] if lost else []
 
 
 def _exceptions(whole: Window) -> list[str]:
     return [
-        f"the load test itself failed {times} times, please report it: {place}: {whole.messages.get(place, '')}"
+        f"the load test itself failed {counted(times, 'time')}, please report it: {place}: "
+        f"{whole.messages.get(place, '')}"
         for place, times in sorted(whole.exceptions.items())
     ]
 
 
 def _wrong_answers(total: Tally) -> list[str]:
     wrong = sum(total.wrong.values())
-    return [f"{wrong} of {total.requests} answers were wrong: {_list(total.wrong)}"] if wrong else []
+    what = f"{wrong:,} of {counted(total.requests, 'answer')} {was(wrong)} wrong"
+    return [f"{what}: {_list(total.wrong)}"] if wrong else []
 
 
 def _failures(total: Tally, allowed: Allowance) -> list[str]:
@@ -107,7 +111,7 @@ def _failures(total: Tally, allowed: Allowance) -> list[str]:
     requests = total.requests + failed
     if allowed.allows(failed, requests):
         return []
-    return [f"{failed} of {requests} requests failed, but at most {allowed} may: {_list(total.failures)}"]
+    return [f"{failed:,} of {counted(requests, 'request')} failed, but at most {allowed} may: {_list(total.failures)}"]
 
 
 def _list(counts: Mapping[str, int]) -> str:
@@ -121,7 +125,11 @@ def _unsent(record: StageRecord) -> list[str]:
         return []
     planned, tally = len(arrivals.times), sum_tallies((record.discarded.total, record.measured.total))
     sent = tally.requests + sum(tally.failures.values())
-    return [f"stage {record.stage.name}: only {sent} of {planned} requests were sent"] if sent < planned else []
+    return (
+        [f"stage {record.stage.name}: only {sent:,} of {counted(planned, 'request')} {was(sent)} sent"]
+        if sent < planned
+        else []
+    )
 
 
 def _unchecked(run: Run, total: Tally) -> list[str]:
@@ -130,7 +138,7 @@ def _unchecked(run: Run, total: Tally) -> list[str]:
     is_required = run.requires_checked or (run.checked and total.unchecked == total.requests)
     if not (total.unchecked and is_required):
         return []
-    what = f"{total.unchecked} of {total.requests} answers could not be checked"
+    what = f"{total.unchecked:,} of {counted(total.requests, 'answer')} could not be checked"
     if not run.checked:
         return [f"{what}: give a --repository or --input-data with the right ones"]
     return [f"{what}: there is no right answer to compare them with; allow that with --require-checked no"]
@@ -153,7 +161,8 @@ def _too_few(stage: Stage, least: int) -> list[str]:
     answered = stage["requests"]
     if not 0 < answered < least:
         return []
-    return [f"stage {stage['name']}: only {answered} requests were answered, but --min-requests is {least}"]
+    few = f"only {counted(answered, 'request')} {was(answered)} answered, but --min-requests is {least:,}"
+    return [f"stage {stage['name']}: {few}"]
 
 
 def _missed_by_search(run: Run, stages: Sequence[Stage]) -> list[str]:
@@ -236,7 +245,7 @@ def _missed_p99(limit_ms: float, stage: Stage) -> str:
     failed = sum(stage["failures"].values())
     requests = stage["requests"] + failed
     if requests < LEAST_FOR_P99:
-        few = f"p99 could not be checked: it takes {LEAST_FOR_P99} requests, and there were {requests}"
+        few = f"p99 could not be checked: it takes {LEAST_FOR_P99} requests, and there {was(requests)} {requests}"
         return f"{few}; measure for longer with --stage-time, or add --min-requests {LEAST_FOR_P99}"
     return f"more than 1 % of the requests got no answer within {limit_ms:g} ms, so no p99 limit is kept"
 
@@ -244,16 +253,16 @@ def _missed_p99(limit_ms: float, stage: Stage) -> str:
 def describe_pass(result: Mapping[str, Any]) -> str:
     """Say exactly what held in a run that passed: how many answers were right, how many requests failed, and limits."""
     answers, unchecked = result["totals"]["requests"], result["totals"]["unchecked"]
-    failed = sum(result["totals"]["failures"].values())
+    failed, right = sum(result["totals"]["failures"].values()), answers - unchecked
     if unchecked == answers:
-        checked = f"{answers:,} answers came, but none was checked"
+        checked = f"{counted(answers, 'answer')} came, but none was checked"
     elif unchecked:
-        checked = f"{answers - unchecked:,} answers were right, {unchecked:,} of {answers:,} could not be checked"
+        checked = f"{counted(right, 'answer')} {was(right)} right, {unchecked:,} of {answers:,} could not be checked"
     else:
-        checked = f"all {answers:,} answers were right"
+        checked = "the only answer was right" if answers == 1 else f"all {answers:,} answers were right"
     limits = result["run"]["limits"]
     has_limit = limits["max_p99_ms"] is not None or limits["min_throughput_rows_per_s"] is not None
     is_ladder = SCENARIOS[result["run"]["scenario"]].is_ladder  # one stage within the limits is enough
     kept = "a load within the limits was found" if is_ladder else "every limit was kept"
     kept = kept if has_limit else "no limit was set"
-    return f"{checked}, {failed or 'no'} request{'' if failed in (0, 1) else 's'} failed, and {kept}"
+    return f"{checked}, {counted(failed, 'request') if failed else 'no request'} failed, and {kept}"

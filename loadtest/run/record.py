@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.errors import LoadTestError
+from loadtest.printable import counted, was
 from loadtest.run.steadiness import STABLE_WINDOWS, is_growing, is_stable
 from loadtest.run.tallies import sum_tallies
 from loadtest.run.windows import Figures, Window, join_windows
@@ -204,10 +205,10 @@ class StageRecord:
         trial, (late, requests) = self.to_trial(limits), self.count_late(limits) or (0, 0)
         verdict = self.find_verdict(limits)
         if trial.p99_us == math.inf and verdict is Verdict.UNDECIDED:
-            return f"{self.stage.name}: {requests} requests are too few to tell"
+            return f"{self.stage.name}: too few requests to tell: {requests}"
         p99 = f"p99 {trial.p99_us / 1000:.1f} ms"
         if trial.p99_us == math.inf:
-            p99 = f"{late} of {requests} requests were late"
+            p99 = f"{late:,} of {counted(requests, 'request')} {was(late)} late"
         side = "within the limit" if trial.within else "beyond the limit"
         if trial.wrong:
             side = "but there were wrong answers"

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 from loadtest.errors import SettingsError
+from loadtest.printable import counted
 from loadtest.scenarios.arrivals import Arrivals
 from loadtest.scenarios.durations import describe_seconds
 from loadtest.scenarios.load import Load
@@ -122,15 +123,11 @@ def describe_plan(load: Load, plan: Plan) -> str:
     if stage is not None and stage.arrivals is not None and stage.arrivals.is_recorded:
         times = stage.arrivals.times
         rate = f"{stage.arrivals.rate:.3g} requests/s on average"
-        return f"{load.scenario}: {_counted(len(times), 'request')} in {describe_seconds(times[-1])}, {rate}"
+        return f"{load.scenario}: {counted(len(times), 'request')} in {describe_seconds(times[-1])}, {rate}"
     seconds = plan.most_seconds * (LONGEST if load.min_requests else 1)
     answers = f"and up to {describe_seconds(load.request_timeout_s)} for the last answers of a stage"
-    stages = f"{'' if plan.is_fixed else 'at most '}{_counted(plan.most_stages, 'stage')}"
+    stages = f"{'' if plan.is_fixed else 'at most '}{counted(plan.most_stages, 'stage')}"
     return f"{load.scenario}: {stages}, at most {describe_seconds(seconds)}, {answers}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def check_range(load: Load) -> None:

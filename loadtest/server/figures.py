@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from loadtest.printable import counted
 from loadtest.server.meter import Key, Models, Snapshot
 from loadtest.server.metrics import GAUGES
 from loadtest.server.statistics import SPLIT, Counts
@@ -177,9 +178,9 @@ def _would_be_short(intervals: Sequence[_Interval]) -> bool:
     return bool(intervals) and sum(one.seen.answered for one in intervals) / 2 > _slack(intervals)
 
 
-def _disagree(counted: int, seen: Seen, why: str) -> Summary:
+def _disagree(gained: int, seen: Seen, why: str) -> Summary:
     fix = "name the metrics of every server in --server-metrics"
-    found = f"the server counted {counted:,} requests and the client {seen.answered:,} answers"
+    found = f"the server counted {counted(gained, 'request')} and the client {counted(seen.answered, 'answer')}"
     return Summary(None, f"{found}: {why}; {fix}", foreign=True)
 
 

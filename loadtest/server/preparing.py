@@ -19,6 +19,7 @@ from loadtest.checking import (
     read_reference,
 )
 from loadtest.errors import ServerError, SettingsError
+from loadtest.printable import counted
 from loadtest.server.control import Control
 from loadtest.server.stateful import Places, is_stateful, make_streams
 from loadtest.server.target import Served, check_grpc, check_ready, find_served
@@ -163,7 +164,7 @@ def _check_rows(settings: Settings, served: Served) -> None:
     limit = served.max_batch_size
     most = max(rows for rows, _ in settings.rows)
     if limit is not None and most > max(limit, 1):
-        what = f"model {served.name} takes at most {max(limit, 1)} rows per request, not {most}"
+        what = f"model {served.name} takes at most {counted(max(limit, 1), 'row')} per request, not {most}"
         raise SettingsError("--rows", what, f"give {max(limit, 1)} or less")
 
 

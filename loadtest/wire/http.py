@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from loadtest.printable import counted
 from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
 from loadtest.wire.http1 import Http1Connection, Response, encode_request
 from loadtest.wire.messages import Answer, InferRequest, Layout, Parameters, Slot
@@ -145,7 +146,7 @@ def _parse_layout(body: bytes, json_bytes: int) -> Layout:
     except _UNREADABLE as error:
         raise _not_kserve(body[:json_bytes]) from error
     if start != len(body):
-        raise ExchangeError("malformed", f"the answer announced {start} bytes but has {len(body)}")
+        raise ExchangeError("malformed", f"the answer announced {counted(start, 'byte')} but has {len(body):,}")
     return layout
 
 

@@ -22,6 +22,7 @@ from itertools import pairwise
 
 import hpack
 
+from loadtest.printable import counted
 from loadtest.wire.exchange import (
     IDLE_S,
     MEMO_LIMIT,
@@ -306,7 +307,7 @@ class _Session:
 
     def _apply_settings(self, payload: bytes) -> None:
         if len(payload) % _SETTING_BYTES:
-            raise ExchangeError("malformed", f"a SETTINGS frame of {len(payload)} bytes")
+            raise ExchangeError("malformed", f"a SETTINGS frame of {counted(len(payload), 'byte')}")
         for key, value in struct.iter_unpack(">HI", payload):
             if key == _INITIAL_WINDOW_SIZE:
                 self._call.window += value - self._initial_window

@@ -86,7 +86,7 @@ def _unpack_strings(data: bytes) -> list[str]:
         begin = start + 4
         stop = begin + int.from_bytes(data[start:begin], "little")
         if stop > len(data):
-            raise ValueError(f"a string ends at byte {stop}, after the last of the {len(data)} bytes")
+            raise ValueError(f"a string ends at byte {stop:,}, but there are {len(data):,}")
         texts.append(data[begin:stop].decode())
         start = stop
     return texts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.printable import counted
 from loadtest.wire.tensors import DTYPES, FLOATS, pack_strings
 
 _SHOWN = 60
@@ -28,7 +29,7 @@ def flatten(values: Any, shape: Sequence[int]) -> list[Any]:
         raise ValueError(f"{_show(values)} is not a list of values")
     array = np.array(values, object)
     if array.size != math.prod(shape):
-        raise ValueError(f"{array.size} values do not fill {list(shape)}")
+        raise ValueError(f"{counted(array.size, 'value')} cannot fill {list(shape)}")
     nested, described = ([size for size in each if size != 1] for each in (array.shape, shape))
     if nested != described and len(nested) > 1:
         raise ValueError(f"the values are nested as {list(array.shape)}, but the shape is {list(shape)}")

@@ -122,7 +122,7 @@ def test_loads_are_in_order_however_the_run_took_them() -> None:
 def test_the_knee_of_a_ladder_is_circled_and_other_scenarios_have_none(tmp_path: Path) -> None:
     (chart, *_) = make_charts(result_of((100, 1000), (196, 2000), (200, 3000)))
     assert [(trace["x"], trace["y"]) for trace in chart["data"] if trace.get("meta") == "circle"] == [([2], [196])]
-    assert "The knee is at 2 users." in chart["text"]
+    assert "The knee is at 2 (users)." in chart["text"]
     for scenario in ("constant", "spike", "soak", "replay"):
         assert "knee" not in str(charts_of(scenario, tmp_path))
 

@@ -111,7 +111,7 @@ def test_an_open_shape_is_found(
         (one("BOOL", 1), [2], "a value is not one of BOOL"),
         (one("BYTES", 1), [1], "a value is not a string"),
         (one("BYTES", 1), b64(b"\x09\0\0\0ab"), "must each stand behind their length"),
-        (one("INT32", 1), b64(b"abc"), "3 bytes are no whole number of INT32"),
+        (one("INT32", 1), b64(b"abc"), "3 bytes cannot be divided into INT32"),
         (one("INT32", 1), {"b64": "%%%"}, "neither a list of values nor"),
         (one("INT32", 1), {"c": 1}, "neither a list of values nor"),
         (UNKNOWN, [1], "neither the server nor the file says"),
@@ -137,7 +137,7 @@ def test_a_tensor_that_does_not_fit_the_model_is_refused(
         ({"data": [{"x": SIX, "n": [1]}], "validation_data": []}, "validation_data: it is not a list"),
         (
             {"data": [{"x": SIX, "n": [1]}] * 2, "validation_data": [{"y": [1, 2]}]},
-            "validation_data has 1 entries, but data has 2 entries",
+            "validation_data has 1 entry, but data has 2 entries",
         ),
         ({"data": [{"x": SIX, "n": [1]}], "validation_data": [{"z": [1]}]}, "the model has no output z"),
         ({"data": [{"x": SIX, "n": [1]}], "validation_data": [{}]}, "it has no outputs"),

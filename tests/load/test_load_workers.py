@@ -90,10 +90,10 @@ def test_a_run_continues_without_a_lost_worker_but_fails_because_it_may_have_see
             worker.wait()
     (stage,) = finished.result["stages"]
     (lost,) = stage["lost_workers"]
-    said = f"FAILED: these workers were lost, and the last answers that they got with them: {lost}"
+    said = f"FAILED: 1 worker was lost, with the last answers that came there: {lost}"
     assert (finished.code, finished.last_lines[-1]) == (1, said), finished.stderr
     assert stage["concurrency"] == 4
-    assert any("these workers were lost" in note for note in finished.result["notes"])
+    assert any("1 worker was lost" in note for note in finished.result["notes"])
 
 
 def test_a_worker_that_connects_during_a_run_makes_load_too(server: Server, repository: Path, tmp_path: Path) -> None:

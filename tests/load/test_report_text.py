@@ -81,6 +81,8 @@ def show(result: dict[str, Any], folder: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 def test_the_table_says_which_stages_kept_the_p99_limit(tmp_path: Path) -> None:
     shown = show(result_of((100, 1000), (100, 3000), options=("--max-p99-ms", "2")), tmp_path)
+    assert "600 answers," in shown
+    assert "0 failed requests." in shown
     _, fast, slow, *_ = (row.partition("</tr>")[0] for row in shown.split("<tr>")[1:])
     assert (">kept<" in fast, ">missed<" in fast) == (True, False)
     assert (">kept<" in slow, ">missed<" in slow) == (False, True)

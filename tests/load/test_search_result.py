@@ -77,7 +77,7 @@ def test_a_stage_that_is_too_close_to_call_is_decided_by_its_p99_and_says_so() -
         ({1: window(500)}, (), "no load kept the limits, not even the lowest: stage 1 user: p99 was 30."),
         ({1: window(20, requests=20)}, (), "only 0 % of its requests were answered within 20 ms"),
         ({1: window(0, requests=20)}, (), "it takes 100 requests, and there were 60"),
-        ({1: window(failures={"timeout": 3})}, (), "9 of 30009 requests failed, but at most 0 may: 9 timeout"),
+        ({1: window(failures={"timeout": 3})}, (), "9 of 30,009 requests failed, but at most 0 may: 9 timeout"),
         ({1: window(), 2: window(500)}, ("--min-throughput", "20000"), "was 10000 rows/s, but 20000 are required"),
     ],
 )
@@ -135,7 +135,7 @@ def test_failures_above_the_answer_do_not_fail_the_run() -> None:
 def test_a_wrong_answer_ends_the_search_and_fails_the_run() -> None:
     result = search({1: window(), 2: window(wrong={"nan": 1}), 4: window()}, "--concurrency", "1,4")
     assert [stage["name"] for stage in result["stages"]] == ["1 user", "2 users"]
-    assert result["verdict"]["reasons"] == ["3 of 60000 answers were wrong: 3 nan"]
+    assert result["verdict"]["reasons"] == ["3 of 60,000 answers were wrong: 3 nan"]
     assert not result["search"]["settled"]
     assert result["search"]["summary"] == ["a wrong answer ended the search after 2 stages"]
 
@@ -199,7 +199,7 @@ def test_the_stages_of_the_answer_must_have_enough_requests() -> None:
         for least in ("30000", "30001")
     }
     assert reasons["30000"] == []
-    assert reasons["30001"][0] == "stage 1 user: only 30000 requests were answered, but --min-requests is 30001"
+    assert reasons["30001"][0] == "stage 1 user: only 30,000 requests were answered, but --min-requests is 30,001"
     assert not any("2 users" in reason for reason in reasons["30001"])
     unclear = {1: window(), 2: window(500, requests=9000)}
     assert search(unclear, "--concurrency", "1,2", "--min-requests", "30000")["verdict"]["passed"]
@@ -226,7 +226,7 @@ def test_the_line_of_a_stage_says_what_it_found() -> None:
         "1 user: p99 10.0 ms, within the limit, too close to call",
         "1 user: p99 10.0 ms, but there were wrong answers",
         "1 user: p99 10.0 ms, but too many requests failed",
-        "1 user: 27 requests are too few to tell",
+        "1 user: too few requests to tell: 27",
     ]
 
 

@@ -26,6 +26,7 @@ _COLUMNS = (
     "client_busy_share",
     "client_saturated",
     "server_restarted",
+    "server_seconds",
 )
 _LATENCIES = ("p50", "p90", "p95", "p99", "max", "mean")
 _SERVER = (

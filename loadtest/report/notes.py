@@ -4,8 +4,10 @@ Stages are given as the plain values of the result, see docs/result-schema.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
+from loadtest.printable import counted, was
 from loadtest.run import CROWDED_SHARE, SATURATED_SHARE, Run, Tally
 from loadtest.scenarios import SCENARIOS, Reads, Scenario
 from loadtest.server import ignored_proxy
@@ -21,12 +23,15 @@ def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     if not run.checked:
         notes.append("answers were not checked: neither a --repository nor --input-data gives the right ones")
     elif total.unchecked:
-        notes.append(f"{total.unchecked} of {total.requests} answers had no right answer to be compared with")
+        notes.append(
+            f"{total.unchecked:,} of {counted(total.requests, 'answer')} had no right answer to be compared with"
+        )
     notes += [
         f"{option} was given, but scenario {settings.load.scenario} does not use it" for option in settings.unused
     ]
     if variable := ignored_proxy(settings.address):
         notes.append(f"{variable} is set but not used: requests go straight to the server")
+    notes += _stopped_answering(run, stages)
     return [*notes, *_on_stages(SCENARIOS[settings.load.scenario], stages)]
 
 
@@ -47,7 +52,7 @@ def _on_stages(scenario: Scenario, stages: Sequence[Stage]) -> Iterator[str]:
 def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, str]]:
     """Yield the notes on a stage, each with its kind, and with how much it holds: more than for a lower number."""
     if missing := stage["server_missing"]:
-        yield "server", 0, f"there are no figures of the server: {missing}"
+        yield _on_server(stage, missing)
     if stage["client_saturated"]:
         yield _on_client(stage)
     if stage["server_restarted"]:
@@ -66,10 +71,33 @@ def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, st
         waited = f"waited {waited_s:g} s, all together"
         what = f"users that lost their connection several times in a row {waited}, before they tried again"
         yield "backed off", waited_s, what
-    if lost := ", ".join(stage["lost_workers"]):
-        yield f"lost {lost}", 0, f"these workers were lost: {lost}"
+    if lost := stage["lost_workers"]:
+        yield f"lost {lost}", 0, f"{counted(len(lost), 'worker')} {was(len(lost))} lost: {', '.join(lost)}"
     if scenario.is_steady and not stage["stable"]:
         yield "unstable", 0, "the figures are not stable: the last three windows differ by more than 10 %"
+
+
+def _on_server(stage: Stage, missing: str) -> tuple[str, float, str]:
+    if stage["server"] is None:
+        return "no server", 0, f"there are no figures of the server: {missing}"
+    counted_s, seconds = stage["server_seconds"], stage["seconds"]
+    what = f"the figures of the server are those of {counted_s:g} of {seconds:g} s: {missing}"
+    return "part of server", seconds - counted_s, what
+
+
+def _stopped_answering(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
+    """Say when the server stopped answering, requests and questions alike, if it still does not answer.
+
+    A server that keeps no statistics has the same problem from the first question on, however well it answers.
+    """
+    problems = [snapshot.problem for record in run.records for snapshot in record.snapshots]
+    windows = [(stage["name"], window) for stage in stages for window in stage["windows"]]
+    silent = [*takewhile(lambda one: not one[1]["requests"], reversed(windows))]
+    had_more = any(window["failures"] or window["in_flight"] for _, window in silent) and len(silent) < len(windows)
+    if had_more and problems and problems[-1] and len(set(problems)) > 1:
+        name, window = silent[-1]
+        when = f"at the latest {window['start_s']:g} s after the run began"
+        yield f"stage {name}: the server stopped answering, {when}, and has not come back: {problems[-1]}"
 
 
 def _failed_per_s(stage: Stage) -> float:

@@ -151,6 +151,7 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
     seconds = window.seconds or math.inf
     p99_us = record.p99_of_requests_us
     is_open_loop = record.stage.arrivals is not None
+    server_seconds, unread = _find_counted(record)
     return {
         "name": record.stage.name,
         "concurrency": record.users,
@@ -179,7 +180,8 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
         "lost_workers": record.lost_workers,
         "server_restarted": (record.restarted or found.restarted) and not found.foreign,
         "server": found.figures,
-        "server_missing": found.reason or None,
+        "server_seconds": None if found.figures is None else server_seconds,
+        "server_missing": found.reason or unread or None,
     }
 
 
@@ -187,6 +189,17 @@ def _sequences(window: Window, discarded: Window) -> Result | None:
     """Return how many sequences a stage had, counting those of its warm-up; None if the model is not stateful."""
     ended = window.sequences + discarded.sequences
     return {how: ended[how] for how in ("completed", "failed", "ended_early")} if ended else None
+
+
+def _find_counted(record: StageRecord) -> tuple[float, str]:
+    """Return of how many measured seconds the server's counters tell, and why not of all; empty if they do.
+
+    Of four windows of 2 s, the last one ended without an answer of the server: its counters tell of the first 6 s.
+    """
+    known = [number for number, snapshot in enumerate(record.snapshots) if not snapshot.problem]
+    windows = record.windows[known[0] : known[-1]] if known else []
+    ends = (record.snapshots[-1], record.snapshots[0]) if record.snapshots else ()
+    return round(sum(window.seconds for window in windows), 3), next((one.problem for one in ends if one.problem), "")
 
 
 def _windows(record: StageRecord, found: server.Summary) -> list[Result]:

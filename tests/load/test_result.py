@@ -1,7 +1,10 @@
 """The result of a run, worked out from windows: verdict, knee and notes."""
 
+import csv
+import re
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from support.load_settings import read
 from loadtest import report
 from loadtest.errors import SettingsError
 from loadtest.report import outcome
+from loadtest.report.files import write
+from loadtest.report.markdown import to_markdown
 from loadtest.report.result import Ended
 from loadtest.run import Busy, Run, Window
 from loadtest.scenarios import Stage, make_stages
@@ -132,7 +137,7 @@ def test_a_single_wrong_answer_fails_the_run_even_in_the_warm_up() -> None:
     early = window(9_999, 100, wrong={"nan": 1})
     run.records.append(record_of(stage, window(1, 100), discarded=early))
     result = make_result(run)
-    assert result["verdict"]["reasons"] == ["1 of 10000 answers were wrong: 1 nan"]
+    assert result["verdict"]["reasons"] == ["1 of 10,000 answers was wrong: 1 nan"]
     assert result["stages"][0]["wrong"] == {}
 
 
@@ -211,7 +216,7 @@ def test_the_last_line_says_exactly_what_held() -> None:
     assert last_line(unchecked=1000) == (
         "PASSED: 1,000 answers came, but none was checked, no request failed, and no limit was set"
     )
-    assert last_line(wrong=Counter(nan=1)) == "FAILED: 1 of 1000 answers were wrong: 1 nan"
+    assert last_line(wrong=Counter(nan=1)) == "FAILED: 1 of 1,000 answers was wrong: 1 nan"
 
 
 def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:
@@ -253,8 +258,8 @@ def test_a_kind_of_note_is_given_once_for_the_stage_that_it_holds_for_most() -> 
         "stage 400 requests/s and 1 more: only 100 of 400 requests/s were sent"
     ]
     assert [note for note in said if "lost" in note] == [
-        "stage 100 requests/s and 1 more: these workers were lost: a",
-        "stage 200 requests/s: these workers were lost: b",
+        "stage 100 requests/s and 1 more: 1 worker was lost: a",
+        "stage 200 requests/s: 1 worker was lost: b",
     ]
 
 
@@ -306,6 +311,77 @@ def test_a_snapshot_that_was_not_read_leaves_out_the_windows_beside_it() -> None
     assert figures["requests"] == 2000
     record.snapshots[2] = SILENT
     assert record.on_server().reason == SILENT.problem
+
+
+def test_figures_of_the_server_for_a_part_of_a_stage_are_said_to_be_that(tmp_path: Path) -> None:
+    settings = read("--scenario", "constant", "--concurrency", "8")
+    record = record_of(make_stages(settings.load)[0], *(window(rows, 1000) for rows in (1000, 2000, 3000)))
+    run = Run(settings, time.time(), [record], complete=True)
+    at = [counts(number, number, {}) for number in (0, 1000, 3000, 6000)]
+    said = f"are those of 2 of 3 s: {SILENT.problem}"
+    for snapshots, seconds, missing in (
+        (at, 3, None),
+        ([at[0], SILENT, SILENT, at[3]], 3, None),
+        ([*at[:3], SILENT], 2, SILENT.problem),
+        ([SILENT, *at[1:]], 2, SILENT.problem),
+        ([SILENT] * 4, None, SILENT.problem),
+    ):
+        record.snapshots = snapshots
+        result = make_result(run)
+        (stage,) = result["stages"]
+        assert (stage["server_seconds"], stage["server_missing"]) == (seconds, missing)
+        assert any(said in note for note in result["notes"]) == (seconds == 2)
+        write(tmp_path, result)
+        (row,) = csv.DictReader((tmp_path / "stages.csv").read_text().splitlines())
+        assert row["server_seconds"] == ("" if seconds is None else f"{seconds:.1f}")
+
+
+def stopped_answering(*after: Window, problems: tuple[str, ...] = ("", "", "refused")) -> list[str]:
+    """The notes on a server that answered for a second, by what the client and the meter saw then."""
+    settings = read("--scenario", "soak", "--concurrency", "8", "--stages", "2")
+    first, second = make_stages(settings.load)
+    records = [record_of(first, window(1000, 1000)), record_of(second, *after, start_s=1.5)]
+    for record in records:
+        record.snapshots = [replace(counts(0, 0, {}), problem=problem) for problem in problems]
+    result = make_result(Run(settings, time.time(), records, complete=True))
+    return [note for note in result["notes"] if "stopped answering" in note]
+
+
+def test_a_server_that_does_not_come_back_is_said_to_be_gone() -> None:
+    refused, hanging = window(0, 1, failures=Counter(refused=5)), window(0, 1)
+    hanging.in_flight = 8
+    gone = "stage part 2: the server stopped answering, at the latest {} s after the run began, and has not come back: "
+    assert stopped_answering(refused, hanging) == [f"{gone.format(1.5)}refused"]
+    assert stopped_answering(hanging) == [f"{gone.format(1.5)}refused"]
+    assert stopped_answering(window(5, 1000), refused) == [f"{gone.format(2.5)}refused"]
+    assert stopped_answering(refused, window(5, 1000)) == []
+    assert stopped_answering(window(0, 1)) == []
+    assert stopped_answering(refused, problems=("", "refused", "")) == []
+    assert stopped_answering(refused, problems=("no statistics",) * 3) == []
+
+
+def test_one_is_said_in_the_singular() -> None:
+    settings = read("--scenario", "constant", "--concurrency", "1", "--min-requests", "2")
+    one = window(1, 1000, failures=Counter(timeout=1), wrong=Counter(nan=1), unchecked=1)
+    one.exceptions["here"] = 1
+    record = record_of(make_stages(settings.load)[0], one)
+    record.snapshots, record.lost_workers = [counts(0, 0, {}), counts(500, 500, {})], ["a"]
+    run = Run(settings, time.time(), [record], complete=True, checked=True, lost_workers=["a"])
+    result = make_result(run)
+    said = " | ".join([*outcome.summarize(result), to_markdown(result)])
+    for right in (
+        "1 worker was lost, with",
+        "1 worker was lost: a",
+        "failed 1 time,",
+        "1 of 1 answer was wrong",
+        "1 of 2 requests failed",
+        "1 of 1 answer could",
+        "only 1 request was answered",
+        "500 requests and the client 1 answer:",
+        "rows/s, 1 request, p50",
+    ):
+        assert right in said
+    assert re.findall(r"\b1 \w+s\b(?!/s)", said) == []
 
 
 def test_a_window_says_when_it_was_and_what_the_server_did_meanwhile() -> None:

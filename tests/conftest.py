@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from support.load_server import serving
 
 from builder import interrupts
 from builder.server import Server
@@ -52,5 +53,5 @@ def work_is_forked() -> Iterator[None]:
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Triton in explicit mode on a repository that starts empty: a test writes its model there and loads it."""
     repository = tmp_path_factory.mktemp("served")
-    with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit") as server:
+    with serving(repository, model_control_mode="explicit") as server:
         yield server

@@ -77,10 +77,6 @@ MOST_COMPLEX = 15
 MOST_ASSERTS = 10
 """In all of `builder`."""
 
-IMPORTS = read_imports()
-FRONT_DOORS = read_front_doors()
-MODULE_GRAPH = module_graph(IMPORTS, PACKAGES)
-
 
 # ---- The order of packages and modules
 
@@ -99,26 +95,26 @@ def test_every_part_of_builder_is_in_the_flow_or_beside_it() -> None:
 
 @pytest.mark.parametrize("package", FLOWS)
 def test_no_step_reaches_a_later_step_of_the_flow(package: str) -> None:
-    assert backward(part_graph(IMPORTS, package), FLOWS[package]) == []
+    assert backward(part_graph(read_imports(), package), FLOWS[package]) == []
 
 
 def test_no_step_but_the_command_line_uses_what_is_beside_the_flow() -> None:
-    graph = part_graph(IMPORTS, "builder")
+    graph = part_graph(read_imports(), "builder")
     assert {name for name in FLOWS["builder"] if BESIDE & reached(graph, name)} == {"api", "cli", "__main__"}
 
 
 def test_the_errors_import_only_what_makes_their_text_safe_to_print() -> None:
-    assert part_graph(IMPORTS, "builder")["errors"] == {"printable"}
-    assert part_graph(IMPORTS, "builder")["printable"] == set()
+    assert part_graph(read_imports(), "builder")["errors"] == {"printable"}
+    assert part_graph(read_imports(), "builder")["printable"] == set()
 
 
 @pytest.mark.parametrize("package", ["builder", "loadtest"])
 def test_no_two_parts_import_each_other(package: str) -> None:
-    TopologicalSorter(part_graph(IMPORTS, package)).prepare()
+    TopologicalSorter(part_graph(read_imports(), package)).prepare()
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    assert in_circles(MODULE_GRAPH) == set()
+    assert in_circles(module_graph(read_imports(), PACKAGES)) == set()
 
 
 # ---- The front doors of packages
@@ -129,26 +125,26 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_every_package_says_what_it_offers() -> None:
-    assert {package for package, door in FRONT_DOORS.items() if door.offered is None} == set()
+    assert {package for package, door in read_front_doors().items() if door.offered is None} == set()
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_a_package_has_all_that_it_offers(package: str) -> None:
-    offered = FRONT_DOORS[package].offered or ()
+    offered = read_front_doors()[package].offered or ()
     assert [name for name in offered if not hasattr(import_module(package), name)] == []
     assert len(offered) == len(set(offered))
 
 
 def test_other_packages_are_entered_by_their_front_door() -> None:
     """A name comes from `__all__`, or from a module that the package's docstring names in backticks."""
-    by = {defining(name, set(SOURCES)) for _, name in side_entrances(IMPORTS, FRONT_DOORS)}
+    by = {defining(name, set(SOURCES)) for _, name in side_entrances(read_imports(), read_front_doors())}
     assert {found[0] for found in by if found} == set()
 
 
 def test_no_module_imports_a_private_name() -> None:
     private = {
         (module, name)
-        for module, names in IMPORTS.items()
+        for module, names in read_imports().items()
         for name in names
         if (found := defining(name, set(SOURCES))) and found[1].startswith("_") and not found[1].startswith("__")
     }
@@ -160,16 +156,16 @@ def test_no_module_imports_a_private_name() -> None:
 
 @pytest.mark.parametrize(("library", "allowed"), ONLY_IN.items())
 def test_a_runtime_is_imported_only_where_the_design_says(library: str, allowed: set[str]) -> None:
-    assert users(IMPORTS, library) <= allowed
+    assert users(read_imports(), library) <= allowed
 
 
 def test_locust_is_imported_only_by_the_load_test() -> None:
-    assert {module for module in users(IMPORTS, "locust") if not module.startswith("loadtest")} == set()
+    assert {module for module in users(read_imports(), "locust") if not module.startswith("loadtest")} == set()
 
 
 def test_builder_and_loadtest_do_not_import_each_other() -> None:
-    assert {module for module in users(IMPORTS, "builder") if module.startswith("loadtest")} == set()
-    assert {module for module in users(IMPORTS, "loadtest") if module.startswith("builder")} == set()
+    assert {module for module in users(read_imports(), "builder") if module.startswith("loadtest")} == set()
+    assert {module for module in users(read_imports(), "loadtest") if module.startswith("builder")} == set()
 
 
 PRINTERS = {
@@ -195,7 +191,9 @@ def test_text_leaves_the_program_in_few_places() -> None:
 
 
 def test_the_backend_that_runs_inside_triton_needs_nothing_of_the_package() -> None:
-    assert not {name for name in IMPORTS["builder.server.backends.onnxruntime.model"] if name.startswith("builder")}
+    assert not {
+        name for name in read_imports()["builder.server.backends.onnxruntime.model"] if name.startswith("builder")
+    }
 
 
 def modules_loaded(*command: str) -> set[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from support.artifacts import scale, scale_model
+from support.load_server import serving
 from support.serving import client, executed_batches, infer, load, unload
 from tritonclient.utils import InferenceServerException
 
@@ -178,7 +179,7 @@ def test_a_warmup_above_the_largest_batch_is_a_problem_and_makes_triton_fail_or_
     tmp_path: Path,
 ) -> None:
     """Triton 2.51 crashes at times on a warmup that fails, so it gets its own server."""
-    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit") as server:
+    with serving(tmp_path, model_control_mode="explicit") as server:
         config = install_changed(server, "m", lambda c: setattr(c.model_warmup[0], "batch_size", 9))
         assert any("warmup" in problem for problem in problems(config))
         with pytest.raises(InferenceServerException):

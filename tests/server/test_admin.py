@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from support.load_server import serving
 from support.serving import (
     DOUBLE,
     DOUBLE_CONFIG,
@@ -36,15 +37,8 @@ REGION = "triton-test-region"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("closed")
     write_model(repository, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with Server.start(
-        repository,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-        model_control_mode="explicit",
-        load_models=["double"],
-        admin=AdminAccess(KEY, HEADER),
-    ) as server:
+    access = AdminAccess(KEY, HEADER)
+    with serving(repository, model_control_mode="explicit", load_models=["double"], admin=access) as server:
         yield server
 
 
@@ -244,7 +238,7 @@ def test_a_page_in_a_browser_cannot_run_code_but_whoever_has_the_key_can(server:
 @pytest.mark.parametrize("mode", ["poll", "none"])
 def test_the_other_modes_are_closed_too(tmp_path: Path, mode: Any) -> None:
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0, model_control_mode=mode) as server:
+    with serving(tmp_path, model_control_mode=mode) as server:
         for path, method in HTTP_APIS.items():
             assert ask(server, method, path, {})[0] == 403
         for name in GRPC_APIS:
@@ -306,7 +300,7 @@ def test_variables_that_would_give_the_key_away_or_open_another_port_are_not_pas
     monkeypatch.setenv("TRITON_ADMIN_KEY", "of another server")
     monkeypatch.setenv("AIP_MODE", "PREDICTION")
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0, ready_timeout_s=20) as server:
+    with serving(tmp_path, ready_timeout_s=20) as server:
         for pid in processes_of(server.pid):
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             assert b"of another server" not in environment

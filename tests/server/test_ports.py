@@ -9,10 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from support.load_server import serving
 from support.serving import DOUBLE, DOUBLE_CONFIG, eventually, parse, write_model
 
 from builder.errors import HostError
-from builder.server import Server, free_port, ports
+from builder.server import free_port, ports
 
 ADDRESSES = (
     (socket.AF_INET, "127.0.0.1"),
@@ -111,7 +112,7 @@ def test_a_port_that_is_taken_cannot_be_held() -> None:
 @pytest.mark.slow
 def test_the_ports_of_a_triton_that_died_stay_its_users_until_it_starts_again(tmp_path: Path) -> None:
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as server:
+    with serving(tmp_path) as server:
         chosen = [int(address.rpartition(":")[2]) for address in (server.http_address, server.grpc_address)]
         os.kill(server.pid, signal.SIGKILL)
         assert eventually(lambda: not any(map(ports.accepts, (server.http_address, server.grpc_address))))
@@ -124,7 +125,7 @@ def test_the_ports_of_a_triton_that_died_stay_its_users_until_it_starts_again(tm
 @pytest.mark.slow
 def test_triton_does_not_start_again_while_another_program_has_the_port_of_its_metrics(tmp_path: Path) -> None:
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with Server.start(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as server:
+    with serving(tmp_path) as server:
         host, port = server.metrics_address.split(":")
         os.kill(server.pid, signal.SIGKILL)
         assert eventually(lambda: not ports.accepts(server.metrics_address))

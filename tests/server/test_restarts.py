@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
+from support import load_server
 from support.served import AGAIN, Served, served
 from support.serving import (
     DOUBLE,
@@ -134,7 +135,7 @@ def test_a_request_that_ends_triton_is_told_and_the_next_one_is_answered(
 
 def test_the_memory_of_a_stub_cannot_be_registered_without_the_key(repository: Path) -> None:
     """CVE-2025-23319 and its kin start by taking the region in which Triton and a stub exchange tensors."""
-    with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+    with load_server.serving(repository) as server:
         (region,) = shared_memory_of(folder_of(server))
         with grpc.InferenceServerClient(server.grpc_address) as stranger:
             with pytest.raises(InferenceServerException, match="protocol is restricted"):
@@ -270,7 +271,7 @@ def is_zombie(pid: int) -> bool:
 
 
 def test_a_running_server_with_a_dead_stub_is_not_said_to_run(repository: Path) -> None:
-    with Server.start(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+    with load_server.serving(repository) as server:
         server.ensure_running()
         stub = next(pid for pid in processes_of(server.pid) if pid != server.pid)
         os.kill(stub, signal.SIGKILL)

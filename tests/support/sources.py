@@ -65,6 +65,7 @@ def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[
                 yield from (".".join([*base, *filter(None, [origin]), alias.name]) for alias in names)
 
 
+@cache
 def read_imports() -> dict[str, set[str]]:
     """Return what each module of the project imports."""
     return {
@@ -73,6 +74,7 @@ def read_imports() -> dict[str, set[str]]:
     }
 
 
+@cache
 def read_front_doors() -> dict[str, FrontDoor]:
     """Return the front door of each package of the project."""
     return {package: front_door(SOURCES[package].read_text()) for package in PACKAGES}

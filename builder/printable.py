@@ -28,6 +28,16 @@ def escape(text: str) -> str:
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a count with its noun: `1 request`, `2,000 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def was(number: int) -> str:
+    """Return the verb of a count, as in `1 of 3 answers was wrong`."""
+    return "was" if number == 1 else "were"
+
+
 def _cut(text: str, kept: int) -> str:
     return f"{text[:kept]}… ({len(text):,} characters)"
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from builder.cli.output import print_result, print_table
 from builder.errors import HostError, VerificationError
+from builder.printable import counted
 from builder.progress import Report
 from builder.proof import open_original
 from builder.publishing import PublishOptions, publish
@@ -145,7 +146,7 @@ def _drive_all(
 ) -> Iterator[Drive]:
     for protocol, client in (("HTTP", _http), ("gRPC", _grpc)):
         for rows in ROWS_PER_REQUEST:
-            report("drive", f"{protocol}, {CLIENTS} clients, {rows} {'row' if rows == 1 else 'rows'} per request")
+            report("drive", f"{protocol}, {CLIENTS} clients, {counted(rows, 'row')} per request")
             yield _drive(server, protocol, partial(client, server, fed, given), rows, images, expected)
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import uses_external_data
 
 from builder.errors import ModelError
+from builder.printable import counted
 
 LONGEST_LOCATION = 4096
 """The longest path that Linux allows (PATH_MAX)."""
@@ -68,7 +69,8 @@ def locate(path: Path, tensors: Iterable[onnx.TensorProto]) -> tuple[Path, ...]:
             needed[file] = max(needed.get(file, 0), _end(path, tensor, info))
     for file, size in needed.items():
         if file.stat().st_size < size:
-            what = f"{file.name} was cut short: it has {file.stat().st_size} bytes, but the weights need {size}"
+            left = counted(file.stat().st_size, "byte")
+            what = f"{file.name} was cut short: it has {left}, but the weights need {size:,}"
             raise ModelError(path, what, "copy the file again")
     return tuple(sorted(needed))
 
@@ -121,7 +123,7 @@ def _end(path: Path, tensor: onnx.TensorProto, info: dict[str, str]) -> int:
         what = f"the offset or length of weight {tensor.name!r} in its file is negative"
         raise ModelError(path, what, "export the model again")
     if length < size:
-        what = f"weight {tensor.name!r} has {length} bytes in its file, but its shape needs {size}"
+        what = f"weight {tensor.name!r} has {counted(length, 'byte')} in its file, but its shape needs {size:,}"
         raise ModelError(path, what, "export the model again")
     return offset + length
 

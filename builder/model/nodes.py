@@ -10,6 +10,7 @@ import onnx_ir as ir
 from builder.errors import ModelError
 from builder.model.soundness import Operator, function_key, nodes_of, operator_key
 from builder.model.types import own_domain
+from builder.printable import counted
 
 FIX = "export the model again"
 
@@ -77,11 +78,11 @@ def _value_fault(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> str:
 def _call_fault(node: onnx.NodeProto, function: onnx.FunctionProto) -> str:
     """Return what is wrong with a call; empty if nothing is. Inputs and outputs at the end may be left out."""
     for kind, given, taken in (
-        ("inputs", len(node.input), len(function.input)),
-        ("outputs", len(node.output), len(function.output)),
+        ("input", len(node.input), len(function.input)),
+        ("output", len(node.output), len(function.output)),
     ):
         if given > taken:
-            return f"has {given} {kind}, but its function has {taken}"
+            return f"has {counted(given, kind)}, but its function has {taken}"
     return ""
 
 

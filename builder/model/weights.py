@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import uses_external_data
 
 from builder.errors import ModelError
+from builder.printable import counted
 
 MOST_AXES = 32
 """NumPy 1 has no arrays of more axes; NumPy 2 has 64. Real models have up to 8."""
@@ -61,10 +62,11 @@ def _data_fault(tensor: onnx.TensorProto, dtype: ir.DataType, size: int) -> str:
     if tensor.HasField("raw_data"):
         if dtype == ir.DataType.STRING:
             return "holds strings as raw bytes, which ONNX does not allow"
-        found, needed, unit = len(tensor.raw_data), -(-size * dtype.bitwidth // 8), "bytes"
+        found, needed, unit = len(tensor.raw_data), -(-size * dtype.bitwidth // 8), "byte"
     else:
-        found, needed, unit = len(getattr(tensor, _field(dtype))), _entries(dtype, size), "values"
-    return "" if found == needed else f"has {found} {unit} of data, but {dtype.name}{list(tensor.dims)} needs {needed}"
+        found, needed, unit = len(getattr(tensor, _field(dtype))), _entries(dtype, size), "value"
+    wanted = f"{dtype.name}{list(tensor.dims)} needs {needed}"
+    return "" if found == needed else f"has {counted(found, unit)} of data, but {wanted}"
 
 
 def _field(dtype: ir.DataType) -> str:

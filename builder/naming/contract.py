@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from builder.errors import Listing, ModelError
 from builder.naming.stable import stable_name
+from builder.printable import counted
 from builder.record import ServedTensor
 
 
@@ -121,7 +122,7 @@ def _match(side: Side) -> list[str]:
         _NoMatchError: They cannot be matched with certainty.
     """
     if len(side.new) != len(side.served):
-        raise _NoMatchError(f"{_count(len(side.new), side.kind)} instead of {len(side.served)}", _NEW_MODEL)
+        raise _NoMatchError(f"{counted(len(side.new), side.kind)} instead of {len(side.served)}", _NEW_MODEL)
     _check_asked(side)
     if _is_same_export(side):
         return [tensor.name for tensor in side.served]
@@ -131,10 +132,6 @@ def _match(side: Side) -> list[str]:
             names[i] = side.served[j].name
     _check_names(side, names)
     return names
-
-
-def _count(number: int, kind: str) -> str:
-    return f"{number} {kind}{'' if number == 1 else 's'}"
 
 
 def _check_asked(side: Side) -> None:

@@ -11,6 +11,7 @@ from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
 from builder.naming.contract import Contract, Side, served_names
 from builder.naming.stable import stable_name
+from builder.printable import counted
 from builder.record import ServedTensor
 
 _VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]{0,999}")
@@ -85,8 +86,7 @@ def _asked(
     def side(names: Sequence[str] | None, tensors: Sequence[BatchedTensor], option: str) -> list[str | None]:
         if names is not None and len(names) != len(tensors):
             listed = ", ".join(t.original for t in tensors)
-            wanted = "1 name" if len(tensors) == 1 else f"{len(tensors)} names"
-            what = f"{option} needs {wanted}, for {listed}, but gives {len(names)}"
+            what = f"{option} needs {counted(len(tensors), 'name')}, for {listed}, but gives {len(names)}"
             raise ModelError(where, what, f"give {option} a name for each of them, in this order")
         return [renames.get(t.original, names[i] if names else None) for i, t in enumerate(tensors)]
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.model import Model
+from builder.printable import counted, was
 from builder.progress import format_bytes
 from builder.proof import VerifiedModel
 from builder.record import Manifest
@@ -17,7 +18,7 @@ def of_model(model: Model) -> Iterator[str]:
     """Describe the model that was loaded."""
     size = sum(file.stat().st_size for file in model.files)
     opset = model.ir.opset_imports.get("", model.ir.opset_imports.get("ai.onnx"))
-    nodes = _count(len(model.ir.graph), "node")
+    nodes = counted(len(model.ir.graph), "node")
     yield f"{model.path.name}: {nodes}, opset {opset}, {format_bytes(size)}"
     for name in model.constants:
         yield f"input {name!r} is a constant now"
@@ -43,7 +44,7 @@ def _batch(batched: BatchedModel) -> str:
         if is_claimed
         else f"static batch {batched.static_batch} made dynamic"
     )
-    what = f"{made}; {_count(len(batched.rewrites), 'node')} rewritten"
+    what = f"{made}; {counted(len(batched.rewrites), 'node')} rewritten"
     others = dict.fromkeys(dim for tensor in batched.inputs for dim in tensor.dims if isinstance(dim, str))
     return f"{what}; other dynamic axes: {', '.join(others)}" if others else what
 
@@ -70,9 +71,10 @@ def of_proof(verified: VerifiedModel) -> Iterator[str]:
 def _comparison(verified: VerifiedModel) -> str:
     rows = verified.proof.rows
     if verified.proof.effort == "off":
-        return f"the original answered {rows} rows; the rewritten model was NOT compared with it (--prove off)"
+        answered = f"the original answered {counted(rows, 'row')}"
+        return f"{answered}; the rewritten model was NOT compared with it (--prove off)"
     worst = max((proof.largest_difference or 0.0 for proof in verified.proof.outputs.values()), default=0.0)
-    what = f"{rows} answers equal the original's"
+    what = f"{counted(rows, 'answer')} {'equals' if rows == 1 else 'equal'} the original's"
     if not verified.batched.is_static:
         sizes = ", ".join(map(str, verified.proof.batch_sizes))
         what = f"{rows} rows equal the original's at batch sizes {sizes}"
@@ -120,10 +122,10 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
         )
     if verified.constant_outputs:
         yield f"all samples give the same {', '.join(verified.constant_outputs)}, so the proof says little about it"
-    if verified.undecided_rows:
+    if undecided := verified.undecided_rows:
         yield (
-            f"{verified.undecided_rows} samples are not in the reference, because two answers to each are almost equal "
-            "and rounding decides between them"
+            f"{counted(undecided, 'sample')} {was(undecided)} left out of the reference, because two answers to each "
+            "are almost equal and rounding decides between them"
         )
     if manifest.options.get("precision") == "bf16":
         yield (
@@ -148,10 +150,6 @@ def _fixed(batched: BatchedModel) -> Iterator[str]:
         for name, size in zip(before, tensor.dims, strict=False):
             if isinstance(name, str) and isinstance(size, int) and len(before) == len(tensor.dims):
                 yield f"input {tensor.name!r} takes only {name} = {size}: the original ran at none of the others tried"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _number(difference: float) -> str:

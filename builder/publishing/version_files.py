@@ -6,6 +6,7 @@ from dataclasses import replace
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.model import Model
+from builder.printable import counted, was
 from builder.proof import VerifiedModel
 from builder.publishing.options import PublishOptions
 from builder.record import (
@@ -104,7 +105,7 @@ def _listed(rewrites: Iterable[Rewrite]) -> Iterator[dict[str, str]]:
         else:
             unnamed += 1
     if unnamed:
-        yield {"node": "", "op_type": "", "what": f"{unnamed:,} more nodes were rewritten"}
+        yield {"node": "", "op_type": "", "what": f"{counted(unnamed, 'more node')} {was(unnamed)} rewritten"}
 
 
 def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:

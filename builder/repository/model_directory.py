@@ -7,6 +7,7 @@ from pathlib import Path
 from builder import files
 from builder.config import pbtxt
 from builder.errors import RepositoryError
+from builder.printable import counted
 from builder.record import MANIFEST_FILE, Manifest, read_manifest, read_reference
 from builder.tensors import Array
 
@@ -214,7 +215,7 @@ class ModelDirectory:
         except OSError as error:
             raise RepositoryError(error.filename, f"this file cannot be read: {files.reason(error)}", fix) from error
         if size != model.bytes:
-            what = f"{model.file} has {size} bytes, but {model.bytes} were published"
+            what = f"{model.file} has {counted(size, 'byte')}, but {model.bytes:,} were published"
             raise RepositoryError(folder, what, fix)
 
     def _entries(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Values that a server writes one by one, in JSON or in protobuf's typed fields, as the bytes of a tensor.
 
-NumPy alone would read 1.9 as the INT32 1, 300 as the UINT8 44 and "false" as the BOOL True, and would remove the NULs
-at the end of a string. Here, a value of another type is refused, and a string keeps its NULs.
+NumPy alone would read 1.9 as the INT32 1, 300 as the UINT8 44, 1e9 as an infinite FP16 and "false" as the BOOL True,
+and would remove the NULs at the end of a string. Here, a value of another type is refused, and a string keeps its NULs.
 """
 
 import math
@@ -48,9 +48,9 @@ def pack_values(values: Sequence[Any], datatype: str) -> bytes:
         if _fit(values, datatype):
             if datatype == "BYTES":
                 return pack_strings([value.encode() for value in values])
-            with np.errstate(over="ignore"):  # 1e9 as FP16 is inf
+            with np.errstate(over="raise"):  # 1e9 as FP16 would be inf
                 return np.array(values, DTYPES[datatype]).tobytes()
-    except OverflowError as error:
+    except (OverflowError, FloatingPointError) as error:
         raise ValueError(f"a number is too large for {datatype}") from error
     wrong = next(value for value in values if not _fit((value,), datatype))
     raise ValueError(f"{_show(wrong)} is not {datatype}")

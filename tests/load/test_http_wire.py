@@ -168,6 +168,7 @@ def in_json(datatype: str, data: object) -> bytes:
         *[("BOOL", [2]), ("BOOL", ["false"]), ("BOOL", [0.5]), ("BOOL", [None])],
         *[("BYTES", [15]), ("BYTES", [None]), ("BYTES", ["\ud800"]), ("BYTES", {"a": 1})],
         *[("INT32", [True]), ("INT32", [math.nan]), ("INT32", [math.inf]), ("FP32", [False]), ("FP64", [10**400])],
+        *[("FP16", [1e9]), ("FP32", [-1e39]), ("FP32", [10**39]), ("FP16", [65520])],
         *[("INT32", []), ("INT32", [1, 2]), ("INT32", None)],
     ],
 )
@@ -191,7 +192,9 @@ def test_a_value_in_json_that_its_type_cannot_hold_is_not_changed_into_another(d
         ("BOOL", [0], b"\0"),
         ("FP32", [0.1], struct.pack("<f", 0.1)),
         ("FP32", [7], struct.pack("<f", 7)),
-        ("FP16", [1e9], struct.pack("<e", math.inf)),
+        ("FP16", [65504.0], struct.pack("<e", 65504.0)),
+        ("FP16", [-math.inf], struct.pack("<e", -math.inf)),
+        ("FP32", [3.4028235e38], struct.pack("<f", 3.4028234663852886e38)),
         ("FP32", [None], struct.pack("<f", math.nan)),
         ("BYTES", [["größer"]], struct.pack("<I", 8) + "größer".encode()),
         ("BYTES", ["a\0\0"], struct.pack("<I", 3) + b"a\0\0"),

@@ -6,7 +6,7 @@ from typing import Any
 from locust import log
 from locust.env import Environment
 
-from loadtest.console import NO_FIGURE, print_error, print_line
+from loadtest.console import NO_FIGURE, print_error, print_line, to_ms
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.printable import counted
 from loadtest.report import files
@@ -139,7 +139,7 @@ def _stage_line(stage: Result) -> str:
     latency = stage["latency_us"]
     return (
         f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {counted(stage['requests'], 'request')}, "
-        f"p50 {_us(latency['p50'])}, p99 {_us(latency['p99'])}, {sum(stage['failures'].values())} failed, "
+        f"p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}, {sum(stage['failures'].values())} failed, "
         f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}{_sequences(stage)}"
     )
 
@@ -155,8 +155,8 @@ def _sequences(stage: Result) -> str:
 def _model_lines(stage: Result) -> list[str]:
     """Return a line for each model on the server, if there are several."""
     return [
-        f"    {model['name']} version {model['version']}: queue {_us(model['queue_us'])}, "
-        f"inference {_us(model['compute_infer_us'])}, {counted(model['executions'], 'execution')}, "
+        f"    {model['name']} version {model['version']}: queue {_ms(model['queue_us'])}, "
+        f"inference {_ms(model['compute_infer_us'])}, {counted(model['executions'], 'execution')}, "
         f"{model['mean_batch']:g} rows each"
         for model in (stage["server"] or {}).get("models", ())
     ]
@@ -166,6 +166,6 @@ def _goodput(stage: Result) -> str:
     return "" if stage["goodput"] is None else f", goodput {to_percent(stage['goodput'])}"
 
 
-def _us(value: float | None) -> str:
+def _ms(value_us: float | None) -> str:
     """Return a time in words; there is none for a percentile of too few answers."""
-    return NO_FIGURE if value is None else f"{value} us"
+    return NO_FIGURE if value_us is None else f"{to_ms(value_us)} ms"

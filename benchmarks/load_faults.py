@@ -62,7 +62,7 @@ def report(case: Case, repository: Path) -> tuple[str, bool]:
     """Run a load test; return a line of the table, and whether the run counted what the proxy told."""
     options = ("--repository", str(repository), *LOAD, *MORE, *case.options)
     with tempfile.TemporaryDirectory() as folder, case.tell() as proxy:
-        finished = run(proxy, Path(folder) / "out", *options, model=case.model, timeout_s=120)
+        finished = run(proxy, Path(folder) / "out", *options, model=case.model)
     totals = finished.result["totals"]
     counted = {**totals["wrong"], **totals["failures"]}
     kinds = ", ".join(f"`{kind}`" for kind in counted) or "right"

@@ -24,7 +24,7 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 from loadtest import options
 from loadtest.errors import LoadTestError
 from loadtest.report import Outcome, print_refusal
-from loadtest.run import Leader, LoadWorker, Telemetry, Window, check, postpone_set_up
+from loadtest.run import Leader, LoadWorker, Telemetry, Window, check, hold_back_messages, postpone_set_up
 
 _POLL_S = 0.05
 _CONNECT_TIMEOUT_S = 20.0
@@ -77,6 +77,7 @@ def _set_up(environment: Environment, runner: Any, **more: Any) -> None:
     _set_up_opentelemetry(environment=environment, runner=runner, **more)
     if not isinstance(runner, WorkerRunner):
         _set_up_leader(environment, runner)
+    _read_messages()
 
 
 def _stop_on_signals() -> None:
@@ -154,6 +155,7 @@ def _end_workers(runner: MasterRunner, workers: int) -> None:
 
 
 _set_up_opentelemetry = postpone_set_up()
+_read_messages = hold_back_messages()
 _events: Any = events
 _events.init_command_line_parser.add_listener(_declare_options)
 _events.init.add_listener(_set_up)

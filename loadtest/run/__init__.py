@@ -17,7 +17,7 @@ from loadtest.run.record import Run, StageRecord, pool
 from loadtest.run.tallies import Tally, sum_tallies
 from loadtest.run.telemetry import Telemetry, postpone_set_up
 from loadtest.run.windows import Window, join_windows
-from loadtest.run.worker import LoadWorker
+from loadtest.run.worker import LoadWorker, hold_back_messages
 
 __all__ = [
     "COMFORTABLE_SHARE",
@@ -36,6 +36,7 @@ __all__ = [
     "append",
     "cannot_write",
     "check",
+    "hold_back_messages",
     "join_windows",
     "pool",
     "postpone_set_up",

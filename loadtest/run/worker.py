@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from locust import log
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, Runner, WorkerRunner
@@ -173,6 +174,26 @@ class LoadWorker:
             self._feed.add(model, self.traffic.protocol, slice, stretch)
         if self._runner().state in (STATE_SPAWNING, STATE_RUNNING):
             self._feed.tick()
+
+
+def hold_back_messages() -> Callable[[], None]:
+    """Have Locust's workers read no message of the master but the first, until the result is called.
+
+    A worker connects before Locust's event `init` sets it up, which takes a while on a busy machine. Messages of ours
+    that come meanwhile would be dropped, because nobody listens to them yet. If the master sends users so early, Locust
+    2.47 may even fail in the greenlet that reads the messages, and the worker never reads another one.
+    """
+    is_set_up = Event()
+    runners: Any = WorkerRunner
+    handle = runners.handle_message
+
+    def handle_in_time(runner: WorkerRunner, msg: Any) -> None:
+        if msg.type != "ack":  # which the worker waits for before it goes on
+            is_set_up.wait()
+        handle(runner, msg)
+
+    runners.handle_message = handle_in_time
+    return lambda: is_set_up.set()
 
 
 def _show_users(runner: LocalRunner, worker: LoadWorker) -> None:

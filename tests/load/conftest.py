@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.load_run import end_started, reserved_port
 from support.load_server import serving, write_version
 
 from builder.server import Server
@@ -21,3 +22,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[Server]:
     with serving(repository) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left() -> Iterator[None]:
+    yield
+    end_started()
+
+
+@pytest.fixture
+def master_port() -> Iterator[tuple[str, ...]]:
+    """The options of a run of several processes with a port of its own."""
+    with reserved_port() as port:
+        yield "--master-bind-port", str(port), "--master-port", str(port)

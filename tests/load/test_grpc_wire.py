@@ -2,10 +2,12 @@
 
 import socket
 import struct
+import time
 from contextlib import suppress
 
 import hpack
 import pytest
+from support.load_run import PATIENCE_S
 from support.scripted_server import ScriptedServer, failure, say, scripted
 from tritonclient.grpc import service_pb2
 
@@ -32,7 +34,7 @@ def finish(stream: int) -> bytes:
 
 
 def connect(server: ScriptedServer) -> GrpcConnection:
-    return GrpcClient(server.address, 5.0).connect()
+    return GrpcClient(server.address, PATIENCE_S).connect()
 
 
 STARTED = headers(1, (":status", "200"), ("content-type", "application/grpc"))
@@ -74,8 +76,18 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_a_failure(
         connection = connect(server)
         for _ in range(2):
             assert connection.call(b"x") == b""
-            assert server.closed.acquire(timeout=10)
+            assert server.closed.acquire(timeout=PATIENCE_S)
         connection.close()
+
+
+def test_frames_that_come_one_by_one_buy_no_more_time() -> None:
+    def behave(link: socket.socket) -> None:
+        for _ in range(100):
+            link.sendall(SETTINGS)
+            time.sleep(0.05)
+        link.sendall(finish(1))
+
+    assert failure("grpc", behave, 0.4).kind == "timeout"
 
 
 def test_a_call_that_the_server_did_not_process_before_it_went_away_is_sent_again() -> None:
@@ -118,7 +130,7 @@ def test_a_large_request_keeps_within_the_windows_that_the_server_gives_it() -> 
             link.settimeout(0.1)
             with suppress(TimeoutError):
                 got.extend(link.recv(1 << 16))
-            link.settimeout(5)
+            link.settimeout(PATIENCE_S)
             sent.append(sum(map(len, payloads(got))))
 
         read_until(65_535)
@@ -204,7 +216,7 @@ def test_a_kept_connection_answers_pings_and_ignores_late_frames_of_earlier_call
     def behave(link: socket.socket) -> None:
         got = server.received
         link.sendall(SETTINGS + ping + finish(1) + late)
-        link.settimeout(5)
+        link.settimeout(PATIENCE_S)
         while got.count(b"12345678") < 1 or got.count(frame(1, 4, 3, b"")[3:9]) < 1:
             got.extend(link.recv(1 << 16))
         link.sendall(finish(3))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.gateways import Gateway, forwarder
-from support.load_run import counting_snapshots, start, wait_until_answered
+from support.load_run import at_answer, counting_snapshots, run, start, wait_until_answered, write_arrivals
 from support.load_server import (
     classifier,
     serving,
@@ -18,60 +18,79 @@ from support.load_server import (
     write_version,
 )
 
-from builder.server import Server, free_port
+from builder.server import Server
 
 pytestmark = pytest.mark.slow
+
+UNTIL_STOPPED = ("--scenario", "soak", "--concurrency", "2", "--stage-time", "5", "--stages", "100", "--warm-up", "0")
+"""A run that a test stops when it has seen enough; a window takes a second."""
 
 
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
 def test_a_run_that_is_stopped_still_reports_what_it_saw(
-    server: Server, repository: Path, tmp_path: Path, number: signal.Signals, processes: int
+    server: Server,
+    repository: Path,
+    tmp_path: Path,
+    master_port: tuple[str, ...],
+    number: signal.Signals,
+    processes: int,
 ) -> None:
-    port = str(free_port())
-    several = ("--processes", str(processes), "--master-bind-port", port, "--master-port", port)
-    options = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "2", "--stage-time", "5")
+    several = ("--processes", str(processes), *master_port) if processes > 1 else ()
     with counting_snapshots() as snapshots:
-        more = (*(several if processes > 1 else ()), "--warm-up", "0", "--server-metrics", snapshots.url)
-        under_way = start(server, tmp_path, *options, *more)
+        under_way = start(
+            server, tmp_path, *UNTIL_STOPPED, "--repository", str(repository), *several, *snapshots.option
+        )
+        snapshots.wait_for(1)
+        wait_until_answered(server, 20)
+        snapshots.forget()
         snapshots.wait_for(2)
         under_way.process.send_signal(number)
-    finished = under_way.finish(timeout_s=20)
-    assert (finished.code, finished.last_lines[-1]) == (1, "FAILED: the run was stopped before its end")
+        finished = under_way.finish()
+    assert finished.code == 1
+    assert "FAILED: the run was stopped before its end" in finished.last_lines
     assert "KeyboardInterrupt" not in finished.stderr
-    assert finished.result["stages"][0]["requests"] > 0
+    assert finished.result["totals"]["requests"] > 0
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_server_that_dies_in_the_middle_is_counted_and_the_run_ends_on_time(
+def test_a_server_that_dies_in_the_middle_is_counted_and_the_run_ends(
     repository: Path, tmp_path: Path, protocol: str
 ) -> None:
+    replay = write_arrivals(tmp_path / "arrivals.csv", [0] * 100)
+    options = ("--repository", str(repository), "--protocol", protocol, "--request-timeout", "60", *replay)
     with serving(repository) as doomed:
-        options = ("--repository", str(repository), "--protocol", protocol, "--scenario", "constant")
-        under_way = start(doomed, tmp_path, *options, "--concurrency", "4", "--stage-time", "4", "--warm-up", "0")
-        wait_until_answered(doomed, 20)
-        os.kill(doomed.pid, signal.SIGKILL)
-        finished = under_way.finish(timeout_s=20)
+        death = at_answer(tmp_path, 20, f"import os; os.kill({doomed.pid}, {signal.SIGKILL:d})")
+        finished = run(doomed, tmp_path, *death, *options, "--max-in-flight", "4")
     assert finished.code == 1
-    failures = finished.result["totals"]["failures"]
-    assert failures.get("refused", 0) > 0
-    assert finished.result["totals"]["requests"] > 0
-    assert "requests failed" in "".join(finished.last_lines[-3:])
+    totals = finished.result["totals"]
+    assert totals["failures"].get("refused", 0) > 0
+    assert totals["requests"] >= 20
+    assert totals["requests"] + sum(totals["failures"].values()) == 100
+    assert "of 100 requests failed" in finished.stdout
 
 
-def test_a_server_that_freezes_is_counted_and_the_run_ends_on_time(repository: Path, tmp_path: Path) -> None:
+FREEZE = """
+import os, signal
+os.kill({pid}, signal.SIGSTOP)
+while open("/proc/{pid}/stat").read().split()[2] != "T":
+    pass
+"""
+
+
+def test_a_server_that_freezes_is_counted_and_the_run_ends(repository: Path, tmp_path: Path) -> None:
+    replay = write_arrivals(tmp_path / "arrivals.csv", [0] * 6)
+    options = ("--repository", str(repository), "--request-timeout", "5", *replay, "--max-in-flight", "3")
     with serving(repository) as frozen:
-        options = ("--repository", str(repository), "--scenario", "constant", "--request-timeout", "8")
-        under_way = start(frozen, tmp_path, *options, "--concurrency", "3", "--stage-time", "4", "--warm-up", "0")
-        under_way.wait_for("All users spawned")
-        wait_until_answered(frozen, 20)
-        os.kill(frozen.pid, signal.SIGSTOP)
+        freeze = at_answer(tmp_path, 3, FREEZE.format(pid=frozen.pid))
         try:
-            finished = under_way.finish(timeout_s=40)
+            finished = run(frozen, tmp_path, *freeze, *options)
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
     assert finished.code == 1
-    # The stage was over before the first request timed out: what is in flight at the end counts as well.
-    assert finished.result["totals"]["failures"] == {"timeout": 3}
+    totals = finished.result["totals"]
+    # What was in flight when the server froze may have been answered; the request after the third answer was not.
+    assert totals["failures"] == {"timeout": 6 - totals["requests"]}
+    assert 3 <= totals["requests"] < 6
 
 
 def test_a_restart_inside_a_stage_is_noticed(repository: Path, tmp_path: Path) -> None:
@@ -97,10 +116,10 @@ def test_a_restart_inside_a_stage_is_noticed(repository: Path, tmp_path: Path) -
 def test_answers_during_a_reload_are_compared_with_the_version_that_gave_them(tmp_path: Path) -> None:
     root = tmp_path / "repository"
     write_version(root)
-    with serving(root, model_control_mode="explicit", load_models=["*"]) as running:
-        options = ("--repository", str(root), "--scenario", "constant", "--concurrency", "2", "--stage-time", "5")
-        under_way = start(running, tmp_path / "out", *options, "--warm-up", "0")
+    with serving(root, model_control_mode="explicit", load_models=["*"]) as running, counting_snapshots() as snapshots:
+        under_way = start(running, tmp_path / "out", *UNTIL_STOPPED, "--repository", str(root), *snapshots.option)
         wait_until_answered(running, 20)
+        snapshots.wait_for(2)
         folder = root / "classifier" / "2"
         folder.mkdir()
         write_model(folder, classifier(9))
@@ -108,11 +127,16 @@ def test_answers_during_a_reload_are_compared_with_the_version_that_gave_them(tm
         write_manifest(folder)
         write_config(root, "classifier", served=[2])
         load(running)
+        wait_until_answered(running, 20, "classifier/versions/2")
+        snapshots.forget()
+        snapshots.wait_for(2)
+        under_way.process.send_signal(signal.SIGINT)
         finished = under_way.finish()
-    assert finished.code == 0, finished.stdout
-    assert finished.result["totals"]["unchecked"] == 0
-    (stage,) = finished.result["stages"]
-    assert [(v["version"], v["wrong"]) for v in stage["versions"] if v["version"]] == [("1", {}), ("2", {})]
+    assert "FAILED: the run was stopped before its end" in finished.last_lines
+    totals = finished.result["totals"]
+    assert (totals["failures"], totals["wrong"], totals["unchecked"]) == ({}, {}, 0), finished.result["messages"]
+    assert finished.result["exceptions"] == {}
+    assert {version["version"] for stage in finished.result["stages"] for version in stage["versions"]} == {"1", "2"}
 
 
 def load(server: Server) -> None:

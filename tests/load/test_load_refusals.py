@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.load_run import run
+from support.load_run import reserved_port, run
 from support.load_server import (
     serving,
     write_version,
 )
 from support.load_settings import read
 
-from builder.server import Server, free_port
+from builder.server import Server
 from loadtest.errors import LoadTestError
 from loadtest.server import prepare
 
@@ -53,13 +53,18 @@ def grpc(address: str) -> tuple[str, ...]:
 
 
 def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
+    with reserved_port() as port:  # nobody listens there
+        check_refusals(server, f"127.0.0.1:{port}")
+
+
+def check_refusals(server: Server, nobody: str) -> None:
     cases = {
         "model classifier version 9: the server does not": (6, server.http_address, ("--model-version", "9")),
         "model classifier takes at most 16 rows per request, not 64": (2, server.http_address, ("--rows", "64")),
-        "the server does not answer": (6, f"127.0.0.1:{free_port()}", ()),
+        "the server does not answer": (6, nobody, ()),
         "does not speak KServe v2": (6, server.metrics_address, ()),
         "GET /v2 returned no HTTP response": (6, server.grpc_address, ()),
-        "but the gRPC port does not answer: refused": (6, server.http_address, grpc(f"127.0.0.1:{free_port()}")),
+        "but the gRPC port does not answer: refused": (6, server.http_address, grpc(nobody)),
         "but the gRPC port does not answer: cut": (6, server.http_address, grpc(server.http_address)),
     }
     for said, (code, http_address, options) in cases.items():

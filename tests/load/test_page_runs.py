@@ -13,10 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.load_run import arguments, environment
+from support.load_run import PATIENCE_S, arguments, environment, is_up, reserved_port, wait_until
 from support.load_settings import read
 
-from builder.server import Server, free_port
+from builder.server import Server
 from loadtest.errors import ServerError
 from loadtest.report import Outcome
 from loadtest.run import Run
@@ -29,12 +29,13 @@ class Page:
     address: str
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=PATIENCE_S) as answer:
             text = answer.read()
             return json.loads(text) if text else None
 
     def post(self, path: str, **form: str) -> Any:
-        with urllib.request.urlopen(f"{self.address}{path}", urllib.parse.urlencode(form).encode(), timeout=30) as said:
+        body = urllib.parse.urlencode(form).encode()
+        with urllib.request.urlopen(f"{self.address}{path}", body, timeout=PATIENCE_S) as said:
             return json.load(said)
 
     def start(self, repository: Path, **load: str) -> Any:
@@ -43,35 +44,36 @@ class Page:
 
     def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the figures of the newest run once this is true of them."""
-        until = time.monotonic() + 40
-        while (figures := self.get("/triton/figures.json")) is None or not holds(figures):
-            assert time.monotonic() < until, figures
-            time.sleep(0.1)
-        assert isinstance(figures, dict)
-        return figures
+        found: list[Any] = [None]
+
+        def look() -> bool:
+            found[0] = self.get("/triton/figures.json")
+            return found[0] is not None and holds(found[0])
+
+        wait_until(look, lambda: found[0])
+        return dict(found[0])
 
 
 @pytest.fixture
-def page(server: Server, tmp_path: Path) -> Iterator[Page]:
-    port, ours = free_port(), str(free_port())
-    more = ["--web-port", str(port), "--processes", "2", "--master-port", ours, "--master-bind-port", ours]
-    with (tmp_path / "log").open("wb") as log:
-        locust = subprocess.Popen(arguments(server, tmp_path / "out", *more), env=environment(), stdout=log, stderr=log)
-    page = Page(f"http://127.0.0.1:{port}")
-    try:
-        until = time.monotonic() + 40
-        while "2 workers connected" not in (tmp_path / "log").read_text():
-            assert time.monotonic() < until, (tmp_path / "log").read_text()
-            time.sleep(0.1)
-        yield page
-    finally:
-        locust.terminate()
-        assert locust.wait(20) == 0, (tmp_path / "log").read_text()
+def page(server: Server, tmp_path: Path, master_port: tuple[str, ...]) -> Iterator[Page]:
+    log = tmp_path / "log"
+    with reserved_port() as port:
+        command = arguments(server, tmp_path / "out", "--web-port", str(port), "--processes", "2", *master_port)
+        with log.open("wb") as output:
+            locust = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
+        try:
+            wait_until(lambda: "2 workers connected" in log.read_text(), log.read_text)
+            page = Page(f"http://127.0.0.1:{port}")
+            wait_until(lambda: is_up(page.address), log.read_text)
+            yield page
+        finally:
+            locust.terminate()
+            assert locust.wait(PATIENCE_S) == 0, log.read_text()
 
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_leaves_nothing_to_the_next_one(page: Page, repository: Path) -> None:
-    assert page.start(repository, scenario="ramp", concurrency="2,4", stages="4")["success"]
+    assert page.start(repository, scenario="ramp", concurrency="2,4", stages="500")["success"]
     page.wait_for(lambda figures: figures["result"]["totals"]["requests"] > 0)
     said = page.start(repository, concurrency="3")
     assert not said["success"]
@@ -85,7 +87,7 @@ def test_a_run_that_is_stopped_leaves_nothing_to_the_next_one(page: Page, reposi
     assert [stage["concurrency"] for stage in again["stages"]] == [6, 8]
     assert again["run"]["scenario"] == "steps"  # the default, not what the run before had
     assert not any("--stages" in note for note in again["notes"])
-    time.sleep(3)  # a worker reports to Locust every three seconds
+    time.sleep(3)  # a worker reports to Locust every three seconds: none may bring what was counted before
     assert page.get("/stats/requests")["stats"][-1]["num_requests"] == again["totals"]["requests"]
 
 
@@ -107,7 +109,7 @@ def test_a_page_whose_port_is_taken_is_refused_with_the_reason(server: Server, t
     with socket.create_server(("127.0.0.1", 0)) as taken:
         more = ("--web-port", str(taken.getsockname()[1]))
         line = arguments(server, tmp_path / "out", *more)
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert "error: --web-port: the page cannot be served on 127.0.0.1:" in done.stderr
     assert "Traceback" not in done.stderr

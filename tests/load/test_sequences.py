@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.load_run import run
+from support.load_run import PATIENCE_S, run
 from support.load_server import serving
 from support.load_settings import read
 from support.stateful import read_log, write_running_sum, write_streams
@@ -21,7 +21,7 @@ from loadtest.wire import Address, GrpcClient, HttpClient, TensorSpec, make_clie
 
 HTTP = HttpClient(Address("127.0.0.1", 1), 1.0)
 GRPC = GrpcClient(Address("127.0.0.1", 1), 1.0)
-QUICK = ("--stage-time", "1", "--warm-up", "0.2")
+QUICK = ("--stage-time", "1", "--warm-up", "0.2", "--min-requests", "40")
 STREAMS = [[1, 2, 3, 4], [5, 7, -6], [8], [9, 10]]
 
 
@@ -134,8 +134,8 @@ def test_every_step_is_checked_and_no_sequence_is_left_open(
     assert finished.code == 0, finished.stdout + finished.stderr
     counts, totals = ended(finished), finished.result["totals"]
     assert totals["unchecked"] == 0
-    assert totals["requests"] > 50
-    assert counts["completed"] > 20
+    assert totals["requests"] >= 120
+    assert counts["completed"] > 10
     assert counts["failed"] == 0
     assert seen["open"] == 0
     assert sum(counts.values()) == seen["begun"] == seen["ended"]
@@ -152,7 +152,7 @@ def test_each_step_is_compared_with_its_own_answer(
     settings = read("--model", model, "--input-data", str(data), *addresses, host=server.http_address)
     streams = prepare(settings).streams
     assert streams is not None
-    client = make_client(protocol, settings.address, 10.0)
+    client = make_client(protocol, settings.address, PATIENCE_S)
     source = Sequences(streams, client.encode, client.write_number, random.Random(0), draw_ids(0))
     connection, found = client.connect(), []
     for sequence in (source.begin() for _ in STREAMS):
@@ -173,7 +173,7 @@ def test_a_step_without_an_answer_breaks_its_sequence_which_is_ended(
     finished, seen = load(server, logs, tmp_path, "refusing", "--concurrency", "2")
     counts, totals = ended(finished), finished.result["totals"]
     assert finished.code == 1
-    assert counts["failed"] > 2
+    assert counts["failed"] > 0
     # The number that the model refuses may also be in the request that ends a sequence early.
     assert 0 <= sum(totals["failures"].values()) - counts["failed"] <= counts["ended_early"]
     assert totals["wrong"] == {}

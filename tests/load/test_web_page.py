@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from support.load_results import make_result, record_of, window
-from support.load_run import arguments, environment
+from support.load_run import PATIENCE_S, arguments, environment, is_up, reserved_port, wait_until
 from support.load_settings import read
 
-from builder.server import Server, free_port
+from builder.server import Server
 from loadtest.options import Option, all_options, grouped
 from loadtest.report.page import to_html
 from loadtest.run import Run
@@ -62,17 +62,18 @@ SECRET = "very-secret-key"
 @pytest.fixture
 def page(server: Server, tmp_path: Path) -> Iterator[str]:
     """Locust with its page, no model chosen yet; the page's address."""
-    port = free_port()
-    command = arguments(server, tmp_path / "out", "--web-port", str(port), "--header", f"X-Key: {SECRET}", model="")
-    with (tmp_path / "log").open("wb") as log:
-        locust = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: is_up(address))
-        yield address
-    finally:
-        locust.terminate()
-        assert locust.wait(20) == 0, (tmp_path / "log").read_text()
+    log = tmp_path / "log"
+    with reserved_port() as port:
+        command = arguments(server, tmp_path / "out", "--web-port", str(port), "--header", f"X-Key: {SECRET}", model="")
+        with log.open("wb") as output:
+            locust = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: is_up(address), log.read_text)
+            yield address
+        finally:
+            locust.terminate()
+            assert locust.wait(PATIENCE_S) == 0, log.read_text()
 
 
 @pytest.fixture
@@ -91,20 +92,9 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         driver.quit()
 
 
-def is_up(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def wait_until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+def wait_for(holds: Callable[[], object]) -> None:
     """Wait until this is true of the page. If the page replaces or moves an element meanwhile, look again."""
-    until = time.monotonic() + timeout_s
-    while not _holds(holds):
-        assert time.monotonic() < until, "the page did not change in time"
-        time.sleep(0.1)
+    wait_until(lambda: _holds(holds), lambda: "the page did not change in time")
 
 
 def _holds(holds: Callable[[], object]) -> bool:
@@ -125,13 +115,13 @@ def fill(browser: Any, **fields: str) -> None:
         return bool(field.get_property("value") == value)
 
     for name, value in fields.items():
-        wait_until(partial(types, name, value))
+        wait_for(partial(types, name, value))
 
 
 def wait_for_form(browser: Any) -> None:
     """Wait until the part of the form that holds this project's options is unfolded."""
-    wait_until(lambda: browser.find_elements(By.NAME, "model"))
-    wait_until(lambda: browser.find_element(By.NAME, "model").is_displayed())
+    wait_for(lambda: browser.find_elements(By.NAME, "model"))
+    wait_for(lambda: browser.find_element(By.NAME, "model").is_displayed())
 
 
 def headings_and_fields(browser: Any) -> list[str]:
@@ -162,16 +152,16 @@ def press_start(browser: Any) -> None:
 def download(browser: Any, name: str, folder: Path) -> Path:
     """Click on a file's link in the tab of downloads, and wait for the file."""
     link = f"//a[contains(., 'Download Triton {name}')]"
-    wait_until(lambda: browser.find_elements(By.XPATH, link))
+    wait_for(lambda: browser.find_elements(By.XPATH, link))
     browser.find_element(By.XPATH, link).click()
     file = folder / "downloads" / name
-    wait_until(file.exists)
+    wait_for(file.exists)
     return file
 
 
 def titles(browser: Any) -> list[str]:
     """The titles of the charts, once they are drawn."""
-    wait_until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".plot .xtitle")) >= 2)
+    wait_for(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".plot .xtitle")) >= 2)
     return [caption.text for caption in browser.find_elements(By.TAG_NAME, "figcaption")]
 
 
@@ -201,27 +191,27 @@ def test_a_run_is_started_watched_and_downloaded_in_the_page(
         for heading, group in grouped().items()
         for part in (heading, *(option.label for option in group if not option.is_secret))
     ]
-    wait_until(lambda: len(headings_and_fields(browser)) >= len(expected))
+    wait_for(lambda: len(headings_and_fields(browser)) >= len(expected))
     assert headings_and_fields(browser) == expected
     assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "steps")}
     Select(browser.find_element(By.NAME, "scenario")).select_by_value("rate")
-    assert greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "rate")}
+    wait_for(lambda: greyed_out(browser) == {option.label for option in all_options() if is_unused(option, "rate")})
     Select(browser.find_element(By.NAME, "scenario")).select_by_value("steps")
     fill(browser, model="classifier", repository=str(repository), concurrency="1,2,4,8", maxLatencyMs="5000")
-    fill(browser, stageTime="2", warmUp="0.3")
+    fill(browser, stageTime="2", warmUp="0.3", minRequests="100")
     press_start(browser)
-    wait_until(lambda: browser.find_elements(By.XPATH, "//*[text()='Triton']"))
+    wait_for(lambda: browser.find_elements(By.XPATH, "//*[text()='Triton']"))
     browser.find_element(By.XPATH, "//*[text()='Triton']").click()
-    wait_until(lambda: browser.find_elements(By.ID, "triton-live"))
+    wait_for(lambda: browser.find_elements(By.ID, "triton-live"))
     browser.switch_to.frame("triton-live")
-    wait_until(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text)
-    wait_until(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text)
+    wait_for(lambda: "8 users" in browser.find_element(By.TAG_NAME, "body").text)
+    wait_for(lambda: "passed" in browser.find_element(By.TAG_NAME, "h1").text)
     assert "classifier over http: passed" in browser.find_element(By.TAG_NAME, "body").text
-    assert titles(browser) == LADDER
-    assert cells(browser, "users") == ["1", "2", "4", "8"]
-    wait_until(lambda: not browser.execute_script(f"return {SCROLLS}"))  # only the page scrolls, not the frame in it
+    wait_for(lambda: titles(browser) == LADDER)  # which the tab draws anew when there is news
+    wait_for(lambda: cells(browser, "users") == ["1", "2", "4", "8"])
+    wait_for(lambda: not browser.execute_script(f"return {SCROLLS}"))  # only the page scrolls, not the frame in it
     browser.switch_to.default_content()
-    assert not browser.execute_script(f"return {IS_TOO_WIDE}")
+    wait_for(lambda: not browser.execute_script(f"return {IS_TOO_WIDE}"))
     browser.find_element(By.XPATH, "//*[text()='Download Data']").click()
     report, table, result_file = (
         download(browser, name, tmp_path) for name in ("report.html", "stages.csv", "result.json")
@@ -274,7 +264,7 @@ def test_a_start_that_cannot_run_is_refused_with_the_reason(browser: Any, page: 
     wait_for_form(browser)
     fill(browser, model="nothing")
     press_start(browser)
-    wait_until(lambda: "the server does not serve this" in browser.find_element(By.TAG_NAME, "body").text)
+    wait_for(lambda: "the server does not serve this" in browser.find_element(By.TAG_NAME, "body").text)
     assert not browser.find_elements(By.XPATH, "//*[text()='STOP']")
     for changed in ("host", "grpc_address", "header", "header_file"):
         form = urllib.parse.urlencode({"model": "classifier", changed: "127.0.0.1:1"})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.http
 from support.answers import check_answers
+from support.load_run import PATIENCE_S
 from support.load_server import serving, write_version
 from support.scripted_server import floats
 
@@ -90,7 +91,7 @@ def echo(array: Array, model: str = "echo") -> InferRequest:
 
 def client_of(server: Server, protocol: str) -> Client:
     addresses = {"http": server.http_address, "grpc": server.grpc_address}
-    return make_client(protocol, address(addresses[protocol]), 10.0)
+    return make_client(protocol, address(addresses[protocol]), PATIENCE_S)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

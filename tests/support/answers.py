@@ -6,7 +6,7 @@ from itertools import chain
 from loadtest.checking import Wrong, make_pool
 from loadtest.server import prepare
 from loadtest.wire import make_client
-from support.load_run import Server
+from support.load_run import PATIENCE_S, Server
 from support.load_settings import read
 
 
@@ -18,7 +18,7 @@ def check_answers(server: Server, protocol: str, *options: str) -> list[Wrong | 
     """
     addresses = ("--protocol", protocol, "--grpc-address", server.grpc_address)
     settings = read(*addresses, *options, host=f"http://{server.http_address}")
-    client = make_client(protocol, settings.address, 10.0)
+    client = make_client(protocol, settings.address, PATIENCE_S)
     connection = client.connect()
     found: list[Wrong | bool | None] = []
     pools = [make_pool(samples, 1, client.encode, random.Random(0)) for samples in prepare(settings).samples]

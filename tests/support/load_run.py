@@ -2,22 +2,42 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Protocol
 
 from support import load_schema
 
 ROOT = Path(__file__).parents[2]
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
+PATIENCE_S = 200.0
+"""How long a test waits for what must happen, however busy the machine is."""
+
+_started: "list[subprocess.Popen[bytes]]" = []
+
+AT_ANSWER = """
+from itertools import count
+from loadtest.run.recorder import Round
+
+answered, answers = Round.answered, count(1)
+
+def count_answer(*arguments):
+    answered(*arguments)
+    if next(answers) == {number}:
+{action}
+
+Round.answered = count_answer
+"""
 
 
 class Server(Protocol):
@@ -71,25 +91,27 @@ class UnderWay:
     process: "subprocess.Popen[bytes]"
     report_dir: Path
 
-    def wait_for(self, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for(self, text: str) -> None:
         """Return once Locust's log holds `text`."""
-        until = time.monotonic() + timeout_s
-        while text not in self.read("stderr"):
-            assert time.monotonic() < until, self.read("stderr")
-            assert self.process.poll() is None, self.read("stderr")
-            time.sleep(0.05)
+        wait_until(lambda: self._is_in_log(text), lambda: self.read("stderr"))
+
+    def _is_in_log(self, text: str) -> bool:
+        is_over = self.process.poll() is not None
+        found = text in self.read("stderr")
+        assert found or not is_over, self.read("stderr")
+        return found
 
     def read(self, stream: str) -> str:
         return self.report_dir.joinpath(stream).read_text()
 
-    def finish(self, timeout_s: float = 60.0) -> Finished:
+    def finish(self) -> Finished:
         """Wait for the end of the run; if it does not end, it is killed and the test fails."""
         try:
-            self.process.wait(timeout_s)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"still running after {timeout_s:g} s: {self.read('stderr')}") from None
+            raise AssertionError(f"still running after {PATIENCE_S:g} s: {self.read('stderr')}") from None
         path = self.report_dir / "result.json"
         result = json.loads(path.read_text()) if path.exists() else {}
         if result:
@@ -102,27 +124,82 @@ def start(server: Server, report_dir: Path, *more: str, model: str = "classifier
     command = [*arguments(server, report_dir, *more, model=model), "--headless", "--only-summary"]
     report_dir.mkdir(exist_ok=True)
     with (report_dir / "stdout").open("wb") as stdout, (report_dir / "stderr").open("wb") as stderr:
-        return UnderWay(subprocess.Popen(command, env=environment(), stdout=stdout, stderr=stderr), report_dir)
+        process = subprocess.Popen(command, env=environment(), stdout=stdout, stderr=stderr)
+    _started.append(process)
+    return UnderWay(process, report_dir)
 
 
-def run(server: Server, report_dir: Path, *more: str, model: str = "classifier", timeout_s: float = 60.0) -> Finished:
+def end_started() -> None:
+    """End the runs that a test left behind when it failed: they would keep the machine busy."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def run(server: Server, report_dir: Path, *more: str, model: str = "classifier") -> Finished:
     """Make a headless run from start to end."""
-    return start(server, report_dir, *more, model=model).finish(timeout_s)
+    return start(server, report_dir, *more, model=model).finish()
+
+
+def at_answer(folder: Path, number: int, action: str) -> tuple[str, str]:
+    """Return the option that makes each process run some lines of Python at its n-th answer.
+
+    A test that did it itself could be too late: on a busy machine, the run may be over by then.
+    """
+    path = folder / "at_answer.py"
+    path.write_text(AT_ANSWER.format(number=number, action=indent(action, " " * 8)))
+    return "-f", f"{LOCUSTFILE},{path}"
+
+
+def write_arrivals(path: Path, times: Iterable[float]) -> tuple[str, ...]:
+    """Write the times of requests, and return the options of a run that sends each of them once."""
+    path.write_text("".join(f"{time_s}\n" for time_s in times))
+    return "--scenario", "replay", "--arrivals-file", str(path)
+
+
+def wait_until(holds: Callable[[], object], say: Callable[[], object]) -> None:
+    """Return once something is true; if that takes too long, fail and say what is the case instead."""
+    until = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < until, say()
+        time.sleep(0.05)
+
+
+def is_up(address: str) -> bool:
+    """Return whether a page answers."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a program that listens later, and that nobody else is given until then.
+
+    A socket that is bound but does not listen keeps the port. The program can have it all the same if it sets
+    SO_REUSEADDR, as Locust does for its page and for its master.
+    """
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 def answered(server: Server, model: str = "classifier") -> int:
-    """Return how many requests the server says it has answered."""
+    """Return how many requests the server says it has answered; `model` may be `NAME/versions/N`."""
     with urllib.request.urlopen(f"http://{server.http_address}/v2/models/{model}/stats") as answer:
         versions = json.load(answer)["model_stats"]
     return sum(int(version["inference_stats"]["success"]["count"]) for version in versions)
 
 
-def wait_until_answered(server: Server, requests: int, timeout_s: float = 40.0) -> None:
+def wait_until_answered(server: Server, requests: int, model: str = "classifier") -> None:
     """Return once the server has answered this many requests more than now."""
-    wanted, until = answered(server) + requests, time.monotonic() + timeout_s
-    while answered(server) < wanted:
-        assert time.monotonic() < until, "the load did not begin"
-        time.sleep(0.05)
+    wanted = answered(server, model) + requests
+    wait_until(lambda: answered(server, model) >= wanted, lambda: "the load did not begin")
 
 
 @dataclass
@@ -132,10 +209,15 @@ class Snapshots:
     url: str
     taken: threading.Semaphore
 
-    def wait_for(self, number: int, timeout_s: float = 40.0) -> None:
+    def wait_for(self, number: int) -> None:
         """Return once so many were taken: 2 means that the first window was measured."""
         for _ in range(number):
-            assert self.taken.acquire(timeout=timeout_s), "the load did not begin"
+            assert self.taken.acquire(timeout=PATIENCE_S), "the load did not begin"
+
+    @property
+    def option(self) -> tuple[str, str]:
+        """What makes a run read its metrics here."""
+        return "--server-metrics", self.url
 
     def forget(self) -> None:
         """Count from now on."""

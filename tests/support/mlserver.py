@@ -47,7 +47,7 @@ def install(folder: Path) -> Path:
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
         options = ["--no-deps", "--no-compile", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)]
         try:
-            subprocess.run([*pip, *options], check=True, capture_output=True, text=True, timeout=300)
+            subprocess.run([*pip, *options], check=True, capture_output=True, text=True, timeout=120)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"MLServer cannot be installed: {str(error.stderr).strip()[-300:]}")
         done.touch()
@@ -92,7 +92,7 @@ def serving_mlserver(program: Path, folder: Path) -> Iterator[BareTriton]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", server: BareTriton) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     while True:
         with suppress(OSError), urllib.request.urlopen(f"http://{server.http_address}/v2/health/ready", timeout=5):
             return

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from loadtest.wire import Address, Answer, Array, Connection, ExchangeError, make_client
+from support.load_run import PATIENCE_S
 
 Behaviour = Callable[[socket.socket], None]
-
-PATIENCE_S = 30.0
-"""How long a client waits in a test that is not about the timeout, however busy the machine is."""
 
 
 @dataclass

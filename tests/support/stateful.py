@@ -72,7 +72,7 @@ def write_running_sum(
     corrid: str = "TYPE_UINT64",
     off: int = 0,
     refused: int = -1,
-    idle_us: int = 2_000_000,
+    idle_us: int = 20_000_000,
 ) -> Path:
     """Write the model, which adds `off` to every number and refuses one; return where it logs its sequences."""
     folder = repository / name / "1"

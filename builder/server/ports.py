@@ -60,27 +60,38 @@ def claim_ports(host: str, ports: Sequence[int]) -> list[int]:
 
 
 @contextlib.contextmanager
-def held(host: str, ports: Sequence[int]) -> Iterator[None]:
-    """Keep ports from other users until the block ends, even while no Triton listens there.
+def held(host: str, ports: Sequence[int]) -> Iterator[list[int]]:
+    """Keep ports for a Triton until the block ends, even while it does not listen there; yield them, without zeros.
 
-    When Triton has died, another user could otherwise take its port before it starts again, and would get the admin key
-    from a client that sends it with its next request. A socket that is bound, but does not listen, keeps the port. The
-    kernel lets Triton have it too, because both set SO_REUSEPORT and belong to the same user.
+    A port that is 0 is chosen and kept in one step: between two, another program could be given it. A socket that is
+    bound, but does not listen, keeps the port, and the kernel lets Triton have it too, for another reason each:
+
+    - HTTP and gRPC: both set SO_REUSEPORT and belong to the same user. When Triton has died, another user could
+      otherwise take its port before it starts again, and would get the admin key from a client that sends it with its
+      next request.
+    - Metrics: both set SO_REUSEADDR, which is all that Triton sets. This keeps the kernel from giving the port to a
+      program that asks for any, but not another program from taking it by its number.
+
+    Args:
+        host: The address to listen on.
+        ports: The ports, in the order of `ENDPOINTS`, with a 0 for each that is to be chosen.
 
     Raises:
-        HostError: One of them was taken a moment ago.
+        HostError: One of them cannot be listened on, or is there twice.
 
-    Source: socket(7), SO_REUSEPORT
+    Source: socket(7), SO_REUSEADDR and SO_REUSEPORT
     """
+    claim_ports(host, [port for port in ports if port])
     with contextlib.ExitStack() as stack:
-        for port in ports:
-            holder = stack.enter_context(socket.socket())
-            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-                holder.setsockopt(socket.SOL_SOCKET, option, 1)
+        holders = [stack.enter_context(socket.socket()) for _ in ports]
+        for endpoint, holder, port in zip(ENDPOINTS, holders, ports, strict=False):
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, endpoint != "metrics")
             with _reported(host, port):
                 holder.bind((host, port))
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # others that set it could share the port
-        yield
+            if endpoint != "metrics":  # others that set it could share the port
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        yield [holder.getsockname()[1] for holder in holders]
 
 
 def flags(host: str, ports: Sequence[int]) -> list[str]:

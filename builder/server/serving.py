@@ -31,6 +31,8 @@ _REACHABLE = (
     "(docs/embedded-server.md). Serve others with NVIDIA's current image"
 )
 _POLL_S = 0.02
+_ANSWER_S = 10.0
+"""How long Triton may take to say whether it, or a model, is ready: on a busy machine it is slow, but ready."""
 _FRESH_S = 5.0
 """How old a line of the log may be and still say why Triton died, seconds."""
 
@@ -115,14 +117,13 @@ class Server:
             what = "it is a file" if repository.exists() else "it does not exist"
             raise RepositoryError(repository, what, "publish a model there first, or choose another directory")
         host = ports.resolve(host)
-        chosen = ports.claim_ports(host, [http_port, grpc_port, metrics_port])
-        options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
-        addresses = [f"{reachable}:{port}" for port in chosen]
         admin = admin or AdminAccess()
-        launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
         with contextlib.ExitStack() as undo:
-            undo.enter_context(ports.held(host, chosen[:2]))
+            chosen = undo.enter_context(ports.held(host, [http_port, grpc_port, metrics_port]))
+            addresses = [f"{reachable}:{port}" for port in chosen]
+            options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
+            launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
             key_file = KeyFile(addresses[0], addresses[1], admin)
             undo.callback(key_file.remove)
             server = cls(repository, launch, addresses, admin, key_file.path, ready_timeout_s)
@@ -301,7 +302,7 @@ class _Stopped(BaseException):
 
 def _is_ok(address: str, path: str) -> bool:
     """Return whether a GET request is answered with 200."""
-    connection = http.client.HTTPConnection(address, timeout=1)
+    connection = http.client.HTTPConnection(address, timeout=_ANSWER_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.client.OK

@@ -38,6 +38,7 @@ class Watch:
         self._is_ready = is_ready
         self._living: dict[int, Stub] = {}
         self._ended: dict[int, float] = {}  # when each zombie was first seen
+        self._looked = time.monotonic()
 
     def learn_stubs(self) -> None:
         """Read the names of the stubs, which one that has died no longer tells."""
@@ -53,7 +54,7 @@ class Watch:
 
     def dead_stub(self) -> Stub | None:
         """Return a stub that died, or None. This takes up to `GRACE_S` if one has just ended."""
-        while (dead := self._look()) is None and any(_age(since) < GRACE_S for since in self._ended.values()):
+        while (dead := self._look()) is None and any(self._age(pid) < GRACE_S for pid in self._ended):
             time.sleep(_PENDING_S)
         return dead
 
@@ -65,7 +66,8 @@ class Watch:
         stubs = [self._remembered(stub) for stub in children_of(self._process.pid)]
         self._living = {stub.pid: stub for stub in stubs}
         zombies = [stub for stub in stubs if stub.status is not None]
-        self._ended = {stub.pid: self._ended.get(stub.pid, time.monotonic()) for stub in zombies}
+        self._looked = time.monotonic()
+        self._ended = {stub.pid: self._ended.get(stub.pid, self._looked) for stub in zombies}
         return next((stub for stub in zombies if self._is_dead(stub)), None)
 
     def _remembered(self, stub: Stub) -> Stub:
@@ -74,8 +76,12 @@ class Watch:
         return stub if stub.status is None or known is None else replace(known, status=stub.status)
 
     def _is_dead(self, stub: Stub) -> bool:
-        age = _age(self._ended[stub.pid])
+        age = self._age(stub.pid)
         return age >= PATIENCE_S or (age >= GRACE_S and stub.model != "" and self._is_ready(stub))
+
+    def _age(self, pid: int) -> float:
+        """Return how old a zombie was at the last look. What was too young then has to be looked at again."""
+        return self._looked - self._ended[pid]
 
     def _sleep(self, timeout_s: float) -> None:
         """Sleep until a process ends, Triton logs something, or the time is over."""
@@ -108,7 +114,3 @@ def how_it_ended(status: int) -> str:
     except ValueError:  # a real-time signal
         name = f"signal {-status}"
     return f"was killed by {name}" + (" (Linux also sends it when memory runs out)" if name == "SIGKILL" else "")
-
-
-def _age(since: float) -> float:
-    return time.monotonic() - since

@@ -102,6 +102,18 @@ def test_a_port_is_free_again_when_it_is_no_longer_held() -> None:
     assert any(is_free_again() for _ in range(5))  # a connection of another program may take one of them
 
 
+def test_ports_are_chosen_and_held_in_one_step() -> None:
+    with ports.held("127.0.0.1", [0, 0, 0]) as some, ports.held("127.0.0.1", [0, 0, 0]) as others:
+        assert len({*some, *others} - {0}) == 6
+        for port in some:
+            assert not can_listen(port, socket.AF_INET, "127.0.0.1", reuse_address=False, reuse_port=False)
+        http, grpc, metrics = (can_listen(port, *ADDRESSES[0], reuse_address=True, reuse_port=False) for port in some)
+        assert (http, grpc) == (False, False)
+        assert metrics, "Triton sets this option alone for its metrics"
+        with ports.held("127.0.0.1", [free_port(), 0]) as given:
+            assert 0 not in given
+
+
 def test_a_port_that_is_taken_cannot_be_held() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,5 +1,6 @@
 """Which ends of a process count as a death: with processes that look like Triton and its stubs."""
 
+import itertools
 import os
 import signal
 import socket
@@ -78,7 +79,7 @@ def server(tmp_path: Path) -> Iterator[FakeTriton]:
     for name in ("repository", "elsewhere"):
         script = tmp_path / name / "double" / "1" / "model.onnx"
         script.parent.mkdir(parents=True)
-        script.write_text("import time, sys; time.sleep(60)")
+        script.write_text("import time, sys; time.sleep(600)")
     (tmp_path / "repository" / "double" / "1" / "exits.onnx").write_text("import os; os._exit(3)")
     fake = FakeTriton(tmp_path)
     yield fake
@@ -132,7 +133,20 @@ def test_a_stub_that_was_started_while_waiting_is_found_by_the_log(server: FakeT
         server.wake.send(b".")
         assert eventually(lambda: pid in watched._living)
         os.kill(pid, signal.SIGKILL)
-        assert death.result(timeout=5) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+        assert death.result(timeout=60) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+
+
+def test_a_stub_that_has_just_died_is_noticed_however_slowly_this_process_runs(
+    server: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = server.start_stub()
+    watched = watch(server)
+    watched.learn_stubs()
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: [stub.status for stub in children_of(server.pid)] == [-signal.SIGKILL])
+    clock = itertools.count(0, 0.6 * watching.GRACE_S)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert watched.dead_stub() == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
 
 
 def test_a_stub_that_is_reaped_is_no_death(server: FakeTriton) -> None:
@@ -153,8 +167,9 @@ def test_a_stub_whose_model_is_not_ready_is_left_to_triton_for_a_while(
     pid = server.start_stub()
     watched = watch(server, ready=False)
     assert watched.dead_stub() is None
+    monkeypatch.setattr(watching, "PATIENCE_S", float("inf"))
     os.kill(pid, signal.SIGKILL)
-    time.sleep(watching.GRACE_S)
+    assert eventually(lambda: [stub.status for stub in children_of(server.pid)] == [-signal.SIGKILL])
     assert watched.dead_stub() is None
     monkeypatch.setattr(watching, "PATIENCE_S", 0.3)
     assert watched.wait() == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
@@ -173,7 +188,7 @@ def test_a_death_is_noticed_where_a_sandbox_allows_no_pidfd(
         death = pool.submit(watched.wait)
         assert eventually(lambda: pid in watched._living)
         os.kill(pid, signal.SIGKILL)
-        assert death.result(timeout=5) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
+        assert death.result(timeout=60) == Stub(pid, -signal.SIGKILL, "double_0_0", "double", "1")
 
 
 def test_the_end_of_triton_is_noticed(server: FakeTriton) -> None:

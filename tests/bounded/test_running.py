@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from support import bounded_work
+from support.bounded_work import take_too_long
+from support.serving import eventually
 
 from builder import bounded
 from builder.bounded import LimitError, Limits, OutOfMemoryError, OutOfTimeError, during, focus, fork
@@ -44,10 +46,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(map(is_running, pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not [pid for pid in pids if is_running(pid)]
+    assert eventually(lambda: not any(map(is_running, pids)))
 
 
 # ---------------------------------------------------------------- what comes back
@@ -219,8 +218,8 @@ def test_a_new_process_fails_as_a_fork_does(work: Callable[[Report], Any], error
 
 @pytest.mark.usefixtures("is_spawned", "at_once")
 def test_a_new_process_that_takes_too_long_is_ended() -> None:
-    with pytest.raises(OutOfTimeError, match="it was stopped after 1s, while it waits"):
-        bounded.run(bounded_work.wait, where=MODEL, limits=Limits(prove_timeout=1.0))
+    with pytest.raises(OutOfTimeError, match="it was stopped after 1m, while it waits"):
+        bounded.run(bounded_work.wait, where=MODEL, limits=PLENTY)
 
 
 # ---------------------------------------------------------------- limits
@@ -232,19 +231,31 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.bounded.running.GRACE_S", 0.0)
 
 
+@pytest.fixture
+def patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the child as much time to stop by itself as it needs on any machine."""
+    monkeypatch.setattr("builder.bounded.running.GRACE_S", 250.0)
+
+
 @pytest.mark.slow
 def test_work_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(OutOfTimeError, match=r"^m\.onnx: it was stopped after 0\.2s"):
+        run(lambda: time.sleep(600), SOON)
+
+
+@pytest.mark.usefixtures("patiently")
+def test_the_error_for_work_that_takes_too_long_says_what_it_was_doing() -> None:
     def work() -> None:
         with during("it counts sheep"):
             focus(str, "sheep 7")
-            time.sleep(60)
+            take_too_long()
 
     with pytest.raises(
-        OutOfTimeError, match=r"^m.onnx: it was stopped after 0.2s, while it counts sheep, at sheep 7"
+        OutOfTimeError, match=r"^m.onnx: it was stopped after 1m, while it counts sheep, at sheep 7"
     ) as e:
-        run(work, SOON)
+        run(work)
     assert e.value.exit_code == 6
-    assert "--prove-timeout 2s" in e.value.fix
+    assert "--prove-timeout 10m" in e.value.fix
 
 
 def test_the_fix_of_no_time_at_all_is_some_time() -> None:
@@ -252,6 +263,7 @@ def test_the_fix_of_no_time_at_all_is_some_time() -> None:
     assert error.fix.startswith("allow more time with --prove-timeout 1s")
 
 
+@pytest.mark.usefixtures("patiently")
 def test_what_can_be_stopped_is_stopped_before_the_process_is_killed() -> None:
     def work() -> str:
         stopped = list[bool]()
@@ -264,24 +276,29 @@ def test_what_can_be_stopped_is_stopped_before_the_process_is_killed() -> None:
 
 
 def test_time_that_does_not_count_is_not_limited() -> None:
-    def work() -> str:
-        with bounded.untimed():
-            time.sleep(0.4)
-        return "done"
+    def work() -> tuple[float, float]:
+        now = time.monotonic()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(time, "monotonic", lambda: now)
+            before = bounded.time_left()
+            with bounded.untimed():
+                now += 1000
+            return before, bounded.time_left()
 
-    assert run(work, SOON) == "done"
+    before, after = run(work)
+    assert after == pytest.approx(before)
 
 
 @pytest.mark.parametrize(
     ("limits", "all_sizes", "seconds"),
-    [(Limits(), False, 720), (Limits(), True, 7200), (Limits(prove_timeout=5.0), True, 5)],
+    [(Limits(), False, 720), (Limits(), True, 7200), (Limits(prove_timeout=500.0), True, 500)],
 )
 def test_a_large_model_may_take_longer_unless_the_time_was_given(limits: Limits, all_sizes: bool, seconds: int) -> None:
     def work() -> float:
         bounded.expect(200_000_000, all_sizes=all_sizes)
         return bounded.time_left()
 
-    assert run(work, limits) == pytest.approx(seconds, abs=4)
+    assert run(work, limits) == pytest.approx(seconds, abs=100)
 
 
 def test_memory_that_the_system_refuses_is_an_error_that_says_what_wanted_it() -> None:
@@ -388,12 +405,13 @@ def test_a_file_that_nests_too_deep_is_an_error_of_the_model() -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_an_error_that_was_found_before_is_raised_when_the_rest_takes_too_long() -> None:
-    def work() -> None:
+    def work(report: Report) -> None:
         with bounded.fall_back(ModelError("m.onnx", "it mixes its samples", "publish it with --static")):
-            time.sleep(60)
+            report("verify", "the parent has read what was sent before")
+            take_too_long()
 
     with pytest.raises(ModelError, match="it mixes its samples"):
-        run(work, SOON)
+        bounded.run(work, where=MODEL, limits=PLENTY)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -423,6 +441,8 @@ sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from builder import bounded
 from support import bounded_work
+from support.bounded_work import take_too_long
+from support.serving import eventually
 
 if sys.argv[1] == "new":
     threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -440,7 +460,7 @@ def test_no_process_is_left_when_the_program_ends(number: signal.Signals, kind: 
     pids = [int(pid) for pid in program.stdout.readline().split()]
     assert len(pids) == 2
     program.send_signal(number)
-    _, errors = program.communicate(timeout=20)
+    _, errors = program.communicate(timeout=120)
     assert program.returncode == -number
     assert errors.count("Traceback") == (number == signal.SIGINT), "the children print none of their own"
     wait_until_gone(pids)
@@ -458,7 +478,7 @@ def test_ctrl_c_for_the_whole_group_ends_it_as_well(kind: str) -> None:
     assert program.stdout is not None
     pids = [int(pid) for pid in program.stdout.readline().split()]
     os.killpg(program.pid, signal.SIGINT)
-    _, errors = program.communicate(timeout=20)
+    _, errors = program.communicate(timeout=120)
     assert program.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1
     wait_until_gone(pids)
@@ -507,12 +527,12 @@ os._exit(0)
 
 def collected(way: str, seconds: float) -> str:
     command = [sys.executable, "-c", GARBAGE, way, str(seconds)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout.strip()
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def test_a_child_leaves_the_garbage_of_its_parent_alone() -> None:
     """ONNX Runtime joins the threads of a session that is deleted, and the child does not have them."""
-    assert collected("fork", 20) == "collected True"
+    assert collected("fork", 200) == "collected True"
 
 
 def test_the_garbage_of_a_parent_would_end_a_child() -> None:

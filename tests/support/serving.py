@@ -35,7 +35,7 @@ def parse(graph: str, **initializers: Array) -> onnx.ModelProto:
     return model
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+def eventually(condition: Callable[[], bool], timeout_s: float = 120) -> bool:
     """Whether the condition comes true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

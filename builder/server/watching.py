@@ -18,8 +18,9 @@ from builder.server.stubs import Stub, children_of
 GRACE_S = 0.5
 """How long a stub may be a zombie while its model is ready: Triton reaps the stub of an unloaded model at once."""
 
-PATIENCE_S = 10.0
-"""How long a stub may be a zombie in any case. Triton takes about 2 s to reap one that dies while its model loads."""
+PATIENCE_S = 30.0
+"""How long a stub may be a zombie in any case. Triton takes about 2 s to reap one that dies while its model loads, and
+longer on a busy machine."""
 
 _RESCAN_S = 10.0
 _PENDING_S = 0.1

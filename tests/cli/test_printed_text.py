@@ -242,7 +242,7 @@ def shell(line: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run a line of bash in which `builder` is the program."""
     program = f'builder() {{ "{sys.executable}" -m builder "$@"; }}; set -o pipefail'
     command = ["bash", "-c", f"{program}; {line}", "bash", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("line", ["builder --help >&-", "builder --help <&- >&- 2>&-"])

@@ -23,7 +23,7 @@ OPTIONAL = {"brotli", "cupy", "fsspec", "orjson", "polygraphy", "tensorrt", "tor
 def run(folder: Path, *command: object) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, *map(str, command)]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_folder_that_pythonpath_names_is_kept(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "program"]
     for folders, code in ((f"{tmp_path}:{ROOT}", 0), (str(ROOT), 1)):
         environment = {**os.environ, "PYTHONPATH": folders}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
         assert done.returncode == code
 
 
@@ -90,7 +90,5 @@ def test_a_working_directory_that_was_deleted_is_no_problem(tmp_path: Path) -> N
     gone = tmp_path / "gone"
     line = f'mkdir "{gone}"; cd "{gone}"; rmdir "{gone}"; "{sys.executable}" -m builder --version'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -22,6 +22,7 @@ from support import bare_triton
 from support.artifacts import names, scale, scale_model, tree
 from support.clients import PER_PROTOCOL, PROTOCOLS, Clients, asking
 from support.load_server import serving
+from support.reserved import unused_address
 from support.serving import client, eventually, load
 
 from builder import cli
@@ -30,7 +31,7 @@ from builder.deployment.live_server import Address
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install, roll_back
 from builder.repository import Repository, lock
-from builder.server import AdminAccess, Server, free_port
+from builder.server import AdminAccess, Server
 from builder.server.stubs import children_of
 
 pytestmark = pytest.mark.slow
@@ -400,7 +401,8 @@ def own(tmp_path: Path) -> Repository:
 
 
 def test_a_server_that_is_down_is_named(own: Repository) -> None:
-    error = refused(own, "scale", f"127.0.0.1:{free_port()}")
+    with unused_address() as address:
+        error = refused(own, "scale", address)
 
     assert "Connection refused" in error.what
 
@@ -674,7 +676,8 @@ def test_the_command_prints_the_result_and_exits_by_kind_of_failure(
     assert (code, out) == (4, "")
     assert "version 2 is still served" in err
     assert run(capsys, name, *there, "--version", "9")[0] == 5
-    assert run(capsys, name, "--server", f"127.0.0.1:{free_port()}", "--repository", repository.root)[0] == 6
+    with unused_address() as address:
+        assert run(capsys, name, "--server", address, "--repository", repository.root)[0] == 6
     assert run(capsys, name, "--server", f"http://{server.http_address}", "--repository", repository.root)[0] == 2
     assert run(capsys, name, *there, "--watch", "soon")[0] == 2
 

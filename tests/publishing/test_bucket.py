@@ -22,6 +22,7 @@ from moto.server import ThreadedMotoServer
 from onnx import parser
 from support import bare_triton
 from support.artifacts import scale
+from support.reserved import unused_address
 from support.serving import grpc_inputs
 
 from builder import cli
@@ -31,7 +32,6 @@ from builder.progress import Report
 from builder.publishing import Publication, install
 from builder.publishing import bucket as object_store
 from builder.repository import Repository
-from builder.server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -292,8 +292,8 @@ def test_a_missing_bucket_is_reported(address: str, url: str) -> None:
 
 def test_a_server_that_is_down_is_reported(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(RepositoryError, match="Could not connect"):
-        publish(f"s3://http://127.0.0.1:{free_port()}/{BUCKET}/all", 2.0)
+    with unused_address() as address, pytest.raises(RepositoryError, match="Could not connect"):
+        publish(f"s3://http://{address}/{BUCKET}/all", 2.0)
 
 
 def test_missing_credentials_are_reported(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ def test_a_triton_that_reads_the_bucket_never_sees_half_of_a_version(tmp_path: P
                 publish(url, factor)
         finally:
             is_over.set()
-        loading.result(timeout=60)
+        loading.result(timeout=250)
         load_and_ask(client)
 
     assert seen["3"] == 4.0

@@ -602,13 +602,14 @@ def is_whole(root: Path) -> bool:
 @pytest.mark.parametrize("step", ["load", "batch", "rename", "verify"])
 def test_ctrl_c_ends_publish_with_130_and_nothing_changed(root: Path, step: str) -> None:
     arguments = (FOLDER / "text_encoder_ts13.onnx", "--repository", root)
-    process = command(*arguments)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(step):
-            process.send_signal(signal.SIGINT)
-            break
-    _, reported = process.communicate(timeout=60)
+    with Repository(root).changing("another", "publish another"):  # so that it has not ended before the signal comes
+        process = command(*arguments)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(step):
+                process.send_signal(signal.SIGINT)
+                break
+        _, reported = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in reported
     assert reported.splitlines()[-1].startswith("interrupted")

@@ -34,12 +34,12 @@ def publishing(root: Path) -> Iterator[Path]:
     def hold() -> None:
         with Repository(root).changing("another", "publish another"):
             has_it.set()
-            is_over.wait(60)
+            is_over.wait(250)
 
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        assert has_it.wait(60)
+        assert has_it.wait(250)
         yield root.parent / ".models.staging/lock.holder"
     finally:
         is_over.set()
@@ -76,7 +76,7 @@ def test_a_change_that_waits_says_for_whom_and_then_goes_on(root: Path, monkeypa
     with publishing(root):
         thread = threading.Thread(target=lambda: install(Repository(root, report=report), "scale", scale(3.0)))
         thread.start()
-        assert was_told.wait(60)
+        assert was_told.wait(250)
     thread.join()
 
     ((step, what),) = said

@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ NOT_THE_KEY: dict[str, dict[str, str]] = {
 
 
 def ask(server: Server, method: str, path: str, headers: Mapping[str, str], body: str = "{}") -> tuple[int, str]:
-    connection = http.client.HTTPConnection(server.http_address, timeout=20)
+    connection = http.client.HTTPConnection(server.http_address, timeout=120)
     try:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
@@ -130,7 +131,7 @@ ODD_PATHS = [
 @pytest.mark.parametrize("path", ODD_PATHS)
 def test_no_other_way_to_write_the_path_avoids_the_key(server: Server, path: str) -> None:
     host, port = server.http_address.split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: {server.http_address}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
         connection.sendall(f"{head}{{}}".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -139,7 +140,7 @@ def test_no_other_way_to_write_the_path_avoids_the_key(server: Server, path: str
 
 
 def test_a_second_header_with_the_key_does_not_help_one_without(server: Server) -> None:
-    connection = http.client.HTTPConnection(server.http_address, timeout=20)
+    connection = http.client.HTTPConnection(server.http_address, timeout=120)
     connection.putrequest("POST", "/v2/repository/index")
     for value in ("wrong", KEY):
         connection.putheader(HEADER, value)
@@ -185,7 +186,7 @@ def call(server: Server, method: str, headers: Mapping[str, str]) -> str:
     with grpc.insecure_channel(server.grpc_address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
-            getattr(stub, method)(GRPC_APIS[method], metadata=tuple(headers.items()), timeout=20)
+            getattr(stub, method)(GRPC_APIS[method], metadata=tuple(headers.items()), timeout=120)
         except grpc.RpcError as error:
             return str(error.details())
     return ""
@@ -267,11 +268,11 @@ def test_other_users_cannot_change_what_passes_through_shared_memory(server: Ser
 
 
 def test_triton_listens_at_its_three_addresses_and_nowhere_else(server: Server) -> None:
-    sockets = {
-        str(link.readlink()).removeprefix("socket:[").removesuffix("]")
-        for pid in processes_of(server.pid)
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-    }
+    sockets = set()
+    for pid in processes_of(server.pid):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # a connection that has just been closed
+                sockets.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     listening = [row[1].split(":") for row in rows if row[3] == "0A" and row[9] in sockets]
     addresses = (server.http_address, server.grpc_address, server.metrics_address)
@@ -300,7 +301,7 @@ def test_variables_that_would_give_the_key_away_or_open_another_port_are_not_pas
     monkeypatch.setenv("TRITON_ADMIN_KEY", "of another server")
     monkeypatch.setenv("AIP_MODE", "PREDICTION")
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
-    with serving(tmp_path, ready_timeout_s=20) as server:
+    with serving(tmp_path) as server:
         for pid in processes_of(server.pid):
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             assert b"of another server" not in environment

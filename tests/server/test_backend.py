@@ -14,6 +14,7 @@ from onnx import TensorProto, external_data_helper, helper
 from support.serving import (
     DOUBLE,
     DOUBLE_CONFIG,
+    eventually,
     executed_batches,
     infer,
     infer_together,
@@ -146,7 +147,8 @@ def test_an_initializer_that_is_also_an_input_may_be_left_out(triton: Server) ->
 
 # ---- dynamic batching
 
-TOGETHER = "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 5000000 }"
+TOGETHER = "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 250000000 }"
+"""A batch of 4 is executed at once, and nothing else for longer than any machine needs to send 4 rows."""
 
 
 def test_concurrent_requests_are_executed_as_one_batch(triton: Server) -> None:
@@ -265,10 +267,13 @@ def test_thread_counts_and_execution_mode_are_followed_and_default_to_all_cores(
     serve_model(triton, "four_threads", DOUBLE_CONFIG + parameter("intra_op_thread_count", "4"), DOUBLE)
     parallel = one + parameter("inter_op_thread_count", "3") + parameter("execution_mode", "1")
     serve_model(triton, "parallel", DOUBLE_CONFIG + parallel, DOUBLE)
-    alone = threads_of(triton, "one_thread")
-    assert threads_of(triton, "four_threads") == alone + 3
-    assert threads_of(triton, "parallel") == alone + 2
-    assert threads_of(triton, double) == alone + len(os.sched_getaffinity(0)) - 1
+    more = {"one_thread": 0, "four_threads": 3, "parallel": 2, double: len(os.sched_getaffinity(0)) - 1}
+
+    def has_threads() -> bool:
+        alone = threads_of(triton, "one_thread")
+        return {name: threads_of(triton, name) - alone for name in more} == more
+
+    assert eventually(has_threads)  # a process that has just started may have some more
 
 
 @pytest.mark.parametrize(("level", "product"), [("", 1e20), ("optimization { graph { level: 2 } }", np.inf)])
@@ -437,4 +442,4 @@ def test_a_refused_model_leaves_no_process(triton: Server) -> None:
     write_model(triton.repository, "refused", changed("dims: 2", "dims: 5"), parse(DOUBLE))
     with pytest.raises(InferenceServerException, match="refused"):
         load(triton, "refused")
-    assert stubs_of(triton, "refused") == []
+    assert eventually(lambda: stubs_of(triton, "refused") == [])

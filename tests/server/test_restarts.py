@@ -98,7 +98,7 @@ def test_a_model_that_ends_its_process_is_told_with_the_exit_code(repository: Pa
 
 def _post(running: Served, body: bytes, *headers: bytes) -> None:
     host, _, port = running.http_address.partition(":")
-    with suppress(OSError), socket.create_connection((host, int(port)), timeout=20) as connection:
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(b"\r\n".join([b"POST /v2/models/double/infer HTTP/1.1", b"Host: x", *headers, b"", body]))
         connection.recv(1)
 
@@ -219,7 +219,7 @@ def test_models_that_are_loaded_and_unloaded_under_load_do_not_count(tmp_path: P
         stub = next(pid for pid in processes_of(server.pid) if pid != server.pid)
         os.kill(stub, signal.SIGKILL)
         with pytest.raises(HostError, match="the process of model 'double'"):
-            death.result(timeout=30)
+            death.result(timeout=120)
 
 
 def test_a_process_that_dies_while_its_model_loads_is_left_to_triton(repository: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_process_that_dies_while_its_model_loads_is_left_to_triton(repository:
         assert infer(server, "double", {"X": np.array([[1, 2]], np.float32)})["Y"].tolist() == [[2, 4]]
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(HostError, match="Triton was killed by SIGKILL"):
-            death.result(timeout=30)
+            death.result(timeout=120)
 
 
 @pytest.mark.parametrize("fresh_s", [0.0, 60.0])

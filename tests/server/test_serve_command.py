@@ -107,7 +107,7 @@ def serve(repository: Path, *options: str) -> Iterator[Serving]:
         yield Serving(repository, process, dict(zip(PROTOCOLS, found.groups(), strict=True)))
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def write_model(path: Path, graph: str, *, opset: int = 17, **weights: Array) -> Path:
@@ -273,7 +273,7 @@ def test_a_signal_ends_serve_with_0_and_leaves_no_process(small: Path, signum: s
         triton = serving.triton_pid
         assert processes_of(triton)
         serving.process.send_signal(signum)
-        out, printed = serving.process.communicate(timeout=30)
+        out, printed = serving.process.communicate(timeout=120)
         assert (serving.process.returncode, out) == (0, "")
         assert "Traceback" not in printed
         assert eventually(lambda: processes_of(triton) == {})

@@ -86,7 +86,7 @@ def serve(repository: Repository, *options: object, **variables: str) -> Iterato
         yield Serving(process, key[1], Path(key[2]), address[1])
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert not Path(key[2]).exists()
 
 
@@ -100,7 +100,6 @@ def deploy(
         env=environment_with(variables),
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
 
@@ -154,7 +153,6 @@ def test_serve_does_not_start_if_its_key_could_be_read_by_others(repository: Rep
         env=environment_with({"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}),
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert ended.returncode == 6

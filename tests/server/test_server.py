@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.reserved import reserved_ports
 from support.serving import (
     DOUBLE,
     DOUBLE_CONFIG,
@@ -34,7 +35,7 @@ from builder.server import Server, free_port, installation, log, serve
 ROOT = Path(__file__).parents[2]
 
 
-def start(repository: Path, *, ready_timeout_s: float = 60) -> Server:
+def start(repository: Path, *, ready_timeout_s: float = 120) -> Server:
     return Server.start(repository, http_port=0, grpc_port=0, metrics_port=0, ready_timeout_s=ready_timeout_s)
 
 
@@ -47,7 +48,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def status_of(address: str, path: str) -> int:
-    connection = http.client.HTTPConnection(address, timeout=5)
+    connection = http.client.HTTPConnection(address, timeout=120)
     connection.request("GET", path)
     status = connection.getresponse().status
     connection.close()
@@ -69,7 +70,7 @@ def test_a_started_server_is_ready_on_all_addresses_and_stops_without_a_trace(re
         assert folder.exists()
         assert len(shared_memory_of(folder)) == 1
         server.ensure_running()
-    assert processes_of(server.pid) == {}
+    assert eventually(lambda: processes_of(server.pid) == {})
     assert shared_memory_of(folder) == []
     assert not folder.exists()
     server.stop()
@@ -92,7 +93,7 @@ def test_a_killed_server_is_reported_and_leaves_nothing_behind(repository: Path)
             server.wait()
         with pytest.raises(HostError, match="SIGKILL"):
             server.ensure_running()
-    assert processes_of(server.pid) == {}
+    assert eventually(lambda: processes_of(server.pid) == {})
     assert shared_memory_of(folder) == []
     assert not folder.exists()
 
@@ -169,8 +170,7 @@ except HostError as error:
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a process that runs `serve`; once it is ready, yield it and the pid of its Triton."""
-    ports = [free_port() for _ in range(3)]
-    with python(SERVE, repository, *ports) as process:
+    with reserved_ports(3) as ports, python(SERVE, repository, *ports) as process:
         assert process.stderr is not None
         log: list[str] = []
         while not "".join(log[-1:]).startswith("serve "):
@@ -184,10 +184,10 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_a_signal_to_serve_stops_triton_gracefully(repository: Path, signum: signal.Signals) -> None:
     with serving(repository) as (process, triton_pid):
         process.send_signal(signum)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0
         assert "successfully unloaded 'double' version 1" in stderr
-        assert processes_of(triton_pid) == {}
+        assert eventually(lambda: processes_of(triton_pid) == {})
 
 
 # ---- what prevents a start
@@ -243,8 +243,8 @@ def test_serve_continues_when_nobody_reads_its_log(repository: Path) -> None:
         assert process.stderr is not None
         process.stderr.close()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-        assert processes_of(triton_pid) == {}
+        assert process.wait(timeout=120) == 0
+        assert eventually(lambda: processes_of(triton_pid) == {})
 
 
 def test_free_ports_differ_and_can_be_listened_on() -> None:

@@ -4,15 +4,16 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.server import free_port, runtime
+from builder.server import runtime
 from builder.server.installation import find_installation
+from support.reserved import reserved_ports
+from support.serving import eventually
 
 REPOSITORY = runtime.REPOSITORY
 """The repository's path, from the folder that the server runs in; a command line must use it."""
@@ -38,8 +39,8 @@ def running(
 ) -> Iterator[BareTriton]:
     """Run a command that becomes `tritonserver`, on free ports of 127.0.0.1, until the block ends."""
     installation = find_installation()
-    addresses = {front: f"127.0.0.1:{free_port()}" for front in ("http", "grpc", "metrics")}
-    with tempfile.TemporaryDirectory(prefix="triton-") as name:
+    with tempfile.TemporaryDirectory(prefix="triton-") as name, reserved_ports(3) as ports:
+        addresses = {front: f"127.0.0.1:{port}" for front, port in zip(("http", "grpc", "metrics"), ports, strict=True)}
         folder = Path(name)
         runtime.lay_out(folder, installation, repository)
         _write_tritonserver(folder / "bin", installation.binary, addresses, shared_memory=f"{folder.name}-")
@@ -56,7 +57,7 @@ def running(
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -76,16 +77,13 @@ def _write_tritonserver(folder: Path, binary: Path, addresses: Mapping[str, str]
 
 
 def _wait(process: "subprocess.Popen[bytes]", server: BareTriton, state: str) -> None:
-    deadline = time.monotonic() + 60
-    while not _is(server, state):
-        assert process.poll() is None, server.log.read_text()[-3000:]
-        assert time.monotonic() < deadline, server.log.read_text()[-3000:]
-        time.sleep(0.1)
+    assert eventually(lambda: _is(server, state) or process.poll() is not None), server.log.read_text()[-3000:]
+    assert process.poll() is None, server.log.read_text()[-3000:]
 
 
 def _is(server: BareTriton, state: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{server.http_address}/v2/health/{state}", timeout=5):
+        with urllib.request.urlopen(f"http://{server.http_address}/v2/health/{state}", timeout=60):
             return True
     except OSError:
         return False

@@ -65,7 +65,7 @@ class Served:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait until it has printed a text that often."""
-        assert eventually(lambda: self.printed.count(text) >= times or self.process.poll() is not None, 30)
+        assert eventually(lambda: self.printed.count(text) >= times or self.process.poll() is not None)
         assert self.printed.count(text) >= times, self.printed[-3000:]
 
     @property
@@ -90,7 +90,7 @@ class Served:
     def ask(self, path: str, body: Any = None) -> Any:
         """Send a request over HTTP and return the answer, read as JSON."""
         data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(f"http://{self.http_address}{path}", data), timeout=20) as answer:
+        with urlopen(Request(f"http://{self.http_address}{path}", data), timeout=120) as answer:
             return json.loads(answer.read() or "null")
 
     def double(self, *values: float, model: str = "double") -> list[float]:
@@ -107,8 +107,8 @@ class Served:
 
     def ends_with(self, code: int) -> None:
         """Wait for its end, and check the exit code and that nothing of any of its servers is left."""
-        assert self.process.wait(timeout=30) == code, self.printed[-3000:]
-        self._reader.join(timeout=10)
+        assert self.process.wait(timeout=120) == code, self.printed[-3000:]
+        self._reader.join(timeout=120)
         assert eventually(lambda: self.left() == []), self.left()
         assert list(self._temporary.glob("triton-*/*")) == []
         assert "Traceback" not in self.printed
@@ -134,4 +134,4 @@ def served(
         with suppress(ProcessLookupError):
             serving.process.send_signal(signal.SIGKILL)
         serving.process.wait()
-        serving._reader.join(timeout=30)
+        serving._reader.join(timeout=120)

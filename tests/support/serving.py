@@ -107,8 +107,8 @@ def infer_together(server: Server, model: str, requests: Sequence[Mapping[str, A
 
     with client(server) as connection:
         for position, request in enumerate(requests):
-            connection.async_infer(model, grpc_inputs(request), partial(keep, position), client_timeout=30)
-        arrived = dict(answers.get(timeout=60) for _ in requests)
+            connection.async_infer(model, grpc_inputs(request), partial(keep, position), client_timeout=250)
+        arrived = dict(answers.get(timeout=250) for _ in requests)
     return [arrived[position] for position in range(len(requests))]
 
 

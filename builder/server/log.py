@@ -13,6 +13,8 @@ _NOT_SERVED = re.compile(
 _PROTOBUF = re.compile(r"\[libprotobuf ERROR .*\] (?P<why>Error parsing text-format .*)")
 _FINAL_ERROR = re.compile(r"(?:error:|\s+what\(\):) +(?P<why>.*)")
 """What Triton prints before it exits, and the C++ runtime before it aborts because of an exception."""
+_SIGNAL = re.compile(r"Signal \(\d+\) received")
+"""What Triton prints when a signal ends it, before its stack."""
 _PYTHON_TRACE = re.compile(r"\n+At:\n.*", re.DOTALL)
 _NOISE = "CudaDriverHelper has not been initialized."
 """An error that Triton logs on every machine without a GPU."""
@@ -31,6 +33,20 @@ def model_faults(lines: Sequence[str]) -> list[str]:
             faults[model] = f"{model}: {syntax_error or why}"
             syntax_error = ""
     return list(faults.values())
+
+
+def before_the_end(lines: Sequence[tuple[float, str]], *, now: float, newest_s: float) -> list[str]:
+    """Return the lines that Triton logged in the last seconds before a signal ended it, or else before now.
+
+    From the signal until somebody asks, a busy machine may take many seconds.
+
+    Args:
+        lines: Each with the moment at which it was read.
+        now: The present moment, by the same clock.
+        newest_s: How many seconds.
+    """
+    end = next((moment for moment, line in reversed(lines) if _SIGNAL.match(line)), now)
+    return [line for moment, line in lines if moment >= end - newest_s]
 
 
 def last_error(lines: Sequence[str]) -> str:

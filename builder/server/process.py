@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from builder.printable import escape
-from builder.server import hiding, runtime
+from builder.server import hiding, log, runtime
 from builder.server.installation import find_installation
 
 EXIT_TIMEOUT_S = 5
@@ -141,11 +141,13 @@ class TritonProcess:
         return self._popen.poll()
 
     def log_lines(self, *, newest_s: float = float("inf")) -> list[str]:
-        """Return the lines that it logged in the last `newest_s` seconds; all of them if it has ended."""
+        """Return the lines that it logged in the last `newest_s` seconds, or in those before a signal ended it.
+
+        They are all read if it has ended.
+        """
         if self._popen.poll() is not None:
             self._thread.join(timeout=1)
-        since = time.monotonic() - newest_s
-        return [line for moment, line in self._lines if moment >= since]
+        return log.before_the_end(list(self._lines), now=time.monotonic(), newest_s=newest_s)
 
     def stop(self) -> None:
         """End the server and its child processes, gracefully if possible, and delete the files that they left."""

@@ -302,6 +302,15 @@ def test_what_the_cpp_runtime_prints_before_it_aborts_is_the_reason_given() -> N
     assert log.last_error([*lines, "Signal (6) received.\n", " 0# 0x0000563B in tritonserver\n"]) == "std::bad_alloc"
 
 
+@pytest.mark.parametrize(("signal_s", "found"), [(100.0, True), (106.0, False), (None, False)])
+def test_only_what_was_logged_shortly_before_a_signal_is_its_reason(signal_s: float | None, found: bool) -> None:
+    """However long it takes to print the stack, and to notice the end."""
+    lines = [(100.0, "  what():  std::bad_alloc\n")]
+    if signal_s is not None:
+        lines += [(signal_s, "Signal (6) received.\n"), (signal_s + 60, " 0# 0x0000563B in tritonserver\n")]
+    assert (log.last_error(log.before_the_end(lines, now=200.0, newest_s=5.0)) == "std::bad_alloc") is found
+
+
 @pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
 def test_serving_others_is_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, warns: bool

@@ -72,7 +72,7 @@ def show(result: dict[str, Any], folder: Path) -> str:
     (folder / "report.html").write_text(page.to_html(result))
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
     done = subprocess.run(
-        [*command, "--dump-dom", f"file://{folder}/report.html"], capture_output=True, timeout=100, check=True
+        [*command, "--dump-dom", f"file://{folder}/report.html"], capture_output=True, timeout=600, check=True
     )
     return done.stdout.decode().partition("<main")[2].partition("</main>")[0]
 

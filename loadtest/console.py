@@ -1,12 +1,16 @@
-"""Print text on the console: the one place where the load test does so, so that it is always made safe to print."""
+"""Print text on the console: the one place where the load test does so, so that it is always made safe to print.
+
+It is lost if nothing reads it any more, as in `run | head -1`: the load test goes on, and its exit code stays the same.
+"""
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from typing import IO
 
 import click
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, reason
 from loadtest.printable import printable
 
 NO_FIGURE = "–"  # noqa: RUF001
@@ -20,17 +24,17 @@ def to_ms(time_us: float | None) -> str:
 
 def print_line(text: str) -> None:
     """Print a line of a result on stdout."""
-    click.echo(printable(text))
+    _write(printable(text), sys.stdout)
 
 
 def print_note(text: str) -> None:
     """Print a line about the work on stderr."""
-    click.echo(printable(text), err=True)
+    _write(printable(text), sys.stderr)
 
 
 def print_json(values: object) -> None:
     """Print a result as JSON on stdout; whatever is not ASCII is escaped."""
-    click.echo(json.dumps(values, indent=1, allow_nan=False))
+    _write(json.dumps(values, indent=1, allow_nan=False), sys.stdout)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -41,9 +45,25 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     table = Table(*heads)
     for row in rows:
         table.add_row(*map(printable, row))
-    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(table)
+    _write(captured.get().rstrip("\n"), sys.stdout)
 
 
 def print_error(error: LoadTestError) -> None:
     """Print what is wrong and how to fix it on stderr."""
-    click.echo(f"error: {error}", err=True)
+    _write(f"error: {error}", sys.stderr)
+
+
+def _write(text: str, stream: IO[str]) -> None:
+    """Write lines that are safe to print.
+
+    Raises:
+        LoadTestError: A result cannot be written, such as to a full disk.
+    """
+    try:
+        click.echo(text, stream)
+    except OSError as error:
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise LoadTestError("stdout", reason(error), "write the output to another file or device") from error

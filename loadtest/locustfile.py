@@ -4,6 +4,8 @@ Locust imports this file in every process and sends its events: one to declare t
 up the process as leader, as load worker, or as both.
 """
 
+import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -26,8 +28,9 @@ from loadtest.errors import LoadTestError
 from loadtest.report import Outcome, print_refusal
 from loadtest.run import Leader, LoadWorker, Telemetry, Window, check, hold_back_messages, postpone_set_up
 
-_POLL_S = 0.05
-_CONNECT_TIMEOUT_S = 20.0
+_LAST_ROWS_S = 0.05
+_PR_SET_PDEATHSIG = 1
+_parent: list[int] = []
 
 
 class TritonUser(User):
@@ -109,14 +112,14 @@ def _set_up_leader(environment: Environment, runner: Any) -> None:
         from loadtest.report import web
 
         web.set_up(environment, outcome)
-        _refuse_early(environment, runner, lambda _: web.check_port(environment.web_ui))
+        _refuse_early(environment, lambda _: web.check_port(environment.web_ui))
     else:
-        _refuse_early(environment, runner, check)
+        _refuse_early(environment, check)
 
 
 def _await_last_rows(**_: Any) -> None:
     """Let Locust write its CSV files once more, which it does every second, before it closes them."""
-    gevent.sleep(CSV_STATS_INTERVAL_SEC + _POLL_S)
+    gevent.sleep(CSV_STATS_INTERVAL_SEC + _LAST_ROWS_S)
 
 
 def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]]:
@@ -133,27 +136,38 @@ def _set_up_telemetry(environment: Environment) -> list[Callable[[Window], None]
     return [telemetry.add]
 
 
-def _refuse_early(environment: Environment, runner: Any, examine: Callable[[dict[str, str]], object]) -> None:
+def _refuse_early(environment: Environment, examine: Callable[[dict[str, str]], object]) -> None:
     """End the process before the first user starts if the options, when examined, turn out not to work."""
-    parsed: Any = environment.parsed_options
     text = _read_options(environment)
     try:
         examine(text)
     except LoadTestError as error:
         print_refusal(error, text["markdown"])
-        if isinstance(runner, MasterRunner) and parsed.processes:
-            _end_workers(runner, parsed.processes)
         sys.exit(error.exit_code)
 
 
-def _end_workers(runner: MasterRunner, workers: int) -> None:
-    """End the processes forked for `--processes`. One that connects too late would look for its master for minutes."""
-    with gevent.Timeout(_CONNECT_TIMEOUT_S, False):
-        while len(runner.clients) < workers:
-            gevent.sleep(_POLL_S)
-    runner.quit()
+def _note_parent() -> None:
+    _parent[:] = [os.getpid()]
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end a process that was forked for `--processes` with the one that forked it.
+
+    Locust's master tells its workers to quit. But it forks them before it knows whether its port is free, they connect
+    when they are ready, and it may be killed. Those that it did not tell would look for a master for minutes, and might
+    find another one.
+
+    Source: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:  # it is not Linux
+        return
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if [os.getppid()] != _parent:  # which ended before it was asked for
+        os._exit(1)
+
+
+os.register_at_fork(before=_note_parent, after_in_child=_end_with_parent)
 _set_up_opentelemetry = postpone_set_up()
 _read_messages = hold_back_messages()
 _events: Any = events

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from support.load_server import serving
 
 from builder import interrupts
@@ -13,6 +14,10 @@ with pytest.MonkeyPatch.context() as once:
     # A process that is under way would be patched halfway. The load test's modules find this import later.
     once.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
     import locust  # noqa: F401
+
+# By default, an example that takes more than 200 ms fails, such as on a busy machine.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # A script's background job ignores Ctrl-C, and what nohup starts ignores a closed terminal. So would whatever the tests
 # start, and some of them send these signals to it.

@@ -1,12 +1,13 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from locust import log
 from locust.env import Environment
 
-from loadtest.console import NO_FIGURE, print_error, print_line, to_ms
+from loadtest.console import NO_FIGURE, print_error, print_line, print_note, to_ms
 from loadtest.errors import LoadTestError, catch, to_load_test_error
 from loadtest.printable import counted
 from loadtest.report import files
@@ -89,11 +90,19 @@ class Outcome:
             self._environment.process_exit_code = 0 if passed else 1
 
     def _on_quit(self, **_: Any) -> None:
-        for line in self._lines:
-            if self._error is None or not line.startswith(_PASSED):
-                print_line(line)
+        lines = [line for line in self._lines if self._error is None or not line.startswith(_PASSED)]
+        unwritten = catch(lambda: _print(lines))
+        if unwritten is not None:  # the verdict must be somewhere
+            print_error(to_load_test_error(unwritten))
+            for line in lines:
+                print_note(line)
         if self._error is not None:
             print_error(self._error)
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        print_line(line)
 
 
 def print_refusal(error: LoadTestError, markdown: str) -> None:

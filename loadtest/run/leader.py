@@ -68,23 +68,58 @@ class Leader:
         self._progress = Progress(plan, read.limits)
         print_note(describe_plan(read.load, plan))
         try:
-            error = catch(lambda: self._run_plan(run, plan, options))
-        finally:  # Locust ends this greenlet if somebody stops the run
+            self._keep_error(run, lambda: self._run_plan(run, plan, options))
+        finally:
             self._stop_leaving()
+
+    def _keep_error(self, run: Run, action: Callable[[], object]) -> None:
+        error = catch(action)
         run.error = None if error is None else to_load_test_error(error)
 
     def _run_plan(self, run: Run, plan: Plan, options: Mapping[str, str]) -> None:
         self._processes.prepare(options)
         run.checked = self._processes.checked
         with server.Meter(run.settings) as self._meter:
-            while (stage := plan.next_stage(run.trials)) is not None:
-                self._check_share(stage)
-                self._run_stage(run, stage)
-                self._conclude(run, plan)
-        self._drain(run)
+            try:
+                while (stage := plan.next_stage(run.trials)) is not None:
+                    self._check_share(stage)
+                    self._run_stage(run, stage)
+                    self._conclude(run, plan)
+                self._drain(run)
+            except gevent.GreenletExit:  # somebody stops the run, or its last worker is gone
+                self._keep_error(run, lambda: self._wind_up(run))
+                raise
         run.lost_workers = self._processes.owing()
+        self._processes.check_latecomers()
         self._processes.await_reports()
         run.complete = True
+
+    def _wind_up(self, run: Run) -> None:
+        """Count what came since the last window of a run that is stopped, and the answers to what is in flight.
+
+        Raises:
+            LoadTestError: No worker is left, or one did not say what it counted.
+        """
+        self._stop_leaving()
+        if run.records:
+            record = run.records[-1]
+            window = self._take(run, record)
+            if record.is_measuring and window.seconds:
+                self._measure(record, window)
+                record.measured_until = self._processes.round
+            else:
+                record.discarded.add_counts(window)
+            self._drain(run)
+        run.lost_workers = self._processes.owing()
+        if gone := self._processes.gone():
+            raise LoadTestError(", ".join(gone), "stopped answering, so that no worker was left", GIVE_IT_CORES)
+
+    def _measure(self, record: StageRecord, window: Window) -> None:
+        """Add a measured window, the server's counts after it, and how many users there are."""
+        record.measure(window)
+        record.add_snapshot(self._meter.take(self._processes.taken))
+        if record.stage.arrivals is None:
+            record.users = self._runner.user_count
 
     def _conclude(self, run: Run, plan: Plan) -> None:
         """Say what a stage found, and note what it tells the plan; if it can be, once all its requests are answered."""
@@ -122,13 +157,10 @@ class Leader:
             left_s = until - time.monotonic()
             gevent.sleep(min(stage.window_s, left_s) if left_s > 0 else stage.window_s)
             window = self._take(run, record)
-            record.measure(window)
+            self._measure(record, window)
             self._progress.say_measured(len(run.records), record, window)
             self._processes.admit_latecomers(stage.arrivals)
-            record.add_snapshot(self._meter.take(self._processes.taken))
-            if stage.arrivals is None:
-                record.users = self._runner.user_count
-            record.lost_workers = sorted(processes - set(self._processes.active()))
+            record.note_lost(processes - {*self._processes.active()})
             if stage.until_stable and record.stable and record.answered(STABLE_WINDOWS) >= least:
                 record.keep_stable()
                 break
@@ -203,8 +235,8 @@ class Leader:
         Answers to requests of earlier rounds are added as well if these are measured windows of `current`, otherwise
         to the stage in which they were sent. So is a window that comes too late for its round.
         """
-        ended = self._processes.round
         came = self._processes.take()
+        ended = self._processes.round - 1
         run.checked |= self._processes.checked
         merged = merge_processes(window for number, window in came if number == ended)
         for number, window in came:

@@ -4,7 +4,7 @@ Locust connects them; `messages` lists the messages between them and the leader.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -51,6 +51,7 @@ class Processes:
         self._reported: set[str] = set()
         self._owed: set[tuple[str, int]] = set()
         self._error: Exception | None = None
+        self._is_taking = False
         self.round = 0
         self.taken = 0.0
         self.checked = False
@@ -91,13 +92,12 @@ class Processes:
         self._latecomers.clear()
         self._owed.clear()
         self._error = None
+        self._is_taking = False
         self.checked = False
         self._options = dict(options)
         self._members = set(self._present())
         self._send(messages.PREPARE, {"options": self._options})
-        if silent := self._wait_for(self._prepared.__contains__, _PREPARE_TIMEOUT_S):
-            what = f"the process did not read the options within {_PREPARE_TIMEOUT_S:g} s"
-            raise LoadTestError(", ".join(sorted(silent)), what, GIVE_IT_CORES)
+        self._await_prepared(self.active)
         self._windows.clear()  # now that they have answered, no window of a run that was stopped can come any more
         self._members &= self._prepared.keys()
         if not self._members:
@@ -118,6 +118,19 @@ class Processes:
             self._send(messages.PREPARE, {"options": self._options}, process)
             self.begin(None if arrivals is None else PAUSE, process)
 
+    def check_latecomers(self) -> None:
+        """Check that each of them came to make load. Locust moved users to all, even to a worker with another file.
+
+        Raises:
+            LoadTestError: One failed, or does not know what it was asked.
+        """
+        self._await_prepared(lambda: self._latecomers & {*self._present()})
+
+    def _await_prepared(self, find: Callable[[], Iterable[str]]) -> None:
+        if silent := self._wait_for(self._prepared.__contains__, _PREPARE_TIMEOUT_S, find):
+            what = f"the process did not read the options within {_PREPARE_TIMEOUT_S:g} s"
+            raise LoadTestError(", ".join(sorted(silent)), what, GIVE_IT_CORES)
+
     def gather(self) -> None:
         """Let new users wait for the next stage."""
         self._send(messages.GATHER, {})
@@ -128,18 +141,28 @@ class Processes:
         self._send(messages.BEGIN, {"arrivals": message, "order": self.active(), "round": self.round}, process)
 
     def take(self) -> list[tuple[int, Window]]:
-        """End the round and begin the next one; return all windows that came, each with the round that it is of."""
-        self.round += 1
-        self.taken = time.monotonic()
-        self._send(messages.TAKE, {"round": self.round})
+        """End the round and begin the next one; return all windows that came, each with the round that it is of.
+
+        If somebody stops the run meanwhile, the next call goes on waiting for the same windows.
+        """
+        if not self._is_taking:
+            self.round += 1
+            self.taken = time.monotonic()
+            self._is_taking = True
+            self._send(messages.TAKE, {"round": self.round})
         self._wait_for(lambda process: (process, self.round) in self._windows, _TAKE_TIMEOUT_S)
         self._owed |= {(process, self.round) for process in self._members} - self._windows.keys()
+        self._is_taking = False
         came, self._windows = [one for windows in self._windows.values() for one in windows], {}
         return came
 
     def owing(self) -> list[str]:
         """Return the processes that owe what they counted in a round, whether they are still there or not."""
         return sorted({process for process, _ in self._owed})
+
+    def gone(self) -> list[str]:
+        """Return all processes if none of them is there any more."""
+        return [] if self.active() else sorted(self._members)
 
     def silent(self) -> list[str]:
         """Return those of them that are still there."""
@@ -151,14 +174,25 @@ class Processes:
         if isinstance(self._runner, MasterRunner):
             self._wait_for(self._reported.__contains__, WORKER_REPORT_INTERVAL + _REPORT_GRACE_S)
 
-    def _wait_for(self, has_answered: Callable[[str], bool], timeout_s: float) -> set[str]:
-        """Wait until every process has answered, and return those that have not in time.
+    def _wait_for(
+        self,
+        has_answered: Callable[[str], bool],
+        timeout_s: float,
+        find: Callable[[], Iterable[str]] | None = None,
+    ) -> set[str]:
+        """Wait until every process that is still there has answered, and return those that have not in time.
+
+        Args:
+            has_answered: Whether one has answered.
+            timeout_s: How long to wait.
+            find: Finds the processes; by default, all that make load.
 
         Raises:
             Exception: An answer could not be read.
         """
         until = time.monotonic() + timeout_s
-        while (silent := {one for one in self.active() if not has_answered(one)}) and time.monotonic() < until:
+        find = find or self.active
+        while (silent := {one for one in find() if not has_answered(one)}) and time.monotonic() < until:
             gevent.sleep(_POLL_S)
         if self._error is not None:
             raise self._error

@@ -1,7 +1,7 @@
 """The record of a run: its stages, and the windows that were measured in each."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from loadtest.errors import LoadTestError
@@ -67,6 +67,16 @@ class StageRecord:
         if self.measured_from is None or number < self.measured_from:
             return False
         return self.measured_until is None or number < self.measured_until
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether its next window is measured: the server's counts before it are known, and its time is not over."""
+        has_begun = self.measured_from is not None and self.measured_until is None
+        return has_begun and len(self.snapshots) > len(self.windows)
+
+    def note_lost(self, processes: Set[str]) -> None:
+        """Note that these processes are gone; one that comes back is named all the same, as its load was missing."""
+        self.lost_workers = sorted({*self.lost_workers, *processes})
 
     def add_late(self, number: int, window: Window) -> None:
         """Add answers to requests that were sent in an earlier round of this stage."""

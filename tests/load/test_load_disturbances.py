@@ -26,32 +26,6 @@ UNTIL_STOPPED = ("--scenario", "soak", "--concurrency", "2", "--stage-time", "5"
 """A run that a test stops when it has seen enough; a window takes a second."""
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
-def test_a_run_that_is_stopped_still_reports_what_it_saw(
-    server: Server,
-    repository: Path,
-    tmp_path: Path,
-    master_port: tuple[str, ...],
-    number: signal.Signals,
-    processes: int,
-) -> None:
-    several = ("--processes", str(processes), *master_port) if processes > 1 else ()
-    with counting_snapshots() as snapshots:
-        under_way = start(
-            server, tmp_path, *UNTIL_STOPPED, "--repository", str(repository), *several, *snapshots.option
-        )
-        snapshots.wait_for(1)
-        wait_until_answered(server, 20)
-        snapshots.forget()
-        snapshots.wait_for(2)
-        under_way.process.send_signal(number)
-        finished = under_way.finish()
-    assert finished.code == 1
-    assert "FAILED: the run was stopped before its end" in finished.last_lines
-    assert "KeyboardInterrupt" not in finished.stderr
-    assert finished.result["totals"]["requests"] > 0
-
-
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_server_that_dies_in_the_middle_is_counted_and_the_run_ends(
     repository: Path, tmp_path: Path, protocol: str

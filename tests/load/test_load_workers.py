@@ -36,37 +36,6 @@ def test_an_open_loop_with_fewer_users_than_processes_is_refused(
     assert "2 processes need at least 2 requests in flight" in "".join(finished.last_lines)
 
 
-SLOW = """
-import os
-import time
-from locust.runners import WorkerRunner
-
-connect = WorkerRunner.connect_to_master
-
-def connect_late(worker):
-    while "error: " not in open(os.environ["REFUSED"]).read():
-        time.sleep(0.05)
-    connect(worker)
-    open(f"{os.environ['MET']}/{os.getpid()}", "w").close()
-
-WorkerRunner.connect_to_master = connect_late
-"""
-
-
-def test_a_run_that_is_refused_ends_its_processes_however_late_they_are(
-    server: Server, tmp_path: Path, master_port: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "met").mkdir()
-    monkeypatch.setenv("MET", str(tmp_path / "met"))
-    monkeypatch.setenv("REFUSED", str(tmp_path / "stderr"))
-    options = ("-f", f"{LOCUSTFILE},{tmp_path / 'slow.py'}", "--processes", "2")
-    finished = run(server, tmp_path, *options, *master_port, model="nothing")
-    assert (finished.code, finished.result) == (6, {})
-    assert "the server does not serve this" in finished.stderr
-    assert len(list((tmp_path / "met").iterdir())) == 2, "each worker connected to its master, and was ended"
-
-
 LATE = """
 import os
 import gevent

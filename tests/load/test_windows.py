@@ -208,3 +208,10 @@ def test_answers_that_come_late_count_for_the_stage_in_which_they_were_sent() ->
     assert (second.discarded.requests, second.measured.requests) == (60, 70)
     first.close()
     assert first.measured.requests == 30, "closing a stage does not count them twice"
+
+
+def test_a_process_that_was_lost_is_named_though_it_came_back() -> None:
+    record = StageRecord(make_stages(read("--concurrency", "1").load)[0])
+    for lost in ({"b", "a"}, {"b"}, set()):
+        record.note_lost(lost)
+    assert record.lost_workers == ["a", "b"]

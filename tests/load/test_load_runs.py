@@ -183,7 +183,7 @@ def test_an_open_loop_counts_latency_from_when_a_request_was_due(
 
 def test_a_spike_is_measured_from_its_first_moment(server: Server, repository: Path, tmp_path: Path) -> None:
     options = ("--repository", str(repository), "--scenario", "spike", "--concurrency", "1,6", "--stage-time", "0.8")
-    finished = run(server, tmp_path, *options, "--warm-up", "0.3")
+    finished = run(server, tmp_path, *options, "--warm-up", "0.3", "--min-requests", "10")
     assert finished.code == 0, finished.stdout
     stages = finished.result["stages"]
     assert [(stage["name"], stage["concurrency"]) for stage in stages] == [("before", 1), ("spike", 6), ("after", 1)]

@@ -12,7 +12,7 @@ from builder.server import Server
 
 pytestmark = pytest.mark.slow
 
-QUICK = ("--stage-time", "1.2", "--warm-up", "0.2")
+QUICK = ("--stage-time", "1.2", "--warm-up", "0.2", "--min-requests", "20")
 
 
 def test_two_processes_give_the_same_report_as_one(

@@ -119,7 +119,7 @@ def test_locust_gets_the_last_counts_of_every_process(
     server: Server, repository: Path, tmp_path: Path, master_port: tuple[str, ...]
 ) -> None:
     shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "3")
-    more = ("--warm-up", "0.2", "--processes", "2", *master_port, "--csv", str(tmp_path / "l"))
+    more = ("--warm-up", "0.2", "--min-requests", "20", "--processes", "2", *master_port, "--csv", str(tmp_path / "l"))
     finished = run(server, tmp_path, *shared, *more)
     assert finished.code == 0, finished.stdout + finished.stderr
     assert int(rows(tmp_path / "l_stats.csv")[-1]["Request Count"]) == totals(finished.result)

@@ -149,7 +149,7 @@ def test_connections_that_the_server_ends_in_order_cost_no_answer(
     server: Server, repository: Path, tmp_path: Path
 ) -> None:
     load = ("--scenario", "constant", "--concurrency", "2", "--stage-time", "1.5", "--warm-up", "0.2")
-    options = ("--repository", str(repository), "--protocol", "grpc", *load)
+    options = ("--repository", str(repository), "--protocol", "grpc", "--min-requests", "20", *load)
     with lying_grpc(server.grpc_address, [], http_address=server.http_address, age_ms=300) as proxy:
         finished = run(proxy, tmp_path, *options)
     assert finished.code == 0, finished.stdout

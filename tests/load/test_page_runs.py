@@ -40,6 +40,7 @@ class Page:
 
     def start(self, repository: Path, **load: str) -> Any:
         form = {"model": "classifier", "repository": str(repository), "stage_time": "1", "warm_up": "0.1"}
+        form["min_requests"] = "10"
         return self.post("/swarm", **form, **load)
 
     def wait_for(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: P
         "1",
         "--warm-up",
         "0.2",
+        "--min-requests",
+        "20",
         "--report-dir",
         "out",
         "--markdown",
@@ -42,7 +44,7 @@ def test_a_run_needs_no_more_than_server_and_model(server: Server, repository: P
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("PASSED")
     begin, stage = done.stderr.splitlines()  # and neither Locust's log nor its tables
-    assert begin.startswith("constant: 1 stage, at most 1.2 s")
+    assert begin.startswith("constant: 1 stage, at most 12 s")
     assert re.match(r"stage 1 of 1: 8 users: [\d,.]+ rows/s, p50 ", stage)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     check(result)

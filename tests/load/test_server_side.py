@@ -64,7 +64,7 @@ def balanced(repository: Path, server: Server) -> Iterator[Balanced]:
 def run_evenly(balanced: Balanced, repository: Path, out: Path, *more: str) -> Finished:
     """Run with four users, whose connections are spread over the servers."""
     options = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "3")
-    return run(balanced, out, *options, *more)
+    return run(balanced, out, *options, "--min-requests", "50", *more)
 
 
 def test_servers_behind_a_balancer_have_no_figures_unless_the_metrics_of_all_are_named(
@@ -104,7 +104,7 @@ def test_metrics_that_cannot_be_read_or_are_of_other_models_are_refused(
 
 def test_the_figures_of_an_ensemble_are_split_by_the_models_that_it_calls(server: Server, tmp_path: Path) -> None:
     options = ("--scenario", "constant", "--concurrency", "4", "--rows", "2", "--stage-time", "2", "--warm-up", "0.5")
-    finished = run(server, tmp_path, *options, model="eight")
+    finished = run(server, tmp_path, *options, "--min-requests", "50", model="eight")
     assert finished.code == 0, finished.stdout
     (stage,) = finished.result["stages"]
     figures = stage["server"]

@@ -79,6 +79,8 @@ def test_a_collector_gets_a_duration_for_each_answer(
             "1",
             "--warm-up",
             "0.2",
+            "--min-requests",
+            "20",
         )
         finished = run(
             server, tmp_path, "--otel", "--processes", "2", *master_port, "--repository", str(repository), *constant

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gevent
+from locust import runners
 from locust.env import Environment
 from locust.runners import STATE_MISSING, WORKER_REPORT_INTERVAL, MasterRunner, Runner
 
@@ -20,6 +21,11 @@ _PREPARE_TIMEOUT_S = 60.0
 _TAKE_TIMEOUT_S = 10.0
 _REPORT_GRACE_S = 1.0
 _POLL_S = 0.005
+_HEARTBEATS = 10
+"""How many heartbeats, one a second, a worker may miss before Locust calls it missing, instead of 3.
+
+On a busy machine, a worker that encodes its requests may have no time for them for longer.
+"""
 
 GIVE_IT_CORES = "look into its log, and run it where it has a core of its own"
 """What to do about a process that does not answer."""
@@ -57,7 +63,9 @@ class Processes:
         self.checked = False
 
     def listen(self) -> None:
-        """Listen to their answers."""
+        """Listen to their answers, and have Locust be patient with them."""
+        locust: Any = runners
+        locust.HEARTBEAT_LIVENESS = _HEARTBEATS
         self._runner.register_message(messages.PREPARED, self._on_prepared)
         self._runner.register_message(messages.WINDOWS, self._on_windows)
         events: Any = self._environment.events

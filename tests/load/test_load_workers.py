@@ -4,11 +4,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from locust import runners
+from locust.env import Environment
 from support.load_run import LOCUSTFILE, ROOT, at_answer, counting_snapshots, environment, run, start, wait_until
 
 from builder.server import Server
+from loadtest.run import Leader
 
 pytestmark = pytest.mark.slow
 
@@ -74,10 +78,16 @@ def start_worker(master_port: tuple[str, ...], *more: str) -> "subprocess.Popen[
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def test_a_worker_may_have_no_time_for_heartbeats_for_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "HEARTBEAT_LIVENESS", 3)
+    Leader(Environment(), SimpleNamespace(register_message=lambda *_: None)).listen()  # type: ignore[arg-type]
+    assert runners.HEARTBEAT_LIVENESS * runners.HEARTBEAT_INTERVAL == 10
+
+
 def test_a_run_continues_without_a_lost_worker_but_fails_because_it_may_have_seen_wrong_answers(
     server: Server, repository: Path, tmp_path: Path, master_port: tuple[str, ...]
 ) -> None:
-    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "10")
+    shared = ("--repository", str(repository), "--scenario", "constant", "--concurrency", "4", "--stage-time", "16")
     more = ("--min-requests", "1000", "--expect-workers", "2")
     master = start(server, tmp_path, *shared, *more, "--master", *master_port[:2])
     death = at_answer(tmp_path, 20, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.load_run import end_started, reserved_port
+from support.load_run import end_started
 from support.load_server import serving, write_version
+from support.reserved import reserved_ports
 
 from builder.server import Server
 
@@ -33,5 +34,5 @@ def no_run_is_left() -> Iterator[None]:
 @pytest.fixture
 def master_port() -> Iterator[tuple[str, ...]]:
     """The options of a run of several processes with a port of its own."""
-    with reserved_port() as port:
+    with reserved_ports(1) as (port,):
         yield "--master-bind-port", str(port), "--master-port", str(port)

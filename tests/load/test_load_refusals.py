@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.load_run import reserved_port, run
+from support.load_run import run
 from support.load_server import (
     serving,
     write_version,
 )
 from support.load_settings import read
+from support.reserved import unused_address
 
 from builder.server import Server
 from loadtest.errors import LoadTestError
@@ -53,8 +54,8 @@ def grpc(address: str) -> tuple[str, ...]:
 
 
 def test_a_wrong_target_is_refused_with_its_reason(server: Server) -> None:
-    with reserved_port() as port:  # nobody listens there
-        check_refusals(server, f"127.0.0.1:{port}")
+    with unused_address() as nobody:
+        check_refusals(server, nobody)
 
 
 def check_refusals(server: Server, nobody: str) -> None:

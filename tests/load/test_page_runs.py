@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.load_run import PATIENCE_S, arguments, environment, is_up, reserved_port, wait_until
+from support.load_run import PATIENCE_S, arguments, environment, is_up, wait_until
 from support.load_settings import read
+from support.reserved import reserved_ports
 
 from builder.server import Server
 from loadtest.errors import ServerError
@@ -58,7 +59,7 @@ class Page:
 @pytest.fixture
 def page(server: Server, tmp_path: Path, master_port: tuple[str, ...]) -> Iterator[Page]:
     log = tmp_path / "log"
-    with reserved_port() as port:
+    with reserved_ports(1) as (port,):
         command = arguments(server, tmp_path / "out", "--web-port", str(port), "--processes", "2", *master_port)
         with log.open("wb") as output:
             locust = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.gateways import Gateway, balancer
-from support.load_run import Finished, answered, reserved_port, run
+from support.load_run import Finished, answered, run
 from support.load_server import serving, write_version
+from support.reserved import unused_address
 from support.serving import DOUBLE, DOUBLE_CONFIG, parse, write_model
 
 from builder.server import Server
@@ -93,8 +94,7 @@ def test_metrics_that_cannot_be_read_or_are_of_other_models_are_refused(
     balanced: Balanced, repository: Path, tmp_path: Path
 ) -> None:
     first = balanced.metrics_address
-    with reserved_port() as port:
-        nobody = f"127.0.0.1:{port}"
+    with unused_address() as nobody:
         finished = run_evenly(balanced, repository, tmp_path, "--server-metrics", f"{first},{nobody}")
     assert finished.code == 6
     assert f"error: {nobody}: the metrics cannot be read: Connection refused" in finished.stderr

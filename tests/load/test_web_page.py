@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from support.load_results import make_result, record_of, window
-from support.load_run import PATIENCE_S, arguments, environment, is_up, reserved_port, wait_until
+from support.load_run import PATIENCE_S, arguments, environment, is_up, wait_until
 from support.load_settings import read
+from support.reserved import reserved_ports
 
 from builder.server import Server
 from loadtest.options import Option, all_options, grouped
@@ -63,7 +64,7 @@ SECRET = "very-secret-key"
 def page(server: Server, tmp_path: Path) -> Iterator[str]:
     """Locust with its page, no model chosen yet; the page's address."""
     log = tmp_path / "log"
-    with reserved_port() as port:
+    with reserved_ports(1) as (port,):
         command = arguments(server, tmp_path / "out", "--web-port", str(port), "--header", f"X-Key: {SECRET}", model="")
         with log.open("wb") as output:
             locust = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)

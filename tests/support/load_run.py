@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -174,19 +173,6 @@ def is_up(address: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A port for a program that listens later, and that nobody else is given until then.
-
-    A socket that is bound but does not listen keeps the port. The program can have it all the same if it sets
-    SO_REUSEADDR, as Locust does for its page and for its master.
-    """
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("127.0.0.1", 0))
-        yield keeper.getsockname()[1]
 
 
 def answered(server: Server, model: str = "classifier") -> int:

@@ -305,18 +305,21 @@ def test_two_deployments_of_one_model_take_turns(
 ) -> None:
     publish(repository, name, 2.0, 3.0)
     said: list[tuple[str, str]] = []
-    one_waits = threading.Event()
+    one_works, one_waits = threading.Event(), threading.Event()
     monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
 
     def report(step: str, what: str) -> None:
         said.append((step, what))
+        one_works.set()  # and has said so beside the lock
         if step == "wait":
             one_waits.set()
         assert one_waits.wait(120), "the first one goes on when the other one waits for it"
 
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(deploy, repository, name, live, version=version, report=report) for version in (1, 2)]
-        done = [one.result(timeout=200) for one in both]
+        first = pool.submit(deploy, repository, name, live, version=1, report=report)
+        assert one_works.wait(120)
+        second = pool.submit(deploy, repository, name, live, version=2, report=report)
+        done = [one.result(timeout=200) for one in (first, second)]
 
     assert [one.version for one in done] == [1, 2]
     assert any(step == "wait" and f"`deploy {name}` (process {os.getpid()} on " in what for step, what in said)

@@ -8,6 +8,7 @@ from hypothesis import settings
 from support.load_server import serving
 
 from builder import interrupts
+from builder.proof import OriginalRuns
 from builder.server import Server
 
 with pytest.MonkeyPatch.context() as once:
@@ -51,6 +52,22 @@ def work_is_forked() -> Iterator[None]:
     """Fork children in spite of the threads of pytest-xdist: they are idle, and a child has to see what was patched."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("builder.bounded.running.may_fork", lambda: True)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def searches_are_complete() -> Iterator[None]:
+    """Give every search the time that it needs: what it finds would otherwise depend on how busy the machine is."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module, name in (
+            ("builder.publishing.advice", "TIME_BUDGET_S"),
+            ("builder.publishing.advice", "RUNS_BUDGET_S"),
+            ("builder.publishing.blame", "BUDGET_S"),
+            ("builder.proof.original_runs", "RETRY_S"),
+            ("builder.proof.truth", "TIME_BUDGET_S"),
+        ):
+            patched.setattr(f"{module}.{name}", 300.0)
+        patched.setattr(OriginalRuns.__init__, "__kwdefaults__", {"budget_s": 300.0})
         yield
 
 

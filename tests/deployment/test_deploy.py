@@ -53,6 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def live(server: Server) -> Iterator[LiveServer]:
     with LiveServer(Address.parse(server.grpc_address)) as live:
         yield live
+    server.ensure_running()  # if it has died, this says how
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Modules that lie in the working directory, a folder of downloads perhaps, are not imported."""
 
+import json
 import os
 import re
 import shutil
@@ -50,13 +51,23 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("builder", "--help"),
         ("loadtest", "run", "--help"),
         pytest.param(("builder", "inspect", "digits.onnx"), marks=pytest.mark.slow),
-        pytest.param(("builder", "demo", "--json"), marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
 def test_no_module_is_imported_from_the_working_directory(command: tuple[str, ...], downloads: Path) -> None:
     done = run(downloads, "-m", *command)
     assert (done.returncode, "IMPORTED" in done.stderr) == (0, False), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_demo_checks_every_answer_and_imports_no_module_from_the_working_directory(downloads: Path) -> None:
+    done = run(downloads, "-m", "builder", "demo", "--json")
+    assert (done.returncode, "IMPORTED" in done.stderr) == (0, False), done.stderr[-2000:]
+    shown = json.loads(done.stdout)
+    assert shown["accuracy_triton"] == shown["accuracy_original"] > 0.95
+    assert {drive["protocol"] for drive in shown["drives"]} == {"HTTP", "gRPC"}
+    assert all(drive["requests"] > 0 and drive["largest_difference"] < 1e-3 for drive in shown["drives"])
+    assert "dynamic_batching" in (downloads / "model_repository" / "digits" / "config.pbtxt").read_text()
 
 
 @pytest.mark.slow

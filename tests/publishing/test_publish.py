@@ -653,12 +653,13 @@ def test_ctrl_c_at_any_call_of_the_install_leaves_the_old_or_the_whole_new_versi
 ) -> None:
     old = write_model(tmp_path / "old.onnx", LINEAR, w=W)
     new = write_model(tmp_path / "new.onnx", LINEAR, w=W + 1)
+    before = tmp_path / "before"
+    before.mkdir()
+    if not is_first:
+        put(old, before / "models", effort="off")
     served = []
     for call in itertools.count():
-        root = tmp_path / f"interrupted-{call}" / "models"
-        root.parent.mkdir()
-        if not is_first:
-            put(old, root, effort="off")
+        root = shutil.copytree(before, tmp_path / f"interrupted-{call}") / "models"
         interrupts.installed = interrupts(root.parent, call)
         try:
             put(new, root, effort="off")

@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def prepared(folder: Path, command: str) -> Repository:
     for factor in VERSIONS[command]:
         install(repository, "scale", scale(factor))
     return repository
+
+
+def copies(folder: Path, command: str, numbers: Iterable[int]) -> Iterator[tuple[int, Repository]]:
+    """Give each number a repository of its own that the command changes."""
+    before = prepared(folder / "before", command).root.parent
+    for number in numbers:
+        yield number, Repository(shutil.copytree(before, folder / str(number)) / "models")
 
 
 def check(ended: Outcome, command: str, repository: Repository, before: dict[str, bytes]) -> None:
@@ -295,8 +303,7 @@ def test_whichever_call_fails_the_exit_code_the_text_and_the_disk_agree(
     tmp_path: Path, command: str, when: str, error: Callable[[], BaseException]
 ) -> None:
     codes = []
-    for nth in range(0, 100, 7):
-        repository = prepared(tmp_path / str(nth), command)
+    for nth, repository in copies(tmp_path, command, range(0, 100, 7)):
         before = tree(repository.root)
         ended = run(command, repository.root, failing(nth, error, when), "--json")
         codes.append(ended.code)
@@ -311,8 +318,7 @@ def test_at_whichever_line_a_signal_comes_the_exit_code_the_text_and_the_disk_ag
     tmp_path: Path, command: str, number: signal.Signals
 ) -> None:
     codes = []
-    for nth in range(0, 900, 47):
-        repository = prepared(tmp_path / str(nth), command)
+    for nth, repository in copies(tmp_path, command, range(0, 900, 47)):
         before = tree(repository.root)
         ended = run(command, repository.root, interrupted(nth, number), "--json")
         codes.append(ended.code)

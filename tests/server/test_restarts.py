@@ -55,9 +55,6 @@ def test_a_killed_stub_is_told_and_its_model_answers_again(repository: Path, tmp
         running.wait_for(AGAIN)
         assert "serve    the process of model 'double' (double_0_0) was killed by SIGKILL" in running.printed
         assert running.double(1, 2) == [2, 4]
-        running.triton()
-        running.process.terminate()
-        running.ends_with(0)
 
 
 def test_a_killed_triton_is_told_each_time_and_answers_again(repository: Path, tmp_path: Path) -> None:
@@ -193,7 +190,7 @@ def test_nothing_is_left_when_serve_is_killed_at_any_stage_of_a_restart(
 
 
 def test_models_that_are_loaded_and_unloaded_under_load_do_not_count(tmp_path: Path) -> None:
-    many = DOUBLE_CONFIG + "instance_group { kind: KIND_CPU count: 3 }"
+    many = DOUBLE_CONFIG + "instance_group { kind: KIND_CPU count: 2 }"
     write_model(tmp_path, "double", DOUBLE_CONFIG, parse(DOUBLE))
     write_model(tmp_path, "many", many, parse(DOUBLE))
     row = {"X": np.array([[1, 2]], np.float32)}
@@ -206,7 +203,7 @@ def test_models_that_are_loaded_and_unloaded_under_load_do_not_count(tmp_path: P
         death = pool.submit(server.wait)
         stop = tmp_path / "stop"
         asked = [pool.submit(_ask_until, server, stop) for _ in range(2)]
-        for times in range(3):
+        for times in range(2):
             (tmp_path / "many" / "config.pbtxt").touch()
             load(server, "many")
             assert infer(server, "many", row)["Y"].tolist() == [[2, 4]]

@@ -287,14 +287,3 @@ def test_a_config_that_contradicts_its_model_ends_serve_with_6_and_names_it(smal
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 6
     assert re.search(rf"error: {small}: model 'linear' version 1: .*TYPE_FP64", ended.stderr)
-
-
-# ---------------------------------------------------------------- the demo
-
-
-def test_the_demo_checks_every_answer_and_ends_with_0(tmp_path: Path) -> None:
-    shown = json.loads(builder("demo", "--repository", tmp_path / "models", "--json"))
-    assert shown["accuracy_triton"] == shown["accuracy_original"] > 0.95
-    assert {drive["protocol"] for drive in shown["drives"]} == {"HTTP", "gRPC"}
-    assert all(drive["requests"] > 0 and drive["largest_difference"] < 1e-3 for drive in shown["drives"])
-    assert "dynamic_batching" in (tmp_path / "models" / "digits" / "config.pbtxt").read_text()

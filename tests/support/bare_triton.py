@@ -13,7 +13,7 @@ from pathlib import Path
 from builder.server import runtime
 from builder.server.installation import find_installation
 from support.reserved import reserved_ports
-from support.serving import eventually
+from support.serving import eventually, shared_memory_of
 
 REPOSITORY = runtime.REPOSITORY
 """The repository's path, from the folder that the server runs in; a command line must use it."""
@@ -55,12 +55,11 @@ def running(
             _wait(process, server, wait_until)
             yield server
         finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=60)
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)  # unloading its models would take 3 s
             process.wait()
+            for region in shared_memory_of(folder):
+                region.unlink(missing_ok=True)
 
 
 def _write_tritonserver(folder: Path, binary: Path, addresses: Mapping[str, str], *, shared_memory: str) -> None:

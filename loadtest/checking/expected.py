@@ -8,7 +8,7 @@ import numpy as np
 
 from loadtest.checking.reference import Reference, Tolerance
 from loadtest.printable import counted, was
-from loadtest.wire import DTYPES, FLOATS, Answer, Array, Layout, TensorSpec, from_wire, to_wire, widen
+from loadtest.wire import DTYPES, FLOATS, Answer, Array, Layout, Slot, TensorSpec, from_wire, to_wire, widen
 
 _SEEN_LIMIT = 4
 _SEEN_BYTES = 1 << 16
@@ -186,52 +186,70 @@ class Expected:
         for slot in answer.layout.slots:
             output = self.outputs[slot.name]
             if not output.matches(body, slot.start, slot.stop):
-                return self._output_fault(output, body[slot.start : slot.stop])
+                return self._output_fault(output, answer, slot)
         raise ValueError("the answer is right")
 
-    def _output_fault(self, output: ExpectedOutput, data: bytes) -> Fault:
+    def _output_fault(self, output: ExpectedOutput, answer: Answer, slot: Slot) -> Fault:
         name, datatype = output.spec.name, output.spec.datatype
         try:
-            got = from_wire(data, datatype, output.shape)
+            got = _read(answer, slot)
         except ValueError as error:
-            what = f"{counted(len(data), 'byte')} cannot be read as {datatype}{list(output.shape)}: {error}"
+            size = counted(slot.stop - slot.start, "byte")
+            what = f"{size} cannot be read as {datatype}{list(output.shape)}: {error}"
             return Fault(Wrong.UNREADABLE, name, None, what)
-        if datatype in FLOATS:
-            got = widen(got, datatype)
-            right = output.is_right(got)
-        else:
-            right = np.asarray(got == output.right)
-        return self._value_fault(output, got, right)
+        right = output.is_right(got) if datatype in FLOATS else np.asarray(got == output.right)
+        return self._value_fault(output, answer, got, right)
 
-    def _value_fault(self, output: ExpectedOutput, got: Array, right: Array) -> Fault:
-        """Say what is wrong with the values `got`, at least one of which is not `right`."""
+    def _value_fault(self, output: ExpectedOutput, answer: Answer, got: Array, right: Array) -> Fault:
+        """Say what is wrong with the values `got` of an output, at least one of which is not `right`."""
         name = output.spec.name
         place = tuple(int(axis[0]) for axis in np.nonzero(~right)) if right.ndim else ()
         row = place[0] if self.reference.max_batch_size and place else None
-        if self._belongs_to_another_row(output, got, 0 if row is None else row):
+        if self._belongs_to_another_row(output, answer, got, 0 if row is None else row):
             return Fault(Wrong.ROWS_MIXED_UP, name, row, "this is the right answer to another row")
         if output.spec.datatype in FLOATS and np.isnan(got[~right]).any():
             return Fault(Wrong.NAN, name, row, "NaN where the reference has a number")
-        values = f"expected {output.right[place]!s} at {list(place)}, got {got[place]!s}"
+        expected = widen(output.right, output.spec.datatype)[place]
+        values = f"expected {expected!s} at {list(place)}, got {got[place]!s}"
         wrong = int((~right).sum())
         what = f"{values}; {wrong:,} of {counted(right.size, 'value')} {was(wrong)} wrong"
         return Fault(Wrong.TOLERANCE, name, row, what)
 
-    def _belongs_to_another_row(self, output: ExpectedOutput, got: Array, row: int) -> bool:
-        """Return whether the answer to `row` is the right answer to another row of the reference."""
+    def _belongs_to_another_row(self, output: ExpectedOutput, answer: Answer, got: Array, row: int) -> bool:
+        """Return whether the answer to `row` is the right answer to another row of the reference.
+
+        If several rows have what this output holds, such as the number of a class, that says little: the row's other
+        outputs must then be those of one of these rows as well.
+        """
+        rows = self._find_rows(output, got, row)
+        for slot in answer.layout.slots if rows.sum() > 1 else ():
+            if slot.name != output.spec.name:
+                try:
+                    rows &= self._find_rows(self.outputs[slot.name], _read(answer, slot), row)
+                except ValueError:
+                    return False
+        return bool(rows.any())
+
+    def _find_rows(self, output: ExpectedOutput, got: Array, row: int) -> Array:
+        """Return for each row of the reference, except its own, whether `got` is the right answer to it at `row`."""
         name, datatype = output.spec.name, output.spec.datatype
         answers = self.reference.answers[name]
         mine = got[row] if self.reference.max_batch_size else got
         if mine.shape != answers.shape[1:]:
-            return False
+            return np.zeros(len(answers), np.bool_)
         if datatype in FLOATS:
             all_rows = ExpectedOutput(output.spec, answers, self.reference.tolerances.get(name, Tolerance()))
             same = all_rows.is_right(mine)
         else:
             same = np.asarray(answers == mine)
-        rows = same.reshape(len(answers), -1).all(axis=1)
+        rows: Array = same.reshape(len(answers), -1).all(axis=1)
         rows[self.group[row]] = False
-        return bool(rows.any())
+        return rows
+
+
+def _read(answer: Answer, slot: Slot) -> Array:
+    """Return the values of an output; a ValueError says why there are none."""
+    return widen(from_wire(answer.body[slot.start : slot.stop], slot.datatype, slot.shape), slot.datatype)
 
 
 def take_rows(array: Array, group: tuple[int, ...], max_batch_size: int) -> Array:

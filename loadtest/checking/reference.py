@@ -16,7 +16,7 @@ import numpy as np
 from loadtest.checking.archives import read_arrays
 from loadtest.errors import SettingsError, reason
 from loadtest.files import read_json
-from loadtest.wire import DTYPES, Array, TensorSpec
+from loadtest.wire import DTYPES, Array, TensorSpec, is_version
 
 _PUBLISH_AGAIN = "publish the model again, or leave out --repository to run without checking answers"
 
@@ -71,7 +71,7 @@ class Reference:
 def find_versions(repository: Path, model: str) -> list[int]:
     """Return the versions of `model` that have a reference, in ascending order."""
     found = (path.parent.name for path in (repository / model).glob("*/reference.npz"))
-    return sorted(int(name) for name in found if name.isdecimal() and not name.startswith("0"))
+    return sorted(int(name) for name in found if is_version(name))
 
 
 def read_reference(repository: Path, model: str, version: int) -> Reference:

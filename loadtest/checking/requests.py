@@ -10,7 +10,7 @@ from typing import TypeAlias
 from loadtest.checking.expected import Expected, take_rows
 from loadtest.checking.reference import Reference
 from loadtest.checking.samples import Samples
-from loadtest.wire import Array, InferRequest, Input
+from loadtest.wire import Array, InferRequest, Input, is_version
 
 POOL_SIZE = 256
 POOL_BYTES = 64 << 20
@@ -66,7 +66,7 @@ class Request:
             return None
         if own.version is None or asked or version in ("", str(own.version)):
             return Expected(own, self.group, asked)
-        if not version.isdecimal():
+        if not is_version(version):
             return None
         other = find_reference(own.model, int(version))
         return None if other is None else _expect_from(other, own, self.group)

@@ -13,6 +13,9 @@ from loadtest.checking.requests import Request
 from loadtest.errors import SettingsError, reason
 from loadtest.wire import Answer, Array, from_wire, to_wire
 
+_LONGEST_NAME = 1000
+"""A server may name an output as it likes, but the name of a file in an archive has 65,535 bytes at most."""
+
 FIX = "name a file from the wrong/ directory of a report"
 
 
@@ -21,7 +24,8 @@ def pack(protocol: str, request: Request, answer: Answer, expected: Expected, fa
     arrays = {f"input:{name}": _storable(array) for name, array in request.inputs().items()}
     arrays |= {f"expected:{name}": _storable(output.right) for name, output in expected.outputs.items()}
     for slot in answer.layout.slots:
-        arrays[f"answer:{slot.name}"] = _as_received(answer.body[slot.start : slot.stop], slot.datatype, slot.shape)
+        received = _as_received(answer.body[slot.start : slot.stop], slot.datatype, slot.shape)
+        arrays[f"answer:{slot.name}"[:_LONGEST_NAME]] = received
     about = {
         "protocol": protocol,
         "version_answered": answer.layout.version,
@@ -59,7 +63,7 @@ def _as_received(data: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
     """Return an output as the server described it, or its bytes if they do not fit the description."""
     try:
         return _storable(from_wire(data, datatype, shape))
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         return np.frombuffer(data, np.uint8)
 
 

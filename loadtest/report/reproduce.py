@@ -9,7 +9,7 @@ import numpy as np
 from loadtest.checking import Expected, Fault, Reference, Samples, from_reference, make_request, wrong_answers
 from loadtest.checking.reference import DAMAGE, check_arrays, describe, read_batch_size, read_spec, read_tolerances
 from loadtest.errors import ServerError, SettingsError
-from loadtest.wire import Address, ExchangeError, Parameters, TensorSpec, make_client
+from loadtest.wire import Address, ExchangeError, Parameters, TensorSpec, is_version, make_client
 
 _TIMEOUT_S = 10.0
 
@@ -47,7 +47,7 @@ def _read(path: Path) -> tuple[Reference, Samples]:
         reference = _kept_reference(about, arrays)
         check_arrays(reference)
         version = about["version_asked"]
-        if not (version == "" or version.isdecimal()):
+        if not (version == "" or is_version(version)):
             raise ValueError(f"{version!r} is not a version")
         parameters = _read_parameters(about.get("parameters", {}))
         samples = replace(from_reference(reference, version), binary=bool(about["binary"]), parameters=parameters)

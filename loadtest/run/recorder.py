@@ -20,13 +20,16 @@ Key = tuple[str, str]
 
 
 _MOST_KEYS = 32
+_LONGEST_VERSION = 64
+_LONGEST_MESSAGE = 500
 _OTHER = "other"
 
 
 class Keys:
     """The keys that are counted apart. Later ones are counted together, as version `other` of their model.
 
-    So a server that names another version in each answer does not fill the memory with histograms.
+    So a server that names another version in each answer does not fill the memory with histograms. Nor does a version
+    of a million characters fill the report: it is counted there too.
     """
 
     def __init__(self) -> None:
@@ -35,7 +38,7 @@ class Keys:
     def find(self, key: Key) -> Key:
         """Return the key that something is counted under."""
         if key not in self._known:
-            if len(self._known) >= _MOST_KEYS:
+            if len(self._known) >= _MOST_KEYS or len(key[1]) > _LONGEST_VERSION:
                 return key[0], _OTHER
             self._known.add(key)
         return key
@@ -114,12 +117,16 @@ class Round:
         fresh = self._slice(key)
         fresh.failures[kind] += 1
         fresh.failed_us[latency_us] += 1
-        self._messages.setdefault(kind, message)
+        self._keep_message(kind, message)
 
     def found_wrong(self, key: Key, kind: str, message: str) -> None:
         """Count an answer, already counted as answered, that is wrong."""
         self._slice(key).wrong[kind] += 1
-        self._messages.setdefault(kind, message)
+        self._keep_message(kind, message)
+
+    def _keep_message(self, kind: str, message: str) -> None:
+        """Keep the first message of each kind, but no more of it than people read: the server chose its length."""
+        self._messages.setdefault(kind, message[:_LONGEST_MESSAGE])
 
     def keep_example(self, name: str, data: bytes) -> None:
         """Pass on a file with a wrong answer."""

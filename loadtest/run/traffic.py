@@ -29,7 +29,7 @@ from loadtest.run.recorder import Key, Recorder, Round, Slice
 from loadtest.run.windows import Window
 from loadtest.scenarios import PAUSE, Arrivals
 from loadtest.settings import Settings
-from loadtest.wire import Answer, Connection, ExchangeError, make_client
+from loadtest.wire import Answer, Connection, ExchangeError, is_version, make_client
 
 _TURN_S = 0.05
 """How long a user sends before it returns to Locust, which may then stop it."""
@@ -272,7 +272,7 @@ class Traffic:
             round.found_wrong(key, mismatch.kind.value, str(mismatch))
             return
         is_servers_choice = request.samples.reference is not None and not request.samples.version
-        if is_servers_choice and key[1].isdecimal():
+        if is_servers_choice and is_version(key[1]):
             self._switch_to(self._find_reference(key[0], int(key[1])))
         round.left_unchecked(key)
 

@@ -24,7 +24,7 @@ from loadtest.server.control import Control
 from loadtest.server.stateful import Places, is_stateful, make_streams
 from loadtest.server.target import Served, check_grpc, check_ready, find_served
 from loadtest.settings import ModelChoice, Settings
-from loadtest.wire import Array, TensorSpec
+from loadtest.wire import Array, TensorSpec, is_version
 
 _NAME_REPOSITORY = "set --repository to the repository that the server serves"
 
@@ -184,7 +184,7 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
             "no version of this model has a reference",
             "set --repository to where the model was published, or leave it out to check nothing",
         )
-    numbered = [version for version in served if version.isdecimal()] or [str(version) for version in stored]
+    numbered = [version for version in served if is_version(version)] or [str(version) for version in stored]
     wanted = [choice.version] if choice.version else numbered
     common = [version for version in stored if str(version) in wanted]
     if not common:

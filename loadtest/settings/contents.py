@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.errors import SettingsError
+from loadtest.settings.numbers import whole
 from loadtest.wire import Parameters
 
 _GENERATED = ("random", "zero")
@@ -146,10 +147,12 @@ def _number(option: str, text: str, least: int, most: int) -> int:
     """Read a whole number; 0 if there is none."""
     if not text:
         return 0
-    if not text.isdecimal() or not least <= int(text) <= most:
-        what = f"{text!r} is not a whole number from {least} to {most}"
-        raise SettingsError(option, what, "give such a number, or leave the option out")
-    return int(text)
+    kind = whole(least, most)
+    try:
+        return kind.read(text)
+    except ValueError as error:
+        fix = "give such a number, or leave the option out"
+        raise SettingsError(option, f"{text!r} is not {kind.words}", fix) from error
 
 
 def _file(text: str) -> Path:

@@ -1,9 +1,9 @@
 """A load test's options, read from text into one checked value."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from loadtest.errors import SettingsError
 from loadtest.options import find_unused
@@ -11,9 +11,23 @@ from loadtest.scenarios import ARRIVALS, SCENARIOS, UNITS, Load
 from loadtest.settings.addresses import read_addresses, read_metrics
 from loadtest.settings.allowances import Allowance, read_allowance
 from loadtest.settings.contents import Contents, read_contents
-from loadtest.wire import CLIENTS, Address
+from loadtest.settings.numbers import Kind, number, percentage, whole
+from loadtest.wire import CLIENTS, Address, is_version
 
 T = TypeVar("T")
+
+_LONGEST_S = 31_536_000.0
+"""A year."""
+
+_LONGEST_REQUEST_S = 3600.0
+"""Latencies are recorded up to an hour, so that no longer one could be told apart from that."""
+
+_USERS = whole(1, 100_000)
+_SECONDS = number(_LONGEST_S)
+_MILLISECONDS = number(1000 * _LONGEST_REQUEST_S)
+_RATE = number(1e9, least=1e-6)
+_WEIGHT = number(1e6, least=1e-6)
+_NAME = Kind("a name", str)
 
 _REQUIRED = {"auto": None, "yes": True, "no": False}
 
@@ -102,13 +116,13 @@ def from_text(text: Mapping[str, str]) -> Settings:
         metrics=read_metrics(text),
         protocol=_one_of("--protocol", text["protocol"], CLIENTS),
         models=models,
-        rows=tuple(_weighted("--rows", text["rows"], _positive_int)),
+        rows=tuple(_weighted("--rows", text["rows"], whole(1, (1 << 31) - 1))),
         repository=repository,
         contents=read_contents(text, repository=repository, models=len(models)),
         load=_load(text),
         limits=Limits(
-            max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"]),
-            min_throughput=_optional("--min-throughput", text["min_throughput"]),
+            max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"], _MILLISECONDS),
+            min_throughput=_optional("--min-throughput", text["min_throughput"], number(1e12)),
             max_failures=read_allowance(text["max_failures"] or "0"),
             require_checked=_REQUIRED[_one_of("--require-checked", text["require_checked"] or "auto", _REQUIRED)],
         ),
@@ -124,20 +138,20 @@ def _load(text: Mapping[str, str]) -> Load:
     concurrency = text["concurrency"] or (reads.default if reads.option == "--concurrency" else "")
     load = Load(
         scenario=scenario,
-        concurrency=_list("--concurrency", concurrency, _positive_int) if concurrency else (),
-        rates=_list("--rate", text["rate"], _positive) if text["rate"] else (),
+        concurrency=_list("--concurrency", concurrency, _USERS) if concurrency else (),
+        rates=_list("--rate", text["rate"], _RATE) if text["rate"] else (),
         arrivals=_one_of("--arrivals", text["arrivals"], ARRIVALS),
         arrivals_file=Path(text["arrivals_file"]) if text["arrivals_file"] else None,
         arrivals_unit=_one_of("--arrivals-unit", text["arrivals_unit"], UNITS),
-        max_in_flight=_parse("--max-in-flight", text["max_in_flight"], _positive_int),
-        stage_time_s=_parse("--stage-time", text["stage_time"], _positive),
-        stages=_parse("--stages", text["stages"], _positive_int),
-        warm_up_s=_parse("--warm-up", text["warm_up"], _not_negative),
-        request_timeout_s=_parse("--request-timeout", text["request_timeout"], _positive),
-        seed=_parse("--seed", text["seed"], int),
-        min_requests=int(_parse("--min-requests", text["min_requests"] or "0", _count)),
-        max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"]),
-        search_precision=_parse("--search-precision", text["search_precision"], _percentage),
+        max_in_flight=_parse("--max-in-flight", text["max_in_flight"], _USERS),
+        stage_time_s=_parse("--stage-time", text["stage_time"], _SECONDS),
+        stages=_parse("--stages", text["stages"], whole(1, 100_000)),
+        warm_up_s=_parse("--warm-up", text["warm_up"], number(_LONGEST_S, least=0.0)),
+        request_timeout_s=_parse("--request-timeout", text["request_timeout"], number(_LONGEST_REQUEST_S)),
+        seed=_parse("--seed", text["seed"], whole(0, (1 << 63) - 1)),
+        min_requests=_parse("--min-requests", text["min_requests"] or "0", whole(0, 10**12)),
+        max_p99_ms=_optional("--max-p99-ms", text["max_latency_ms"], _MILLISECONDS),
+        search_precision=_parse("--search-precision", text["search_precision"], percentage(0.1, 100)),
     )
     reads.check(load)
     return load
@@ -146,90 +160,43 @@ def _load(text: Mapping[str, str]) -> Load:
 def _models(text: str, version: str) -> tuple[ModelChoice, ...]:
     if not text:
         raise SettingsError("--model", "this option is missing", "name a model that is served, as in --model digits")
-    if version and (not version.isdecimal() or int(version) < 1):
+    if version and not is_version(version):
         what = f"{version!r} is not a version number"
         raise SettingsError("--model-version", what, "give a whole number from 1 up, or leave the option out")
-    models = tuple(ModelChoice(name, version, weight) for name, weight in _weighted("--model", text, str.strip))
+    models = tuple(ModelChoice(name, version, weight) for name, weight in _weighted("--model", text, _NAME))
     if version and len(models) > 1:
         what = f"a version can be given for one model only, not for {len(models)}"
         raise SettingsError("--model-version", what, "leave this option out, or name one model")
     return models
 
 
-def _weighted(option: str, text: str, parse: Callable[[str], T]) -> list[tuple[T, float]]:
+def _weighted(option: str, text: str, kind: Kind[T]) -> list[tuple[T, float]]:
     """Read `VALUE` or `VALUE=WEIGHT,VALUE=WEIGHT`; a weight that is left out is 1."""
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
     if not parts:
         raise SettingsError(option, "this option is empty", "give at least one value")
     return [
-        (_parse(option, value, parse), _parse(option, weight, _positive) if equals else 1.0)
+        (_parse(option, value, kind), _parse(option, weight, _WEIGHT) if equals else 1.0)
         for value, equals, weight in parts
     ]
 
 
-def _list(option: str, text: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-    values = tuple(_parse(option, part, parse) for part in text.split(",") if part.strip())
+def _list(option: str, text: str, kind: Kind[T]) -> tuple[T, ...]:
+    values = tuple(_parse(option, part, kind) for part in text.split(",") if part.strip())
     if not values:
         raise SettingsError(option, "this option is empty", "give at least one number")
     return values
 
 
-def _parse(option: str, text: str, parse: Callable[[str], T]) -> T:
+def _parse(option: str, text: str, kind: Kind[T]) -> T:
     try:
-        return parse(text.strip())
+        return kind.read(text.strip())
     except ValueError as error:
-        wanted = _describe(parse)
-        raise SettingsError(option, f"{text!r} is not {wanted}", f"give {wanted}") from error
+        raise SettingsError(option, f"{text!r} is not {kind.words}", f"give {kind.words}") from error
 
 
-def _describe(parse: Callable[[str], Any]) -> str:
-    words = {
-        _positive_int: "a whole number from 1 up",
-        _count: "a whole number from 0 up",
-        _positive: "a number above 0",
-        _percentage: "a percentage from 0.1% to 100%, as in 5%",
-        int: "a whole number",
-    }
-    return words.get(parse, "a number from 0 up")
-
-
-def _optional(option: str, text: str) -> float | None:
-    return _parse(option, text, _positive) if text else None
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _percentage(text: str) -> float:
-    share = float(text.removesuffix("%")) / 100
-    if not text.endswith("%") or not 0.001 <= share <= 1:
-        raise ValueError(text)
-    return share
+def _optional(option: str, text: str, kind: Kind[T]) -> T | None:
+    return _parse(option, text, kind) if text else None
 
 
 def _one_of(option: str, text: str, choices: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from loadtest.wire.exchange import Address, ExchangeError
 from loadtest.wire.grpc import GrpcClient, is_model_ready
 from loadtest.wire.http import HttpClient, error_text, model_path
 from loadtest.wire.http1 import Http1Connection, encode_request
-from loadtest.wire.messages import Answer, InferRequest, Input, Layout, Parameters, Slot
+from loadtest.wire.messages import Answer, InferRequest, Input, Layout, Parameters, Slot, is_version
 from loadtest.wire.tensors import DTYPES, FLOATS, Array, TensorSpec, from_wire, to_wire, widen
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "error_text",
     "from_wire",
     "is_model_ready",
+    "is_version",
     "make_client",
     "model_path",
     "to_wire",

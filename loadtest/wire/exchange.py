@@ -3,6 +3,7 @@
 import socket
 import ssl
 import time
+import zlib
 from dataclasses import dataclass, field
 
 RECEIVE_BYTES = 1 << 18
@@ -15,6 +16,11 @@ _SECRET_CHARACTERS = 6
 IDLE_S = 1.0
 """After this long without a request, the server may have closed the connection. The client then opens a new one."""
 
+
+_INFLATERS = {"gzip": 31, "deflate": 15}
+"""The window bits of zlib for the ways to compress that HTTP and gRPC share."""
+
+_LARGEST_ANSWER = (1 << 31) - 1
 
 _KINDS: dict[str, tuple[type[OSError], ...]] = {
     "timeout": (TimeoutError,),
@@ -92,6 +98,22 @@ def _secure(link: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socke
     except OSError:
         link.close()
         raise
+
+
+def inflate(data: bytes, encoding: str) -> bytes:
+    """Return what a server compressed. It may do so although nobody asked for it.
+
+    Raises:
+        ExchangeError: It is not compressed in this way, is not complete, or would fill the memory.
+    """
+    try:
+        inflater = zlib.decompressobj(_INFLATERS[encoding])
+        inflated = inflater.decompress(data, _LARGEST_ANSWER)
+    except (KeyError, zlib.error):
+        inflater, inflated = None, b""
+    if inflater is None or not inflater.eof or inflater.unused_data:
+        raise ExchangeError("malformed", f"the answer is not compressed as it says: {encoding[:40]!r}")
+    return inflated
 
 
 def poll(link: socket.socket) -> bytes | None:

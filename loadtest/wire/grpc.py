@@ -13,13 +13,14 @@ from urllib.parse import unquote
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError
-from loadtest.wire.http2 import HeaderBlocks, Http2Connection, encode_headers
+from loadtest.wire.exchange import MEMO_LIMIT, Address, ExchangeError, inflate
+from loadtest.wire.http2 import Call, HeaderBlocks, Http2Connection, encode_headers
 from loadtest.wire.messages import Answer, InferRequest, Layout, Slot
 from loadtest.wire.tensors import pack_strings, to_wire
 from loadtest.wire.values import pack_values
 
 _SERVICE = "/inference.GRPCInferenceService"
+_CONTENT_TYPE = "application/grpc"
 _HEADINGS_LIMIT = 16
 _PREFIX_BYTES = 5
 _SHOWN = 80
@@ -120,7 +121,7 @@ def _fields(address: Address, method: str) -> list[tuple[str, str]]:
         (":path", f"{_SERVICE}/{method}"),
         (":authority", named.get("host", str(address))),
         ("te", "trailers"),
-        ("content-type", "application/grpc"),
+        ("content-type", _CONTENT_TYPE),
         *([] if "user-agent" in named else [("user-agent", "triton-loadtest")]),
         *((name, value) for name, value in given if name != "host"),
     ]
@@ -175,35 +176,43 @@ class GrpcConnection:
         """
         call = self._connection.call(encoded)
         try:
-            return _unwrap(call.fields, call.data)
+            return _unwrap(call)
         except ExchangeError as error:
             if not error.usable:
                 self.close()
             raise
 
 
-def _unwrap(fields: Mapping[str, str], data: bytes) -> bytes:
-    """Return the one message in the body of a call whose status is OK."""
-    status = fields.get("grpc-status")
-    if status != "0":
-        raise _status_error(fields, status)
+def _unwrap(call: Call) -> bytes:
+    """Return the one message in the body of a call whose status is OK.
+
+    The status ends the response: without it, nobody knows whether the message is complete. A gateway may answer with an
+    HTTP status and a page of its own, whatever stands behind it.
+
+    Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
+    """
+    status, head, data = call.trailers.get("grpc-status"), call.head, call.data
+    if status != "0" or head.get(":status") != "200":
+        raise _status_error(call.trailers, status, head.get(":status", ""))
+    if not head.get("content-type", _CONTENT_TYPE).startswith(_CONTENT_TYPE):
+        raise ExchangeError("malformed", f"the answer is {head['content-type'][:_SHOWN]!r} instead of {_CONTENT_TYPE}")
     announced = int.from_bytes(data[1:_PREFIX_BYTES], "big")
     is_one_message = len(data) >= _PREFIX_BYTES and announced == len(data) - _PREFIX_BYTES
-    if not is_one_message or data[0]:
-        raise ExchangeError("malformed", "the answer is not one uncompressed gRPC message")
-    return data[_PREFIX_BYTES:]
+    if not is_one_message or data[0] > 1:
+        raise ExchangeError("malformed", "the answer is not one gRPC message")
+    message = data[_PREFIX_BYTES:]
+    return inflate(message, head.get("grpc-encoding", "")) if data[0] else message
 
 
-def _status_error(fields: Mapping[str, str], status: str | None) -> ExchangeError:
-    if status is None:
-        http_status = fields.get(":status", "")
+def _status_error(trailers: Mapping[str, str], status: str | None, http_status: str) -> ExchangeError:
+    if status in (None, "0"):
         if not http_status.isdecimal() or len(http_status) != _HTTP_STATUS_DIGITS or http_status == "200":
-            return ExchangeError("malformed", "the answer has no grpc-status")
+            return ExchangeError("malformed", f"the answer has no {'HTTP status' if status else 'grpc-status'}")
         return ExchangeError(f"http_{http_status}", "the server does not speak gRPC on this port")
     name = _STATUS.get(status)
     if name is None:
         return ExchangeError("malformed", f"{status[:_SHOWN]!r} is not a grpc-status")
-    return ExchangeError(f"grpc_{name}", unquote(fields.get("grpc-message", "")), usable=True)
+    return ExchangeError(f"grpc_{name}", unquote(trailers.get("grpc-message", "")), usable=True)
 
 
 _Frame: TypeAlias = tuple[tuple[int, bytes], ...]
@@ -263,6 +272,8 @@ def _parse(message: bytes) -> tuple[_Frame, Answer]:
     if len(raw) != len(response.outputs):
         what = f"the answer describes {len(response.outputs)} outputs but carries {len(raw)}"
         raise ExchangeError("malformed", what, usable=True)
+    if any(output.HasField("contents") for output in response.outputs):
+        raise ExchangeError("malformed", "the answer has an output both raw and in typed fields", usable=True)
     slots: list[Slot] = []
     stop = len(message)
     for output, content in zip(reversed(response.outputs), reversed(raw), strict=True):

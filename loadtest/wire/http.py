@@ -22,6 +22,7 @@ from loadtest.wire.values import flatten, pack_values
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a JSON document raises when it is not one, is nested too deeply, or says something else."""
 
+_SHOWN = 120
 _JSON_BYTES = "Inference-Header-Content-Length"
 _JSON_BYTES_KEY = _JSON_BYTES.lower().encode()
 
@@ -133,10 +134,29 @@ class HttpConnection:
         return found
 
 
+def _read_document(text: bytes) -> Any:
+    """Read a JSON document in UTF-8; one that names something twice is none, because readers choose one or the other.
+
+    Raises:
+        ValueError: It is no such document.
+    """
+    return _DECODER.decode(text.decode())
+
+
+def _to_object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_to_object)
+
+
 def _parse_layout(body: bytes, json_bytes: int) -> Layout:
     """Read the JSON that describes an answer's binary outputs, which follow it in the order described."""
     try:
-        description: dict[str, Any] = json.loads(body[:json_bytes])
+        description: dict[str, Any] = _read_document(body[:json_bytes])
         slots, start = [], json_bytes
         for output in description["outputs"]:
             stop = start + _size(output["parameters"]["binary_data_size"])
@@ -153,7 +173,7 @@ def _parse_layout(body: bytes, json_bytes: int) -> Layout:
 def _read_json(body: bytes) -> Answer:
     """Read an answer whose outputs are written out in its JSON."""
     try:
-        description: dict[str, Any] = json.loads(body)
+        description: dict[str, Any] = _read_document(body)
         slots, data = [], b""
         for output in description["outputs"]:
             packed, unreadable = _pack(output.get("data"), output["datatype"], output["shape"])
@@ -194,11 +214,13 @@ def _describe_answer(description: dict[str, Any], slots: Sequence[Slot]) -> Layo
     model, version = description["model_name"], description.get("model_version")
     if not isinstance(model, str) or not model:
         raise TypeError("an answer without the name of a model")
+    if error := description.get("error"):
+        raise ExchangeError("malformed", f"the answer has outputs, but an error too: {str(error)[:_SHOWN]!r}")
     return Layout(model, "" if version is None else str(version), tuple(slots))
 
 
 def _not_kserve(body: bytes) -> ExchangeError:
-    return ExchangeError("malformed", f"not a KServe v2 answer: {body[:120]!r}")
+    return ExchangeError("malformed", f"not a KServe v2 answer: {body[:_SHOWN]!r}")
 
 
 def error_text(body: bytes) -> str:

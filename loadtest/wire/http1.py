@@ -20,6 +20,7 @@ from loadtest.wire.exchange import (
     Address,
     ExchangeError,
     closed_early,
+    inflate,
     limit_wait,
     poll,
     send_all,
@@ -27,6 +28,7 @@ from loadtest.wire.exchange import (
 )
 
 _SHOWN_BYTES = 80
+_VERSIONS = ("1.1", "1.0")
 _MOST_DIGITS = 19
 """Every count of bytes below 2**63 has at most this many digits."""
 
@@ -51,7 +53,7 @@ class Response:
     Attributes:
         status: The status code.
         fields: The header fields, names in lower case, repeated ones as often as they came.
-        body: The body, chunks already joined.
+        body: The body, chunks already joined, and not compressed any more.
         keeps_alive: Whether the connection can carry the next request.
     """
 
@@ -92,6 +94,7 @@ class _Reader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._keeps_alive = False
+        self._encoding = b""
 
     def feed(self, data: bytes) -> None:
         """Parse received bytes.
@@ -118,8 +121,14 @@ class _Reader:
         self.complete = True
 
     def response(self) -> Response:
-        """Return the complete response."""
+        """Return the complete response.
+
+        Raises:
+            ExchangeError: Its body is not compressed as it says.
+        """
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        if self._encoding and body:
+            body = inflate(body, self._encoding.decode("latin-1").lower())
         return Response(self._status, self._fields, body, self._keeps_alive)
 
     # ---- called by httptools; what it reports of surplus bytes does not matter, because `feed` refuses them
@@ -128,9 +137,14 @@ class _Reader:
         self._surplus = self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value))
+        name = name.lower()
+        self._fields.append((name, value))
+        if name == b"content-encoding" and value.lower() != b"identity":
+            self._encoding = b"%b, %b" % (self._encoding, value) if self._encoding else value
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise ValueError("this is not HTTP/1")
         self._status = self._parser.get_status_code()
         # These have no body. If a server sends one all the same, it must not be read as the next response.
         has_body = self._status not in (204, 304)

@@ -75,7 +75,7 @@ class HeaderBlocks:
         self._decoded: dict[bytes, Mapping[str, str]] = {}
 
     def decode(self, block: bytes) -> Mapping[str, str]:
-        """Return the fields of a header block that depends on no other.
+        """Return the fields of a header block that depends on no other; values of the same name are joined.
 
         Raises:
             ExchangeError: It is not HPACK.
@@ -90,7 +90,11 @@ class HeaderBlocks:
 
 def _decode(block: bytes) -> Mapping[str, str]:
     try:
-        return {str(name): str(value) for name, value in hpack.Decoder().decode(block)}
+        fields: dict[str, str] = {}
+        for name, value in hpack.Decoder().decode(block):
+            key, text = str(name), str(value)
+            fields[key] = f"{fields[key]}, {text}" if key in fields else text
+        return fields
     except hpack.HPACKError as error:
         raise ExchangeError("malformed", f"the response's headers cannot be read: {error}") from error
 
@@ -102,14 +106,16 @@ class Call:
     Attributes:
         stream: The stream's number: 1, 3, 5… on one connection.
         window: How many bytes of DATA the server still takes on this stream.
-        fields: The fields of all header blocks so far.
+        head: The fields that come before the message, and the only ones if the response ends with them.
+        trailers: The fields that end the response; empty if there were none.
         pieces: The payloads of the DATA frames so far.
         ended: Whether the server ended the stream.
     """
 
     stream: int
     window: int
-    fields: dict[str, str] = field(default_factory=dict)
+    head: Mapping[str, str] = field(default_factory=dict)
+    trailers: Mapping[str, str] = field(default_factory=dict)
     pieces: list[bytes] = field(default_factory=list)
     ended: bool = False
 
@@ -273,9 +279,15 @@ class _Session:
 
     def _take_response(self, call: Call, kind: int, flags: int, payload: bytes) -> None:
         if kind == _DATA:
+            if not call.head:
+                raise ExchangeError("malformed", "the response does not begin with headers")
             call.pieces.append(_without_padding(flags, payload))
         elif kind == _HEADERS:
-            call.fields.update(self._blocks.decode(self._whole_block(flags, payload)))
+            fields = self._blocks.decode(self._whole_block(flags, payload))
+            if flags & _END_STREAM:
+                call.trailers = fields
+            if not (call.head and flags & _END_STREAM):
+                call.head = fields
         else:
             raise ExchangeError("grpc_reset", f"the server reset the stream, code {_number(payload)}", usable=True)
         call.ended = bool(flags & _END_STREAM)

@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 from loadtest.wire.tensors import Array
 
+_MOST_DIGITS = 18
+
 Parameters: TypeAlias = Mapping[str, str | int | float | bool]
 """Parameters of a request, by name. They are not tensors; each server defines what they do."""
 
@@ -77,3 +79,8 @@ class Answer:
 
     layout: Layout
     body: bytes
+
+
+def is_version(text: str) -> bool:
+    """Return whether a text is the number of a version, as a server writes it: `7`, but not `07`, `7.0` or `v7`."""
+    return text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= _MOST_DIGITS

@@ -71,6 +71,28 @@ def test_a_wrong_answer_gets_its_kind(scores: Array, labels: Array, kind: Wrong,
     assert (fault.kind, fault.row) == (kind, row)
 
 
+CLASSES = np.array([["a"], ["b"], ["b"]])
+
+
+@pytest.mark.parametrize(
+    ("scores", "label", "kind"),
+    [
+        (SCORES[[0]], "b", Wrong.TOLERANCE),
+        (SCORES[[1]], "b", Wrong.ROWS_MIXED_UP),
+        (SCORES[[0]] + np.float32(9), "b", Wrong.TOLERANCE),
+    ],
+)
+def test_a_value_that_many_rows_have_does_not_make_an_answer_that_of_another_row(
+    scores: Array, label: str, kind: Wrong
+) -> None:
+    """Here, two rows have the class `b`: only with the scores of one of them is it an answer to that row."""
+    two = replace(reference(), answers={"scores": SCORES, "label": CLASSES})
+    labels_first = replace(two, outputs=two.outputs[::-1])
+    came = answer(scores, np.array([[label]]))
+    turned = Answer(replace(came.layout, slots=came.layout.slots[::-1]), came.body)
+    assert Expected(labels_first, (0,)).find_fault(turned).kind is kind
+
+
 def test_an_answer_of_another_type_is_wrong_even_when_its_bytes_are_right() -> None:
     expected = Expected(reference(), (0,))
     came = answer(SCORES[[0]].view(np.int32), LABELS[[0]], datatype="INT32")
@@ -92,6 +114,14 @@ def test_nan_and_infinity_answer_only_themselves() -> None:
     expected = Expected(reference(odd), (0, 1, 2))
     assert expected.is_right(answer(odd + np.array([0, 1e-4], np.float32), LABELS))
     assert not expected.is_right(answer(np.nan_to_num(odd), LABELS))
+
+
+def test_bf16_is_shown_as_numbers() -> None:
+    bits = np.array([[0x3F80, 0x4000], [0x4080, 0x4100]], np.uint16)
+    fault = Expected(reference(bits, datatype="BF16"), (0,)).find_fault(
+        answer(np.array([[0x40A0, 0x4000]], np.uint16), LABELS[[0]], datatype="BF16")
+    )
+    assert fault.what == "expected 1.0 at [0, 0], got 5.0; 1 of 2 values was wrong"
 
 
 def test_half_precision_is_compared_as_numbers() -> None:

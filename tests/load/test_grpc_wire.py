@@ -1,8 +1,11 @@
 """The gRPC client against servers that use HTTP/2 in odd and in wrong ways."""
 
+import gzip
 import socket
 import struct
 import time
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 
 import hpack
@@ -52,8 +55,34 @@ OK = headers(1, ("grpc-status", "0"), end=True)
         pytest.param(STARTED + OK, "malformed", id="no message"),
         pytest.param(STARTED + data(1, b"\0\0\0\0\x09short") + OK, "malformed", id="a message shorter than announced"),
         pytest.param(STARTED + data(1, b"\0\0\0\0\x04\xff\xff\xff\xff") + OK, "malformed", id="not protobuf"),
-        pytest.param(STARTED + data(1, b"\x01\0\0\0\0") + OK, "malformed", id="a compressed message"),
+        pytest.param(STARTED + data(1, b"\x01\0\0\0\0") + OK, "malformed", id="compressed in no known way"),
+        pytest.param(
+            headers(1, (":status", "200"), ("grpc-encoding", "gzip")) + data(1, b"\x01\0\0\0\x02no") + OK,
+            "malformed",
+            id="not compressed as it says",
+        ),
+        pytest.param(STARTED + data(1, b"\x02\0\0\0\0") + OK, "malformed", id="an unknown flag"),
         pytest.param(STARTED + headers(1, ("other", "field"), end=True), "malformed", id="no status"),
+        pytest.param(
+            headers(1, (":status", "200"), ("grpc-status", "0")) + frame(0, 1, 1, b"\0\0\0\0\0"),
+            "malformed",
+            id="a status before the message",
+        ),
+        pytest.param(
+            STARTED + data(1, b"\0\0\0\0\0") + headers(1, ("grpc-status", "13"), ("grpc-status", "0"), end=True),
+            "malformed",
+            id="two statuses",
+        ),
+        pytest.param(
+            headers(1, (":status", "503")) + data(1, b"\0\0\0\0\0") + OK, "http_503", id="OK, but with HTTP status 503"
+        ),
+        pytest.param(headers(1, ("x", "y")) + data(1, b"\0\0\0\0\0") + OK, "malformed", id="OK without HTTP status"),
+        pytest.param(
+            headers(1, (":status", "200"), ("content-type", "text/html")) + data(1, b"\0\0\0\0\0") + OK,
+            "malformed",
+            id="HTML",
+        ),
+        pytest.param(data(1, b"\0\0\0\0\0") + STARTED + OK, "malformed", id="a message before the headers"),
         pytest.param(STARTED + headers(1, ("grpc-status", "9" * 5000), end=True), "malformed", id="no such status"),
         pytest.param(headers(1, (":status", "<b>404"), end=True), "malformed", id="no HTTP status"),
         pytest.param(headers(1, (":status", "404"), end=True), "http_404", id="HTTP, but not gRPC"),
@@ -172,6 +201,16 @@ def test_headers_in_pieces_padding_and_a_smaller_table_are_read() -> None:
         connection.close()
 
 
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_message_that_the_server_compressed_is_read(encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    packed = compress(b"ok")
+    head = headers(1, (":status", "200"), ("grpc-encoding", encoding))
+    with scripted(say(SETTINGS + head + data(1, struct.pack(">BI", 1, len(packed)) + packed) + OK)) as server:
+        connection = connect(server)
+        assert connection.call(b"x") == b"ok"
+        connection.close()
+
+
 def test_headings_that_never_repeat_do_not_fill_the_memory() -> None:
     layouts = KnownLayouts()
     for turn in range(1000):
@@ -207,6 +246,14 @@ def test_an_answer_that_differs_between_its_outputs_is_not_taken_for_one_that_re
     for place in range(len(right) - 6, len(right) - 4):  # the tag and the length of the second output
         with pytest.raises(ExchangeError, match="malformed"):
             layouts.read(right[:place] + bytes([right[place] ^ 0x10]) + right[place + 1 :])
+
+
+def test_an_output_that_is_given_twice_in_different_ways_is_refused() -> None:
+    message = service_pb2.ModelInferResponse(model_name="m", model_version="1")
+    message.outputs.add(name="y", datatype="FP32", shape=[1]).contents.fp32_contents.append(7.0)
+    message.raw_output_contents.append(struct.pack("<f", 1.5))
+    with pytest.raises(ExchangeError, match="both raw and in typed fields"):
+        KnownLayouts().read(message.SerializeToString())
 
 
 def test_a_kept_connection_answers_pings_and_ignores_late_frames_of_earlier_calls() -> None:

@@ -1,10 +1,12 @@
 """The HTTP client against servers that frame their responses in odd and in wrong ways."""
 
+import gzip
 import json
 import math
 import socket
 import struct
 import time
+import zlib
 
 import pytest
 from support.load_run import PATIENCE_S
@@ -26,6 +28,13 @@ CONTENT_LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 WHOLE = OK + JSON_BYTES + CONTENT_LENGTH + b"\r\n" + BODY
 IN_CHUNKS = [b"a;ext=1\r\n" + BODY[:10], b"\r\n", b"%X\r\n" % (len(BODY) - 10), BODY[10:] + b"\r\n0\r\n\r\n"]
+
+
+def compressed(way: bytes, body: bytes) -> bytes:
+    """Return a response whose body is compressed, or says that it is."""
+    return OK + JSON_BYTES + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (way, len(body)) + body
+
+
 ONE_CHUNK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
@@ -59,6 +68,9 @@ def test_a_port_without_a_server_refuses(protocol: str) -> None:
         pytest.param([OK + JSON_BYTES + b"Connection: close\r\n" + CONTENT_LENGTH + b"\r\n" + BODY], id="the last one"),
         pytest.param([WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0")], id="HTTP/1.0"),
         pytest.param([OK + JSON_BYTES + CHUNKED + b"\r\n" + ONE_CHUNK], id="in a chunk"),
+        pytest.param([compressed(b"gzip", gzip.compress(BODY))], id="compressed by gzip"),
+        pytest.param([compressed(b"Deflate", zlib.compress(BODY))], id="compressed by deflate"),
+        pytest.param([compressed(b"identity", BODY)], id="not compressed"),
         pytest.param([OK + JSON_BYTES + CHUNKED + b"\r\n", *IN_CHUNKS], id="in chunks"),
     ],
 )
@@ -108,6 +120,12 @@ def test_a_well_formed_response_is_read(said: list[bytes]) -> None:
         pytest.param(WHOLE + b"more", id="bytes after the end"),
         pytest.param(WHOLE + b"HTTP/1.1 100 Continue\r\n\r\n", id="an interim response after the end"),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", id="an upgrade"),
+        pytest.param(WHOLE.replace(b"HTTP/1.1", b"HTTP/2.0"), id="another version"),
+        pytest.param(compressed(b"gzip", BODY), id="not compressed as it says"),
+        pytest.param(compressed(b"gzip", gzip.compress(BODY)[:-4]), id="compressed and cut"),
+        pytest.param(compressed(b"gzip", gzip.compress(BODY) + b"x"), id="compressed with bytes behind"),
+        pytest.param(compressed(b"br", BODY), id="compressed in another way"),
+        pytest.param(compressed(b"gzip, gzip", gzip.compress(gzip.compress(BODY))), id="compressed twice"),
         pytest.param(OK + b"\r\n", id="nothing"),
         pytest.param(OK + b"Content-Length: 5\r\n\r\nhello", id="no JSON"),
         pytest.param(OK + b'Content-Length: 29\r\n\r\n{"model_name":"m","outputs":1}'[:-1], id="half of the JSON"),
@@ -151,6 +169,32 @@ def with_binary(text: bytes) -> bytes:
 )
 def test_a_description_of_another_kind_is_refused(said: bytes) -> None:
     assert failure("http", say(said)).kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(JSON.replace(b'"3"', b'"7","model_version":"3"'), id="two versions"),
+        pytest.param(JSON.replace(b'"shape":[1]', b'"shape":[2],"shape":[1]'), id="two shapes"),
+        pytest.param(JSON.replace(b'"3"', b'"3","error":"out of memory"'), id="an error beside the outputs"),
+        pytest.param(JSON.replace(b'"3"', b'"3","error":["\\ud800"]'), id="an error that is no text"),
+        pytest.param(JSON.decode().encode("utf-16"), id="UTF-16"),
+        pytest.param(b"\xef\xbb\xbf" + JSON, id="a byte order mark"),
+    ],
+)
+def test_an_answer_that_readers_may_take_for_another_is_refused(text: bytes) -> None:
+    in_json = text.replace(b'"parameters":{"binary_data_size":4}', b'"data":[1.5]')
+    for said in (with_binary(text), OK + b"Content-Length: %d\r\n\r\n" % len(in_json) + in_json):
+        error = failure("http", say(said))
+        assert error.kind == "malformed"
+        assert error.message.encode()
+
+
+def test_an_answer_may_say_that_there_was_no_error() -> None:
+    with scripted(say(with_binary(JSON.replace(b'"3"', b'"3","error":null')))) as server:
+        connection = connect("http", server.address)
+        assert floats(connection.infer(b"x"))["y"].tolist() == [1.5]
+        connection.close()
 
 
 def in_json(datatype: str, data: object) -> bytes:

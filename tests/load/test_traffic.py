@@ -19,7 +19,7 @@ from loadtest.run import Run, StageRecord, messages
 from loadtest.run.leader import Leader
 from loadtest.run.traffic import Line, Traffic
 from loadtest.scenarios import PAUSE, Arrivals, make_stages
-from loadtest.wire import Answer, ExchangeError, Layout
+from loadtest.wire import Answer, ExchangeError, Layout, Slot
 
 
 @pytest.fixture
@@ -188,3 +188,30 @@ def test_a_server_that_names_another_version_in_each_answer_does_not_fill_the_me
     for number in range(100):
         assert request.expect(f"{number + 2}", traffic._find_reference) is None
     assert len(request.expected) <= 32
+
+
+class Saying(Instant):
+    """A connection whose every answer says this about itself, and holds nothing else."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__([])
+        self._layout = layout
+
+    def infer(self, encoded: bytes) -> Answer:
+        return Answer(self._layout, b"")
+
+
+@pytest.mark.parametrize("version", ["01", "+1", "1.0", "1 ", "\uff11", "v1", "1" * 5000])
+def test_a_version_that_is_written_in_another_way_is_not_taken_for_that_version(traffic: Traffic, version: str) -> None:
+    traffic._send(Line(Saying(Layout("classifier", version, ()))), 0.0)
+    (window,) = traffic.take(1).values()
+    assert (window.total.unchecked, window.total.wrong) == (1, {})
+
+
+def test_a_long_text_of_the_server_neither_hides_what_is_wrong_nor_fills_the_report(traffic: Traffic) -> None:
+    traffic._send(Line(Saying(Layout("classifier", "1", (Slot("y" * 70_000, "FP32", (1, 3), 0, 0),)))), 0.0)
+    traffic._send(Line(Saying(Layout("m" * 1_000_000, "7" * 1_000_000, ()))), 0.0)
+    (window,) = traffic.take(1).values()
+    assert window.total.wrong == {"shape_or_type": 1, "wrong_model": 1}
+    assert {*window.tallies} == {("classifier", "1"), ("classifier", "other")}
+    assert max(map(len, window.messages.values())) <= 500

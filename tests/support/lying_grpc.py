@@ -45,17 +45,28 @@ def edited(edit: Callable[[Any], object]) -> Spoil:
     return spoil
 
 
-def set_raw(change: Callable[[bytes], bytes]) -> Spoil:
-    """Change the bytes of the first output."""
+def set_raw(change: Callable[[bytes], bytes], index: int = 0) -> Spoil:
+    """Change the bytes of the output with this index."""
 
     def edit(response: Any) -> None:
-        response.raw_output_contents[0] = change(response.raw_output_contents[0])
+        response.raw_output_contents[index] = change(response.raw_output_contents[index])
 
     return edited(edit)
 
 
 def say(**said: str) -> Spoil:
     return edited(lambda response: response.MergeFrom(service_pb2.ModelInferResponse(**said)))
+
+
+def add_output(name: str) -> Spoil:
+    """Give the first output once more, under this name."""
+
+    def edit(response: Any) -> None:
+        response.outputs.add().CopyFrom(response.outputs[0])
+        response.outputs[-1].name = name
+        response.raw_output_contents.append(response.raw_output_contents[0])
+
+    return edited(edit)
 
 
 def swap(response: Any, call: Call) -> bytes:
@@ -116,6 +127,18 @@ GRPC_LIES = (
     GrpcLie("answer to another row", "rows_mixed_up", swap),
     GrpcLie("version 7", "wrong_version", say(model_version="7")),
     GrpcLie("other model", "wrong_model", say(model_name="other")),
+    GrpcLie("another class", "tolerance", set_raw(lambda raw: bytes([raw[0] ^ 1]) + raw[1:], 1)),
+    GrpcLie("shape turned", "shape_or_type", edited(lambda response: response.outputs[0].shape.reverse())),
+    GrpcLie("other datatype", "shape_or_type", edited(lambda one: setattr(one.outputs[0], "datatype", "INT32"))),
+    GrpcLie("output twice", "shape_or_type", add_output("scores")),
+    GrpcLie("output not asked for", "shape_or_type", add_output("more")),
+    GrpcLie("tensor left out", "malformed", edited(lambda one: one.raw_output_contents.pop()), is_wrong=False),
+    GrpcLie(
+        "outputs raw and typed",
+        "malformed",
+        edited(lambda response: response.outputs[0].contents.fp32_contents.append(1)),
+        is_wrong=False,
+    ),
     GrpcLie("typed fields", "", typed()),
     GrpcLie("typed fields, 7 added", "tolerance", typed(lambda value: value + 7)),
     GrpcLie("typed field of another type", "unreadable", typed_elsewhere),

@@ -4,6 +4,7 @@ Each lie says what a load test must count the spoilt answer as: a kind of wrong 
 the answer is right, only sent in an unusual way.
 """
 
+import gzip
 import json
 import socket
 import socketserver
@@ -161,6 +162,11 @@ def repeat_output(reply: Reply) -> None:
     reply.blobs.append(reply.blobs[0])
 
 
+def add_output(reply: Reply) -> None:
+    reply.description["outputs"].append({**reply.description["outputs"][0], "name": "more"})
+    reply.blobs.append(reply.blobs[0])
+
+
 def cut_tensor(reply: Reply) -> None:
     reply.blobs[0] = reply.blobs[0][:-4]
 
@@ -181,6 +187,10 @@ NUMBERS = (
     Lie("no model", "malformed", edited(describe(model_name="")), is_wrong=False),
     Lie("outputs in another order", "", edited(turn_order)),
     Lie("output twice", "shape_or_type", edited(repeat_output)),
+    Lie("output not asked for", "shape_or_type", edited(add_output)),
+    Lie("another class", "tolerance", edited(flip(1, 0, 0x01))),
+    Lie("error beside the outputs", "malformed", edited(describe(error="oops")), is_wrong=False),
+    Lie("name twice in the JSON", "malformed", edited(describe(parameters={1: 0, "1": 1})), is_wrong=False),
 )
 """Lies about a classifier of `load_server`: its first output is FP32."""
 
@@ -220,6 +230,8 @@ JSON_NUMBERS = (
     Lie("float changed", "tolerance", change_values(0, lambda value: value + 0.1)),
     Lie("version 7 in JSON", "wrong_version", edited(describe(model_version="7"))),
     Lie("other model in JSON", "wrong_model", edited(describe(model_name="other"))),
+    Lie("integer as true", "unreadable", change_values(1, bool)),
+    Lie("error beside JSON outputs", "malformed", edited(describe(error={"code": 7})), is_wrong=False),
     Lie("integer as 2.0", "", change_values(1, float)),
 )
 JSON_STRINGS = (
@@ -279,6 +291,28 @@ def in_chunks(reply: Reply) -> bytes:
     return head + b"\r\n\r\n" + written + b"0\r\nX-Trailer: 1\r\n\r\n"
 
 
+def without_last_chunk(reply: Reply) -> bytes:
+    return in_chunks(reply).partition(b"0\r\nX-Trailer")[0]
+
+
+def compressed(reply: Reply) -> bytes:
+    """Compress the body although the client did not say that it can read that."""
+    head, _, body = reply.encode(fields="Content-Encoding: gzip\r\n", has_length=False).partition(b"\r\n\r\n")
+    body = gzip.compress(body)
+    return head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def edited_field(field: str) -> Tell:
+    return say(lambda reply: reply.encode(fields=f"{field}\r\n"))
+
+
+def less_json(reply: Reply) -> bytes:
+    """Say that the JSON ends one byte before its end."""
+    name, start, rest = reply.encode().partition(b"Inference-Header-Content-Length: ")
+    size, end, rest = rest.partition(b"\r\n")
+    return name + start + b"%d" % (int(size) - 1) + end + rest
+
+
 def repeat_later(reply: Reply, link: socket.socket) -> bool:
     """Send the answer again when the client has sent its next request, so that it is taken for the answer to that."""
     link.sendall(reply.encode())
@@ -298,6 +332,8 @@ NEXT = Lie("answer again to the next request", "rows_mixed_up", repeat_later)
 
 TRANSPORT = (
     Lie("status 503", "http_503", respond("503 Busy", b'{"error":"overloaded"}'), is_wrong=False),
+    Lie("status 204", "http_204", respond("204 No Content", b""), is_wrong=False),
+    Lie("status 206", "http_206", say(lambda reply: reply.encode().replace(b"200 OK", b"206 Part")), is_wrong=False),
     Lie("status 301", "http_301", respond("301 Moved", b""), is_wrong=False),
     Lie("empty body", "malformed", respond("200 OK", b""), is_wrong=False),
     Lie("error with status 200", "malformed", respond("200 OK", b'{"error":"oops"}'), is_wrong=False),
@@ -308,10 +344,16 @@ TRANSPORT = (
     Lie("length too large", "cut", say(lambda reply: reply.encode(wrong_by=10), closes=True), is_wrong=False),
     Lie("length too small", "malformed", say(lambda reply: reply.encode(wrong_by=-10)), is_wrong=False),
     Lie("length too small, the rest later", "malformed", too_short_then_rest, is_wrong=False),
+    Lie("bytes after the outputs", "malformed", say(lambda one: one.encode(wrong_by=4) + b"more"), is_wrong=False),
+    Lie("length of the JSON too small", "malformed", say(less_json), is_wrong=False),
+    Lie("said to be compressed", "malformed", edited_field("Content-Encoding: gzip"), is_wrong=False),
+    Lie("HTTP/2.0", "malformed", say(lambda reply: reply.encode(protocol="HTTP/2.0")), is_wrong=False),
+    Lie("no last chunk", "cut", say(without_last_chunk, closes=True), is_wrong=False),
     Lie("answer twice", "malformed", say(lambda reply: reply.encode() * 2), is_wrong=False),
     NEXT,
     Lie("timeout", "timeout", hang, is_wrong=False),
     Lie("in chunks", "", say(in_chunks)),
+    Lie("compressed", "", say(compressed)),
     Lie("until the end", "", say(lambda reply: reply.encode(has_length=False), closes=True)),
     Lie("HTTP/1.0", "", say(lambda reply: reply.encode(protocol="HTTP/1.0"), closes=True)),
     Lie("100 Continue first", "", say(lambda reply: b"HTTP/1.1 100 Continue\r\n\r\n" + reply.encode())),

@@ -4,6 +4,7 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def start(arguments: Sequence[str]) -> None:
         mode += ["--loglevel", "WARNING"]
     if "--processes" in given and not any(name.startswith(("--master", "--worker")) for name in given):
         mode += _choose_port()
+    mode += _reach_master(arguments)
     passed_on = [argument for argument in arguments if argument != "--web"]
     sys.argv = [_PROGRAM, "--locustfile", str(LOCUSTFILE), *mode, *passed_on]
     locust: Any = main
@@ -51,6 +53,18 @@ def _choose_port() -> list[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     return ["--master-bind-port", port, "--master-port", port]
+
+
+def _reach_master(arguments: Sequence[str]) -> list[str]:
+    """Return the port that the processes of this run connect to, if only the one that it listens on is given.
+
+    Locust alone would have them connect to its usual port, and wait for them forever.
+    """
+    given = dict(pairwise(arguments))
+    given |= dict(one.split("=", 1) for one in arguments if "=" in one)
+    port = given.get("--master-bind-port")
+    is_complete = "--processes" not in given or "--master-port" in given
+    return [] if port is None or is_complete else ["--master-port", port]
 
 
 def list_options() -> dict[str, list[tuple[str, str]]]:

@@ -254,3 +254,24 @@ def test_answers_to_the_requests_of_a_warm_up_do_not_change_the_mean(tmp_path: P
     (path,) = write(tmp_path, a=make_result(run))
     (stage,) = read_run(path).stages
     assert stage.windows.total_us.tolist() == [100_000] * 3
+
+
+def test_a_run_that_counted_wrong_answers_did_not_pass_whatever_it_says(tmp_path: Path) -> None:
+    for place in (("totals", "wrong"), ("exceptions",), ("stages", 0, "wrong")):
+        edited = result_of((300, 1000))
+        counts: Any = edited
+        for key in place:
+            counts = counts[key]
+        counts["tolerance"] = 3
+        assert edited["verdict"]["passed"]
+        comparison = compared(tmp_path, result_of((300, 1000)), edited)
+        assert "says that it passed, but it counted wrong answers" in said(comparison)
+        assert find_slower(comparison, 0.05)
+
+
+@pytest.mark.parametrize("name", ["p50", "p99"])
+def test_a_percentile_that_is_not_that_of_its_histogram_is_refused(tmp_path: Path, name: str) -> None:
+    edited = result_of((300, 1000))
+    edited["stages"][0]["latency_us"][name] = 1
+    with pytest.raises(SettingsError, match=f"{name} of stage 1 user is 1, but its histogram says"):
+        compared(tmp_path, result_of((300, 1000)), edited)

@@ -93,6 +93,21 @@ def test_locusts_page_log_and_tables_are_there_on_request(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--processes", "2", "--master-bind-port", "7001"),
+        ("--processes=2", "--master-bind-port=7001"),
+        ("--processes", "2", "--master-bind-port", "7001", "--master-port", "7001"),
+    ],
+)
+@pytest.mark.usefixtures("tables")
+def test_the_processes_of_a_run_connect_to_the_port_that_it_listens_on(arguments: tuple[str, ...]) -> None:
+    launch.start(arguments)
+    assert sys.argv[sys.argv.index("--master-port") + 1] == "7001"
+    assert sys.argv.count("--master-port") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "chosen"),
     [(("--processes", "2"), True), (("--processes=2",), True), (("--processes", "2", "--worker"), False)],
 )

@@ -91,20 +91,52 @@ def _run(label: str, result: Mapping[str, Any]) -> Run:
     versions = [version for stage in result["stages"] for version in stage["versions"] if version["requests"]]
     answered_by = {f"{version['model']} {version['version'] or '(no version named)'}" for version in versions}
     asked, verdict = result["run"], result["verdict"]
-    reasons = [str(one) for one in verdict["reasons"]]
     return Run(
         label=label,
         asked={name: value for name, value in asked.items() if name != "models"},
         models={str(model["name"]): _number(model["weight"]) for model in asked["models"]},
         versions=tuple(str(model["version"] or "any") for model in asked["models"]),
         answered_by=tuple(sorted(answered_by)),
-        reasons=tuple(reasons or ([] if verdict["passed"] is True else ["the result does not say why"])),
+        reasons=_find_reasons(result, verdict),
         complete=verdict["complete"] is True,
         stages=tuple(_stage(stage) for stage in result["stages"]),
     )
 
 
+def _find_reasons(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return why a run did not pass, even if it does not say so itself."""
+    if reasons := tuple(str(one) for one in verdict["reasons"]):
+        return reasons
+    if _counts_wrong(result):
+        return ("it says that it passed, but it counted wrong answers or errors of its own",)
+    return () if verdict["passed"] is True else ("the result does not say why",)
+
+
+def _counts_wrong(result: Mapping[str, Any]) -> bool:
+    """Return whether a run had wrong answers, or failed itself, whatever its verdict says."""
+    counted = [result["totals"]["wrong"], result["exceptions"], *(stage["wrong"] for stage in result["stages"])]
+    return any(_number(count) for counts in counted for count in counts.values())
+
+
+def _check_percentiles(values: Mapping[str, Any]) -> None:
+    """Check that the percentiles of a stage are those of its histogram.
+
+    Raises:
+        ValueError: They are not, so that somebody changed the one or the other.
+    """
+    counts = sorted(Latencies.counts_of_text(values["latency_histogram"]).items())
+    latencies = Latencies()
+    for value_us, count in counts:
+        latencies.record(value_us, count)
+    for name in ("p50", "p99"):
+        figure, of_histogram = values["latency_us"][name], latencies.percentile_us(int(name[1:]))
+        if figure != of_histogram:
+            stage = str(values["name"])[:40]
+            raise ValueError(f"{name} of stage {stage} is {figure}, but its histogram says {of_histogram}")
+
+
 def _stage(values: Mapping[str, Any]) -> Stage:
+    _check_percentiles(values)
     latency, is_open_loop = values["latency_us"], values["rate_asked"] is not None
     return Stage(
         name=str(values["name"]),

@@ -4,7 +4,6 @@ Locust imports this file in every process and sends its events: one to declare t
 up the process as leader, as load worker, or as both.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -16,6 +15,8 @@ if (here := str(Path.cwd())) in sys.path:
     # Locust imports from the working directory first, which may be a folder of downloads with a numpy.py in it. Import
     # from the folder of this package instead.
     sys.path[sys.path.index(here)] = str(Path(__file__).resolve().parents[1])
+
+import ctypes
 
 import gevent
 from locust import LoadTestShape, User, events, task

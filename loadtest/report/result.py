@@ -232,7 +232,8 @@ def _client(window: Window, *, is_open_loop: bool) -> Result:
 
     Two processes that are 95 % busy do the work of 1.9. At 70 % each, that takes 1.9 / 0.7 = 2.7, so 3 processes.
     """
-    busiest = max((busy.share for busy in window.busy.values()), default=0.0)
+    # rounded first: a share of 0.9004 would exceed the limit here, but not as 0.9 where the result is read
+    busiest = round(max((busy.share for busy in window.busy.values()), default=0.0), 3)
     late = is_open_loop and (window.late_us.percentile_us(99) or 0) > _LATE_LIMIT_US
     saturated = busiest > SATURATED_SHARE or late
     cpu_s = sum(busy.cpu_s for busy in window.busy.values())
@@ -240,7 +241,7 @@ def _client(window: Window, *, is_open_loop: bool) -> Result:
     enough = max(processes + 1, math.ceil(processes * busiest / COMFORTABLE_SHARE))
     return {
         "client_cpu_us_per_request": round(cpu_s / window.requests * 1e6, 1) if window.requests else None,
-        "client_busy_share": round(busiest, 3),
+        "client_busy_share": busiest,
         "client_waiting_share": round(max((busy.waiting_share for busy in window.busy.values()), default=0.0), 3),
         "client_processes": processes,
         "client_saturated": saturated,

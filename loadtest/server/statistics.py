@@ -58,10 +58,13 @@ class Counts:
 
     def is_below(self, earlier: "Counts") -> bool:
         """Return whether a count is lower than it was: then they are not the same server's, or it started anew."""
+        times = (ns < earlier.nanoseconds.get(part, 0) for part, ns in self.nanoseconds.items())
         return (
             self.inferences < earlier.inferences
             or self.executions < earlier.executions
             or self.requests < earlier.requests
+            or self.failed < earlier.failed
+            or any(times)
         )
 
 

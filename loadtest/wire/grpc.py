@@ -272,7 +272,7 @@ def _parse(message: bytes) -> tuple[_Frame, Answer]:
     if len(raw) != len(response.outputs):
         what = f"the answer describes {len(response.outputs)} outputs but carries {len(raw)}"
         raise ExchangeError("malformed", what, usable=True)
-    if any(output.HasField("contents") for output in response.outputs):
+    if any(output.contents.ByteSize() for output in response.outputs):  # MLServer sends them empty beside raw outputs
         raise ExchangeError("malformed", "the answer has an output both raw and in typed fields", usable=True)
     slots: list[Slot] = []
     stop = len(message)

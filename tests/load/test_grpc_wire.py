@@ -256,6 +256,14 @@ def test_an_output_that_is_given_twice_in_different_ways_is_refused() -> None:
         KnownLayouts().read(message.SerializeToString())
 
 
+def test_typed_fields_without_an_element_may_stand_beside_a_raw_output() -> None:
+    message = service_pb2.ModelInferResponse(model_name="m", model_version="1")
+    message.outputs.add(name="y", datatype="FP32", shape=[1]).contents.SetInParent()
+    message.raw_output_contents.append(struct.pack("<f", 1.5))
+    answer = KnownLayouts().read(message.SerializeToString())
+    assert answer.body[answer.layout.slots[0].start :] == struct.pack("<f", 1.5)
+
+
 def test_a_kept_connection_answers_pings_and_ignores_late_frames_of_earlier_calls() -> None:
     ping = frame(6, 0, 0, b"12345678")
     late = frame(3, 0, 1, b"\0\0\0\0")

@@ -234,6 +234,14 @@ def test_a_saturated_client_is_named_with_the_processes_it_needs() -> None:
     assert not result_of((100, 1000), busy=0.5)["stages"][0]["client_saturated"]
 
 
+@pytest.mark.parametrize("options", [(), ("--scenario", "rate", "--rate", "100")])
+def test_a_client_is_saturated_by_the_share_that_is_shown(options: tuple[str, ...]) -> None:
+    run = Run(read("--concurrency", "1", *options), time.time(), complete=True)
+    run.records.append(record_of(make_stages(run.settings.load)[0], window(100, 1000, busy=0.9004)))
+    (stage,) = make_result(run)["stages"]
+    assert (stage["client_busy_share"], stage["client_saturated"]) == (0.9, False)
+
+
 def test_a_client_that_waits_for_a_cpu_needs_its_own_cores() -> None:
     run = Run(read("--concurrency", "1"), time.time(), complete=True)
     crowded = window(100, 1000)

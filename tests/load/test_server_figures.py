@@ -108,6 +108,16 @@ def test_a_restart_is_seen_where_the_next_snapshot_was_read_late() -> None:
     assert (found.restarted, found.foreign) == (True, False)
 
 
+@pytest.mark.parametrize(("lag_s", "in_flight", "missing"), [(0.05, 0, 100), (0.0, 20, 60)])
+def test_the_counts_around_a_restart_may_differ_as_much_as_those_at_both_ends(
+    lag_s: float, in_flight: int, missing: int
+) -> None:
+    around = (snapshot(2600, lag_s=lag_s), snapshot(2700, lag_s=lag_s))
+    last = snapshot(2700 + 3000 - missing)
+    answers = [Seen(2600, 0, in_flight, 2.0), Seen(2990, 12, in_flight, 2.0), Seen(3000, 0, in_flight, 2.0)]
+    assert summarize((snapshot(0), *around, last), answers).restarted
+
+
 @pytest.mark.parametrize("failed", [0, 5])
 @pytest.mark.parametrize("start", [0, 40_000])
 def test_servers_that_share_the_load_are_not_taken_for_a_restart(start: int, failed: int) -> None:

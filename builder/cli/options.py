@@ -10,6 +10,7 @@ from builder.cli.arguments import (
     FILE_TO_READ,
     constant,
     folder,
+    header_name,
     input_axis,
     module_input,
     named_axes,
@@ -137,4 +138,25 @@ opset = option(
     section=PYTORCH,
     type=whole_number(1),
     help="The ONNX opset to export to. Default: the exporter's own choice.",
+)
+
+
+def admin_key_file(default: str) -> Callable[[Function], Function]:
+    """Declare the option for the file with the admin key."""
+    return option(
+        "--admin-key-file",
+        type=FILE_TO_READ,
+        metavar="FILE",
+        help="A file of yours, with mode 600, that holds the admin key: the secret that a client needs to load models "
+        f"and to change settings. Default: the environment variable TRITON_ADMIN_KEY, or {default}.",
+    )
+
+
+admin_header = option(
+    "--admin-header",
+    type=header_name,
+    default="admin-key",
+    show_default=True,
+    help="The header that carries the key, named as in Triton's options. Over gRPC, Triton adds the prefix "
+    "triton-grpc-protocol-.",
 )

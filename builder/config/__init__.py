@@ -2,13 +2,13 @@
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
 for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,
-and `rules` what Triton refuses. `pbtxt` reads the text and changes it in place, so that comments survive.
+`rules` what Triton refuses, and `policy` which versions it serves. `pbtxt` reads the text and changes it in place, so
+that comments survive.
 """
 
-from builder.config import pbtxt
+from builder.config import pbtxt, policy
 from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, check_config, make_config, point_at
 from builder.config.options import ConfigOptions
-from builder.config.pbtxt import served_version
 from builder.config.profiles import Profile, Shapes, make_profiles
 
 __all__ = [
@@ -23,5 +23,5 @@ __all__ = [
     "make_profiles",
     "pbtxt",
     "point_at",
-    "served_version",
+    "policy",
 ]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.config import options as config_options
-from builder.config import pbtxt, warmup
+from builder.config import pbtxt, policy, warmup
 from builder.config.options import THREADS, ConfigOptions
-from builder.config.pbtxt import FILE, messages, served_version
+from builder.config.pbtxt import FILE, messages
 from builder.config.rules import BACKENDS, PLATFORMS, disagreements, problems
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor
@@ -61,6 +61,8 @@ def make_config(
     sample: Mapping[str, Array],
     options: ConfigOptions | None = None,
     existing: ExistingConfig | None = None,
+    present: Iterable[int] = (),
+    beside: Iterable[int] | None = None,
 ) -> Config:
     """Make the config that serves a version. In an existing config, change only what has to change.
 
@@ -71,6 +73,8 @@ def make_config(
         sample: One row for each input, `dtype[*dims]`, to run when the model is loaded.
         options: What the caller asked for; an option wins over what the existing config says.
         existing: The config that is there; None makes a new one.
+        present: The versions in the model's directory.
+        beside: The versions to serve beside this one. By default the lower ones that the existing config serves.
 
     Raises:
         ModelError: Triton cannot serve one of the tensors.
@@ -83,7 +87,11 @@ def make_config(
     largest = _max_batch_size(config, manifest, existing, options.max_batch_size)
     warmup_sizes = warmup.sizes(config, largest, options.warmup, is_new=existing is None)
     config.max_batch_size = largest
-    _bind(config, manifest, name, version)
+    _bind(config, manifest, name)
+    if existing is None:
+        policy.serve(config, {*(beside or ()), version}, ())
+    else:
+        policy.switch_to(config, version, present, beside=beside)
     config_options.apply(config, options, where=where)
     # Not more than was proven: with --prove sample, a larger batch may not fit on this machine.
     proven = max(manifest.proof.batch_sizes, default=max(1, largest))
@@ -112,16 +120,16 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> 
     _refuse(where, [*problems(config), *disagreements(config, manifest, name)], fix)
 
 
-def point_at(existing: str, version: int, *, where: object) -> Config:
+def point_at(existing: str, version: int, present: Iterable[int], *, where: object) -> Config:
     """Make the config that serves a version which this package did not publish.
 
-    Of the existing config only the version number changes, and what describes another version is removed.
+    Of the existing config only the version_policy changes, and what describes another version is removed.
 
     Raises:
         RepositoryError: The existing config cannot be read.
     """
     config = pbtxt.parse(existing, where=where)
-    config.version_policy.specific.versions[:] = [version]
+    policy.switch_to(config, version, present)
     _drop_provenance(config)
     warmup.replace(config, [])
     text = pbtxt.edit(existing, config, where=where)
@@ -132,7 +140,6 @@ def point_at(existing: str, version: int, *, where: object) -> Config:
 def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelConfig":
     """Read the existing config, and refuse one that contradicts the new version."""
     config = pbtxt.parse(existing.text, where=existing.path)
-    served_version(config, where=existing.path)
     fix = "correct this file, or publish the model under another name with --name"
     _refuse(existing.path, disagreements(config, manifest, name), fix)
     return config
@@ -223,8 +230,8 @@ def _add_tensor(target: Any, tensor: ServedTensor, max_batch_size: int) -> None:
         listed.reshape.SetInParent()
 
 
-def _bind(config: "ModelConfig", manifest: Manifest, name: str, version: int) -> None:
-    """Write what depends on the version: its number, its backend, and where it came from."""
+def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:
+    """Write what depends on the version: its backend, and where it came from."""
     backend = BACKENDS[manifest.model.file]
     config.name = name
     if config.backend or not config.platform:
@@ -232,7 +239,6 @@ def _bind(config: "ModelConfig", manifest: Manifest, name: str, version: int) ->
     if config.platform:
         config.platform = PLATFORMS[backend]
     _suit_precision(config, manifest.options.get("precision"))
-    config.version_policy.specific.versions[:] = [version]
     _drop_provenance(config)
     provenance = {
         "version": manifest.builder,

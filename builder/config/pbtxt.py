@@ -97,22 +97,6 @@ def read(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def served_version(config: "ModelConfig", *, where: object) -> int:
-    """Return the one version that a config serves.
-
-    Raises:
-        RepositoryError: Its version_policy does not name exactly one version.
-    """
-    versions = config.version_policy.specific.versions
-    if len(versions) != 1 or versions[0] < 1:
-        raise RepositoryError(
-            where,
-            "its version_policy does not name exactly one version, so the served version cannot be switched",
-            "write version_policy { specific { versions: [N] } } there, with N the version to serve",
-        )
-    return int(versions[0])
-
-
 def render(config: "ModelConfig") -> str:
     """Return the text of a whole config, the most important fields first; equal configs give equal text."""
     first = {name: i for i, name in enumerate(_FIRST)}

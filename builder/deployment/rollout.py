@@ -342,7 +342,7 @@ _SETTINGS = ("max_batch_size", "the served version", "the model's digest", "the 
 def _settings(config: "ModelConfig") -> Iterator[Any]:
     """Yield the settings that a server uses unchanged, in the order of `_SETTINGS`."""
     yield config.max_batch_size
-    yield list(config.version_policy.specific.versions)
+    yield str(config.version_policy).split()
     yield config.parameters[_MODEL_SHA256].string_value if _MODEL_SHA256 in config.parameters else None
     for side in (config.input, config.output):
         yield sorted((tensor.name, tensor.data_type, list(tensor.dims)) for tensor in side)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import interrupts
-from builder.config import pbtxt, served_version
+from builder.config import pbtxt, policy
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report
 from builder.publishing import summary
@@ -159,8 +159,9 @@ class _RemoteModel:
             local.path.mkdir(parents=True)
             for folder in {file.partition("/")[0] for file in files if "/" in file}:
                 (local.path / folder).mkdir()
+            served = _served(before, files)
             for file in files:
-                if file.startswith((f"{_served(before)}/", f"{transaction.WARMUP}/")):
+                if file.startswith((f"{served}/", f"{transaction.WARMUP}/")):
                     (local.path / file).parent.mkdir(parents=True, exist_ok=True)
                     self.filesystem.get_file(f"{self.path}/{file}", str(local.path / file))
             if before is not None:
@@ -298,15 +299,17 @@ def _reason(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
 
 
-def _served(content: bytes | None) -> int | None:
-    """Return the version that a config serves; None when it cannot be read or does not name exactly one."""
+def _served(content: bytes | None, files: Sequence[str]) -> int | None:
+    """Return the version that a config serves; None when it cannot be read or serves none."""
     if content is None:
         return None
+    folders = {file.partition("/")[0] for file in files if "/" in file}
+    present = [int(folder) for folder in folders if folder.isascii() and folder.isdigit()]
     try:
         parsed = pbtxt.parse(content.decode("utf-8", errors="replace"), where=pbtxt.FILE)
-        return served_version(parsed, where=pbtxt.FILE)
     except RepositoryError:  # publishing into the local copy raises it again
         return None
+    return max(policy.named_versions(parsed, present), default=None)
 
 
 def _is_path_below(name: str) -> bool:

@@ -55,6 +55,7 @@ def install(
             sample=first_row(reference),
             options=options,
             existing=existing,
+            present=change.model.versions(),
         )
         version = change.install(artifact, slot, config)
     return replace(version, notes=(*version.notes, *change.notes))
@@ -81,7 +82,7 @@ def _config_for(model: ModelDirectory, before: int, after: int) -> Config:
     """Make the config that serves version `after` instead of `before`."""
     text, path = model.read_config(), model.config_path
     if not model.is_published(after):
-        return point_at(text, after, where=path)
+        return point_at(text, after, model.versions(), where=path)
     model.check_complete(after)
     return make_config(
         model.read_manifest(after),
@@ -89,4 +90,5 @@ def _config_for(model: ModelDirectory, before: int, after: int) -> Config:
         version=after,
         sample=first_row(model.read_reference(after)),
         existing=ExistingConfig(text, model.find_manifest(before), path),
+        present=model.versions(),
     )

@@ -90,7 +90,7 @@ class Change:
         """Find out which version the artifact is or becomes.
 
         Raises:
-            RepositoryError: The model's config does not name one served version, or its folder contains something else.
+            RepositoryError: The model's config serves no version, or its folder contains something else.
         """
         text = self.model.find_config()
         if text is None:

@@ -53,20 +53,24 @@ class ListedModel:
 
 def read(model: ModelDirectory) -> ListedModel:
     """Read what `list` shows of a model, whatever is wrong with it."""
-    served, problem = None, None
+    served: tuple[int, ...] = ()
+    problem = None
     try:
-        served = model.served_version()
+        served = model.served_versions()
     except RepositoryError as error:
         problem = error.what
     try:
         numbers = model.versions()
     except RepositoryError as error:
         return ListedModel(model.name, (), problem or error.what)
-    found = (_read_version(model, version, version == served) for version in numbers)
+    found = (_read_version(model, version, version in served) for version in numbers)
     # Reading takes no lock: somebody may prune a version just now.
     versions = tuple(listed for listed in found if not _is_gone(model.version_dir(listed.version)))
-    if problem is None and served not in numbers:
-        problem = f"its config serves version {served}, which is missing"
+    missing = [version for version in served if version not in numbers]
+    if missing:
+        problem = f"its config serves version {', '.join(map(str, missing))}, which is missing"
+    elif problem is None and not served:
+        problem = "its config serves no version"
     return ListedModel(model.name, versions, problem)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder import files
-from builder.config import pbtxt
+from builder.config import pbtxt, policy
 from builder.errors import RepositoryError
 from builder.printable import counted
 from builder.record import MANIFEST_FILE, Manifest, read_manifest, read_reference
@@ -142,14 +142,29 @@ class ModelDirectory:
             )
         return text
 
-    def served_version(self) -> int:
-        """Return the one version that the config serves.
+    def served_versions(self) -> tuple[int, ...]:
+        """Return the versions that the config serves, ascending; a version that it names may be missing.
 
         Raises:
-            RepositoryError: There is no readable config, or it does not name exactly one version.
+            RepositoryError: There is no readable config.
         """
         parsed = pbtxt.parse(self.read_config(), where=self.config_path)
-        return pbtxt.served_version(parsed, where=self.config_path)
+        return policy.named_versions(parsed, self.versions())
+
+    def served_version(self) -> int:
+        """Return the version that answers when a request names none: the highest one that the config serves.
+
+        Raises:
+            RepositoryError: There is no readable config, or it serves no version.
+        """
+        served = self.served_versions()
+        if not served or served[0] < 1:
+            raise RepositoryError(
+                self.config_path,
+                f"it serves {'no version' if not served else f'version {served[0]}, which cannot be one'}",
+                "write version_policy { specific { versions: [N] } } there, with N the version to serve",
+            )
+        return served[-1]
 
     def max_batch_size(self) -> int | None:
         """Return the max_batch_size of the config; None when there is no config.

@@ -77,22 +77,23 @@ class Repository:
     def prune(self, name: str, *, keep: int) -> tuple[int, ...]:
         """Remove all but the newest `keep` versions, all at once or none.
 
-        The served version stays, and so do versions that this package did not publish.
+        The served versions stay, and so do versions that this package did not publish.
 
         Returns:
             The numbers of the removed versions, ascending.
 
         Raises:
-            RepositoryError: There is no such model, or its config does not name one served version.
+            RepositoryError: There is no such model, or its config serves no version.
         """
         if keep < 1:
             raise RepositoryError(name, f"it cannot be left with {keep} versions", "keep at least 1")
         self.model(name).read_config()  # refuses an unknown model before anything is created
         with self.changing(name, f"prune {name}") as change:
             model = change.model
-            served = model.served_version()
+            model.served_version()  # refuses a config that serves none
+            served = model.served_versions()
             published = [version for version in model.versions() if model.is_published(version)]
-            removed = tuple(version for version in published[:-keep] if version != served)
+            removed = tuple(version for version in published[:-keep] if version not in served)
             change.transaction.remove(removed)
         for note in change.notes:
             self.report("note", note)

@@ -287,7 +287,6 @@ def test_dynamic_batching_that_was_removed_by_hand_comes_back_only_with_one_of_i
         ),
         ("dims: [ 2 ] }", "dims: [1] reshape { shape: 2 } }", r"reshape \[2\] has another number of values"),
         ("preferred_batch_size: [ 4, 8 ]", "preferred_batch_size: 9", "preferred_batch_size 9"),
-        ("specific { versions: 1 }", "all { }", "does not name exactly one version"),
         ('"onnxruntime_onnx"', '"tensorflow_graphdef"', "its backend is 'tensorflow_graphdef'"),
         ('name: "scale"', 'name: "scale" default_model_filename: "m.onnx"', "default_model_filename is 'm.onnx'"),
         ("max_batch_size: 8 ", "max_batch_size: 8 }", "not a valid model configuration"),

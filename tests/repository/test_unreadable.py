@@ -128,8 +128,11 @@ def test_a_damaged_version_does_not_hide_the_others(
         (lambda path: path.write_text("new { " + "a { " * 9999), "nested too deeply"),
         (lambda path: path.write_bytes(b"\xff"), "cannot be read: .*decode"),
         (lambda path: path.write_text("\n" * 2_000_000), "only 500.0 kB are read"),
-        (lambda path: path.write_text("version_policy { specific { versions: 0 } }"), "does not name exactly one"),
-        (lambda path: path.write_text("version_policy { specific { versions: -1 } }"), "does not name exactly one"),
+        (lambda path: path.write_text("version_policy { specific { versions: 0 } }"), "version 0, which cannot be one"),
+        (
+            lambda path: path.write_text("version_policy { specific { versions: -1 } }"),
+            "version -1, which cannot be one",
+        ),
         (lambda path: path.write_text("version_policy { specific { versions: 9223372036854775808 } }"), "not a valid"),
         (replaced(os.mkfifo), "it is a named pipe"),
         (replaced(Path.mkdir), "it is a folder"),

@@ -277,8 +277,7 @@ def test_hand_edits_and_comments_survive_the_next_install(repository: Repository
         ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, but the new version's is TYPE_FP32"),
         ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], but the new version's are \[3\]"),
         ("dynamic_batching {", "dynamic_batching { preferred_batch_size: 16", "preferred_batch_size 16"),
-        ("specific {\n    versions: [1]\n  }", "latest { num_versions: 2 }", "does not name exactly one version"),
-        ("versions: [1]", "versions: [1, 2]", "does not name exactly one version"),
+        ("versions: [1]", "versions: []", "it serves no version"),
         ('name: "scale"', 'name: "other"', "its name is 'other'"),
         ('backend: "onnxruntime"', 'backend: "python"', "its backend is 'python'"),
         ("max_batch_size: 8", "max_batch_size: eight", "not a valid model configuration"),
@@ -364,13 +363,25 @@ def test_a_version_is_added_to_a_model_from_elsewhere_if_its_config_agrees(repos
     ]
 
 
-def test_a_model_from_elsewhere_that_leaves_the_version_to_triton_is_not_changed(repository: Repository) -> None:
-    folder = foreign(repository, policy="")
-    before = tree(folder)
+@pytest.mark.parametrize(
+    ("policy", "served"),
+    [
+        ("", [5]),
+        ("version_policy { latest { num_versions: 2 } }", [4, 5]),
+        ("version_policy { all { } }", [4, 5]),
+        ("version_policy { specific { versions: [4] } }", [5]),
+    ],
+)
+def test_a_model_from_elsewhere_keeps_its_version_policy(
+    repository: Repository, policy: str, served: list[int]
+) -> None:
+    folder = foreign(repository, policy=policy)
 
-    with pytest.raises(RepositoryError, match="does not name exactly one version"):
-        install(repository, "scale", scale(3.0))
-    assert tree(folder) == before
+    assert install(repository, "scale", scale(3.0)).version == 5
+    model = next(repository.list_models())
+    assert [version.version for version in model.versions if version.served] == served
+    text = " ".join((folder / "config.pbtxt").read_text().split())
+    assert policy.replace("[4]", "[5]") in text
 
 
 def test_rollback_serves_a_version_from_elsewhere_and_prune_keeps_it(repository: Repository) -> None:

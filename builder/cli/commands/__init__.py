@@ -1,9 +1,15 @@
-"""The commands, one module for each group: each reads its options, makes one call and prints the result."""
+"""The commands, one module for each: each reads its options, makes one call and prints the result."""
 
+from builder.cli.commands.demo import demo
+from builder.cli.commands.deploy import deploy
+from builder.cli.commands.export import export
+from builder.cli.commands.inspect import inspect
+from builder.cli.commands.list_ import list_
+from builder.cli.commands.prune import prune
 from builder.cli.commands.publish import publish
-from builder.cli.commands.pytorch import export
-from builder.cli.commands.repository import inspect, list_, prune, rollback, verify
-from builder.cli.commands.servers import demo, deploy, serve
+from builder.cli.commands.rollback import rollback
+from builder.cli.commands.serve import serve
+from builder.cli.commands.verify import verify
 
 COMMANDS = (publish, export, inspect, list_, verify, rollback, prune, serve, deploy, demo)
 """In the order of a model's life, which is the order in docs/cli.md."""

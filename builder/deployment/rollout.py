@@ -1,11 +1,9 @@
 """Deploy a version to a running Triton: switch to it, try it, load it and check it, or restore the previous one."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import interrupts
@@ -18,7 +16,7 @@ from builder.errors import BuilderError, HostError, RepositoryError
 from builder.progress import Report, silent
 from builder.publishing import roll_back
 from builder.record import Manifest
-from builder.repository import ModelDirectory, OwnFolder, Repository, Wait, locked, reported
+from builder.repository import DeploymentRecord, ModelDirectory, Repository, Wait, deploying, reported
 from builder.tensors import Array
 
 if TYPE_CHECKING:
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 WATCH_EVERY_S = 1.0
 """The time between two rounds of checks while watching: often enough to notice a fault, with little extra traffic."""
-
-_LOCK, _HOLDER = re.compile(r"[^/]+\.lock"), re.compile(r"[^/]+\.lock\.holder")
-"""The names in the folder of locks, each after the name of a model."""
 
 _MODEL_SHA256 = f"{PROVENANCE_PREFIX}model_sha256"
 
@@ -90,8 +85,10 @@ def deploy(
         HostError: The server is down, reads another repository, refuses the load or is not ready in time.
         VerificationError: The server's answers are not the proven ones.
     """
-    with _alone(repository, name, report):
+    with _alone(repository, name, report) as record:
         attempt = _prepare(repository, name, server, version, slack, report)
+        before = () if attempt.served is None else (attempt.served,)
+        record.set(server.address, {*before, attempt.version})
         try:
             attempt.switch()
             if rehearse and attempt.version != attempt.served:
@@ -103,31 +100,31 @@ def deploy(
         except BaseException as error:
             outcome = attempt.restore()
             report("restore", outcome)
+            if attempt.is_restored:
+                with suppress(RepositoryError):  # what is recorded is more than what is served
+                    record.set(server.address, before)
             if isinstance(error, BuilderError):
                 raise type(error)(error.where, f"{error.what}; {outcome}", error.fix) from error
             if not attempt.is_restored:
                 fix = f"run `python -m builder deploy {name}` again when the cause is removed"
                 raise RepositoryError(attempt.model.path, f"the deployment was interrupted; {outcome}", fix) from error
             raise
+        with suppress(RepositoryError):  # what is recorded is more than what is served
+            record.set(server.address, [attempt.version])
         return attempt.result()
 
 
 @contextmanager
-def _alone(repository: Repository, name: str, report: Report) -> Iterator[None]:
-    """Make other deployments of this model from this repository wait."""
+def _alone(repository: Repository, name: str, report: Report) -> Iterator[DeploymentRecord]:
+    """Make other deployments of this model from this repository wait, and yield the record of where it is deployed."""
     path = repository.model(name).path
     with ExitStack() as stack:
         with reported(path):
             if not path.is_dir():
                 repository.model(name).read_config()  # raises the error for a model that does not exist
-            folder = stack.enter_context(_lock_folder(repository.root).opened())
             wait = Wait(report, repository.lock_timeout_s)
-            stack.enter_context(locked(folder, f"{name}.lock", f"deploy {name}", wait))
-        yield
-
-
-def _lock_folder(root: Path) -> OwnFolder:
-    return OwnFolder(root.parent / f".{root.name}.deploy", root, _LOCK, _HOLDER)
+            record = stack.enter_context(deploying(repository.root, name, f"deploy {name}", wait))
+        yield record
 
 
 def _prepare(

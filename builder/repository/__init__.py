@@ -2,7 +2,7 @@
 
 `Repository` is a folder of models. `Repository.changing` takes its lock and yields a `Change`, which says which number
 a version would get (`find_slot`) and installs it with a finished config (`install`), or serves an older version
-(`serve`). `model_directory` reads one model, `listing` all of them.
+(`serve`). `model_directory` reads one model, `listing` all of them. `deployed` records what is on which server.
 
 A change is prepared in the folder of `Staging`, which is an `OwnFolder` with a lock (`locked`), and reaches the
 repository by a `transaction`, which also cleans up after a change whose process was killed. `disk` writes files so that
@@ -11,6 +11,7 @@ they are on disk afterwards.
 
 from builder.repository import disk, transaction
 from builder.repository.change import Artifact, Change, PublishedVersion, Slot
+from builder.repository.deployed import Deployed, DeploymentRecord, deploying
 from builder.repository.disk import reported
 from builder.repository.listing import ListedModel, ListedVersion
 from builder.repository.lock import Wait, locked
@@ -22,6 +23,8 @@ from builder.repository.staging import Staging
 __all__ = [
     "Artifact",
     "Change",
+    "Deployed",
+    "DeploymentRecord",
     "ListedModel",
     "ListedVersion",
     "ModelDirectory",
@@ -33,6 +36,7 @@ __all__ = [
     "Staging",
     "Wait",
     "check_model_name",
+    "deploying",
     "disk",
     "locked",
     "reported",

@@ -3,6 +3,7 @@
 Only the entries that change are written again, so comments, layout and fields of a newer Triton survive.
 """
 
+import difflib
 import functools
 import importlib.util
 import re
@@ -93,8 +94,38 @@ def read(path: Path) -> str:
         OSError: There is no such file, or it is too large, not a regular one, or outside the folder.
         UnicodeDecodeError: It is not UTF-8.
     """
-    text = files.read(path, limit=_MAX_BYTES, inside=files.real_path(path.parent)).decode()
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return decode(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a config as it is. It may be a link within its folder.
+
+    Raises:
+        OSError: There is no such file, or it is too large, not a regular one, or outside the folder.
+    """
+    return files.read(path, limit=_MAX_BYTES, inside=files.real_path(path.parent))
+
+
+def decode(content: bytes) -> str:
+    """Return the text of a config, with the line ends of Unix.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return content.decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def diff(before: str | None, after: str, *, path: str) -> str:
+    """Return what changed in a config, as a unified diff; the empty string when nothing did.
+
+    Args:
+        before: The text before; None when there was no config.
+        after: The text afterwards.
+        path: The file's path in the repository, for the first lines of the diff.
+    """
+    source = "/dev/null" if before is None else path
+    lines = difflib.unified_diff((before or "").splitlines(), after.splitlines(), source, path, lineterm="")
+    return "\n".join(lines)
 
 
 def render(config: "ModelConfig") -> str:

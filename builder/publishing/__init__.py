@@ -12,7 +12,7 @@ from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.options import PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
-from builder.publishing.switching import Switch, install, roll_back
+from builder.publishing.switching import Switch, install, put_back, roll_back
 
 __all__ = [
     "Publication",
@@ -24,5 +24,6 @@ __all__ = [
     "make_batch_dynamic",
     "model_name_of",
     "publish",
+    "put_back",
     "roll_back",
 ]

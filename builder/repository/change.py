@@ -59,6 +59,7 @@ class PublishedVersion:
         version: Its number.
         created: Whether it was added; False when the served version already was this one.
         config_changed: Whether config.pbtxt changed.
+        config_diff: What changed in config.pbtxt, as a unified diff; empty when nothing did.
         notes: What the operator should know, one sentence each.
     """
 
@@ -66,6 +67,7 @@ class PublishedVersion:
     version: int
     created: bool
     config_changed: bool
+    config_diff: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -121,12 +123,18 @@ class Change:
             version=slot.version,
             created=slot.is_new,
             config_changed=config.text != slot.config_text,
+            config_diff=self.model.config_diff(slot.config_text, config.text),
             notes=config.notes,
         )
 
     def serve(self, config: Config) -> None:
         """Serve the version that this config names, which is there already."""
         self._switch(config, version=None)
+
+    def put_back(self, content: bytes) -> None:
+        """Put a former config in place of the one that is there, byte for byte."""
+        self._stage_config(content)
+        self.transaction.switch(version=None)
 
     def _refuse_other_content(self) -> None:
         if self.model.path.is_dir() and any(self.model.path.iterdir()):
@@ -183,10 +191,13 @@ class Change:
     def _switch(self, config: Config, *, version: int | None) -> None:
         """Move the warmup files, then the staged version, and last the config into the repository."""
         self._place_warmup(config.warmup)
-        staged = self.transaction.path / transaction.CONFIG
-        disk.write(staged, config.text.encode())
-        shutil.copymode(self.model.config_path, staged)
+        self._stage_config(config.text.encode())
         self.transaction.switch(version=version)
+
+    def _stage_config(self, content: bytes) -> None:
+        staged = self.transaction.path / transaction.CONFIG
+        disk.write(staged, content)
+        shutil.copymode(self.model.config_path, staged)
 
     def _place_warmup(self, files: Mapping[str, bytes]) -> None:
         folder = self.model.path / transaction.WARMUP

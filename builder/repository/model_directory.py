@@ -1,6 +1,8 @@
 """Read one model of a repository: its config, its versions, and what was published with each."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,18 +116,19 @@ class ModelDirectory:
         Raises:
             RepositoryError: The file cannot be read.
         """
-        try:
+        with self._reading_config():
             return pbtxt.read(self.config_path)
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
-            root = self.path.parent
-            is_file = root.is_file()
-            what = "it is a file, not a folder of models" if is_file else "a part of this path is a file, not a folder"
-            raise RepositoryError(root, what, "use another --repository, or move that file away") from error
-        except (OSError, UnicodeDecodeError) as error:
-            fix = "make it a UTF-8 text file in this folder that this user may read"
-            raise RepositoryError(self.config_path, f"this file cannot be read: {files.reason(error)}", fix) from error
+        return None
+
+    def find_config_bytes(self) -> bytes | None:
+        """Return the content of config.pbtxt, byte for byte, or None when there is no such file.
+
+        Raises:
+            RepositoryError: The file cannot be read.
+        """
+        with self._reading_config():
+            return pbtxt.read_bytes(self.config_path)
+        return None
 
     def read_config(self) -> str:
         """Return the text of config.pbtxt.
@@ -141,6 +144,10 @@ class ModelDirectory:
                 "run `python -m builder list` to see the models that are there",
             )
         return text
+
+    def config_diff(self, before: str | None, after: str) -> str:
+        """Return what changed in config.pbtxt, as a unified diff; the empty string when nothing did."""
+        return pbtxt.diff(before, after, path=f"{self.name}/{pbtxt.FILE}")
 
     def served_versions(self) -> tuple[int, ...]:
         """Return the versions that the config serves, ascending; a version that it names may be missing.
@@ -232,6 +239,22 @@ class ModelDirectory:
         if size != model.bytes:
             what = f"{model.file} has {counted(size, 'byte')}, but {model.bytes:,} were published"
             raise RepositoryError(folder, what, fix)
+
+    @contextmanager
+    def _reading_config(self) -> Iterator[None]:
+        """Turn errors of reading config.pbtxt into a RepositoryError, except that there is no such file."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError as error:
+            root = self.path.parent
+            is_file = root.is_file()
+            what = "it is a file, not a folder of models" if is_file else "a part of this path is a file, not a folder"
+            raise RepositoryError(root, what, "use another --repository, or move that file away") from error
+        except (OSError, UnicodeDecodeError) as error:
+            fix = "make it a UTF-8 text file in this folder that this user may read"
+            raise RepositoryError(self.config_path, f"this file cannot be read: {files.reason(error)}", fix) from error
 
     def _entries(self) -> list[str]:
         try:

@@ -19,7 +19,7 @@ from builder.config import ConfigOptions, pbtxt
 from builder.errors import RepositoryError
 from builder.model import file_state
 from builder.model.file_state import read_state
-from builder.publishing import Switch, install, roll_back
+from builder.publishing import install, roll_back
 from builder.record import Manifest, read_manifest
 from builder.repository import Artifact, ModelDirectory, OpenFolder, Repository, disk
 
@@ -391,7 +391,8 @@ def test_rollback_serves_a_version_from_elsewhere_and_prune_keeps_it(repository:
         install(repository, "scale", scale(factor))
 
     assert repository.prune("scale", keep=1) == (5,)
-    assert roll_back(repository, "scale") == Switch("scale", 6, 4)
+    switch = roll_back(repository, "scale")
+    assert (switch.before, switch.after) == (6, 4)
     assert pbtxt.parse((folder / "config.pbtxt").read_text(), where="") == pbtxt.parse(before, where="")
     assert repository.model("scale").versions() == (4, 6)
 

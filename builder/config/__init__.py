@@ -2,23 +2,28 @@
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
 for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,
-`rules` what Triton refuses, and `policy` which versions it serves. `pbtxt` reads the text and changes it in place, so
-that comments survive.
+`rules` what Triton refuses, `policy` which versions it serves, and `interface` what clients see of them. `pbtxt` reads
+the text and changes it in place, so that comments survive.
 """
 
-from builder.config import pbtxt, policy
+from builder.config import interface, pbtxt, policy
+from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, check_config, make_config, point_at
 from builder.config.options import ConfigOptions
 from builder.config.profiles import Profile, Shapes, make_profiles
 
 __all__ = [
     "PROVENANCE_PREFIX",
+    "ClientTensor",
     "Config",
     "ConfigOptions",
     "ExistingConfig",
+    "Interface",
     "Profile",
     "Shapes",
     "check_config",
+    "interface",
+    "interface_of",
     "make_config",
     "make_profiles",
     "pbtxt",

@@ -1,11 +1,12 @@
 """Tell why Triton would refuse a config, and where an existing config contradicts a new version."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from builder.config.interface import segments, tensor_contradictions
 from builder.config.pbtxt import messages
-from builder.record import Manifest, ServedTensor
+from builder.record import Manifest
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -49,20 +50,10 @@ def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
         if not tensor.reshape.shape and max_batch_size == 0:
             yield "it is reshaped to a scalar, which needs a max_batch_size above 0"
         shape = tensor.reshape.shape
-        if _fixed_size(tensor.dims) != _fixed_size(shape):
+        if segments(tensor.dims) != segments(shape):
             yield f"reshape {list(shape[:32])} has another number of values than dims {list(tensor.dims[:32])}"
     if getattr(tensor, "format", 0) != 0 and len(tensor.dims) != 3:
         yield "a format of NHWC or NCHW needs 3 dims"
-
-
-def _fixed_size(dims: Sequence[int]) -> int:
-    """Return how many values a shape has; -1 when that varies."""
-    size = 1
-    for dim in dims:
-        if dim == -1:
-            return -1
-        size *= dim
-    return size
 
 
 def _batching_problems(config: "ModelConfig") -> Iterator[str]:
@@ -121,29 +112,4 @@ def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Itera
         yield "it is an ensemble"
     if config.default_model_filename not in ("", manifest.model.file):
         yield f"default_model_filename is {config.default_model_filename!r} instead of {manifest.model.file!r}"
-    for name in sorted({tensor.name for tensor in manifest.inputs} - {tensor.name for tensor in config.input}):
-        yield f"it does not list input {name!r} of the new version"
-    yield from _side_disagreements("input", config.input, manifest.inputs)
-    yield from _side_disagreements("output", config.output, manifest.outputs)
-
-
-def _side_disagreements(side: str, listed: Iterable[Any], served: Sequence[ServedTensor]) -> Iterator[str]:
-    by_name = {tensor.name: tensor for tensor in served}
-    for tensor in listed:
-        if tensor.name in by_name:
-            yield from _tensor_disagreements(side, tensor, by_name[tensor.name])
-        else:
-            yield f"it lists {side} {tensor.name!r}, but the new version has only {', '.join(map(repr, by_name))}"
-
-
-def _tensor_disagreements(side: str, tensor: Any, served: ServedTensor) -> Iterator[str]:
-    """Compare type and dims. Where a dim of the version varies (-1), an input may list a number, an output may not."""
-    data_type = messages().DataType.Name(tensor.data_type)
-    if data_type != served.data_type:
-        yield f"{side} {tensor.name!r} is {data_type}, but the new version's is {served.data_type}"
-    dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
-    fits = len(dims) == len(served.dims) and all(
-        dim == own or (own == -1 and side == "input") for dim, own in zip(dims, served.dims, strict=True)
-    )
-    if not fits:
-        yield f"{side} {tensor.name!r} has dims {dims[:32]}, but the new version's are {list(served.dims)}"
+    yield from tensor_contradictions(config, manifest)

@@ -136,7 +136,7 @@ def test_verify_refuses_what_triton_would(tmp_path: Path) -> None:
     text = config.read_text()
     assert text.count("dims: [2]") == 1
     config.write_text(text.replace("dims: [2]", "dims: [-1]"))
-    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[-1\], but the new version's are \[2\]"):
+    with pytest.raises(RepositoryError, match=r"output 'y' has dims \[-1\], but the version's are \[2\]"):
         api.verify("m", root)
 
     manifest = read_manifest(done.version.path)

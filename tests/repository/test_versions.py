@@ -274,8 +274,8 @@ def test_hand_edits_and_comments_survive_the_next_install(repository: Repository
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, but the new version's is TYPE_FP32"),
-        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], but the new version's are \[3\]"),
+        ("data_type: TYPE_FP32", "data_type: TYPE_FP16", "'x' is TYPE_FP16, but the version's is TYPE_FP32"),
+        ("dims: [3]", "dims: [4]", r"'x' has dims \[4\], but the version's are \[3\]"),
         ("dynamic_batching {", "dynamic_batching { preferred_batch_size: 16", "preferred_batch_size 16"),
         ("versions: [1]", "versions: []", "it serves no version"),
         ('name: "scale"', 'name: "other"', "its name is 'other'"),

@@ -218,9 +218,8 @@ def _data_type(tensor: Any, served: ServedTensor) -> str:
 
 def _max_batch_size(config: "ModelConfig", manifest: Manifest) -> int:
     """Return the most rows of a request. Triton chooses it where a config that it has to complete says nothing."""
-    if config.max_batch_size == 0 and manifest.max_batch_size > 0:
-        return min(DEFAULT_MAX_BATCH_SIZE, manifest.max_batch_size)
-    return config.max_batch_size
+    limit: int = config.max_batch_size
+    return min(DEFAULT_MAX_BATCH_SIZE, manifest.max_batch_size) if limit == 0 else limit
 
 
 def _reshaped(tensor: ClientTensor, rows: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:

@@ -1,12 +1,14 @@
 """What `list` prints: the models and versions of a repository."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from builder.cli.output import print_result, print_table
 from builder.progress import format_bytes
 from builder.record import Proof
-from builder.repository import ListedModel, ListedVersion
+from builder.repository import Kind, ListedModel, ListedVersion
+
+HEADS = ("model", "backend", "version", "size", "published", "made from", "max batch", "proven at batch sizes")
 
 
 def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
@@ -14,6 +16,11 @@ def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
     return [
         {
             "name": model.name,
+            "backend": model.kind.backend or None if model.kind else None,
+            "has_config": model.kind.has_config if model.kind else True,
+            "members": list(model.kind.members) if model.kind else [],
+            "missing_members": list(model.missing_members),
+            "other_configs": list(model.kind.other_configs) if model.kind else [],
             "problem": model.problem,
             "versions": [_version_to_json(version) for version in model.versions],
         }
@@ -26,6 +33,7 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
     return {
         "version": version.version,
         "served": version.served,
+        "origin": version.origin,
         "bytes": version.bytes,
         "published": version.published.isoformat() if version.published else None,
         "problem": version.problem,
@@ -37,27 +45,48 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
 
 
 def show(models: Sequence[ListedModel]) -> None:
-    """Print a table; `→` marks the version that is served."""
+    """Print a table; `→` marks the versions that are served."""
     if not models:
         print_result("no models")
         return
     rows: list[tuple[str, ...]] = []
     for model in models:
-        rows += [(model.name, *_columns(version)) for version in model.versions]
-        if model.problem:
-            rows.append((model.name, "", "", "", model.problem))
-    print_table(("model", "version", "size", "published", "made from", "max batch", "proven at batch sizes"), rows)
+        backend = model.kind.backend if model.kind else ""
+        rows += [(model.name, backend, *_columns(version, model)) for version in model.versions]
+        rows += [(model.name, backend, "", "", "", note) for note in _notes(model)]
+    print_table(HEADS, rows)
 
 
-def _columns(version: ListedVersion) -> tuple[str, ...]:
+def _notes(model: ListedModel) -> Iterator[str]:
+    """Yield what concerns all versions of a model."""
+    if model.problem:
+        yield model.problem
+    if model.kind is None:
+        return
+    if not model.kind.has_config and not model.problem:
+        yield "no config.pbtxt: Triton makes one up from the model's file"
+    if model.kind.other_configs:
+        yield f"other configs: {', '.join(model.kind.other_configs)}"
+    for name in model.missing_members:
+        yield f"its member {name} is not in this repository"
+
+
+def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
     number = f"{'→' if version.served else ' '} {version.version}"
     size = format_bytes(version.bytes)
     manifest, published = version.manifest, version.published
     if manifest is None or published is None:
-        return number, size, "", version.problem or "not published by builder", "", ""
+        return number, size, "", version.problem or _described(model.kind), "", ""
     source = f"{manifest.source.file} ({manifest.source.sha256[:12]})"
+    if manifest.adopted:
+        source = f"adopted: {source}"
     when = f"{published.astimezone():%Y-%m-%d %H:%M}"
     return number, size, when, source, str(manifest.max_batch_size), _proven(manifest.proof)
+
+
+def _described(kind: Kind | None) -> str:
+    """Say what a version is that was neither published nor adopted."""
+    return str(kind) if kind is not None and kind.is_ensemble else "not published here"
 
 
 def _proven(proof: Proof) -> str:

@@ -2,11 +2,11 @@
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
 for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,
-`rules` what Triton refuses, `policy` which versions it serves, and `interface` what clients see of them. `pbtxt` reads
-the text and changes it in place, so that comments survive.
+`rules` what Triton refuses, `policy` which versions it serves, `interface` what clients see of them, and `backends`
+which backend loads the model. `pbtxt` reads the text and changes it in place, so that comments survive.
 """
 
-from builder.config import interface, pbtxt, policy
+from builder.config import backends, interface, pbtxt, policy
 from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, check_config, make_config, point_at
 from builder.config.options import ConfigOptions
@@ -21,6 +21,7 @@ __all__ = [
     "Interface",
     "Profile",
     "Shapes",
+    "backends",
     "check_config",
     "interface",
     "interface_of",

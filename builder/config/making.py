@@ -9,7 +9,7 @@ from builder.config import options as config_options
 from builder.config import pbtxt, policy, warmup
 from builder.config.options import THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
-from builder.config.rules import BACKENDS, PLATFORMS, disagreements, problems
+from builder.config.rules import PLATFORMS, disagreements, problems
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor
 from builder.tensors import Array
@@ -232,7 +232,7 @@ def _add_tensor(target: Any, tensor: ServedTensor, max_batch_size: int) -> None:
 
 def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:
     """Write what depends on the version: its backend, and where it came from."""
-    backend = BACKENDS[manifest.model.file]
+    backend = manifest.backend
     config.name = name
     if config.backend or not config.platform:
         config.backend = backend

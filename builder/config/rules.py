@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from builder.config.interface import segments, tensor_contradictions
@@ -11,7 +12,9 @@ from builder.record import Manifest
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-BACKENDS = {"model.onnx": "onnxruntime", "model.plan": "tensorrt"}
+MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+"""What Triton takes for the model file of each backend if default_model_filename names none."""
+
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 
 
@@ -103,13 +106,14 @@ def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
 
 def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:
     """Yield where an existing config contradicts a version with this manifest, one clause each."""
-    backend = BACKENDS[manifest.model.file]
+    backend = manifest.backend
     if config.name not in ("", name):
         yield f"its name is {config.name!r}, but its directory's is {name!r}"
     if config.backend not in ("", *PLATFORMS) or config.platform not in ("", *PLATFORMS.values()):
         yield f"its backend is {config.backend or config.platform!r}, but the new version needs {backend!r}"
     if config.HasField("ensemble_scheduling"):
         yield "it is an ensemble"
-    if config.default_model_filename not in ("", manifest.model.file):
-        yield f"default_model_filename is {config.default_model_filename!r} instead of {manifest.model.file!r}"
+    file = PurePosixPath(manifest.model.file).parts[0]  # it may be in a folder that Triton is given, model.onnx/
+    if (config.default_model_filename or MODEL_FILES[backend]) != file:
+        yield f"default_model_filename is {config.default_model_filename!r} instead of {file!r}"
     yield from tensor_contradictions(config, manifest)

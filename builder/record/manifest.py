@@ -20,7 +20,8 @@ Content = bytes | memoryview | Path
 
 FORMAT = 1
 FILE = "manifest.json"
-MODEL_FILES = ("model.onnx", "model.plan")
+MODEL_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
 
 _MAX_BYTES = 8_000_000
 """A model with as many inputs and outputs as may be published, and names of 100 characters, has half of that."""
@@ -109,7 +110,8 @@ class ModelFile:
     """The files that Triton loads.
 
     Attributes:
-        file: `model.onnx` or `model.plan`, relative to the version's directory.
+        file: `model.onnx` or `model.plan`, relative to the version's directory. In a version that was adopted it may
+            have another name, or be in a folder, such as `model.onnx/model.onnx`.
         sha256: The digest of the model file and its weights together.
         bytes: The size of all these files together.
         weights: The files of external weights, relative to the version's directory, sorted by name.
@@ -257,6 +259,7 @@ class Manifest:
         proof: The comparison with the original.
         reference: The file of samples and answers.
         plan: For a TensorRT plan, how it was built; otherwise None.
+        adopted: Whether the version was there already, and was proven as it is.
     """
 
     builder: str
@@ -270,6 +273,12 @@ class Manifest:
     proof: Proof
     reference: ReferenceFile
     plan: Plan | None = None
+    adopted: bool = False
+
+    @property
+    def backend(self) -> str:
+        """The backend of Triton that loads it."""
+        return "tensorrt" if self.model.file == PLAN_FILE else "onnxruntime"
 
     def covers(self, other: "Manifest") -> bool:
         """Return whether publishing `other` would add nothing to this version.
@@ -348,9 +357,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield what no manifest that was written here says, one clause each."""
     if not 0 <= manifest.max_batch_size <= _LARGEST_BATCH:
         yield f"max_batch_size is {manifest.max_batch_size}"
-    if manifest.model.file not in MODEL_FILES:
-        yield f"model.file is {manifest.model.file[:200]!r} instead of {' or '.join(MODEL_FILES)}"
-    for path in (*manifest.model.weights, manifest.reference.file):
+    if manifest.model.file not in (MODEL_FILE, PLAN_FILE) and not manifest.adopted:
+        yield f"model.file is {manifest.model.file[:200]!r} instead of {MODEL_FILE} or {PLAN_FILE}"
+    for path in (manifest.model.file, *manifest.model.weights, manifest.reference.file):
         if not _stays_inside(path):
             yield f"it names the file {path[:200]!r}, which is not in the version's folder"
     for side, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):

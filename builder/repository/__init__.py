@@ -2,7 +2,8 @@
 
 `Repository` is a folder of models. `Repository.changing` takes its lock and yields a `Change`, which says which number
 a version would get (`find_slot`) and installs it with a finished config (`install`), or serves an older version
-(`serve`). `model_directory` reads one model, `listing` all of them. `deployed` records what is on which server.
+(`serve`). `model_directory` reads one model, `kinds` says what it is, and `listing` reads all of them. `deployed`
+records what is on which server.
 
 A change is prepared in the folder of `Staging`, which is an `OwnFolder` with a lock (`locked`), and reaches the
 repository by a `transaction`, which also cleans up after a change whose process was killed. `disk` writes files so that
@@ -13,6 +14,7 @@ from builder.repository import disk, transaction
 from builder.repository.change import Artifact, Change, PublishedVersion, Slot
 from builder.repository.deployed import Deployed, DeploymentRecord, deploying
 from builder.repository.disk import reported
+from builder.repository.kinds import Kind
 from builder.repository.listing import ListedModel, ListedVersion
 from builder.repository.lock import Wait, locked
 from builder.repository.model_directory import ModelDirectory, check_model_name
@@ -25,6 +27,7 @@ __all__ = [
     "Change",
     "Deployed",
     "DeploymentRecord",
+    "Kind",
     "ListedModel",
     "ListedVersion",
     "ModelDirectory",

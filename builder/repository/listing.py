@@ -2,15 +2,21 @@
 
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 from builder.errors import RepositoryError
 from builder.files import reason
 from builder.record import MANIFEST_FILE, Manifest
+from builder.repository.kinds import Kind
 from builder.repository.model_directory import ModelDirectory
+
+Origin = Literal["published", "adopted", "foreign"]
+"""Where a version came from. One that was adopted was there before, and was proven as it is."""
 
 _LATEST = datetime(9000, 1, 1, tzinfo=timezone.utc).timestamp()
 
@@ -23,8 +29,8 @@ class ListedVersion:
         version: Its number.
         bytes: The size of all its files.
         served: Whether the config serves it.
-        published: When it was published; None when this package did not publish it.
-        manifest: Its manifest; None when this package did not publish it, or when it cannot be read.
+        published: When it was published or adopted; None when it was neither.
+        manifest: Its manifest; None when it was neither published nor adopted, or when it cannot be read.
         problem: Why the manifest cannot be read; None when it can.
     """
 
@@ -35,6 +41,13 @@ class ListedVersion:
     manifest: Manifest | None
     problem: str | None
 
+    @property
+    def origin(self) -> Origin:
+        """Where it came from."""
+        if self.manifest is not None and self.manifest.adopted:
+            return "adopted"
+        return "foreign" if self.published is None else "published"
+
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
@@ -44,34 +57,56 @@ class ListedModel:
         name: The name of its directory.
         versions: Its versions, ascending.
         problem: Why its served version is unknown or missing; None when all is well.
+        kind: What it is; None when its config cannot be read.
+        missing_members: For an ensemble, the members that are not in this repository.
     """
 
     name: str
     versions: tuple[ListedVersion, ...]
     problem: str | None
+    kind: Kind | None = None
+    missing_members: tuple[str, ...] = ()
 
 
 def read(model: ModelDirectory) -> ListedModel:
     """Read what `list` shows of a model, whatever is wrong with it."""
+    kind: Kind | None = None
+    numbers: tuple[int, ...] = ()
     served: tuple[int, ...] = ()
     problem = None
     try:
+        numbers = model.versions()
+        kind = model.kind()
         served = model.served_versions()
     except RepositoryError as error:
         problem = error.what
-    try:
-        numbers = model.versions()
-    except RepositoryError as error:
-        return ListedModel(model.name, (), problem or error.what)
     found = (_read_version(model, version, version in served) for version in numbers)
     # Reading takes no lock: somebody may prune a version just now.
     versions = tuple(listed for listed in found if not _is_gone(model.version_dir(listed.version)))
-    missing = [version for version in served if version not in numbers]
-    if missing:
-        problem = f"its config serves version {', '.join(map(str, missing))}, which is missing"
-    elif problem is None and not served:
-        problem = "its config serves no version"
-    return ListedModel(model.name, versions, problem)
+    if problem is None and kind is not None:
+        problem = _problem(kind, versions, served)
+    return ListedModel(model.name, versions, problem, kind, tuple(_missing(model, kind)))
+
+
+def _problem(kind: Kind, versions: Sequence[ListedVersion], served: Sequence[int]) -> str | None:
+    """Return why Triton would not load the model as intended, as far as its folder tells."""
+    numbers = [version.version for version in versions]
+    if missing := [version for version in served if version not in numbers]:
+        return f"its config serves version {', '.join(map(str, missing))}, which is missing"
+    if not numbers:
+        return "it has no version" if kind.has_config else "it has no config.pbtxt and no version"
+    if not kind.has_config and any(version.published for version in versions):
+        return "it has no config.pbtxt"
+    if not served:
+        return "its config serves no version"
+    return None if kind.backend else "nothing tells which backend it has"
+
+
+def _missing(model: ModelDirectory, kind: Kind | None) -> Iterator[str]:
+    """Yield the members of an ensemble that have no folder beside it."""
+    for name in kind.members if kind is not None else ():
+        if not _is_folder_or_link(model.path.parent / name):
+            yield name
 
 
 def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion:
@@ -100,6 +135,12 @@ def _is_gone(folder: Path) -> bool:
         folder.lstat()
     except OSError as error:
         return isinstance(error, FileNotFoundError)
+    return False
+
+
+def _is_folder_or_link(path: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return path.is_dir()
     return False
 
 

@@ -11,6 +11,8 @@ from builder.config import pbtxt, policy
 from builder.errors import RepositoryError
 from builder.printable import counted
 from builder.record import MANIFEST_FILE, Manifest, read_manifest, read_reference
+from builder.repository import kinds
+from builder.repository.kinds import Kind
 from builder.tensors import Array
 
 LARGEST_VERSION = 2**63 - 1
@@ -56,6 +58,14 @@ class ModelDirectory:
         """The path of config.pbtxt."""
         return self.path / pbtxt.FILE
 
+    def kind(self) -> Kind:
+        """Return what the model is: its backend, and for an ensemble its members.
+
+        Raises:
+            RepositoryError: Its config cannot be read.
+        """
+        return kinds.describe(self.path, self.find_config())
+
     def version_dir(self, version: int) -> Path:
         """Return the directory of a version."""
         return self.path / str(version)
@@ -94,12 +104,21 @@ class ModelDirectory:
         below = [number for number in self.versions() if number < version]
         if not below:
             others = ", ".join(str(number) for number in self.versions() if number != version)
-            fix = f"choose another version with --to: {others}" if others else "publish another version first"
+            fix = f"choose another version with --to: {others}" if others else self._how_to_go_back()
             raise RepositoryError(self.path, f"there is no version before {version}, which is served now", fix)
         return below[-1]
 
+    def _how_to_go_back(self) -> str:
+        """Return what to do when there is no other version to go back to."""
+        kind = self.kind()
+        if kind.is_onnx:
+            return "publish another version first"
+        if kind.is_ensemble:
+            return f"it is {kind}: roll back one of these"
+        return f"it is {kind}: put another version into a folder with a higher number"
+
     def is_published(self, version: int) -> bool:
-        """Return whether this package published the version: whether it has a manifest.
+        """Return whether this package published or adopted the version: whether it has a manifest.
 
         Raises:
             RepositoryError: Its folder cannot be read.
@@ -137,13 +156,18 @@ class ModelDirectory:
             RepositoryError: There is no such file, or it cannot be read.
         """
         text = self.find_config()
-        if text is None:
-            raise RepositoryError(
-                self.path,
-                "there is no such model, or it has no config.pbtxt",
-                "run `python -m builder list` to see the models that are there",
-            )
-        return text
+        if text is not None:
+            return text
+        if not self.versions():
+            what = "there is no such model, or it has no config.pbtxt and no version"
+            raise RepositoryError(self.path, what, "run `python -m builder list` to see the models that are there")
+        kind = self.kind()
+        fix = f"run `python -m builder adopt {self.name}`, which proves the model and writes its {pbtxt.FILE}"
+        if any(self.is_published(version) for version in self.versions()):
+            fix = f"publish the model again, which writes its {pbtxt.FILE}"
+        elif not kind.is_onnx:
+            fix = f"write its {pbtxt.FILE}: it is {kind}"
+        raise RepositoryError(self.path, f"it has no {pbtxt.FILE}", fix)
 
     def config_diff(self, before: str | None, after: str) -> str:
         """Return what changed in config.pbtxt, as a unified diff; the empty string when nothing did."""
@@ -152,10 +176,12 @@ class ModelDirectory:
     def served_versions(self) -> tuple[int, ...]:
         """Return the versions that the config serves, ascending; a version that it names may be missing.
 
+        Without a config, Triton makes one up that serves the highest version.
+
         Raises:
-            RepositoryError: There is no readable config.
+            RepositoryError: The config cannot be read.
         """
-        parsed = pbtxt.parse(self.read_config(), where=self.config_path)
+        parsed = pbtxt.parse(self.find_config() or "", where=self.config_path)
         return policy.named_versions(parsed, self.versions())
 
     def served_version(self) -> int:
@@ -164,7 +190,10 @@ class ModelDirectory:
         Raises:
             RepositoryError: There is no readable config, or it serves no version.
         """
+        self.read_config()
         served = self.served_versions()
+        if not served and not self.versions():
+            raise RepositoryError(self.path, "it has no version", self.kind().how_to_add_a_version(self.path))
         if not served or served[0] < 1:
             raise RepositoryError(
                 self.config_path,
@@ -191,12 +220,22 @@ class ModelDirectory:
         self.check_version(version)
         manifest = read_manifest(self.version_dir(version))
         if manifest is None:
-            raise RepositoryError(
-                self.version_dir(version),
-                f"this version has no {MANIFEST_FILE}, so this package did not publish it",
-                "publish the model again: that proves it and keeps its samples and answers",
-            )
+            raise self._unknown(version)
         return manifest
+
+    def _unknown(self, version: int) -> RepositoryError:
+        """Return the error for a version without a manifest, with what works for a model of this kind."""
+        kind = self.kind()
+        if kind.is_onnx:
+            what = f"this version has no {MANIFEST_FILE}: it was neither published nor adopted"
+            adopt = f"`python -m builder adopt {self.name} --version {version}`"
+            fix = f"run {adopt}, which proves it and keeps samples and answers"
+            return RepositoryError(self.version_dir(version), what, fix)
+        what = f"it is {kind}, so no samples and answers are kept with it"
+        if kind.is_ensemble:
+            return RepositoryError(self.path, what, f"name one of its members: {', '.join(kind.members)}")
+        fix = "name an ONNX model; `python -m builder list` shows the backend of each"
+        return RepositoryError(self.path, what, fix)
 
     def find_manifest(self, version: int) -> Manifest | None:
         """Return the manifest of a version; None when it is missing or cannot be read."""
@@ -221,7 +260,9 @@ class ModelDirectory:
         """
         versions = self.versions()
         if version not in versions:
-            fix = f"choose one of {', '.join(map(str, versions))}" if versions else "publish the model first"
+            fix = self.kind().how_to_add_a_version(self.path)
+            if versions:
+                fix = f"choose one of {', '.join(map(str, versions))}"
             raise RepositoryError(self.path, f"there is no version {version}", fix)
 
     def check_complete(self, version: int) -> None:

@@ -556,7 +556,7 @@ def test_a_version_that_was_not_published_here_is_refused(own: Repository, serve
         with pytest.raises(RepositoryError, match="there is no version 3"):
             deploy(own, "scale", live, version=3)
         (own.root / "scale" / "2" / "manifest.json").unlink()
-        with pytest.raises(RepositoryError, match="this package did not publish it"):
+        with pytest.raises(RepositoryError, match="neither published nor adopted"):
             deploy(own, "scale", live)
         with pytest.raises(RepositoryError, match="no such model"):
             deploy(own, "nothing", live)

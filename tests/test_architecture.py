@@ -172,7 +172,7 @@ PRINTERS = {
     "builder.cli.output",
     "builder.cli.reference",  # prints docs/cli.md
     "builder.proof.session",  # prints what it held back, line by line and escaped
-    "builder.server.serving",  # prints the addresses of its own server
+    "builder.server.foreground",  # prints the addresses of its own server
     "loadtest.console",
 }
 """The modules that print. All others hand their text to these, which make it safe to print."""

@@ -32,12 +32,14 @@ class Installation:
         binary: The `tritonserver` executable.
         libraries: The folder of shared libraries in the wheel.
         python_backend: The folder of Triton's Python backend, which runs our backend.
+        caches: The folder of Triton's response caches.
         stub: The executable that runs a backend's Python code, built for this version of Python.
     """
 
     binary: Path
     libraries: Path
     python_backend: Path
+    caches: Path
     stub: Path
 
     def environment(self) -> dict[str, str]:
@@ -76,6 +78,7 @@ def find_installation() -> Installation:
         binary=triton / "bin" / "tritonserver",
         libraries=root / "nvidia_pytriton.libs",
         python_backend=triton / "backends" / "python",
+        caches=triton / "caches",
         stub=triton / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
     )
     _check_complete(installation)
@@ -99,7 +102,7 @@ def _check_complete(installation: Installation) -> None:
             f"{WHEEL} has no Python backend for Python {_PYTHON}",
             "use Python 3.10, 3.11 or 3.12",
         )
-    for path in (installation.binary, installation.libraries, installation.python_backend):
+    for path in (installation.binary, installation.libraries, installation.python_backend, installation.caches):
         if not path.exists():
             fix = f"reinstall the package: pip install --force-reinstall --no-deps '{WHEEL}>=0.7'"
             raise HostError(path, f"this part of the package {WHEEL} is missing", fix)

@@ -37,6 +37,7 @@ class TritonProcess:
     Attributes:
         pid: The process id, which is also the id of its session and its process group.
         log_activity: Readable once Triton has logged something since it was last read.
+        loads: What it has logged about loading models.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class TritonProcess:
         self._shared_memory = f"{folder.name}-"
         runtime.lay_out(folder, installation, repository)
         command = [
-            *(str(installation.binary), *options, f"--exit-timeout-secs={EXIT_TIMEOUT_S}"),
+            *(str(installation.binary), f"--cache-directory={installation.caches}", *options),
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
         ]
         self._lines: deque[tuple[float, str]] = deque(maxlen=_LOG_LINES)
+        self.loads = log.Loads()
         self._log_to = log_to
         self._hidden = hidden
         self.log_activity, self._wake = socket.socketpair()
@@ -111,6 +114,7 @@ class TritonProcess:
                     if not hiding.overwrite(process.pid, self._hidden):
                         self._echo(_VISIBLE)
                 self._lines.append((time.monotonic(), line))
+                self.loads.read(line)
                 with contextlib.suppress(OSError):  # full, so there is a sign already; or closed
                     self._wake.send(b".")
                 self._echo(line if line.endswith("\n") else f"{line}\n")  # its last line may be cut off

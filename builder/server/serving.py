@@ -1,35 +1,32 @@
-"""Serve a model repository with an embedded Triton: for a `with` block, or in the foreground."""
+"""Serve a model repository with an embedded Triton for the duration of a `with` block."""
 
 import contextlib
 import http.client
-import ipaddress
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Literal, TextIO
 from urllib.parse import quote
 
-from builder.errors import HostError, RepositoryError
-from builder.printable import printable
-from builder.server import log, ports, runtime
+from builder import files
+from builder.errors import HostError, Listing, RepositoryError
+from builder.printable import counted
+from builder.progress import Report, silent
+from builder.server import loading, log, ports, runtime
 from builder.server.admin import AdminAccess
+from builder.server.flags import models_to_load, read_flags
+from builder.server.index import read_index
 from builder.server.key_files import KeyFile
+from builder.server.loading import Progress, Unserved
 from builder.server.process import TritonProcess
-from builder.server.stubs import Stub
-from builder.server.supervision import supervise
+from builder.server.stubs import Stub, children_of
 from builder.server.watching import Watch, how_it_ended
 
 ModelControlMode = Literal["none", "explicit", "poll"]
 
-_REACHABLE = (
-    "warning: others may reach Triton on {host}, and it has known vulnerabilities: a request can end it or run code "
-    "(docs/embedded-server.md). Serve others with NVIDIA's current image"
-)
 _POLL_S = 0.02
 _ANSWER_S = 10.0
 """How long Triton may take to say whether it, or a model, is ready: on a busy machine it is slow, but ready."""
@@ -47,6 +44,7 @@ class Server:
         metrics_address: `host:port` of the Prometheus metrics.
         admin: The key to its administrative APIs.
         key_file: Where the key is until the server is stopped, so that other commands of this user find it.
+        unserved: What did not load at the last start, with the reasons; always empty if the server is strict.
     """
 
     def __init__(
@@ -56,14 +54,21 @@ class Server:
         addresses: Sequence[str],
         admin: AdminAccess,
         key_file: Path,
-        ready_timeout_s: float,
+        wanted: Sequence[str] | None,
+        is_strict: bool,
+        ready_timeout_s: float | None,
+        report: Report,
     ) -> None:
         self.repository = repository
         self.admin = admin
         self.http_address, self.grpc_address, self.metrics_address = addresses
         self.key_file = key_file
         self._undo = contextlib.ExitStack()  # what to undo when Triton has ended
+        self._wanted = wanted  # the models to load; None for all of them
+        self._is_strict = is_strict
         self._ready_timeout_s = ready_timeout_s
+        self._report = report
+        self.unserved: tuple[Unserved, ...] = ()
         self._launch = launch
         self._start_process()
 
@@ -89,8 +94,11 @@ class Server:
         model_control_mode: ModelControlMode = "none",
         load_models: Sequence[str] = (),
         admin: AdminAccess | None = None,
-        ready_timeout_s: float = 120.0,
+        strict: bool = True,
+        flags: Sequence[str] = (),
+        ready_timeout_s: float | None = None,
         log_to: TextIO | None = None,
+        report: Report = silent,
     ) -> "Server":
         """Serve `repository` and return once every model is ready.
 
@@ -105,11 +113,18 @@ class Server:
             model_control_mode: Triton's option. `explicit` also enables the API that loads and unloads models.
             load_models: The models to load at the start in explicit mode; `["*"]` loads all.
             admin: The key to these APIs, and the header that clients send it in. Default: a random key.
-            ready_timeout_s: How long the models may take to load, seconds.
+            strict: Whether a model that does not load is an error. If not, the others are served, and `unserved` says
+                which are not. It is an error in any case if no model at all loads.
+            flags: More flags for `tritonserver`, such as `--log-verbose=1`. With `--load-model=NAME`, only the models
+                that are named are loaded in explicit mode.
+            ready_timeout_s: How long the models may take to load, seconds. Default: as long as Triton goes on, with
+                at most 120 s from one model to the next.
             log_to: The stream to copy Triton's log to.
+            report: Called with `load` and how many models are ready, every few seconds.
 
         Raises:
             RepositoryError: There is no such directory.
+            FlagError: A flag does not exist, or would change what this class sets itself.
             HostError: Triton is not installed, a port is taken, a model does not load, loading takes too long, or
                 the key cannot be left for other commands.
         """
@@ -119,14 +134,19 @@ class Server:
         host = ports.resolve(host)
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
         admin = admin or AdminAccess()
+        more = read_flags(flags, header=admin.header)
+        named = [*([] if models_to_load(more) else load_models), *models_to_load(more)]
+        is_all = model_control_mode != "explicit" or "*" in named
         with contextlib.ExitStack() as undo:
             chosen = undo.enter_context(ports.held(host, [http_port, grpc_port, metrics_port]))
             addresses = [f"{reachable}:{port}" for port in chosen]
-            options = [*_options(model_control_mode, load_models), *ports.flags(host, chosen)]
+            own = _options(model_control_mode, [] if models_to_load(more) else load_models, strict=strict)
+            options = [*own, *ports.flags(host, chosen), *more]
             launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
             key_file = KeyFile(addresses[0], addresses[1], admin)
             undo.callback(key_file.remove)
-            server = cls(repository, launch, addresses, admin, key_file.path, ready_timeout_s)
+            wanted = None if is_all else named
+            server = cls(repository, launch, addresses, admin, key_file.path, wanted, strict, ready_timeout_s, report)
             server._undo = undo.pop_all()
         try:
             server._wait_until_ready()
@@ -200,104 +220,81 @@ class Server:
         self.ensure_running()
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self._ready_timeout_s
+        """Wait until Triton has loaded what it can, and find out what it could not.
+
+        Its endpoints do not answer before.
+        """
+        process = self._process
+        progress = Progress(
+            process.loads,
+            lambda: [stub.pid for stub in children_of(process.pid)],
+            expected=len(self._models()),
+            timeout_s=self._ready_timeout_s,
+            report=self._report,
+        )
         while not (_is_ok(self.http_address, "/v2/health/ready") and ports.accepts(self.metrics_address)):
-            if (status := self._process.poll()) is not None:
-                raise _start_fault(self.repository, status, self._process.log_lines())
-            if time.monotonic() > deadline:
-                what = f"Triton was not ready after {self._ready_timeout_s:g} s"
-                raise HostError(self.repository, what, "serve fewer models, or allow more time (ready_timeout_s)")
+            if (status := process.poll()) is not None:
+                raise self._start_fault(status)
+            if (fault := progress.fault()) is not None:
+                raise HostError(self.repository, fault, "serve fewer models, or allow more time with --ready-timeout")
             time.sleep(_POLL_S)
         self._watch.learn_stubs()
+        self._find_unserved()
+
+    def _models(self) -> Sequence[str]:
+        """Return the names of the models that are to be loaded."""
+        if self._wanted is not None:
+            return self._wanted
+        try:
+            return [entry.name for entry in self.repository.iterdir() if entry.is_dir()]
+        except OSError as error:
+            fix = "let this user read the repository"
+            raise RepositoryError(self.repository, f"it cannot be read: {files.reason(error)}", fix) from error
+
+    def _find_unserved(self) -> None:
+        """Ask Triton what it serves, and keep what it does not.
+
+        Raises:
+            HostError: It serves nothing of what is there.
+        """
+        index = read_index(self.http_address, self.admin)
+        self.unserved = loading.find_unserved(self._process.loads, index, all_wanted=self._wanted is None)
+        if self.unserved and not any(entry.state == "READY" for entry in index):
+            what = _listed("none of its models loads", self.unserved)
+            other = ", or name others with --load-model" if self._wanted is not None else ""
+            raise HostError(self.repository, what, f"correct the model or its config.pbtxt{other}")
+
+    def _start_fault(self, status: int) -> HostError:
+        """Return the error for a Triton that ended while it started: because a model did not load, if it is strict."""
+        unserved = loading.from_log(self._process.loads)
+        if self._is_strict and unserved and status >= 0:
+            models = len({entry.model for entry in unserved})
+            summary = f"{models} of {counted(len(self._models()), 'model')} did not load"
+            fix = "correct the model or its config.pbtxt, or serve the others without --strict"
+            return HostError(self.repository, _listed(summary, unserved), fix)
+        what = _end_of_triton(status, self._process.log_lines())
+        return HostError(self.repository, what, "correct what Triton reports, then start it again")
 
     def _is_model_ready(self, stub: Stub) -> bool:
         return _is_ok(self.http_address, f"/v2/models/{quote(stub.model)}/versions/{quote(stub.version)}/ready")
 
 
-def serve(
-    repository: Path,
-    *,
-    host: str = "127.0.0.1",
-    http_port: int = 8000,
-    grpc_port: int = 8001,
-    metrics_port: int = 8002,
-    model_control_mode: ModelControlMode = "explicit",
-    admin: AdminAccess | None = None,
-) -> None:
-    """Serve `repository` until SIGINT or SIGTERM, with Triton's log on stderr. Call it from the main thread.
+def _options(model_control_mode: ModelControlMode, load_models: Sequence[str], *, strict: bool) -> list[str]:
+    """Return the options of `tritonserver`, except for its addresses.
 
-    In explicit mode, every model is loaded at the start. Once all are ready, two lines on stderr say where the admin
-    key is, and give the addresses. If Triton or a process that runs a model dies, a line says so, and Triton starts
-    again on the same ports, with the same key. A second signal ends the server at once.
-
-    Raises:
-        RepositoryError: There is no such directory.
-        HostError: Triton did not start, or died too often.
+    A server that is not strict counts as ready although a model did not load. Otherwise whoever asks for its health
+    before sending requests, such as a load balancer, would never send any.
     """
-    if not ipaddress.ip_address(ports.resolve(host)).is_loopback:
-        _say(_REACHABLE.format(host=host))
-    with (
-        _stopped_by_signals(),
-        Server.start(
-            repository,
-            host=host,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            model_control_mode=model_control_mode,
-            load_models=["*"] if model_control_mode == "explicit" else [],
-            admin=admin,
-            log_to=sys.stderr,
-        ) as server,
-    ):
-        _say(f"header {server.admin.header}, key in {server.key_file}", step="admin")
-        _say(f"HTTP {server.http_address}, gRPC {server.grpc_address}, metrics {server.metrics_address}")
-        supervise(server.wait, server.restart, _say)
-
-
-def _say(what: str, *, step: str = "serve") -> None:
-    with contextlib.suppress(OSError):  # stderr may be closed
-        sys.stderr.write(f"{step:<8} {printable(what)}\n")  # in one piece: a thread copies Triton's log to it, too
-        sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """End the block at SIGINT or SIGTERM, wherever it is, and restore the previous handlers.
-
-    A second signal cuts short what the first one started. More signals do nothing, so that it can clean up.
-    """
-    signals = iter([_Stopped(), _Stopped()])
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        for stopped in signals:
-            raise stopped
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except _Stopped:
-        return
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def _options(model_control_mode: ModelControlMode, load_models: Sequence[str]) -> list[str]:
-    """Return the options of `tritonserver`, except for its addresses."""
     return [
         f"--model-repository={runtime.REPOSITORY}",
         f"--backend-directory={runtime.BACKENDS}",
         "--disable-auto-complete-config",
         f"--model-control-mode={model_control_mode}",
+        *([] if strict else ["--exit-on-error=false", "--strict-readiness=false"]),
         *(f"--load-model={model}" for model in load_models),
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
     ]
-
-
-class _Stopped(BaseException):
-    """A signal asked the server to stop."""
 
 
 def _is_ok(address: str, path: str) -> bool:
@@ -312,11 +309,10 @@ def _is_ok(address: str, path: str) -> bool:
         connection.close()
 
 
-def _start_fault(repository: Path, status: int, lines: Sequence[str]) -> HostError:
-    if faults := log.model_faults(lines):
-        what = "; ".join(faults).replace(f"{runtime.REPOSITORY}/", "")
-        return HostError(repository, what, "correct the model or its config.pbtxt")
-    return HostError(repository, _end_of_triton(status, lines), "correct what Triton reports, then start it again")
+def _listed(summary: str, unserved: Sequence[Unserved]) -> str:
+    """Return one line for one model; for several a summary, and then a line for each."""
+    lines = [str(entry) for entry in unserved]
+    return lines[0] if len(lines) == 1 else Listing(f"{summary}:", lines)
 
 
 def _end_of_triton(status: int, lines: Sequence[str]) -> str:

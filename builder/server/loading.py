@@ -1,7 +1,7 @@
 """Follow a Triton that loads its models: how far it is, whether it still goes on, and what it does not serve."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.printable import counted
@@ -115,21 +115,23 @@ def find_unserved(loads: Loads, index: Sequence[IndexEntry], *, all_wanted: bool
         index: Its repository index.
         all_wanted: Whether it was to load every model of the repository.
     """
-    ready = {(entry.model, entry.version) for entry in index if entry.state == "READY"}
-    served = {model for model, _ in ready}
     found = {
         (entry.model, entry.version): reason(entry.reason)
         for entry in index
         if entry.state == "UNAVAILABLE" and entry.reason not in ("", "unloaded")
     }
-    for (model, version), why in dict(loads.faults).items():
-        is_served = (model, version) in ready if version else model in served
-        if not is_served:
-            found[model, version] = why
+    served = {entry.model for entry in index if entry.state == "READY"}
+    ready: set[tuple[str, int | None]] = {(name, None) for name in served}
+    ready |= {(entry.model, entry.version) for entry in index if entry.state == "READY"}
+    found |= {which: why for which, why in dict(loads.faults).items() if which not in ready}
     if all_wanted:
         named = {model for model, _ in found} | served
         found |= {(entry.model, None): _UNKNOWN for entry in index if entry.model not in named}
-    entries = (Unserved(model, version, _shown(why)) for (model, version), why in found.items())
+    return _sorted(found)
+
+
+def _sorted(faults: Mapping[tuple[str, int | None], str]) -> tuple[Unserved, ...]:
+    entries = [Unserved(model, version, _shown(why)) for (model, version), why in faults.items()]
     return tuple(sorted(entries, key=lambda entry: (entry.model, entry.version or 0)))
 
 

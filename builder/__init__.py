@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         verify,
     )
     from builder.bounded import Limits
-    from builder.config import ConfigOptions
+    from builder.config import ConfigOptions, InstanceGroup, Resource
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
@@ -62,7 +62,7 @@ _HOMES = {
         "verify",
     ),
     "builder.bounded": ("Limits",),
-    "builder.config": ("ConfigOptions",),
+    "builder.config": ("ConfigOptions", "InstanceGroup", "Resource"),
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
@@ -84,12 +84,14 @@ __all__ = [
     "HostError",
     "InputSpec",
     "Inspection",
+    "InstanceGroup",
     "Limits",
     "ModelError",
     "Publication",
     "PublishOptions",
     "Repository",
     "RepositoryError",
+    "Resource",
     "Server",
     "Verification",
     "VerificationError",

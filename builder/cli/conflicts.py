@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from builder.cli.faults import WrongUsage
 
 if TYPE_CHECKING:
+    from builder.config import ConfigOptions
     from builder.publishing import PublishOptions
 
 Conflict = tuple[str, str]
@@ -20,7 +21,7 @@ def check_options(options: "PublishOptions") -> None:
     Raises:
         WrongUsage: The first contradiction.
     """
-    conflicts = [*_batch_conflicts(options), *_tensorrt_conflicts(options)]
+    conflicts = [*_batch_conflicts(options), *_config_conflicts(options.config), *_tensorrt_conflicts(options)]
     if conflicts:
         raise WrongUsage(*conflicts[0])
 
@@ -39,6 +40,24 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if largest and max(preferred or (0,)) > largest:
         what = f"--preferred-batch-size {max(preferred or (0,))} is larger than --max-batch-size {largest}"
         yield what, f"use preferred sizes of at most {largest}, or a larger --max-batch-size"
+
+
+def _config_conflicts(config: "ConfigOptions") -> Iterator[Conflict]:
+    if config.instance_groups and (config.instances is not None or config.kind is not None):
+        other = "--instances" if config.instances is not None else "--kind"
+        yield (
+            f"{other} and --instance-group cannot be used together",
+            f"leave out {other}: each group has its own count and kind",
+        )
+    levels, default = config.priority_levels, config.default_priority
+    if levels is not None and default is not None and default > levels:
+        what = f"--default-priority {default} is not one of the {levels} levels of --priority-levels"
+        yield what, f"use a priority from 1 to {levels}" if levels else "leave out --default-priority"
+    if config.intra_op_thread_count is not None and "intra_op_thread_count" in config.parameters:
+        yield (
+            "--intra-op-thread-count and --parameter intra_op_thread_count set the same",
+            "leave one of them out",
+        )
 
 
 def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:

@@ -1,28 +1,35 @@
 """Write config.pbtxt: complete, so that Triton has nothing to guess, and without losing manual edits.
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
-for, `warmup` the requests that Triton runs when it loads the model, `profiles` the shapes that TensorRT builds for,
-`rules` what Triton refuses, `policy` which versions it serves, `interface` what clients see of them, and `backends`
-which backend loads the model. `pbtxt` reads the text and changes it in place, so that comments survive.
+for, and `settings` writes it; `warmup` writes the requests that Triton runs when it loads the model. `profiles` are the
+shapes that TensorRT builds for, `rules` what Triton refuses, `policy` which versions it serves, `interface` what
+clients see of them, and `backends` which backend loads the model. `pbtxt` reads the text and changes it in place, so
+that comments survive.
 """
 
 from builder.config import backends, interface, pbtxt, policy
 from builder.config.interface import ClientTensor, Interface, interface_of
-from builder.config.making import PROVENANCE_PREFIX, Config, ExistingConfig, check_config, make_config, point_at
-from builder.config.options import ConfigOptions
+from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at
+from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
 from builder.config.profiles import Profile, Shapes, make_profiles
+from builder.config.settings import LABEL_FILE, PathError, check_usage
 
 __all__ = [
+    "LABEL_FILE",
     "PROVENANCE_PREFIX",
     "ClientTensor",
     "Config",
     "ConfigOptions",
     "ExistingConfig",
+    "InstanceGroup",
     "Interface",
+    "PathError",
     "Profile",
+    "Resource",
     "Shapes",
     "backends",
     "check_config",
+    "check_usage",
     "interface",
     "interface_of",
     "make_config",

@@ -1,13 +1,12 @@
 """Make the config.pbtxt of a version: a new one, or the existing one with only the necessary changes."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.config import options as config_options
-from builder.config import pbtxt, policy, warmup
-from builder.config.options import THREADS, ConfigOptions
+from builder.config import pbtxt, policy, settings, warmup
+from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
 from builder.config.rules import PLATFORMS, disagreements, problems
 from builder.errors import ModelError, RepositoryError
@@ -16,9 +15,6 @@ from builder.tensors import Array
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
-
-PROVENANCE_PREFIX = "builder."
-"""Parameters whose key starts with this belong to this package: they say where the served version came from."""
 
 _MOST_REASONS = 10
 
@@ -46,11 +42,13 @@ class Config:
         text: The content of config.pbtxt.
         warmup: The content of the files in the model's `warmup` folder, by name.
         notes: What the operator should know, one sentence each.
+        labels: The content of the label files in the model's folder, by name.
     """
 
     text: str
     warmup: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def make_config(
@@ -92,15 +90,25 @@ def make_config(
         policy.serve(config, {*(beside or ()), version}, ())
     else:
         policy.switch_to(config, version, present, beside=beside)
-    config_options.apply(config, options, where=where)
+    labels = settings.apply(config, options, where=where)
     # Not more than was proven: with --prove sample, a larger batch may not fit on this machine.
     proven = max(manifest.proof.batch_sizes, default=max(1, largest))
     files = warmup.write(config, manifest, sample, {min(size, proven): count for size, count in warmup_sizes.items()})
     fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
-    _refuse(where, problems(config), fix)
+    _refuse(where, [*problems(config), *_contradictions(config, manifest, name, existing, labels)], fix)
     text = pbtxt.render(config) if existing is None else pbtxt.edit(existing.text, config, where=where)
     pbtxt.check_length(text, where=where)
-    return Config(text, files, tuple(_notes(config, text, where)))
+    notes = (*settings.notes(config, options, labels), *_notes(config, text, where))
+    return Config(text, files, notes, labels)
+
+
+def _contradictions(
+    config: "ModelConfig", manifest: Manifest, name: str, existing: ExistingConfig | None, labels: Mapping[str, bytes]
+) -> Iterator[str]:
+    """Yield where a finished config contradicts the version, or names files that are not there."""
+    yield from disagreements(config, manifest, name)
+    if existing is not None and existing.path.is_file():
+        yield from settings.label_problems(config, existing.path.parent, labels)
 
 
 def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from builder.config import scheduling
 from builder.config.interface import segments, tensor_contradictions
 from builder.config.pbtxt import messages
 from builder.record import Manifest
@@ -25,6 +26,7 @@ def problems(config: "ModelConfig") -> Iterator[str]:
     https://github.com/triton-inference-server/core/blob/main/src/model_config_utils.cc, GenerateWarmupData in
     https://github.com/triton-inference-server/core/blob/main/src/backend_model_instance.cc
     """
+    is_tensorrt = config.backend == "tensorrt" or config.platform == PLATFORMS["tensorrt"]
     if config.max_batch_size < 0:
         yield f"max_batch_size is {config.max_batch_size}"
     for side in ("input", "output"):
@@ -35,14 +37,17 @@ def problems(config: "ModelConfig") -> Iterator[str]:
             if count > 1:
                 yield f"{side} {name!r} is listed {count} times"
         for tensor in tensors:
-            for what in _tensor_problems(tensor, config.max_batch_size):
+            for what in _tensor_problems(tensor, config.max_batch_size, is_tensorrt=is_tensorrt):
                 yield f"{side} {tensor.name!r}: {what}"
-    yield from _batching_problems(config)
-    yield from _instance_problems(config)
+    yield from scheduling.queue_problems(config)
+    yield from scheduling.instance_problems(config)
+    yield from scheduling.cache_problems(config)
+    yield from scheduling.metric_problems(config)
+    yield from scheduling.label_problems(config)
     yield from _warmup_problems(config)
 
 
-def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
+def _tensor_problems(tensor: Any, max_batch_size: int, *, is_tensorrt: bool) -> Iterator[str]:
     if tensor.data_type == messages().TYPE_INVALID:
         yield "it has no data_type"
     if not tensor.dims:
@@ -57,41 +62,15 @@ def _tensor_problems(tensor: Any, max_batch_size: int) -> Iterator[str]:
             yield f"reshape {list(shape[:32])} has another number of values than dims {list(tensor.dims[:32])}"
     if getattr(tensor, "format", 0) != 0 and len(tensor.dims) != 3:
         yield "a format of NHWC or NCHW needs 3 dims"
-
-
-def _batching_problems(config: "ModelConfig") -> Iterator[str]:
-    batching = config.dynamic_batching
-    preferred = [*batching.preferred_batch_size, *config.sequence_batching.oldest.preferred_batch_size]
-    for size in preferred:
-        if not 0 < size <= config.max_batch_size:
-            yield f"preferred_batch_size {size} is not between 1 and max_batch_size {config.max_batch_size}"
-    levels = batching.priority_levels
-    if levels and not 0 < batching.default_priority_level <= levels:
-        yield f"default_priority_level is not between 1 and priority_levels {levels}"
-    for level in batching.priority_queue_policy:
-        if levels and not 0 < level <= levels:
-            yield f"priority_queue_policy {level} is not between 1 and priority_levels {levels}"
-    if batching.preserve_ordering:
-        if levels > 1:
-            yield "preserve_ordering allows only one priority level"
-        policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
-        delay = messages().ModelQueuePolicy.DELAY
-        if any(policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies):
-            yield "preserve_ordering does not allow a queue policy whose timeout_action is DELAY"
-
-
-def _instance_problems(config: "ModelConfig") -> Iterator[str]:
-    group_kind = messages().ModelInstanceGroup
-    for group in config.instance_group:
-        if group.kind in (group_kind.KIND_CPU, group_kind.KIND_MODEL) and group.gpus:
-            yield f"an instance_group of {group_kind.Kind.Name(group.kind)} lists GPUs"
-        if group.profile and config.backend != "tensorrt":
-            yield "instance_group.profile is only for TensorRT"
+    if not is_tensorrt and (tensor.is_shape_tensor or tensor.is_non_linear_format_io):
+        yield "shape tensors and non-linear formats are only for TensorRT"
 
 
 def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
     required = {tensor.name for tensor in config.input if not tensor.optional}
     for warmup in config.model_warmup:
+        if warmup.batch_size == 0:
+            continue  # Triton skips it
         at = f"model_warmup {warmup.name!r}"
         if warmup.batch_size > max(1, config.max_batch_size):
             yield f"{at}: batch_size {warmup.batch_size} is above max_batch_size {config.max_batch_size}"

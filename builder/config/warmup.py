@@ -71,6 +71,11 @@ def write(
     return files
 
 
+def own_entries(config: "ModelConfig") -> list[Any]:
+    """Return our entries of model_warmup."""
+    return [entry for entry in config.model_warmup if entry.name.startswith(PREFIX)]
+
+
 def replace(config: "ModelConfig", entries: Sequence[Any]) -> None:
     """Put these entries in place of ours; those of others stay."""
     kept = [entry for entry in config.model_warmup if not entry.name.startswith(PREFIX)]

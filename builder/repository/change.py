@@ -170,6 +170,8 @@ class Change:
             (staged / transaction.WARMUP).mkdir()
         for file, content in config.warmup.items():
             disk.write(staged / transaction.WARMUP / file, content)
+        for file, content in config.labels.items():
+            disk.write(staged / file, content)
         disk.sync_folders(staged)
         self.transaction.place_model()
 
@@ -189,8 +191,9 @@ class Change:
         disk.sync_folders(folder)
 
     def _switch(self, config: Config, *, version: int | None) -> None:
-        """Move the warmup files, then the staged version, and last the config into the repository."""
+        """Move the warmup and label files, then the staged version, and last the config into the repository."""
         self._place_warmup(config.warmup)
+        self._place(config.labels, self.model.path)
         self._stage_config(config.text.encode())
         self.transaction.switch(version=version)
 
@@ -206,6 +209,10 @@ class Change:
             raise RepositoryError(folder, what, "delete the link: the files that are needed are written again")
         if files:
             disk.make_folder(folder)
+        self._place(files, folder)
+
+    def _place(self, files: Mapping[str, bytes], folder: Path) -> None:
+        """Move files that are named by their content into a folder of the repository."""
         for file, content in files.items():
             disk.write(self.transaction.path / file, content)
             disk.rename(self.transaction.path / file, folder / file)

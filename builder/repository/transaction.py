@@ -32,19 +32,19 @@ versions, and the config last.
 A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
 whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. `prune` renames
 versions into the staging folder, all or none of them; the last rename is its point of no return, and if it is killed,
-the versions that it had removed stay removed. Warmup files are moved before step 1: their names are digests of their
-content, so no file that a server may be reading is ever replaced.
+the versions that it had removed stay removed. Warmup and label files are moved before step 1: their names are digests
+of their content, so no file that a server may be reading is ever replaced.
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder import interrupts
-from builder.config import pbtxt
+from builder import files, interrupts
+from builder.config import LABEL_FILE, pbtxt
 from builder.errors import RepositoryError
 from builder.repository import journal
 from builder.repository.disk import reason, rename, sync, sync_all, write
@@ -59,9 +59,12 @@ MODEL = "model"
 
 OWN_WARMUP_FILE = re.compile(r"[0-9a-f]{64}\.raw")
 
+_OTHER_CONFIGS = ("[0-9]*/config.*.pbtxt", "configs/*.pbtxt")
+_MOST_BYTES = 10_000_000
+
 LEFT_OVER = re.compile(
     rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|candidate|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}"
-    rf"|{re.escape(journal.STAGED)}"
+    rf"|{LABEL_FILE.pattern}|{re.escape(journal.STAGED)}"
 )
 """The names in the staging folder that a change leaves there."""
 
@@ -226,22 +229,25 @@ class Transaction:
                 self.folder.remove(name)
 
     def _sweep(self, model: str) -> None:
-        """Delete our warmup files that the model's config does not name, if the config can be read.
+        """Delete our warmup and label files that no config of the model names, if its config can be read.
 
         This happens before a change, not after it: a server that is loading the former config still finds its files.
         Files that cannot be deleted stay: they do no harm.
         """
         directory = ModelDirectory(self.root / model)
-        folder = directory.path / WARMUP
-        if directory.path.is_symlink() or folder.is_symlink() or not folder.is_dir():
+        if directory.path.is_symlink():
             return
         try:
             text = directory.read_config()
             pbtxt.parse(text, where=directory.config_path)
         except RepositoryError:
             return
+        warmup = directory.path / WARMUP
         with suppress(OSError):
-            _delete_unused(folder, text)
+            if warmup.is_dir() and not warmup.is_symlink() and _delete_unused(warmup, OWN_WARMUP_FILE, [text]):
+                warmup.rmdir()
+        with suppress(OSError):
+            _delete_unused(directory.path, LABEL_FILE, [text, *_other_configs(directory.path)])
 
     def _not_undone(self, left: Sequence[_Move], error: BaseException) -> RepositoryError:
         """Return the error that says what is left of a change that failed and could not be undone."""
@@ -255,15 +261,24 @@ class Transaction:
         return RepositoryError(self.root / self.model, what, "run the command again: it removes that version first")
 
 
-def _delete_unused(warmup: Path, config: str) -> None:
-    """Delete our warmup files that a config does not name, and the folder if it is then empty."""
-    folder = os.open(warmup, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _other_configs(model: Path) -> Iterator[str]:
+    """Yield the texts of the configs kept beside their versions, and of those that a server may be told to use.
+
+    Raises:
+        OSError: One of them cannot be read, so nobody knows which files it names.
+    """
+    for pattern in _OTHER_CONFIGS:
+        for path in model.glob(pattern):
+            yield files.read(path, limit=_MOST_BYTES, inside=files.real_path(model)).decode(errors="replace")
+
+
+def _delete_unused(path: Path, own: "re.Pattern[str]", configs: Sequence[str]) -> bool:
+    """Delete our files that no config names, and return whether the folder is then empty."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         for name in entries(folder):
-            if OWN_WARMUP_FILE.fullmatch(name) and name not in config:
+            if own.fullmatch(name) and not any(name in text for text in configs):
                 os.unlink(name, dir_fd=folder)
-        is_empty = not entries(folder)
+        return not entries(folder)
     finally:
         close(folder)
-    if is_empty:
-        warmup.rmdir()

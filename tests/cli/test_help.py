@@ -75,6 +75,8 @@ def test_the_options_of_publish_are_in_sections() -> None:
         "Names of inputs and outputs",
         "Proof that the answers are the original's",
         "Settings in config.pbtxt",
+        "Queue and priorities",
+        "Instances",
         "Precision and Triton release",
         "TensorRT",
         "Limits of time and memory",

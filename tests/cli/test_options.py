@@ -10,9 +10,10 @@ import pytest
 
 from builder.bounded import Limits
 from builder.cli import cli
-from builder.cli.faults import BadValue
+from builder.cli.conflicts import check_options
+from builder.cli.faults import BadValue, WrongUsage
 from builder.cli.filling import field_names, fill, inner_classes
-from builder.config import ConfigOptions, Shapes
+from builder.config import ConfigOptions, InstanceGroup, Resource, Shapes
 from builder.exporting import ExportOptions, InputSpec
 from builder.publishing import PublishOptions
 from builder.tensorrt import BuildOptions
@@ -109,12 +110,31 @@ EXPECTED = PublishOptions(
         max_batch_size=64,
         max_queue_delay_us=500,
         preferred_batch_sizes=(8, 16),
+        preserve_ordering=True,
+        priority_levels=3,
+        default_priority=2,
+        max_queue_size=100,
+        queue_timeout_us=7000,
+        queue_timeout_action="delay",
+        queue_timeout_override=True,
         instances=2,
         kind="gpu",
+        instance_groups=(
+            InstanceGroup("gpu", 2, (0, 1)),
+            InstanceGroup("cpu", 1, name="a", host_policy="h", passive=True, profiles=(0, 2)),
+        ),
+        rate_limiter_resources={"memory": Resource(4), "disk": Resource(1, is_global=True)},
+        rate_limiter_priority=2,
         intra_op_thread_count=3,
+        response_cache=True,
+        labels={"scores": Path("l.txt"), "other": None},
+        metric_labels={"team": "vision", "old": ""},
+        parameters={"execution_mode": "1"},
         warmup=False,
         accelerator="tensorrt",
         cuda_graphs=True,
+        unset_fields=("dynamic_batching",),
+        set_fields=(("optimization.graph.level", "1"), ('parameters["a=b"].string_value', "c=d")),
     ),
     lock_timeout_s=30.0,
     limits=Limits(prove_timeout=90.0, prove_memory=2_500_000_000),
@@ -126,6 +146,12 @@ GIVEN = (
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
     "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs "
+    "--preserve-ordering --priority-levels 3 --default-priority 2 --max-queue-size 100 --queue-timeout-us 7000 "
+    "--queue-timeout-action delay --queue-timeout-override --response-cache --labels scores=l.txt --labels other= "
+    "--instance-group 2xgpu:0,1 --instance-group cpu%name=a%host_policy=h%passive%profile=0,2 "
+    "--rate-limiter-resource memory=4 --rate-limiter-resource disk=1,global --rate-limiter-priority 2 "
+    "--metric-label team=vision --metric-label old= --parameter execution_mode=1 --unset dynamic_batching "
+    '--set optimization.graph.level=1 --set parameters["a=b"].string_value=c=d '
     "--lock-timeout 30s --prove-timeout 90s --prove-memory 2.5GB"
 )
 
@@ -143,7 +169,8 @@ def test_the_command_line_below_gives_every_option() -> None:
 
 
 def test_every_option_of_publish_fills_its_field() -> None:
-    assert fill(PublishOptions, parsed("publish", *GIVEN.split())) == EXPECTED
+    given = (argument.replace("%", " ") for argument in GIVEN.split())
+    assert fill(PublishOptions, parsed("publish", *given)) == EXPECTED
 
 
 def test_every_option_of_export_fills_its_field() -> None:
@@ -191,3 +218,47 @@ def test_a_size_has_a_unit_or_is_in_bytes(text: str, size: int) -> None:
 def test_other_text_is_no_size(text: str) -> None:
     with pytest.raises(BadValue, match="is not a size"):
         parsed("inspect", "m.onnx", "--prove-memory", text)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--labels", "scores", "not of the form OUTPUT=FILE"),
+        ("--labels", "=l.txt", "not of the form OUTPUT=FILE"),
+        ("--metric-label", "team", "not of the form NAME=VALUE"),
+        ("--instance-group", "2xtpu", "is not a group of instances"),
+        ("--instance-group", "", "is not a group of instances"),
+        ("--instance-group", "0xcpu", "has no instances"),
+        ("--instance-group", "cpu:0", "names GPUs"),
+        ("--instance-group", "gpu:0,0", "has a number twice"),
+        ("--instance-group", "gpu:0,", "is not a list of numbers"),
+        ("--instance-group", "gpu count=2", "is no setting of a group"),
+        ("--rate-limiter-resource", "memory", "not of the form NAME=COUNT"),
+        ("--rate-limiter-resource", "memory=9999999999", "too large"),
+        ("--set", "optimization.graph.level", "not of the form PATH=VALUE"),
+        ("--set", "optimization.graph.level=", "has no value"),
+        ("--set", "optimisation.graph.level=1", "has no field 'optimisation'"),
+        ("--set", "version_policy.latest.num_versions=2", "which versions are served"),
+        ("--unset", "max_batch_size", "has to be proven"),
+        ("--priority-levels", "-1", "too small"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_refused(option: str, value: str, message: str) -> None:
+    with pytest.raises(BadValue, match=message) as found:
+        parsed("publish", "m.onnx", f"{option}={value}")
+    assert found.value.fix
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--instances 2 --instance-group cpu", "--instances and --instance-group cannot be used together"),
+        ("--kind cpu --instance-group cpu", "--kind and --instance-group cannot be used together"),
+        ("--priority-levels 2 --default-priority 3", "not one of the 2 levels"),
+        ("--priority-levels 0 --default-priority 1", "not one of the 0 levels"),
+        ("--intra-op-thread-count 1 --parameter intra_op_thread_count=2", "set the same"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(arguments: str, message: str) -> None:
+    with pytest.raises(WrongUsage, match=message):
+        check_options(fill(PublishOptions, parsed("publish", "m.onnx", *arguments.split())))

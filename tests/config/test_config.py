@@ -134,7 +134,7 @@ def test_several_instances_with_a_thread_for_every_core_are_noted(options: dict[
 
 def test_queue_delay_without_batching_is_refused() -> None:
     inputs = (ServedTensor("x", "x", "TYPE_FP32", (1, 3)),)
-    with pytest.raises(RepositoryError, match="max_batch_size is 0, so a queue delay"):
+    with pytest.raises(RepositoryError, match="max_batch_size is 0, so --max-queue-delay-us would have no effect"):
         make(manifest=replace(with_batch(0), inputs=inputs, outputs=inputs), max_queue_delay_us=1)
 
 
@@ -317,7 +317,7 @@ def test_queue_delay_is_refused_with_sequence_batching() -> None:
     text = re.sub(r"dynamic_batching .*", "sequence_batching { }", HAND_WRITTEN)
 
     assert read(make(text, version=2).text).HasField("sequence_batching")
-    with pytest.raises(RepositoryError, match="it uses sequence batching, so a queue delay"):
+    with pytest.raises(RepositoryError, match="it uses sequence batching, so --max-queue-delay-us would"):
         make(text, version=2, max_queue_delay_us=1)
 
 

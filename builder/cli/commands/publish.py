@@ -8,8 +8,6 @@ import click
 
 from builder.cli.arguments import (
     FILE_TO_READ,
-    LARGEST_INT64,
-    batch_sizes,
     folder_or_bucket,
     fraction,
     name_pair,
@@ -18,6 +16,7 @@ from builder.cli.arguments import (
     release,
     whole_number,
 )
+from builder.cli.config_options import config_options
 from builder.cli.conflicts import check_module, check_options
 from builder.cli.filling import fill
 from builder.cli.finishing import finishing
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from builder.publishing import Publication
 
 NAMES = "Names of inputs and outputs"
-CONFIG = "Settings in config.pbtxt (an existing file keeps its own unless you give the option)"
 TARGET = "Precision and Triton release"
 TENSORRT = "TensorRT"
 
@@ -134,43 +132,7 @@ TENSORRT = "TensorRT"
     "value. For example, 0.02. Default: by the coarsest numbers in the model, 0.0001 for float32, 0.01 for fp16, "
     "0.02 for bf16 and 0.03 for quantized ones.",
 )
-@option(
-    "--max-queue-delay-us",
-    section=CONFIG,
-    type=whole_number(0, LARGEST_INT64, form="MICROSECONDS"),
-    help="How long a request may wait until others fill the batch, in microseconds. For example, 500. Default: 0.",
-)
-@option(
-    "--preferred-batch-size",
-    "preferred_batch_sizes",
-    section=CONFIG,
-    type=batch_sizes,
-    help="Batch sizes that Triton runs at once, without waiting for more requests. For example, 8,16. Default: none.",
-)
-@option(
-    "--instances",
-    section=CONFIG,
-    type=whole_number(1),
-    help="How many copies of the model run at the same time. Default: 1.",
-)
-@option(
-    "--intra-op-thread-count",
-    section=CONFIG,
-    type=whole_number(1),
-    help="How many CPU threads each copy uses. Default: one for each core of the server.",
-)
-@option(
-    "--kind",
-    section=CONFIG,
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    help="Where the copies run; auto takes a GPU if the server has one. Default: auto.",
-)
-@option(
-    "--warmup/--no-warmup",
-    section=CONFIG,
-    default=None,
-    help="Run a stored sample whenever Triton loads the model, so that the first request is not slow. Default: yes.",
-)
+@config_options
 @option(
     "--precision",
     section=TARGET,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from builder import bounded, exporting, publishing
 from builder.batching import BatchedModel, BatchedTensor, Rewrite
 from builder.bounded import Limits
-from builder.config import check_config
+from builder.config import Interface, check_config, interface, interface_of, pbtxt
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
 from builder.model import Model, TensorSpec, fix_inputs, load
@@ -215,11 +215,13 @@ class Verification:
         name: The model.
         version: The version that was checked.
         proof: What was compared, and the largest differences.
+        notes: What the caller should know, one sentence each.
     """
 
     name: str
     version: int
     proof: Proof
+    notes: tuple[str, ...] = ()
 
 
 def verify(
@@ -231,6 +233,9 @@ def verify(
     report: Report = silent,
 ) -> Verification:
     """Run a published version again, and compare its answers with those stored when it was published.
+
+    If config.pbtxt serves the version, it is checked too: Triton has to load the version with it, with the inputs and
+    outputs that it lists.
 
     Args:
         name: The model.
@@ -247,14 +252,31 @@ def verify(
     model = Repository(Path(repository)).model(name)
     chosen = model.served_version() if version is None else version
     manifest = model.read_manifest(chosen)
-    if version is None:
-        check_config(model.read_config(), manifest, name=name, where=model.config_path)
+    seen = _interface_in_force(model, chosen, manifest)
     report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
     file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
     proof = bounded.run(
         partial(_verify, model, chosen, manifest), where=file, limits=limits or Limits(), has_gpu=is_plan
     )
-    return Verification(name, chosen, proof)
+    return Verification(name, chosen, proof, () if seen is None else tuple(_notes(model, chosen, seen)))
+
+
+def _interface_in_force(model: ModelDirectory, version: int, manifest: Manifest) -> Interface | None:
+    """Check the config with which a version is served, and return what clients see; None when it is not served."""
+    text = model.find_config()
+    if text is None or version not in model.served_versions():
+        return None
+    check_config(text, manifest, name=model.name, where=model.config_path)
+    return interface_of(pbtxt.parse(text, where=model.config_path), manifest, where=model.config_path)
+
+
+def _notes(model: ModelDirectory, version: int, seen: Interface) -> Iterator[str]:
+    """Yield what was compared although no client can ask for it."""
+    reference = model.read_reference(version)
+    if (what := interface.misfit(seen, {t.name: reference[f"input:{t.name}"] for t in seen.inputs})) is not None:
+        yield f"the stored samples were compared, but no client can send them: {what}"
+    if seen.left_out:
+        yield f"{model.config_path} does not list output {', '.join(seen.left_out)}, so no client can get it"
 
 
 def _verify(model: ModelDirectory, version: int, manifest: Manifest, _: Report) -> Proof:

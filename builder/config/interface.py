@@ -76,7 +76,7 @@ def interface_of(config: "ModelConfig", manifest: Manifest, *, where: object) ->
     Raises:
         RepositoryError: They contradict each other.
     """
-    reasons = list(contradictions(config, manifest))
+    reasons = [*batch_contradictions(config, manifest), *tensor_contradictions(config, manifest)]
     if reasons:
         fix = "correct this file, or serve a version that it fits with `python -m builder rollback`"
         raise RepositoryError(where, "; ".join(reasons[:10]), fix)
@@ -126,13 +126,12 @@ def misfit(interface: Interface, samples: Mapping[str, Array]) -> str | None:
     return None
 
 
-def contradictions(config: "ModelConfig", manifest: Manifest) -> Iterator[str]:
-    """Yield where the inputs, outputs and batch of a config contradict a version, one clause each."""
+def batch_contradictions(config: "ModelConfig", manifest: Manifest) -> Iterator[str]:
+    """Yield why a config cannot have a batch, or must have one, where it says otherwise."""
     if config.max_batch_size > 0 and manifest.max_batch_size == 0:
         yield f"max_batch_size is {config.max_batch_size}, but the version has no batch"
     if config.max_batch_size == 0 and manifest.max_batch_size > 0 and not is_partial(config):
         yield "max_batch_size is 0, but the version has a batch"
-    yield from tensor_contradictions(config, manifest)
 
 
 def tensor_contradictions(config: "ModelConfig", manifest: Manifest) -> Iterator[str]:

@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from builder.config import pbtxt, policy, settings, warmup
+from builder.config.interface import Interface, batch_contradictions, interface_of, is_partial, misfit
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
 from builder.config.rules import PLATFORMS, disagreements, problems
+from builder.config.unknown import misspelled, unknown_fields
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor
 from builder.tensors import Array
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 _MOST_REASONS = 10
+
+_SPELLING = "correct this file; if your Triton knows such a field, upgrade tritonclient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +91,29 @@ def make_config(
     largest = _max_batch_size(config, manifest, existing, options.max_batch_size)
     warmup_sizes = warmup.sizes(config, largest, options.warmup, is_new=existing is None)
     config.max_batch_size = largest
+    if existing is not None:
+        complete(config, manifest)
     _bind(config, manifest, name)
     if existing is None:
         policy.serve(config, {*(beside or ()), version}, ())
     else:
         policy.switch_to(config, version, present, beside=beside)
     labels = settings.apply(config, options, where=where)
+    fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
+    _refuse(where, _contradictions(config, manifest, name, existing, labels), fix)
+    seen = interface_of(config, manifest, where=where)
+    unfit = _check_warmup(seen, sample, options.warmup, where)
     # Not more than was proven: with --prove sample, a larger batch may not fit on this machine.
     proven = max(manifest.proof.batch_sizes, default=max(1, largest))
-    files = warmup.write(config, manifest, sample, {min(size, proven): count for size, count in warmup_sizes.items()})
-    fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
-    _refuse(where, [*problems(config), *_contradictions(config, manifest, name, existing, labels)], fix)
+    fitting = {} if unfit else {min(size, proven): count for size, count in warmup_sizes.items()}
+    files = warmup.write(config, seen, sample, fitting)
+    _refuse(where, problems(config), fix)
     text = pbtxt.render(config) if existing is None else pbtxt.edit(existing.text, config, where=where)
     pbtxt.check_length(text, where=where)
-    notes = (*settings.notes(config, options, labels), *_notes(config, text, where))
-    return Config(text, files, notes, labels)
+    notes = [*settings.notes(config, options, labels), *_notes(config, text, where)]
+    if unfit and warmup_sizes:
+        notes.append(f"the model is not warmed up when it is loaded: {unfit}")
+    return Config(text, files, tuple(notes), labels)
 
 
 def _contradictions(
@@ -124,8 +138,15 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> 
         RepositoryError: The config cannot be read, Triton would refuse it, or it contradicts the version.
     """
     config = pbtxt.parse(text, where=where)
+    _refuse(where, misspelled(text), _SPELLING)
     fix = "correct this file, or publish the model again under another name with --name"
-    _refuse(where, [*problems(config), *disagreements(config, manifest, name)], fix)
+    reasons = [*disagreements(config, manifest, name), *batch_contradictions(config, manifest)]
+    _refuse(where, reasons, fix)
+    complete(config, manifest)
+    _refuse(where, problems(config), fix)
+    if config.max_batch_size > manifest.max_batch_size:
+        what, fix = _unproven(config.max_batch_size, manifest.max_batch_size, is_asked=False)
+        raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}, but {what}", fix)
 
 
 def point_at(existing: str, version: int, present: Iterable[int], *, where: object) -> Config:
@@ -137,6 +158,7 @@ def point_at(existing: str, version: int, present: Iterable[int], *, where: obje
         RepositoryError: The existing config cannot be read.
     """
     config = pbtxt.parse(existing, where=where)
+    _refuse(where, misspelled(existing), _SPELLING)
     policy.switch_to(config, version, present)
     _drop_provenance(config)
     warmup.replace(config, [])
@@ -148,6 +170,7 @@ def point_at(existing: str, version: int, present: Iterable[int], *, where: obje
 def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelConfig":
     """Read the existing config, and refuse one that contradicts the new version."""
     config = pbtxt.parse(existing.text, where=existing.path)
+    _refuse(existing.path, misspelled(existing.text), _SPELLING)
     fix = "correct this file, or publish the model under another name with --name"
     _refuse(existing.path, disagreements(config, manifest, name), fix)
     return config
@@ -168,12 +191,15 @@ def _max_batch_size(
         16      4             8                           16
         -       64            8                           refused: 64 was not proven
         -       0             8                           refused: the version has a batch, the config none
+        -       0, no inputs  8                           32: the config left it to Triton
 
     Raises:
         RepositoryError: The result was not proven, or only one of the two sides has a batch.
     """
     current, proven = config.max_batch_size, manifest.max_batch_size
+    is_left_to_triton = current == 0 and is_partial(config)
     is_set_by_hand = existing is not None and (existing.served is None or existing.served.max_batch_size != current)
+    is_set_by_hand = is_set_by_hand and not is_left_to_triton
     wanted = asked if asked is not None else current if is_set_by_hand else proven
     has_same_kind = (wanted == 0) == (proven == 0)
     if has_same_kind and wanted <= proven:
@@ -202,8 +228,8 @@ def _refuse(where: object, reasons: Iterable[str], fix: str) -> None:
 
 def _notes(config: "ModelConfig", text: str, where: object) -> Iterator[str]:
     """Yield what does not stop Triton from loading the model, but may not be what the operator wants."""
-    if (unknown := pbtxt.unknown_fields(text)) is not None:
-        yield f"{where} has a field that this release does not know, and Triton may not know it either: {unknown}"
+    for unknown in unknown_fields(text):
+        yield f"{where}, {unknown}; Triton may not know it either, and then it does not load the model"
     kinds = {group.kind for group in config.instance_group}
     instances = sum(group.count for group in config.instance_group)
     runs_only_on_gpus = kinds == {messages().ModelInstanceGroup.KIND_GPU}
@@ -223,6 +249,47 @@ def _new_config(manifest: Manifest, name: str) -> "ModelConfig":
         config.dynamic_batching.SetInParent()
     config.instance_group.add(count=1, kind=messages().ModelInstanceGroup.KIND_AUTO)
     return config
+
+
+def complete(config: "ModelConfig", manifest: Manifest) -> None:
+    """Write what a config leaves to Triton's auto-completion: missing inputs and outputs, and missing dims and types.
+
+    Triton completes a config that lists no inputs or no outputs, and turns on the dynamic batcher there. A largest
+    batch that is missing is left as it is, because the caller knows what was proven.
+
+    Source: AutoCompleteConfig in
+    https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc
+    """
+    if is_partial(config) and config.max_batch_size > 1 and not config.HasField("sequence_batching"):
+        config.dynamic_batching.SetInParent()
+    for listed, tensors in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
+        by_name = {tensor.name: tensor for tensor in tensors}
+        for tensor in listed:
+            _complete_tensor(tensor, by_name[tensor.name])
+        for tensor in () if listed else tensors:
+            _add_tensor(listed, tensor, manifest.max_batch_size)
+
+
+def _complete_tensor(listed: Any, tensor: ServedTensor) -> None:
+    if listed.data_type == messages().TYPE_INVALID:
+        listed.data_type = messages().DataType.Value(tensor.data_type)
+    if not listed.dims and not listed.HasField("reshape"):
+        listed.dims[:] = tensor.dims or [1]
+        if not tensor.dims:
+            listed.reshape.SetInParent()
+
+
+def _check_warmup(seen: Interface, sample: Mapping[str, Array], asked: bool | None, where: object) -> str | None:
+    """Say why the sample cannot warm the model up, because no client could send it; None when it can.
+
+    Raises:
+        RepositoryError: It cannot, and the caller asked for a warmup.
+    """
+    what = misfit(seen, {name: value[np.newaxis] for name, value in sample.items()})
+    if what is not None and asked:
+        fix = "publish with samples of that size with --samples FILE.npz, or without --warmup"
+        raise RepositoryError(where, f"no stored sample can warm the model up: {what}", fix)
+    return what
 
 
 def _add_tensor(target: Any, tensor: ServedTensor, max_batch_size: int) -> None:

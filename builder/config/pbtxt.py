@@ -17,6 +17,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from builder import files
+from builder.config.spelling import meant_in
 from builder.errors import RepositoryError
 from builder.progress import format_bytes
 
@@ -58,7 +59,11 @@ def parse(text: str, *, where: object) -> "ModelConfig":
     except RecursionError as error:
         raise RepositoryError(where, "it is nested too deeply", "restore this file, or write it again") from error
     except text_format.ParseError as error:
-        what = f"it is not a valid model configuration: {error}"
+        complaint = unknown_fields(text) or str(
+            error
+        )  # the first one: an unknown field may be what confuses the parser
+        meant = meant_in(complaint)
+        what = f"it is not a valid model configuration: {complaint}" + (f" Did you mean {meant}?" if meant else "")
         raise RepositoryError(where, what, "correct this file at the line and column given") from error
     if config.max_batch_size < 0:
         raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}", "set it to 0 or more in this file")
@@ -167,16 +172,17 @@ class _Entry:
     end: int
 
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<space>(?:\s|\#[^\n]*)+) | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*') | (?P<open>[{<\[])
       | (?P<close>[}>\]]) | (?P<mark>[:;,]) | (?P<word>[^\s\#"'{}<>\[\]:;,]+)""",
     re.VERBOSE | re.DOTALL,
 )
+"""A token of the text format; what lies between tokens is `space`."""
 
 
 def _entries(text: str) -> Iterator[_Entry]:
     """Yield the top-level entries of a valid text, each with the separator that follows it."""
-    tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
+    tokens = [match for match in TOKEN.finditer(text) if match.lastgroup != "space"]
     names = [i for i, depth in enumerate(_depths(tokens)) if depth == 0 and _is_name(tokens, i)]
     for i, following in zip(names, [*names, len(tokens)][1:], strict=True):
         yield _Entry(tokens[i].group(), tokens[i].start(), tokens[following - 1].end())

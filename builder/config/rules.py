@@ -68,6 +68,7 @@ def _tensor_problems(tensor: Any, max_batch_size: int, *, is_tensorrt: bool) -> 
 
 def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
     required = {tensor.name for tensor in config.input if not tensor.optional}
+    inputs = {tensor.name: tensor for tensor in config.input}
     for warmup in config.model_warmup:
         if warmup.batch_size == 0:
             continue  # Triton skips it
@@ -75,12 +76,31 @@ def _warmup_problems(config: "ModelConfig") -> Iterator[str]:
         if warmup.batch_size > max(1, config.max_batch_size):
             yield f"{at}: batch_size {warmup.batch_size} is above max_batch_size {config.max_batch_size}"
         for name, value in warmup.inputs.items():
-            if any(dim < 0 for dim in value.dims):
-                yield f"{at}: input {name!r} has a dim of -1"
             if value.WhichOneof("input_data_type") is None:
                 yield f"{at}: input {name!r} has no data"
+            if name in inputs:
+                yield from (f"{at}: input {name!r} {what}" for what in _row_problems(inputs[name], value))
+            elif not config.HasField("sequence_batching"):  # which may have more inputs, for its control values
+                yield f"{at}: there is no input {name!r}"
         if absent := sorted(required - set(warmup.inputs)):
             yield f"{at}: no data for input {', '.join(map(repr, absent))}"
+
+
+def _row_problems(tensor: Any, row: Any) -> Iterator[str]:
+    """Yield why Triton would not take a row of a warmup: it has to be as clients send it."""
+    dims, given = list(tensor.dims), list(row.dims)
+    if row.data_type != tensor.data_type:
+        yield f"is {_type_name(row.data_type)} instead of {_type_name(tensor.data_type)}"
+    if -1 in given:
+        yield "has a dim of -1"
+    elif len(dims) != len(given) or any(dim not in (-1, own) for dim, own in zip(dims, given, strict=True)):
+        yield f"has dims {given[:32]} instead of {dims[:32]}"
+
+
+def _type_name(number: int) -> str:
+    """Return the name of a data type; a config may have numbers that are none."""
+    types = messages().DataType
+    return str(types.Name(number)) if number in types.values() else str(number)
 
 
 def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:

@@ -4,8 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from builder.config.interface import Interface, to_client
 from builder.config.pbtxt import messages
-from builder.record import Manifest, raw_bytes
+from builder.record import raw_bytes
 from builder.tensors import Array
 
 if TYPE_CHECKING:
@@ -45,11 +48,18 @@ def sizes(config: "ModelConfig", max_batch_size: int, asked: bool | None, *, is_
 
 
 def write(
-    config: "ModelConfig", manifest: Manifest, sample: Mapping[str, Array], sizes: Mapping[int, int]
+    config: "ModelConfig", seen: Interface, sample: Mapping[str, Array], sizes: Mapping[int, int]
 ) -> dict[str, bytes]:
     """Replace our entries of model_warmup, and return the files that the new ones name.
 
-    A file contains one row whatever the entry's batch_size: Triton sends it that many times, as one batch.
+    A file contains one row whatever the entry's batch_size: Triton sends it that many times, as one batch. Triton takes
+    these rows as it takes those of a client, so they have the dims that clients send.
+
+    Args:
+        config: The config to write into.
+        seen: What clients see under this config.
+        sample: One row for each input, `dtype[*model dims]`.
+        sizes: How often to run each batch size.
 
     Source: GenerateWarmupData in
     https://github.com/triton-inference-server/core/blob/main/src/backend_model_instance.cc
@@ -58,13 +68,14 @@ def write(
     entries = []
     for size, count in sorted(sizes.items()):
         entry = messages().ModelWarmup(name=f"{PREFIX}{size}", batch_size=size, count=count)
-        for tensor in manifest.inputs:
-            content = raw_bytes(sample[tensor.name])
+        for tensor in seen.inputs:
+            row = to_client(tensor, sample[tensor.name][np.newaxis])[0]
+            content = raw_bytes(row)
             file = f"{hashlib.sha256(content).hexdigest()}.raw"
             files[file] = content
             data = entry.inputs[tensor.name]
             data.data_type = messages().DataType.Value(tensor.data_type)
-            data.dims[:] = sample[tensor.name].shape or [1]
+            data.dims[:] = row.shape
             data.input_data_file = file
         entries.append(entry)
     replace(config, entries)

@@ -183,8 +183,10 @@ def test_raw_bytes_are_what_a_request_carries(array: np.ndarray[Any, Any], expec
 
 def test_warmup_follows_the_largest_batch_and_keeps_what_was_edited() -> None:
     text = make().text.replace("batch_size: 8\n  inputs", "batch_size: 8\n  count: 5\n  inputs")
-    text += '\nmodel_warmup { name: "mine" batch_size: 2 inputs { key: "x" value { zero_data: true } } '
-    text += 'inputs { key: "n" value { zero_data: true } } inputs { key: "s" value { zero_data: true } } }\n'
+    text += '\nmodel_warmup { name: "mine" batch_size: 2'
+    for key, row in (("x", "TYPE_FP32 dims: 3"), ("n", "TYPE_INT64 dims: 1"), ("s", "TYPE_STRING dims: 2")):
+        text += f' inputs {{ key: "{key}" value {{ zero_data: true data_type: {row} }} }}'
+    text += " }\n"
 
     edited = make(text, version=2, manifest=with_batch(16)).text
 
@@ -416,6 +418,10 @@ def test_a_config_without_a_backend_gets_one() -> None:
         (lambda c: c.model_warmup[0].inputs.pop("x"), "no data for input 'x'"),
         (lambda c: c.model_warmup[0].inputs["x"].ClearField("input_data_file"), "'x' has no data"),
         (lambda c: c.model_warmup[0].inputs["x"].dims.append(-1), "'x' has a dim of -1"),
+        (lambda c: c.model_warmup[0].inputs["x"].dims.append(1), r"'x' has dims \[3, 1\] instead of \[3\]"),
+        (lambda c: setattr(c.model_warmup[0].inputs["x"], "data_type", 1), "'x' is TYPE_BOOL instead of TYPE_FP32"),
+        (lambda c: setattr(c.model_warmup[0].inputs["x"], "data_type", 99), "'x' is 99 instead of TYPE_FP32"),
+        (lambda c: setattr(c.model_warmup[0].inputs["z"], "zero_data", True), "there is no input 'z'"),
     ],
 )
 def test_what_triton_refuses_is_named(change: Any, problem: str) -> None:

@@ -34,10 +34,13 @@ def verify(
 
     limits = Limits(prove_timeout, prove_memory)
     found = api.verify(name, repository, version=version, limits=limits, report=report)
+    for note in found.notes:
+        report("note", note)
     largest = {output: proof.largest_difference for output, proof in found.proof.outputs.items()}
     if as_json:
         sizes = found.proof.batch_sizes
-        print_json({"name": name, "version": found.version, "batch_sizes": sizes, "largest_difference": largest})
+        result = {"name": name, "version": found.version, "batch_sizes": sizes, "largest_difference": largest}
+        print_json({**result, "notes": list(found.notes)})
     else:
         for output, difference in largest.items():
             print_result(f"{name} {found.version} {output}: equal, largest difference {difference or 0:.1e}")

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,7 @@ from builder.repository import ListedModel, ModelDirectory, Repository
 from builder.tensors import Arrays
 
 if TYPE_CHECKING:
-    from builder.deployment import Deployment
-    from builder.deployment.live_server import Address
+    from builder.deployment import Address, Certificates, Deployment, Reach
     from builder.server import AdminAccess
 
 REPOSITORY = Path("model_repository")
@@ -363,10 +362,13 @@ def prune(
 
 def deploy(
     name: str,
-    server: "Address | str",
+    server: "Address | str | Sequence[Address | str]",
     repository: Path | str = REPOSITORY,
     *,
+    waves: "str | Sequence[Reach]" = "1,100%",
     admin: "AdminAccess | None" = None,
+    headers: Mapping[str, str] | None = None,
+    certificates: "Certificates | None" = None,
     timeout_s: float = 300.0,
     version: int | None = None,
     rehearse: bool = True,
@@ -374,42 +376,58 @@ def deploy(
     slack: float = 1.0,
     lock_timeout_s: float | None = None,
     report: Report = silent,
+    finished: "Callable[[Deployment], None] | None" = None,
 ) -> "Deployment":
-    """Load a version into a running Triton and check its answers there, or put the old version back.
+    """Load a version into running Tritons and check its answers there, or put everything back as it was.
 
     Args:
         name: The model.
-        server: The gRPC address, such as `grpc://127.0.0.1:8001`. Triton runs in explicit mode.
-        repository: The model repository that the server reads.
-        admin: The key of a server that restricts who may load models, and the header that it expects it in. Default:
+        server: The gRPC address, such as `grpc://127.0.0.1:8001`, or several. A name that the DNS has several addresses
+            for stands for a server at each of them. Triton runs in explicit mode.
+        repository: The model repository that the servers read.
+        waves: How many servers have the version after each wave: numbers or percentages, such as `1,25%,100%`.
+        admin: The key of servers that restrict who may load models, and the header that they expect it in. Default:
             the key of the server that this user runs at this address of this machine with `serve`.
-        timeout_s: How long the server may take to load the version, in seconds.
+        headers: Other headers to send with each request, by name in lower case.
+        certificates: The certificates for `grpcs://`. Default: the system's root certificates, and none of the client.
+        timeout_s: How long a server may take to load the version, in seconds.
         version: Default: the one that config.pbtxt names.
         rehearse: Load and check the version under another name first.
-        watch_s: How long to go on checking, in seconds.
+        watch_s: How long to go on checking after each wave, in seconds.
         slack: Multiplies the allowed differences.
         lock_timeout_s: How long to wait for another deployment of the model, or another change, in seconds. Default:
             until it is over.
         report: Called with each step and what it found.
+        finished: Called with how every server was left, also when the deployment failed, before the error is raised.
 
     Raises:
         RepositoryError: There is no such version, or no stored answers.
-        VerificationError: The server's answers differ.
-        HostError: The server is down, reads another repository, or does not load the version.
-        ValueError: `server` is not a gRPC address.
+        VerificationError: A server's answers differ.
+        HostError: A server is down, reads another repository, or does not load the version.
+        ValueError: `server` is not a gRPC address, or there is none; or `waves` has another form.
     """
     from builder import deployment  # gRPC takes 0.1 s to import, which no other call needs
-    from builder.deployment.live_server import Address
 
-    address = Address.parse(server) if isinstance(server, str) else server
-    with deployment.LiveServer(address, admin=admin, timeout_s=timeout_s) as live:
+    given = [server] if isinstance(server, str) or not isinstance(server, Sequence) else server
+    if not given:
+        raise ValueError("there is no server to deploy to")
+    addresses = [deployment.Address.parse(one) if isinstance(one, str) else one for one in given]
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                deployment.LiveServer(one, admin=admin, headers=headers, certificates=certificates, timeout_s=timeout_s)
+            )
+            for one in deployment.every_server(addresses)
+        ]
         return deployment.deploy(
             Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s),
             name,
-            live,
+            servers,
             version=version,
             rehearse=rehearse,
             watch_s=watch_s,
             slack=slack,
+            steps=deployment.parse_waves(waves) if isinstance(waves, str) else waves,
             report=report,
+            finished=finished or (lambda done: None),
         )

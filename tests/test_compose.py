@@ -27,9 +27,7 @@ from support.reserved import unused_address
 from support.serving import eventually, grpc_inputs
 from tritonclient.utils import InferenceServerException
 
-from builder.deployment import LiveServer
-from builder.deployment.live_server import Address
-from builder.deployment.rollout import deploy
+from builder.deployment import Address, LiveServer, deploy
 from builder.publishing import install
 from builder.repository import Repository
 from builder.server import AdminAccess
@@ -293,7 +291,7 @@ def test_the_admin_interface_takes_its_key_over_grpc_and_http(triton: BareTriton
     assert post() == 403
     assert post(**{"admin-key": ADMIN_KEY}) == 200
     with LiveServer(Address.parse(triton.grpc_address), admin=AdminAccess(ADMIN_KEY)) as live:
-        assert deploy(repository, "scale", live, watch_s=1).before == 1
+        assert deploy(repository, "scale", live, watch_s=1).servers[0].before == (1,)
 
 
 @pytest.mark.slow

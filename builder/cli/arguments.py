@@ -15,7 +15,7 @@ from builder.cli.faults import BadValue
 
 if TYPE_CHECKING:
     from builder.config import InstanceGroup, Resource, Shapes
-    from builder.deployment.live_server import Address
+    from builder.deployment import Address, Reach
     from builder.exporting import InputSpec
 
 LARGEST_INT32 = 2**31 - 1
@@ -375,9 +375,17 @@ def profile(text: str) -> "tuple[str, Shapes]":
 @argument("grpc://HOST:PORT", example="grpc://127.0.0.1:8001")
 def address(text: str) -> "Address":
     """Read the address of a server's gRPC endpoint."""
-    from builder.deployment.live_server import Address
+    from builder.deployment import Address
 
     return _parsed(Address.parse, text)
+
+
+@argument("N|N%,...", example="1,25%,100%")
+def waves(text: str) -> "tuple[Reach, ...]":
+    """Read how many servers have a version after each wave."""
+    from builder.deployment import parse_waves
+
+    return parse_waves(text)
 
 
 def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:

@@ -1,11 +1,32 @@
-"""Deploy a version to a running Triton, and restore the previous version if it does not answer as it should.
+"""Deploy a version to running Tritons, or put everything back as it was if one of them does not answer as it should.
 
-`deploy` (in `rollout`) switches the repository to the version, tries it under another name (`rehearsal`), loads it,
-compares its answers with the stored reference (`live_check`), and can watch it for a while. `live_server` controls the
-running server, at an `Address`, over gRPC.
+`deploy` (in `rollout`) takes the servers in `waves`. It tries the version under another name (`rehearsal`), lets the
+config name it (`switched`), loads it, compares the answers with the stored ones (`live_check`), and can watch it for a
+while. `goal` is what all servers are to serve, `server_run` the work on one of them, and `outcome` how they were left.
+`live_server` controls a running server at an `address` over gRPC, with the certificates and headers of `access`, and
+`inference` sends requests to it. A `mirror` keeps a bucket the same as the folder that is changed.
 """
 
+from builder.deployment.access import Certificates, read_headers
+from builder.deployment.address import Address, every_server, read_servers
 from builder.deployment.live_server import LiveServer
-from builder.deployment.rollout import Deployment, deploy
+from builder.deployment.mirror import Mirror
+from builder.deployment.outcome import Deployment, ServerOutcome
+from builder.deployment.rollout import deploy
+from builder.deployment.waves import Reach
+from builder.deployment.waves import parse as parse_waves
 
-__all__ = ["Deployment", "LiveServer", "deploy"]
+__all__ = [
+    "Address",
+    "Certificates",
+    "Deployment",
+    "LiveServer",
+    "Mirror",
+    "Reach",
+    "ServerOutcome",
+    "deploy",
+    "every_server",
+    "parse_waves",
+    "read_headers",
+    "read_servers",
+]

@@ -1,19 +1,27 @@
 """Send the stored samples of a version to a running server, and compare every row of its answers."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from builder.deployment.live_server import Answer, LiveServer
+from builder.deployment.goal import Proven
+from builder.deployment.inference import Answer
+from builder.deployment.live_server import LiveServer
 from builder.errors import HostError, VerificationError
-from builder.proof import Tolerance, Wrong, as_numbers, batches, compare
-from builder.record import Manifest, ServedTensor
-from builder.tensors import Array, Arrays
+from builder.proof import Tolerance, Wrong, batches, compare
+from builder.tensors import Array
 
 IN_FLIGHT = 16
 """The number of requests sent at once, so that the server puts rows of several requests into one batch."""
+
+BUSY_S = 30.0
+"""How long a server may refuse every request because it is busy, in seconds."""
+
+_PAUSE_S = 0.1
+"""The time before a request that was refused alone is sent again."""
 
 
 @dataclass(slots=True)
@@ -23,11 +31,13 @@ class Checked:
     Attributes:
         requests: The number of requests.
         rows: The number of rows in them.
+        refused: How often the server was busy, so that a request was sent again.
         largest: The largest difference, by output.
     """
 
     requests: int = 0
     rows: int = 0
+    refused: int = 0
     largest: dict[str, float] = field(default_factory=dict)
 
 
@@ -37,11 +47,13 @@ class LiveCheck:
     Args:
         server: The server.
         name: The name of the model on it.
-        version: The version that should answer when a request does not name one.
+        proven: The version that should answer, with its stored samples and answers.
         label: What messages call the version.
-        manifest: The version's manifest, with its tolerances.
-        reference: The stored samples and answers, `input:NAME` and `output:NAME`, each `[rows, *dims]`.
-        max_batch_size: The limit in the config that is served now. No larger batches are sent.
+        number: The number of the version on the server.
+        by_number: Whether requests name the version. Otherwise they name none, as those of most clients.
+        max_batch_size: The largest batch that the server takes; 0 without a batch.
+        has_cache: Whether the server may answer a request that it has seen before from its cache. Then each request
+            has another choice of rows, in another order.
         slack: A factor for the tolerances, for a server that rounds more coarsely than the machine of the proof.
         checked: The counts that each comparison is added to.
     """
@@ -50,35 +62,39 @@ class LiveCheck:
         self,
         server: LiveServer,
         name: str,
-        version: int,
-        manifest: Manifest,
-        reference: Arrays,
+        proven: Proven,
         *,
         label: str,
+        number: int,
+        by_number: bool,
         max_batch_size: int,
+        has_cache: bool,
         slack: float,
         checked: Checked,
     ) -> None:
-        self._checked = checked
         self._server = server
-        self._name, self._version, self._label = name, version, label
-        self._manifest = manifest
-        self._tensors = {f"input:{tensor.name}": tensor for tensor in manifest.inputs}
-        self._tensors |= {f"output:{tensor.name}": tensor for tensor in manifest.outputs}
-        self._reference = {key: _as_numbers(self._tensors[key], array) for key, array in reference.items()}
+        self._name, self._label, self._number, self._by_number = name, label, number, by_number
+        self._proven, self._checked = proven, checked
+        self._has_batch = max_batch_size > 0
+        proof = proven.manifest.proof
         self._tolerances = {
-            name: Tolerance(slack * proof.rtol, slack * proof.atol) for name, proof in manifest.proof.outputs.items()
+            name: Tolerance(slack * proof.outputs[name].rtol, slack * proof.outputs[name].atol)
+            for name in proven.answers
+            if name in proof.outputs
         }
-        self._batches = list(_batches(manifest, max_batch_size))
+        self._rows = proven.manifest.reference.rows
+        self._sizes = _sizes(proof.batch_sizes, max_batch_size)
+        self._random = np.random.default_rng() if has_cache and max_batch_size > 1 else None
+        self._at_once = IN_FLIGHT
 
     def one_at_a_time(self) -> None:
         """Send every batch alone, so that the server executes it as it is.
 
         Raises:
             VerificationError: An answer is wrong or an error.
-            HostError: The server does not respond, or another version answers.
+            HostError: The server does not respond, is too busy for a single request, or another version answers.
         """
-        for rows in self._batches:
+        for rows in self._batches():
             self._send([rows])
 
     def together(self) -> None:
@@ -86,42 +102,77 @@ class LiveCheck:
 
         Raises:
             VerificationError: An answer is wrong or an error.
-            HostError: The server does not respond, or another version answers.
+            HostError: The server does not respond, is too busy for a single request, or another version answers.
         """
-        rounds = -(-len(self._batches) // IN_FLIGHT)
-        queue = itertools.islice(itertools.cycle(self._batches), rounds * IN_FLIGHT)
+        found = self._batches()
+        rounds = -(-len(found) // IN_FLIGHT)
+        queue = itertools.islice(itertools.cycle(found), rounds * IN_FLIGHT)
         for _ in range(rounds):
             self._send(list(itertools.islice(queue, IN_FLIGHT)))
 
-    def _send(self, group: Sequence[Sequence[int]]) -> None:
-        requests = [{t.name: self._rows(f"input:{t.name}", rows) for t in self._manifest.inputs} for rows in group]
-        answers = self._server.ask(self._name, requests, self._manifest.inputs, self._manifest.outputs)
-        how = f"sent together with {len(group) - 1} others" if len(group) > 1 else "sent alone"
-        for rows, answer in zip(group, answers, strict=True):
-            self._compare(rows, answer, f"for a request of {_count(len(rows))} {how}")
+    def _batches(self) -> list[list[int]]:
+        """Return the rows of each request."""
+        found = list(batches(self._sizes, self._rows))
+        if self._random is None:
+            return found
+        return [self._random.integers(self._rows, size=max(2, len(rows))).tolist() for rows in found]
 
-    def _rows(self, key: str, rows: Sequence[int]) -> Array:
-        """Return the rows as they are sent. Without a batch, the single row is the whole tensor."""
-        array: Array = self._reference[key][list(rows)]
-        if self._manifest.max_batch_size == 0:
-            array = array[0]
-        elif not self._tensors[key].dims:
-            array = array.reshape(len(rows), 1)
-        return array
+    def _send(self, group: Sequence[Sequence[int]]) -> None:
+        """Send a group of requests. Those that a busy server refuses are sent again, fewer at once."""
+        waiting, answered_at = list(group), time.monotonic()
+        while waiting:
+            sent, waiting = waiting[: self._at_once], waiting[self._at_once :]
+            requests = [{name: self._chosen(rows, of) for name, rows in self._proven.samples.items()} for of in sent]
+            seen, version = self._proven.interface, self._number if self._by_number else None
+            answers = self._server.ask(self._name, requests, seen.inputs, seen.outputs, version=version)
+            how = f"sent together with {len(sent) - 1} others" if len(sent) > 1 else "sent alone"
+            refused = []
+            for rows, answer in zip(sent, answers, strict=True):
+                if answer.is_busy:
+                    refused.append(rows)
+                else:
+                    self._compare(rows, answer, f"for a request of {_count(len(rows))} {how}")
+            if len(refused) < len(sent):
+                answered_at = time.monotonic()
+            if refused:
+                self._be_patient(answers, len(sent), time.monotonic() - answered_at)
+                waiting = refused + waiting
+
+    def _be_patient(self, answers: Sequence[Answer], sent: int, waited_s: float) -> None:
+        """Send less at once from now on, or wait.
+
+        Raises:
+            HostError: The server has answered nothing for too long.
+        """
+        self._checked.refused += sum(answer.is_busy for answer in answers)
+        self._at_once = max(1, min(sent, self._at_once) // 2)
+        if waited_s > BUSY_S:
+            said = next(answer.refusal for answer in answers if answer.is_busy)
+            what = f"for {BUSY_S:g} s it has refused every request of {self._label}, also a single one, as busy: {said}"
+            fix = "deploy when clients send less, or allow a longer queue or more time in the config's queue policy"
+            raise HostError(self._server.address, what, fix)
+        if sent == 1:
+            time.sleep(_PAUSE_S)
+
+    def _chosen(self, stored: Array, rows: Sequence[int]) -> Array:
+        """Return rows as they are sent. Without a batch, the single row is the whole tensor."""
+        return stored[list(rows)] if self._has_batch else stored[rows[0]]
 
     def _compare(self, rows: Sequence[int], answer: Answer, how: str) -> None:
         if answer.refusal is not None:
             raise self._fault(f"{how}, the server returns an error: {answer.refusal}")
-        if answer.version != self._version:
-            what = f"version {answer.version} of {self._name!r} answered instead of version {self._version}"
+        if answer.version != self._number:
+            what = f"version {answer.version} of {self._name!r} answered instead of version {self._number}"
             fix = "make sure that nobody else deploys this model now, then deploy again"
             raise HostError(self._server.address, what, fix)
         for name, tolerance in self._tolerances.items():
-            wanted, got = self._rows(f"output:{name}", rows), answer.outputs[name]
+            if name not in answer.outputs:
+                raise self._fault(f"{how}, output {name!r} is missing")
+            wanted, got = self._chosen(self._proven.answers[name], rows), answer.outputs[name]
             if got.shape != wanted.shape or got.dtype.kind != wanted.dtype.kind:
                 shapes = f"{got.dtype}{list(got.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
                 raise self._fault(f"{how}, output {name!r} is {shapes}")
-            if self._manifest.max_batch_size == 0:
+            if not self._has_batch:
                 wanted, got = wanted[np.newaxis], got[np.newaxis]
             found = compare(got, wanted, range(len(rows)), tolerance)
             if found.wrong:
@@ -141,15 +192,15 @@ def _count(rows: int) -> str:
     return f"{rows} row{'s' if rows > 1 else ''}"
 
 
-def _batches(manifest: Manifest, max_batch_size: int) -> Iterator[list[int]]:
-    sizes = [size for size in manifest.proof.batch_sizes if size <= max_batch_size]
-    if manifest.max_batch_size == 0:
-        sizes = []
-    yield from batches(sizes, manifest.reference.rows)
+def _sizes(proven: Sequence[int], most: int) -> tuple[int, ...]:
+    """Return the batch sizes to send, ascending: those of the proof that the server takes, and its largest.
 
-
-def _as_numbers(tensor: ServedTensor, array: Array) -> Array:
-    return as_numbers(array, is_bfloat16=tensor.data_type == "TYPE_BF16")
+    For example, sizes 1, 2 and 32 were proven. A server that takes up to 8 rows is sent 1, 2 and 8.
+    """
+    if most == 0:
+        return ()
+    largest = min(most, max(proven, default=most))
+    return tuple(sorted({size for size in proven if size <= largest} | {largest}))
 
 
 def _describe(wrong: Sequence[Wrong], tolerance: Tolerance) -> str:

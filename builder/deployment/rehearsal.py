@@ -1,7 +1,7 @@
 """Try a version on the server under another name, before clients get its answers.
 
-`NAME.candidate` is a separate model in the same repository. It has the same config, and its version 1 is a link to
-the version that is tried.
+`NAME.candidate` is a separate model in the same repository. It has the config that the model is to get, and its version
+1 is a link to the version that is tried.
 
 The version is always 1 for a reason: a Triton that failed to load a version reports itself as not ready until that
 version of that model has loaded. When version 7 of `digits` does not load as `digits.candidate` version 1, a trivial
@@ -9,20 +9,34 @@ model is loaded as `digits.candidate` version 1, and the server is ready again. 
 nothing but a version 7 that works could do that.
 """
 
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from onnx import parser
 
-from builder import interrupts
+from builder import files, interrupts
 from builder.config import PROVENANCE_PREFIX, pbtxt
+from builder.deployment.goal import Goal
 from builder.deployment.live_server import LiveServer
+from builder.deployment.mirror import Mirror
 from builder.errors import HostError, RepositoryError
 from builder.repository import ModelDirectory, Staging, disk, transaction
 
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 VERSION = 1
 """The version of every candidate."""
+
+SEE_S = 5.0
+"""How long a server may take to see a new folder in its repository, in seconds."""
+
+_MOST_BYTES = 1 << 28
+"""The most bytes of a label or warm-up file that is copied."""
 
 ANOTHER_REPOSITORY = "set --repository to the repository that the server reads"
 """What to do when the server reads another repository than this one."""
@@ -40,75 +54,167 @@ instance_group { kind: KIND_CPU count: 1 }
 _TRIVIAL_MODEL = '<ir_version: 8, opset_import: ["": 13]> g (float[1] x) => (float[1] y) { y = Identity (x) }'
 
 
-@contextmanager
-def rehearsed(model: ModelDirectory, version: int, server: LiveServer) -> Iterator[str]:
-    """Serve a version of `model`, with its current config, under the name that is yielded; remove it at the end.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version of a model under another name, in the same repository.
+
+    Attributes:
+        goal: What is tried.
+        mirror: What lets servers read what is written here.
+    """
+
+    goal: Goal
+    mirror: Mirror
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return f"{self.goal.model.name}.candidate"
+
+    @property
+    def _folder(self) -> ModelDirectory:
+        return ModelDirectory(self.goal.model.path.with_name(self.name))
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Put it into the repository for the block.
+
+        Raises:
+            RepositoryError: Another model has that name, or the repository cannot be written to.
+        """
+        self._place(self._write)
+        try:
+            yield
+        finally:
+            self._place(None)
+
+    def load(self, server: LiveServer) -> None:
+        """Load it.
+
+        Raises:
+            HostError: The server does not load the version.
+        """
+        server.load(self.name, [VERSION], label=f"version {self.goal.version} of {self.goal.model.name!r}")
+
+    def replace(self) -> None:
+        """Put a trivial model in its place, which any server loads.
+
+        Raises:
+            RepositoryError: The repository cannot be written to.
+        """
+        self._place(lambda folder: _write_trivial(folder, self.name, self.goal.model.name))
+
+    def reload(self, server: LiveServer) -> None:
+        """Load the trivial model on a server that could not load the version: else it would stay "not ready"."""
+        with suppress(HostError):
+            server.load(self.name, [VERSION])
+
+    def unload(self, server: LiveServer) -> None:
+        """Unload whatever is loaded under its name.
+
+        Raises:
+            HostError: The server refuses, or is not done in time.
+        """
+        server.unload(self.name)
+
+    def _place(self, write: Callable[[Path], None] | None) -> None:
+        with self.mirror.changing():
+            _place(self._folder, self.goal.model.name, write)
+
+    def _write(self, folder: Path) -> None:
+        """Write the config, copies of the files that it names, and a link to the version."""
+        model, config = self.goal.model, pbtxt.parse(self.goal.plan.text, where=self.goal.model.config_path)
+        for file in _named_files(config):
+            _copy(file, model.path, folder, self.goal)
+        config.name = self.name
+        config.version_policy.specific.versions[:] = [VERSION]
+        config.ClearField("response_cache")  # it would answer what it answered in an earlier rehearsal
+        config.parameters[_MARK].string_value = model.name
+        disk.write(folder / pbtxt.FILE, pbtxt.render(config).encode())
+        (folder / str(VERSION)).symlink_to(Path("..", model.name, str(self.goal.version)))
+
+
+def find_strangers(servers: Iterable[LiveServer], goal: Goal, mirror: Mirror) -> list[LiveServer]:
+    """Return the servers that do not see a folder which is put into the repository for a moment.
+
+    They read another repository, perhaps a copy of this one. The folder has a name that was never there before, and
+    holds a model that any server could load. A server may see a folder on a network only after some time.
 
     Raises:
-        RepositoryError: Another model has that name, or the repository cannot be written to.
-        HostError: The server reads another repository, or does not load the version.
+        RepositoryError: The repository cannot be written to.
+        HostError: A server does not answer.
     """
-    candidate = ModelDirectory(model.path.with_name(f"{model.name}.candidate"))
-    _place(candidate, model, lambda folder: _write_candidate(folder, candidate, model, version))
+    name = f"{goal.model.name}.probe-{secrets.token_hex(4)}"
+    folder = ModelDirectory(goal.model.path.with_name(name))
+    with mirror.changing():
+        _remove_old_probes(goal.model)
+        _place(folder, goal.model.name, lambda staged: _write_trivial(staged, name, goal.model.name))
     try:
-        if not server.knows(candidate.name):
-            what = f"it does not see the files in {model.path.parent}, so it reads another repository"
-            raise HostError(server.address, what, ANOTHER_REPOSITORY)
-        try:
-            _load(server, candidate, model, version)
-            yield candidate.name
-        finally:
-            server.unload(candidate.name)
+        return [server for server in servers if not server.sees(name, wait_s=SEE_S)]
     finally:
-        _place(candidate, model, None)
+        with mirror.changing():
+            _place(folder, goal.model.name, None)
 
 
-def _load(server: LiveServer, candidate: ModelDirectory, model: ModelDirectory, version: int) -> None:
-    try:
-        server.load(candidate.name, VERSION, label=f"version {version} of {model.name!r}")
-    except HostError:
-        with suppress(HostError):  # otherwise the server would stay "not ready"
-            _place(candidate, model, lambda folder: _write_trivial(folder, candidate, model))
-            server.load(candidate.name, VERSION)
-        raise
+def _remove_old_probes(model: ModelDirectory) -> None:
+    """Remove the folders that a killed deployment of this model has left."""
+    for path in model.path.parent.glob(f"{model.name}.probe-????????"):
+        with suppress(RepositoryError):  # it is not ours
+            _place(ModelDirectory(path), model.name, None)
 
 
-def _place(candidate: ModelDirectory, model: ModelDirectory, write: Callable[[Path], None] | None) -> None:
-    """Replace the candidate by what `write` writes into a folder; without `write`, only remove it."""
-    root = candidate.path.parent
-    with interrupts.apart(), Staging(root).change(candidate.name, f"deploy {model.name}") as area:
-        if candidate.path.exists():
-            _check_is_candidate(candidate, model)
-            disk.rename(candidate.path, area.path / "removed")
+def _named_files(config: "ModelConfig") -> Iterator[str]:
+    """Yield the files that a config names, by their path in the model's folder."""
+    for output in config.output:
+        if output.label_filename:
+            yield output.label_filename
+    for request in config.model_warmup:
+        for given in request.inputs.values():
+            if given.input_data_file:
+                yield f"{transaction.WARMUP}/{given.input_data_file}"
+
+
+def _copy(file: str, source: Path, folder: Path, goal: Goal) -> None:
+    """Copy one file that the config names. A server complains about one that is missing, as it would about the model's.
+
+    It is a copy, because Triton takes no label file that is a link to another model's folder.
+    """
+    target = PurePosixPath(file)
+    if target.is_absolute() or ".." in target.parts:
+        return
+    planned = goal.plan.warmup.get(target.name) if target.parts[0] == transaction.WARMUP else None
+    with suppress(OSError):
+        content = planned if planned is not None else files.read(source / file, limit=_MOST_BYTES, inside=source)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        disk.write(folder / file, content)
+
+
+def _place(placed: ModelDirectory, model: str, write: Callable[[Path], None] | None) -> None:
+    """Replace a folder of ours by what `write` writes into a folder; without `write`, only remove it."""
+    root = placed.path.parent
+    with interrupts.apart(), Staging(root).change(placed.name, f"deploy {model}") as area:
+        if placed.path.exists():
+            _check_is_ours(placed, model)
+            disk.rename(placed.path, area.path / "removed")
         if write is not None:
             staged = area.path / "candidate"
             staged.mkdir()
             write(staged)
-            disk.rename(staged, candidate.path)
+            disk.rename(staged, placed.path)
 
 
-def _check_is_candidate(candidate: ModelDirectory, model: ModelDirectory) -> None:
-    existing = pbtxt.parse(candidate.read_config(), where=candidate.config_path)
+def _check_is_ours(placed: ModelDirectory, model: str) -> None:
+    existing = pbtxt.parse(placed.read_config(), where=placed.config_path)
     if _MARK not in existing.parameters:
-        what = f"this name is needed to try versions of {model.name!r}, but another model has it"
-        raise RepositoryError(candidate.path, what, "rename that model, or deploy with --no-rehearsal")
+        what = f"this name is needed to try versions of {model!r}, but another model has it"
+        raise RepositoryError(placed.path, what, "rename that model, or deploy with --no-rehearsal")
 
 
-def _write_candidate(folder: Path, candidate: ModelDirectory, model: ModelDirectory, version: int) -> None:
-    _write_config(folder, candidate, model, model.read_config())
-    (folder / str(VERSION)).symlink_to(Path("..", model.name, str(version)))
-    (folder / transaction.WARMUP).symlink_to(Path("..", model.name, transaction.WARMUP))
-
-
-def _write_trivial(folder: Path, candidate: ModelDirectory, model: ModelDirectory) -> None:
-    _write_config(folder, candidate, model, _TRIVIAL_CONFIG)
+def _write_trivial(folder: Path, name: str, model: str) -> None:
+    config = pbtxt.parse(_TRIVIAL_CONFIG, where=name)
+    config.name = name
+    config.version_policy.specific.versions[:] = [VERSION]
+    config.parameters[_MARK].string_value = model
+    disk.write(folder / pbtxt.FILE, pbtxt.render(config).encode())
     (folder / str(VERSION)).mkdir()
     disk.write(folder / str(VERSION) / "model.onnx", parser.parse_model(_TRIVIAL_MODEL).SerializeToString())
-
-
-def _write_config(folder: Path, candidate: ModelDirectory, model: ModelDirectory, text: str) -> None:
-    parsed = pbtxt.parse(text, where=model.config_path)
-    parsed.name = candidate.name
-    parsed.version_policy.specific.versions[:] = [VERSION]
-    parsed.parameters[_MARK].string_value = model.name
-    disk.write(folder / pbtxt.FILE, pbtxt.render(parsed).encode())

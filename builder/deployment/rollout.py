@@ -1,117 +1,95 @@
-"""Deploy a version to a running Triton: switch to it, try it, load it and check it, or restore the previous one."""
+"""Deploy a version to running Tritons, in waves: try it, load it and check it, or put everything back as it was.
+
+The order of what happens keeps two promises. Nothing changes before every server was looked at. And no server loads the
+version under the model's own name, where clients get its answers, before it gave the right ones under another name:
+
+    look       every server: can it be controlled, what does it serve, does it read this very repository
+    for each wave of servers
+      rehearse   the version is loaded as NAME.candidate, and checked
+      switch     in the first wave only: config.pbtxt names the version
+      load       the version is loaded as NAME
+      check      its answers are checked, as clients get them
+      watch      and again, for as long as was asked for
+
+The repository is switched before a server loads the version, because a server loads what config.pbtxt names. If
+anything fails, the repository is put back first, because a server that restarts loads what it names, and then every
+server that was told to load the version.
+"""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from builder import interrupts
-from builder.config import PROVENANCE_PREFIX, pbtxt
-from builder.deployment import rehearsal
-from builder.deployment.live_check import Checked, LiveCheck
+from builder.deployment import rehearsal, waves
+from builder.deployment.goal import Goal, make_goal
 from builder.deployment.live_server import LiveServer
-from builder.deployment.rehearsal import ANOTHER_REPOSITORY
-from builder.errors import BuilderError, HostError, RepositoryError
+from builder.deployment.mirror import Mirror, OnDisk
+from builder.deployment.outcome import Deployment
+from builder.deployment.rehearsal import ANOTHER_REPOSITORY, Candidate
+from builder.deployment.server_run import ServerRun
+from builder.deployment.switched import SwitchedConfig
+from builder.deployment.together import in_turn, naming, on_each, raise_all, raise_first
+from builder.deployment.waves import Reach
+from builder.errors import BuilderError, HostError, Listing, RepositoryError
 from builder.progress import Report, silent
-from builder.publishing import roll_back
-from builder.record import Manifest
-from builder.repository import DeploymentRecord, ModelDirectory, Repository, Wait, deploying, reported
-from builder.tensors import Array
-
-if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
-
+from builder.repository import DeploymentRecord, Repository, Wait, deploying, reported
 
 WATCH_EVERY_S = 1.0
 """The time between two rounds of checks while watching: often enough to notice a fault, with little extra traffic."""
 
-_MODEL_SHA256 = f"{PROVENANCE_PREFIX}model_sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """A version that is live, and how it was checked.
-
-    Attributes:
-        name: The model.
-        version: The version that answers now.
-        before: The version that answered before; None if the server did not serve the model.
-        server: The server's address.
-        load_s: The seconds until the version was loaded. The previous version served until then.
-        requests: The number of requests that were checked.
-        rows: The number of rows in them.
-        largest_difference: The largest difference between an answer and the reference, by output.
-    """
-
-    name: str
-    version: int
-    before: int | None
-    server: str
-    load_s: float
-    requests: int
-    rows: int
-    largest_difference: Mapping[str, float]
+Finished = Callable[[Deployment], None]
+"""Called with what a deployment did, also when it failed."""
 
 
 def deploy(
     repository: Repository,
     name: str,
-    server: LiveServer,
+    servers: Sequence[LiveServer] | LiveServer,
     *,
     version: int | None = None,
     rehearse: bool = True,
     watch_s: float = 0.0,
     slack: float = 1.0,
+    steps: Sequence[Reach] = waves.DEFAULT,
+    mirror: Mirror | None = None,
     report: Report = silent,
+    finished: Finished = lambda done: None,
 ) -> Deployment:
-    """Make the server that reads the repository serve a version, after checking that its answers are the proven ones.
+    """Make servers that read the repository serve a version, after checking that its answers are the proven ones.
 
-    If anything fails, the version that was served before is restored, in the repository and on the server. Requests
-    that do not name a version are answered all the time.
+    If anything fails on one server, the repository and all servers are put back as they were. Requests that do not name
+    a version are answered all the time.
 
     Args:
-        repository: The repository that the server reads.
+        repository: The repository that the servers read.
         name: The model.
-        server: A server in explicit mode.
+        servers: Servers in explicit mode.
         version: The version to deploy. By default the one that the repository names.
         rehearse: Try the version under another name first, so that clients never get the answers of a bad one.
-        watch_s: How long to continue checking, seconds.
+        watch_s: How long to continue checking after each wave, seconds.
         slack: A factor for the tolerances in the version's manifest.
-        report: Called with each step.
+        steps: How many servers have the version when each wave is done.
+        mirror: What lets the servers read changes, if they do not read the folder itself.
+        report: Called with each step, by one thread at a time.
+        finished: Called with what was done, also when it failed, before the error is raised.
 
     Raises:
         RepositoryError: There is no such version, or it has no reference. Nothing has changed then.
-        HostError: The server is down, reads another repository, refuses the load or is not ready in time.
-        VerificationError: The server's answers are not the proven ones.
+        HostError: A server is down, reads another repository, refuses the load or is not ready in time.
+        VerificationError: A server's answers are not the proven ones.
     """
+    every = [servers] if isinstance(servers, LiveServer) else list(servers)
     with _alone(repository, name, report) as record:
-        attempt = _prepare(repository, name, server, version, slack, report)
-        before = () if attempt.served is None else (attempt.served,)
-        record.set(server.address, {*before, attempt.version})
-        try:
-            attempt.switch()
-            if rehearse and attempt.version != attempt.served:
-                attempt.rehearse()
-            attempt.load()
-            attempt.check()
-            attempt.watch(watch_s)
+        rollout = _begin(repository, name, version, every, rehearse, slack, mirror or OnDisk(), report, record)
+        with rollout.finishing(finished):
+            rollout.look()
+            for wave in waves.split(rollout.runs, steps):
+                rollout.deploy(wave, rehearse=rehearse, watch_s=watch_s)
             interrupts.hold()
-        except BaseException as error:
-            outcome = attempt.restore()
-            report("restore", outcome)
-            if attempt.is_restored:
-                with suppress(RepositoryError):  # what is recorded is more than what is served
-                    record.set(server.address, before)
-            if isinstance(error, BuilderError):
-                raise type(error)(error.where, f"{error.what}; {outcome}", error.fix) from error
-            if not attempt.is_restored:
-                fix = f"run `python -m builder deploy {name}` again when the cause is removed"
-                raise RepositoryError(attempt.model.path, f"the deployment was interrupted; {outcome}", fix) from error
-            raise
-        with suppress(RepositoryError):  # what is recorded is more than what is served
-            record.set(server.address, [attempt.version])
-        return attempt.result()
+            rollout.succeed()
+        return rollout.result()
 
 
 @contextmanager
@@ -127,219 +105,206 @@ def _alone(repository: Repository, name: str, report: Report) -> Iterator[Deploy
         yield record
 
 
-def _prepare(
-    repository: Repository, name: str, server: LiveServer, version: int | None, slack: float, report: Report
-) -> "_Attempt":
-    """Read everything that is needed, and check the server as far as possible, before anything changes."""
-    model = repository.model(name)
-    named = model.served_version()
-    version = named if version is None else version
-    manifest, reference = model.read_manifest(version), model.read_reference(version)
-    model.check_complete(version)
-    server.check_control()
-    served = _served(server, model)
-    report("server", f"{server.address} serves {'no version' if served is None else f'version {served}'} of {name}")
-    return _Attempt(repository, model, server, version, named, served, manifest, reference, slack, report)
-
-
-def _served(server: LiveServer, model: ModelDirectory) -> int | None:
-    """Return the version that the server serves now, or None if it has not loaded the model.
-
-    Raises:
-        HostError: The server reads another repository.
-    """
-    if not server.knows(model.name):
-        what = f"its repository has no model {model.name!r}, so it reads another repository"
-        raise HostError(server.address, what, ANOTHER_REPOSITORY)
-    ready = server.ready_versions(model.name)
-    if not ready:
-        return None
-    served = ready[-1]
-    theirs = server.config(model.name).parameters
-    if model.is_published(served) and _MODEL_SHA256 in theirs:
-        ours = model.read_manifest(served).model.sha256
-        if theirs[_MODEL_SHA256].string_value != ours:
-            what = f"its version {served} of {model.name!r} is not the one in {model.path}"
-            raise HostError(server.address, what, ANOTHER_REPOSITORY)
-    return served
+def _begin(
+    repository: Repository,
+    name: str,
+    version: int | None,
+    servers: Sequence[LiveServer],
+    rehearse: bool,
+    slack: float,
+    mirror: Mirror,
+    report: Report,
+    record: DeploymentRecord,
+) -> "_Rollout":
+    """Read everything that is needed from the repository."""
+    with mirror.changing():
+        goal = make_goal(repository, name, version)
+        switched = SwitchedConfig.now(repository, goal, mirror, report)
+    largest = goal.proven[0].interface.max_batch_size
+    if goal.has_cache and largest < 2 and not rehearse:
+        what = "the server may answer from its response cache, so only a rehearsal can check the version"
+        raise RepositoryError(goal.model.config_path, what, "deploy without --no-rehearsal, or remove response_cache")
+    said = in_turn(report)
+    runs = [
+        ServerRun(server, goal, slack, said if len(servers) == 1 else naming(server.address, said))
+        for server in servers
+    ]
+    return _Rollout(goal, switched, runs, mirror, said, record)
 
 
 @dataclass(slots=True)
-class _Attempt:
+class _Rollout:
     """One deployment in progress.
 
     Attributes:
-        version: The version to deploy.
-        named: The version that the repository named before.
-        served: The version that the server served before; None if it did not serve the model.
-        load_s: How long the load took, seconds; 0 until then.
-        was_touched: Whether the server was asked to load the version under the model's own name.
-        is_restored: Whether everything is as it was before, once `restore` was called.
+        goal: What every server is to serve.
+        switched: The config.pbtxt, as it was and as it is.
+        runs: The servers.
+        mirror: What lets the servers read changes.
+        report: Called with each step.
+        record: Where it is written down what each server may serve.
+        recorded: The servers that it was written down for.
+        is_complete: Whether every server serves the version.
     """
 
-    repository: Repository
-    model: ModelDirectory
-    server: LiveServer
-    version: int
-    named: int
-    served: int | None
-    manifest: Manifest
-    reference: Mapping[str, Array]
-    slack: float
+    goal: Goal
+    switched: SwitchedConfig
+    runs: list[ServerRun]
+    mirror: Mirror
     report: Report
-    checked: Checked = field(default_factory=Checked)
-    load_s: float = 0.0
-    was_touched: bool = False
-    is_restored: bool = True
+    record: DeploymentRecord
+    recorded: list[ServerRun] = field(default_factory=list)
+    is_complete: bool = False
 
-    def switch(self) -> None:
-        """Make the version the one that the repository's config names.
+    def look(self) -> None:
+        """Look at every server, before anything changes.
 
         Raises:
-            RepositoryError: It was to be the one that is named, but somebody has published another since.
+            HostError: One of them cannot be controlled, or reads another repository.
         """
-        if self.version == self.named and self.model.served_version() != self.named:
-            what = f"it no longer names version {self.named}, which was to be deployed"
-            raise RepositoryError(self.model.config_path, what, "deploy again")
-        with interrupts.apart():
-            switch = roll_back(self.repository, self.model.name, self.version)
-        self.named = switch.before
-        if switch.before != switch.after:
-            self.report("switch", f"the repository names version {switch.after} instead of {switch.before}")
+        faults = on_each(self.runs, ServerRun.look)
+        if not faults:
+            strangers = rehearsal.find_strangers([run.server for run in self.runs], self.goal, self.mirror)
+            for run in self.runs:
+                if run.server in strangers:
+                    what = f"it does not see the files in {self.goal.model.path.parent}, so it reads another repository"
+                    faults.append((run, HostError(run.server.address, what, ANOTHER_REPOSITORY)))
+        raise_all(faults)
+        for number in self.goal.unproven:
+            what = f"version {number}, which is served beside it, has no stored answers, and is not checked"
+            self.report("note", what)
 
-    def rehearse(self) -> None:
-        """Try the version under another name."""
-        with rehearsal.rehearsed(self.model, self.version, self.server) as candidate:
-            check = self._make_check(candidate, rehearsal.VERSION)
-            check.one_at_a_time()
-            check.together()
-        self.report("rehearse", f"{self.checked.rows} rows match the reference, served as {candidate}")
+    def deploy(self, wave: Sequence[ServerRun], *, rehearse: bool, watch_s: float) -> None:
+        """Deploy to the servers of one wave at once.
 
-    def load(self) -> None:
-        """Load the version under the model's own name, in place of the previous one."""
-        self.was_touched = True
-        self.load_s = self.server.load(self.model.name, self.version)
-        self._check_config()
-        self.report("load", f"version {self.version} is ready after {self.load_s:.1f} s")
+        Raises:
+            BuilderError: It failed on one of them, or the repository cannot be switched.
+        """
+        if len(wave) < len(self.runs):
+            names = ", ".join(str(run.server.address) for run in wave)
+            self.report("wave", f"{len(wave)} of {len(self.runs)} servers: {names}")
+        rehearsing = [run for run in wave if rehearse and run.needs_rehearsal]
+        if rehearsing:
+            self._rehearse(rehearsing)
+        for run in wave:
+            self.record.set(run.server.address, {*run.served_before, *self.goal.versions})
+            self.recorded.append(run)
+        self.switched.switch()
+        raise_first(on_each(wave, ServerRun.load))
+        raise_first(on_each(wave, ServerRun.check))
+        self._watch(wave, watch_s)
+        for run in wave:
+            run.state, run.after = "deployed", self.goal.versions
 
-    def check(self) -> None:
-        """Compare the answers that clients get."""
-        check = self._make_check(self.model.name, self.version)
-        check.one_at_a_time()
-        check.together()
-        self.report("check", f"{self.checked.rows} rows in {self.checked.requests} requests match the reference")
+    def _rehearse(self, runs: Sequence[ServerRun]) -> None:
+        candidate = Candidate(self.goal, self.mirror)
+        with candidate.placed():
+            try:
+                faults = on_each(runs, lambda run: run.rehearse(candidate))
+                not_ready = [run for run, _ in faults if not run.has_candidate]
+                if not_ready:
+                    candidate.replace()
+                    on_each(not_ready, lambda run: candidate.reload(run.server))
+            finally:
+                unloading = on_each(runs, lambda run: candidate.unload(run.server))
+        raise_first([*faults, *unloading])
 
-    def watch(self, seconds: float) -> None:
-        """Continue checking while the server answers its clients."""
-        check = self._make_check(self.model.name, self.version)
+    def _watch(self, wave: Sequence[ServerRun], seconds: float) -> None:
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) < seconds:
             time.sleep(min(WATCH_EVERY_S, seconds - elapsed))
-            check.together()
-            traffic = self.server.traffic(self.model.name, self.version)
-            self.report(
-                "watch",
-                f"{time.monotonic() - started:.0f} of {seconds:g} s: {self.checked.rows} rows checked; "
-                f"{traffic.answered} requests answered in total, {traffic.failed} failed",
-            )
+            raise_first(on_each(wave, lambda run: run.watch(time.monotonic() - started, seconds)))
 
-    def restore(self) -> str:
-        """Return to the state before the deployment, and say what was done.
-
-        The repository comes first, because a server that restarts loads the version that the repository names. When
-        version 2 was to replace version 1, one of these happens:
-
-        - Version 2 failed under its candidate name: the repository names version 1 again. The server never loaded
-          version 2 in its place, so it still serves version 1.
-        - Version 2 was loaded and answered wrongly: the repository names version 1 again, and the server loads it. It
-          answers with version 2 until version 1 is ready.
-        - The server did not serve the model before: the repository names the version that it named before, and the
-          server unloads the model.
-        - Somebody has switched the repository to version 3 since: everything stays as it is.
-        - The server already served version 2: everything stays as it is.
-        """
-        target = self.named if self.served is None else self.served
-        try:
-            return self._restore(target)
-        except KeyboardInterrupt:
-            self.is_restored = False
-            return f"restoring version {target} was interrupted as well"
-
-    def _restore(self, target: int) -> str:
-        try:
-            if (named := self.model.served_version()) != self.version:
-                return f"the repository now names version {named}, and is left as it is"
-            if self.version == self.served:
-                return f"version {self.version} was already served before, so there is nothing to restore"
-            with interrupts.apart():
-                roll_back(Repository(self.repository.root, report=self.report), self.model.name, target)
-        except BuilderError as error:
-            self.is_restored = False
-            return f"version {target} could not be restored: {error.where}: {error.what}"
-        try:
-            return self._restore_server(target)
-        except BuilderError as error:
-            self.is_restored = False
-            return f"the repository names version {target} again, but the server was not switched back: {error.what}"
-
-    def result(self) -> Deployment:
-        """Summarize the deployment."""
-        checked = self.checked
-        return Deployment(
-            name=self.model.name,
-            version=self.version,
-            before=self.served,
-            server=str(self.server.address),
-            load_s=self.load_s,
-            requests=checked.requests,
-            rows=checked.rows,
-            largest_difference=checked.largest,
-        )
-
-    def _restore_server(self, target: int) -> str:
-        if self.served is None:
-            if self.was_touched:
-                self.server.unload(self.model.name)
-            return f"the server serves no version, as before, and the repository names version {target}"
-        if self.was_touched:
-            self.server.load(self.model.name, target)
-        how = "served again" if self.was_touched else "still served"
-        return f"version {target} is {how}, and the repository names it"
-
-    def _make_check(self, name: str, version: int) -> LiveCheck:
-        return LiveCheck(
-            self.server,
-            name,
-            version,
-            self.manifest,
-            self.reference,
-            label=f"{self.model.name} version {self.version}",
-            max_batch_size=self.model.max_batch_size() or 0,
-            slack=self.slack,
-            checked=self.checked,
-        )
-
-    def _check_config(self) -> None:
-        """Check that the server loaded the config of this repository.
+    @contextmanager
+    def finishing(self, finished: Finished) -> Iterator[None]:
+        """Run the deployment; if it fails, put everything back, and say so in the error.
 
         Raises:
-            HostError: It loaded another one: it reads another repository, or something changes its configs.
+            BuilderError: It failed, or was interrupted and could not be put back.
         """
-        ours = pbtxt.parse(self.model.read_config(), where=self.model.config_path)
-        theirs = self.server.config(self.model.name)
-        for setting, here, there in zip(_SETTINGS, _settings(ours), _settings(theirs), strict=True):
-            if here != there:
-                what = f"it did not load {self.model.config_path}: {setting} is {there}, but {here} in the file"
-                raise HostError(self.server.address, what, ANOTHER_REPOSITORY)
+        try:
+            yield
+        except BaseException as error:
+            said = self._put_back()
+            finished(self.result())
+            if isinstance(error, BuilderError):
+                raise type(error)(error.where, _with(error.what, said), error.fix) from error
+            if any(run.state == "not put back" for run in self.runs) or self.switched.is_stuck:
+                fix = f"run `python -m builder deploy {self.goal.model.name}` again when the cause is removed"
+                what = f"the deployment was interrupted; {said}"
+                raise RepositoryError(self.goal.model.path, what, fix) from error
+            raise
+        finished(self.result())
+
+    def succeed(self) -> None:
+        """Write down that every server serves the version."""
+        self.is_complete = True
+        with suppress(RepositoryError):  # what is recorded is more than what is served
+            for run in self.runs:
+                self.record.set(run.server.address, self.goal.versions)
+
+    def result(self) -> Deployment:
+        """Return what was done so far."""
+        return Deployment(
+            name=self.goal.model.name,
+            version=self.goal.version,
+            versions=self.goal.versions,
+            named_before=self.switched.before,
+            named_after=self.switched.named(),
+            servers=tuple(run.outcome() for run in self.runs),
+            is_complete=self.is_complete,
+            config_diff=self.switched.diff if self.is_complete else "",
+        )
+
+    def _put_back(self) -> str:
+        """Put the repository and every server back, and say how that ended."""
+        repository = self.switched.put_back(self._instead())
+        looked_at = [run for run in self.runs if run.before is not None]
+        named, present = self.switched.config(), self.goal.model.versions()
+        said: dict[str, str] = {}
+
+        def put_back(run: ServerRun) -> None:
+            sentence = run.put_back(named, present)
+            said[str(run.server.address)] = sentence
+            run.report("restore", f"{run.server.address} {sentence}")
+
+        try:
+            on_each(looked_at, put_back)
+        except KeyboardInterrupt:
+            for run in looked_at:
+                if run.was_told and str(run.server.address) not in said:
+                    run.state, run.after = "not put back", None
+                    said[str(run.server.address)] = "was not put back: that was interrupted as well"
+        with suppress(RepositoryError):  # what is recorded is more than what is served
+            for run in self.recorded:
+                if run.state != "not put back":
+                    self.record.set(run.server.address, run.served_before)
+        return _summary(self.runs, said, repository)
+
+    def _instead(self) -> int | None:
+        """Return the highest version that servers keep in place of the one that failed; None if it was not tried."""
+        if not any(run.was_tried for run in self.runs):
+            return None
+        kept = {run.served_before[-1] for run in self.runs if run.served_before}
+        return max(kept - {self.goal.version}, default=None)
 
 
-_SETTINGS = ("max_batch_size", "the served version", "the model's digest", "the list of inputs", "the list of outputs")
+def _with(what: str, said: str) -> str:
+    if isinstance(what, Listing):
+        clause, *items = what.lines
+        return Listing(f"{clause}; {said}", items)
+    return f"{what}; {said}"
 
 
-def _settings(config: "ModelConfig") -> Iterator[Any]:
-    """Yield the settings that a server uses unchanged, in the order of `_SETTINGS`."""
-    yield config.max_batch_size
-    yield str(config.version_policy).split()
-    yield config.parameters[_MODEL_SHA256].string_value if _MODEL_SHA256 in config.parameters else None
-    for side in (config.input, config.output):
-        yield sorted((tensor.name, tensor.data_type, list(tensor.dims)) for tensor in side)
+def _summary(runs: Sequence[ServerRun], said: dict[str, str], repository: str) -> str:
+    """Say in one clause how everything was left."""
+    if len(runs) == 1:
+        sentence = said.get(str(runs[0].server.address))
+        return f"the server {sentence}, and {repository}" if sentence else f"nothing was changed: {repository}"
+    counts = []
+    for state, words in (("unchanged", "unchanged"), ("put back", "put back"), ("not put back", "NOT put back")):
+        those = [run for run in runs if run.state == state]
+        if those:
+            names = f" ({', '.join(str(run.server.address) for run in those)})" if state == "not put back" else ""
+            counts.append(f"{len(those)} {'is' if len(those) == 1 else 'are'} {words}{names}")
+    return f"of {len(runs)} servers, {', '.join(counts)}; {repository}"

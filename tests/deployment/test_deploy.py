@@ -23,11 +23,10 @@ from support.artifacts import names, scale, scale_model, tree
 from support.clients import PER_PROTOCOL, PROTOCOLS, Clients, asking
 from support.load_server import serving
 from support.reserved import unused_address
-from support.serving import client, eventually, load
+from support.serving import client, eventually
 
 from builder import cli
-from builder.deployment import LiveServer, deploy, live_server, rollout
-from builder.deployment.live_server import Address
+from builder.deployment import Address, Deployment, LiveServer, deploy, live_server, rehearsal, switched
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install, roll_back
 from builder.repository import Repository, lock
@@ -64,6 +63,12 @@ def repository(server: Server) -> Repository:
 @pytest.fixture
 def name() -> str:
     return f"scale_{next(_numbers)}"
+
+
+def served_before(done: Deployment) -> tuple[int, ...] | None:
+    """The versions that the only server served before."""
+    (server,) = done.servers
+    return server.before
 
 
 def publish(repository: Repository, name: str, *factors: float) -> None:
@@ -134,7 +139,7 @@ def test_the_first_version_is_served_and_checked(live: LiveServer, repository: R
 
     done = deploy(repository, name, live)
 
-    assert (done.version, done.before) == (1, None)
+    assert (done.version, served_before(done)) == (1, ())
     assert live.ready_versions(name) == (1,)
     assert done.rows > 4
     assert done.largest_difference == {"y": 0.0, "m": 0.0, "t": 0.0}
@@ -148,7 +153,7 @@ def test_no_request_fails_while_a_version_takes_over(
     with asking_during_loads(server, name) as clients:
         done = deploy(repository, name, live)
 
-    assert (done.version, done.before) == (2, 1)
+    assert (done.version, served_before(done)) == (2, (1,))
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}, "2": {3.0}}
 
@@ -158,15 +163,17 @@ def test_no_client_gets_an_answer_of_a_version_that_answers_wrongly(
 ) -> None:
     publish_the_next(repository, name, live)
     break_answers(repository, name, 2)
+    before = tree(repository.root / name)
 
     with asking_during_loads(server, name) as clients, pytest.raises(VerificationError) as caught:
         deploy(repository, name, live)
 
     assert "row 0" in caught.value.what
-    assert "version 1 is still served" in caught.value.what
+    assert "the server still serves version 1" in caught.value.what
+    assert f"until you run `python -m builder rollback {name} --to 1`" in caught.value.what
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}}
-    assert repository.model(name).served_version() == 1
+    assert tree(repository.root / name) == before
     wait_until_ready(server)
 
 
@@ -178,14 +185,14 @@ def test_without_a_rehearsal_a_wrong_version_is_taken_back_and_no_request_fails(
 
     with (
         asking_during_loads(server, name) as clients,
-        pytest.raises(VerificationError, match="version 1 is served again"),
+        pytest.raises(VerificationError, match="the server serves version 1 again"),
     ):
         deploy(repository, name, live, rehearse=False)
 
     assert clients.errors == []
     assert clients.factors()["1"] == {2.0}
     assert clients.answers[-1].version == "1"
-    assert repository.model(name).served_version() == 1
+    assert repository.model(name).served_version() == 2
     assert live.ready_versions(name) == (1,)
 
 
@@ -197,13 +204,13 @@ def test_a_version_that_does_not_load_leaves_the_server_ready_and_the_version_be
 
     with (
         asking(server, name) as clients,
-        pytest.raises(HostError, match=r"INVALID_PROTOBUF.*version 1 is still served"),
+        pytest.raises(HostError, match=r"INVALID_PROTOBUF.*still serves version 1"),
     ):
         deploy(repository, name, live)
 
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}}
-    assert repository.model(name).served_version() == 1
+    assert repository.model(name).served_version() == 2
     assert names(repository.root / name) == ["1", "2", "config.pbtxt", "warmup"]
     assert f"{name}.candidate" not in names(repository.root)
     wait_until_ready(server)
@@ -218,7 +225,7 @@ def test_an_older_version_takes_over_as_smoothly(
     with asking(server, name) as clients:
         done = deploy(repository, name, live, version=1, watch_s=1)
 
-    assert (done.version, done.before) == (1, 2)
+    assert (done.version, served_before(done)) == (1, (2,))
     assert repository.model(name).served_version() == 1
     assert clients.errors == []
     assert clients.factors() == {"1": {2.0}, "2": {3.0}}
@@ -232,7 +239,7 @@ def test_watching_notices_that_another_version_answers_and_keeps_what_somebody_e
     def interfere(step: str, what: str) -> None:
         if step == "check":
             roll_back(repository, name, 1)
-            live.load(name, 1)
+            live.load(name, [1])
 
     with pytest.raises(HostError, match=r"version 1 of .* answered instead of version 2.* is left as it is"):
         deploy(repository, name, live, watch_s=5, report=interfere)
@@ -250,7 +257,10 @@ def test_a_version_that_is_published_at_the_start_of_a_deployment_stays_the_one_
         if step == "server":
             publish(repository, name, 4.0)
 
-    with pytest.raises(RepositoryError, match=r"no longer names version 2.*now names version 3, and is left as it is"):
+    with pytest.raises(
+        RepositoryError,
+        match=r"somebody has changed it.*now names version 3, which somebody else has set, and is left as it is",
+    ):
         deploy(repository, name, live, report=publish_another)
 
     assert repository.model(name).served_version() == 3
@@ -279,12 +289,12 @@ def test_a_version_that_is_already_live_is_checked_and_stays_even_when_it_is_wro
 ) -> None:
     publish(repository, name, 2.0)
     deploy(repository, name, live)
-    assert deploy(repository, name, live).before == 1
+    assert served_before(deploy(repository, name, live)) == (1,)
     reference = repository.model(name).version_dir(1) / "reference.npz"
     arrays = repository.model(name).read_reference(1)
     np.savez(reference, **{**arrays, "output:y": arrays["output:y"] + 1})
 
-    with pytest.raises(VerificationError, match="nothing to restore"):
+    with pytest.raises(VerificationError, match="serves version 1 again"):
         deploy(repository, name, live)
 
     assert live.ready_versions(name) == (1,)
@@ -368,14 +378,17 @@ def test_an_interrupted_deployment_that_cannot_be_restored_is_an_error_that_says
     roll_back(repository, name, 1)
 
     def interrupt_and_lock_the_repository(live: LiveServer, name: str, version: int, **called: Any) -> float:
-        monkeypatch.setattr(rollout, "roll_back", refuse)
+        monkeypatch.setattr(switched, "put_back", refuse)
         raise KeyboardInterrupt
 
-    def refuse(repository: Repository, name: str, to: int) -> None:
+    def refuse(repository: Repository, name: str, content: bytes, **options: Any) -> None:
         raise RepositoryError(repository.root, "No space left on device", "free some space")
 
     monkeypatch.setattr(LiveServer, "load", interrupt_and_lock_the_repository)
-    with pytest.raises(RepositoryError, match="was interrupted; version 1 could not be restored") as caught:
+    with pytest.raises(
+        RepositoryError,
+        match=r"was interrupted; the server was not put back: .*, and the repository could not be put back",
+    ) as caught:
         deploy(repository, name, live, version=2, rehearse=False)
 
     assert "deploy" in caught.value.fix
@@ -397,8 +410,9 @@ def refused(repository: Repository, name: str, address: str, **options: Any) -> 
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Repository:
-    """A repository with version 1 and 2 of `scale`."""
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository with version 1 and 2 of `scale`. A server of another one is given up after a moment."""
+    monkeypatch.setattr(rehearsal, "SEE_S", 0.2)
     repository = Repository(tmp_path / "models")
     publish(repository, "scale", 2.0, 3.0)
     return repository
@@ -449,40 +463,32 @@ def test_a_server_that_reads_another_repository_is_refused(own: Repository, serv
     assert "has no model 'scale'" in refused(own, "scale", server.grpc_address).what
 
 
-def test_a_copy_of_the_repository_is_not_mistaken_for_the_repository(own: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rehearse", [True, False])
+def test_a_server_that_reads_a_copy_of_the_repository_is_found_before_anything_changes(
+    own: Repository, tmp_path: Path, rehearse: bool
+) -> None:
+    """As staging and production may: the same models, and production is to get another version."""
     shutil.copytree(own.root, tmp_path / "copy")
+    before, config = tree(own.root), own.model("scale").config_path.stat()
+    with (
+        serving(tmp_path / "copy", model_control_mode="explicit", load_models=["scale"]) as server,
+        LiveServer(Address.parse(server.grpc_address)) as live,
+    ):
+        with pytest.raises(HostError, match="does not see the files") as caught:
+            deploy(own, "scale", live, version=1, rehearse=rehearse)
+        assert live.ready_versions("scale") == (2,)
+    assert "still serves version 2, and the repository names version 2, as before" in caught.value.what
+    assert tree(own.root) == before
+    after = own.model("scale").config_path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (config.st_mtime_ns, config.st_ino)
+    assert names(own.root) == ["scale"]
+
+
+def test_a_server_with_another_model_of_the_same_name_is_refused(own: Repository, tmp_path: Path) -> None:
     other = Repository(tmp_path / "other")
     publish(other, "scale", 5.0, 6.0)
-    for root, why in ((tmp_path / "copy", "does not see the files"), (other.root, "is not the one in")):
-        with serving(root, model_control_mode="explicit") as server:
-            if root == other.root:
-                load(server, "scale")
-            assert why in refused(own, "scale", server.grpc_address).what
-
-
-def test_without_a_rehearsal_a_copy_is_recognized_by_its_config(
-    own: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(own.root, tmp_path / "copy")
-    roll_back(own, "scale", 1)
-    ready_versions = LiveServer.ready_versions
-
-    def look_once(live: LiveServer, name: str) -> tuple[int, ...]:
-        """Let the time be up when the copy's version has been loaded, which takes as long as it takes."""
-        if ready := ready_versions(live, name):
-            monkeypatch.setattr(live, "_timeout_s", 0.0)
-        return ready
-
-    monkeypatch.setattr(LiveServer, "ready_versions", look_once)
-    with (
-        serving(tmp_path / "copy", model_control_mode="explicit") as server,
-        LiveServer(Address.parse(server.grpc_address)) as live,
-        pytest.raises(HostError) as caught,
-    ):
-        deploy(own, "scale", live, rehearse=False)
-
-    assert "it serves version 2 instead of version 1" in caught.value.what
-    assert own.model("scale").served_version() == 1
+    with serving(other.root, model_control_mode="explicit", load_models=["scale"]) as server:
+        assert "is not the one in" in refused(own, "scale", server.grpc_address).what
 
 
 def test_restricted_protocols_require_their_key(own: Repository) -> None:
@@ -534,7 +540,7 @@ def test_a_server_that_dies_during_a_deployment_leaves_the_repository_at_the_pre
             if step == "load":
                 server.stop()
 
-        with pytest.raises(HostError, match="the server was not switched back"):
+        with pytest.raises(HostError, match="the server was not put back"):
             deploy(own, "scale", live, version=2, report=kill)
 
     assert own.model("scale").served_version() == 1
@@ -576,7 +582,7 @@ def test_a_load_test_over_a_good_and_a_bad_deployment_sees_no_failure(own: Repos
     ):
         wait_for_requests(live, 1, load_test)
         deploy(own, "scale", live, version=2)
-        with pytest.raises(VerificationError, match="version 2 is still served"):
+        with pytest.raises(VerificationError, match="the server still serves version 2"):
             deploy(own, "scale", live, version=3)
         wait_for_requests(live, 2, load_test)
         load_test.send_signal(signal.SIGTERM)
@@ -664,7 +670,7 @@ def test_the_command_prints_the_result_and_exits_by_kind_of_failure(
     break_answers(repository, name, 3)
     code, out, err = run(capsys, name, *there)
     assert (code, out) == (4, "")
-    assert "version 2 is still served" in err
+    assert "the server still serves version 2" in err
     assert run(capsys, name, *there, "--version", "9")[0] == 5
     with unused_address() as address:
         assert run(capsys, name, "--server", address, "--repository", repository.root)[0] == 6
@@ -686,4 +692,4 @@ def test_a_deployment_that_is_interrupted_is_undone(
 
     assert deployment.returncode == 130
     assert live.ready_versions(name) == (1,)
-    assert repository.model(name).served_version() == 1
+    assert repository.model(name).served_version() == 2, "it named version 2 before the deployment, too"

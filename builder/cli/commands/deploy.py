@@ -1,33 +1,64 @@
-"""`deploy`: load a version into a running Triton, and check its answers there."""
+"""`deploy`: load a version into running Tritons, and check its answers there."""
 
 import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.arguments import VERSION, address, factor, seconds
+from builder.cli.arguments import FILE_TO_READ, VERSION, address, factor, seconds, waves
+from builder.cli.faults import WrongUsage
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import admin_header, admin_key_file, as_json, lock_timeout, option, repository
-from builder.cli.output import print_json, print_result, report
+from builder.cli.output import print_json, print_result, print_table, report
+from builder.errors import BuilderError
+
+if TYPE_CHECKING:
+    from builder.deployment import Deployment, ServerOutcome
+
+ACCESS = "Access to the servers"
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C or SIGTERM has ended."""
 
 
 @click.command(
     cls=Command,
-    short_help="Load a version into a running Triton and check it.",
-    examples=("deploy digits --server grpc://127.0.0.1:8001 --watch 30s",),
+    short_help="Load a version into running Tritons and check it.",
+    examples=(
+        "deploy digits --server grpc://127.0.0.1:8001 --watch 30s",
+        "deploy digits --servers-file servers.txt --wave 1,25%,100% --json",
+    ),
 )
 @click.argument("name", help="The model's name in the repository.")
 @option(
     "--server",
+    "servers",
     type=address,
-    required=True,
+    multiple=True,
     help="The gRPC address of a Triton that runs with --model-control-mode=explicit. For example, "
-    "grpc://127.0.0.1:8001; grpcs:// uses TLS.",
+    "grpc://127.0.0.1:8001; grpcs:// uses TLS. Repeat it for other servers. A name with several addresses in the DNS "
+    "stands for a server at each of them.",
+)
+@option(
+    "--servers-file",
+    type=FILE_TO_READ,
+    metavar="FILE",
+    help="A file with the address of a server on each line. Text after a # is a comment.",
 )
 @option("--version", type=VERSION, help="The version to deploy. Default: the one that config.pbtxt names.")
+@option(
+    "--wave",
+    "waves",
+    type=waves,
+    default="1,100%",
+    show_default=True,
+    help="How many servers have the version after each wave. Each number or percentage includes the servers of the "
+    "waves before; the last wave always takes all that are left. For example, 1,25%,100%.",
+)
 @option(
     "--rehearsal/--no-rehearsal",
     "rehearse",
@@ -41,7 +72,7 @@ from builder.cli.output import print_json, print_result, report
     type=seconds,
     default="0s",
     show_default=True,
-    help="How long to go on checking after the version is loaded. For example, 30s or 5m.",
+    help="How long to go on checking after each wave. For example, 30s or 5m.",
 )
 @option(
     "--timeout",
@@ -49,7 +80,7 @@ from builder.cli.output import print_json, print_result, report
     type=seconds,
     default="300s",
     show_default=True,
-    help="How long the server may take to load the version. For example, 10m.",
+    help="How long a server may take to load the version. For example, 10m.",
 )
 @option(
     "--slack",
@@ -61,32 +92,147 @@ from builder.cli.output import print_json, print_result, report
 )
 @admin_key_file("the key of the server that you run at this address with serve")
 @admin_header
+@option(
+    "--header-file",
+    section=ACCESS,
+    type=FILE_TO_READ,
+    metavar="FILE",
+    help="A file of headers to send with each request, one on each line. For example, authorization: Bearer TOKEN, or "
+    "triton-grpc-protocol-infer-key: KEY for a server that restricts inference.",
+)
+@option(
+    "--ca-file",
+    section=ACCESS,
+    type=FILE_TO_READ,
+    metavar="FILE",
+    help="The root certificates that a grpcs:// server's certificate must be signed by, in PEM. Default: the system's.",
+)
+@option(
+    "--client-cert",
+    section=ACCESS,
+    type=FILE_TO_READ,
+    metavar="FILE",
+    help="Your own certificate, in PEM, for a grpcs:// server that asks for one.",
+)
+@option(
+    "--client-key",
+    section=ACCESS,
+    type=FILE_TO_READ,
+    metavar="FILE",
+    help="The key of --client-cert, in PEM.",
+)
 @repository
 @lock_timeout
 @as_json
 def deploy(
     name: str,
-    server: Any,
     repository: Path,
     admin_key_file: Path | None,
     admin_header: str,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Load a version of NAME into a running Triton, and check its answers there.
+    """Load a version of NAME into running Tritons, and check its answers there.
 
-    If it does not load or answers differently, the version that was served before is restored.
+    If a server does not load it or answers differently, the repository and all servers are put back as they were.
     """
     from builder import api
     from builder.server import given_access
 
+    servers, access = _servers(given), _access(given)
     admin = given_access(admin_key_file, admin_header)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # so that `kill` restores the previous version, as Ctrl-C does
-    with finishing():
-        done = api.deploy(name, server, repository, admin=admin, report=report, **given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` puts everything back, as Ctrl-C does
+    done: list[Deployment] = []
+    with finishing(), _told(name, done, as_json=as_json):
+        api.deploy(name, servers, repository, admin=admin, **access, report=report, finished=done.append, **given)
+
+
+def _servers(given: dict[str, Any]) -> list[Any]:
+    """Take the options that name servers out of those that were given, and return the servers."""
+    from builder.deployment import read_servers
+
+    servers, file = list(given.pop("servers")), given.pop("servers_file")
+    if file is not None:
+        servers += read_servers(file)
+    if not servers:
+        fix = "add --server grpc://HOST:8001, or name a file of addresses with --servers-file"
+        raise WrongUsage("no server is given", fix)
+    return servers
+
+
+def _access(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options for access out of those that were given, and read the files."""
+    from builder.deployment import Certificates, read_headers
+
+    files = [given.pop(option) for option in ("ca_file", "client_cert", "client_key")]
+    header_file = given.pop("header_file")
+    headers = None if header_file is None else read_headers(header_file)
+    return {"headers": headers, "certificates": Certificates.read(*files)}
+
+
+@contextmanager
+def _told(name: str, done: "list[Deployment]", *, as_json: bool) -> Iterator[None]:
+    """Run a deployment, and print what it did, also when it fails."""
+    try:
+        yield
+    except (BuilderError, KeyboardInterrupt) as error:
         if as_json:
-            print_json(asdict(done))
-        else:
-            print_result(f"{done.name}: {done.server} serves version {done.version}")
+            print_json(_json(name, done[0] if done else None, error))
+        elif done and len(done[0].servers) > 1:
+            _print_servers(done[0])
+        raise
+    if as_json:
+        print_json(_json(name, done[0], None))
+    elif len(done[0].servers) > 1:
+        _print_servers(done[0])
+    else:
+        print_result(f"{name}: {done[0].servers[0].address} serves version {done[0].version}")
+
+
+def _print_servers(done: "Deployment") -> None:
+    """Print how every server was left."""
+    heads = ("server", "before", "now", "state", "load s", "requests", "reason")
+    print_table(heads, [_row(server) for server in done.servers], title=f"{done.name} version {done.version}")
+
+
+def _row(server: "ServerOutcome") -> tuple[str, ...]:
+    load = f"{server.load_s:.1f}" if server.load_s else "-"
+    reason = server.reason or ""
+    return (
+        server.address,
+        _versions(server.before),
+        _versions(server.after),
+        server.state,
+        load,
+        str(server.requests),
+        reason,
+    )
+
+
+def _versions(versions: tuple[int, ...] | None) -> str:
+    if versions is None:
+        return "not known"
+    return ", ".join(map(str, versions)) or "none"
+
+
+def _json(name: str, done: "Deployment | None", error: BaseException | None) -> Mapping[str, Any]:
+    """Return what a deployment did, for scripts; little of it where it failed before it knew its servers."""
+    return {
+        "name": name,
+        "version": done and done.version,
+        "versions": done and done.versions,
+        "complete": done is not None and done.is_complete,
+        "repository": done and {"before": done.named_before, "after": done.named_after},
+        "config_diff": done.config_diff if done else "",
+        "servers": [asdict(server) for server in done.servers] if done else [],
+        "requests": done.requests if done else 0,
+        "rows": done.rows if done else 0,
+        "largest_difference": done.largest_difference if done else {},
+        "error": error and _error(error),
+    }
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, BuilderError):
+        return {"where": error.where, "what": str(error.what), "fix": error.fix, "exit_code": error.exit_code}
+    return {"where": "", "what": "the deployment was interrupted", "fix": "deploy again", "exit_code": INTERRUPTED}

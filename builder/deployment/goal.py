@@ -1,0 +1,145 @@
+"""What servers are to serve when a deployment is done: the versions, the config, and how each is checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.config import PROVENANCE_PREFIX, ClientTensor, Config, Interface, interface, interface_of, pbtxt, policy
+from builder.deployment.planned import plan_switch
+from builder.errors import RepositoryError
+from builder.proof import as_numbers
+from builder.record import Manifest
+from builder.repository import ModelDirectory, Repository
+from builder.tensors import Array
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+MODEL_SHA256 = f"{PROVENANCE_PREFIX}model_sha256"
+"""The config parameter that holds the digest of the served version's model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A version with its stored samples and answers, in the form in which clients send and get them.
+
+    Attributes:
+        version: The version.
+        manifest: Its manifest, with the tolerances.
+        interface: What clients see of it under the config.
+        samples: The stored rows by input, each `[rows, *dims]` with the dims that clients send.
+        answers: The stored answers by output, only of the outputs that clients can get.
+    """
+
+    version: int
+    manifest: Manifest
+    interface: Interface
+    samples: Mapping[str, Array]
+    answers: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What every server is to serve.
+
+    Attributes:
+        model: The model's directory.
+        version: The version that answers when a request names none.
+        versions: All versions that are served, ascending.
+        plan: The config.pbtxt that serves them, with the files that it names.
+        config: The same config, read.
+        is_switch: Whether config.pbtxt has to be changed for it.
+        proven: The versions that can be checked, the highest first.
+        unproven: The versions served beside `version` that this package did not publish.
+    """
+
+    model: ModelDirectory
+    version: int
+    versions: tuple[int, ...]
+    plan: Config
+    config: "ModelConfig"
+    is_switch: bool
+    proven: tuple[Proven, ...]
+    unproven: tuple[int, ...]
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the server may answer from its response cache, without running the model."""
+        return bool(self.config.response_cache.enable)
+
+
+def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
+    """Read what is needed to deploy a version, and check that its answers can be checked. Nothing is changed.
+
+    Args:
+        repository: The repository.
+        name: The model.
+        version: The version to deploy; None takes the one that config.pbtxt names.
+
+    Raises:
+        RepositoryError: There is no such version, it has no reference, a file is missing, or its answers cannot be
+            compared under this config.
+        VerificationError: The config fixes a size that the stored samples do not have.
+    """
+    model = repository.model(name)
+    text, named = model.read_config(), model.served_version()
+    version = named if version is None else version
+    model.read_manifest(version)
+    model.check_complete(version)
+    planned = plan_switch(repository, name, version) if version != named else None
+    plan = planned or Config(text, {})
+    config = pbtxt.parse(plan.text, where=model.config_path)
+    _refuse_uncheckable(config, model)
+    present = model.versions()
+    versions = tuple(number for number in policy.named_versions(config, present) if number in present)
+    known = [number for number in reversed(versions) if model.is_published(number)]
+    return Goal(
+        model=model,
+        version=version,
+        versions=versions,
+        plan=plan,
+        config=config,
+        is_switch=planned is not None,
+        proven=tuple(_read_proven(model, number, config) for number in known),
+        unproven=tuple(number for number in versions if number not in known),
+    )
+
+
+def _read_proven(model: ModelDirectory, version: int, config: "ModelConfig") -> Proven:
+    manifest, reference = model.read_manifest(version), model.read_reference(version)
+    seen = interface_of(config, manifest, where=model.config_path)
+    if not any(tensor.name in manifest.proof.outputs for tensor in seen.outputs):
+        what = f"it lists no output of version {version} whose right values are stored, so no answer can be checked"
+        raise RepositoryError(model.config_path, what, "list an output there")
+    return Proven(
+        version,
+        manifest,
+        seen,
+        _as_clients_see("input", seen.inputs, reference),
+        _as_clients_see("output", seen.outputs, reference),
+    )
+
+
+def _as_clients_see(side: str, tensors: Sequence[ClientTensor], reference: Mapping[str, Array]) -> dict[str, Array]:
+    """Return stored rows by tensor, each `[rows, *dims]` with the dims that clients see."""
+    return {
+        tensor.name: interface.to_client(
+            tensor, as_numbers(reference[f"{side}:{tensor.name}"], is_bfloat16=tensor.data_type == "TYPE_BF16")
+        )
+        for tensor in tensors
+    }
+
+
+def _refuse_uncheckable(config: "ModelConfig", model: ModelDirectory) -> None:
+    """Refuse a config under which the stored samples cannot be sent one by one, in any order.
+
+    Raises:
+        RepositoryError: The config has sequence batching, or lets an answer consist of several responses.
+    """
+    load = "load it with Triton's own API, and check its answers there"
+    if config.HasField("sequence_batching"):
+        what = "its sequence_batching lets an answer depend on the requests before, so stored answers prove nothing"
+        raise RepositoryError(model.config_path, what, f"remove sequence_batching there, or {load}")
+    if config.model_transaction_policy.decoupled:
+        what = "it is decoupled, so that a request may have any number of answers, and no stored answer can be compared"
+        raise RepositoryError(model.config_path, what, f"remove model_transaction_policy there, or {load}")

@@ -409,8 +409,6 @@ def deploy(
     from builder import deployment  # gRPC takes 0.1 s to import, which no other call needs
 
     given = [server] if isinstance(server, str) or not isinstance(server, Sequence) else server
-    if not given:
-        raise ValueError("there is no server to deploy to")
     addresses = [deployment.Address.parse(one) if isinstance(one, str) else one for one in given]
     with ExitStack() as stack:
         servers = [

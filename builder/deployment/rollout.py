@@ -79,8 +79,11 @@ def deploy(
         RepositoryError: There is no such version, or it has no reference. Nothing has changed then.
         HostError: A server is down, reads another repository, refuses the load or is not ready in time.
         VerificationError: A server's answers are not the proven ones.
+        ValueError: There are no servers.
     """
     every = [servers] if isinstance(servers, LiveServer) else list(servers)
+    if not every:
+        raise ValueError("there is no server to deploy to")
     with _alone(repository, name, report) as record:
         rollout = _begin(repository, name, version, every, rehearse, slack, mirror or OnDisk(), report, record)
         with rollout.finishing(finished):

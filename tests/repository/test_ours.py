@@ -140,7 +140,7 @@ def test_the_folder_of_the_deployments_locks_is_checked_too(
     before = tree(repository.root.parent.parent)
 
     with pytest.raises(RepositoryError, match=re.escape(str(path))):
-        deploy(repository, "scale", cast(LiveServer, None))
+        deploy(repository, "scale", [cast(LiveServer, None)])
     assert tree(repository.root.parent.parent) == before
 
 

@@ -1,5 +1,8 @@
 """Files of labels in a model's folder: they are there before the config that names them, and go when none does."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ def repository(tmp_path: Path) -> Repository:
 
 def labels(repository: Repository, *lines: str) -> ConfigOptions:
     file = repository.root.parent / "labels.txt"
+    file.parent.mkdir(exist_ok=True)
     file.write_text("".join(f"{line}\n" for line in lines))
     return ConfigOptions(labels={"y": file})
 
@@ -87,3 +91,23 @@ def test_a_label_file_of_ours_that_somebody_damaged_is_written_again(repository:
     install(repository, "scale", scale(3.0), labels(repository, "a", "b", "c"))
 
     assert named(repository).read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.slow
+def test_a_change_of_labels_killed_at_any_call_leaves_the_labels_that_the_config_names(tmp_path: Path) -> None:
+    before = Repository(tmp_path / "before/models")
+    install(before, "scale", scale(), labels(before, "a", "b", "c"))
+    labels(before, "d", "e", "f")  # what the killed change installs
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    script = [sys.executable, "-W", "ignore", str(tests / "support/crashes.py")]
+    subprocess.run([*script, str(before.root.parent), str(tmp_path / "after"), "labels"], check=True, env=environment)
+
+    seen = set()
+    for folder in (tmp_path / "after").iterdir():
+        repository = Repository(folder / "models")
+        seen.add((repository.model("scale").served_version(), named(repository).read_text()))
+        install(repository, "scale", scale(4.0))
+        assert named(repository) in label_files(repository)
+        assert len(label_files(repository)) <= 2
+    assert seen == {(1, "a\nb\nc\n"), (2, "d\ne\nf\n")}

@@ -23,6 +23,9 @@ CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.trunc
 CHANGES: dict[str, Callable[[Repository], object]] = {
     "install": lambda repository: install(repository, "scale", scale(3.0)),
     "options": lambda repository: install(repository, "scale", scale(3.0), ConfigOptions(instances=2)),
+    "labels": lambda repository: install(
+        repository, "scale", scale(3.0), ConfigOptions(labels={"y": repository.root.parent / "labels.txt"})
+    ),
     "rollback": lambda repository: roll_back(repository, "scale", 1),
     "prune": lambda repository: repository.prune("scale", keep=1),
 }

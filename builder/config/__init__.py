@@ -8,6 +8,7 @@ that comments survive.
 """
 
 from builder.config import backends, interface, pbtxt, policy
+from builder.config.early import check_options
 from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at
 from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
@@ -29,6 +30,7 @@ __all__ = [
     "Shapes",
     "backends",
     "check_config",
+    "check_options",
     "check_usage",
     "interface",
     "interface_of",

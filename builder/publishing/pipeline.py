@@ -18,7 +18,7 @@ import onnx_ir as ir
 from builder import bounded
 from builder.batching import BatchedModel
 from builder.bounded import during
-from builder.config import ConfigOptions, Profile, make_profiles
+from builder.config import ConfigOptions, Profile, check_options, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit, reduce_precision
 from builder.model import Model, fix_inputs, load
@@ -89,6 +89,7 @@ def publish(
     name = model_name_of(path) if name is None else name
     contract = _find_contract(repository, name)
     repository.check_writable(name)
+    _check_settings(repository, name, options)
     served_batch_size = repository.model(name).max_batch_size()
     ready = bounded.run(
         partial(_prepare, path, options, contract, served_batch_size, is_module),
@@ -157,6 +158,24 @@ def _find_contract(repository: Repository, name: str) -> Contract | None:
     served = directory.served_version()
     manifest = directory.find_manifest(served) if directory.is_published(served) else None
     return None if manifest is None else Contract(manifest.inputs, manifest.outputs)
+
+
+def _check_settings(repository: Repository, name: str, options: PublishOptions) -> None:
+    """Refuse settings that contradict config.pbtxt now, because the proof can take minutes.
+
+    Raises:
+        RepositoryError: One of them does.
+        ModelError: A file of labels cannot be used.
+    """
+    directory = repository.model(name)
+    backend = "tensorrt" if options.format == "tensorrt" else "onnxruntime"
+    check_options(
+        options.config,
+        directory.find_config(),
+        backend=backend,
+        has_batch=not options.is_static,
+        where=directory.config_path,
+    )
 
 
 @contextmanager

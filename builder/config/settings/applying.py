@@ -33,6 +33,32 @@ def apply(config: "ModelConfig", options: ConfigOptions, *, where: object) -> di
     return labels.write(config, options.labels, where)
 
 
+def check(config: "ModelConfig", options: ConfigOptions, *, where: object) -> None:
+    """Refuse what `apply` would refuse in a config whose inputs and outputs may be unknown; the config is changed.
+
+    Raises:
+        RepositoryError: An option contradicts the config or another option, or could have no effect.
+        ModelError: A file of labels cannot be used.
+    """
+    is_known = bool(config.input and config.output)
+    _write_options(config, options, where)
+    fields = replace(
+        options,
+        unset_fields=tuple(path for path in options.unset_fields if is_known or not _is_tensor(path)),
+        set_fields=tuple((path, value) for path, value in options.set_fields if is_known or not _is_tensor(path)),
+    )
+    _write_fields(config, fields, where)
+    _refuse_contradiction(config, fields, where)
+    if is_known:
+        labels.write(config, options.labels, where)
+    else:
+        labels.check(options.labels)
+
+
+def _is_tensor(path: str) -> bool:
+    return path.startswith(("input", "output"))
+
+
 def _write_options(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
     batching.write(config, options, where)
     instances.write(config, options, where)

@@ -59,6 +59,17 @@ def write(config: "ModelConfig", asked: Mapping[str, Path | None], where: object
     return contents
 
 
+def check(asked: Mapping[str, Path | None]) -> None:
+    """Read the files, whatever the outputs are.
+
+    Raises:
+        ModelError: A file cannot be used.
+    """
+    for file in asked.values():
+        if file is not None:
+            _read(file)
+
+
 def _find_output(config: "ModelConfig", name: str, where: object) -> Any:
     names = [output.name for output in config.output]
     if name not in names:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from google.protobuf import text_format
 
 from builder.config.pbtxt import messages
+from builder.config.spelling import closest
 
 _STEP = re.compile(r"""(?P<name>\w+)(?:\[(?P<key>\+|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\]"']+)\])?""", re.ASCII)
 
@@ -100,7 +101,8 @@ def find_field(message: Any, step: Step) -> Any:
 def suggestion(name: str, names: Iterable[str]) -> str:
     """Return the fix for a name that does not exist: the most similar ones, or all."""
     every = list(names)
-    close = get_close_matches(name, every, 3, 0.6) or sorted(n for n in every if name.lower() in n.lower())[:3]
+    meant = closest(name, every)
+    close = [meant] if meant is not None else get_close_matches(name, every, 3, 0.6)
     return f"use {' or '.join(close or every)}"
 
 
@@ -192,7 +194,7 @@ def position(place: Sequence[Any], step: Step, *, is_free: bool = False) -> int 
     index = int(step.key)
     if not -len(place) <= index < len(place):
         entries = "no entries" if not place else "1 entry" if len(place) == 1 else f"{len(place)} entries"
-        there = f"use {step.name}[+] to add one" + (f", or a position from 0 to {len(place) - 1}" if place else "")
+        there = f"use {step.name}[+] to add one" + (f", or {step.name}[{len(place) - 1}] for the last" if place else "")
         raise PathError(f"{step.text} is not there: the list has {entries}", there)
     return index
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
     from builder.publishing import Publication, PublishOptions
-    from builder.repository import Repository
+    from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
 
@@ -67,7 +67,7 @@ _HOMES = {
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
     "builder.publishing": ("Publication", "PublishOptions"),
-    "builder.repository": ("Repository",),
+    "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
 }
@@ -87,6 +87,7 @@ __all__ = [
     "InstanceGroup",
     "Limits",
     "ModelError",
+    "Pruning",
     "Publication",
     "PublishOptions",
     "Repository",

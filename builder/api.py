@@ -32,7 +32,7 @@ from builder.publishing import (
     roll_back,
 )
 from builder.record import Manifest, Proof
-from builder.repository import ListedModel, ModelDirectory, Repository
+from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.tensors import Arrays
 
 if TYPE_CHECKING:
@@ -338,26 +338,63 @@ def prune(
     repository: Path | str = REPOSITORY,
     *,
     keep: int,
+    servers: Sequence["Address | str"] = (),
+    admin: "AdminAccess | None" = None,
+    headers: Mapping[str, str] | None = None,
+    certificates: "Certificates | None" = None,
+    gone: Sequence["Address | str"] = (),
+    dry_run: bool = False,
     lock_timeout_s: float | None = None,
     report: Report = silent,
-) -> tuple[int, ...]:
-    """Remove all versions of a model but the newest `keep`, all at once or none. The one that is served always stays.
+) -> Pruning:
+    """Remove all versions of a model but the newest `keep` and those that are in use, all at once or none.
+
+    In use is what the configs of the repository and its ensembles name, what servers answer with, what `deploy` has
+    left on servers, and what is newer than that. The servers that you run on this machine with `serve` are asked.
 
     Args:
         name: The model.
         repository: The folder of the model repository.
         keep: How many of the newest versions to keep.
-        lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
-            free.
+        servers: Other servers to ask, as `grpc://host:port`.
+        admin: The key to their administrative APIs. Default: that of a server that you run at this address.
+        headers: Other headers to send to them, by name in lower case.
+        certificates: The certificates for `grpcs://`.
+        gone: Servers that exist no more, as `deploy` was told their addresses: what it left there is in use no more.
+        dry_run: Say what would be removed, and change nothing.
+        lock_timeout_s: How long to wait while somebody else changes the repository, or deploys the model, in seconds.
+            Default: until it is free.
         report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
 
     Returns:
-        The versions that were removed, in ascending order.
+        The versions that were removed, and the others with the reasons why they stay.
 
     Raises:
-        RepositoryError: There is no such model, or its config.pbtxt does not say which version is served.
+        RepositoryError: There is no such model, or its config.pbtxt, or another one that could name its versions,
+            cannot be read.
+        HostError: A server does not say what it serves. Nothing was removed.
+        ValueError: One of `servers` or `gone` is not a gRPC address.
     """
-    return Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s).prune(name, keep=keep)
+    from builder import deployment  # gRPC takes 0.1 s to import, which no other call needs
+
+    addresses, old = (
+        [deployment.Address.parse(one) if isinstance(one, str) else one for one in given] for given in (servers, gone)
+    )
+    root = Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
+    with ExitStack() as stack:
+        asked = [
+            stack.enter_context(deployment.LiveServer(one, admin=admin, headers=headers, certificates=certificates))
+            for one in deployment.every_server(addresses)
+        ]
+        return root.prune(
+            name,
+            keep=keep,
+            ask=lambda: deployment.ask(name, root.root, asked, report),
+            is_stopped=deployment.is_stopped,
+            are_all_known=bool(asked),
+            gone=[str(address) for address in old],
+            dry_run=dry_run,
+        )
 
 
 def deploy(

@@ -4,11 +4,13 @@
 config name it (`switched`), loads it, compares the answers with the stored ones (`live_check`), and can watch it for a
 while. `goal` is what all servers are to serve, `server_run` the work on one of them, and `outcome` how they were left.
 `live_server` controls a running server at an `address` over gRPC, with the certificates and headers of `access`, and
-`inference` sends requests to it. A `mirror` keeps a bucket the same as the folder that is changed.
+`inference` sends requests to it. A `mirror` keeps a bucket the same as the folder that is changed. `in_use` asks which
+versions servers answer with, for `prune`.
 """
 
 from builder.deployment.access import Certificates, read_headers
 from builder.deployment.address import Address, every_server, read_servers
+from builder.deployment.in_use import ask, is_stopped
 from builder.deployment.live_server import LiveServer
 from builder.deployment.mirror import Mirror
 from builder.deployment.outcome import Deployment, ServerOutcome
@@ -24,8 +26,10 @@ __all__ = [
     "Mirror",
     "Reach",
     "ServerOutcome",
+    "ask",
     "deploy",
     "every_server",
+    "is_stopped",
     "parse_waves",
     "read_headers",
     "read_servers",

@@ -3,7 +3,7 @@
 `Repository` is a folder of models. `Repository.changing` takes its lock and yields a `Change`, which says which number
 a version would get (`find_slot`) and installs it with a finished config (`install`), or serves an older version
 (`serve`). `model_directory` reads one model, `kinds` says what it is, and `listing` reads all of them. `deployed`
-records what is on which server.
+records what is on which server, and `pruning` finds out which versions are not in use.
 
 A change is prepared in the folder of `Staging`, which is an `OwnFolder` with a lock (`locked`), and reaches the
 repository by a `transaction`, which also cleans up after a change whose process was killed. `disk` writes files so that
@@ -20,19 +20,23 @@ from builder.repository.lock import Wait, locked
 from builder.repository.model_directory import ModelDirectory, check_model_name
 from builder.repository.models import Repository
 from builder.repository.own_folder import OpenFolder, OwnFolder
+from builder.repository.pruning import Asked, KeptVersion, Pruning
 from builder.repository.staging import Staging
 
 __all__ = [
     "Artifact",
+    "Asked",
     "Change",
     "Deployed",
     "DeploymentRecord",
+    "KeptVersion",
     "Kind",
     "ListedModel",
     "ListedVersion",
     "ModelDirectory",
     "OpenFolder",
     "OwnFolder",
+    "Pruning",
     "PublishedVersion",
     "Repository",
     "Slot",

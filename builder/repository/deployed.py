@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,9 +49,14 @@ class Deployed:
 
 
 class DeploymentRecord:
-    """The record of one model, to read and to change while its lock is held."""
+    """The record of one model, to read and to change while its lock is held.
 
-    def __init__(self, folder: OpenFolder, name: str) -> None:
+    Args:
+        folder: The folder with the records; None if there is none, and the record is empty.
+        name: The model.
+    """
+
+    def __init__(self, folder: OpenFolder | None, name: str) -> None:
         self._folder = folder
         self._name = name
 
@@ -61,7 +66,7 @@ class DeploymentRecord:
         Raises:
             RepositoryError: The file is damaged.
         """
-        return tuple(sorted(_read(self._folder, self._name).values(), key=lambda entry: (entry.at, entry.server)))
+        return tuple(sorted(self._read().values(), key=lambda entry: (entry.at, entry.server)))
 
     def set(self, server: object, versions: Iterable[int]) -> None:
         """Record what a server may answer with from now on; the new record is on disk when this returns.
@@ -73,7 +78,7 @@ class DeploymentRecord:
             RepositoryError: The file is damaged, or cannot be written.
         """
         entry = Deployed(str(server), tuple(sorted(set(versions))), datetime.now(timezone.utc))
-        self._write({**_read(self._folder, self._name), entry.server: entry})
+        self._write({**self._read(), entry.server: entry})
 
     def forget(self, servers: Iterable[object]) -> None:
         """Delete the entries of servers that are gone, or serve the model no more.
@@ -81,12 +86,17 @@ class DeploymentRecord:
         Raises:
             RepositoryError: The file is damaged, or cannot be written.
         """
-        found = _read(self._folder, self._name)
+        found = self._read()
         left = {server: entry for server, entry in found.items() if server not in set(map(str, servers))}
         if left != found:
             self._write(left)
 
+    def _read(self) -> dict[str, Deployed]:
+        return {} if self._folder is None else _read(self._folder, self._name)
+
     def _write(self, entries: Mapping[str, Deployed]) -> None:
+        if self._folder is None:
+            raise ValueError("the record of a model that was never deployed cannot be written here")
         servers = {entry.server: {"versions": entry.versions, "at": entry.at.isoformat()} for entry in entries.values()}
         text = json.dumps({"format": FORMAT, "model": self._name, "servers": servers}, indent=2)
         new, descriptor = f"{self._name}.deployed.new", self._folder.descriptor
@@ -114,6 +124,29 @@ def deploying(root: Path, name: str, command: str, wait: Wait) -> Iterator[Deplo
         RepositoryError: The folder is not ours, or the lock was not free in time.
     """
     with folder_of(root).opened() as folder, locked(folder, f"{name}.lock", command, wait):
+        yield DeploymentRecord(folder, name)
+
+
+@contextmanager
+def recorded(root: Path, name: str, command: str, wait: Wait, *, to_change: bool) -> Iterator[DeploymentRecord]:
+    """Yield a model's record, and make deployments of the model wait for the block if something is to be changed.
+
+    Where nothing was ever deployed, nothing is created, and the record is empty.
+
+    Args:
+        root: The repository.
+        name: The model.
+        command: What needs the lock, to tell whoever waits for it.
+        wait: How to wait.
+        to_change: Whether something is to be changed. Otherwise nothing is written, and nobody waits.
+
+    Raises:
+        RepositoryError: The folder is not ours, or the lock was not free in time.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(folder_of(root).opened_if_there())
+        if folder is not None and to_change:
+            stack.enter_context(locked(folder, f"{name}.lock", command, wait))
         yield DeploymentRecord(folder, name)
 
 

@@ -1,16 +1,19 @@
 """A model repository: a folder of models, each with numbered versions and one config that names the served version."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from builder.errors import RepositoryError
 from builder.progress import Report, silent
-from builder.repository import listing
+from builder.repository import listing, pruning
 from builder.repository.change import Change
+from builder.repository.deployed import recorded
 from builder.repository.disk import reported
 from builder.repository.listing import ListedModel
+from builder.repository.lock import Wait
 from builder.repository.model_directory import ModelDirectory, check_model_name
+from builder.repository.pruning import Asked, Known, Pruning
 from builder.repository.staging import Staging
 
 
@@ -74,30 +77,62 @@ class Repository:
         with self._staging.change(name, command) as transaction:
             yield Change(model, transaction)
 
-    def prune(self, name: str, *, keep: int) -> tuple[int, ...]:
-        """Remove all but the newest `keep` versions, all at once or none.
+    def prune(
+        self,
+        name: str,
+        *,
+        keep: int,
+        ask: Callable[[], Sequence[Asked]] = tuple,
+        is_stopped: Callable[[str], bool] = lambda server: False,
+        are_all_known: bool = False,
+        gone: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> Pruning:
+        """Remove old versions that are not in use, all at once or none; `pruning` says which are in use.
 
-        The served versions stay, and so do versions that this package did not publish.
+        Versions that this package did not make stay, too. A deployment of the model waits until this is over.
 
-        Returns:
-            The numbers of the removed versions, ascending.
+        Args:
+            name: The model.
+            keep: How many of the newest versions to keep.
+            ask: Asks servers which versions they answer with. It is called once no deployment goes on.
+            is_stopped: Returns whether a server to which the model was deployed has certainly ended.
+            are_all_known: Whether the user named these servers.
+            gone: The addresses of servers that exist no more; where `deploy` left a version on them is forgotten.
+            dry_run: Whether to say only what would be removed; nothing is written then.
 
         Raises:
-            RepositoryError: There is no such model, or its config serves no version.
+            RepositoryError: There is no such model, its config serves no version, or a config or a record that says
+                what is in use cannot be read. Nothing was removed.
         """
         if keep < 1:
             raise RepositoryError(name, f"it cannot be left with {keep} versions", "keep at least 1")
-        self.model(name).read_config()  # refuses an unknown model before anything is created
-        with self.changing(name, f"prune {name}") as change:
-            model = change.model
-            model.served_version()  # refuses a config that serves none
-            served = model.served_versions()
-            published = [version for version in model.versions() if model.is_published(version)]
-            removed = tuple(version for version in published[:-keep] if version not in served)
-            change.transaction.remove(removed)
-        for note in change.notes:
+        model = self.model(name)
+        model.read_config()  # refuses an unknown model before anything is created
+        wait = Wait(self.report, self.lock_timeout_s)
+        with ExitStack() as stack:
+            with reported(model.path):
+                record = stack.enter_context(recorded(self.root, name, f"prune {name}", wait, to_change=not dry_run))
+            known = Known.of(record.servers(), ask(), gone=gone, is_stopped=is_stopped, are_all=are_all_known)
+            if not dry_run:
+                record.forget(gone)
+            with self._pruning(name, dry_run) as change:
+                plan = pruning.plan(model, keep=keep, known=known)
+                if change is not None:
+                    change.transaction.remove(plan.removed)
+            notes = () if change is None else change.notes
+        for note in notes:
             self.report("note", note)
-        return removed
+        return plan
+
+    @contextmanager
+    def _pruning(self, name: str, dry_run: bool) -> Iterator[Change | None]:
+        """Hold the repository's lock, unless nothing is to be changed."""
+        if dry_run:
+            yield None
+        else:
+            with self.changing(name, f"prune {name}") as change:
+                yield change
 
 
 def _resolved(root: Path) -> Path:

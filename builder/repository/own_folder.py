@@ -161,6 +161,19 @@ class OwnFolder:
             yield folder
 
     @contextmanager
+    def opened_if_there(self) -> Iterator[OpenFolder | None]:
+        """Open the folder, or yield None if it is not there. Nothing is created.
+
+        Raises:
+            RepositoryError: It is not ours.
+        """
+        if os.path.lexists(self.path):
+            with self._open() as folder:
+                yield folder
+        else:
+            yield None
+
+    @contextmanager
     def _open(self) -> Iterator[OpenFolder]:
         """Open the folder, and check that it is ours."""
         try:

@@ -15,7 +15,8 @@ process (`hiding`), and the other commands of the same user find it in a file (`
 from builder.server.admin import HEADER, KEY_VARIABLE, AdminAccess, given_access, read_header
 from builder.server.flags import FlagError, help_text
 from builder.server.foreground import serve
-from builder.server.key_files import FoundServer, find_server, is_loopback
+from builder.server.index import IndexEntry, read_index
+from builder.server.key_files import FoundServer, LocalServer, find_server, is_loopback, servers_of
 from builder.server.ports import free_port
 from builder.server.serving import Server
 
@@ -25,6 +26,8 @@ __all__ = [
     "AdminAccess",
     "FlagError",
     "FoundServer",
+    "IndexEntry",
+    "LocalServer",
     "Server",
     "find_server",
     "free_port",
@@ -32,5 +35,7 @@ __all__ = [
     "help_text",
     "is_loopback",
     "read_header",
+    "read_index",
     "serve",
+    "servers_of",
 ]

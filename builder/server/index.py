@@ -30,9 +30,9 @@ class IndexEntry:
     reason: str
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether the version answers, or did so a moment ago, or will in a moment."""
-        return self.state in ("READY", "LOADING", "UNLOADING")
+    def answers(self) -> bool:
+        """Whether the version answers, or will do so in a moment."""
+        return self.state in ("READY", "LOADING")
 
 
 def read_index(http_address: str, admin: AdminAccess) -> list[IndexEntry]:

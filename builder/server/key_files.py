@@ -42,14 +42,36 @@ class FoundServer:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A server that this user runs on this machine.
+
+    Attributes:
+        http_address: `host:port` of its HTTP endpoint.
+        grpc_address: `host:port` of its gRPC endpoint.
+        admin: The key to its administrative APIs.
+        pid: The process that runs it.
+        key_file: The file that says so.
+        is_answering: Whether it listens at its HTTP port now, and nobody else does. Otherwise do not send it the key.
+    """
+
+    http_address: str
+    grpc_address: str
+    admin: AdminAccess
+    pid: int
+    key_file: Path
+    is_answering: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Content:
-    """What is in a file: the process that serves, its `host:port` addresses, and its key."""
+    """What is in a file: the process that serves, its `host:port` addresses, its key and its repository."""
 
     pid: int
     http: str
     grpc: str
     header: str
     key: str = field(repr=False)
+    repository: str = ""
 
 
 class KeyFile:
@@ -59,13 +81,16 @@ class KeyFile:
         path: Where it is.
     """
 
-    def __init__(self, http_address: str, grpc_address: str, admin: AdminAccess) -> None:
+    def __init__(
+        self, http_address: str, grpc_address: str, admin: AdminAccess, repository: Path | None = None
+    ) -> None:
         """Write it, over the one that an earlier server at this address has left behind.
 
         Raises:
             HostError: It cannot be written, or others could read it.
         """
-        content = _Content(os.getpid(), http_address, grpc_address, admin.header, admin.key)
+        served = "" if repository is None else os.path.realpath(repository)
+        content = _Content(os.getpid(), http_address, grpc_address, admin.header, admin.key, served)
         self.path = _places()[0] / f"{grpc_address}.json"
         try:
             with contextlib.suppress(FileExistsError):
@@ -103,6 +128,27 @@ def find_server(address: str) -> FoundServer | None:
         if wanted in (content.grpc, content.http) and _is_running(content):
             return FoundServer(wanted, AdminAccess(content.key, content.header))
     return None
+
+
+def servers_of(repository: Path) -> list[LocalServer]:
+    """Return the running servers of this user on this machine that serve a repository.
+
+    Args:
+        repository: The repository; links are followed.
+    """
+    served = os.path.realpath(repository)
+    return [
+        LocalServer(
+            http_address=content.http,
+            grpc_address=content.grpc,
+            admin=AdminAccess(content.key, content.header),
+            pid=content.pid,
+            key_file=path,
+            is_answering=_is_ours(int(content.http.rpartition(":")[2])),
+        )
+        for path, content in _all_files()
+        if content.repository == served and _is_running(content)
+    ]
 
 
 def is_loopback(address: str) -> bool:
@@ -198,8 +244,13 @@ def _names(folder: int) -> list[str]:
 
 
 def _all_contents() -> Iterator[_Content]:
+    for _, content in _all_files():
+        yield content
+
+
+def _all_files() -> Iterator[tuple[Path, _Content]]:
     for place in _places():
         with contextlib.suppress(OSError, HostError), _opened(place) as folder:
             for name in _names(folder):
                 if content := _read(folder, name):
-                    yield content
+                    yield place / name, content

@@ -143,7 +143,7 @@ class Server:
             own = _options(model_control_mode, [] if models_to_load(more) else load_models, strict=strict)
             options = [*own, *ports.flags(host, chosen), *more]
             launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
-            key_file = KeyFile(addresses[0], addresses[1], admin)
+            key_file = KeyFile(addresses[0], addresses[1], admin, repository)
             undo.callback(key_file.remove)
             wanted = None if is_all else named
             server = cls(repository, launch, addresses, admin, key_file.path, wanted, strict, ready_timeout_s, report)

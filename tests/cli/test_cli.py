@@ -240,12 +240,19 @@ def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> Non
     assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
         "name": "linear",
         "removed": [],
+        "kept": [
+            {"version": 1, "reasons": ["config.pbtxt serves it"]},
+            {"version": 2, "reasons": ["it is the newest one"]},
+        ],
+        "dry_run": False,
         "notes": [],
     }
     assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
     assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
         "name": "linear",
         "removed": [1],
+        "kept": [{"version": 2, "reasons": ["it is the newest one", "config.pbtxt serves it"]}],
+        "dry_run": False,
         "notes": [],
     }
 

@@ -109,7 +109,11 @@ def test_what_cannot_be_flushed_after_the_last_rename_is_a_note(
     said: list[str] = []
     with monkeypatch.context() as patch:
         fail_from(patch, "fsync", lambda: model.versions() == (1, 5), error)
-        assert Repository(repository.root, report=lambda _, what: said.append(what)).prune("scale", keep=1) == (2, 3, 4)
+        assert Repository(repository.root, report=lambda _, what: said.append(what)).prune("scale", keep=1).removed == (
+            2,
+            3,
+            4,
+        )
     assert expected in said[0]
     assert install(repository, "scale", scale(7.0)).notes == ()
 
@@ -144,7 +148,7 @@ def test_prune_that_fails_at_any_rename_has_removed_nothing(
 
     monkeypatch.setattr(Path, "rename", fail)
     if (nth, when) == (3, "after"):  # the last rename took place, whatever was reported
-        assert repository.prune("scale", keep=1) == (1, 2, 3)
+        assert repository.prune("scale", keep=1).removed == (1, 2, 3)
         return
     with pytest.raises((RepositoryError, KeyboardInterrupt)):
         repository.prune("scale", keep=1)
@@ -195,7 +199,7 @@ def test_a_version_that_cannot_be_removed_again_is_named_and_the_next_change_rem
             install(repository, "scale", scale(6.0))
     assert repository.model("scale").versions() == (1, 2, 3, 4, 5)
 
-    assert repository.prune("scale", keep=4) == ()
+    assert repository.prune("scale", keep=4).removed == ()
     assert repository.model("scale").versions() == (1, 2, 3, 4)
 
 

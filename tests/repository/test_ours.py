@@ -263,6 +263,6 @@ def test_prune_removes_a_version_that_is_a_link_and_not_what_it_leads_to(
     (repository.root / "scale/1").symlink_to(outside)
     before = tree(outside)
 
-    assert repository.prune("scale", keep=1) == (1, 2)
+    assert repository.prune("scale", keep=1).removed == (1, 2)
     assert tree(outside) == before
     assert names(staging_of(repository)) == EMPTY

@@ -390,7 +390,7 @@ def test_rollback_serves_a_version_from_elsewhere_and_prune_keeps_it(repository:
     for factor in (3.0, 4.0):
         install(repository, "scale", scale(factor))
 
-    assert repository.prune("scale", keep=1) == (5,)
+    assert repository.prune("scale", keep=1).removed == (5,)
     switch = roll_back(repository, "scale")
     assert (switch.before, switch.after) == (6, 4)
     assert pbtxt.parse((folder / "config.pbtxt").read_text(), where="") == pbtxt.parse(before, where="")
@@ -490,9 +490,9 @@ def test_prune_keeps_the_newest_and_the_served_version(repository: Repository) -
     roll_back(repository, "scale", 2)
     (repository.root / "scale/1-backup").mkdir()
 
-    assert repository.prune("scale", keep=1) == (1, 3)
+    assert repository.prune("scale", keep=1).removed == (1, 3)
     assert repository.model("scale").versions() == (2, 4)
-    assert repository.prune("scale", keep=1) == ()
+    assert repository.prune("scale", keep=1).removed == ()
     assert (repository.root / "scale/1-backup").exists()
     assert names(staging_of(repository)) == EMPTY
 

@@ -54,7 +54,7 @@ def become_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_its_user_can_read_the_file_and_enter_its_folder(runtime: Path) -> None:
     before = os.umask(0)
     try:
-        path = KeyFile("127.0.0.1:1", "127.0.0.1:2", ADMIN).path
+        path = KeyFile("127.0.0.1:1", "127.0.0.1:2", ADMIN, Path("/models/../mine")).path
     finally:
         os.umask(before)
     assert path == runtime / "triton-repository-builder" / "127.0.0.1:2.json"
@@ -66,6 +66,7 @@ def test_only_its_user_can_read_the_file_and_enter_its_folder(runtime: Path) -> 
         "grpc": "127.0.0.1:2",
         "header": "x-admin",
         "key": "secret",
+        "repository": "/mine",
     }
 
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.arguments import FILE_TO_READ, VERSION, address, factor, seconds, waves
+from builder.cli.arguments import VERSION, address, factor, seconds, waves
 from builder.cli.faults import WrongUsage
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import admin_header, admin_key_file, as_json, lock_timeout, option, repository
+from builder.cli.options import as_json, lock_timeout, option, repository
 from builder.cli.output import print_json, print_result, print_table, report
+from builder.cli.servers import server_access, servers_file, take_access, take_servers
 from builder.errors import BuilderError
 
 if TYPE_CHECKING:
     from builder.deployment import Deployment, ServerOutcome
 
-ACCESS = "Access to the servers"
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C or SIGTERM has ended."""
 
@@ -43,12 +43,7 @@ INTERRUPTED = 130
     "grpc://127.0.0.1:8001; grpcs:// uses TLS. Repeat it for other servers. A name with several addresses in the DNS "
     "stands for a server at each of them.",
 )
-@option(
-    "--servers-file",
-    type=FILE_TO_READ,
-    metavar="FILE",
-    help="A file with the address of a server on each line. Text after a # is a comment.",
-)
+@servers_file
 @option("--version", type=VERSION, help="The version to deploy. Default: the one that config.pbtxt names.")
 @option(
     "--wave",
@@ -90,45 +85,13 @@ INTERRUPTED = 130
     help="Multiply the allowed differences by this factor. For example, 10 for a GPU that rounds more coarsely than "
     "the CPU that the version was proven on.",
 )
-@admin_key_file("the key of the server that you run at this address with serve")
-@admin_header
-@option(
-    "--header-file",
-    section=ACCESS,
-    type=FILE_TO_READ,
-    metavar="FILE",
-    help="A file of headers to send with each request, one on each line. For example, authorization: Bearer TOKEN, or "
-    "triton-grpc-protocol-infer-key: KEY for a server that restricts inference.",
-)
-@option(
-    "--ca-file",
-    section=ACCESS,
-    type=FILE_TO_READ,
-    metavar="FILE",
-    help="The root certificates that a grpcs:// server's certificate must be signed by, in PEM. Default: the system's.",
-)
-@option(
-    "--client-cert",
-    section=ACCESS,
-    type=FILE_TO_READ,
-    metavar="FILE",
-    help="Your own certificate, in PEM, for a grpcs:// server that asks for one.",
-)
-@option(
-    "--client-key",
-    section=ACCESS,
-    type=FILE_TO_READ,
-    metavar="FILE",
-    help="The key of --client-cert, in PEM.",
-)
+@server_access
 @repository
 @lock_timeout
 @as_json
 def deploy(
     name: str,
     repository: Path,
-    admin_key_file: Path | None,
-    admin_header: str,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -137,37 +100,21 @@ def deploy(
     If a server does not load it or answers differently, the repository and all servers are put back as they were.
     """
     from builder import api
-    from builder.server import given_access
 
-    servers, access = _servers(given), _access(given)
-    admin = given_access(admin_key_file, admin_header)
+    servers, access = _servers(given), take_access(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` puts everything back, as Ctrl-C does
     done: list[Deployment] = []
     with finishing(), _told(name, done, as_json=as_json):
-        api.deploy(name, servers, repository, admin=admin, **access, report=report, finished=done.append, **given)
+        api.deploy(name, servers, repository, **access, report=report, finished=done.append, **given)
 
 
 def _servers(given: dict[str, Any]) -> list[Any]:
     """Take the options that name servers out of those that were given, and return the servers."""
-    from builder.deployment import read_servers
-
-    servers, file = list(given.pop("servers")), given.pop("servers_file")
-    if file is not None:
-        servers += read_servers(file)
+    servers = take_servers(given)
     if not servers:
         fix = "add --server grpc://HOST:8001, or name a file of addresses with --servers-file"
         raise WrongUsage("no server is given", fix)
     return servers
-
-
-def _access(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the options for access out of those that were given, and read the files."""
-    from builder.deployment import Certificates, read_headers
-
-    files = [given.pop(option) for option in ("ca_file", "client_cert", "client_key")]
-    header_file = given.pop("header_file")
-    headers = None if header_file is None else read_headers(header_file)
-    return {"headers": headers, "certificates": Certificates.read(*files)}
 
 
 @contextmanager

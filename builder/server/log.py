@@ -48,6 +48,7 @@ class Loads:
         self.ready: dict[str, None] = {}
         self.faults: dict[tuple[str, int | None], str] = {}
         self.steps = 0
+        self._instances: list[str] = []
         self._syntax_error = ""
 
     def read(self, line: str) -> None:
@@ -76,9 +77,21 @@ class Loads:
             self.begun[match["model"]] = None
         elif match := _LOADED.fullmatch(text):
             self.ready[match["model"]] = None
-        elif not text.startswith(_INSTANCE):
+        elif text.startswith(_INSTANCE):
+            self._instances.append(text.removeprefix(_INSTANCE))
+        else:
             return
         self.steps += 1
+
+    def under_way(self) -> list[str]:
+        """Return the models of which an instance has begun to load, and that are neither loaded nor given up."""
+        done = {*self.ready, *(model for model, _ in self.faults)}
+        begun = {self._model_of(instance) for instance in list(self._instances)}
+        return [model for model in list(self.begun) if model in begun and model not in done]
+
+    def _model_of(self, instance: str) -> str:
+        """Return the model of an instance, which is called `MODEL_GROUP_NUMBER` unless the config names it."""
+        return max((model for model in list(self.begun) if instance.startswith(f"{model}_")), key=len, default="")
 
 
 def reason(text: str) -> str:

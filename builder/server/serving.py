@@ -2,10 +2,10 @@
 
 import contextlib
 import http.client
+import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TextIO
@@ -17,7 +17,7 @@ from builder.printable import counted
 from builder.progress import Report, silent
 from builder.server import loading, log, ports, runtime
 from builder.server.admin import AdminAccess
-from builder.server.flags import models_to_load, read_flags
+from builder.server.flags import FlagError, models_to_load, read_flags
 from builder.server.index import read_index
 from builder.server.key_files import KeyFile
 from builder.server.loading import Progress, Unserved
@@ -27,6 +27,10 @@ from builder.server.watching import Watch, how_it_ended
 
 ModelControlMode = Literal["none", "explicit", "poll"]
 
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""The signals that end a Triton because of an error in it, and not because somebody wants it to end."""
+_MOST_LEFT_OUT = 8
+_ONE_BY_ONE = "--model-load-thread-count=1"
 _POLL_S = 0.02
 _ANSWER_S = 10.0
 """How long Triton may take to say whether it, or a model, is ready: on a busy machine it is slow, but ready."""
@@ -50,11 +54,11 @@ class Server:
     def __init__(
         self,
         repository: Path,
-        launch: Callable[[], TritonProcess],
+        launch: Callable[..., TritonProcess],
         addresses: Sequence[str],
         admin: AdminAccess,
         key_file: Path,
-        wanted: Sequence[str] | None,
+        load: Sequence[str] | None,
         is_strict: bool,
         ready_timeout_s: float | None,
         report: Report,
@@ -64,12 +68,13 @@ class Server:
         self.http_address, self.grpc_address, self.metrics_address = addresses
         self.key_file = key_file
         self._undo = contextlib.ExitStack()  # what to undo when Triton has ended
-        self._wanted = wanted  # the models to load; None for all of them
+        self._load = load  # what is loaded in explicit mode; None in other modes
         self._is_strict = is_strict
         self._ready_timeout_s = ready_timeout_s
         self._report = report
         self.unserved: tuple[Unserved, ...] = ()
         self._launch = launch
+        self._left_out: dict[str, str] = {}
         self._start_process()
 
     @property
@@ -77,8 +82,11 @@ class Server:
         """The process id of `tritonserver`."""
         return self._process.pid
 
-    def _start_process(self) -> None:
-        self._process = self._launch()
+    def _start_process(self, *options: str) -> None:
+        load = self._load or ()
+        if self._left_out:
+            load = [model for model in self._models() if model not in self._left_out]
+        self._process = self._launch(load, *options)
         self._watch = Watch(self._process, self._is_model_ready)
         self._death: str | None = None
 
@@ -135,21 +143,26 @@ class Server:
         reachable = "127.0.0.1" if host == "0.0.0.0" else host
         admin = admin or AdminAccess()
         more = read_flags(flags, header=admin.header)
-        named = [*([] if models_to_load(more) else load_models), *models_to_load(more)]
-        is_all = model_control_mode != "explicit" or "*" in named
+        load = models_to_load(more) or load_models
+        if models_to_load(more) and model_control_mode != "explicit":
+            raise FlagError("--load-model has an effect in explicit mode only", "add --model-control-mode explicit")
         with contextlib.ExitStack() as undo:
             chosen = undo.enter_context(ports.held(host, [http_port, grpc_port, metrics_port]))
             addresses = [f"{reachable}:{port}" for port in chosen]
-            own = _options(model_control_mode, [] if models_to_load(more) else load_models, strict=strict)
-            options = [*own, *ports.flags(host, chosen), *more]
-            launch = partial(TritonProcess, repository, options, log_to, hidden=admin.options())
+            own = [*_options(model_control_mode, strict=strict), *ports.flags(host, chosen)]
+            fixed = [*own, *(flag for flag in more if not flag.startswith("--load-model="))]
+
+            def launch(models: Sequence[str], *options: str) -> TritonProcess:
+                loads = [f"--load-model={model}" for model in models]
+                return TritonProcess(repository, [*fixed, *loads, *options], log_to, hidden=admin.options())
+
             key_file = KeyFile(addresses[0], addresses[1], admin, repository)
             undo.callback(key_file.remove)
-            wanted = None if is_all else named
-            server = cls(repository, launch, addresses, admin, key_file.path, wanted, strict, ready_timeout_s, report)
+            mine = load if model_control_mode == "explicit" else None
+            server = cls(repository, launch, addresses, admin, key_file.path, mine, strict, ready_timeout_s, report)
             server._undo = undo.pop_all()
         try:
-            server._wait_until_ready()
+            server._serve_what_loads()
         except BaseException as error:
             # A request that a signal interrupted still holds its connection, which Triton would wait 5 s for.
             traceback.clear_frames(error.__traceback__)
@@ -169,9 +182,10 @@ class Server:
         ports.claim_ports(
             host, [int(port)]
         )  # the other two are held; without this one, Triton would start all the same
+        self._left_out = {}
         self._start_process()
         try:
-            self._wait_until_ready()
+            self._serve_what_loads()
         except BaseException:
             self._process.kill()
             raise
@@ -219,6 +233,43 @@ class Server:
         self._death = _end_of_stub(stub, lines) if stub else _end_of_triton(self._process.poll() or 0, lines)
         self.ensure_running()
 
+    def _serve_what_loads(self) -> None:
+        """Wait until Triton is ready. Unless it is strict, start it again without a model that ends it as it loads.
+
+        In Triton 2.51, a warm-up that fails in the Python backend ends the whole server **[seen]**.
+        """
+        options: Sequence[str] | None = ()
+        while options is not None:
+            try:
+                self._wait_until_ready()
+                return
+            except HostError:
+                options = self._leave_out(is_slow=bool(options))
+                if options is None:
+                    raise
+            self._process.kill()
+            self._start_process(*options)
+
+    def _leave_out(self, *, is_slow: bool) -> Sequence[str] | None:
+        """Find out which model ended Triton, and return with which options to start it again; None not to do so.
+
+        Args:
+            is_slow: Whether Triton loaded one model after the other, so that only one can have ended it.
+        """
+        status = self._process.poll() or 0
+        suspects = self._process.loads.under_way()
+        is_free = self._load is not None and not self._is_strict and len(self._left_out) < _MOST_LEFT_OUT
+        if not (is_free and -status in _CRASHES and suspects):
+            return None
+        how = f"Triton {how_it_ended(status)} while it loaded"
+        if len(suspects) > 1 and not is_slow:
+            self._report("load", f"{how} models; it starts again and loads one after the other, to find out which")
+            return [_ONE_BY_ONE]
+        for model in suspects:
+            self._report("load", f"{how} '{model}'; it starts again without that model")
+            self._left_out[model] = f"{how} this model"
+        return []
+
     def _wait_until_ready(self) -> None:
         """Wait until Triton has loaded what it can, and find out what it could not.
 
@@ -243,8 +294,8 @@ class Server:
 
     def _models(self) -> Sequence[str]:
         """Return the names of the models that are to be loaded."""
-        if self._wanted is not None:
-            return self._wanted
+        if self._load is not None and "*" not in self._load:
+            return self._load
         try:
             return [entry.name for entry in self.repository.iterdir() if entry.is_dir()]
         except OSError as error:
@@ -258,10 +309,13 @@ class Server:
             HostError: It serves nothing of what is there.
         """
         index = read_index(self.http_address, self.admin)
-        self.unserved = loading.find_unserved(self._process.loads, index, all_wanted=self._wanted is None)
+        is_all = self._load is None or "*" in self._load
+        found = loading.find_unserved(self._process.loads, index, all_wanted=is_all)
+        ended = [Unserved(model, None, why) for model, why in self._left_out.items()]
+        self.unserved = (*ended, *(entry for entry in found if entry.model not in self._left_out))
         if self.unserved and not any(entry.state == "READY" for entry in index):
             what = _listed("none of its models loads", self.unserved)
-            other = ", or name others with --load-model" if self._wanted is not None else ""
+            other = "" if is_all else ", or name others with --load-model"
             raise HostError(self.repository, what, f"correct the model or its config.pbtxt{other}")
 
     def _start_fault(self, status: int) -> HostError:
@@ -273,14 +327,17 @@ class Server:
             fix = "correct the model or its config.pbtxt, or serve the others without --strict"
             return HostError(self.repository, _listed(summary, unserved), fix)
         what = _end_of_triton(status, self._process.log_lines())
+        if status < 0 and (suspects := self._process.loads.under_way()):
+            what = f"{what}; it was loading {', '.join(map(repr, suspects))}"
+            return HostError(self.repository, what, "correct that model, whose warm-up may fail, or move it away")
         return HostError(self.repository, what, "correct what Triton reports, then start it again")
 
     def _is_model_ready(self, stub: Stub) -> bool:
         return _is_ok(self.http_address, f"/v2/models/{quote(stub.model)}/versions/{quote(stub.version)}/ready")
 
 
-def _options(model_control_mode: ModelControlMode, load_models: Sequence[str], *, strict: bool) -> list[str]:
-    """Return the options of `tritonserver`, except for its addresses.
+def _options(model_control_mode: ModelControlMode, *, strict: bool) -> list[str]:
+    """Return the options of `tritonserver`, except for its addresses and the models to load.
 
     A server that is not strict counts as ready although a model did not load. Otherwise whoever asks for its health
     before sending requests, such as a load balancer, would never send any.
@@ -291,7 +348,6 @@ def _options(model_control_mode: ModelControlMode, load_models: Sequence[str], *
         "--disable-auto-complete-config",
         f"--model-control-mode={model_control_mode}",
         *([] if strict else ["--exit-on-error=false", "--strict-readiness=false"]),
-        *(f"--load-model={model}" for model in load_models),
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
     ]

@@ -135,6 +135,8 @@ def test_a_value_that_triton_refuses_ends_serve_with_what_triton_says(repository
 def test_a_server_in_a_program_takes_flags_too(repository: Path) -> None:
     with pytest.raises(FlagError):
         Server.start(repository, flags=["--http-port=1"])
+    with pytest.raises(FlagError, match="explicit mode only"):
+        Server.start(repository, flags=["--load-model=double"])
     with Server.start(
         repository,
         http_port=0,

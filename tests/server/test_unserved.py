@@ -38,10 +38,15 @@ REASONS = {
 """How the line about each bad model of `repository` begins."""
 
 
-def write_python_model(root: Path, name: str, statement: str) -> None:
-    config = write_model(root, name, DOUBLE_CONFIG, None).parent / "config.pbtxt"
+WARMUP = """
+model_warmup { name: "w" batch_size: 1 inputs { key: "X" value { data_type: TYPE_FP32 dims: 2 zero_data: true } } }
+"""
+
+
+def write_python_model(root: Path, name: str, statement: str, *, method: str = "initialize", more: str = "") -> None:
+    config = write_model(root, name, DOUBLE_CONFIG + more, None).parent / "config.pbtxt"
     config.write_text(config.read_text().replace("onnxruntime", "python"))
-    code = f"import os\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        {statement}\n"
+    code = f"import os\n\nclass TritonPythonModel:\n    def {method}(self, given):\n        {statement}\n"
     (config.parent / "1" / "model.py").write_text(code)
 
 
@@ -90,6 +95,25 @@ def test_models_that_do_not_load_are_named_and_the_others_are_served(
             check_named(running.printed.split("Triton starts again")[1])
             assert running.double(1, 2) == [2, 4]
         running.triton()
+        running.process.send_signal(signal.SIGINT)
+        running.ends_with(0)
+
+
+@pytest.mark.slow
+def test_a_model_that_ends_triton_as_it_loads_is_left_out(tmp_path: Path) -> None:
+    """A warm-up that fails in the Python backend ends Triton 2.51; two of them, among others that load meanwhile."""
+    root = tmp_path / "models"
+    for name in ("double", "more", "ready"):
+        write_model(root, name, DOUBLE_CONFIG, parse(DOUBLE))
+    for name in ("bad", "worse"):
+        write_python_model(root, name, "os._exit(3)", method="execute", more=WARMUP)
+    with served(root, tmp_path) as running:
+        for name in ("bad", "worse"):
+            assert f"failed   model '{name}'" in running.printed
+        for name in ("double", "more", "ready"):
+            assert running.double(1, 2, model=name) == [2, 4]
+            assert f"failed   model '{name}'" not in running.printed
+        assert "it starts again without that model" in running.printed
         running.process.send_signal(signal.SIGINT)
         running.ends_with(0)
 
@@ -210,6 +234,15 @@ def test_a_time_for_the_whole_start_counts_whether_it_goes_on_or_not(clock: Cloc
     fault = progress.fault()
     assert fault is not None
     assert "Triton was not ready after 300 s; 0 of 2 models ready; it is still loading 'big'" in fault
+
+
+def test_what_is_loading_is_what_has_an_instance_and_no_result() -> None:
+    begun = [info(f"loading: {name}:1") for name in ("a", "a_b", "c", "d", "waits")]
+    instances = [
+        info(f"TRITONBACKEND_ModelInstanceInitialize: {name}_0_0 (CPU device 0)") for name in ("a_b", "c", "d")
+    ]
+    over = [info("successfully loaded 'c'"), error("failed to load 'd' version 1: Internal: no")]
+    assert loads(*begun, *instances, *over).under_way() == ["a_b"]
 
 
 def test_models_that_failed_are_counted_apart(clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from builder.config import pbtxt, scheduling, settings
 from builder.config.interface import is_partial
 from builder.config.options import ConfigOptions
+from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
 from builder.errors import RepositoryError
 
@@ -33,7 +34,12 @@ def check_options(
         config.max_batch_size = int(has_batch)
     config.backend, config.platform = backend, ""
     settings.check(config, options, where=where)
-    checks = (scheduling.instance_problems, scheduling.cache_problems, scheduling.metric_problems)
+    checks = (
+        scheduling.instance_problems,
+        scheduling.cache_problems,
+        scheduling.metric_problems,
+        parameter_problems,
+    )
     if reasons := [reason for check in checks for reason in check(config)]:
         fix = "change the options of publish" if existing is None else "change the options of publish, or this file"
         raise RepositoryError(where, "; ".join(reasons[:10]), fix)

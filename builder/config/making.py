@@ -121,8 +121,14 @@ def _contradictions(
 ) -> Iterator[str]:
     """Yield where a finished config contradicts the version, or names files that are not there."""
     yield from disagreements(config, manifest, name)
-    if existing is not None and existing.path.is_file():
-        yield from settings.label_problems(config, existing.path.parent, labels)
+    if existing is None:
+        yield from settings.file_problems(config, None, labels)
+    elif existing.path.is_file():
+        yield from settings.file_problems(config, existing.path.parent, labels)
+    if manifest.options.get("precision") == "bf16":
+        cpu = messages().ModelInstanceGroup.KIND_CPU
+        if any(group.kind == cpu for group in config.instance_group):
+            yield "an instance_group is KIND_CPU, but ONNX Runtime computes in bf16 only on GPUs"
 
 
 def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.config import scheduling
 from builder.config.interface import segments, tensor_contradictions
+from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
 from builder.record import Manifest
 
@@ -44,6 +45,7 @@ def problems(config: "ModelConfig") -> Iterator[str]:
     yield from scheduling.cache_problems(config)
     yield from scheduling.metric_problems(config)
     yield from scheduling.label_problems(config)
+    yield from parameter_problems(config)
     yield from _warmup_problems(config)
 
 

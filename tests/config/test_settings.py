@@ -242,6 +242,34 @@ def test_what_an_option_needs_from_the_server_is_noted(options: dict[str, Any], 
     assert [note in each for each in make(**options).notes] == [True]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("intra_op_thread_count", "two", "'two', which is no whole number"),
+        ("inter_op_thread_count", "9999999999", "which is no whole number"),
+        ("execution_mode", "2", "is 2, which is none of 0, 1"),
+        ("enable_mem_arena", "maybe", "neither 1"),
+    ],
+)
+def test_a_parameter_that_keeps_the_backend_from_loading_is_refused(key: str, value: str, message: str) -> None:
+    with pytest.raises(RepositoryError, match=message):
+        make(parameters={key: value})
+
+
+def test_an_accelerator_keeps_the_parameters_that_it_has() -> None:
+    path = 'optimization.execution_accelerators.gpu_execution_accelerator[0].parameters["precision_mode"]'
+    text = make(accelerator="tensorrt", set_fields=((path, "FP16"),)).text
+
+    (accelerator,) = made(text, accelerator="tensorrt").optimization.execution_accelerators.gpu_execution_accelerator
+    assert dict(accelerator.parameters) == {"precision_mode": "FP16"}
+
+
+def test_bf16_does_not_run_on_a_cpu() -> None:
+    manifest = replace(ARTIFACT.manifest, options={"precision": "bf16"})
+    with pytest.raises(RepositoryError, match="only on GPUs"):
+        make_config(manifest, name="scale", version=1, sample=SAMPLE, options=ConfigOptions(kind="cpu"))
+
+
 # Any field
 
 
@@ -466,4 +494,11 @@ def test_a_label_file_that_is_missing_beside_the_config_is_refused(tmp_path: Pat
         make_config(ARTIFACT.manifest, name="scale", version=2, sample=SAMPLE, existing=existing)
 
     (tmp_path / "mine.txt").write_text("a\nb\nc\n")
+    mine = (
+        '{ name: "mine" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 3 input_data_file: "f" } }'
+    )
+    mine += ' inputs { key: "n" value { data_type: TYPE_INT64 dims: 1 zero_data: true } }'
+    mine += ' inputs { key: "s" value { data_type: TYPE_STRING dims: 2 zero_data: true } } }'
+    with pytest.raises(RepositoryError, match="'mine' names the file 'f', which is not in the model's folder warmup"):
+        make(set_fields=(("model_warmup[+]", mine),))
     make_config(ARTIFACT.manifest, name="scale", version=2, sample=SAMPLE, existing=existing)

@@ -61,6 +61,9 @@ def write(repository: Path, name: str, more: str) -> list[str]:
         "model_metrics { metric_control { histogram_options { buckets: [1] } } }",
         'model_metrics { metric_control { metric_identifier { family: "f" } histogram_options { } } }',
         DOUBLE_CONFIG.replace("output {", 'output { label_filename: "../x.txt"'),
+        'parameters { key: "execution_mode" value { string_value: "2" } }',
+        'parameters { key: "enable_mem_arena" value { string_value: "maybe" } }',
+        'parameters { key: "inter_op_thread_count" value { string_value: "two" } }',
     ],
 )
 def test_triton_refuses_what_is_reported(triton: Server, name: str, more: str) -> None:
@@ -77,6 +80,8 @@ def test_triton_refuses_what_is_reported(triton: Server, name: str, more: str) -
         + GROUP % (RESOURCE % "priority: 2")
         + GROUP % 'name: "a" host_policy: "none" passive: true'
         + GROUP % 'name: "a" secondary_devices { device_id: 1 }',
+        'parameters { key: "enable_mem_arena" value { string_value: "Off" } } '
+        'parameters { key: "execution_mode" value { string_value: " +1" } } '
         "dynamic_batching { default_priority_level: 2 preserve_ordering: true priority_queue_policy "
         "{ key: 7 value { max_queue_size: 4294967295 default_timeout_microseconds: 1 } } } instance_group { count: 0 }",
         DOUBLE_CONFIG.replace("output {", 'output { label_filename: "labels/y.txt"')

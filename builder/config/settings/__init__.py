@@ -9,7 +9,7 @@ An option that could have no effect is refused: the caller would believe that it
 """
 
 from builder.config.settings.applying import apply, check, check_usage, notes
-from builder.config.settings.labels import LABEL_FILE, label_problems
+from builder.config.settings.labels import LABEL_FILE, file_problems
 from builder.config.settings.paths import PathError
 
-__all__ = ["LABEL_FILE", "PathError", "apply", "check", "check_usage", "label_problems", "notes"]
+__all__ = ["LABEL_FILE", "PathError", "apply", "check", "check_usage", "file_problems", "notes"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import files
+from builder.config import warmup
 from builder.config.pbtxt import messages
 from builder.config.scheduling import is_inside
 from builder.errors import ModelError, RepositoryError
@@ -51,7 +52,7 @@ def write(config: "ModelConfig", asked: Mapping[str, Path | None], where: object
                 raise RepositoryError(where, what, f"publish without --labels {name}=")
             output.ClearField("label_filename")
             continue
-        lines = _read(file)
+        lines = _read(Path(file))
         _check_count(output, lines, file, where)
         content = "".join(f"{line}\n" for line in lines).encode()
         output.label_filename = f"labels-{hashlib.sha256(content).hexdigest()}.txt"
@@ -67,7 +68,7 @@ def check(asked: Mapping[str, Path | None]) -> None:
     """
     for file in asked.values():
         if file is not None:
-            _read(file)
+            _read(Path(file))
 
 
 def _find_output(config: "ModelConfig", name: str, where: object) -> Any:
@@ -131,7 +132,7 @@ def notes(config: "ModelConfig", asked: Mapping[str, Path | None], contents: Map
     for output in config.output:
         if asked.get(output.name) is None:
             continue
-        lines = contents[output.label_filename].decode().splitlines()
+        lines = contents[output.label_filename].decode().split("\n")[:-1]
         if _values(output) is None:
             yield (
                 f"the number of values of output {output.name!r} varies, so whether it has {len(lines)} classes "
@@ -143,9 +144,25 @@ def notes(config: "ModelConfig", asked: Mapping[str, Path | None], contents: Map
             yield f"several classes of output {output.name!r} have the same label: {', '.join(twice[:3])}{more}"
 
 
-def label_problems(config: "ModelConfig", folder: Path, written: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield which files of labels are missing in the model's folder, so that Triton would not load the model."""
+def file_problems(config: "ModelConfig", folder: Path | None, written: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield which files that a config names are not there, so that Triton would not load the model.
+
+    Args:
+        config: The config.
+        folder: The model's folder; None if there is none yet.
+        written: The files that are written with the config, by their names in the folder.
+    """
+
+    def is_there(name: str) -> bool:
+        return name in written or (folder is not None and (folder / name).is_file())
+
     for output in config.output:
         name = output.label_filename
-        if name and name not in written and is_inside(name) and not (folder / name).is_file():
+        if name and is_inside(name) and not is_there(name):
             yield f"output {output.name!r} names the label file {name!r}, which is not in the model's folder"
+    for entry in config.model_warmup:
+        if entry.batch_size == 0 or entry.name.startswith(warmup.PREFIX):
+            continue
+        for name in sorted({value.input_data_file for value in entry.inputs.values()} - {""}):
+            if is_inside(name) and not is_there(f"warmup/{name}"):
+                yield f"model_warmup {entry.name!r} names the file {name!r}, which is not in the model's folder warmup"

@@ -5,27 +5,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
+from builder.config.parameters import KNOWN
 from builder.errors import RepositoryError
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
-
-_ONNXRUNTIME = (
-    "arena_extend_strategy",
-    "cudnn_conv_algo_search",
-    "do_copy_in_default_stream",
-    "enable_mem_arena",
-    "enable_mem_pattern",
-    "execution_mode",
-    "gpu_mem_limit",
-    "inter_op_thread_count",
-    "intra_op_thread_count",
-    "session.use_device_allocator_for_initializers",
-)
-"""The parameters that the ONNX Runtime backend reads. Source: onnxruntime_backend, src/onnxruntime.cc."""
-
-_ANY_BACKEND = ("TRITON_BATCH_STRATEGY_PATH",)
-"""The parameters that Triton itself reads. Source: core, src/backend_model.cc."""
 
 
 def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
@@ -75,7 +59,6 @@ def notes(config: "ModelConfig", options: ConfigOptions) -> Iterator[str]:
         yield "Triton limits rates only if it was started with --rate-limit=execution_count"
     if config.backend != "onnxruntime":
         return
-    known = (*_ONNXRUNTIME, *_ANY_BACKEND)
     for key in options.parameters:
-        if key not in known and (close := get_close_matches(key, known, 1, 0.75)):
+        if key not in KNOWN and (close := get_close_matches(key, KNOWN, 1, 0.75)):
             yield f"the ONNX Runtime backend reads no parameter {key!r}; did you mean {close[0]}?"

@@ -55,9 +55,13 @@ def _accelerate(config: "ModelConfig", profiles: Sequence[Profile]) -> None:
     """List the accelerator once, with explicit shapes, so that no request has to wait while an engine is built."""
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     others = [entry for entry in accelerators if entry.name != "tensorrt"]
+    before = {
+        key: value for entry in accelerators if entry.name == "tensorrt" for key, value in entry.parameters.items()
+    }
     del accelerators[:]
     accelerators.extend(others)
-    entry = accelerators.add(name="tensorrt")
+    kept = {key: value for key, value in before.items() if not key.startswith("trt_profile_")}
+    entry = accelerators.add(name="tensorrt", parameters=kept)
     for corner in ("min", "opt", "max"):
         shapes = [f"{name}:{'x'.join(map(str, getattr(found, corner)))}" for p in profiles for name, found in p.items()]
         if shapes:

@@ -200,10 +200,10 @@ def integer(config: Config, parameter: str) -> int:
 
 def boolean(config: Config, parameter: str) -> bool:
     """Return a parameter as a truth value, True if it is not set."""
-    text = config.get("parameters", {}).get(parameter, {"string_value": "1"})["string_value"].strip().lower()
-    if text not in ("0", "1", "false", "true"):
+    text = config.get("parameters", {}).get(parameter, {"string_value": "1"})["string_value"].lower()
+    if text not in ("0", "1", "false", "true", "off", "on"):
         raise pb_utils.TritonModelException(f"failed to convert '{text}' to bool, given for {parameter}")
-    return text in ("1", "true")
+    return text in ("1", "true", "on")
 
 
 def check(config: Config, session: ort.InferenceSession) -> None:

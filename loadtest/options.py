@@ -1,6 +1,6 @@
 """The options of a load test, as Locust's command line and its start form show them."""
 
-from argparse import Namespace
+from argparse import Action, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ class Option:
         bare: What it means if it is given without a value; empty if it needs one.
         is_secret: Whether it gives secrets, or protects them. The page neither shows it nor lets anybody change it.
         is_list: Whether it can be given several times.
+        is_joined: Whether it can be given several times, and is then one text with commas.
     """
 
     form: str
@@ -31,6 +32,7 @@ class Option:
     bare: str = ""
     is_secret: bool = False
     is_list: bool = False
+    is_joined: bool = False
 
     @property
     def name(self) -> str:
@@ -80,7 +82,16 @@ def _kind(option: Option) -> dict[str, Any]:
         return {"action": "append", "metavar": option.metavar}
     shown = {"choices": [*option.choices]} if option.choices else {"metavar": option.metavar}
     bare = {"nargs": "?", "const": option.bare} if option.bare else {}
-    return {"default": option.default, **shown, **bare}
+    action = {"action": _Join} if option.is_joined else {}
+    return {"default": option.default, **shown, **bare, **action}
+
+
+class _Join(Action):
+    """Joins the values of an option that is given several times with commas, where argparse would keep the last."""
+
+    def __call__(self, parser: object, namespace: Namespace, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
 def to_text(parsed: Namespace, host: str | None) -> dict[str, str]:
@@ -176,12 +187,15 @@ def _model() -> list[Option]:
             "--model NAME",
             "",
             "Model to send requests to, as in --model digits. To mix several, give each a weight: digits=3,ranker=1 "
-            "sends three requests to digits for each one to ranker.",
+            "sends three requests to digits for each one to ranker. A version to ask for comes after a colon: "
+            "digits:1,digits:3 sends as many requests to version 1 as to version 3. Can be given several times.",
+            is_joined=True,
         ),
         Option(
             "--model-version N",
             "",
-            "Version to ask for, as in --model-version 2. Empty (the default) lets the server choose.",
+            "Version to ask for, as in --model-version 2; with several models, see --model. Empty (the default) lets "
+            "the server choose.",
         ),
     ]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from loadtest.checking.input_data import Entry, Signature
 from loadtest.checking.reference import Reference, Tolerance
+from loadtest.checking.view import View
 from loadtest.errors import SettingsError
 from loadtest.wire import DTYPES, FLOATS, Array, Parameters, TensorSpec, widen
 
@@ -39,6 +40,8 @@ class Samples:
         binary: Whether the server takes tensors as raw bytes over HTTP. A server without that extension gets JSON.
         parameters: What every request carries beside its tensors.
         weight: The share of these rows among all that is sent, compared with the weights of other samples.
+        view: What the server shows of the model; None if it does not say.
+        left_out: The outputs with a right answer that the server does not give, so that nothing checks them.
     """
 
     model: str
@@ -51,6 +54,8 @@ class Samples:
     binary: bool = True
     parameters: Parameters = field(default_factory=dict)
     weight: float = 1.0
+    view: View | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -60,7 +65,14 @@ class Samples:
     def with_reference(self, reference: Reference) -> "Samples":
         """Return the samples of another version's reference, to be sent in place of these."""
         made = from_reference(reference, self.version)
-        return replace(made, binary=self.binary, parameters=self.parameters, weight=self.weight)
+        return replace(
+            made,
+            binary=self.binary,
+            parameters=self.parameters,
+            weight=self.weight,
+            view=self.view,
+            left_out=self.left_out,
+        )
 
 
 def from_reference(reference: Reference, version: str) -> Samples:

@@ -19,7 +19,7 @@ Stage = Mapping[str, Any]
 
 def find_notes(run: Run, stages: Sequence[Stage], total: Tally) -> list[str]:
     """Return the notes on a run."""
-    settings, notes = run.settings, []
+    settings, notes = run.settings, [*run.notes]
     if not run.checked:
         notes.append("answers were not checked: neither a --repository nor --input-data gives the right ones")
     elif total.unchecked:

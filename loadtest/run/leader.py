@@ -78,7 +78,7 @@ class Leader:
 
     def _run_plan(self, run: Run, plan: Plan, options: Mapping[str, str]) -> None:
         self._processes.prepare(options)
-        run.checked = self._processes.checked
+        run.checked, run.notes = self._processes.checked, self._processes.notes
         with server.Meter(run.settings) as self._meter:
             try:
                 while (stage := plan.next_stage(run.trials)) is not None:

@@ -43,6 +43,7 @@ class Processes:
         round: The number of the open round, see `recorder`.
         taken: When the last round was ended, by `time.monotonic()`.
         checked: Whether one of them has right answers to all that it sends.
+        notes: What they say about the check of the answers, each note once.
     """
 
     def __init__(self, environment: Environment, runner: Runner, watch: Callable[[Window], object]) -> None:
@@ -61,6 +62,7 @@ class Processes:
         self.round = 0
         self.taken = 0.0
         self.checked = False
+        self.notes: list[str] = []
 
     def listen(self) -> None:
         """Listen to their answers, and have Locust be patient with them."""
@@ -74,6 +76,7 @@ class Processes:
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared[msg.node_id] = msg.data["error"]
         self.checked |= msg.data["checked"]
+        self.notes += [note for note in msg.data["notes"] if note not in self.notes]
         if msg.node_id in self._latecomers:
             if msg.data["error"] is None:
                 self._members.add(msg.node_id)
@@ -102,6 +105,7 @@ class Processes:
         self._error = None
         self._is_taking = False
         self.checked = False
+        self.notes = []
         self._options = dict(options)
         self._members = set(self._present())
         self._send(messages.PREPARE, {"options": self._options})

@@ -269,6 +269,7 @@ class Run:
         error: What ended the run early, if the user can fix it.
         complete: Whether every stage ran to its end.
         checked: Whether a process has right answers to all that it sends.
+        notes: What the processes say about the check of the answers.
         lost_workers: Processes that went away before they said all that they had counted.
     """
 
@@ -278,6 +279,7 @@ class Run:
     error: LoadTestError | None = None
     complete: bool = False
     checked: bool = False
+    notes: list[str] = field(default_factory=list)
     lost_workers: list[str] = field(default_factory=list)
 
     @property

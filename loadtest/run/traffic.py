@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 
 import gevent
 from gevent.event import Event
@@ -282,7 +283,7 @@ class Traffic:
         if reference is not None and now - self._switched_at > _SWITCH_S:
             self._switched_at = now
             self._samples = [
-                sample.with_reference(reference) if sample.model == reference.model else sample
+                sample.with_reference(reference) if sample.model == reference.model and not sample.version else sample
                 for sample in self._samples
             ]
             self._prepare_requests()
@@ -295,10 +296,21 @@ class Traffic:
                 self._references.clear()
             try:
                 found = version in find_versions(repository, model)
-                self._references[key] = read_reference(repository, model, version) if found else None
-            except SettingsError:
+                self._references[key] = self._read_reference(repository, model, version) if found else None
+            except (SettingsError, ValueError):
                 self._references[key] = None
         return self._references.get(key)
+
+    def _read_reference(self, repository: Path, model: str, version: int) -> Reference:
+        """Read a reference as the server shows its model.
+
+        Raises:
+            SettingsError: It is damaged.
+            ValueError: The server shows something else.
+        """
+        reference = read_reference(repository, model, version)
+        view = next((sample.view for sample in self._samples if sample.model == model), None)
+        return reference if view is None else view.of(reference)
 
     def _examine_wrong(self, key: Key, request: Request, answer: Answer, expected: Expected, round: Round) -> Wrong:
         """Count a wrong answer last, so that one whose check fails on the way is not counted twice; return its kind."""

@@ -115,13 +115,15 @@ class LoadWorker:
         return self._environment.runner
 
     def _prepare(self, environment: Environment, msg: Any, **_: Any) -> None:
-        checked: list[bool] = []
-        error = catch(lambda: checked.append(self._prepare_traffic(environment, msg.data["options"])))
+        done: list[server.Prepared] = []
+        error = catch(lambda: done.append(self._prepare_traffic(environment, msg.data["options"])))
         said = None if error is None else messages.from_error(to_load_test_error(error))
-        self._runner().send_message(messages.PREPARED, {"error": said, "checked": any(checked)})
+        checked = any(all(one.reference is not None for one in prepared.samples) for prepared in done)
+        notes = [note for prepared in done for note in prepared.notes]
+        self._runner().send_message(messages.PREPARED, {"error": said, "checked": checked, "notes": notes})
 
-    def _prepare_traffic(self, environment: Environment, options: Mapping[str, str]) -> bool:
-        """Encode the requests, and return whether there is a right answer to each of them."""
+    def _prepare_traffic(self, environment: Environment, options: Mapping[str, str]) -> server.Prepared:
+        """Encode the requests, and return what they are made of."""
         read = settings.from_text(options)
         prepared = server.prepare(read)
         if self.traffic is not None:
@@ -129,7 +131,7 @@ class LoadWorker:
         runner = self._runner()
         self.traffic = make_traffic(read, prepared, process=runner.client_id, index=runner.worker_index)
         environment.stop_timeout = read.load.request_timeout_s + 1
-        return all(one.reference is not None for one in prepared.samples)
+        return prepared
 
     def _gather(self, **_: Any) -> None:
         if self.traffic is not None:

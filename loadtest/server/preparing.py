@@ -11,15 +11,17 @@ from loadtest.checking import (
     Signature,
     Streams,
     Tolerance,
+    View,
     draw,
     find_versions,
     from_entries,
     from_reference,
+    left_out,
     read_input_data,
     read_reference,
 )
 from loadtest.errors import ServerError, SettingsError
-from loadtest.printable import counted
+from loadtest.printable import counted, was
 from loadtest.server.control import Control
 from loadtest.server.stateful import Places, is_stateful, make_streams
 from loadtest.server.target import Served, check_grpc, check_ready, find_served
@@ -40,6 +42,16 @@ class Prepared:
 
     samples: tuple[Samples, ...]
     streams: Streams | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the result has to know about the check of the answers."""
+        return [
+            f"{', '.join(one.left_out)} of {one.model} {was(len(one.left_out))} not checked: the server does not give "
+            f"{'it' if len(one.left_out) == 1 else 'them'}"
+            for one in self.samples
+            if one.left_out
+        ]
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -85,8 +97,9 @@ def _find_samples(settings: Settings, choice: ModelChoice, served: Served) -> tu
         return _read_samples(settings, choice, served)
     if settings.repository is not None:
         reference = find_reference(settings.repository, choice, served.versions)
-        _check_same(settings, reference, served)
-        samples = from_reference(reference, choice.version)
+        view = _view(served)
+        seen = reference if view is None else _see(settings, reference, served, view)
+        samples = replace(from_reference(seen, choice.version), view=view, left_out=tuple(left_out(reference, seen)))
     else:
         samples = _draw(settings, choice, served)
     return [samples], [[(0, row) for row in range(samples.rows)]]
@@ -193,38 +206,35 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
     return read_reference(repository, choice.name, common[-1])
 
 
-def _check_same(settings: Settings, reference: Reference, served: Served) -> None:
-    """Check that names, types and dims in the repository are those of the server, as far as it says them."""
-    where = f"model {reference.model}"
-    for side, ours, theirs in (
-        ("inputs", reference.inputs, served.inputs),
-        ("outputs", reference.outputs, served.outputs),
-    ):
-        if theirs and not _match(ours, theirs, exact=side == "inputs"):
-            what = (
-                f"the {side} differ: the repository's version {reference.version} has {_describe(ours)}, "
-                f"the server {settings.host} has {_describe(theirs)}"
-            )
-            raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
-    if served.inputs and served.batched != (reference.max_batch_size > 0):
+def _view(served: Served) -> View | None:
+    """Return what the server shows of the model; None if it does not say what the model takes."""
+    if not served.inputs:
+        return None
+    return View(served.inputs, served.outputs, served.max_batch_size, served.input_dims, served.output_dims)
+
+
+def _see(settings: Settings, reference: Reference, served: Served, view: View) -> Reference:
+    """Return the reference as the server shows the model.
+
+    Raises:
+        ServerError: The server shows something else than the version of the repository.
+    """
+    where, fix = f"model {reference.model}", f"{_NAME_REPOSITORY}, or reload the server"
+    if served.batched != (reference.max_batch_size > 0):
         what = (
             f"max_batch_size is {reference.max_batch_size} in the repository, but the server {settings.host} "
             f"{'takes' if served.batched else 'does not take'} batches"
         )
-        raise ServerError(where, what, f"{_NAME_REPOSITORY}, or reload the server")
-
-
-def _match(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], *, exact: bool) -> bool:
-    there = {spec.name: spec for spec in theirs}
-    if exact and len(ours) != len(theirs):
-        return False
-    return all(spec.name in there and _agree(spec, there[spec.name]) for spec in ours)
-
-
-def _agree(ours: TensorSpec, theirs: TensorSpec) -> bool:
-    if ours.datatype != theirs.datatype or len(ours.dims) != len(theirs.dims):
-        return False
-    return all(a == b or -1 in (a, b) for a, b in zip(ours.dims, theirs.dims, strict=True))
+        raise ServerError(where, what, fix)
+    try:
+        return view.of(reference)
+    except ValueError as error:
+        what = (
+            f"the repository's version {reference.version} and the server {settings.host} differ: {error}; "
+            f"the repository has {_describe(reference.inputs)} and gives {_describe(reference.outputs)}, "
+            f"the server has {_describe(view.inputs)} and gives {_describe(view.outputs)}"
+        )
+        raise ServerError(where, what, f"{fix}; or send rows of your own with --input-data FILE") from error
 
 
 def _describe(specs: Sequence[TensorSpec]) -> str:

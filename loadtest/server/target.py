@@ -1,7 +1,7 @@
 """What the server says about itself and about the models of a load test."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest.errors import ServerError
@@ -34,6 +34,8 @@ class Served:
         outputs: The tensors it gives.
         idle_s: Of a stateful model, how long a sequence may wait for its next step; None for a model without sequences.
         has_config: Whether the server says how the model is configured.
+        input_dims: By input, the dims that the model itself has, without the batch, if the server says them.
+        output_dims: The same by output.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Served:
     outputs: tuple[TensorSpec, ...]
     idle_s: float | None = None
     has_config: bool = False
+    input_dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    output_dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def check_ready(settings: Settings, control: Control) -> bool:
@@ -98,7 +102,8 @@ def find_served(settings: Settings, control: Control, choice: ModelChoice) -> Se
         inputs, outputs = (tuple(_spec(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
         versions = tuple(map(str, metadata.get("versions") or ()))
         idle_s, has_config = _find_idle_s(config or {}), config is not None
-        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs, idle_s, has_config)
+        dims = (_model_dims(config or {}, side) for side in ("input", "output"))
+        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs, idle_s, has_config, *dims)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServerError(where, f"the server's metadata cannot be read: {error!r}", _NAME_HTTP) from error
 
@@ -136,6 +141,15 @@ def _find_config(control: Control, choice: ModelChoice) -> dict[str, Any] | None
         return control.fetch_json(f"{model_path(choice.name, choice.version)}/config")
     except ControlError:
         return None
+
+
+def _model_dims(config: dict[str, Any], side: str) -> dict[str, tuple[int, ...]]:
+    """Return the dims that the model itself has: those of `reshape`, or else those that clients see."""
+    tensors = config.get(side) or ()
+    shapes = {
+        entry["name"]: entry["reshape"].get("shape", ()) if "reshape" in entry else entry["dims"] for entry in tensors
+    }
+    return {name: tuple(int(dim) for dim in shape) for name, shape in shapes.items()}
 
 
 def _find_idle_s(config: dict[str, Any]) -> float | None:

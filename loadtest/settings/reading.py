@@ -1,7 +1,7 @@
 """A load test's options, read from text into one checked value."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -163,11 +163,24 @@ def _models(text: str, version: str) -> tuple[ModelChoice, ...]:
     if version and not is_version(version):
         what = f"{version!r} is not a version number"
         raise SettingsError("--model-version", what, "give a whole number from 1 up, or leave the option out")
-    models = tuple(ModelChoice(name, version, weight) for name, weight in _weighted("--model", text, _NAME))
-    if version and len(models) > 1:
+    models = tuple(_model(name, weight) for name, weight in _weighted("--model", text, _NAME))
+    if not version:
+        return models
+    if len(models) > 1:
         what = f"a version can be given for one model only, not for {len(models)}"
-        raise SettingsError("--model-version", what, "leave this option out, or name one model")
-    return models
+        raise SettingsError(
+            "--model-version", what, "give each model its version with --model, as in digits:1,digits:3"
+        )
+    if models[0].version:
+        what = f"--model gives version {models[0].version} already"
+        raise SettingsError("--model-version", what, "give the version once")
+    return (replace(models[0], version=version),)
+
+
+def _model(text: str, weight: float) -> ModelChoice:
+    """Read `NAME` or `NAME:VERSION`. Another text with a colon is a name: what a server calls its models is its own."""
+    name, _, version = text.rpartition(":")
+    return ModelChoice(name, version, weight) if name and is_version(version) else ModelChoice(text, "", weight)
 
 
 def _weighted(option: str, text: str, kind: Kind[T]) -> list[tuple[T, float]]:

@@ -91,7 +91,11 @@ def test_a_repository_that_is_not_the_one_served_is_refused_naming_both_sides(se
     reference = dict(np.load(folder / "reference.npz"))
     np.savez(folder / "reference.npz", **reference | {"output:label": reference["output:label"].astype(np.int32)})
     fault = refusal(server.http_address, *option)
-    assert "the repository's version 1 has scores FP32[3], label INT32[1]" in fault.what
-    assert f"the server http://{server.http_address} has scores FP32[3], label INT64[1]" in fault.what
+    assert (
+        f"version 1 and the server http://{server.http_address} differ: output label is INT32 in one and INT64 in"
+        in (fault.what)
+    )
+    assert "the repository has image FP32[5] and gives scores FP32[3], label INT32[1]" in fault.what
+    assert "the server has image FP32[5] and gives scores FP32[3], label INT64[1]" in fault.what
     (folder / "reference.npz").write_bytes(b"PK damaged")
     assert refusal(server.http_address, *option).exit_code == 2

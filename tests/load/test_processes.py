@@ -40,7 +40,7 @@ class Master(MasterRunner):
         listener(msg=SimpleNamespace(node_id=worker, data=data))
 
     def prepared(self, worker: str, error: list[str] | None = None) -> None:
-        self.answer(worker, messages.PREPARED, {"error": error, "checked": True})
+        self.answer(worker, messages.PREPARED, {"error": error, "checked": True, "notes": []})
 
     def counted(self, worker: str, round: int, rows: int) -> None:
         window = Window(seconds=1.0, sent=rows).to_message()

@@ -224,7 +224,7 @@ def test_answers_must_be_checked_if_one_process_has_right_ones(
     monkeypatch.setattr("loadtest.run.processes._TAKE_TIMEOUT_S", 0.01)
     run = leader.run = made_run()
     for process, checked in enumerate(said):
-        data = {"error": None, "checked": checked}
+        data: dict[str, Any] = {"error": None, "checked": checked, "notes": []}
         network.listeners[messages.PREPARED](SimpleNamespace(node_id=f"w{process}", data=data))
     leader._take(run)
     assert run.requires_checked

@@ -19,5 +19,5 @@ def read(*arguments: str, host: str = "http://127.0.0.1:8000") -> Settings:
     """Read the options of a command line; `--model m` is given unless the arguments say otherwise."""
     parser = Parser()
     options.declare(parser)
-    parsed = parser.parse_args(["--model", "m", *arguments])
+    parsed = parser.parse_args(arguments if "--model" in arguments else ["--model", "m", *arguments])
     return settings.from_text(options.to_text(parsed, host))

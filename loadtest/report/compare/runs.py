@@ -94,13 +94,23 @@ def _run(label: str, result: Mapping[str, Any]) -> Run:
     return Run(
         label=label,
         asked={name: value for name, value in asked.items() if name != "models"},
-        models={str(model["name"]): _number(model["weight"]) for model in asked["models"]},
+        models=_weights(asked["models"]),
         versions=tuple(str(model["version"] or "any") for model in asked["models"]),
         answered_by=tuple(sorted(answered_by)),
         reasons=_find_reasons(result, verdict),
         complete=verdict["complete"] is True,
         stages=tuple(_stage(stage) for stage in result["stages"]),
     )
+
+
+def _weights(models: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the weight of each model; one that several versions are asked of is listed with them."""
+    names = [str(model["name"]) for model in models]
+    weights: dict[str, float] = {}
+    for name, model in zip(names, models, strict=True):
+        key = f"{name} {model['version'] or 'any'}" if names.count(name) > 1 else name
+        weights[key] = weights.get(key, 0.0) + _number(model["weight"])
+    return weights
 
 
 def _find_reasons(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
-    from builder.publishing import Publication, PublishOptions
+    from builder.publishing import AdoptedModel, Adoption, AdoptOptions, Publication, PublishOptions
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
@@ -52,6 +52,7 @@ _HOMES = {
     "builder.api": (
         "Inspection",
         "Verification",
+        "adopt",
         "deploy",
         "export",
         "inspect",
@@ -66,7 +67,7 @@ _HOMES = {
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
-    "builder.publishing": ("Publication", "PublishOptions"),
+    "builder.publishing": ("AdoptOptions", "AdoptedModel", "Adoption", "Publication", "PublishOptions"),
     "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
@@ -75,6 +76,9 @@ _HOMES = {
 
 __all__ = [
     "AdminAccess",
+    "AdoptOptions",
+    "AdoptedModel",
+    "Adoption",
     "BuildOptions",
     "BuilderError",
     "ConfigOptions",
@@ -97,6 +101,7 @@ __all__ = [
     "Verification",
     "VerificationError",
     "__version__",
+    "adopt",
     "deploy",
     "export",
     "inspect",

@@ -21,6 +21,8 @@ from builder.model import Model, TensorSpec, fix_inputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published
 from builder.publishing import (
+    Adoption,
+    AdoptOptions,
     Publication,
     PublishOptions,
     Switch,
@@ -204,6 +206,30 @@ def _inspect(path: Path, options: PublishOptions, _: Report) -> Inspection:
             return Inspection.of(model, make_batch_dynamic(model, options))
     except ModelError as refusal:
         return Inspection.of(model, refusal)
+
+
+def adopt(
+    names: Sequence[str] = (),
+    repository: Path | str = REPOSITORY,
+    *,
+    options: AdoptOptions | None = None,
+    report: Report = silent,
+) -> Adoption:
+    """Prove ONNX models that are in a repository already as they are, and keep samples and answers with them.
+
+    Their files and configs stay as they are. Afterwards every other call treats these versions as published ones.
+
+    Args:
+        names: The models. Default: every ONNX model with a served version that is not known yet.
+        repository: The folder of the model repository.
+        options: What to adopt, and how to prove it.
+        report: Called with each step and what it found.
+
+    Raises:
+        RepositoryError: There is no such repository or model, or a named model is of another kind. What is wrong with
+            the files of a model is in the result instead, so that it keeps no other from being adopted.
+    """
+    return publishing.adopt(Path(repository), names, options=options, report=report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
 answers, `rewritten` opens the rewritten model, and `settling` corrects the shapes it declares. `prover` runs batches of
 several sizes and orders, `neighbours` the same rows beside others, and `other_sizes` other sizes of axes that were made
 dynamic. `comparison` says when two answers are equal, and `interface` whether Triton would load the model with its
-config. `verify_published` repeats the proof of a published version. `original_runs` tries the original at different
-sizes of its dynamic dimensions, in a process of its own (`child`). `session` is ONNX Runtime.
+config. `verify_published` repeats the proof of a published version, and `as_it_is` proves a file that others made.
+`original_runs` tries the original at different sizes of its dynamic dimensions, in a process of its own (`child`).
+`session` is ONNX Runtime.
 """
 
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for

@@ -41,6 +41,25 @@ def check_interface(
         raise VerificationError(where, what, "publish the model again; if that does not help, report this error")
 
 
+def tensors_of(
+    session: Session, *, has_batch: bool
+) -> tuple[tuple[ServedTensor, ...], tuple[ServedTensor, ...]] | None:
+    """Return the inputs and outputs of a file as a config lists them; None if Triton has no type for one of them.
+
+    Args:
+        session: The file, open in ONNX Runtime.
+        has_batch: Whether the dims leave out the first dimension.
+    """
+    inputs = [value.name for value in session.session.get_inputs()]
+    if any(session.types[name] not in _ELEMENTS for name in (*inputs, *session.outputs)):
+        return None
+
+    def served(name: str) -> ServedTensor:
+        return ServedTensor(name, name, _ELEMENTS[session.types[name]], session.shapes[name][1 if has_batch else 0 :])
+
+    return tuple(map(served, inputs)), tuple(map(served, session.outputs))
+
+
 def _faults(side: str, tensor: ServedTensor, session: Session, *, has_batch: bool) -> Iterator[str]:
     """Compare type and shape. For a dynamic dimension of an input, the config may have a number."""
     if tensor.name not in session.shapes:

@@ -11,7 +11,7 @@ from builder.proof.interface import check_interface
 from builder.proof.prover import Prover, batch_sizes
 from builder.proof.results import make_proof
 from builder.proof.session import onnxruntime_warnings, open_rewritten, refuse_stale_shapes
-from builder.record import Manifest, Proof
+from builder.record import MANIFEST_FILE, Manifest, Proof
 from builder.tensors import Arrays
 
 _RESTORE = "restore the file, or publish the model again"
@@ -53,7 +53,7 @@ def verify_published(
     sizes = _batch_sizes(manifest)
     with onnxruntime_warnings() as warnings:
         if run is None:
-            _check_weights(model, manifest)
+            _check_weights(version_dir, manifest)
             session = open_rewritten(model, where=model, keep_layout=precision == "fp16", fix=_REPLACE)
             has_batch = manifest.max_batch_size > 0
             check_interface(model, session, manifest.inputs, manifest.outputs, has_batch=has_batch)
@@ -68,7 +68,8 @@ def verify_published(
             fix=_REPLACE,
         )
         proven = prover.prove(sizes)
-    refuse_stale_shapes(model, warnings)
+    if not manifest.adopted:
+        refuse_stale_shapes(model, warnings)
     return make_proof(sizes, reference, tolerances, proven)
 
 
@@ -79,14 +80,19 @@ def _check_files(version_dir: Path, manifest: Manifest) -> None:
     except OSError as error:
         what = f"the version's files cannot be read: {reason(error)}"
         raise RepositoryError(model, what, _RESTORE) from error
-    if found != manifest.model:
-        raise VerificationError(model, "the model's files changed after they were published", "publish the model again")
+    if found == manifest.model:
+        return
+    if manifest.adopted:
+        fix = f"restore them, or delete {MANIFEST_FILE} and {manifest.reference.file} here and adopt the version again"
+        raise VerificationError(model, "the model's files changed after they were adopted", fix)
+    raise VerificationError(model, "the model's files changed after they were published", "publish the model again")
 
 
-def _check_weights(model: Path, manifest: Manifest) -> None:
+def _check_weights(version_dir: Path, manifest: Manifest) -> None:
     """Check which files ONNX Runtime will read: others than those of the manifest were not compared with it."""
+    model, folder = version_dir / manifest.model.file, version_dir.resolve()
     try:
-        found = {file.relative_to(model.parent.resolve()).as_posix() for file in weights_of(model)}
+        found = {file.relative_to(folder).as_posix() for file in weights_of(model)}
     except ModelError as error:
         raise RepositoryError(error.where, error.what, _RESTORE) from error
     if strange := found - set(manifest.model.weights):

@@ -102,7 +102,7 @@ def verify(
     elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes)) is not None]
     original.close()
     # Before serializing: looking at the original's constants names them, and the bytes contain these names.
-    sizes = _batch_sizes(batched, truth.largest_affordable(max_batch_size), effort)
+    sizes = sizes_to_run(batched, truth.largest_affordable(max_batch_size), effort)
     # Opened even if nothing is compared: a model that ONNX Runtime cannot load is never published.
     model, sessions = open_settled(batched, rounded, [truth.reference, *(found for _, found in elsewhere)])
     against = _Comparison(model, original, failure_dir, max_error)
@@ -118,7 +118,7 @@ def verify(
             other_sizes = (*prove_other_sizes(batched, provers[0], usual), *_served_sizes(batched, elsewhere))
     refuse_stale_shapes(batched.original.path, warnings)
     _check_interface(model.batched, sessions[0])
-    reference = _without_undecided(batched.original.path, truth.reference, proven)
+    reference = without_undecided(batched.original.path, truth.reference, proven)
     tolerances = provers[0].tolerances
     return VerifiedModel(
         batched=model.batched,
@@ -127,7 +127,7 @@ def verify(
         sha256=hashlib.sha256(model.model_bytes).hexdigest(),
         reference=reference,
         proof=make_proof(sizes, reference, tolerances, proven, effort=effort, other_sizes=other_sizes),
-        constant_outputs=tuple(name for name in tolerances if _is_constant(reference[f"output:{name}"])),
+        constant_outputs=tuple(name for name in tolerances if is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )
 
@@ -149,7 +149,8 @@ def _check_interface(model: BatchedModel, session: Session) -> None:
     check_interface(model.original.path, session, inputs, outputs, has_batch=not model.is_static)
 
 
-def _batch_sizes(batched: BatchedModel, largest: int, effort: Effort) -> tuple[int, ...]:
+def sizes_to_run(batched: BatchedModel, largest: int, effort: Effort) -> tuple[int, ...]:
+    """Return the batch sizes to run; none without a batch, and if nothing is compared."""
     if batched.is_static or effort == "off":
         return ()
     few = batch_sizes(largest, dimensions_of(batched.original.ir.graph))
@@ -211,7 +212,7 @@ def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:
     return first
 
 
-def _without_undecided(where: Path, reference: Arrays, proven: Proven) -> Arrays:
+def without_undecided(where: Path, reference: Arrays, proven: Proven) -> Arrays:
     """Return the reference without the rows for which rounding decides the original's answer.
 
     Raises:
@@ -230,5 +231,6 @@ def _without_undecided(where: Path, reference: Arrays, proven: Proven) -> Arrays
     return {name: array[kept] for name, array in reference.items()}
 
 
-def _is_constant(rows: Array) -> bool:
+def is_constant(rows: Array) -> bool:
+    """Return whether all rows of an output, `[rows, *dims]`, are equal."""
     return len(rows) > 1 and bool((rows == rows[:1]).all())

@@ -4,9 +4,12 @@
 them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
 (`wording`). `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the
 files of a version. `switching` makes a version's config and hands both to the repository; it also rolls back to an
-older version. `bucket` does all this with a repository in object storage.
+older version. `adopting` makes a version known that others put there, which `adoptable` proves as it is. `bucket`
+publishes into a repository in object storage.
 """
 
+from builder.publishing.adoptable import AdoptOptions
+from builder.publishing.adopting import AdoptedModel, Adoption, adopt
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
@@ -15,9 +18,13 @@ from builder.publishing.pipeline import Publication, model_name_of, publish
 from builder.publishing.switching import Switch, install, put_back, roll_back
 
 __all__ = [
+    "AdoptOptions",
+    "AdoptedModel",
+    "Adoption",
     "Publication",
     "PublishOptions",
     "Switch",
+    "adopt",
     "advised",
     "blamed",
     "install",

@@ -29,6 +29,7 @@ from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
+from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
 from builder.publishing.options import PublishOptions
 from builder.publishing.switching import install
 from builder.publishing.version_files import make_artifact
@@ -87,7 +88,7 @@ def publish(
     """
     repository = Repository(root, report=report, lock_timeout_s=options.lock_timeout_s)
     name = model_name_of(path) if name is None else name
-    contract = _find_contract(repository, name)
+    contract = find_contract(repository.model(name))
     repository.check_writable(name)
     _check_settings(repository, name, options)
     served_batch_size = repository.model(name).max_batch_size()
@@ -115,13 +116,14 @@ class _Ready:
 def _prepare(
     path: Path,
     options: PublishOptions,
-    contract: Contract | None,
+    found: Contract | ForeignVersion | None,
     served_batch_size: int | None,
     is_module: bool,
     report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
     host = find_host() if options.format == "tensorrt" else None
+    contract = read_contract(found, is_static=options.is_static) if isinstance(found, ForeignVersion) else found
     with during("it is read"):
         loaded = load(path)
         model = fix_inputs(loaded, options.constants)
@@ -145,19 +147,6 @@ def _prepare(
 def model_name_of(path: Path) -> str:
     """Return the default name of a model: its file's, with every character replaced that a URL would have to quote."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("._") or "model"
-
-
-def _find_contract(repository: Repository, name: str) -> Contract | None:
-    """Return the names that clients of the served version rely on; None when this package did not publish it.
-
-    A damaged manifest counts as none. The interface in config.pbtxt is still checked when the version is installed.
-    """
-    directory = repository.model(name)
-    if directory.find_config() is None:
-        return None
-    served = directory.served_version()
-    manifest = directory.find_manifest(served) if directory.is_published(served) else None
-    return None if manifest is None else Contract(manifest.inputs, manifest.outputs)
 
 
 def _check_settings(repository: Repository, name: str, options: PublishOptions) -> None:

@@ -49,7 +49,7 @@ def make_artifact(
     manifest = Manifest(
         builder=__version__,
         max_batch_size=0 if batched.is_static else max_batch_size,
-        source=_source(batched),
+        source=source_of(batched),
         options=options.to_manifest(),
         model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
@@ -74,7 +74,8 @@ def _onnx_files(verified: VerifiedModel) -> dict[str, Content]:
     return {MODEL_FILE: verified.model_bytes, **weights}
 
 
-def _source(batched: BatchedModel) -> Source:
+def source_of(batched: BatchedModel) -> Source:
+    """Describe the file that a model was read from."""
     model: Model = batched.original
     return Source(
         file=model.path.name,

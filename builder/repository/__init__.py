@@ -11,7 +11,7 @@ they are on disk afterwards.
 """
 
 from builder.repository import disk, transaction
-from builder.repository.change import Artifact, Change, PublishedVersion, Slot
+from builder.repository.change import AdoptedVersion, Artifact, Change, PublishedVersion, Slot
 from builder.repository.deployed import Deployed, DeploymentRecord, deploying
 from builder.repository.disk import reported
 from builder.repository.kinds import Kind
@@ -24,6 +24,7 @@ from builder.repository.pruning import Asked, KeptVersion, Pruning
 from builder.repository.staging import Staging
 
 __all__ = [
+    "AdoptedVersion",
     "Artifact",
     "Asked",
     "Change",

@@ -1,7 +1,7 @@
 """Change one model while the repository's lock is held: add a version, or serve another one."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,26 @@ class PublishedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptedVersion:
+    """What is added to a version that was there already.
+
+    Attributes:
+        version: Its number.
+        manifest: Its manifest; `manifest.model` is `ModelFile.of` the files that are there.
+        reference: The samples and answers: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
+    """
+
+    version: int
+    manifest: Manifest
+    reference: Mapping[str, Array]
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The files that are added, relative to the model's folder."""
+        return f"{self.version}/{self.manifest.reference.file}", f"{self.version}/{MANIFEST_FILE}"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A change to one model. While it lasts nobody else changes the repository, so what it reads stays true.
 
@@ -95,10 +115,10 @@ class Change:
             RepositoryError: The model's config serves no version, or its folder contains something else.
         """
         text = self.model.find_config()
-        if text is None:
+        if text is None and not self.model.versions():
             self._refuse_other_content()
             return Slot(1, True, None, None)
-        number = self.model.served_version()
+        number = self.model.served_versions()[-1] if text is None else self.model.served_version()
         served = self.model.find_manifest(number)
         if served is not None and self._is_installed(artifact, number, served):
             return Slot(number, False, text, served)
@@ -111,7 +131,7 @@ class Change:
             RepositoryError: The files to copy changed after they were proven, somebody edited config.pbtxt during
                 the copying, or the repository cannot be written to. Nothing in it changed.
         """
-        if slot.config_text is None:
+        if slot.config_text is None and not self.model.versions():
             self._install_first(artifact, config)
         else:
             if slot.is_new:
@@ -126,6 +146,37 @@ class Change:
             config_diff=self.model.config_diff(slot.config_text, config.text),
             notes=config.notes,
         )
+
+    def adopt(self, versions: Sequence[AdoptedVersion], config: str | None, *, read: str | None) -> None:
+        """Add manifests and references to versions that are there, and a config if there is none.
+
+        Args:
+            versions: What to add.
+            config: The text of the config to add; None adds none.
+            read: The config under which the versions were proven; None when there was none.
+
+        Raises:
+            RepositoryError: The config or a version changed after it was proven, or the repository cannot be written
+                to. Nothing in it changed.
+        """
+        again = "run `python -m builder adopt` again"
+        if self.model.find_config() != read:
+            what = "somebody edited this file while the model was being proven"
+            raise RepositoryError(self.model.config_path, what, again)
+        paths: list[str] = []
+        for version in versions:
+            folder, model = self.model.version_dir(version.version), version.manifest.model
+            with disk.reported(folder):
+                if model.at(folder) != model:
+                    raise RepositoryError(folder, "its files changed while they were being proven", again)
+            with disk.flushed(self.transaction.stage(len(paths))) as stream:
+                write_arrays(stream, version.reference)
+            disk.write(self.transaction.stage(len(paths) + 1), version.manifest.to_json().encode())
+            paths += version.files
+        if config is not None:
+            disk.write(self.transaction.stage(len(paths)), config.encode())
+            paths.append(pbtxt.FILE)
+        self.transaction.add(paths)
 
     def serve(self, config: Config) -> None:
         """Serve the version that this config names, which is there already."""
@@ -200,7 +251,8 @@ class Change:
     def _stage_config(self, content: bytes) -> None:
         staged = self.transaction.path / transaction.CONFIG
         disk.write(staged, content)
-        shutil.copymode(self.model.config_path, staged)
+        if self.model.config_path.exists():
+            shutil.copymode(self.model.config_path, staged)
 
     def _place_warmup(self, files: Mapping[str, bytes]) -> None:
         folder = self.model.path / transaction.WARMUP

@@ -29,6 +29,11 @@ because step 1 came first; the config does not name it; and the next version is 
 `rollback` left. The same holds for a journal of a later release as long as that release, too, moves only complete
 versions, and the config last.
 
+To adopt a version that is there, its manifest and reference are staged as `added-0` and so on, and the journal names
+their places: {"model": "m", "version": null, "added": ["5/reference.npz", "5/manifest.json"]}. They are renamed there
+one after the other, and the last rename is the point of no return. If the process is killed before it, the next change
+finds the last one still staged, and removes those that are not.
+
 A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
 whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. `prune` renames
 versions into the staging folder, all or none of them; the last rename is its point of no return, and if it is killed,
@@ -63,7 +68,7 @@ _OTHER_CONFIGS = ("[0-9]*/config.*.pbtxt", "configs/*.pbtxt")
 _MOST_BYTES = 10_000_000
 
 LEFT_OVER = re.compile(
-    rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|candidate|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}"
+    rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|added-\d+|candidate|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}"
     rf"|{LABEL_FILE.pattern}|{re.escape(journal.STAGED)}"
 )
 """The names in the staging folder that a change leaves there."""
@@ -123,6 +128,33 @@ class Transaction:
         interrupts.hold()
         self._commit(self.path / MODEL, self.root / self.model)
 
+    def stage(self, position: int) -> Path:
+        """Return where the file is staged that is to be added at this position."""
+        return self.path / f"added-{position}"
+
+    def add(self, paths: Sequence[str]) -> None:
+        """Move staged files into the model's folder, all of them or none, where nothing is yet.
+
+        Args:
+            paths: Where to put them, relative to the model's folder, in the order of their positions.
+
+        Raises:
+            RepositoryError: Something is there already.
+        """
+        folder = self.root / self.model
+        for path in paths:
+            if os.path.lexists(folder / path):
+                what = "this file was there already, and nothing that is there is replaced"
+                raise RepositoryError(folder / path, what, "rename or delete it, then run the command again")
+        interrupts.hold()
+        write(self.path / journal.STAGED, Journal(self.model, None, tuple(paths)).to_json())
+        rename(self.path / journal.STAGED, self.path / journal.FILE)
+        *others, last = [(self.stage(position), folder / path) for position, path in enumerate(paths)]
+        for source, target in others:
+            self._move(source, target)
+        sync_all({target.parent for _, target in others} | {self.path})
+        self._commit(*last)
+
     def remove(self, versions: Sequence[int]) -> None:
         """Move versions out of the repository, all of them or none."""
         if not versions:
@@ -149,6 +181,7 @@ class Transaction:
         if found is not None:
             if found.version is not None and self._is_half_done(found.model, found.version):
                 rename(self.root / found.model / str(found.version), self.path / VERSION)
+            self._take_back_added(found)
             self._sweep(found.model)
         self._clear()
         self._sweep(self.model)
@@ -213,10 +246,23 @@ class Transaction:
         if VERSION in staged or CONFIG not in staged or folder.is_symlink() or place.is_symlink() or not place.is_dir():
             return False
         try:
-            policy = pbtxt.parse(ModelDirectory(folder).read_config(), where=folder / CONFIG).version_policy
+            text = ModelDirectory(folder).find_config()
+            policy = pbtxt.parse(text or "", where=folder / CONFIG).version_policy
         except RepositoryError:
             return False
+        if text is None:
+            return True
         return policy.HasField("specific") and version not in policy.specific.versions
+
+    def _take_back_added(self, found: Journal) -> None:
+        """Take back the files that a killed change has added, if it was not complete: its last file is still staged."""
+        staged, folder = self.folder.names(), self.root / found.model
+        if not found.added or self.stage(len(found.added) - 1).name not in staged or folder.is_symlink():
+            return
+        for position, path in enumerate(found.added):
+            place = folder / path
+            if self.stage(position).name not in staged and place.is_file() and not place.parent.is_symlink():
+                rename(place, self.stage(position))
 
     def _clear(self) -> None:
         """Delete what a change left in the folder, the journal first."""

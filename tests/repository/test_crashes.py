@@ -130,6 +130,27 @@ def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
     assert len(configs) == (1 if change == "prune" else 2)
 
 
+def test_an_adoption_killed_at_any_call_adds_all_its_files_or_leaves_none_after_the_next_change(tmp_path: Path) -> None:
+    for version, artifact in ((1, scale()), (2, scale(3.0))):
+        (tmp_path / "before/models/scale" / str(version)).mkdir(parents=True)
+        content = artifact.files["model.onnx"]
+        assert isinstance(content, bytes)
+        (tmp_path / "before/models/scale" / str(version) / "model.onnx").write_bytes(content)
+    seen = set()
+
+    for folder in crash(tmp_path / "before", tmp_path / "crashes", "adopt"):
+        left = tree(folder / "models").keys()
+
+        install(Repository(folder / "models"), "other", scale(4.0))
+
+        added = {path for path in tree(folder / "models/scale") if not path.endswith("model.onnx")}
+        seen.add((len(left), len(added)))
+        assert names(folder / ".models.staging") == EMPTY
+    assert {added for _, added in seen} == {0, 5}
+    assert {left for left, added in seen if added == 0} == {2, 3, 4, 5, 6}
+    assert {left for left, added in seen if added == 5} == {7}
+
+
 def test_after_a_cleanup_killed_at_any_call_the_next_change_cleans_up(crashes: list[Path], tmp_path: Path) -> None:
     orphaned = next(folder for folder in crashes if is_orphaned(folder))
 

@@ -15,10 +15,19 @@ from pathlib import Path
 
 from builder.config import ConfigOptions
 from builder.publishing import install, roll_back
-from builder.repository import Repository
+from builder.repository import AdoptedVersion, Repository
 from support.artifacts import scale
 
 CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "open", "fcntl.flock"}
+
+
+def adopt(repository: Repository) -> None:
+    """Add manifests and references to the versions 1 and 2, which have none, and a config."""
+    versions = [AdoptedVersion(1, scale().manifest, scale().reference)]
+    versions.append(AdoptedVersion(2, scale(3.0).manifest, scale(3.0).reference))
+    with repository.changing("scale", "adopt scale") as change:
+        change.adopt(versions, "max_batch_size: 8", read=None)
+
 
 CHANGES: dict[str, Callable[[Repository], object]] = {
     "install": lambda repository: install(repository, "scale", scale(3.0)),
@@ -27,6 +36,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
         repository, "scale", scale(3.0), ConfigOptions(labels={"y": repository.root.parent / "labels.txt"})
     ),
     "rollback": lambda repository: roll_back(repository, "scale", 1),
+    "adopt": adopt,
     "prune": lambda repository: repository.prune("scale", keep=1),
 }
 

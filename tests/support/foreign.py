@@ -33,6 +33,7 @@ instance_group { kind: KIND_CPU count: 1 }
 
 PYTHON_CONFIG = """
 backend: "python"
+max_batch_size: 8
 input { name: "x" data_type: TYPE_FP32 dims: 3 }
 output { name: "y" data_type: TYPE_FP32 dims: 3 }
 """

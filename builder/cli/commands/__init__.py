@@ -1,5 +1,6 @@
 """The commands, one module for each: each reads its options, makes one call and prints the result."""
 
+from builder.cli.commands.adopt import adopt
 from builder.cli.commands.demo import demo
 from builder.cli.commands.deploy import deploy
 from builder.cli.commands.export import export
@@ -11,7 +12,7 @@ from builder.cli.commands.rollback import rollback
 from builder.cli.commands.serve import serve
 from builder.cli.commands.verify import verify
 
-COMMANDS = (publish, export, inspect, list_, verify, rollback, prune, serve, deploy, demo)
+COMMANDS = (publish, export, inspect, list_, adopt, verify, rollback, prune, serve, deploy, demo)
 """In the order of a model's life, which is the order in docs/cli.md."""
 
 __all__ = ["COMMANDS"]

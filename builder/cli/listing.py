@@ -18,6 +18,7 @@ def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
             "name": model.name,
             "backend": model.kind.backend or None if model.kind else None,
             "has_config": model.kind.has_config if model.kind else True,
+            "is_complete": model.kind.is_complete if model.kind else None,
             "members": list(model.kind.members) if model.kind else [],
             "missing_members": list(model.missing_members),
             "other_configs": list(model.kind.other_configs) if model.kind else [],
@@ -65,6 +66,8 @@ def _notes(model: ListedModel) -> Iterator[str]:
         return
     if not model.kind.has_config and not model.problem:
         yield "no config.pbtxt: Triton makes one up from the model's file"
+    elif not model.kind.is_complete and not model.problem:
+        yield "its config lists no inputs or no outputs: Triton adds them from the model's file"
     if model.kind.other_configs:
         yield f"other configs: {', '.join(model.kind.other_configs)}"
     for name in model.missing_members:

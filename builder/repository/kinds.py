@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.config import backends, pbtxt
+from builder.config import backends, interface, pbtxt
 
 CONFIGS = "configs"
 """The folder of a model's other configs, which `tritonserver --model-config-name` chooses from."""
@@ -17,6 +17,7 @@ class Kind:
     Attributes:
         backend: The backend that Triton loads it with; `ensemble` for an ensemble, empty when nothing tells.
         has_config: Whether it has a config.pbtxt. If not, Triton makes one up from the model's file.
+        is_complete: Whether Triton has nothing to add to the config: it lists inputs and outputs.
         members: For an ensemble, the models of its steps, each once.
         file: The name of its file in a version's directory, or of the folder with it.
         is_sequence: Whether its requests belong to sequences, so that an answer depends on earlier requests.
@@ -26,6 +27,7 @@ class Kind:
 
     backend: str
     has_config: bool
+    is_complete: bool
     members: tuple[str, ...] = ()
     file: str = backends.ONNX_FILE
     is_sequence: bool = False
@@ -74,6 +76,7 @@ def describe(folder: Path, text: str | None) -> Kind:
     return Kind(
         backend=backends.backend_of(config, _first_version_files(folder), folder.name),
         has_config=text is not None,
+        is_complete=not interface.is_partial(config),
         members=tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)),
         file=config.default_model_filename or backends.ONNX_FILE,
         is_sequence=config.HasField("sequence_batching"),

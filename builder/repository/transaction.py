@@ -34,6 +34,9 @@ their places: {"model": "m", "version": null, "added": ["5/reference.npz", "5/ma
 one after the other, and the last rename is the point of no return. If the process is killed before it, the next change
 finds the last one still staged, and removes those that are not.
 
+If the model has no config yet, `added` names config.pbtxt: then the version in place is not served by a config that
+somebody has removed since, and is taken back.
+
 A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
 whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. `prune` renames
 versions into the staging folder, all or none of them; the last rename is its point of no return, and if it is killed,
@@ -116,7 +119,8 @@ class Transaction:
         """Move the staged version into the repository, then the staged config, which makes Triton serve it."""
         target = self.root / self.model
         interrupts.hold()
-        write(self.path / journal.STAGED, Journal(self.model, version).to_json())
+        added = () if os.path.lexists(target / CONFIG) else (CONFIG,)
+        write(self.path / journal.STAGED, Journal(self.model, version, added).to_json())
         rename(self.path / journal.STAGED, self.path / journal.FILE)
         if version is not None:
             self._move(self.path / VERSION, target / str(version))
@@ -179,7 +183,7 @@ class Transaction:
                 "if that change was adding a version, the version may be there, complete but not served"
             )
         if found is not None:
-            if found.version is not None and self._is_half_done(found.model, found.version):
+            if found.version is not None and self._is_half_done(found.model, found.version, found.added):
                 rename(self.root / found.model / str(found.version), self.path / VERSION)
             self._take_back_added(found)
             self._sweep(found.model)
@@ -236,10 +240,11 @@ class Transaction:
                 "machine loses power now"
             )
 
-    def _is_half_done(self, model: str, version: int) -> bool:
+    def _is_half_done(self, model: str, version: int, added: Sequence[str]) -> bool:
         """Return whether the version is in the repository, but neither the change nor anybody since serves it.
 
-        A config that cannot be read may serve it. A link is not what a change puts there.
+        A config that cannot be read may serve it, and so may one that is missing now, unless the change was to add it.
+        A link is not what a change puts there.
         """
         folder, staged = self.root / model, self.folder.names()
         place = folder / str(version)
@@ -251,7 +256,7 @@ class Transaction:
         except RepositoryError:
             return False
         if text is None:
-            return True
+            return CONFIG in added
         return policy.HasField("specific") and version not in policy.specific.versions
 
     def _take_back_added(self, found: Journal) -> None:

@@ -51,6 +51,15 @@ def crashes(crashed: list[Path], tmp_path: Path) -> list[Path]:
     return [Path(shutil.copytree(folder, tmp_path / "crashes" / folder.name)) for folder in crashed]
 
 
+def write_versions(model: Path, *artifacts: Artifact) -> None:
+    """Write only the model files of versions, as others do."""
+    for version, artifact in enumerate(artifacts, 1):
+        content = artifact.files["model.onnx"]
+        assert isinstance(content, bytes)
+        (model / str(version)).mkdir(parents=True)
+        (model / str(version) / "model.onnx").write_bytes(content)
+
+
 def is_orphaned(folder: Path) -> bool:
     """Return whether version 2 is in place and not served."""
     repository = Repository(folder / "models")
@@ -130,12 +139,21 @@ def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
     assert len(configs) == (1 if change == "prune" else 2)
 
 
+def test_an_install_into_a_model_without_a_config_leaves_no_version_that_no_config_names(tmp_path: Path) -> None:
+    """Without a config, Triton serves the highest version: also one that was not meant to be served yet."""
+    write_versions(tmp_path / "before/models/scale", scale(), scale(3.0))
+    seen = set()
+
+    for folder in crash(tmp_path / "before", tmp_path / "crashes", "first config"):
+        install(Repository(folder / "models"), "other", scale(4.0))
+
+        model = Repository(folder / "models").model("scale")
+        seen.add((model.versions(), model.find_config() is not None))
+    assert seen == {((1, 2), False), ((1, 2, 3), True)}
+
+
 def test_an_adoption_killed_at_any_call_adds_all_its_files_or_leaves_none_after_the_next_change(tmp_path: Path) -> None:
-    for version, artifact in ((1, scale()), (2, scale(3.0))):
-        (tmp_path / "before/models/scale" / str(version)).mkdir(parents=True)
-        content = artifact.files["model.onnx"]
-        assert isinstance(content, bytes)
-        (tmp_path / "before/models/scale" / str(version) / "model.onnx").write_bytes(content)
+    write_versions(tmp_path / "before/models/scale", scale(), scale(3.0))
     seen = set()
 
     for folder in crash(tmp_path / "before", tmp_path / "crashes", "adopt"):

@@ -63,6 +63,15 @@ def test_a_config_that_cannot_be_read_leaves_the_versions_in_the_list(repository
     assert [version.version for version in found.versions] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("config", "is_complete"),
+    [(foreign.SCALE_CONFIG, True), ('backend: "onnxruntime" max_batch_size: 8', False), (None, False)],
+)
+def test_a_config_that_triton_completes_is_known(tmp_path: Path, config: str | None, is_complete: bool) -> None:
+    foreign.write_onnx(tmp_path, "scale", config, foreign.scale())
+    assert Repository(tmp_path).model("scale").kind().is_complete == is_complete
+
+
 def test_other_configs_are_named(repository: Repository) -> None:
     (repository.root / "scale" / "configs").mkdir()
     (repository.root / "scale" / "configs" / "canary.pbtxt").write_text(foreign.SCALE_CONFIG)

@@ -60,8 +60,29 @@ RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, ValueError, RuntimeError
 """What ONNX Runtime raises when it cannot open a model or run a request; its own exceptions share no base class."""
 
 
+DEFAULT_MAX_BATCH_SIZE = 4
+"""The max_batch_size of a model that has a batch, where its configuration gives none."""
+
+
 class TritonPythonModel:
     """One instance of one version of a model, with an ONNX Runtime session of its own."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Complete a configuration from the model, if it lists no inputs or no outputs. Triton calls this by its name.
+
+        Raises:
+            TritonModelException: It has a batch, and the model has none; or ONNX Runtime cannot open the model.
+        """
+        config = auto_complete_model_config.as_dict()
+        if config["input"] and config["output"]:
+            return auto_complete_model_config
+        try:
+            session = open_session(config, path_given_to_this_process())
+        except RUN_ERRORS as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+        complete(auto_complete_model_config, session)
+        return auto_complete_model_config
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the model and check it against its configuration.
@@ -154,6 +175,54 @@ def model_path(config: Config, args: Mapping[str, str]) -> Path:
     if not path.exists():
         raise pb_utils.TritonModelException(f"unable to find '{path}' for model instance '{config['name']}'")
     return path
+
+
+def path_given_to_this_process() -> Path:
+    """Return the .onnx file of the version whose configuration is completed: Triton passes it to the process only."""
+    arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    path = Path(os.fsdecode(arguments[1]))
+    return path / "model.onnx" if path.is_dir() else path
+
+
+def complete(completing: Any, session: ort.InferenceSession) -> None:
+    """Complete a configuration as the C++ backend does.
+
+    It has a batch if the first dimension of every input and output varies, also where it says `max_batch_size: 0`.
+
+    Args:
+        completing: Triton's object for it.
+        session: The model.
+
+    Raises:
+        TritonModelException: It has a batch, and the model has none.
+
+    Source: AutoCompleteConfig in
+    https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc
+    """
+    config = completing.as_dict()
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if all(value.shape and not isinstance(value.shape[0], int) for value in (*inputs, *outputs)):
+        completing.set_max_batch_size(config["max_batch_size"] or DEFAULT_MAX_BATCH_SIZE)
+        if config["max_batch_size"] > 1 and "sequence_batching" not in config:
+            completing.set_dynamic_batching()
+    elif config["max_batch_size"]:
+        raise pb_utils.TritonModelException(
+            f"autofill failed for model '{config['name']}': model does not support batching while non-zero "
+            "max_batch_size is specified"
+        )
+    has_batch = config["max_batch_size"] > 0
+    listed = [(completing.add_input, value) for value in ([] if config["input"] else inputs)]
+    listed += [(completing.add_output, value) for value in ([] if config["output"] else outputs)]
+    for add, value in listed:
+        dims = [dim if isinstance(dim, int) else -1 for dim in value.shape[has_batch:]]
+        entry: dict[str, Any] = {
+            "name": value.name,
+            "data_type": DATA_TYPES.get(value.type, "TYPE_INVALID"),
+            "dims": dims or [1],
+        }
+        add(entry)
+        if not dims and has_batch:
+            entry["reshape"] = {"shape": []}
 
 
 def open_session(config: Config, path: Path) -> ort.InferenceSession:

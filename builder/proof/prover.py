@@ -140,7 +140,8 @@ class Prover:
         """
         try:
             if is_static:
-                answers = self.run({name: array[0] for name, array in feeds.items()})
+                # A scalar of NumPy is not an array, which ONNX Runtime needs.
+                answers = self.run({name: np.asarray(array[0]) for name, array in feeds.items()})
                 return {name: array[np.newaxis] for name, array in answers.items()}
             return self.run(feeds)
         except onnxruntime_errors() as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from builder import bounded
 from builder.batching import BatchedModel, add_batch_axis, keep_static
 from builder.bounded import Limits, during
-from builder.config import Interface, completing, interface, pbtxt
+from builder.config import Interface, check_config, completing, interface, pbtxt
 from builder.errors import ModelError, RepositoryError, VerificationError
 from builder.model import Model, load
 from builder.naming import Contract, rename
@@ -136,7 +136,9 @@ def prove_version(
         reference=ReferenceFile(REFERENCE_FILE, proven.proof.rows),
     )
     made = None
-    if text is None:
+    if text is not None:
+        check_config(text, manifest, name=directory.name, where=directory.config_path)
+    else:
         completing.complete(config, manifest.inputs, manifest.outputs, manifest.max_batch_size)
         made = pbtxt.render(config)
     return Adoptable(manifest, proven.reference, made, tuple(_notes(batched, proven, version)))

@@ -77,7 +77,7 @@ def adopt(
             _refuse_unfit(repository.model(name))
     else:
         listed = list(repository.list_models())
-        skipped = {model.name: why for model in listed if (why := _why_skipped(model)) is not None}
+        skipped = {model.name: why for model in listed if (why := _why_skipped(model, root / model.name)) is not None}
         chosen = [model.name for model in listed if model.name not in skipped and _unknown(model)]
     adopted: list[AdoptedModel] = []
     refused: dict[str, BuilderError] = {}
@@ -89,11 +89,13 @@ def adopt(
     return Adoption(tuple(adopted), skipped, refused)
 
 
-def _why_skipped(model: ListedModel) -> str | None:
+def _why_skipped(model: ListedModel, folder: Path) -> str | None:
     """Return why a model that was not named is left as it is; None when it can be adopted, or is known already."""
-    if model.problem is not None:
-        return model.problem
-    return None if model.kind is None else _unfit(model.kind)
+    if model.kind is None or not any(version.served for version in model.versions):
+        return model.problem or "its config serves no version"
+    if folder.is_symlink():
+        return "it is a link, and what it leads to is not changed"
+    return _unfit(model.kind)
 
 
 def _unfit(kind: Kind) -> str | None:

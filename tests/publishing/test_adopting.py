@@ -147,6 +147,36 @@ def test_a_batch_that_is_fixed_in_the_file_is_proven_as_whole_requests(root: Pat
     assert api.verify("fixed", root).version == 1
 
 
+def test_a_scalar_is_adopted(root: Path) -> None:
+    config = """
+    backend: "onnxruntime"
+    input { name: "x" data_type: TYPE_FP32 dims: 1 }
+    output { name: "y" data_type: TYPE_FP32 dims: 1 }
+    """
+    foreign.write_onnx(root, "scalar", config, parser.parse_model(STATIC.replace("[BATCH, 3]", "")))
+    assert adopted(root, "scalar").inputs[0].dims == ()
+    assert api.verify("scalar", root).version == 1
+
+
+def test_a_version_that_is_missing_keeps_no_other_from_being_adopted(root: Path) -> None:
+    """Triton serves the versions that are there."""
+    policy = "version_policy { specific { versions: [1, 7] } }"
+    foreign.write_onnx(root, "scale", foreign.SCALE_CONFIG + policy, foreign.scale())
+    (model,) = adopt(root).adopted
+    assert list(model.versions) == [1]
+
+
+def test_a_config_that_triton_refuses_is_not_adopted(root: Path) -> None:
+    foreign.write_onnx(root, "scale", foreign.SCALE_CONFIG + "dynamic_batchng { }", foreign.scale())
+    assert "dynamic_batching" in refusal(root, "scale").fix + str(refusal(root, "scale").what)
+
+
+def test_a_model_that_is_a_link_is_skipped(root: Path) -> None:
+    foreign.write_onnx(root, "scale", foreign.SCALE_CONFIG, foreign.scale())
+    (root / "link").symlink_to(root / "scale")
+    assert adopt(root).skipped == {"link": "it is a link, and what it leads to is not changed"}
+
+
 def test_a_config_with_a_batch_for_a_file_without_one_is_refused(root: Path) -> None:
     foreign.write_onnx(root, "fixed", foreign.SCALE_CONFIG, parser.parse_model(STATIC.replace("BATCH", "1")))
     error = refusal(root, "fixed")

@@ -10,7 +10,7 @@ triton-inference-server/python_backend, README.md.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -211,15 +211,18 @@ def complete(completing: Any, session: ort.InferenceSession) -> None:
             "max_batch_size is specified"
         )
     has_batch = config["max_batch_size"] > 0
-    listed = [(completing.add_input, value) for value in ([] if config["input"] else inputs)]
-    listed += [(completing.add_output, value) for value in ([] if config["output"] else outputs)]
-    for add, value in listed:
+    if not config["input"]:
+        add_tensors(completing.add_input, inputs, has_batch=has_batch)
+    if not config["output"]:
+        add_tensors(completing.add_output, outputs, has_batch=has_batch)
+
+
+def add_tensors(add: Callable[[dict[str, Any]], None], values: Sequence[ort.NodeArg], *, has_batch: bool) -> None:
+    """List the inputs or outputs of the model. One value in each row is shown to clients as one of dims [1]."""
+    for value in values:
         dims = [dim if isinstance(dim, int) else -1 for dim in value.shape[has_batch:]]
-        entry: dict[str, Any] = {
-            "name": value.name,
-            "data_type": DATA_TYPES.get(value.type, "TYPE_INVALID"),
-            "dims": dims or [1],
-        }
+        data_type = DATA_TYPES.get(value.type, "TYPE_INVALID")
+        entry: dict[str, Any] = {"name": value.name, "data_type": data_type, "dims": dims or [1]}
         add(entry)
         if not dims and has_batch:
             entry["reshape"] = {"shape": []}

@@ -115,7 +115,7 @@ class Change:
             RepositoryError: The model's config serves no version, or its folder contains something else.
         """
         text = self.model.find_config()
-        if text is None and not self.model.versions():
+        if text is None and not self._holds_versions_of_ours():
             self._refuse_other_content()
             return Slot(1, True, None, None)
         number = self.model.served_versions()[-1] if text is None else self.model.served_version()
@@ -186,6 +186,10 @@ class Change:
         """Put a former config in place of the one that is there, byte for byte."""
         self._stage_config(content)
         self.transaction.switch(version=None)
+
+    def _holds_versions_of_ours(self) -> bool:
+        """Return whether the model has versions of a kind that is published here."""
+        return bool(self.model.versions()) and self.model.kind().backend in ("onnxruntime", "tensorrt")
 
     def _refuse_other_content(self) -> None:
         if self.model.path.is_dir() and any(self.model.path.iterdir()):

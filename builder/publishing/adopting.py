@@ -93,6 +93,8 @@ def _why_skipped(model: ListedModel, folder: Path) -> str | None:
     """Return why a model that was not named is left as it is; None when it can be adopted, or is known already."""
     if model.kind is None or not any(version.served for version in model.versions):
         return model.problem or "its config serves no version"
+    if unread := [version.problem for version in model.versions if version.served and version.problem]:
+        return unread[0]
     if folder.is_symlink():
         return "it is a link, and what it leads to is not changed"
     return _unfit(model.kind)
@@ -161,7 +163,7 @@ def _wanted(model: ModelDirectory, options: AdoptOptions) -> list[int]:
     """Return the versions to adopt, ascending; those with a manifest are known already.
 
     Raises:
-        RepositoryError: There is no such version, or the config serves none that is there.
+        RepositoryError: There is no such version, the config serves none that is there, or a manifest cannot be read.
     """
     present = model.versions()
     if options.version is not None:
@@ -172,4 +174,7 @@ def _wanted(model: ModelDirectory, options: AdoptOptions) -> list[int]:
         if not wanted:
             fix = f"name a version with --version: {', '.join(map(str, present))}"
             raise RepositoryError(model.config_path, f"it serves none of the {counted(len(present), 'version')}", fix)
-    return [version for version in wanted if not model.is_published(version)]
+    known = [version for version in wanted if model.is_published(version)]
+    for version in known:
+        model.read_manifest(version)  # somebody else's file of that name is not taken for ours
+    return [version for version in wanted if version not in known]

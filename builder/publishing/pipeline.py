@@ -91,9 +91,9 @@ def publish(
     contract = find_contract(repository.model(name))
     repository.check_writable(name)
     _check_settings(repository, name, options)
-    served_batch_size = repository.model(name).max_batch_size()
+    there = _Present(contract, repository.model(name).max_batch_size(), repository.model(name).kind().file)
     ready = bounded.run(
-        partial(_prepare, path, options, contract, served_batch_size, is_module),
+        partial(_prepare, path, options, there, is_module),
         where=path,
         limits=options.limits,
         report=report,
@@ -102,6 +102,21 @@ def publish(
     version = install(repository, name, ready.artifact, ready.config)
     _tell(report, "install", summary.of_version(version))
     return Publication(name, version, ready.artifact.manifest, (*version.notes, *ready.notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """What a new version has to agree with.
+
+    Attributes:
+        interface: What clients of the served version rely on, or where to read it; None when there is none.
+        max_batch_size: The one of the config that is there; None when there is none.
+        file: The name that Triton looks for in a version's directory.
+    """
+
+    interface: Contract | ForeignVersion | None
+    max_batch_size: int | None
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +131,15 @@ class _Ready:
 def _prepare(
     path: Path,
     options: PublishOptions,
-    found: Contract | ForeignVersion | None,
-    served_batch_size: int | None,
+    there: _Present,
     is_module: bool,
     report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
     host = find_host() if options.format == "tensorrt" else None
-    contract = read_contract(found, is_static=options.is_static) if isinstance(found, ForeignVersion) else found
+    contract = there.interface
+    if isinstance(contract, ForeignVersion):
+        contract = read_contract(contract, is_static=options.is_static)
     with during("it is read"):
         loaded = load(path)
         model = fix_inputs(loaded, options.constants)
@@ -135,12 +151,12 @@ def _prepare(
         samples = None if options.samples is None else read_samples(options.samples, batched)
         if options.triton is not None:
             batched = fit(batched, TARGETS[options.triton])
-        largest = options.config.max_batch_size or served_batch_size or MAX_BATCH_SIZE
+        largest = options.config.max_batch_size or there.max_batch_size or MAX_BATCH_SIZE
         config = _add_profiles(options, batched, largest)
         batched, rounded = _reduce_precision(batched, options, samples, report)
         verified = _verify(batched, rounded, samples, largest, options, report)
         compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
-        artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled)
+        artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled, file=there.file)
     return _Ready(artifact, config, tuple(summary.notes(verified, artifact.manifest)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
@@ -28,9 +29,16 @@ from builder.version import __version__
 MODEL_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
 
+_OWN_FILES = {REFERENCE_FILE, MANIFEST_FILE}
+
 
 def make_artifact(
-    verified: VerifiedModel, options: PublishOptions, *, max_batch_size: int, compiled: CompiledModel | None = None
+    verified: VerifiedModel,
+    options: PublishOptions,
+    *,
+    max_batch_size: int,
+    compiled: CompiledModel | None = None,
+    file: str = MODEL_FILE,
 ) -> Artifact:
     """Put together what the repository stores.
 
@@ -39,19 +47,23 @@ def make_artifact(
         options: What the caller asked for.
         max_batch_size: The largest batch size that may be served; ignored for a static model.
         compiled: The TensorRT plan to store instead of the ONNX file.
+        file: The name that the config gives to the ONNX file. One that cannot be used is not: installing the version
+            then says that the config contradicts it.
 
     Raises:
         ModelError: A file of external weights has the name of one of the version's own files.
     """
     batched = verified.batched
     model = batched.original
-    files = _onnx_files(verified) if compiled is None else {PLAN_FILE: compiled.plan}
+    if file in _OWN_FILES or len(PurePosixPath(file).parts) != 1 or file == PLAN_FILE:
+        file = MODEL_FILE
+    files = _onnx_files(verified, file) if compiled is None else {PLAN_FILE: compiled.plan}
     manifest = Manifest(
         builder=__version__,
         max_batch_size=0 if batched.is_static else max_batch_size,
         source=source_of(batched),
         options=options.to_manifest(),
-        model=ModelFile.of(MODEL_FILE if compiled is None else PLAN_FILE, files, known=model.digests),
+        model=ModelFile.of(file if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
         rewrites=tuple(_listed(_rewrites(batched))),
@@ -62,16 +74,16 @@ def make_artifact(
     return Artifact(files, manifest, verified.reference, model.states)
 
 
-def _onnx_files(verified: VerifiedModel) -> dict[str, Content]:
-    """Return `model.onnx` and the files of external weights, at the same relative paths as in the original."""
+def _onnx_files(verified: VerifiedModel, file: str) -> dict[str, Content]:
+    """Return the ONNX file and the files of external weights, at the same relative paths as in the original."""
     folder = verified.batched.original.path.parent.resolve()
-    weights: dict[str, Content] = {file.relative_to(folder).as_posix(): file for file in verified.external_files}
-    taken = weights.keys() & {MODEL_FILE, REFERENCE_FILE, MANIFEST_FILE}
+    weights: dict[str, Content] = {path.relative_to(folder).as_posix(): path for path in verified.external_files}
+    taken = weights.keys() & {file, *_OWN_FILES}
     if taken:
         name = taken.pop()
         what = f"this file of weights has the name of a file that every version has, {name}"
         raise ModelError(folder / name, what, "export the model with another name for its external data")
-    return {MODEL_FILE: verified.model_bytes, **weights}
+    return {file: verified.model_bytes, **weights}
 
 
 def source_of(batched: BatchedModel) -> Source:

@@ -20,7 +20,6 @@ Content = bytes | memoryview | Path
 
 FORMAT = 1
 FILE = "manifest.json"
-MODEL_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
 
 _MAX_BYTES = 8_000_000
@@ -110,8 +109,8 @@ class ModelFile:
     """The files that Triton loads.
 
     Attributes:
-        file: `model.onnx` or `model.plan`, relative to the version's directory. In a version that was adopted it may
-            have another name, or be in a folder, such as `model.onnx/model.onnx`.
+        file: `model.onnx`, `model.plan` or the name that the config gives to an ONNX file, relative to the version's
+            directory. In a version that was adopted it may be in a folder, such as `model.onnx/model.onnx`.
         sha256: The digest of the model file and its weights together.
         bytes: The size of all these files together.
         weights: The files of external weights, relative to the version's directory, sorted by name.
@@ -357,8 +356,6 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield what no manifest that was written here says, one clause each."""
     if not 0 <= manifest.max_batch_size <= _LARGEST_BATCH:
         yield f"max_batch_size is {manifest.max_batch_size}"
-    if manifest.model.file not in (MODEL_FILE, PLAN_FILE) and not manifest.adopted:
-        yield f"model.file is {manifest.model.file[:200]!r} instead of {MODEL_FILE} or {PLAN_FILE}"
     for path in (manifest.model.file, *manifest.model.weights, manifest.reference.file):
         if not _stays_inside(path):
             yield f"it names the file {path[:200]!r}, which is not in the version's folder"

@@ -166,6 +166,8 @@ class Change:
         paths: list[str] = []
         for version in versions:
             folder, model = self.model.version_dir(version.version), version.manifest.model
+            if self.model.is_published(version.version):
+                raise RepositoryError(folder, "somebody else adopted this version while it was being proven", again)
             with disk.reported(folder):
                 if model.at(folder) != model:
                     raise RepositoryError(folder, "its files changed while they were being proven", again)

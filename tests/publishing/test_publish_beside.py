@@ -66,6 +66,25 @@ def test_a_model_without_a_config_gets_one_that_serves_the_new_version(root: Pat
     assert api.rollback("bare", root).after == 1
 
 
+def test_the_file_gets_the_name_that_the_config_gives_it(root: Path, tmp_path: Path) -> None:
+    config = foreign.SCALE_CONFIG + 'default_model_filename: "net.onnx"'
+    folder = foreign.write_onnx(root, "scale", config, foreign.scale(), file="net.onnx")
+
+    done = api.publish(file(tmp_path / "in", NEW), root, name="scale")
+
+    assert (folder / "2" / "net.onnx").is_file()
+    assert done.manifest.model.file == "net.onnx"
+    assert api.verify("scale", root).version == 2
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.plan", "sub/net.onnx"])
+def test_a_name_that_no_onnx_file_can_have_is_refused(root: Path, tmp_path: Path, name: str) -> None:
+    config = foreign.SCALE_CONFIG + f'default_model_filename: "{name}"'
+    foreign.write_onnx(root, "scale", config, foreign.scale())
+    with pytest.raises(RepositoryError, match="default_model_filename"):
+        api.publish(file(tmp_path / "in", NEW), root, name="scale")
+
+
 def test_a_first_dimension_of_1_becomes_the_batch(root: Path, tmp_path: Path) -> None:
     """A request of one sample stays as it is: `[1, 3]`."""
     foreign.write_onnx(root, "fixed", None, parser.parse_model(NEW))

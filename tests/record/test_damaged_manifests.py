@@ -19,7 +19,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "a batch below 0": (("max_batch_size",), -1, "max_batch_size is -1"),
     "a batch of more than 32 bits": (("max_batch_size",), 2**31, "max_batch_size is 2147483648"),
     "a number of more than 64 bits": (("source", "bytes"), 2**63, "is a number of more than 64 bits"),
-    "another model file": (("model", "file"), "../../../out/model.onnx", r"instead of model.onnx or model.plan"),
+    "another model file": (("model", "file"), "../../../out/model.onnx", "which is not in the version's folder"),
     "weights outside": (("model", "weights"), ["../../out"], r"'../../out', which is not in the version's folder"),
     "weights at the root": (("model", "weights"), ["/dev/zero"], r"'/dev/zero', which is not in the version's folder"),
     "weights that are the folder": (("model", "weights"), ["."], "which is not in the version's folder"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from builder.api import (
         Inspection,
         Verification,
+        adopt,
         deploy,
         export,
         inspect,

@@ -291,7 +291,7 @@ def _interface_in_force(model: ModelDirectory, version: int, manifest: Manifest)
     text = model.find_config()
     if text is None or version not in model.served_versions():
         return None
-    check_config(text, manifest, name=model.name, where=model.config_path)
+    check_config(text, manifest, name=model.name, where=model.config_path, folder=model.path)
     return interface_of(pbtxt.parse(text, where=model.config_path), manifest, where=model.config_path)
 
 

@@ -100,14 +100,15 @@ def make_config(
         policy.switch_to(config, version, present, beside=beside)
     labels = settings.apply(config, options, where=where)
     fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
-    _refuse(where, _contradictions(config, manifest, name, existing, labels), fix)
+    _refuse(where, _contradictions(config, manifest, name), fix)
     seen = interface_of(config, manifest, where=where)
     unfit = _check_warmup(seen, sample, options.warmup, where)
     # Not more than was proven: with --prove sample, a larger batch may not fit on this machine.
     proven = max(manifest.proof.batch_sizes, default=max(1, largest))
     fitting = {} if unfit else {min(size, proven): count for size, count in warmup_sizes.items()}
     files = warmup.write(config, seen, sample, fitting)
-    _refuse(where, problems(config), fix)
+    written = (*labels, *(f"warmup/{file}" for file in files))
+    _refuse(where, [*problems(config), *_missing(config, existing, written)], fix)
     text = pbtxt.render(config) if existing is None else pbtxt.edit(existing.text, config, where=where)
     pbtxt.check_length(text, where=where)
     notes = [*settings.notes(config, options, labels), *_notes(config, text, where)]
@@ -116,22 +117,23 @@ def make_config(
     return Config(text, files, tuple(notes), labels)
 
 
-def _contradictions(
-    config: "ModelConfig", manifest: Manifest, name: str, existing: ExistingConfig | None, labels: Mapping[str, bytes]
-) -> Iterator[str]:
-    """Yield where a finished config contradicts the version, or names files that are not there."""
+def _contradictions(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:
+    """Yield where a config contradicts the version."""
     yield from disagreements(config, manifest, name)
-    if existing is None:
-        yield from settings.file_problems(config, None, labels)
-    elif existing.path.is_file():
-        yield from settings.file_problems(config, existing.path.parent, labels)
     if manifest.options.get("precision") == "bf16":
         cpu = messages().ModelInstanceGroup.KIND_CPU
         if any(group.kind == cpu for group in config.instance_group):
             yield "an instance_group is KIND_CPU, but ONNX Runtime computes in bf16 only on GPUs"
 
 
-def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> None:
+def _missing(config: "ModelConfig", existing: ExistingConfig | None, written: Iterable[str]) -> Iterator[str]:
+    """Yield which files a finished config names that are neither in the model's folder nor written with the config."""
+    if existing is None or existing.path.is_file():
+        folder = None if existing is None else existing.path.parent
+        yield from settings.file_problems(config, folder, set(written))
+
+
+def check_config(text: str, manifest: Manifest, *, name: str, where: object, folder: Path | None = None) -> None:
     """Check that Triton would load a version with this config.
 
     Args:
@@ -139,6 +141,7 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> 
         manifest: The manifest of the version that it serves.
         name: The model's name, which is also its directory's.
         where: The file, for messages.
+        folder: The model's folder, to check that the files are there which the config names; None leaves that out.
 
     Raises:
         RepositoryError: The config cannot be read, Triton would refuse it, or it contradicts the version.
@@ -149,7 +152,8 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object) -> 
     reasons = [*disagreements(config, manifest, name), *batch_contradictions(config, manifest)]
     _refuse(where, reasons, fix)
     complete(config, manifest)
-    _refuse(where, problems(config), fix)
+    missing = () if folder is None else settings.file_problems(config, folder)
+    _refuse(where, [*problems(config), *missing], fix)
     if config.max_batch_size > manifest.max_batch_size:
         what, fix = _unproven(config.max_batch_size, manifest.max_batch_size, is_asked=False)
         raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}, but {what}", fix)

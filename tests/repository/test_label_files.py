@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.artifacts import scale
 
+from builder import RepositoryError, verify
 from builder.config import ConfigOptions, pbtxt
 from builder.publishing import install
 from builder.repository import Repository
@@ -82,6 +83,17 @@ def test_labels_that_another_config_names_stay(repository: Repository, place: st
     install(repository, "scale", scale(3.0))
 
     assert old.exists()
+
+
+@pytest.mark.parametrize("pattern", ["labels-*", "warmup/*"])
+def test_verify_finds_a_file_that_the_config_names_and_that_is_missing(repository: Repository, pattern: str) -> None:
+    install(repository, "scale", scale(), labels(repository, "a", "b", "c"))
+    verify("scale", repository.root)
+
+    next((repository.root / "scale").glob(pattern)).unlink()
+
+    with pytest.raises(RepositoryError, match="which is not in the model's folder"):
+        verify("scale", repository.root)
 
 
 def test_a_label_file_of_ours_that_somebody_damaged_is_written_again(repository: Repository) -> None:

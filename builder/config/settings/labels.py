@@ -12,13 +12,12 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder import files
-from builder.config import warmup
 from builder.config.pbtxt import messages
 from builder.config.scheduling import is_inside
 from builder.errors import ModelError, RepositoryError
@@ -144,13 +143,13 @@ def notes(config: "ModelConfig", asked: Mapping[str, Path | None], contents: Map
             yield f"several classes of output {output.name!r} have the same label: {', '.join(twice[:3])}{more}"
 
 
-def file_problems(config: "ModelConfig", folder: Path | None, written: Mapping[str, bytes]) -> Iterator[str]:
+def file_problems(config: "ModelConfig", folder: Path | None, written: Collection[str] = ()) -> Iterator[str]:
     """Yield which files that a config names are not there, so that Triton would not load the model.
 
     Args:
         config: The config.
         folder: The model's folder; None if there is none yet.
-        written: The files that are written with the config, by their names in the folder.
+        written: The files that are written with the config, by their paths in the folder.
     """
 
     def is_there(name: str) -> bool:
@@ -161,7 +160,7 @@ def file_problems(config: "ModelConfig", folder: Path | None, written: Mapping[s
         if name and is_inside(name) and not is_there(name):
             yield f"output {output.name!r} names the label file {name!r}, which is not in the model's folder"
     for entry in config.model_warmup:
-        if entry.batch_size == 0 or entry.name.startswith(warmup.PREFIX):
+        if entry.batch_size == 0:
             continue
         for name in sorted({value.input_data_file for value in entry.inputs.values()} - {""}):
             if is_inside(name) and not is_there(f"warmup/{name}"):

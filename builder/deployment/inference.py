@@ -1,5 +1,6 @@
 """Send requests to a server over gRPC, and read its answers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,13 @@ _BUSY = ("exceeds maximum queue size", "request timeout expired")
 Source: Enqueue in https://github.com/triton-inference-server/core/blob/main/src/scheduler_utils.cc and
 FinishSkippedRequests in https://github.com/triton-inference-server/core/blob/main/src/dynamic_batch_scheduler.cc
 """
+
+
+PROTOCOL_HEADER = "triton-grpc-protocol-"
+"""What Triton puts in front of the name that its options give to a header, over gRPC."""
+
+EXPECTED_HEADER = re.compile(rf"expecting header '(?:{PROTOCOL_HEADER})?([^']+)'")
+"""What Triton says to a client without the key to a restricted protocol."""
 
 
 class Tensor(Protocol):
@@ -108,6 +116,9 @@ class Asking:
             return Answer(int(response.model_version), outputs)
         if _is_busy(error):
             return Answer(0, {}, reason(error), is_busy=True)
+        if expected := EXPECTED_HEADER.search(reason(error)):
+            fix = f"write a line `{PROTOCOL_HEADER}{expected[1]}: KEY` into a file, and name it with --header-file"
+            raise HostError(self.where, f"it restricts inference: {reason(error)}", fix) from error
         if error.status() in _GONE:
             fix = "check that the server is still running, then deploy again"
             raise HostError(self.where, f"it does not answer: {reason(error)}", fix) from error

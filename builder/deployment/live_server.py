@@ -3,7 +3,6 @@
 Models are loaded over gRPC because a load over HTTP can delay inference requests.
 """
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from builder.deployment.access import Certificates
 from builder.deployment.address import Address
-from builder.deployment.inference import ASK_S, Answer, Asking, Tensor, reason
+from builder.deployment.inference import ASK_S, EXPECTED_HEADER, Answer, Asking, Tensor, reason
 from builder.deployment.outcome import numbered
 from builder.errors import HostError
 from builder.server import HEADER, KEY_VARIABLE, AdminAccess, find_server, is_loopback
@@ -39,8 +38,6 @@ _NO_PROXY = (("grpc.enable_http_proxy", 0), *_OPTIONS)
 """Options for a server on this machine. Otherwise gRPC would send everything, and the key, to the proxy that the
 environment names, and the proxy would connect to its own machine.
 """
-
-_EXPECTED_HEADER = re.compile(r"expecting header '(?:triton-grpc-protocol-)?([^']+)'")
 
 _LOOK_IN_LOG = "look for the cause in the server's log"
 
@@ -274,7 +271,7 @@ class LiveServer:
 
     def _advice(self, refusal: str) -> str:
         """Return what to do about a server that refuses the key, or wants one."""
-        expected = _EXPECTED_HEADER.search(refusal)
+        expected = EXPECTED_HEADER.search(refusal)
         header = self._admin.header if self._admin else HEADER
         named = f", and give --admin-header {expected[1]}" if expected and expected[1] != header else ""
         fix = f"set {KEY_VARIABLE} to the server's admin key, or name a file that holds it with --admin-key-file"

@@ -13,6 +13,26 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 
+_CHOSEN = (
+    *("max_batch_size", "input", "output", "batch_input", "batch_output", "parameters", "model_warmup"),
+    *("dynamic_batching", "sequence_batching", "response_cache", "model_transaction_policy", "cc_model_filenames"),
+)
+"""Fields that a server does not fill in by itself when they are left out and the config lists its tensors."""
+
+
+def is_made_from(loaded: "ModelConfig", written: "ModelConfig") -> bool:
+    """Return whether a server has loaded just this config: all that it says, and nothing that it does not say."""
+    return holds_all_of(loaded, written) and holds_all_of(_chosen(written), _chosen(loaded))
+
+
+def serving(config: "ModelConfig", versions: Iterable[int]) -> "ModelConfig":
+    """Return a copy of a config that names the versions: `latest` and `all` may mean others by now."""
+    own = type(config)()
+    own.CopyFrom(config)
+    own.version_policy.specific.versions[:] = versions
+    return own
+
+
 def holds_all_of(loaded: Any, written: Any) -> bool:
     """Return whether every field that is set in one message has the same value in the other.
 
@@ -64,6 +84,17 @@ def _settings(config: "ModelConfig", written: "ModelConfig", present: tuple[int,
     for side in ("input", "output"):
         listed = getattr(config, side) if getattr(written, side) else []
         yield sorted((tensor.name, tensor.data_type, list(tensor.dims)) for tensor in listed)
+
+
+def _chosen(config: "ModelConfig") -> "ModelConfig":
+    kept = type(config)()
+    kept.CopyFrom(config)
+    for field, _ in config.ListFields():
+        if field.name not in _CHOSEN:
+            kept.ClearField(field.name)
+    if list(kept.dynamic_batching.preferred_batch_size) == [kept.max_batch_size]:  # what a server fills in there
+        kept.dynamic_batching.ClearField("preferred_batch_size")
+    return kept
 
 
 def _is_repeated(value: Any) -> bool:

@@ -182,7 +182,8 @@ def _copy(file: str, source: Path, folder: Path, goal: Goal) -> None:
     target = PurePosixPath(file)
     if target.is_absolute() or ".." in target.parts:
         return
-    planned = goal.plan.warmup.get(target.name) if target.parts[0] == transaction.WARMUP else None
+    is_warmup = target.parts[0] == transaction.WARMUP
+    planned = goal.plan.warmup.get(target.name) if is_warmup else goal.plan.labels.get(file)
     with suppress(OSError):
         content = planned if planned is not None else files.read(source / file, limit=_MOST_BYTES, inside=source)
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder.config import policy
 from builder.deployment import loaded, rehearsal
-from builder.deployment.goal import MODEL_SHA256, Goal, Proven
+from builder.deployment.goal import Goal, Proven
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
 from builder.deployment.outcome import ServerOutcome, State, numbered
@@ -86,17 +86,7 @@ class ServerRun:
         versions = self.server.ready_versions(self.name)
         self.before = Before(versions, self.server.config(self.name) if versions else None)
         self.after = versions
-        self._check_digest(self.before)
         self.report("server", f"{self.server.address} serves {numbered(versions)} of {self.name}")
-
-    def _check_digest(self, before: Before) -> None:
-        if before.config is None or MODEL_SHA256 not in before.config.parameters:
-            return
-        served, model = before.versions[-1], self.goal.model
-        manifest = model.find_manifest(served)
-        if manifest and before.config.parameters[MODEL_SHA256].string_value != manifest.model.sha256:
-            what = f"its version {served} of {self.name!r} is not the one in {model.path}"
-            raise HostError(self.server.address, what, ANOTHER_REPOSITORY)
 
     @property
     def served_before(self) -> tuple[int, ...]:
@@ -111,7 +101,7 @@ class ServerRun:
             before is not None
             and before.config is not None
             and before.versions == self.goal.versions
-            and loaded.holds_all_of(before.config, self.goal.config)
+            and loaded.is_made_from(before.config, self.goal.config)
         )
         return not is_same or self.goal.has_cache
 
@@ -210,9 +200,10 @@ class ServerRun:
         is_named = (
             named is not None
             and policy.named_versions(named, present) == before.versions
-            and loaded.holds_all_of(before.config, named)
+            and loaded.is_made_from(before.config, named)
         )
-        self.server.load(self.name, before.versions, config=None if is_named else before.config)
+        own = loaded.serving(before.config, before.versions)
+        self.server.load(self.name, before.versions, config=None if is_named else own)
         self.state = "put back"
         return f"serves {numbered(before.versions)} again"
 

@@ -488,7 +488,7 @@ def test_a_server_with_another_model_of_the_same_name_is_refused(own: Repository
     other = Repository(tmp_path / "other")
     publish(other, "scale", 5.0, 6.0)
     with serving(other.root, model_control_mode="explicit", load_models=["scale"]) as server:
-        assert "is not the one in" in refused(own, "scale", server.grpc_address).what
+        assert "does not see the files" in refused(own, "scale", server.grpc_address).what
 
 
 def test_restricted_protocols_require_their_key(own: Repository) -> None:

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import bounded, exporting, publishing
+from builder import bounded, bucket, exporting, publishing
 from builder.batching import BatchedModel, BatchedTensor, Rewrite
 from builder.bounded import Limits
+from builder.bucket import wanted
 from builder.config import Interface, check_config, interface, interface_of, pbtxt
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
@@ -28,10 +29,10 @@ from builder.publishing import (
     Switch,
     advised,
     blamed,
-    bucket,
     make_batch_dynamic,
     model_name_of,
     roll_back,
+    summary,
 )
 from builder.record import Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
@@ -86,10 +87,19 @@ def publish(
             str(model), root, inputs=inputs, exporter=exporter, opset=opset, name=name, options=asked, report=report
         )
 
-    if "://" not in str(repository):
+    if not bucket.is_url(repository):
         return publish_to(Path(repository), report)
     file = f"{str(model).rpartition(':')[2]}.onnx" if inputs else model
-    return bucket.publish(str(repository), name or model_name_of(Path(file)), publish_to, report=report)
+    chosen = name or model_name_of(Path(file))
+
+    def report_all_but_install(step: str, what: str) -> None:
+        if step != "install":
+            report(step, what)
+
+    done = bucket.change(repository, chosen, publish_to, wanted=wanted.to_publish, report=report_all_but_install)
+    for line in summary.of_upload(f"{str(repository).rstrip('/')}/{chosen}", done.version):
+        report("upload", line)
+    return done
 
 
 def export(factory: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
@@ -264,7 +274,7 @@ def verify(
 
     Args:
         name: The model.
-        repository: The folder of the model repository.
+        repository: The folder of the model repository, or the URL of a bucket.
         version: Default: the one that is served.
         limits: How much time and memory this may take.
         report: Called with each step and what it found.
@@ -274,16 +284,21 @@ def verify(
         VerificationError: The bytes changed, Triton would refuse them, or an answer differs.
         HostError: This machine cannot run it: a TensorRT plan needs a GPU. Or it takes more time or memory than it may.
     """
-    model = Repository(Path(repository)).model(name)
+
+    def verify_in(root: Path, report: Report) -> Verification:
+        return _verify_version(Repository(root).model(name), version, limits or Limits(), report)
+
+    return bucket.read(repository, name, verify_in, wanted=wanted.to_verify(version), report=report)
+
+
+def _verify_version(model: ModelDirectory, version: int | None, limits: Limits, report: Report) -> Verification:
     chosen = model.served_version() if version is None else version
     manifest = model.read_manifest(chosen)
     seen = _interface_in_force(model, chosen, manifest)
-    report("verify", f"{name} version {chosen}, {manifest.reference.rows} rows")
+    report("verify", f"{model.name} version {chosen}, {manifest.reference.rows} rows")
     file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
-    proof = bounded.run(
-        partial(_verify, model, chosen, manifest), where=file, limits=limits or Limits(), has_gpu=is_plan
-    )
-    return Verification(name, chosen, proof, () if seen is None else tuple(_notes(model, chosen, seen)))
+    proof = bounded.run(partial(_verify, model, chosen, manifest), where=file, limits=limits, has_gpu=is_plan)
+    return Verification(model.name, chosen, proof, () if seen is None else tuple(_notes(model, chosen, seen)))
 
 
 def _interface_in_force(model: ModelDirectory, version: int, manifest: Manifest) -> Interface | None:
@@ -332,7 +347,7 @@ def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
     Raises:
         RepositoryError: There is no such folder, or it cannot be read.
     """
-    return list(Repository(Path(repository)).list_models())
+    return bucket.read_all(repository, lambda root: list(Repository(root).list_models()))
 
 
 def rollback(
@@ -347,7 +362,7 @@ def rollback(
 
     Args:
         name: The model.
-        repository: The folder of the model repository.
+        repository: The folder of the model repository, or the URL of a bucket.
         to: The version to serve. Default: the one before the version that is served.
         lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
             free.
@@ -356,7 +371,11 @@ def rollback(
     Raises:
         RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
     """
-    return roll_back(Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s), name, to)
+
+    def roll_back_in(root: Path, report: Report) -> Switch:
+        return roll_back(Repository(root, report=report, lock_timeout_s=lock_timeout_s), name, to)
+
+    return bucket.change(repository, name, roll_back_in, wanted=wanted.to_switch(to), report=report)
 
 
 def prune(
@@ -380,7 +399,7 @@ def prune(
 
     Args:
         name: The model.
-        repository: The folder of the model repository.
+        repository: The folder of the model repository, or the URL of a bucket.
         keep: How many of the newest versions to keep.
         servers: Other servers to ask, as `grpc://host:port`.
         admin: The key to their administrative APIs. Default: that of a server that you run at this address.
@@ -406,21 +425,24 @@ def prune(
     addresses, old = (
         [deployment.Address.parse(one) if isinstance(one, str) else one for one in given] for given in (servers, gone)
     )
-    root = Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
     with ExitStack() as stack:
         asked = [
             stack.enter_context(deployment.LiveServer(one, admin=admin, headers=headers, certificates=certificates))
             for one in deployment.every_server(addresses)
         ]
-        return root.prune(
-            name,
-            keep=keep,
-            ask=lambda: deployment.ask(name, root.root, asked, report),
-            is_stopped=deployment.is_stopped,
-            are_all_known=bool(asked),
-            gone=[str(address) for address in old],
-            dry_run=dry_run,
-        )
+
+        def prune_in(root: Path, report: Report) -> Pruning:
+            return Repository(root, report=report, lock_timeout_s=lock_timeout_s).prune(
+                name,
+                keep=keep,
+                ask=lambda: deployment.ask(name, root.resolve(), asked, report),
+                is_stopped=deployment.is_stopped,
+                are_all_known=bool(asked),
+                gone=[str(address) for address in old],
+                dry_run=dry_run,
+            )
+
+        return bucket.change(repository, name, prune_in, wanted=wanted.nothing, reads_others=True, report=report)
 
 
 def deploy(

@@ -10,6 +10,7 @@ from builder.cli.arguments import (
     FILE_TO_READ,
     constant,
     folder,
+    folder_or_bucket,
     header_name,
     input_axis,
     module_input,
@@ -51,6 +52,14 @@ def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[s
 
 repository = option(
     "--repository",
+    type=folder_or_bucket,
+    default=REPOSITORY,
+    show_default=True,
+    help="The model repository: its folder, or a bucket (s3://BUCKET/PREFIX, gs://..., az://...).",
+)
+repository_folder = option(
+    "--repository",
+    "repository",
     type=folder,
     default=REPOSITORY,
     show_default=True,

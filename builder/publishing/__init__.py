@@ -4,8 +4,7 @@
 them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
 (`wording`). `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the
 files of a version. `switching` makes a version's config and hands both to the repository; it also rolls back to an
-older version. `adopting` makes a version known that others put there, which `adoptable` proves as it is. `bucket`
-publishes into a repository in object storage.
+older version. `adopting` makes a version known that others put there, which `adoptable` proves as it is.
 """
 
 from builder.publishing.adoptable import AdoptOptions

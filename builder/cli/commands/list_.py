@@ -17,7 +17,7 @@ from builder.cli.output import print_json
 )
 @repository
 @as_json
-def list_(repository: Path, as_json: bool) -> None:
+def list_(repository: Path | str, as_json: bool) -> None:
     """List the models and versions of a repository: which one is served, its size, and when and how it was made."""
     from builder import api
     from builder.cli import listing

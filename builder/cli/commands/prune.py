@@ -43,7 +43,7 @@ from builder.cli.servers import server_access, servers_file, take_access, take_s
 @repository
 @lock_timeout
 @as_json
-def prune(name: str, repository: Path, as_json: bool, **given: Any) -> None:
+def prune(name: str, repository: Path | str, as_json: bool, **given: Any) -> None:
     """Remove old versions of NAME, all of them or none.
 
     A version that is in use stays, however old it is: what a config of the repository or an ensemble names, what a

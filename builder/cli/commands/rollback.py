@@ -19,7 +19,7 @@ from builder.cli.output import print_json, print_result, report
 @repository
 @lock_timeout
 @as_json
-def rollback(name: str, to: int | None, repository: Path, lock_timeout_s: float | None, as_json: bool) -> None:
+def rollback(name: str, to: int | None, repository: Path | str, lock_timeout_s: float | None, as_json: bool) -> None:
     """Serve an earlier version of NAME again, in one atomic change of its config.pbtxt."""
     from builder import api
 

@@ -9,7 +9,7 @@ import click
 from builder.cli.arguments import PORT, seconds
 from builder.cli.faults import BadValue
 from builder.cli.help_pages import Command
-from builder.cli.options import admin_header, admin_key_file, option, repository
+from builder.cli.options import admin_header, admin_key_file, option, repository_folder
 from builder.cli.output import print_result
 
 
@@ -30,7 +30,7 @@ from builder.cli.output import print_result
     help="Flags of tritonserver, behind --. serve refuses those that it sets itself, and names the option instead. "
     "serve -- --help lists all flags.",
 )
-@repository
+@repository_folder
 @option(
     "--host",
     metavar="ADDRESS",

@@ -23,7 +23,7 @@ from builder.cli.output import print_json, print_result, report
 def verify(
     name: str,
     version: int | None,
-    repository: Path,
+    repository: Path | str,
     prove_timeout: float | None,
     prove_memory: int | None,
     as_json: bool,

@@ -7,6 +7,8 @@ others.
 """
 
 import errno
+import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -85,6 +87,10 @@ class Storage:
         try:
             import fsspec
 
+            # Without this, gcsfs asks another service first what kind of bucket it is, by gRPC.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            if scheme == "gs" and os.environ.get("STORAGE_EMULATOR_HOST"):
+                options["token"] = "anon"  # an emulator has no accounts
             with reported(shown, "read"):
                 filesystem = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
@@ -270,9 +276,29 @@ def _replace(filesystem: Any, path: str, content: bytes, tag: str) -> None:
     elif protocol in ("gs", "gcs"):
         bucket, key, _ = filesystem.split_path(path)
         target = f"{filesystem._location}/upload/storage/v1/b/{bucket}/o"
-        filesystem.call("POST", target, uploadType="media", name=key, ifGenerationMatch=tag, data=content)
+        filesystem.call(
+            "POST",
+            target,
+            uploadType="multipart",
+            ifGenerationMatch=tag,
+            headers={"Content-Type": f'multipart/related; boundary="{_BOUNDARY}"'},
+            data=_multipart(key, content),
+        )
     else:
         filesystem.pipe_file(path, content)
+
+
+_BOUNDARY = "==part=="
+
+
+def _multipart(key: str, content: bytes) -> bytes:
+    """Return an upload in two parts: the name of the object, and its content.
+
+    Source: https://cloud.google.com/storage/docs/uploading-objects#uploading-an-object
+    """
+    name = f"--{_BOUNDARY}\nContent-Type: application/json; charset=UTF-8\n\n{json.dumps({'name': key})}\n"
+    start = f"--{_BOUNDARY}\nContent-Type: application/octet-stream\n\n"
+    return f"{name}{start}".encode() + content + f"\n--{_BOUNDARY}--".encode()
 
 
 def _is_failed_condition(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from builder import interrupts
 from builder.bucket.storage import OvertakenError, Storage, reason, storage_errors
-from builder.bucket.working_copy import Difference, WorkingCopy, is_own_warmup
+from builder.bucket.working_copy import Difference, WorkingCopy, is_named_by_content
 from builder.config import pbtxt, policy
 from builder.errors import RepositoryError
 
@@ -108,7 +108,7 @@ class _Upload:
 
     def _create(self, name: str) -> None:
         """Upload an object that must not exist yet."""
-        if is_own_warmup(name):
+        if is_named_by_content(name):
             self._put(name)
             return
         path = self.copy.model.path / name

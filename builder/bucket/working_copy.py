@@ -29,6 +29,10 @@ _TEXT_BYTES = 1 << 24
 
 _TEXTS = (".pbtxt", f"/{MANIFEST_FILE}")
 
+_NAMED_BY_CONTENT = re.compile(
+    rf"{transaction.WARMUP}/{transaction.OWN_WARMUP_FILE.pattern}|labels-[0-9a-f]{{64}}\.txt"
+)
+_KEPT_CONFIG = re.compile(r"[1-9][0-9]*/config\.[0-9]+\.pbtxt", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
 
 Wanted = Callable[[ModelDirectory], Iterable[str]]
@@ -67,8 +71,8 @@ class WorkingCopy:
         model: Its directory on disk.
         objects: What was in the bucket when it was copied, by path.
         config: The content of config.pbtxt then; None when there was none.
-        is_mirrored: Whether every file that is deleted here is deleted in the bucket. Otherwise only whole versions
-            are: an object may have come to be needed by what somebody else uploads.
+        is_mirrored: Whether every file that is deleted here is deleted in the bucket. Otherwise only whole versions and
+            kept configs are: a warmup file may have come to be needed by what somebody else uploads.
     """
 
     storage: Storage
@@ -88,7 +92,7 @@ class WorkingCopy:
         """
         with self.storage.reported("read"), self._former() as former:
             objects = self.storage.list_objects()
-            if all(map(is_own_warmup, objects)):  # at most what an interrupted first upload left behind
+            if all(map(is_named_by_content, objects)):  # at most what an interrupted first upload left behind
                 return
             self.model.path.mkdir(parents=True, exist_ok=True)
             for name, each in objects.items():
@@ -110,7 +114,7 @@ class WorkingCopy:
         versions = _versions(self.objects) - _versions(found)
         if not self.is_mirrored:
             folders = tuple(f"{version}/" for version in versions)
-            gone = {name for name in gone if name.startswith(folders)}
+            gone = {name for name in gone if name.startswith(folders) or _KEPT_CONFIG.fullmatch(name)}
         changed = {name for name in found & self.objects.keys() if self._is_changed(name)}
         added = found - self.objects.keys()
         has_config = pbtxt.FILE in added | changed
@@ -211,10 +215,9 @@ class _Former:
         return not facts.st_size or facts.st_blocks > 0  # a placeholder has no blocks
 
 
-def is_own_warmup(name: str) -> bool:
-    """Return whether this is a warmup file of ours, which is named by its content."""
-    folder, _, file = name.partition("/")
-    return folder == transaction.WARMUP and transaction.OWN_WARMUP_FILE.fullmatch(file) is not None
+def is_named_by_content(name: str) -> bool:
+    """Return whether this is a file of ours that is named by its content: whoever uploads it uploads the same."""
+    return _NAMED_BY_CONTENT.fullmatch(name) is not None
 
 
 def _make_placeholder(path: Path, described: StoredObject) -> None:

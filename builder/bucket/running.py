@@ -11,7 +11,7 @@ from builder import interrupts
 from builder.bucket.commit import commit
 from builder.bucket.storage import OvertakenError, Storage
 from builder.bucket.wording import Names
-from builder.bucket.working_copy import Wanted, WorkingCopy, copy_small
+from builder.bucket.working_copy import Wanted, WorkingCopy, copy_texts
 from builder.errors import RepositoryError
 from builder.progress import Report
 from builder.repository import ModelDirectory, check_model_name
@@ -31,7 +31,13 @@ def is_url(repository: Path | str) -> bool:
 
 
 def change(
-    repository: Path | str, name: str, operation: Operation[Result], *, wanted: Wanted, report: Report
+    repository: Path | str,
+    name: str,
+    operation: Operation[Result],
+    *,
+    wanted: Wanted,
+    reads_others: bool = False,
+    report: Report,
 ) -> Result:
     """Change a model: in a folder directly, in a bucket by way of a working copy.
 
@@ -40,6 +46,7 @@ def change(
         name: The model.
         operation: Changes the model in a repository on disk, completely or not at all.
         wanted: The large objects that it reads.
+        reads_others: Whether it reads the configs of other models, too.
         report: Called with each step's name and what it found.
 
     Raises:
@@ -53,7 +60,7 @@ def change(
     storage = Storage.connect(str(repository))
     for _ in range(_ATTEMPTS):
         try:
-            return _change_once(storage, name, operation, wanted, report)
+            return _change_once(storage, name, operation, wanted, report, reads_others=reads_others)
         except OvertakenError as error:
             report("again", f"{name}: {error}")
     what = f"somebody else changed this model during each of {_ATTEMPTS} attempts"
@@ -61,10 +68,20 @@ def change(
     raise RepositoryError(storage.below(name).url, what, fix)
 
 
-def _change_once(storage: Storage, name: str, operation: Operation[Result], wanted: Wanted, report: Report) -> Result:
+def _change_once(
+    storage: Storage,
+    name: str,
+    operation: Operation[Result],
+    wanted: Wanted,
+    report: Report,
+    *,
+    reads_others: bool,
+) -> Result:
     with _folder_for(storage) as names:
         copy = WorkingCopy(storage.below(name), ModelDirectory(names.copy / name))
         copy.download(wanted)
+        if reads_others:
+            copy_texts(storage, names.copy, but=name)
         with names.in_errors(), interrupts.apart():
             result = operation(names.copy, names.in_reports(report))
         return _with_notes(result, commit(copy), report)
@@ -105,7 +122,7 @@ def read_all(repository: Path | str, operation: Callable[[Path], Result]) -> Res
         return operation(Path(repository))
     storage = Storage.connect(str(repository))
     with _folder_for(storage) as names:
-        copy_small(storage, names.copy)
+        copy_texts(storage, names.copy)
         with names.in_errors():
             return operation(names.copy)
 

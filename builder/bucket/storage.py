@@ -167,12 +167,17 @@ class Storage:
     def replace(self, name: str, content: bytes, *, tag: str | None) -> None:
         """Write an object, if it is still the one with this tag, or if there is none when that is None.
 
+        A storage that lists no tags, an empty text, writes it in any case.
+
         Raises:
             FileExistsError: It is another one by now.
         """
         path = f"{self.path}/{name}"
         if tag is None:
             self.filesystem.pipe_file(path, content, mode="create")
+            return
+        if not tag:
+            self.filesystem.pipe_file(path, content)
             return
         try:
             _replace(self.filesystem, path, content, tag)

@@ -129,7 +129,7 @@ class WorkingCopy:
     @contextmanager
     def _former(self) -> Iterator["_Former"]:
         """Move away what a former call has copied, and forget it; delete it at the end."""
-        place = self.model.path.with_name(f"{self.model.name}.former")
+        place = self.model.path.parent.parent / f"{self.model.name}.former"
         former = _Former(place, self.objects, {name for name in self._states if not self._is_touched(name)})
         self.objects, self.config, self._states, self._digests = {}, None, {}, {}
         if self.model.path.exists():
@@ -169,8 +169,13 @@ class WorkingCopy:
             return True
 
 
-def copy_small(storage: Storage, root: Path) -> None:
+def copy_texts(storage: Storage, root: Path, *, but: str | None = None) -> None:
     """Copy all models of a repository, with the content of configs and manifests only.
+
+    Args:
+        storage: The repository in the bucket.
+        root: The repository on disk.
+        but: A model that is left out.
 
     Raises:
         RepositoryError: There is nothing below that URL, or the bucket cannot be read.
@@ -180,6 +185,7 @@ def copy_small(storage: Storage, root: Path) -> None:
         if not objects:
             what = "there is nothing in the bucket below this URL"
             raise RepositoryError(storage.url, what, "correct the URL, or publish a model there first")
+        objects = {name: each for name, each in objects.items() if name.partition("/")[0] != but}
         for name, each in objects.items():
             _make_placeholder(root / name, each)
         texts = {name: root / name for name, each in objects.items() if _is_text(name) and each.size <= _TEXT_BYTES}

@@ -1,16 +1,14 @@
 """Publishing into a real S3 server, and a real Triton that reads the bucket at the same time."""
 
-import hashlib
 import itertools
 import json
 import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -27,14 +25,14 @@ from support.artifacts import scale
 from support.reserved import unused_address
 from support.serving import grpc_inputs
 
-from builder import api, cli
-from builder.bucket import change, commit, wanted, working_copy
+from builder import cli
+from builder.bucket import change, commit, wanted
 from builder.bucket.storage import Storage
 from builder.config import ConfigOptions
-from builder.errors import HostError, RepositoryError, VerificationError
+from builder.errors import HostError, RepositoryError
 from builder.progress import Report
 from builder.publishing import Publication, install
-from builder.repository import ListedModel, Repository
+from builder.repository import Repository
 
 pytestmark = pytest.mark.slow
 
@@ -227,142 +225,6 @@ def test_a_publisher_who_is_overtaken_every_time_gives_up(url: str) -> None:
 
     with pytest.raises(RepositoryError, match="somebody else changed this model during each of 3 attempts"):
         change(url, "scale", publish_to, wanted=wanted.to_publish, report=lambda *_: None)
-
-
-# ---- the other commands
-
-
-def test_a_list_of_a_bucket_is_that_of_the_same_repository_on_disk(url: str, bucket: Any, tmp_path: Path) -> None:
-    publish(url, 2.0)
-    publish(url, 3.0)
-    bucket.pipe_file(f"{BUCKET}/all/python/1/model.py", b"pass")
-    bucket.pipe_file(f"{BUCKET}/all/python/config.pbtxt", b'backend: "python"')
-    bucket.get(f"{BUCKET}/all/", str(tmp_path / "all"), recursive=True)
-
-    def facts(models: list[ListedModel]) -> list[tuple[Any, ...]]:
-        return [(m.name, m.problem, v.version, v.bytes, v.served, v.manifest) for m in models for v in m.versions]
-
-    listed = api.list_models(url)
-    assert facts(listed) == facts(api.list_models(tmp_path / "all"))
-    assert [(m.name, [v.version for v in m.versions if v.served]) for m in listed] == [("python", [1]), ("scale", [2])]
-    published = [version.published for model in listed for version in model.versions if version.published]
-    assert all(abs(time.timestamp() - datetime.now().timestamp()) < 3600 for time in published)
-
-
-def test_nothing_below_a_url_is_an_error_of_list(url: str) -> None:
-    with pytest.raises(RepositoryError, match="nothing in the bucket below this URL"):
-        api.list_models(url)
-
-
-def test_a_version_is_verified_and_a_changed_one_is_not(url: str, bucket: Any) -> None:
-    publish(url, 2.0)
-    publish(url, 3.0)
-
-    assert api.verify("scale", url).version == 2
-    assert api.verify("scale", url, version=1).proof.outputs["y"].largest_difference == 0
-
-    model = f"{BUCKET}/all/scale/1/model.onnx"
-    bucket.pipe_file(model, bucket.cat_file(f"{BUCKET}/all/scale/2/model.onnx"))
-    with pytest.raises(VerificationError, match="changed after they were published") as caught:
-        api.verify("scale", url, version=1)
-    assert caught.value.where == f"{url}/scale/1/model.onnx"
-
-
-def test_a_rollback_changes_the_config_and_nothing_else_that_was_there(url: str, bucket: Any) -> None:
-    publish(url, 2.0)
-    publish(url, 3.0)
-    before = content(bucket)
-
-    done = api.rollback("scale", url)
-
-    after = content(bucket)
-    assert (done.before, done.after) == (2, 1)
-    assert b"versions: [1]" in after["scale/config.pbtxt"]
-    assert {path for path in before if after.get(path) != before[path]} == {"scale/config.pbtxt"}
-    assert api.list_models(url)[0].versions[0].served
-
-
-def test_a_large_reference_is_downloaded_where_a_rollback_needs_it(
-    url: str, bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for factor in (2.0, 3.0, 4.0):
-        publish(url, factor)
-    monkeypatch.setattr(working_copy, "SMALL_BYTES", 0)
-
-    assert api.rollback("scale", url, to=1).after == 1
-    assert f"warmup/{hashlib.sha256(b'').hexdigest()}" not in content(bucket)
-
-
-def test_a_version_that_is_incomplete_in_the_bucket_is_not_served_again(url: str, bucket: Any) -> None:
-    publish(url, 2.0)
-    publish(url, 3.0)
-    bucket.pipe_file(f"{BUCKET}/all/scale/1/model.onnx", b"cut off")
-    before = content(bucket)
-
-    with pytest.raises(RepositoryError, match="has 7 bytes") as caught:
-        api.rollback("scale", url)
-
-    assert caught.value.where == f"{url}/scale/1"
-    assert content(bucket) == before
-
-
-def test_prune_deletes_the_objects_of_old_versions(url: str, bucket: Any) -> None:
-    for factor in (2.0, 3.0, 4.0, 5.0):
-        publish(url, factor)
-    api.rollback("scale", url, to=2)
-    before = content(bucket)
-
-    assert api.prune("scale", url, keep=1) == (1, 3)
-
-    after = content(bucket)
-    assert {path for path in before if path not in after} == {
-        path for path in before if path.startswith(("scale/1/", "scale/3/"))
-    }
-    assert {path: data for path, data in before.items() if path in after} == after
-    assert api.prune("scale", url, keep=1) == ()
-
-
-def test_a_rollback_that_is_overtaken_starts_from_what_the_other_one_did(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for factor in (2.0, 3.0):
-        publish(url, factor)
-    replace = Storage.replace
-    others = iter([4.0])
-
-    def overtaken(storage: Storage, *arguments: Any, **options: Any) -> None:
-        for factor in others:
-            publish(url, factor)
-        replace(storage, *arguments, **options)
-
-    monkeypatch.setattr(Storage, "replace", overtaken)
-
-    assert api.rollback("scale", url).before == 3
-
-
-def test_prune_keeps_a_version_that_somebody_serves_again_meanwhile(url: str, bucket: Any) -> None:
-    for factor in (2.0, 3.0, 4.0):
-        publish(url, factor)
-    calls: list[Path] = []
-
-    def prune(root: Path, report: Report) -> tuple[int, ...]:
-        calls.append(root)
-        if len(calls) == 1:
-            api.rollback("scale", url, to=1)
-        return Repository(root).prune("scale", keep=1)
-
-    assert change(url, "scale", prune, wanted=wanted.nothing, report=lambda *_: None) == (2,)
-    assert {path.split("/")[1] for path in content(bucket)} >= {"1", "3"}
-
-
-@pytest.mark.parametrize("command", [api.rollback, api.verify])
-def test_a_model_that_is_not_in_the_bucket_is_named_by_its_url(url: str, command: Callable[..., Any]) -> None:
-    publish(url, 2.0)
-
-    with pytest.raises(RepositoryError, match="no such model") as caught:
-        command("other", url)
-
-    assert caught.value.where == f"{url}/other"
 
 
 # ---- permissions, addresses and packages

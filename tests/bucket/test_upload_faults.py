@@ -7,8 +7,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from support.artifacts import scale
+from support.buckets import MemoryBucket as Bucket
 
 from builder.bucket import change, commit, wanted
 from builder.config import ConfigOptions
@@ -19,33 +19,6 @@ from builder.repository import Repository
 
 URL = "s3://bucket/all"
 MODEL = "/bucket/all/scale"
-
-
-class Bucket(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A bucket in memory, which can create objects exclusively as S3 can, and fail before or after an upload."""
-
-    store: dict[str, Any] = {}  # noqa: RUF012  # fsspec's own is shared too
-    pseudo_dirs: list[str] = [""]  # noqa: RUF012
-    before: Callable[[str], None] = staticmethod(lambda name: None)
-    after: Callable[[str], None] = staticmethod(lambda name: None)
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return str(MemoryFileSystem._strip_protocol(path.removeprefix("s3://")))
-
-    def put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any) -> None:
-        self.pipe_file(rpath, Path(lpath).read_bytes(), mode)
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        Bucket.before(path)
-        if mode == "create" and self.exists(path):
-            raise FileExistsError(path)
-        super().pipe_file(path, value)
-        Bucket.after(path)
-
-    def put(self, name: str, content: bytes = b"") -> None:
-        """Store an object under exactly this name."""
-        self.store[name] = MemoryFile(self, name, content)
 
 
 @pytest.fixture

@@ -377,7 +377,7 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
             "--max-error: 2 is not a number above 0 and up to 1",
             "use a number above 0 and up to",
         ),
-        ("list --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),
+        ("serve --repository s3://bucket/models", "--repository: 's3://bucket/models' is a URL", "give a folder"),
         ("deploy m --server grpc://h:1 --watch soon", "--watch: 'soon' is not a duration", "write seconds, minutes or"),
         ("deploy m --server http://h:1", "--server: 'http://h:1' is not a gRPC address", "write it as grpc://"),
         ("export m:f -o m.onnx --input x=f9[1]", "--input: unknown type 'f9' in 'x=f9[1]'", "use one of float16, "),

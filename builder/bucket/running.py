@@ -84,7 +84,8 @@ def _change_once(
             copy_texts(storage, names.copy, but=name)
         with names.in_errors(), interrupts.apart():
             result = operation(names.copy, names.in_reports(report))
-        return _with_notes(result, commit(copy), report)
+        renamed: Result = names.in_result(result)
+        return _with_notes(renamed, commit(copy), report)
 
 
 def _with_notes(result: Result, notes: Sequence[str], report: Report) -> Result:
@@ -108,7 +109,8 @@ def read(repository: Path | str, name: str, operation: Operation[Result], *, wan
     with _folder_for(storage) as names:
         WorkingCopy(storage.below(name), ModelDirectory(names.copy / name)).download(wanted)
         with names.in_errors():
-            return operation(names.copy, names.in_reports(report))
+            result: Result = names.in_result(operation(names.copy, names.in_reports(report)))
+            return result
 
 
 def read_all(repository: Path | str, operation: Callable[[Path], Result]) -> Result:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from builder.errors import BuilderError, Listing
 from builder.progress import Report
@@ -42,6 +43,18 @@ class Names:
     def in_reports(self, report: Report) -> Report:
         """Return a report that names the bucket."""
         return lambda step, what: report(step, self.renamed(what))
+
+    def in_result(self, value: Any) -> Any:
+        """Return a result whose texts name the bucket. What is no text, such as a `Path`, stays as it is."""
+        if isinstance(value, str):
+            return self.renamed(value)
+        if isinstance(value, tuple) and type(value) is tuple:
+            return tuple(map(self.in_result, value))
+        if not is_dataclass(value) or isinstance(value, type):
+            return value
+        changed = {each.name: self.in_result(getattr(value, each.name)) for each in fields(value) if each.init}
+        new = {name: item for name, item in changed.items() if item != getattr(value, name)}
+        return replace(value, **new) if new else value
 
     def _replaced(self, text: str) -> str:
         return text.replace(str(self.copy), self.url)

@@ -469,7 +469,7 @@ def deploy(
         name: The model.
         server: The gRPC address, such as `grpc://127.0.0.1:8001`, or several. A name that the DNS has several addresses
             for stands for a server at each of them. Triton runs in explicit mode.
-        repository: The model repository that the servers read.
+        repository: The model repository that the servers read: a folder, or the URL of a bucket.
         waves: How many servers have the version after each wave: numbers or percentages, such as `1,25%,100%`.
         admin: The key of servers that restrict who may load models, and the header that they expect it in. Default:
             the key of the server that this user runs at this address of this machine with `serve`.
@@ -502,15 +502,21 @@ def deploy(
             )
             for one in deployment.every_server(addresses)
         ]
-        return deployment.deploy(
-            Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s),
-            name,
-            servers,
-            version=version,
-            rehearse=rehearse,
-            watch_s=watch_s,
-            slack=slack,
-            steps=deployment.parse_waves(waves) if isinstance(waves, str) else waves,
-            report=report,
-            finished=finished or (lambda done: None),
+        place = stack.enter_context(bucket.mirrored(repository, name, version))
+        named = place.names.in_reports(report)
+        done: Deployment = place.names.in_result(
+            deployment.deploy(
+                Repository(place.root, report=named, lock_timeout_s=lock_timeout_s),
+                name,
+                servers,
+                version=version,
+                rehearse=rehearse,
+                watch_s=watch_s,
+                slack=slack,
+                steps=deployment.parse_waves(waves) if isinstance(waves, str) else waves,
+                mirror=place.mirror,
+                report=named,
+                finished=lambda done: None if finished is None else finished(place.names.in_result(done)),
+            )
         )
+        return done

@@ -3,10 +3,10 @@
 No operation knows of buckets. Each works on a repository in a folder, and this package gives it one: `working_copy`
 downloads what it reads, `commit` uploads what it changed, in an order in which a server that reads the bucket never
 sees half of a version. `running` does both around the operation, and tries again when somebody else was faster.
-`wanted` says which large objects each operation reads.
+`wanted` says which large objects each operation reads. `mirror` does it again and again while a model is deployed.
 """
 
-from builder.bucket.running import change, is_url, read, read_all
+from builder.bucket.running import change, is_url, mirrored, read, read_all
 from builder.bucket.working_copy import Wanted
 
-__all__ = ["Wanted", "change", "is_url", "read", "read_all"]
+__all__ = ["Wanted", "change", "is_url", "mirrored", "read", "read_all"]

@@ -37,6 +37,9 @@ def commit(copy: WorkingCopy) -> list[str]:
         return []
     with interrupts.deferred():
         upload = _Upload(copy, copy.storage)
+        if copy.is_mirrored:
+            upload.mirror(change)
+            return []
         notes = upload.add(change)
         if change.removed:
             upload.remove(change)
@@ -71,6 +74,21 @@ class _Upload:
             return []
         with self.storage.reported("write"):
             return self._switch(change.config)
+
+    def mirror(self, change: Difference) -> None:
+        """Make a folder that only this process uses what it is on disk.
+
+        The config is uploaded first and deleted last: it says whose folder this is, so that what a killed process has
+        left can be removed. No server loads the folder before it is told to.
+        """
+        interrupts.hold()
+        with self.storage.reported("write"):
+            if change.config is not None:
+                self._put(pbtxt.FILE)
+            for name in (*change.changed, *change.added):
+                self._put(name)
+            for name in change.removed:
+                self.storage.delete(name)
 
     def remove(self, change: Difference) -> None:
         """Delete what is gone, if the config in the bucket does not name it.

@@ -3,12 +3,13 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from builder import interrupts
 from builder.bucket.commit import commit
+from builder.bucket.mirror import Mirror
 from builder.bucket.storage import OvertakenError, Storage
 from builder.bucket.wording import Names
 from builder.bucket.working_copy import Wanted, WorkingCopy, copy_texts
@@ -127,6 +128,44 @@ def read_all(repository: Path | str, operation: Callable[[Path], Result]) -> Res
         copy_texts(storage, names.copy)
         with names.in_errors():
             return operation(names.copy)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a repository is that is deployed from.
+
+    Attributes:
+        root: Its folder, or that of the working copy.
+        mirror: What keeps the bucket the same as the working copy; None for a folder.
+        names: The names of the working copy; for a folder both are the folder's.
+    """
+
+    root: Path
+    mirror: Mirror | None
+    names: Names
+
+
+@contextmanager
+def mirrored(repository: Path | str, name: str, version: int | None) -> Iterator[Place]:
+    """Make a working copy of a model that is deployed from a bucket; use a folder itself.
+
+    Args:
+        repository: The folder, or the URL of a bucket.
+        name: The model.
+        version: The version to deploy; None is the one that the config names.
+
+    Raises:
+        RepositoryError: The bucket cannot be read.
+        HostError: The package for such a bucket is not installed.
+    """
+    if not is_url(repository):
+        yield Place(Path(repository), None, Names(Path(repository), str(repository)))
+        return
+    storage = Storage.connect(str(repository))
+    with _folder_for(storage) as names:
+        mirror = Mirror(storage, names.copy, name, version)
+        with names.in_errors():
+            yield Place(names.copy, mirror, names)
 
 
 @contextmanager

@@ -121,6 +121,15 @@ class Storage:
         folders = {name[:place] for name in usable for place, letter in enumerate(name) if letter == "/"}
         return {name: each for name, each in usable.items() if name not in folders}
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders directly below this path."""
+        try:
+            found = self.filesystem.ls(self.path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (facts["name"].rstrip("/") for facts in found if facts.get("type") == "directory")
+        return sorted(name.rpartition("/")[2] for name in names)
+
     def read(self, name: str) -> bytes | None:
         """Return the content of an object, or None when there is none."""
         try:

@@ -123,7 +123,7 @@ class WorkingCopy:
             changed=_manifests_last(changed - {pbtxt.FILE}),
             config=self.model.config_path.read_bytes() if has_config else None,
             versions=tuple(sorted(versions)),
-            removed=_manifests_last(gone),
+            removed=_manifests_last(gone - {pbtxt.FILE}) + tuple(gone & {pbtxt.FILE}),
         )
 
     @contextmanager

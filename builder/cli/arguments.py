@@ -342,7 +342,7 @@ def header_name(text: str) -> str:
     return read_header(text)
 
 
-@argument("FOLDER", fix="give a folder; serve, demo and deploy do not read buckets")
+@argument("FOLDER", fix="give a folder; serve and demo do not read buckets")
 def folder(text: str) -> Path:
     """Read the path of a model repository on this machine."""
     if "://" in text:

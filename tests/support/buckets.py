@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from moto.server import ThreadedMotoServer
@@ -31,6 +32,13 @@ NAME = "models"
 """The bucket of every server."""
 
 S3_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+ROW: dict[str, Any] = {
+    "x": np.ones((1, 3), np.float32),
+    "n": np.ones((1, 1), np.int64),
+    "s": np.array([["a", "b"]], object),
+}
+"""A request to `scale`."""
 
 _AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The key of azurite's account, which is public. Source: https://learn.microsoft.com/azure/storage/common/storage-use-azurite"""

@@ -13,7 +13,7 @@ from builder.cli.arguments import VERSION, address, factor, seconds, waves
 from builder.cli.faults import WrongUsage
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, lock_timeout, option, repository_folder
+from builder.cli.options import as_json, lock_timeout, option, repository
 from builder.cli.output import print_json, print_result, print_table, report
 from builder.cli.servers import server_access, servers_file, take_access, take_servers
 from builder.errors import BuilderError
@@ -86,12 +86,12 @@ INTERRUPTED = 130
     "the CPU that the version was proven on.",
 )
 @server_access
-@repository_folder
+@repository
 @lock_timeout
 @as_json
 def deploy(
     name: str,
-    repository: Path,
+    repository: Path | str,
     as_json: bool,
     **given: Any,
 ) -> None:

@@ -16,7 +16,7 @@ from builder.repository import ModelDirectory, check_model_name
 
 @dataclass(slots=True)
 class Mirror:
-    """A model in a bucket, with the folders that a deployment places beside it: `NAME.candidate`, `NAME.probe-1a2b3c4d`.
+    """A model in a bucket, and the folders that a deployment places beside it: `NAME.candidate`, `NAME.probe-…`.
 
     What is in those folders for a link to a version of the model is copied inside the bucket, which has no links.
 

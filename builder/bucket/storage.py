@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,20 +80,16 @@ class Storage:
         scheme = url.partition("://")[0]
         options: dict[str, Any] = {}
         target = url
+        if scheme == "gs" and os.environ.get("STORAGE_EMULATOR_HOST"):
+            options["token"] = "anon"  # an emulator has no accounts
         if match := _WITH_ENDPOINT.fullmatch(url):
             options["endpoint_url"], target = match["endpoint"], f"s3://{match['path']}"
         if scheme not in _PACKAGES or not target.partition("://")[2].strip("/"):
             raise RepositoryError(url, "this is not the URL of a bucket", "use s3://BUCKET/PREFIX, gs://… or az://…")
         shown = url.rstrip("/")
         try:
-            import fsspec
-
-            # Without this, gcsfs asks another service first what kind of bucket it is, by gRPC.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-            if scheme == "gs" and os.environ.get("STORAGE_EMULATOR_HOST"):
-                options["token"] = "anon"  # an emulator has no accounts
             with reported(shown, "read"):
-                filesystem = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+                filesystem = _filesystem(scheme)(use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
             what = f"{scheme}:// needs the package {_PACKAGES[scheme]}, which is not installed"
             raise HostError(url, what, "run pip install 'triton-repository-builder[cloud]'") from error
@@ -250,6 +247,21 @@ def at_once(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resul
 def reason(error: BaseException) -> str:
     """Return why something failed, in one line."""
     return "interrupted" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
+
+
+def _filesystem(scheme: str) -> Callable[..., Any]:
+    """Return what makes fsspec's filesystem for such URLs.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    if scheme == "gs":
+        from gcsfs.core import GCSFileSystem  # gcsfs' own choice first asks another service, by gRPC, for the bucket
+
+        return GCSFileSystem  # type: ignore[no-any-return]
+    import fsspec
+
+    return partial(fsspec.filesystem, scheme)
 
 
 def _described(facts: Mapping[str, Any]) -> StoredObject:

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from support.artifacts import names, scale, scale_model, tree
 from support.falsifying import falsifying, flip_a_bit_of
+from support.gateways import balancer
 from support.load_server import serving
+from support.serving import eventually
 
 from builder.deployment import Address, Deployment, LiveServer, deploy, parse_waves, rehearsal, server_run
 from builder.errors import BuilderError, HostError, VerificationError
@@ -288,6 +290,89 @@ def test_the_command_says_how_each_server_was_left(
     assert code == 4
     assert all(f"grpc://{server.grpc_address}" in out for server in fleet)
     assert "of 3 servers, 3 are unchanged" in err
+
+
+@contextmanager
+def load_test(fleet: Sequence[Server], repository: Repository, name: str, report: Path) -> Iterator[Any]:
+    """Run a constant load on all servers behind a balancer, with every answer checked; yield a function that ends it.
+
+    The function waits until many more requests were answered, and returns the result.
+    """
+    options = {
+        "--model": name,
+        "--repository": str(repository.root),
+        "--protocol": "grpc",
+        "--scenario": "soak",
+        "--stages": "1",
+        "--concurrency": "6",
+        "--stage-time": "3000",
+        "--warm-up": "0.1",
+        "--report-dir": str(report),
+    }
+    with (
+        balancer(*(server.http_address for server in fleet)) as http,
+        balancer(*(server.grpc_address for server in fleet)) as grpc,
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary"),
+                *("--host", f"http://{http}", "--grpc-address", grpc),
+                *(word for option in options.items() for word in option),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as started,
+    ):
+
+        def answered() -> int:
+            with connected(fleet) as servers:
+                versions = {server: server.ready_versions(name) for server in servers}
+                return sum(server.traffic(name, found[-1]).answered for server, found in versions.items() if found)
+
+        def more(count: int = 500) -> None:
+            before = answered()
+            assert eventually(lambda: answered() >= before + count or started.poll() is not None, 300)
+            assert started.poll() is None, started.communicate()[0]
+
+        def end() -> dict[str, Any]:
+            more()
+            started.send_signal(signal.SIGTERM)
+            said = started.communicate()[0]
+            assert (report / "result.json").exists(), said
+            result: dict[str, Any] = json.loads((report / "result.json").read_text())
+            return result
+
+        try:
+            more()
+            yield end
+        finally:
+            started.kill()
+
+
+def test_clients_of_three_servers_see_no_failure_while_a_version_rolls_out_and_a_bad_one_is_put_back(
+    fleet: list[Server], repository: Repository, name: str, tmp_path: Path
+) -> None:
+    install(repository, name, scale(4.0))
+    model = repository.root / name / "3" / "model.onnx"
+    model.write_bytes(scale_model(7.0).SerializeToString())
+    roll_back(repository, name, 1)
+    with connected(fleet) as servers:
+        deploy(repository, name, servers)
+        with load_test(fleet, repository, name, tmp_path) as end:
+            assert states(deploy(repository, name, servers, version=2)) == ["deployed"] * 3
+            with falsifying(fleet[2].grpc_address, flip_a_bit_of(name, 1)) as gateway:
+                with live(gateway, admin=fleet[2].admin) as bad:
+                    done, _ = failed(VerificationError, repository, name, [*servers[:2], bad], version=1)
+                assert states(done) == ["put back"] * 3
+            done, _ = failed(VerificationError, repository, name, servers, version=3)
+            assert states(done) == ["unchanged"] * 3
+            result = end()
+
+    assert served(fleet, name) == [(2,)] * 3
+    assert (result["totals"]["failures"], result["totals"]["wrong"], result["totals"]["unchecked"]) == ({}, {}, 0)
+    (stage,) = result["stages"]
+    assert {version["version"] for version in stage["versions"]} == {"1", "2"}
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

@@ -70,7 +70,7 @@ def every_server(addresses: Iterable[Address]) -> tuple[Address, ...]:
     for address in addresses:
         for server in address.resolved():
             host, _, port = server.target.rpartition(":")
-            number = next(iter(_numbers(host)), host)
+            number = "127.0.0.1" if host == "localhost" else next(iter(_numbers(host)), host)
             found.setdefault(f"{number}:{port}", server)
     return tuple(found.values())
 

@@ -62,11 +62,26 @@ def test_a_name_with_several_addresses_stands_for_a_server_at_each() -> None:
 
 @pytest.mark.usefixtures("names")
 def test_a_server_that_is_named_twice_counts_once() -> None:
-    given = ["one:8001", "pods:8001", "10.0.0.2:8001", "10.0.0.2:9001", "unknown:1", "unknown:1", "localhost:1"]
+    given = [
+        "one:8001",
+        "pods:8001",
+        "10.0.0.2:8001",
+        "10.0.0.2:9001",
+        "unknown:1",
+        "unknown:1",
+        "localhost:1",
+        "127.0.0.1:1",
+    ]
 
     found = every_server(map(Address.parse, given))
 
-    assert [one.target for one in found] == ["one:8001", "10.0.0.2:8001", "10.0.0.2:9001", "unknown:1", "localhost:1"]
+    assert [one.target for one in found] == [
+        "one:8001",
+        "10.0.0.2:8001",
+        "10.0.0.2:9001",
+        "unknown:1",
+        "localhost:1",
+    ]
 
 
 def test_a_file_of_servers_has_one_on_each_line(tmp_path: Path) -> None:

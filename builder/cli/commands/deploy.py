@@ -138,13 +138,12 @@ def _told(name: str, done: "list[Deployment]", *, as_json: bool) -> Iterator[Non
 
 def _print_servers(done: "Deployment") -> None:
     """Print how every server was left."""
-    heads = ("server", "before", "now", "state", "load s", "requests", "reason")
+    heads = ("server", "served before", "serves now", "state", "load s", "requests")
     print_table(heads, [_row(server) for server in done.servers], title=f"{done.name} version {done.version}")
 
 
 def _row(server: "ServerOutcome") -> tuple[str, ...]:
     load = f"{server.load_s:.1f}" if server.load_s else "-"
-    reason = server.reason or ""
     return (
         server.address,
         _versions(server.before),
@@ -152,7 +151,6 @@ def _row(server: "ServerOutcome") -> tuple[str, ...]:
         server.state,
         load,
         str(server.requests),
-        reason,
     )
 
 

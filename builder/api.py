@@ -152,6 +152,7 @@ class Inspection:
         nodes: How many nodes the graph has.
         inputs: The inputs in the file.
         outputs: The outputs in the file.
+        optional: Inputs in the file that have a value there. Every request gets it, so clients cannot send them.
         batched: How its batch is made dynamic; None if that is refused.
         refusal: Why it is refused.
     """
@@ -162,6 +163,7 @@ class Inspection:
     nodes: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    optional: tuple[TensorSpec, ...]
     batched: Batching | None
     refusal: ModelError | None
 
@@ -175,6 +177,7 @@ class Inspection:
             nodes=len(model.ir.graph),
             inputs=tuple(model.inputs),
             outputs=tuple(model.outputs),
+            optional=model.optional,
             batched=Batching.of(found) if isinstance(found, BatchedModel) else None,
             refusal=found if isinstance(found, ModelError) else None,
         )

@@ -27,6 +27,7 @@ def to_json(found: Inspection) -> dict[str, Any]:
         ],
         "inputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in found.inputs],
         "outputs": [_tensor_to_json(spec, by_name.get(spec.name)) for spec in found.outputs],
+        "optional_inputs": [spec.name for spec in found.optional],
     }
 
 
@@ -50,6 +51,9 @@ def show(found: Inspection) -> None:
         for spec in specs
     ]
     heads = ("", "name", "type", "shape in the file", "shape when published")
+    tensors += [
+        ("optional", spec.name, spec.dtype.name, _shape(spec), "its value in the file") for spec in found.optional
+    ]
     print_table(heads, tensors, title=found.path.name)
     if found.batched is None:
         return

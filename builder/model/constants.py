@@ -10,20 +10,16 @@ import onnx_ir as ir
 from builder.arrays import read_npy
 from builder.errors import ModelError
 from builder.files import reason
-from builder.model.loading import Model
+from builder.model.loading import INITIALIZERS_ALONE, Model
 from builder.model.types import TensorSpec, fits, stored_dtype
 from builder.tensors import Array
-
-INITIALIZERS_ALONE = 4
-"""Since this IR version an initializer does not have to be listed as an input too."""
-
 
 LARGEST = 2**31 - 1
 """The most bytes of a constant: what an ONNX file can hold besides external weights."""
 
 
 def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
-    """Return the model with these inputs turned into initializers.
+    """Return the model with these inputs turned into initializers. Optional inputs may be named, too.
 
     Args:
         model: The model as it was loaded.
@@ -34,7 +30,7 @@ def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
     """
     if not values:
         return model
-    specs = {spec.name: spec for spec in model.inputs}
+    specs = {spec.name: spec for spec in (*model.inputs, *model.optional)}
     if unknown := sorted(values.keys() - specs.keys()):
         fix = f"use the name of an input: {', '.join(sorted(specs))}"
         raise ModelError(model.path, f"--constant names {', '.join(unknown)}, but there is no such input", fix)
@@ -44,9 +40,10 @@ def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
     for value in [value for value in fixed.graph.inputs if value.name in constants]:
         fixed.graph.inputs.remove(value)
         value.const_value = _tensor(specs[str(value.name)], constants[str(value.name)])
+        fixed.graph.initializers.pop(str(value.name), None)  # the former value of an optional input
         fixed.graph.register_initializer(value)
-    inputs = tuple(spec for spec in model.inputs if spec.name not in constants)
-    return replace(model, ir=fixed, inputs=inputs, constants=constants)
+    inputs, optional = (tuple(s for s in side if s.name not in constants) for side in (model.inputs, model.optional))
+    return replace(model, ir=fixed, inputs=inputs, constants=constants, optional=optional)
 
 
 def _tensor(spec: TensorSpec, array: Array) -> ir.TensorProtocol:

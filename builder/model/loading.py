@@ -20,6 +20,9 @@ from builder.model.types import TensorSpec
 from builder.progress import format_bytes
 from builder.tensors import Array
 
+INITIALIZERS_ALONE = 4
+"""Since this IR version an initializer does not have to be listed as an input too."""
+
 LARGEST_BYTES = 2**31 - 1
 """The largest protobuf message, and so the largest .onnx file and the largest request."""
 
@@ -40,6 +43,8 @@ class Model:
         zipmaps: For each output that is a list of dictionaries in the file and a tensor here, the labels of the
             tensor's columns.
         constants: For each input of the file that is a constant here, its value: what to feed the file.
+        optional: The inputs that ONNX Runtime need not be fed, because an initializer of the same name holds a value.
+            Before IR version 4, every initializer had to be listed as an input, so that says nothing there.
     """
 
     path: Path
@@ -51,6 +56,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
+    optional: tuple[TensorSpec, ...] = ()
 
     @property
     def files(self) -> Iterator[Path]:
@@ -126,7 +132,17 @@ def _load(path: Path) -> Model:
         inputs=tuple(_spec(path, v, "input", named) for v in inputs),
         outputs=tuple(_spec(path, v, "output", named) for v in model.graph.outputs),
         zipmaps=zipmaps,
+        optional=tuple(_optional(model)),
     )
+
+
+def _optional(model: ir.Model) -> Iterator[TensorSpec]:
+    """Yield the inputs that have a value in the file."""
+    initializers = model.graph.initializers
+    for value in model.graph.inputs if model.ir_version >= INITIALIZERS_ALONE else ():
+        held = initializers[str(value.name)].const_value if value.name in initializers else None
+        if held is not None:
+            yield TensorSpec(str(value.name), held.dtype, tuple(map(int, held.shape.numpy())))
 
 
 @contextmanager

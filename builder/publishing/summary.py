@@ -13,6 +13,8 @@ from builder.record import Manifest
 from builder.repository import PublishedVersion
 from builder.tensorrt import Host
 
+_MOST_NAMES = 5
+
 
 def of_model(model: Model) -> Iterator[str]:
     """Describe the model that was loaded."""
@@ -115,6 +117,7 @@ def _unchanged(version: PublishedVersion) -> str:
 def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
     """Yield what the caller should know about the version, one sentence each."""
     yield from _fixed(verified.batched)
+    yield from of_optional(verified.batched.original)
     if verified.batched.undecided:
         yield (
             "the graph does not show whether the samples of a batch are independent, so more batch sizes were run: "
@@ -140,6 +143,21 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             f"proven up to batch size {proven}, not up to max_batch_size {manifest.max_batch_size}: "
             "larger batches need too much time or memory here"
         )
+
+
+def of_optional(model: Model) -> Iterator[str]:
+    """Say which inputs clients cannot send, because the values in the file are used."""
+    names = [spec.name for spec in model.optional]
+    if not names:
+        return
+    shown = ", ".join(map(repr, names[:_MOST_NAMES]))
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    it, values = ("it", "a value") if len(names) == 1 else ("them", "values")
+    yield (
+        f"clients cannot send {shown}{more}: the file has {values} for {it}, which every request gets, because Triton "
+        "has optional inputs only in models without a batch; set another value with --constant NAME=VALUE, or remove "
+        "the initializer from the file if every client is to send one"
+    )
 
 
 def _fixed(batched: BatchedModel) -> Iterator[str]:

@@ -140,8 +140,19 @@ def tensor_contradictions(config: "ModelConfig", manifest: Manifest) -> Iterator
     for tensor in manifest.inputs if listed else ():
         if tensor.name not in listed:
             yield f"it does not list input {tensor.name!r} of the version"
-    yield from _of_side("input", config.input, manifest.inputs, has_batch=manifest.max_batch_size > 0)
+    inputs = [tensor for tensor in config.input if not _may_be_left_out(tensor, manifest)]
+    yield from _of_side("input", inputs, manifest.inputs, has_batch=manifest.max_batch_size > 0)
     yield from _of_side("output", config.output, manifest.outputs, has_batch=manifest.max_batch_size > 0)
+
+
+def _may_be_left_out(tensor: Any, manifest: Manifest) -> bool:
+    """Return whether this is an optional input that clients need not send, so that no stored sample has it.
+
+    It has a value in the model file. Triton knows such inputs only in models without a batch, and only a version that
+    was adopted has them: in those that this package makes, they are constants.
+    """
+    is_known = any(tensor.name == own.name for own in manifest.inputs)
+    return tensor.optional and not is_known and manifest.adopted and manifest.max_batch_size == 0
 
 
 def segments(dims: Iterable[int]) -> tuple[int, ...]:
@@ -194,7 +205,7 @@ def _side(listed: Sequence[Any], served: Sequence[ServedTensor]) -> tuple[Client
     if not listed:
         return tuple(ClientTensor(t.name, t.data_type, t.dims or (1,), t.dims) for t in served)
     by_name = {tensor.name: tensor for tensor in served}
-    return tuple(_client_tensor(tensor, by_name[tensor.name]) for tensor in listed)
+    return tuple(_client_tensor(tensor, by_name[tensor.name]) for tensor in listed if tensor.name in by_name)
 
 
 def _client_tensor(tensor: Any, served: ServedTensor) -> ClientTensor:

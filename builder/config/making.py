@@ -275,7 +275,8 @@ def complete(config: "ModelConfig", manifest: Manifest) -> None:
     for listed, tensors in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
         by_name = {tensor.name: tensor for tensor in tensors}
         for tensor in listed:
-            _complete_tensor(tensor, by_name[tensor.name])
+            if tensor.name in by_name:
+                _complete_tensor(tensor, by_name[tensor.name])
         for tensor in () if listed else tensors:
             _add_tensor(listed, tensor, manifest.max_batch_size)
 

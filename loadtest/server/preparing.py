@@ -97,7 +97,7 @@ def _find_samples(settings: Settings, choice: ModelChoice, served: Served) -> tu
         return _read_samples(settings, choice, served)
     if settings.repository is not None:
         reference = find_reference(settings.repository, choice, served.versions)
-        view = _view(served)
+        view = _view(served, reference)
         seen = reference if view is None else _see(settings, reference, served, view)
         samples = replace(from_reference(seen, choice.version), view=view, left_out=tuple(left_out(reference, seen)))
     else:
@@ -206,11 +206,13 @@ def find_reference(repository: Path, choice: ModelChoice, served: Sequence[str])
     return read_reference(repository, choice.name, common[-1])
 
 
-def _view(served: Served) -> View | None:
-    """Return what the server shows of the model; None if it does not say what the model takes."""
+def _view(served: Served, reference: Reference) -> View | None:
+    """Return what the server shows of the model, or None if it does not say. Optional inputs may be missing."""
     if not served.inputs:
         return None
-    return View(served.inputs, served.outputs, served.max_batch_size, served.input_dims, served.output_dims)
+    stored = {spec.name for spec in reference.inputs}
+    inputs = tuple(spec for spec in served.inputs if spec.name in stored or spec.name not in served.optional)
+    return View(inputs, served.outputs, served.max_batch_size, served.input_dims, served.output_dims)
 
 
 def _see(settings: Settings, reference: Reference, served: Served, view: View) -> Reference:

@@ -36,6 +36,7 @@ class Served:
         has_config: Whether the server says how the model is configured.
         input_dims: By input, the dims that the model itself has, without the batch, if the server says them.
         output_dims: The same by output.
+        optional: The inputs that need not be sent, if the server says them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Served:
     has_config: bool = False
     input_dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     output_dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
 def check_ready(settings: Settings, control: Control) -> bool:
@@ -102,8 +104,19 @@ def find_served(settings: Settings, control: Control, choice: ModelChoice) -> Se
         inputs, outputs = (tuple(_spec(entry, batched) for entry in metadata[side]) for side in ("inputs", "outputs"))
         versions = tuple(map(str, metadata.get("versions") or ()))
         idle_s, has_config = _find_idle_s(config or {}), config is not None
-        dims = (_model_dims(config or {}, side) for side in ("input", "output"))
-        return Served(choice.name, versions, max_batch_size, batched, inputs, outputs, idle_s, has_config, *dims)
+        return Served(
+            name=choice.name,
+            versions=versions,
+            max_batch_size=max_batch_size,
+            batched=batched,
+            inputs=inputs,
+            outputs=outputs,
+            idle_s=idle_s,
+            has_config=has_config,
+            input_dims=_model_dims(config or {}, "input"),
+            output_dims=_model_dims(config or {}, "output"),
+            optional=_optional(config or {}),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServerError(where, f"the server's metadata cannot be read: {error!r}", _NAME_HTTP) from error
 
@@ -150,6 +163,10 @@ def _model_dims(config: dict[str, Any], side: str) -> dict[str, tuple[int, ...]]
         entry["name"]: entry["reshape"].get("shape", ()) if "reshape" in entry else entry["dims"] for entry in tensors
     }
     return {name: tuple(int(dim) for dim in shape) for name, shape in shapes.items()}
+
+
+def _optional(config: dict[str, Any]) -> frozenset[str]:
+    return frozenset(entry["name"] for entry in config.get("input") or () if entry.get("optional"))
 
 
 def _find_idle_s(config: dict[str, Any]) -> float | None:

@@ -185,3 +185,15 @@ def test_rows_of_another_size_than_the_config_fixes_cannot_be_sent() -> None:
     assert what == "config.pbtxt gives 'x' the dims [3, 224], but the stored rows have [3, 200]"
     with pytest.raises(VerificationError, match=r"dims \[3, 224\], but the stored rows have \[3, 200\]"):
         interface.to_client(found.inputs[0], np.zeros((2, 3, 200)))
+
+
+def test_an_optional_input_of_a_version_that_was_adopted_may_be_left_out() -> None:
+    manifest = version(("x", "TYPE_FP32", (2, 8)), max_batch_size=0)
+    text = listed("dims: [2, 8]", batch=0) + 'input { name: "w" data_type: TYPE_FP32 dims: 2 optional: true }'
+
+    assert [tensor.name for tensor in seen(text, replace(manifest, adopted=True)).inputs] == ["x"]
+    for other in (manifest, replace(manifest, adopted=True, max_batch_size=8)):
+        with pytest.raises(RepositoryError, match="it lists input 'w', but the version has only 'x'"):
+            seen(text, other)
+    with pytest.raises(RepositoryError, match="it lists input 'w', but the version has only 'x'"):
+        seen(text.replace("optional: true", ""), replace(manifest, adopted=True))

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from support.load_run import run
-from support.load_server import DIMS, write_version
+from support.load_server import CLASSES, DIMS, write_model, write_version
 from support.load_settings import read
 
 from builder.server import Server
@@ -145,6 +147,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (',\n  { name: "label" data_type: TYPE_INT64 dims: [ 1 ] }', ""),
         ("max_batch_size: 16", "max_batch_size: 4"),
     )
+    folder = write_version(path, "optional", max_batch_size=0)
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, [DIMS, CLASSES]))
+    write_model(folder, model)
+    weights = f'{{ name: "weights" data_type: TYPE_FP32 dims: [ {DIMS}, {CLASSES} ] optional: true }}'
+    edited(path, "optional", (f"dims: [ 1, {DIMS} ] }} ]", f"dims: [ 1, {DIMS} ] }}, {weights} ]"))
     for version in (1, 2, 3):
         write_version(path, "several", version, seed=version, served=[1, 3])
     return path
@@ -171,6 +179,15 @@ def test_a_model_is_tested_as_its_config_shows_it(
     more = run(server, tmp_path / "more", *options, "--rows", "8", model="shaped")
     assert more.code != 0
     assert "takes at most 4 rows per request, not 8" in more.stderr
+
+
+@pytest.mark.slow
+def test_an_optional_input_that_no_sample_has_is_not_sent(server: Server, repository: Path, tmp_path: Path) -> None:
+    done = run(server, tmp_path, "--repository", str(repository), *OPTIONS, model="optional")
+
+    assert done.code == 0, done.stderr
+    assert done.result["totals"]["requests"] > 0
+    assert done.result["totals"]["unchecked"] == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from builder.config.interface import is_partial
 from builder.config.options import ConfigOptions
 from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
+from builder.config.unknown import check_spelling
 from builder.errors import RepositoryError
 
 
@@ -21,7 +22,8 @@ def check_options(
         where: The file, for messages.
 
     Raises:
-        RepositoryError: The config cannot be read, or an option contradicts it or could have no effect.
+        RepositoryError: The config cannot be read, a field of it is misspelled, or an option contradicts it or could
+            have no effect.
         ModelError: A file of labels cannot be used.
     """
     config = messages().ModelConfig()
@@ -30,6 +32,7 @@ def check_options(
         config.dynamic_batching.SetInParent()
     else:
         config.CopyFrom(pbtxt.parse(existing, where=where))
+        check_spelling(existing, where=where)
     if is_partial(config) and config.max_batch_size == 0:
         config.max_batch_size = int(has_batch)
     config.backend, config.platform = backend, ""

@@ -12,7 +12,7 @@ from builder.config.interface import Interface, batch_contradictions, interface_
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
 from builder.config.rules import PLATFORMS, disagreements, problems
-from builder.config.unknown import misspelled, unknown_fields
+from builder.config.unknown import check_spelling, unknown_fields
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor
 from builder.tensors import Array
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 _MOST_REASONS = 10
-
-_SPELLING = "correct this file; if your Triton knows such a field, upgrade tritonclient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +145,14 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object, fol
         RepositoryError: The config cannot be read, Triton would refuse it, or it contradicts the version.
     """
     config = pbtxt.parse(text, where=where)
-    _refuse(where, misspelled(text), _SPELLING)
+    check_spelling(text, where=where)
     fix = "correct this file, or publish the model again under another name with --name"
     reasons = [*disagreements(config, manifest, name), *batch_contradictions(config, manifest)]
     _refuse(where, reasons, fix)
     complete(config, manifest)
     missing = () if folder is None else settings.file_problems(config, folder)
+    if own := [what for what in problems(config) if what.startswith(f"model_warmup '{warmup.PREFIX}")]:
+        _refuse(where, own, "publish the model again, which writes its warm-up anew, or remove these entries")
     _refuse(where, [*problems(config), *missing], fix)
     if config.max_batch_size > manifest.max_batch_size:
         what, fix = _unproven(config.max_batch_size, manifest.max_batch_size, is_asked=False)
@@ -168,7 +168,7 @@ def point_at(existing: str, version: int, present: Iterable[int], *, where: obje
         RepositoryError: The existing config cannot be read.
     """
     config = pbtxt.parse(existing, where=where)
-    _refuse(where, misspelled(existing), _SPELLING)
+    check_spelling(existing, where=where)
     policy.switch_to(config, version, present)
     _drop_provenance(config)
     warmup.replace(config, [])
@@ -180,7 +180,7 @@ def point_at(existing: str, version: int, present: Iterable[int], *, where: obje
 def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelConfig":
     """Read the existing config, and refuse one that contradicts the new version."""
     config = pbtxt.parse(existing.text, where=existing.path)
-    _refuse(existing.path, misspelled(existing.text), _SPELLING)
+    check_spelling(existing.text, where=existing.path)
     fix = "correct this file, or publish the model under another name with --name"
     _refuse(existing.path, disagreements(config, manifest, name), fix)
     return config

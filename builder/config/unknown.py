@@ -7,6 +7,7 @@ from typing import Any
 
 from builder.config.pbtxt import TOKEN, messages
 from builder.config.spelling import closest
+from builder.errors import RepositoryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,15 @@ def unknown_fields(text: str) -> tuple[UnknownField, ...]:
     return tuple(_Reader(text).fields(messages().ModelConfig.DESCRIPTOR, ""))
 
 
-def misspelled(text: str) -> Iterator[str]:
-    """Yield a clause for each field of a valid text whose name is almost one that exists."""
-    return (str(field) for field in unknown_fields(text) if field.meant is not None)
+def check_spelling(text: str, *, where: object) -> None:
+    """Refuse a valid text with a field whose name is almost one that exists.
+
+    Raises:
+        RepositoryError: It has such a field.
+    """
+    if found := [str(field) for field in unknown_fields(text) if field.meant is not None]:
+        fix = "correct this file; if your Triton knows such a field, upgrade tritonclient"
+        raise RepositoryError(where, "; ".join(found[:10]), fix)
 
 
 class _Reader:

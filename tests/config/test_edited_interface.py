@@ -53,7 +53,9 @@ def test_warmup_has_the_dims_that_clients_send() -> None:
     assert rows_of(config.text, "n") == [[1], [1]]
     assert config.notes == ()
     check_config(config.text, ARTIFACT.manifest, name="scale", where="config.pbtxt")
-    with pytest.raises(RepositoryError, match=r"'reference_batch_1': input 'x' has dims \[3\] instead of \[3, 1\]"):
+    with pytest.raises(
+        RepositoryError, match=r"'reference_batch_1': input 'x' has dims \[3\] instead of \[3, 1\].*\nfix: publish"
+    ):
         check_config(SHAPED, ARTIFACT.manifest, name="scale", where="config.pbtxt")
 
 

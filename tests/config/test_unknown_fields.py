@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.artifacts import scale
 
-from builder.config import ExistingConfig, check_config, make_config, pbtxt, point_at
+from builder.config import ConfigOptions, ExistingConfig, check_config, check_options, make_config, pbtxt, point_at
 from builder.config.unknown import unknown_fields
 from builder.errors import RepositoryError
 from builder.record import first_row
@@ -72,6 +72,8 @@ def test_a_misspelled_field_is_an_error_wherever_the_config_is_used() -> None:
         make_config(ARTIFACT.manifest, name="scale", version=2, sample=SAMPLE, existing=existing)
     with pytest.raises(RepositoryError, match=re.escape(MISSPELLED)):
         check_config(text, ARTIFACT.manifest, name="scale", where="config.pbtxt")
+    with pytest.raises(RepositoryError, match=re.escape(MISSPELLED)):
+        check_options(ConfigOptions(), text, backend="onnxruntime", has_batch=True, where="config.pbtxt")
     with pytest.raises(RepositoryError, match=re.escape(MISSPELLED)):
         point_at(text, 2, [1, 2], where="config.pbtxt")
 

@@ -262,6 +262,19 @@ class Verification:
     notes: tuple[str, ...] = ()
 
 
+def incomplete_models(repository: Path | str = REPOSITORY) -> tuple[str, ...]:
+    """Return the ONNX models that have no config.pbtxt, or one without inputs or outputs: Triton has to complete it.
+
+    Args:
+        repository: The folder of the model repository.
+
+    Raises:
+        RepositoryError: The repository does not exist, or cannot be read.
+    """
+    described = ((model.name, model.kind) for model in Repository(Path(repository)).list_models())
+    return tuple(name for name, kind in described if kind is not None and kind.is_onnx and not kind.is_complete)
+
+
 def verify(
     name: str,
     repository: Path | str = REPOSITORY,

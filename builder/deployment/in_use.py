@@ -1,7 +1,8 @@
 """Ask servers which versions of a model they answer with, for `prune`."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from builder.deployment.live_server import LiveServer
@@ -11,7 +12,6 @@ from builder.repository import Asked
 from builder.server import is_loopback, read_index, servers_of
 
 _CONNECT_S = 2.0
-_NOTHING = "nothing was removed, because any version may be in use there"
 
 
 def ask(name: str, root: Path, servers: Iterable[LiveServer], report: Report = silent) -> tuple[Asked, ...]:
@@ -32,27 +32,34 @@ def ask(name: str, root: Path, servers: Iterable[LiveServer], report: Report = s
 
 
 def _ask(name: str, server: LiveServer, report: Report) -> Asked:
-    try:
+    with _needed("check the address, and name a server that exists no more with --gone instead"):
         if not server.knows(name):
             report("note", f"{server.address} has no model {name!r} in its repository, so it may read another one")
         return Asked(str(server.address), server.ready_versions(name))
-    except HostError as error:
-        raise HostError(
-            error.where, f"{error.what}; nothing was removed, because it may be in use there", error.fix
-        ) from error
 
 
 def _ask_local(name: str, root: Path) -> list[Asked]:
     asked = []
     for server in servers_of(root):
         address = f"grpc://{server.grpc_address}"
-        if not server.is_answering:
-            fix = f"wait until it serves, or end it (process {server.pid}); if it is gone, delete {server.key_file}"
-            raise HostError(address, f"this server of the repository does not answer; {_NOTHING}", fix)
-        index = read_index(server.http_address, server.admin)
+        fix = f"wait until it serves, or end it (process {server.pid}); if it is gone, delete {server.key_file}"
+        with _needed(fix):
+            if not server.is_answering:
+                raise HostError(address, "this server of the repository does not answer", fix)
+            index = read_index(server.http_address, server.admin)
         versions = {entry.version for entry in index if entry.model == name and entry.answers}
         asked.append(Asked(address, tuple(sorted(version for version in versions if version is not None))))
     return asked
+
+
+@contextmanager
+def _needed(fix: str) -> Iterator[None]:
+    """Say of an error that nothing was removed, and what to do about it."""
+    try:
+        yield
+    except HostError as error:
+        what = f"{error.what}; nothing was removed, because any version may be in use there"
+        raise HostError(error.where, what, fix) from error
 
 
 def is_stopped(server: str) -> bool:

@@ -32,6 +32,7 @@ def serve(
     model_control_mode: ModelControlMode = "explicit",
     admin: AdminAccess | None = None,
     strict: bool = False,
+    auto_complete: bool = False,
     flags: Sequence[str] = (),
     ready_timeout_s: float | None = None,
 ) -> None:
@@ -51,6 +52,7 @@ def serve(
         model_control_mode: Triton's option.
         admin: The key to the closed APIs. Default: a random key.
         strict: End with an error if a model does not load.
+        auto_complete: Let Triton add what the config of an ONNX model leaves out, or make one up.
         flags: More flags for `tritonserver`.
         ready_timeout_s: How long the models may take to load, seconds. Default: as long as Triton goes on.
 
@@ -73,6 +75,7 @@ def serve(
             load_models=["*"] if model_control_mode == "explicit" else [],
             admin=admin,
             strict=strict,
+            auto_complete=auto_complete,
             flags=flags,
             ready_timeout_s=ready_timeout_s,
             log_to=sys.stderr,

@@ -11,7 +11,7 @@ _ERROR = re.compile(_ENTRY.format("EF"))
 _INFO = re.compile(_ENTRY.format("I"))
 _NOT_SERVED = re.compile(
     r"(?:failed to (?:load|poll)(?: model)?|Poll failed for model directory) '(?P<model>.+?)'"
-    r"(?P<version> version \d+)?(?(version): [\w ]+): (?P<why>.*)",
+    r"(?P<version> version \d{1,19})?(?(version): [\w ]+): (?P<why>.*)",
     re.DOTALL,
 )
 _PROTOBUF = re.compile(r"\[libprotobuf ERROR .*\] (?P<why>Error parsing text-format .*)")
@@ -48,7 +48,7 @@ class Loads:
         self.ready: dict[str, None] = {}
         self.faults: dict[tuple[str, int | None], str] = {}
         self.steps = 0
-        self._instances: list[str] = []
+        self._instances: dict[str, None] = {}
         self._syntax_error = ""
 
     def read(self, line: str) -> None:
@@ -78,7 +78,7 @@ class Loads:
         elif match := _LOADED.fullmatch(text):
             self.ready[match["model"]] = None
         elif text.startswith(_INSTANCE):
-            self._instances.append(text.removeprefix(_INSTANCE))
+            self._instances[text.removeprefix(_INSTANCE)] = None
         else:
             return
         self.steps += 1

@@ -79,7 +79,7 @@ def check_named(printed: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["explicit", "poll", "none"])
+@pytest.mark.parametrize("mode", ["explicit", "poll"])
 def test_models_that_do_not_load_are_named_and_the_others_are_served(
     repository: Path, tmp_path: Path, mode: str
 ) -> None:
@@ -116,6 +116,21 @@ def test_a_model_that_ends_triton_as_it_loads_is_left_out(tmp_path: Path) -> Non
         assert "it starts again without that model" in running.printed
         running.process.send_signal(signal.SIGINT)
         running.ends_with(0)
+
+
+@pytest.mark.slow
+def test_an_onnx_model_without_a_config_is_completed_and_named(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    for name in ("double", "full"):
+        write_model(root, name, DOUBLE_CONFIG, parse(DOUBLE))
+    with served(root, tmp_path) as running:
+        assert not running.printed.startswith("config   ")
+        assert b"--disable-auto-complete-config" in Path(f"/proc/{running.triton()}/cmdline").read_bytes()
+    (root / "double/config.pbtxt").unlink()
+    (tmp_path / "again").mkdir()
+    with served(root, tmp_path / "again") as running:
+        assert running.printed.startswith("config   double: no complete config.pbtxt")
+        assert running.double(1, 2) == running.double(1, 2, model="full") == [2, 4]
 
 
 @pytest.mark.slow

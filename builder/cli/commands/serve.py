@@ -10,7 +10,7 @@ from builder.cli.arguments import PORT, seconds
 from builder.cli.faults import BadValue
 from builder.cli.help_pages import Command
 from builder.cli.options import admin_header, admin_key_file, option, repository_folder
-from builder.cli.output import print_result
+from builder.cli.output import print_result, report
 
 
 @click.command(
@@ -76,6 +76,7 @@ def serve(repository: Path, flags: tuple[str, ...], admin_key_file: Path | None,
 
     If Triton or the process of a model dies, Triton is started again, unless it dies too often (exit code 6).
     """
+    from builder import api
     from builder.server import AdminAccess, FlagError, given_access, help_text, serve
 
     if "--help" in flags:
@@ -83,8 +84,12 @@ def serve(repository: Path, flags: tuple[str, ...], admin_key_file: Path | None,
             print_result(line.expandtabs(4))
         return
     admin = given_access(admin_key_file, admin_header) or AdminAccess(header=admin_header)
+    incomplete = api.incomplete_models(repository) if repository.is_dir() else ()
+    if incomplete:
+        what = "no complete config.pbtxt, so Triton makes up what is missing (adopt NAME proves the model)"
+        report("config", f"{', '.join(incomplete)}: {what}")
     try:
-        serve(repository, admin=admin, flags=flags, **how)
+        serve(repository, admin=admin, flags=flags, auto_complete=bool(incomplete), **how)
     except FlagError as error:
         raise BadValue(error.what, error.fix) from error
     for signum in (signal.SIGINT, signal.SIGTERM):  # a second signal would spoil the exit code: everything has ended

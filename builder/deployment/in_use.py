@@ -32,7 +32,8 @@ def ask(name: str, root: Path, servers: Iterable[LiveServer], report: Report = s
 
 
 def _ask(name: str, server: LiveServer, report: Report) -> Asked:
-    with _needed("check the address, and name a server that exists no more with --gone instead"):
+    with _needed("; if it exists no more, name it with --gone instead"):
+        server.check_access()
         if not server.knows(name):
             report("note", f"{server.address} has no model {name!r} in its repository, so it may read another one")
         return Asked(str(server.address), server.ready_versions(name))
@@ -42,10 +43,10 @@ def _ask_local(name: str, root: Path) -> list[Asked]:
     asked = []
     for server in servers_of(root):
         address = f"grpc://{server.grpc_address}"
-        fix = f"wait until it serves, or end it (process {server.pid}); if it is gone, delete {server.key_file}"
-        with _needed(fix):
+        with _needed(f"; if it is gone, delete {server.key_file}"):
             if not server.is_answering:
-                raise HostError(address, "this server of the repository does not answer", fix)
+                what, fix = "this server of the repository does not answer", "wait until it serves"
+                raise HostError(address, what, f"{fix}, or end it (process {server.pid})")
             index = read_index(server.http_address, server.admin)
         versions = {entry.version for entry in index if entry.model == name and entry.answers}
         asked.append(Asked(address, tuple(sorted(version for version in versions if version is not None))))
@@ -53,13 +54,13 @@ def _ask_local(name: str, root: Path) -> list[Asked]:
 
 
 @contextmanager
-def _needed(fix: str) -> Iterator[None]:
-    """Say of an error that nothing was removed, and what to do about it."""
+def _needed(or_else: str) -> Iterator[None]:
+    """Say of an error that nothing was removed, and what else can be done about it."""
     try:
         yield
     except HostError as error:
         what = f"{error.what}; nothing was removed, because any version may be in use there"
-        raise HostError(error.where, what, fix) from error
+        raise HostError(error.where, what, f"{error.fix}{or_else}") from error
 
 
 def is_stopped(server: str) -> bool:

@@ -132,6 +132,16 @@ class LiveServer:
         Raises:
             HostError: It is down, is not Triton, restricts access, or is in another mode.
         """
+        self.check_access()
+        with self._reported("it does not load models on request", "start it with --model-control-mode=explicit"):
+            self._client.unload_model(_NO_MODEL, headers=self._control_headers, client_timeout=ASK_S)
+
+    def check_access(self) -> None:
+        """Check that it speaks KServe v2 and lets this client ask for its models. Changes nothing.
+
+        Raises:
+            HostError: It is down, is not Triton, or restricts access.
+        """
         fix = "check that Triton is running there, and that this is its gRPC port (8001 by default)"
         with self._reported("no inference server (KServe v2) answers", fix):
             metadata = self._client.get_server_metadata(headers=self._control_headers, client_timeout=_FIRST_S)
@@ -144,8 +154,6 @@ class LiveServer:
             key = "with this admin key" if self._admin else "without an admin key"
             what = f"no access to its model repository {key}: {reason(error)}"
             raise HostError(self.address, what, self._advice(reason(error))) from error
-        with self._reported("it does not load models on request", "start it with --model-control-mode=explicit"):
-            self._client.unload_model(_NO_MODEL, headers=self._control_headers, client_timeout=ASK_S)
 
     def knows(self, name: str) -> bool:
         """Return whether its repository has a model of this name, loaded or not.

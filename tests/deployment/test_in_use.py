@@ -14,7 +14,7 @@ from builder import api
 from builder.errors import HostError
 from builder.publishing import install
 from builder.repository import Repository
-from builder.server import Server, servers_of
+from builder.server import AdminAccess, Server, servers_of
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +56,17 @@ def test_a_named_server_that_does_not_answer_keeps_everything(root: Path) -> Non
     with unused_address() as address, pytest.raises(HostError, match="nothing was removed"):
         api.prune("scale", root, keep=1, servers=[f"grpc://{address}"])
     assert tree(root) == before
+
+
+def test_a_named_server_that_wants_a_key_is_told_what_to_give(root: Path) -> None:
+    install(Repository(root), "scale", scale(2.0))
+    with (
+        serving(root, model_control_mode="poll", admin=AdminAccess("right", "x-key")) as server,
+        pytest.raises(HostError, match="nothing was removed") as caught,
+    ):
+        api.prune("scale", root, keep=1, servers=[server.grpc_address], admin=AdminAccess("wrong"))
+    assert "--admin-key-file" in caught.value.fix
+    assert "--admin-header x-key" in caught.value.fix
 
 
 def test_a_server_of_this_user_whose_triton_is_gone_keeps_everything(root: Path) -> None:

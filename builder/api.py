@@ -404,6 +404,7 @@ def prune(
     headers: Mapping[str, str] | None = None,
     certificates: "Certificates | None" = None,
     gone: Sequence["Address | str"] = (),
+    no_other_servers: bool = False,
     dry_run: bool = False,
     lock_timeout_s: float | None = None,
     report: Report = silent,
@@ -422,6 +423,8 @@ def prune(
         headers: Other headers to send to them, by name in lower case.
         certificates: The certificates for `grpcs://`.
         gone: Servers that exist no more, as `deploy` was told their addresses: what it left there is in use no more.
+        no_other_servers: Whether no server answers with the model but those that are asked, or were deployed to. If
+            you name no server, there may be one, and what was served before the last change stays.
         dry_run: Say what would be removed, and change nothing.
         lock_timeout_s: How long to wait while somebody else changes the repository, or deploys the model, in seconds.
             Default: until it is free.
@@ -453,7 +456,7 @@ def prune(
                 keep=keep,
                 ask=lambda: deployment.ask(name, root.resolve(), asked, report),
                 is_stopped=deployment.is_stopped,
-                are_all_known=bool(asked),
+                are_all_known=bool(asked) or no_other_servers,
                 gone=[str(address) for address in old],
                 dry_run=dry_run,
             )

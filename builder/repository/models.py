@@ -84,7 +84,7 @@ class Repository:
         keep: int,
         ask: Callable[[], Sequence[Asked]] = tuple,
         is_stopped: Callable[[str], bool] = lambda server: False,
-        are_all_known: bool = False,
+        are_all_known: bool = True,
         gone: Collection[str] = (),
         dry_run: bool = False,
     ) -> Pruning:
@@ -97,7 +97,7 @@ class Repository:
             keep: How many of the newest versions to keep.
             ask: Asks servers which versions they answer with. It is called once no deployment goes on.
             is_stopped: Returns whether a server to which the model was deployed has certainly ended.
-            are_all_known: Whether the user named these servers.
+            are_all_known: Whether only these servers, and those that the model was deployed to, answer with it.
             gone: The addresses of servers that exist no more; where `deploy` left a version on them is forgotten.
             dry_run: Whether to say only what would be removed; nothing is written then.
 

@@ -6,8 +6,8 @@ In use are, apart from the newest versions:
 - what an ensemble of this repository names by its number;
 - what a server answers with: one that was asked, or one that `deploy` has left it on;
 - what is newer than the version that was deployed last, or was published with `--no-serve` and waits to be served;
-- what was served before the last change of config.pbtxt, as long as nothing was deployed and no server was named: a
-  server that has not loaded the new version yet answers with the old one.
+- what was served before the last change of config.pbtxt, as long as nothing was deployed and there may be a server that
+  was not asked: one that has not loaded the new version yet answers with the old one.
 
 The version that a rollback would go back to is not in use for that reason alone: `keep` says how many versions to go
 back to.
@@ -81,8 +81,8 @@ class Known:
         asked: What servers said.
         deployed: Where the model was deployed, except to those servers.
         last: The version that was deployed last, wherever that was; None if none was.
-        are_all: Whether the user named the servers. If nobody did, and nothing was deployed, a server may not have
-            loaded the version yet that is served now.
+        are_all: Whether no other server answers with the model. If there may be one, it may not have loaded the version
+            yet that is served now, unless that was deployed.
     """
 
     asked: tuple[Asked, ...] = ()
@@ -211,8 +211,8 @@ def _served_before(model: ModelDirectory) -> Iterator[tuple[int, str]]:
     parameters = pbtxt.parse(model.read_config(), where=model.config_path).parameters
     named = parameters[_PREVIOUS].string_value.partition("/")[0] if _PREVIOUS in parameters else ""
     if named.isascii() and named.isdigit() and int(named) not in model.served_versions():
-        why = "a server may still answer with it, because it was served before the last change (--server asks servers)"
-        yield int(named), why
+        why = "a server may still answer with it, because it was served before the last change"
+        yield int(named), f"{why} (see --server and --no-other-servers)"
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> RepositoryError:

@@ -224,9 +224,11 @@ def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path)
     at = ("--repository", published)
     assert builder("rollback", "linear", *at).out == "linear: version 2 → 1\n"
     assert builder("rollback", "linear", "--to", 1, *at).out == "linear: version 1 is already served\n"
-    assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed nothing\n"  # 2 is kept, 1 is served
+    assert (
+        builder("prune", "linear", "--keep", 1, "--no-other-servers", *at).out == "linear: removed nothing\n"
+    )  # 2 is kept, 1 is served
     assert builder("rollback", "linear", "--to", 2, *at).out == "linear: version 1 → 2\n"
-    assert builder("prune", "linear", "--keep", 1, *at).out == "linear: removed 1\n"
+    assert builder("prune", "linear", "--keep", 1, "--no-other-servers", *at).out == "linear: removed 1\n"
 
 
 def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> None:
@@ -237,7 +239,7 @@ def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> Non
         "after": 1,
         "notes": [],
     }
-    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
+    assert json.loads(builder("prune", "linear", "--keep", 1, "--no-other-servers", *at).out) == {
         "name": "linear",
         "removed": [],
         "kept": [
@@ -248,7 +250,7 @@ def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> Non
         "notes": [],
     }
     assert json.loads(builder("rollback", "linear", "--to", 2, *at).out)["after"] == 2
-    assert json.loads(builder("prune", "linear", "--keep", 1, *at).out) == {
+    assert json.loads(builder("prune", "linear", "--keep", 1, "--no-other-servers", *at).out) == {
         "name": "linear",
         "removed": [1],
         "kept": [{"version": 2, "reasons": ["it is the newest one", "config.pbtxt serves it"]}],

@@ -120,7 +120,8 @@ def test_what_is_newer_than_the_last_deployment_stays(repository: Repository) ->
 
 def test_what_waits_to_be_served_stays(repository: Repository) -> None:
     """`publish --no-serve` leaves the config that was prepared for the version there."""
-    write(repository.root / "scale/3/config.0.pbtxt", "")
+    prepared = (repository.root / "scale/config.pbtxt").read_text().replace("versions: 5", "versions: 3")
+    write(repository.root / "scale/3/config.0.pbtxt", prepared)
     done = prune(repository)
     assert done.removed == (1, 2, 4)
     assert why(done, 3) == "it waits to be served"
@@ -132,13 +133,13 @@ def test_what_was_served_before_stays_until_the_servers_are_known(repository: Re
     config.parameters["builder.previous"].string_value = "4/1"
     path.write_text(pbtxt.edit(path.read_text(), config, where=path))
 
-    unknown = repository.prune("scale", keep=1, dry_run=True)
+    unknown = repository.prune("scale", keep=1, dry_run=True, are_all_known=False)
     assert unknown.removed == (1, 2, 3)
     assert "a server may still answer with it" in why(unknown, 4)
-    known = repository.prune("scale", keep=1, dry_run=True, are_all_known=True)
+    known = repository.prune("scale", keep=1, dry_run=True)
     assert known.removed == (1, 2, 3, 4)
     deployed(repository, a=[5])
-    assert repository.prune("scale", keep=1).removed == (1, 2, 3, 4)
+    assert repository.prune("scale", keep=1, are_all_known=False).removed == (1, 2, 3, 4)
 
 
 def link_out(root: Path) -> None:

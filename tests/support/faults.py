@@ -34,7 +34,7 @@ TRACED = ("builder/repository/", "builder/interrupts.py", "builder/publishing/sw
 COMMANDS = {
     "publish": ("publish", __file__, "--name", "scale"),
     "rollback": ("rollback", "scale", "--to", "1"),
-    "prune": ("prune", "scale", "--keep", "1"),
+    "prune": ("prune", "scale", "--keep", "1", "--no-other-servers"),
 }
 
 

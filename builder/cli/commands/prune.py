@@ -38,6 +38,13 @@ from builder.cli.servers import server_access, servers_file, take_access, take_s
     "other servers.",
 )
 @servers_file
+@option(
+    "--no-other-servers",
+    is_flag=True,
+    help="No server answers with the model but those that are asked, or that it was deployed to. Without this option, "
+    "and without --server, the version that was served before the last change stays: a server may not have loaded the "
+    "new one yet.",
+)
 @option("--dry-run", is_flag=True, help="Show what would be removed, and why the rest stays. Nothing is changed.")
 @server_access
 @repository

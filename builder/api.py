@@ -234,7 +234,7 @@ def adopt(
 
     Args:
         names: The models. Default: every ONNX model with a served version that is not known yet.
-        repository: The folder of the model repository.
+        repository: The folder of the model repository, or the URL of a bucket.
         options: What to adopt, and how to prove it.
         report: Called with each step and what it found.
 
@@ -242,7 +242,28 @@ def adopt(
         RepositoryError: There is no such repository or model, or a named model is of another kind. What is wrong with
             the files of a model is in the result instead, so that it keeps no other from being adopted.
     """
-    return publishing.adopt(Path(repository), names, options=options, report=report)
+    if not bucket.is_url(repository):
+        return publishing.adopt(Path(repository), names, options=options, report=report)
+    chosen = tuple(dict.fromkeys(names)) or tuple(model.name for model in list_models(repository))
+    done = [
+        bucket.change(
+            repository,
+            name,
+            partial(_adopt_in, names=(name,) if names else (), options=options),
+            wanted=wanted.to_adopt(None if options is None else options.version),
+            report=report,
+        )
+        for name in chosen
+    ]
+    return Adoption(
+        tuple(model for each in done for model in each.adopted),
+        {name: why for each in done for name, why in each.skipped.items()},
+        {name: error for each in done for name, error in each.refused.items()},
+    )
+
+
+def _adopt_in(root: Path, report: Report, *, names: Sequence[str], options: AdoptOptions | None) -> Adoption:
+    return publishing.adopt(root, names, options=options, report=report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from builder import interrupts
 from builder.bucket.commit import commit
 from builder.bucket.storage import OvertakenError, Storage
-from builder.bucket.wanted import to_switch
+from builder.bucket.wanted import to_deploy
 from builder.bucket.working_copy import WorkingCopy
 from builder.errors import RepositoryError
 from builder.repository import ModelDirectory, check_model_name
@@ -64,7 +64,7 @@ class Mirror:
 
     def _download(self) -> None:
         for copy in self._copies.values():
-            copy.download(to_switch(self.version))
+            copy.download(to_deploy(self.version))
 
     def _commit(self, copy: WorkingCopy) -> None:
         try:

@@ -6,7 +6,7 @@ from builder.bucket.working_copy import Wanted
 from builder.config import PROVENANCE_PREFIX, pbtxt
 from builder.errors import RepositoryError
 from builder.record import REFERENCE_FILE
-from builder.repository import ModelDirectory
+from builder.repository import ModelDirectory, transaction
 
 _PREVIOUS = f"{PROVENANCE_PREFIX}previous"
 """The config parameter that names the kept config which a config has replaced, as `VERSION/N`."""
@@ -32,14 +32,33 @@ def to_verify(version: int | None) -> Wanted:
     return wanted
 
 
-def to_switch(to: int | None) -> Wanted:
-    """Return the samples of the versions that may be switched to: the given one, or those before the served one."""
+def to_adopt(version: int | None) -> Wanted:
+    """Return the versions that are adopted: the given one, or those that are served and not known yet."""
 
     def wanted(model: ModelDirectory) -> Iterable[str]:
-        served = model.served_version()
-        below = [version for version in model.versions() if version < served]
-        versions = {served, *below[-1:], *_previous(model)} if to is None else {served, to}
+        served = model.served_versions() if version is None else (version,)
+        return tuple(f"{each}/" for each in served if not model.is_published(each))
+
+    return wanted
+
+
+def to_switch(to: int | None) -> Wanted:
+    """Return the samples of the versions that are served, or may be switched to: the given one, or the one before."""
+
+    def wanted(model: ModelDirectory) -> Iterable[str]:
+        served = model.served_versions()
+        below = [version for version in model.versions() if version < served[-1]] if served else []
+        versions = {*served, *below[-1:], *_previous(model)} if to is None else {*served, to}
         return tuple(f"{version}/{REFERENCE_FILE}" for version in versions)
+
+    return wanted
+
+
+def to_deploy(version: int | None) -> Wanted:
+    """Return what a switch reads, and the warmup and label files, which a candidate gets a copy of."""
+
+    def wanted(model: ModelDirectory) -> Iterable[str]:
+        return (*to_switch(version)(model), f"{transaction.WARMUP}/", "labels")
 
     return wanted
 

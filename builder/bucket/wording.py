@@ -37,8 +37,7 @@ class Names:
         except BuilderError as error:
             if str(self.copy) not in f"{error.where}{error.what}{error.fix}":
                 raise
-            where, what, fix = map(self.renamed, (error.where, error.what, error.fix))
-            raise type(error)(where, what, fix, is_about_batch=error.is_about_batch) from error
+            raise self._error(error) from error
 
     def in_reports(self, report: Report) -> Report:
         """Return a report that names the bucket."""
@@ -50,11 +49,19 @@ class Names:
             return self.renamed(value)
         if isinstance(value, tuple) and type(value) is tuple:
             return tuple(map(self.in_result, value))
+        if isinstance(value, dict):
+            return {key: self.in_result(item) for key, item in value.items()}
+        if isinstance(value, BuilderError):
+            return self._error(value)
         if not is_dataclass(value) or isinstance(value, type):
             return value
         changed = {each.name: self.in_result(getattr(value, each.name)) for each in fields(value) if each.init}
         new = {name: item for name, item in changed.items() if item != getattr(value, name)}
         return replace(value, **new) if new else value
+
+    def _error(self, error: BuilderError) -> BuilderError:
+        where, what, fix = map(self.renamed, (error.where, error.what, error.fix))
+        return type(error)(where, what, fix, is_about_batch=error.is_about_batch)
 
     def _replaced(self, text: str) -> str:
         return text.replace(str(self.copy), self.url)

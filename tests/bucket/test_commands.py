@@ -182,3 +182,24 @@ def test_a_model_that_is_not_in_the_bucket_is_named_by_its_url(url: str, command
         command("other", url)
 
     assert caught.value.where == f"{url}/other"
+
+
+def test_a_model_that_others_put_into_the_bucket_is_adopted(url: str) -> None:
+    publish(url, 2.0)
+    write(url, "theirs/1/model.onnx", content(url)["scale/1/model.onnx"])
+    write(url, "theirs/config.pbtxt", b'backend: "onnxruntime"\nmax_batch_size: 4\n')
+    write(url, "broken/1/model.onnx", b"not a model")
+    write(url, "broken/config.pbtxt", b'backend: "onnxruntime"\nmax_batch_size: 4\n')
+    write(url, "python/1/model.py", b"pass")
+    write(url, "python/config.pbtxt", b'backend: "python"')
+    before = content(url)
+
+    done = api.adopt((), url)
+
+    assert [model.name for model in done.adopted] == ["theirs"]
+    assert (set(done.refused), set(done.skipped)) == ({"broken"}, {"python"})
+    assert done.refused["broken"].where.startswith(f"{url}/broken/1")
+    after = content(url)
+    assert after.keys() - before.keys() == {"theirs/1/manifest.json", "theirs/1/reference.npz"}
+    assert {path: after[path] for path in before} == before
+    assert api.verify("theirs", url).version == 1

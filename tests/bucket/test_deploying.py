@@ -1,5 +1,6 @@
-"""Deploy from a bucket: a real Triton that reads it, and S3 by a real server."""
+"""Deploy from a bucket to a real Triton that reads it, in S3 and, where its emulator is, in Google Cloud Storage."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from builder.errors import HostError, VerificationError
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with buckets.s3() as url:
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with buckets.SERVERS[request.param]() as url:
         yield f"{url}/all"
 
 
@@ -29,7 +30,9 @@ def server(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[bare_
     command = ["tritonserver", f"--model-repository={url}", "--model-control-mode=explicit", "--load-model=scale"]
     command.append("--disable-auto-complete-config")
     folder = tmp_path_factory.mktemp("empty")
-    with bare_triton.running(command, repository=folder, environment=buckets.S3_ENVIRONMENT) as server:
+    emulator = {"CLOUD_STORAGE_EMULATOR_ENDPOINT": os.environ.get("STORAGE_EMULATOR_HOST", "")}
+    environment = emulator if url.startswith("gs:") else buckets.S3_ENVIRONMENT
+    with bare_triton.running(command, repository=folder, environment=environment) as server:
         yield server
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @as_json
 def adopt(
     names: tuple[str, ...],
-    repository: Path,
+    repository: Path | str,
     prove_timeout: float | None,
     prove_memory: int | None,
     as_json: bool,

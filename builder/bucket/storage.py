@@ -94,8 +94,8 @@ class Storage:
             what = f"{scheme}:// needs the package {_PACKAGES[scheme]}, which is not installed"
             raise HostError(url, what, "run pip install 'triton-repository-builder[cloud]'") from error
         except ValueError as error:  # adlfs: no account is named
-            fix = "set the environment variables that name the account and its credentials"
-            raise RepositoryError(shown, f"cannot connect: {reason(error)}", fix) from error
+            fix = "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and the account's credentials"
+            raise RepositoryError(shown, f"cannot connect to the account: {reason(error)}", fix) from error
         return cls(filesystem, filesystem._strip_protocol(target).rstrip("/"), shown)
 
     def below(self, name: str) -> "Storage":

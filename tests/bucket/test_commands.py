@@ -203,3 +203,14 @@ def test_a_model_that_others_put_into_the_bucket_is_adopted(url: str) -> None:
     assert after.keys() - before.keys() == {"theirs/1/manifest.json", "theirs/1/reference.npz"}
     assert {path: after[path] for path in before} == before
     assert api.verify("theirs", url).version == 1
+
+
+def test_without_an_account_azure_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adlfs", reason="adlfs is not installed")
+    for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(RepositoryError, match="cannot connect to the account") as caught:
+        api.list_models("az://models/all")
+
+    assert "set AZURE_STORAGE_CONNECTION_STRING" in caught.value.fix

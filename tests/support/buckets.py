@@ -110,6 +110,7 @@ def s3() -> Iterator[str]:
         storage = fsspec.filesystem("s3", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
         storage.mkdir(NAME)
         yield f"s3://http://{host}:{port}/{NAME}"
+        storage.rm(NAME, recursive=True)  # all servers of a process have the same buckets
     server.stop()
 
 

@@ -4,13 +4,15 @@
 for, and `settings` writes it; `warmup` writes the requests that Triton runs when it loads the model. `profiles` are the
 shapes that TensorRT builds for, `rules` what Triton refuses, `policy` which versions it serves, `interface` what
 clients see of them, `backends` which backend loads the model, and `completing` what Triton adds to a config. `pbtxt`
-reads the text and changes it in place, so that comments survive.
+reads the text and changes it in place, so that comments survive. `lineage` says which config a config replaced, and
+`merging` brings two changes of one together.
 """
 
-from builder.config import backends, interface, pbtxt, policy
+from builder.config import backends, interface, lineage, pbtxt, policy
 from builder.config.early import check_options
 from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at
+from builder.config.merging import ConflictError, merge
 from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
 from builder.config.profiles import Profile, Shapes, make_profiles
 from builder.config.settings import LABEL_FILE, PathError, check_usage
@@ -21,6 +23,7 @@ __all__ = [
     "ClientTensor",
     "Config",
     "ConfigOptions",
+    "ConflictError",
     "ExistingConfig",
     "InstanceGroup",
     "Interface",
@@ -34,8 +37,10 @@ __all__ = [
     "check_usage",
     "interface",
     "interface_of",
+    "lineage",
     "make_config",
     "make_profiles",
+    "merge",
     "pbtxt",
     "point_at",
     "policy",

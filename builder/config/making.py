@@ -9,6 +9,7 @@ import numpy as np
 
 from builder.config import pbtxt, policy, settings, warmup
 from builder.config.interface import Interface, batch_contradictions, interface_of, is_partial, misfit
+from builder.config.lineage import PREVIOUS
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
 from builder.config.rules import PLATFORMS, disagreements, problems
@@ -159,7 +160,9 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object, fol
         raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}, but {what}", fix)
 
 
-def point_at(existing: str, version: int, present: Iterable[int], *, where: object) -> Config:
+def point_at(
+    existing: str, version: int, present: Iterable[int], *, where: object, beside: Iterable[int] | None = None
+) -> Config:
     """Make the config that serves a version which this package did not publish.
 
     Of the existing config only the version_policy changes, and what describes another version is removed.
@@ -169,7 +172,7 @@ def point_at(existing: str, version: int, present: Iterable[int], *, where: obje
     """
     config = pbtxt.parse(existing, where=where)
     check_spelling(existing, where=where)
-    policy.switch_to(config, version, present)
+    policy.switch_to(config, version, present, beside=beside)
     _drop_provenance(config)
     warmup.replace(config, [])
     text = pbtxt.edit(existing, config, where=where)
@@ -347,5 +350,5 @@ def _suit_precision(config: "ModelConfig", precision: str | None) -> None:
 
 
 def _drop_provenance(config: "ModelConfig") -> None:
-    for key in [key for key in config.parameters if key.startswith(PROVENANCE_PREFIX)]:
+    for key in [key for key in config.parameters if key.startswith(PROVENANCE_PREFIX) and key != PREVIOUS]:
         del config.parameters[key]

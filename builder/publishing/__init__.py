@@ -3,8 +3,10 @@
 `pipeline` is these steps in order, `options` what the caller can ask for, and `summary` writes the lines that report
 them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
 (`wording`). `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the
-files of a version. `switching` makes a version's config and hands both to the repository; it also rolls back to an
-older version. `adopting` makes a version known that others put there, which `adoptable` proves as it is.
+files of a version. `installing` makes a version's config and hands both to the repository. `switching` serves another
+version, or goes back: `planning` works out what that changes, `restoring` brings back a config from before, and
+`beside` checks the versions that are served at the same time. `adopting` makes a version known that others put there,
+which `adoptable` proves as it is.
 """
 
 from builder.publishing.adoptable import AdoptOptions
@@ -12,14 +14,17 @@ from builder.publishing.adopting import AdoptedModel, Adoption, adopt
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
+from builder.publishing.installing import install
 from builder.publishing.options import PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
-from builder.publishing.switching import Switch, install, put_back, roll_back
+from builder.publishing.planning import Plan, plan_rollback, plan_switch
+from builder.publishing.switching import Switch, put_back, roll_back, switch
 
 __all__ = [
     "AdoptOptions",
     "AdoptedModel",
     "Adoption",
+    "Plan",
     "Publication",
     "PublishOptions",
     "Switch",
@@ -29,7 +34,10 @@ __all__ = [
     "install",
     "make_batch_dynamic",
     "model_name_of",
+    "plan_rollback",
+    "plan_switch",
     "publish",
     "put_back",
     "roll_back",
+    "switch",
 ]

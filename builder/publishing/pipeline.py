@@ -30,8 +30,8 @@ from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
+from builder.publishing.installing import install
 from builder.publishing.options import PublishOptions
-from builder.publishing.switching import install
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
 from builder.repository import Artifact, PublishedVersion, Repository

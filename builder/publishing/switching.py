@@ -1,28 +1,32 @@
-"""Switch a model to another version: install a new one, or roll back to one that is there.
+"""Serve another version that is there, go back to a config from before, or put one back.
 
-Both hold the repository's lock from before they read the config that is there until the new config is in place. So
+Each holds the repository's lock from before it reads the config that is there until the new config is in place. So
 the config is always made from what it replaces, however many others publish at the same time.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from builder.config import Config, ConfigOptions, ExistingConfig, make_config, pbtxt, point_at, policy
+from builder.config import Config, pbtxt
 from builder.errors import RepositoryError
-from builder.record import first_row
-from builder.repository import Artifact, ModelDirectory, PublishedVersion, Repository
+from builder.publishing.planning import Plan, plan_rollback, plan_switch, served_by
+from builder.repository import KeptConfig, ModelDirectory, Replacement, Repository, kept
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A change of the served version; nothing changed when both numbers are the same.
+    """A change of the served version, or of the config alone; the diff is empty when nothing changed.
 
     Attributes:
         model_name: The model.
         before: The version that was served before.
         after: The version that is served now.
-        notes: What failed after the change was complete, one sentence each.
+        notes: What the operator should know, and what failed after the change was complete; one sentence each.
         diff: What changed in config.pbtxt, as a unified diff; empty when nothing did.
         replaced: The content of the config.pbtxt that was replaced, for `put_back`.
+        kept: The file in which that content is kept; None if nothing was replaced, or could not be kept.
+        is_newly_kept: Whether that file was written for this change.
+        restored: The kept config that is in force again; None if the config was made from the one before.
     """
 
     model_name: str
@@ -31,68 +35,109 @@ class Switch:
     notes: tuple[str, ...] = ()
     diff: str = ""
     replaced: bytes = b""
+    kept: KeptConfig | None = None
+    is_newly_kept: bool = False
+    restored: KeptConfig | None = None
 
-
-def install(
-    repository: Repository, name: str, artifact: Artifact, options: ConfigOptions | None = None
-) -> PublishedVersion:
-    """Add a version and serve it, completely or not at all.
-
-    What fails after it is served, such as flushing it to disk, is in the notes of the result.
-
-    If the served version is already this artifact, no version is added, and only config.pbtxt follows the options.
-
-    Raises:
-        ModelError: Triton cannot serve one of the tensors.
-        RepositoryError: The name is not usable, the repository cannot be written to, or the config that is there
-            contradicts the new version. Nothing on disk changed.
-    """
-    with repository.changing(name, f"publish {name}") as change:
-        slot = change.find_slot(artifact)
-        reference = artifact.reference if slot.is_new else change.model.read_reference(slot.version)
-        existing = None
-        if slot.config_text is not None:
-            existing = ExistingConfig(slot.config_text, slot.served, change.model.config_path)
-        config = make_config(
-            artifact.manifest,
-            name=name,
-            version=slot.version,
-            sample=first_row(reference),
-            options=options,
-            existing=existing,
-            present=change.model.versions(),
+    @classmethod
+    def of(cls, plan: Plan, notes: Iterable[str] = ()) -> "Switch":
+        """Return the change that a plan makes."""
+        keeping = plan.replacement.keeping
+        return cls(
+            model_name=plan.model.name,
+            before=plan.before,
+            after=plan.after,
+            notes=(*plan.notes, *notes),
+            diff=plan.diff,
+            replaced=plan.replaced,
+            kept=None if keeping is None else keeping.kept,
+            is_newly_kept=keeping is not None and keeping.is_new,
+            restored=plan.restored,
         )
-        version = change.install(artifact, slot, config)
-    return replace(version, notes=(*version.notes, *change.notes))
 
 
-def roll_back(repository: Repository, name: str, to: int | None = None) -> Switch:
-    """Serve another version: the given one, or the highest one below the served one.
+def switch(
+    repository: Repository,
+    name: str,
+    to: int,
+    *,
+    number: int | None = None,
+    keep_settings: bool = False,
+    beside: Iterable[int] | None = None,
+    dry_run: bool = False,
+) -> Switch:
+    """Serve another version, with the config that served it last. `roll_back` undoes it.
+
+    Args:
+        repository: The repository.
+        name: The model.
+        to: The version.
+        number: The number of the kept config to restore. By default the last one that served the version.
+        keep_settings: Serve it with the config that is there instead.
+        beside: The lower versions to serve beside it. By default those that the config names.
+        dry_run: Whether to say only what would be done; nothing is written.
 
     Raises:
-        RepositoryError: There is no such version, or the config that is there contradicts it. Nothing on disk changed.
+        RepositoryError: There is no such version or kept config, or Triton would refuse the config with it. Nothing on
+            disk changed.
     """
+
+    def plan(model: ModelDirectory) -> Plan:
+        return plan_switch(model, to, number=number, keep_settings=keep_settings, beside=beside)
+
+    return _carry_out(repository, name, f"switch {name}", plan, dry_run=dry_run)
+
+
+def roll_back(
+    repository: Repository,
+    name: str,
+    to: int | None = None,
+    *,
+    number: int | None = None,
+    keep_settings: bool = False,
+    beside: Iterable[int] | None = None,
+    dry_run: bool = False,
+) -> Switch:
+    """Go back to a config that the model had before: by default to the one that the last change replaced.
+
+    One call after the other goes further back. The arguments and errors are those of `switch`.
+    """
+
+    def plan(model: ModelDirectory) -> Plan:
+        return plan_rollback(model, to, number=number, keep_settings=keep_settings, beside=beside)
+
+    return _carry_out(repository, name, f"rollback {name}", plan, dry_run=dry_run)
+
+
+def _carry_out(
+    repository: Repository, name: str, command: str, plan: Callable[[ModelDirectory], Plan], *, dry_run: bool
+) -> Switch:
     repository.model(name).read_config()  # refuses an unknown model before anything is created
-    with repository.changing(name, f"rollback {name}") as change:
-        model = change.model
-        before = model.served_version()
-        after = model.version_before(before) if to is None else to
-        model.check_version(after)
-        replaced, text = _content(model), model.read_config()
-        config = _config_for(model, before, after) if after != before else Config(text, {})
-        if after != before:
-            change.serve(config)
-    return Switch(name, before, after, change.notes, model.config_diff(text, config.text), replaced)
+    if dry_run:
+        return Switch.of(plan(repository.model(name)))
+    with repository.changing(name, command) as change:
+        planned = plan(change.model)
+        change.serve(planned.replacement)
+    return Switch.of(planned, change.notes)
 
 
-def put_back(repository: Repository, name: str, content: bytes, *, instead_of: bytes | None = None) -> Switch:
+def put_back(
+    repository: Repository,
+    name: str,
+    content: bytes,
+    *,
+    instead_of: bytes | None = None,
+    forget: KeptConfig | None = None,
+) -> Switch:
     """Put a former config.pbtxt back in place, byte for byte, as a change that failed has to be taken back.
 
     Args:
         repository: The repository.
         name: The model.
         content: The content of the file, as `ModelDirectory.find_config_bytes` and `Switch.replaced` give it.
-        instead_of: What the file has to hold now; None replaces whatever is there.
+        instead_of: What the file has to hold now, which is not kept. None replaces whatever is there, and keeps it.
+        forget: The kept config to delete, because the change that is taken back wrote it: `Switch.kept` where
+            `Switch.is_newly_kept`.
 
     Raises:
         RepositoryError: There is no such model, the content is no config, the file holds something else than
@@ -101,20 +146,22 @@ def put_back(repository: Repository, name: str, content: bytes, *, instead_of: b
     repository.model(name).read_config()  # refuses an unknown model before anything is created
     with repository.changing(name, f"put back the config of {name}") as change:
         model = change.model
-        replaced = _content(model)
-        if instead_of is not None and replaced != instead_of:
-            what = "somebody has changed this file in the meantime, so the former one is not put back"
-            raise RepositoryError(model.config_path, what, "look at what it says now, and change it by hand if needed")
-        text, old = _text(model, content), _text(model, replaced)
-        before, after = _served(model, old), _served(model, text)
-        if replaced != content:
-            change.put_back(content)
-    return Switch(name, before, after, change.notes, model.config_diff(old, text), replaced)
+        plan = _plan_put_back(model, content, instead_of)
+        change.serve(plan.replacement)
+        if forget is not None and kept.read(model, forget) == content:
+            change.forget(forget)
+    return Switch.of(plan, change.notes)
 
 
-def _content(model: ModelDirectory) -> bytes:
-    content = model.find_config_bytes()
-    return model.read_config().encode() if content is None else content
+def _plan_put_back(model: ModelDirectory, content: bytes, instead_of: bytes | None) -> Plan:
+    there = model.find_config_bytes() or b""
+    if instead_of is not None and there != instead_of:
+        what = "somebody has changed this file in the meantime, so the former one is not put back"
+        raise RepositoryError(model.config_path, what, "look at what it says now, and change it by hand if needed")
+    text, old = _text(model, content), _text(model, there)
+    before, after = served_by(model, old), served_by(model, text)
+    keeping = kept.place(model, there, before) if instead_of is None and there != content else None
+    return Plan(model, before, after, Replacement(there, content, Config(text, {}), keeping))
 
 
 def _text(model: ModelDirectory, config: bytes) -> str:
@@ -122,25 +169,3 @@ def _text(model: ModelDirectory, config: bytes) -> str:
         return pbtxt.decode(config)
     except UnicodeDecodeError as error:
         raise RepositoryError(model.config_path, "it is not UTF-8 text", "write this file again") from error
-
-
-def _served(model: ModelDirectory, config: str) -> int:
-    """Return the version that a config serves; 0 if it serves none."""
-    parsed = pbtxt.parse(config, where=model.config_path)
-    return max(policy.named_versions(parsed, model.versions()), default=0)
-
-
-def _config_for(model: ModelDirectory, before: int, after: int) -> Config:
-    """Make the config that serves version `after` instead of `before`."""
-    text, path = model.read_config(), model.config_path
-    if not model.is_published(after):
-        return point_at(text, after, model.versions(), where=path)
-    model.check_complete(after)
-    return make_config(
-        model.read_manifest(after),
-        name=model.name,
-        version=after,
-        sample=first_row(model.read_reference(after)),
-        existing=ExistingConfig(text, model.find_manifest(before), path),
-        present=model.versions(),
-    )

@@ -2,65 +2,34 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder.config import Config, pbtxt
 from builder.errors import RepositoryError
-from builder.model import FileState
-from builder.record import MANIFEST_FILE, Content, Manifest, write_arrays
+from builder.record import MANIFEST_FILE, Manifest, write_arrays
 from builder.repository import disk, transaction
+from builder.repository.kept import PREPARED, Keeping, KeptConfig
 from builder.repository.model_directory import ModelDirectory
+from builder.repository.slot import Artifact, Slot
 from builder.repository.transaction import Transaction
 from builder.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A proven version, ready to install.
-
-    Attributes:
-        files: What Triton loads, by path in the version's directory: `model.onnx`, and files of external weights. A
-            `Path` is copied.
-        manifest: The manifest of the version; `manifest.model` is `ModelFile.of` these files.
-        reference: The samples and answers: `input:NAME` and `output:NAME`, each `dtype[rows, *dims]`.
-        states: The states of files to copy, each read before the file was hashed for the manifest.
-    """
-
-    files: Mapping[str, Content]
-    manifest: Manifest
-    reference: Mapping[str, Array]
-    states: Mapping[Path, FileState] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The place for an artifact in a model, and what has to be known to make the config.
-
-    Attributes:
-        version: The number that the artifact gets, or has.
-        is_new: Whether it has to be added. If not, the served version is already this artifact.
-        config_text: The text of the config.pbtxt that is there; None when there is none.
-        served: The manifest of the version that this config serves; None if it has no readable manifest.
-    """
-
-    version: int
-    is_new: bool
-    config_text: str | None
-    served: Manifest | None
-
-
-@dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """The version that is served now.
+    """A version that was published.
 
     Attributes:
         path: Its directory.
         version: Its number.
-        created: Whether it was added; False when the served version already was this one.
+        created: Whether it was added; False when there was already a version that is this one.
         config_changed: Whether config.pbtxt changed.
-        config_diff: What changed in config.pbtxt, as a unified diff; empty when nothing did.
+        config_diff: What changed in config.pbtxt, as a unified diff; empty when nothing did. For a version that is not
+            served, what will change when it is.
         notes: What the operator should know, one sentence each.
+        is_served: Whether it is served now; False after `publish --no-serve`.
+        files: The files that were added, as paths in the repository.
     """
 
     path: Path
@@ -69,6 +38,25 @@ class PublishedVersion:
     config_changed: bool
     config_diff: str = ""
     notes: tuple[str, ...] = ()
+    is_served: bool = True
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A config, and how the one that it replaces is kept.
+
+    Attributes:
+        before: The content of config.pbtxt that is there; None if there is none.
+        content: The content that takes its place, byte for byte.
+        config: Its text, and the files that it names and that may have to be written.
+        keeping: How the one before is kept; None if nothing is kept.
+    """
+
+    before: bytes | None
+    content: bytes
+    config: Config
+    keeping: Keeping | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,44 +96,83 @@ class Change:
         """What failed after the change was complete, one sentence each; all of it is known when the change is over."""
         return tuple(self.transaction.notes)
 
-    def find_slot(self, artifact: Artifact) -> Slot:
-        """Find out which version the artifact is or becomes.
+    def install_first(self, artifact: Artifact, config: Config) -> None:
+        """Add a model with its first version, and serve it.
 
         Raises:
-            RepositoryError: The model's config serves no version, or its folder contains something else.
+            RepositoryError: The files to copy changed after they were proven, or the repository cannot be written to.
+                Nothing in it changed.
         """
-        text = self.model.find_config()
-        if text is None and not self._holds_versions_of_ours():
-            self._refuse_other_content()
-            return Slot(1, True, None, None)
-        number = self.model.served_versions()[-1] if text is None else self.model.served_version()
-        served = self.model.find_manifest(number)
-        if served is not None and self._is_installed(artifact, number, served):
-            return Slot(number, False, text, served)
-        return Slot(self.model.next_version(), True, text, served)
+        staged = self.transaction.path / transaction.MODEL
+        staged.mkdir()
+        self._stage_version(staged / "1", artifact)
+        disk.write(staged / pbtxt.FILE, config.text.encode())
+        if config.warmup:
+            (staged / transaction.WARMUP).mkdir()
+        for file, content in config.warmup.items():
+            disk.write(staged / transaction.WARMUP / file, content)
+        for file, content in config.labels.items():
+            disk.write(staged / file, content)
+        disk.sync_folders(staged)
+        self.transaction.place_model()
 
-    def install(self, artifact: Artifact, slot: Slot, config: Config) -> PublishedVersion:
-        """Add the artifact to its slot, unless it is there already, and serve it with this config.
+    def install(self, artifact: Artifact, slot: Slot, replacement: Replacement) -> None:
+        """Add a version, unless it is there already, and serve it with this config.
 
         Raises:
             RepositoryError: The files to copy changed after they were proven, somebody edited config.pbtxt during
                 the copying, or the repository cannot be written to. Nothing in it changed.
         """
-        if slot.config_text is None and not self.model.versions():
-            self._install_first(artifact, config)
+        if slot.is_new:
+            self._stage_version(self.transaction.path / transaction.VERSION, artifact)
+        self.serve(replacement, new_version=slot.version if slot.is_new else None)
+
+    def serve(self, replacement: Replacement, *, new_version: int | None = None) -> None:
+        """Put a config in place of the one that is there, which is kept first.
+
+        Raises:
+            RepositoryError: Somebody edited config.pbtxt in the meantime, or the repository cannot be written to.
+                Nothing in it changed.
+        """
+        self._refuse_edited_config(replacement.before)
+        self._place_files(replacement.config)
+        if replacement.content == replacement.before and new_version is None:
+            return
+        self._stage(transaction.CONFIG, replacement.content)
+        self.transaction.switch(version=new_version, kept=self._stage_kept(replacement.keeping))
+
+    def add(self, artifact: Artifact, slot: Slot, config: Config, replacement: Replacement) -> None:
+        """Add a version that is not served, with the config that is prepared for it.
+
+        Args:
+            artifact: The version.
+            slot: Its place.
+            config: The config that will serve it.
+            replacement: The config that is there, which is kept because the prepared one was made from it; its content
+                is another one if the version would be served otherwise, as the policy `latest` does.
+
+        Raises:
+            RepositoryError: The repository cannot be written to. Nothing in it changed, except that config.pbtxt may
+                name the versions that it serves.
+        """
+        staged = self.transaction.path / transaction.VERSION
+        name = KeptConfig(slot.version, PREPARED).file.rpartition("/")[2]
+        if slot.is_new:
+            self._stage_version(staged, artifact)
+            self._stage(f"{transaction.VERSION}/{name}", config.text.encode())
+            disk.sync(staged)
         else:
-            if slot.is_new:
-                self._stage_version(self.transaction.path / transaction.VERSION, artifact)
-            self._refuse_edited_config(slot.config_text)
-            self._switch(config, version=slot.version if slot.is_new else None)
-        return PublishedVersion(
-            path=self.model.version_dir(slot.version),
-            version=slot.version,
-            created=slot.is_new,
-            config_changed=config.text != slot.config_text,
-            config_diff=self.model.config_diff(slot.config_text, config.text),
-            notes=config.notes,
-        )
+            self._stage(transaction.PREPARED, config.text.encode())
+        kept = self._stage_kept(replacement.keeping)
+        self._refuse_edited_config(replacement.before)
+        self._place_files(config)
+        if replacement.content != replacement.before:
+            self._stage(transaction.CONFIG, replacement.content)
+            self.transaction.switch(version=None, kept=kept)
+            kept = None
+        source = transaction.VERSION if slot.is_new else transaction.PREPARED
+        target = str(slot.version) if slot.is_new else f"{slot.version}/{name}"
+        self.transaction.place(source, target, kept=kept)
 
     def adopt(self, versions: Sequence[AdoptedVersion], config: str | None, *, read: str | None) -> None:
         """Add manifests and references to versions that are there, and a config if there is none.
@@ -180,57 +207,19 @@ class Change:
             paths.append(pbtxt.FILE)
         self.transaction.add(paths)
 
-    def serve(self, config: Config) -> None:
-        """Serve the version that this config names, which is there already."""
-        self._switch(config, version=None)
-
-    def put_back(self, content: bytes) -> None:
+    def put_back(self, replacement: Replacement) -> None:
         """Put a former config in place of the one that is there, byte for byte."""
-        self._stage_config(content)
-        self.transaction.switch(version=None)
+        self.serve(replacement)
 
-    def _holds_versions_of_ours(self) -> bool:
-        """Return whether the model has versions of a kind that is published here."""
-        return bool(self.model.versions()) and self.model.kind().backend in ("onnxruntime", "tensorrt")
+    def forget(self, kept: KeptConfig) -> None:
+        """Delete a kept config, once it is in force again."""
+        self.transaction.forget(kept.file)
 
-    def _refuse_other_content(self) -> None:
-        if self.model.path.is_dir() and any(self.model.path.iterdir()):
-            raise RepositoryError(
-                self.model.path,
-                "this folder is not empty, but has no config.pbtxt",
-                "write a config.pbtxt for the model that is there, delete the folder, or publish under another --name",
-            )
-
-    def _refuse_edited_config(self, text: str | None) -> None:
-        """Refuse to replace a config that somebody edited by hand, without the lock, while the files were copied."""
-        if self.model.find_config() != text:
-            what = "somebody edited this file while the model was being published"
-            raise RepositoryError(self.model.config_path, what, "publish the model again")
-
-    def _is_installed(self, artifact: Artifact, number: int, served: Manifest) -> bool:
-        """Return whether the served version is this artifact, undamaged, and proven up to the same batch size."""
-        if not served.covers(artifact.manifest):
-            return False
-        try:
-            self.model.read_reference(number)
-            return served.model.at(self.model.version_dir(number)) == served.model
-        except (RepositoryError, OSError):
-            return False
-
-    def _install_first(self, artifact: Artifact, config: Config) -> None:
-        """Move a whole model into the repository, with a single rename."""
-        staged = self.transaction.path / transaction.MODEL
-        staged.mkdir()
-        self._stage_version(staged / "1", artifact)
-        disk.write(staged / pbtxt.FILE, config.text.encode())
-        if config.warmup:
-            (staged / transaction.WARMUP).mkdir()
-        for file, content in config.warmup.items():
-            disk.write(staged / transaction.WARMUP / file, content)
-        for file, content in config.labels.items():
-            disk.write(staged / file, content)
-        disk.sync_folders(staged)
-        self.transaction.place_model()
+    def _refuse_edited_config(self, content: bytes | None) -> None:
+        """Refuse to replace a config that somebody edited by hand, without the lock, while the change was prepared."""
+        if self.model.find_config_bytes() != content:
+            what = "somebody edited this file while the model was being changed"
+            raise RepositoryError(self.model.config_path, what, "run the command again")
 
     def _stage_version(self, folder: Path, artifact: Artifact) -> None:
         """Write the files of a version, flushed to disk."""
@@ -247,18 +236,24 @@ class Change:
         disk.write(folder / MANIFEST_FILE, artifact.manifest.to_json().encode())
         disk.sync_folders(folder)
 
-    def _switch(self, config: Config, *, version: int | None) -> None:
-        """Move the warmup and label files, then the staged version, and last the config into the repository."""
-        self._place_warmup(config.warmup)
-        self._place(config.labels, self.model.path)
-        self._stage_config(config.text.encode())
-        self.transaction.switch(version=version)
+    def _stage_kept(self, keeping: Keeping | None) -> str | None:
+        """Write what is kept, unless it is there already; return its place in the model's directory."""
+        if keeping is None or not keeping.is_new:
+            return None
+        self._stage(transaction.KEPT, keeping.content)
+        return keeping.kept.file
 
-    def _stage_config(self, content: bytes) -> None:
-        staged = self.transaction.path / transaction.CONFIG
+    def _stage(self, name: str, content: bytes) -> None:
+        """Write a config to the staging folder, readable for those who may read the one that is there."""
+        staged = self.transaction.path / name
         disk.write(staged, content)
         if self.model.config_path.exists():
             shutil.copymode(self.model.config_path, staged)
+
+    def _place_files(self, config: Config) -> None:
+        """Move the warmup and label files that a config names into the repository."""
+        self._place_warmup(config.warmup)
+        self._place(config.labels, self.model.path)
 
     def _place_warmup(self, files: Mapping[str, bytes]) -> None:
         folder = self.model.path / transaction.WARMUP

@@ -3,13 +3,15 @@
 A change is prepared in `.ROOT.staging/`, next to the root and on the same filesystem. It reaches the root only by
 `rename`, which happens at once or not at all. To add version 5 of the model `m` to `models/`:
 
-1. `.models.staging/version/` and `.models.staging/config.pbtxt` are written and flushed to disk;
+1. `.models.staging/version/`, `kept.pbtxt` (the config that is there) and `config.pbtxt` (the one to come) are written
+   and flushed to disk;
 2. `.models.staging/journal.json` is written: {"model": "m", "version": 5};
 3. `version/` is renamed to `models/m/5`: Triton does not load it yet, because the config still names version 4;
-4. `config.pbtxt` is renamed to `models/m/config.pbtxt`, which names version 5;
-5. the journal is deleted first, then whatever else is in the staging folder.
+4. `kept.pbtxt` is renamed to `models/m/4/config.1.pbtxt`, where the config of version 4 is kept;
+5. `config.pbtxt` is renamed to `models/m/config.pbtxt`, which names version 5;
+6. the journal is deleted first, then whatever else is in the staging folder.
 
-Step 4 is the point of no return. If anything fails before it, what was renamed is renamed back, and nothing has
+Step 5 is the point of no return. If anything fails before it, what was renamed is renamed back, and nothing has
 changed. What fails after it, such as flushing the folders to disk, does not undo the change, and is a note. From step 2
 on Ctrl-C waits, so it never comes between a rename and the record of it.
 
@@ -21,12 +23,15 @@ how far it got:
 | after 1 | there    | there        | there is no journal: it empties the staging folder                  |
 | after 2 | there    | there        | the repository is as it was before: it empties the staging folder   |
 | after 3 | gone     | there        | it removes `models/m/5`, unless somebody set the config to 5        |
-| after 4 | gone     | gone         | the change was complete: it empties the staging folder              |
+| after 4 | gone     | there        | the same; the kept config stays, and is not kept a second time      |
+| after 5 | gone     | gone         | the change was complete: it empties the staging folder              |
+
+What step 4 leaves is true without step 5: it is the config that serves version 4, byte for byte.
 
 A journal that cannot be read is kept aside, and the next change goes on without it. That is safe after every step:
-after 1, 2 and 4 the journal changes nothing. After 3, version 5 stays in the repository. It is complete and on disk,
-because step 1 came first; the config does not name it; and the next version is 6. So it is a version like those that
-`rollback` left. The same holds for a journal of a later release as long as that release, too, moves only complete
+after 1, 2 and 5 the journal changes nothing. After 3 and 4, version 5 stays in the repository. It is complete and on
+disk, because step 1 came first; the config does not name it; and the next version is 6. So it is a version like those
+that `rollback` left. The same holds for a journal of a later release as long as that release, too, moves only complete
 versions, and the config last.
 
 To adopt a version that is there, its manifest and reference are staged as `added-0` and so on, and the journal names
@@ -38,7 +43,9 @@ If the model has no config yet, `added` names config.pbtxt: then the version in 
 somebody has removed since, and is taken back.
 
 A rollback has no version/: steps 1 and 3 leave it out, and the journal's version is null. A first publish prepares the
-whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. `prune` renames
+whole folder of the model and moves it with one rename, the point of no return, so it needs no journal. A version that
+is added without being served needs none either: the config that is there is kept first, and the rename of `version/`
+is the point of no return. `prune` renames
 versions into the staging folder, all or none of them; the last rename is its point of no return, and if it is killed,
 the versions that it had removed stay removed. Warmup and label files are moved before step 1: their names are digests
 of their content, so no file that a server may be reading is ever replaced.
@@ -62,6 +69,8 @@ from builder.repository.own_folder import OpenFolder, close, entries
 
 WARMUP = "warmup"
 CONFIG = pbtxt.FILE
+KEPT = "kept.pbtxt"
+PREPARED = "prepared.pbtxt"
 VERSION = "version"
 MODEL = "model"
 
@@ -71,8 +80,8 @@ _OTHER_CONFIGS = ("[0-9]*/config.*.pbtxt", "configs/*.pbtxt")
 _MOST_BYTES = 10_000_000
 
 LEFT_OVER = re.compile(
-    rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|added-\d+|candidate|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}"
-    rf"|{LABEL_FILE.pattern}|{re.escape(journal.STAGED)}"
+    rf"{VERSION}|{MODEL}|{re.escape(CONFIG)}|{re.escape(KEPT)}|{re.escape(PREPARED)}|added-\d+|candidate"
+    rf"|(removed|pruned)(-\d+)?|{OWN_WARMUP_FILE.pattern}|{LABEL_FILE.pattern}|{re.escape(journal.STAGED)}"
 )
 """The names in the staging folder that a change leaves there."""
 
@@ -115,8 +124,13 @@ class Transaction:
         """The path of the staging folder."""
         return self.folder.path
 
-    def switch(self, *, version: int | None) -> None:
-        """Move the staged version into the repository, then the staged config, which makes Triton serve it."""
+    def switch(self, *, version: int | None, kept: str | None = None) -> None:
+        """Move the staged version into the repository, then the staged config, which makes Triton serve it.
+
+        Args:
+            version: The number of the version; None if none is added.
+            kept: Where in the model's folder the config that is there is kept before, if it is.
+        """
         target = self.root / self.model
         interrupts.hold()
         added = () if os.path.lexists(target / CONFIG) else (CONFIG,)
@@ -125,7 +139,29 @@ class Transaction:
         if version is not None:
             self._move(self.path / VERSION, target / str(version))
             sync_all((target, self.path))
+        self._keep(kept)
         self._commit(self.path / CONFIG, target / CONFIG)
+
+    def place(self, source: str, target: str, *, kept: str | None) -> None:
+        """Move something staged into the model's folder, after the config that is there is kept; nothing is served.
+
+        Args:
+            source: Its name in the staging folder.
+            target: Its place in the model's folder.
+            kept: Where in the model's folder the config is kept, if it is.
+        """
+        interrupts.hold()
+        self._keep(kept)
+        self._commit(self.path / source, self.root / self.model / target)
+
+    def forget(self, kept: str) -> None:
+        """Delete a kept config, which is in force again. If that fails it stays, and does no harm."""
+        path = self.root / self.model / kept
+        try:
+            path.unlink(missing_ok=True)
+            sync(path.parent)
+        except (OSError, KeyboardInterrupt) as error:
+            self.notes.append(f"{path} could not be deleted: {reason(error)}; it does no harm")
 
     def place_model(self) -> None:
         """Move the whole staged folder of a new model into the repository."""
@@ -204,7 +240,7 @@ class Transaction:
             sync_all({folder for move in self._moves for folder in (move.source.parent, move.target.parent)})
             self._sweep(self.model)
             self._clear()
-        if left := [move for move in self._moves if move.is_done()]:
+        if left := [move for move in self._moves if move.is_done() and move.source.name != KEPT]:
             raise self._not_undone(left, error) from error
 
     def clean_up(self) -> None:
@@ -216,6 +252,12 @@ class Transaction:
                 f"the change is complete, but what it left in {self.path} could not be deleted: {reason(error)}; "
                 "the next change to this repository deletes it"
             )
+
+    def _keep(self, kept: str | None) -> None:
+        if kept is not None:
+            target = self.root / self.model / kept
+            self._move(self.path / KEPT, target)
+            sync_all((target.parent, self.path))
 
     def _move(self, source: Path, target: Path) -> None:
         """Rename in a way that `undo` can take back."""
@@ -295,10 +337,10 @@ class Transaction:
             return
         warmup = directory.path / WARMUP
         with suppress(OSError):
-            if warmup.is_dir() and not warmup.is_symlink() and _delete_unused(warmup, OWN_WARMUP_FILE, [text]):
+            texts = [text, *_other_configs(directory.path)]
+            _delete_unused(directory.path, LABEL_FILE, texts)
+            if warmup.is_dir() and not warmup.is_symlink() and _delete_unused(warmup, OWN_WARMUP_FILE, texts):
                 warmup.rmdir()
-        with suppress(OSError):
-            _delete_unused(directory.path, LABEL_FILE, [text, *_other_configs(directory.path)])
 
     def _not_undone(self, left: Sequence[_Move], error: BaseException) -> RepositoryError:
         """Return the error that says what is left of a change that failed and could not be undone."""

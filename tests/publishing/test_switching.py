@@ -11,7 +11,7 @@ from support.artifacts import scale
 
 from builder.config import Config, ConfigOptions, make_config, pbtxt
 from builder.errors import RepositoryError
-from builder.publishing import install, roll_back, switching
+from builder.publishing import install, installing, planning, roll_back
 from builder.repository import Repository
 
 PUBLISHERS = 16
@@ -26,7 +26,8 @@ def slow_config(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.1)
         return config
 
-    monkeypatch.setattr(switching, "make_config", make_slowly)
+    for module in (installing, planning):
+        monkeypatch.setattr(module, "make_config", make_slowly)
 
 
 @pytest.mark.slow

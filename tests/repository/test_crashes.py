@@ -73,6 +73,9 @@ def check_whole(model: Path, expected: dict[int, Artifact]) -> int:
     for number in (entry.name for entry in model.iterdir() if entry.name not in ("config.pbtxt", "warmup")):
         assert expected[int(number)].manifest.model.at(model / number) == expected[int(number)].manifest.model
         assert read_manifest(model / number) == expected[int(number)].manifest
+        for file in (model / number).glob("config.[1-9].pbtxt"):
+            kept = pbtxt.parse(file.read_text(), where="").version_policy.specific.versions
+            assert list(kept) == [int(number)]
     assert set(re.findall(r"[0-9a-f]{64}\.raw", text)) <= tree(model / "warmup").keys()
     return int(version)
 
@@ -116,7 +119,10 @@ def test_a_first_install_killed_at_any_call_leaves_no_model_or_a_complete_one(tm
     assert seen == {(), ("scale",)}
 
 
-@pytest.mark.parametrize(("change", "served"), [("options", {3}), ("rollback", {1, 3}), ("prune", {3})])
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [("options", {3}), ("rollback", {1, 3}), ("unserved", {3}), ("prune", {3})],
+)
 def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
     tmp_path: Path, change: str, served: set[int]
 ) -> None:
@@ -136,7 +142,18 @@ def test_a_change_of_another_kind_killed_at_any_call_leaves_complete_versions(
         assert names(folder / ".models.staging") == EMPTY
     assert seen == served
     assert before in configs
-    assert len(configs) == (1 if change == "prune" else 2)
+    assert len(configs) == (1 if change in ("prune", "unserved") else 2)
+
+
+def test_the_config_that_a_killed_change_kept_is_the_one_in_force_and_is_not_kept_twice(crashes: list[Path]) -> None:
+    early = [folder for folder in crashes if (folder / "models/scale/1/config.1.pbtxt").exists()]
+    config = Repository(crashes[0] / "models").model("scale").config_path.read_bytes()
+    assert len(early) > 1
+
+    for folder in early:
+        assert (folder / "models/scale/1/config.1.pbtxt").read_bytes() == config
+        install(Repository(folder / "models"), "scale", scale(4.0))
+        assert not (folder / "models/scale/1/config.2.pbtxt").exists()
 
 
 def test_an_install_into_a_model_without_a_config_leaves_no_version_that_no_config_names(tmp_path: Path) -> None:

@@ -109,12 +109,15 @@ def test_a_smaller_batch_of_the_same_bytes_changes_only_the_config(repository: R
 def test_another_option_of_the_config_changes_only_the_config(repository: Repository) -> None:
     install(repository, "scale", scale())
     version = tree(repository.root / "scale/1")
+    before = repository.model("scale").read_config()
 
     published = install(repository, "scale", scale(), ConfigOptions(max_queue_delay_us=100))
 
     assert (published.version, published.created, published.config_changed) == (1, False, True)
     assert "max_queue_delay_microseconds: 100" in repository.model("scale").read_config()
-    assert tree(repository.root / "scale/1") == version
+    after = tree(repository.root / "scale/1")
+    assert after.pop("config.1.pbtxt") == before.encode()
+    assert after == version
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "reference.npz", "manifest.json"])
@@ -230,7 +233,9 @@ def test_the_config_keeps_its_permissions(repository: Repository) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_warmup_files_that_no_config_names_are_deleted_by_the_change_after_next(repository: Repository) -> None:
+def test_warmup_files_that_neither_the_config_nor_a_kept_one_names_are_deleted(
+    repository: Repository,
+) -> None:
     install(repository, "scale", scale())
     old = tree(repository.root / "scale/warmup").keys()
     other = replace(scale(3.0), reference={k: v[::-1] for k, v in scale(3.0).reference.items()})
@@ -239,8 +244,12 @@ def test_warmup_files_that_no_config_names_are_deleted_by_the_change_after_next(
     assert old < tree(repository.root / "scale/warmup").keys()
     (repository.root / "scale/warmup/by-hand").write_bytes(b"kept")
     install(repository, "scale", scale(4.0), ConfigOptions(warmup=False))
-
     install(repository, "scale", scale(5.0))
+    assert old < tree(repository.root / "scale/warmup").keys()
+
+    for version in (1, 2):
+        (repository.root / f"scale/{version}/config.1.pbtxt").unlink()
+    install(repository, "scale", scale(6.0))
     assert tree(repository.root / "scale/warmup").keys() == {"by-hand"}
 
 
@@ -309,7 +318,7 @@ def test_an_edit_while_the_weights_are_copied_is_kept_and_nothing_is_published(
         copy(source, target)
 
     monkeypatch.setattr(disk, "copy", edit_and_copy)
-    with pytest.raises(RepositoryError, match="somebody edited this file while the model was being published"):
+    with pytest.raises(RepositoryError, match="somebody edited this file while the model was being changed"):
         install(repository, "scale", scale(files={"model.onnx": b"graph", "weights.bin": weights}))
 
     assert "count: 3" in repository.model("scale").read_config()
@@ -433,11 +442,13 @@ def test_rollback_can_go_forward_again_to_a_version_that_is_named(repository: Re
     roll_back(repository, "scale")
 
     assert roll_back(repository, "scale", 2).after == 2
-    assert tree(repository.root) == before
+    after = tree(repository.root)
+    assert after.pop("scale/2/config.1.pbtxt") == before["scale/config.pbtxt"]
+    assert after == before
     assert roll_back(repository, "scale", 2).before == 2
 
 
-def test_rollback_sets_the_batch_size_that_the_version_was_proven_for(repository: Repository) -> None:
+def test_rollback_sets_the_batch_size_that_the_version_was_served_with(repository: Repository) -> None:
     install(repository, "scale", scale(max_batch_size=4))
     install(repository, "scale", scale(3.0, max_batch_size=16))
 
@@ -447,7 +458,7 @@ def test_rollback_sets_the_batch_size_that_the_version_was_proven_for(repository
     assert repository.model("scale").max_batch_size() == 16
     edit(repository.model("scale").config_path, "max_batch_size: 16", "max_batch_size: 2")
     edit(repository.model("scale").config_path, "batch_size: 16", "batch_size: 2")
-    roll_back(repository, "scale")
+    roll_back(repository, "scale", keep_settings=True)
     assert repository.model("scale").max_batch_size() == 2
 
 

@@ -38,6 +38,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
     "rollback": lambda repository: roll_back(repository, "scale", 1),
     "adopt": adopt,
     "first config": lambda repository: install(repository, "scale", scale(5.0)),
+    "unserved": lambda repository: install(repository, "scale", scale(4.0), serve=False),
     "prune": lambda repository: repository.prune("scale", keep=1),
 }
 

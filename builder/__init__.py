@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         prune,
         publish,
         rollback,
+        switch,
         verify,
     )
     from builder.bounded import Limits
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
-    from builder.publishing import AdoptedModel, Adoption, AdoptOptions, Publication, PublishOptions
+    from builder.publishing import AdoptedModel, Adoption, AdoptOptions, Publication, PublishOptions, Switch
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
@@ -61,6 +62,7 @@ _HOMES = {
         "prune",
         "publish",
         "rollback",
+        "switch",
         "verify",
     ),
     "builder.bounded": ("Limits",),
@@ -68,7 +70,7 @@ _HOMES = {
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
-    "builder.publishing": ("AdoptOptions", "AdoptedModel", "Adoption", "Publication", "PublishOptions"),
+    "builder.publishing": ("AdoptOptions", "AdoptedModel", "Adoption", "Publication", "PublishOptions", "Switch"),
     "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
@@ -99,6 +101,7 @@ __all__ = [
     "RepositoryError",
     "Resource",
     "Server",
+    "Switch",
     "Verification",
     "VerificationError",
     "__version__",
@@ -111,6 +114,7 @@ __all__ = [
     "publish",
     "rollback",
     "serve",
+    "switch",
     "verify",
 ]
 

@@ -4,7 +4,7 @@
 `builder.server`, which imports nothing heavy.)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -387,30 +387,95 @@ def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
     return bucket.read_all(repository, lambda root: list(Repository(root).list_models()))
 
 
-def rollback(
+def switch(
     name: str,
     repository: Path | str = REPOSITORY,
     *,
-    to: int | None = None,
+    to: int,
+    number: int | None = None,
+    keep_settings: bool = False,
+    serve_also: Iterable[int] | None = None,
+    dry_run: bool = False,
     lock_timeout_s: float | None = None,
     report: Report = silent,
 ) -> Switch:
-    """Serve an earlier version of a model again, in one atomic change of its config.pbtxt.
+    """Serve another version of a model, in one atomic change of its config.pbtxt.
 
     Args:
         name: The model.
         repository: The folder of the model repository, or the URL of a bucket.
-        to: The version to serve. Default: the one before the version that is served.
+        to: The version to serve.
+        number: Which of the configs kept with the version to bring back. Default: the one that served it last.
+        keep_settings: Serve the version with the settings that config.pbtxt has now instead.
+        serve_also: Lower versions to serve at the same time. Default: those that the config serves.
+        dry_run: Only say what would be changed.
         lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
             free.
         report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
 
     Raises:
-        RepositoryError: There is no such version, or config.pbtxt contradicts it. Nothing on disk changed.
+        RepositoryError: There is no such version or kept config, or Triton would refuse the config with it. Nothing on
+            disk changed.
     """
+    besides = None if serve_also is None else tuple(serve_also)
+
+    def switch_in(root: Path, report: Report) -> Switch:
+        return publishing.switch(
+            Repository(root, report=report, lock_timeout_s=lock_timeout_s),
+            name,
+            to,
+            number=number,
+            keep_settings=keep_settings,
+            beside=besides,
+            dry_run=dry_run,
+        )
+
+    return bucket.change(repository, name, switch_in, wanted=wanted.to_switch(to), report=report)
+
+
+def rollback(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    to: int | None = None,
+    number: int | None = None,
+    keep_settings: bool = False,
+    serve_also: Iterable[int] | None = None,
+    dry_run: bool = False,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+) -> Switch:
+    """Go back to a config that a model had before, in one atomic change of its config.pbtxt.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository, or the URL of a bucket.
+        to: The version to serve, with the config that served it last. Default: what the last change replaced; each
+            further rollback goes one change further back.
+        number: Which of the configs kept with the version to bring back. Default: the one that served it last.
+        keep_settings: Serve the version with the settings that config.pbtxt has now instead.
+        serve_also: Lower versions to serve at the same time. Default: those that the config serves.
+        dry_run: Only say what would be changed.
+        lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
+            free.
+        report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
+
+    Raises:
+        RepositoryError: There is no such version or kept config, or Triton would refuse the config with it. Nothing on
+            disk changed.
+    """
+    besides = None if serve_also is None else tuple(serve_also)
 
     def roll_back_in(root: Path, report: Report) -> Switch:
-        return roll_back(Repository(root, report=report, lock_timeout_s=lock_timeout_s), name, to)
+        return roll_back(
+            Repository(root, report=report, lock_timeout_s=lock_timeout_s),
+            name,
+            to,
+            number=number,
+            keep_settings=keep_settings,
+            beside=besides,
+            dry_run=dry_run,
+        )
 
     return bucket.change(repository, name, roll_back_in, wanted=wanted.to_switch(to), report=report)
 

@@ -100,6 +100,17 @@ def whole_number(least: int, most: int | None = LARGEST_INT32, *, form: str = "N
 
 
 VERSION = whole_number(1, LARGEST_INT64, form="VERSION")
+
+
+@argument("VERSION", fix="use the number of a version, or none")
+def version_or_none(text: str) -> int | None:
+    """Read the number of a version, or `none`."""
+    if text == "none":
+        return None
+    number: int = VERSION.convert(text, None, None)
+    return number
+
+
 PORT = whole_number(0, 65535, form="PORT")
 
 FILE_TO_READ = click.Path(path_type=Path, readable=False)

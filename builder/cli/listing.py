@@ -8,7 +8,17 @@ from builder.progress import format_bytes
 from builder.record import Proof
 from builder.repository import Kind, ListedModel, ListedVersion
 
-HEADS = ("model", "backend", "version", "size", "published", "made from", "max batch", "proven at batch sizes")
+HEADS = (
+    "model",
+    "backend",
+    "version",
+    "size",
+    "published",
+    "made from",
+    "max batch",
+    "proven at batch sizes",
+    "config",
+)
 
 
 def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
@@ -23,6 +33,8 @@ def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
             "missing_members": list(model.missing_members),
             "other_configs": list(model.kind.other_configs) if model.kind else [],
             "problem": model.problem,
+            "max_batch_size": model.max_batch_size,
+            "config_changed": model.config_changed.isoformat() if model.config_changed else None,
             "versions": [_version_to_json(version) for version in model.versions],
         }
         for model in models
@@ -34,6 +46,9 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
     return {
         "version": version.version,
         "served": version.served,
+        "is_default": version.is_default,
+        "is_prepared": version.is_prepared,
+        "kept_configs": list(version.kept_configs),
         "origin": version.origin,
         "bytes": version.bytes,
         "published": version.published.isoformat() if version.published else None,
@@ -46,7 +61,7 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
 
 
 def show(models: Sequence[ListedModel]) -> None:
-    """Print a table; `→` marks the versions that are served."""
+    """Print a table; `→` marks the version that answers, and `+` others that are served beside it."""
     if not models:
         print_result("no models")
         return
@@ -75,16 +90,37 @@ def _notes(model: ListedModel) -> Iterator[str]:
 
 
 def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
-    number = f"{'→' if version.served else ' '} {version.version}"
-    size = format_bytes(version.bytes)
-    manifest, published = version.manifest, version.published
+    mark = "→" if version.is_default else "+" if version.served else " "
+    first = f"{mark} {version.version}", format_bytes(version.bytes)
+    manifest, published, config = version.manifest, version.published, _config(version, model)
     if manifest is None or published is None:
-        return number, size, "", version.problem or _described(model.kind), "", ""
+        return *first, "", version.problem or _described(model.kind), _largest(version, model), "", config
     source = f"{manifest.source.file} ({manifest.source.sha256[:12]})"
     if manifest.adopted:
         source = f"adopted: {source}"
     when = f"{published.astimezone():%Y-%m-%d %H:%M}"
-    return number, size, when, source, str(manifest.max_batch_size), _proven(manifest.proof)
+    return *first, when, source, _largest(version, model), _proven(manifest.proof), config
+
+
+def _largest(version: ListedVersion, model: ListedModel) -> str:
+    """Return the max_batch_size in force, or that of the proof for a version that is not served."""
+    proven = version.manifest.max_batch_size if version.manifest else None
+    if not version.served or model.max_batch_size is None:
+        return "" if proven is None else str(proven)
+    is_lower = proven is not None and proven != model.max_batch_size
+    return f"{model.max_batch_size} (proven: {proven})" if is_lower else str(model.max_batch_size)
+
+
+def _config(version: ListedVersion, model: ListedModel) -> str:
+    """Say when the config changed that is in force, and how many of a version are kept."""
+    parts = []
+    if version.is_default and model.config_changed is not None:
+        parts.append(f"changed {model.config_changed.astimezone():%Y-%m-%d %H:%M}")
+    if version.is_prepared:
+        parts.append("not served yet")
+    if version.kept_configs:
+        parts.append(f"{len(version.kept_configs)} kept")
+    return "; ".join(parts)
 
 
 def _described(kind: Kind | None) -> str:

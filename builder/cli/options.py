@@ -17,6 +17,7 @@ from builder.cli.arguments import (
     named_axes,
     seconds,
     size,
+    version_or_none,
     whole_number,
 )
 from builder.cli.faults import BadValue
@@ -71,6 +72,42 @@ lock_timeout = option(
     type=seconds,
     help="How long to wait while another command changes the repository. For example, 30s; 0s does not wait. "
     "Default: until that command is done.",
+)
+dry_run = option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show what would be changed: the versions, the files, and the diff of config.pbtxt. Nothing is written.",
+)
+keep_settings = option(
+    "--keep-settings",
+    is_flag=True,
+    help="Serve the version with the settings that config.pbtxt has now, instead of those that it had with it.",
+)
+kept_config = option(
+    "--config",
+    "number",
+    type=whole_number(1, 999_999_999),
+    help="Which of the configs that are kept with the version to bring back: N is that of VERSION/config.N.pbtxt. "
+    "Default: the last one.",
+)
+
+
+def _as_versions(ctx: click.Context, param: click.Parameter, given: tuple[int | None, ...]) -> tuple[int, ...] | None:
+    """Turn the values into versions: an empty tuple for `none`, None if the option is not given."""
+    versions = tuple(dict.fromkeys(version for version in given if version is not None))
+    if versions and None in given:
+        fix = "leave out --serve-also none, or the other versions"
+        raise BadValue("none and a version contradict each other", fix, ctx=ctx, param=param)
+    return versions if given else None
+
+
+serve_also = option(
+    "--serve-also",
+    multiple=True,
+    type=version_or_none,
+    callback=_as_versions,
+    help="A lower version to serve at the same time, which answers requests that name it by its number. Repeat it for "
+    "others; none serves no other one. Default: those that config.pbtxt serves.",
 )
 as_json = option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
 

@@ -71,6 +71,12 @@ def print_result(text: str) -> None:
     _write(printable(text), sys.stdout)
 
 
+def print_diff(diff: str) -> None:
+    """Print a unified diff on stderr, if there is any difference."""
+    if diff:
+        _write("\n".join(map(escape, diff.split("\n"))), sys.stderr)
+
+
 def print_path(path: object) -> None:
     """Print a path or URL for scripts: never cut short."""
     _write(escape(str(path)), sys.stdout)

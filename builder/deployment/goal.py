@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.config import PROVENANCE_PREFIX, ClientTensor, Config, Interface, interface, interface_of, pbtxt, policy
-from builder.deployment.planned import plan_switch
 from builder.errors import RepositoryError
 from builder.proof import as_numbers
+from builder.publishing import plan_switch
 from builder.record import Manifest
 from builder.repository import ModelDirectory, Repository
 from builder.tensors import Array
@@ -86,7 +86,7 @@ def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
     version = named if version is None else version
     model.read_manifest(version)
     model.check_complete(version)
-    planned = plan_switch(repository, name, version) if version != named else None
+    planned = plan_switch(model, version).config if version != named else None
     plan = planned or Config(text, {})
     config = pbtxt.parse(plan.text, where=model.config_path)
     _refuse_uncheckable(config, model)

@@ -7,11 +7,10 @@ from builder import interrupts
 from builder.config import pbtxt
 from builder.deployment.goal import Goal
 from builder.deployment.mirror import Mirror
-from builder.deployment.planned import switch
 from builder.errors import BuilderError, RepositoryError
 from builder.progress import Report
-from builder.publishing import put_back
-from builder.repository import Repository
+from builder.publishing import put_back, switch
+from builder.repository import KeptConfig, Repository
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -30,6 +29,7 @@ class SwitchedConfig:
         before: The version that it named then.
         written: What the deployment wrote; None until then.
         diff: What that changed, as a unified diff.
+        kept: The file that the deployment kept the former config in, if it wrote one.
         is_stuck: Whether it could not be put back.
     """
 
@@ -41,6 +41,7 @@ class SwitchedConfig:
     before: int
     written: bytes | None = None
     diff: str = ""
+    kept: KeptConfig | None = None
     is_stuck: bool = False
 
     @classmethod
@@ -66,6 +67,7 @@ class SwitchedConfig:
                 return
             done = switch(self.repository, self.goal.model.name, self.goal.version)
             self.written, self.diff = _content(self.goal), done.diff
+            self.kept = done.kept if done.is_newly_kept else None
         self.report("switch", f"the repository names version {done.after} instead of {done.before}")
 
     def put_back(self, instead: int | None = None) -> str:
@@ -91,7 +93,7 @@ class SwitchedConfig:
         if now == self.former:
             return f"the repository names version {self.before}, as before"
         with interrupts.apart():
-            put_back(self.repository, self.goal.model.name, self.former, instead_of=now)
+            put_back(self.repository, self.goal.model.name, self.former, instead_of=now, forget=self.kept)
         return f"the repository names version {self.before} again"
 
     def _warning(self, instead: int | None) -> str:

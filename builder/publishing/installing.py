@@ -12,6 +12,7 @@ from builder.record import MANIFEST_FILE, first_row
 from builder.repository import (
     Artifact,
     Change,
+    KeptConfig,
     ModelDirectory,
     PublishedVersion,
     Replacement,
@@ -55,11 +56,22 @@ def install(
     """
     asked = _Asked(artifact, options, serve, None if beside is None else tuple(beside))
     if dry_run:
-        return _plan(repository.model(name), asked).result
+        return replace(_plan(repository.model(name), asked).result, is_dry_run=True)
     with repository.changing(name, f"publish {name}") as change:
         plan = _plan(change.model, asked)
         plan.carry_out(change, artifact)
     return replace(plan.result, notes=(*plan.result.notes, *change.notes))
+
+
+def check_early(model: ModelDirectory, *, serve: bool, beside: Iterable[int] | None) -> None:
+    """Refuse what `install` would refuse after the model was proven, which may take long.
+
+    Raises:
+        RepositoryError: The first version of a model is not to be served, or another one cannot be served beside it.
+    """
+    if not serve and model.find_config_bytes() is None:
+        raise _cannot_wait(model)
+    check_beside(model, model.next_version(), beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,10 @@ def _plan_unserved(model: ModelDirectory, slot: Slot, asked: _Asked, before: byt
     prepared = changed(model, before, config)
     result = _result(model, slot, asked, prepared.config, replacement)
     diff = model.config_diff(text, prepared.config.text)
-    return _Plan(slot, config, replacement, prepared.config, replace(result, config_diff=diff))
+    file = f"{model.name}/{KeptConfig(slot.version, kept.PREPARED).file}"
+    files = (*result.files, *([] if (model.path.parent / file).exists() else [file]))
+    result = replace(result, config_diff=diff, files=tuple(sorted(files)))
+    return _Plan(slot, config, replacement, prepared.config, result)
 
 
 def _plan_nothing(model: ModelDirectory, slot: Slot, asked: _Asked, before: bytes) -> _Plan:

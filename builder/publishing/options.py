@@ -34,6 +34,9 @@ class PublishOptions:
         profiles: Shapes that TensorRT builds for, each with its input.
         build: How to build a TensorRT plan.
         config: What to set in config.pbtxt.
+        serve: Whether to serve the version at once. If not, it is only installed.
+        serve_also: Lower versions to serve at the same time; None leaves that to config.pbtxt.
+        dry_run: Only say what would be changed, after the model is proven; nothing is written.
         lock_timeout_s: How long to wait while another command changes the repository, in seconds; None waits until it
             is done.
         limits: How much time and memory the work on the model may take.
@@ -56,6 +59,9 @@ class PublishOptions:
     profiles: tuple[tuple[str, Shapes], ...] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
     config: ConfigOptions = field(default_factory=ConfigOptions)
+    serve: bool = True
+    serve_also: tuple[int, ...] | None = None
+    dry_run: bool = False
     lock_timeout_s: float | None = None
     limits: Limits = field(default_factory=Limits)
 

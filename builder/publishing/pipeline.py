@@ -30,7 +30,7 @@ from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
-from builder.publishing.installing import install
+from builder.publishing.installing import check_early, install
 from builder.publishing.options import PublishOptions
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
@@ -91,6 +91,7 @@ def publish(
     contract = find_contract(repository.model(name))
     repository.check_writable(name)
     _check_settings(repository, name, options)
+    check_early(repository.model(name), serve=options.serve, beside=options.serve_also)
     there = _Present(contract, repository.model(name).max_batch_size(), repository.model(name).kind().file)
     ready = bounded.run(
         partial(_prepare, path, options, there, is_module),
@@ -99,7 +100,15 @@ def publish(
         report=report,
         has_gpu=options.format == "tensorrt",
     )
-    version = install(repository, name, ready.artifact, ready.config)
+    version = install(
+        repository,
+        name,
+        ready.artifact,
+        ready.config,
+        serve=options.serve,
+        beside=options.serve_also,
+        dry_run=options.dry_run,
+    )
     _tell(report, "install", summary.of_version(version))
     return Publication(name, version, ready.artifact.manifest, (*version.notes, *ready.notes))
 

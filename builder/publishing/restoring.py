@@ -46,7 +46,9 @@ def restore(model: ModelDirectory, source: KeptConfig, beside: Iterable[int] | N
     text = pbtxt.decode(content)
     config = pbtxt.parse(text, where=path)
     present = model.versions()
-    named = [version for version in policy.named_versions(config, present) if version < to]
+    # When it was in force, no higher version was there, or `latest` and `all` would not have served this one.
+    then = [version for version in present if version <= to]
+    named = [version for version in policy.named_versions(config, then) if version < to]
     missing = [version for version in named if version not in present]
     others = beside if beside is not None else set(named) - set(missing)
     policy.serve(config, {*others, to}, present)

@@ -101,7 +101,24 @@ def of_compiling(host: Host) -> Iterator[str]:
 
 def of_version(version: PublishedVersion) -> Iterator[str]:
     """Say where the version is, or that it was there already."""
-    yield str(version.path) if version.created else _unchanged(version)
+    if version.is_dry_run:
+        yield f"a dry run: {_would_be(version)}"
+        for file in version.files:
+            yield f"would add {file}"
+    elif not version.created:
+        yield _unchanged(version)
+    elif version.is_served:
+        yield str(version.path)
+    else:
+        switch = f"`python -m builder switch {version.path.parent.name} --to {version.version}` serves it"
+        yield f"{version.path}, which is not served yet: {switch}"
+
+
+def _would_be(version: PublishedVersion) -> str:
+    if version.created:
+        return f"version {version.version} would be added{'' if version.is_served else ', and not served'}"
+    what = "only config.pbtxt would change" if version.config_changed else "nothing would change"
+    return f"version {version.version} is already this model; {what}"
 
 
 def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
@@ -110,6 +127,8 @@ def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
 
 
 def _unchanged(version: PublishedVersion) -> str:
+    if not version.is_served:
+        return f"version {version.version} is already this model, and is not served yet"
     what = "only config.pbtxt changed" if version.config_changed else "nothing changed"
     return f"version {version.version} is already this model; {what}"
 

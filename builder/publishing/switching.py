@@ -5,6 +5,7 @@ the config is always made from what it replaces, however many others publish at 
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from builder.config import Config, pbtxt
@@ -148,9 +149,15 @@ def put_back(
         model = change.model
         plan = _plan_put_back(model, content, instead_of)
         change.serve(plan.replacement)
-        if forget is not None and kept.read(model, forget) == content:
+        if forget is not None and _holds(model, forget, content):
             change.forget(forget)
     return Switch.of(plan, change.notes)
+
+
+def _holds(model: ModelDirectory, kept_config: KeptConfig, content: bytes) -> bool:
+    with suppress(RepositoryError):
+        return kept.read(model, kept_config) == content
+    return False
 
 
 def _plan_put_back(model: ModelDirectory, content: bytes, instead_of: bytes | None) -> Plan:

@@ -3,7 +3,8 @@
 `Repository` is a folder of models. `Repository.changing` takes its lock and yields a `Change`, which changes a model:
 it installs a version with a finished config (`install`), or serves another one (`serve`). `find_slot` says which number
 a version gets. `model_directory` reads one model, `kinds` says what it is, and `listing` reads all of them. `kept`
-holds the configs that a model had before. `deployed` records what is on which server, and `pruning` finds out which versions are not in use.
+holds the configs that a model had before. `deployed` records what is on which server, and `pruning` finds out which
+versions are not in use.
 
 A change is prepared in the folder of `Staging`, which is an `OwnFolder` with a lock (`locked`), and reaches the
 repository by a `transaction`, which also cleans up after a change whose process was killed. `disk` writes files so that

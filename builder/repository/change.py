@@ -29,6 +29,7 @@ class PublishedVersion:
             served, what will change when it is.
         notes: What the operator should know, one sentence each.
         is_served: Whether it is served now; False after `publish --no-serve`.
+        is_dry_run: Whether all this would only be so, because nothing was written.
         files: The files that were added, as paths in the repository.
     """
 
@@ -39,6 +40,7 @@ class PublishedVersion:
     config_diff: str = ""
     notes: tuple[str, ...] = ()
     is_served: bool = True
+    is_dry_run: bool = False
     files: tuple[str, ...] = ()
 
 

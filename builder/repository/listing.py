@@ -12,6 +12,7 @@ from typing import Literal
 from builder.errors import RepositoryError
 from builder.files import reason
 from builder.record import MANIFEST_FILE, Manifest
+from builder.repository import kept
 from builder.repository.kinds import Kind
 from builder.repository.model_directory import ModelDirectory
 
@@ -32,6 +33,9 @@ class ListedVersion:
         published: When it was published or adopted; None when it was neither.
         manifest: Its manifest; None when it was neither published nor adopted, or when it cannot be read.
         problem: Why the manifest cannot be read; None when it can.
+        is_default: Whether it answers requests that name no version.
+        kept_configs: The numbers of the configs that served it before and are kept with it, ascending.
+        is_prepared: Whether it was published without being served, and has not been served since.
     """
 
     version: int
@@ -40,6 +44,9 @@ class ListedVersion:
     published: datetime | None
     manifest: Manifest | None
     problem: str | None
+    is_default: bool = False
+    kept_configs: tuple[int, ...] = ()
+    is_prepared: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -59,6 +66,8 @@ class ListedModel:
         problem: Why its served version is unknown or missing; None when all is well.
         kind: What it is; None when its config cannot be read.
         missing_members: For an ensemble, the members that are not in this repository.
+        max_batch_size: The max_batch_size in its config; None when there is no config that can be read.
+        config_changed: When its config was last changed; None when it has none.
     """
 
     name: str
@@ -66,6 +75,8 @@ class ListedModel:
     problem: str | None
     kind: Kind | None = None
     missing_members: tuple[str, ...] = ()
+    max_batch_size: int | None = None
+    config_changed: datetime | None = None
 
 
 def read(model: ModelDirectory) -> ListedModel:
@@ -80,12 +91,24 @@ def read(model: ModelDirectory) -> ListedModel:
         served = model.served_versions()
     except RepositoryError as error:
         problem = error.what
-    found = (_read_version(model, version, version in served) for version in numbers)
+    default = max((version for version in served if version in numbers), default=None)
+    found = (_read_version(model, version, version in served, version == default) for version in numbers)
     # Reading takes no lock: somebody may prune a version just now.
     versions = tuple(listed for listed in found if not _is_gone(model.version_dir(listed.version)))
     if problem is None and kind is not None:
         problem = _problem(kind, versions, served)
-    return ListedModel(model.name, versions, problem, kind, tuple(_missing(model, kind)))
+    largest, changed = _read_config(model)
+    return ListedModel(model.name, versions, problem, kind, tuple(_missing(model, kind)), largest, changed)
+
+
+def _read_config(model: ModelDirectory) -> tuple[int | None, datetime | None]:
+    """Return the max_batch_size of the config, and when the config was changed, as far as they can be read."""
+    largest, changed = None, None
+    with suppress(RepositoryError):
+        largest = model.max_batch_size()
+    with suppress(OSError):
+        changed = _when(model.config_path)
+    return largest, changed
 
 
 def _problem(kind: Kind, versions: Sequence[ListedVersion], served: Sequence[int]) -> str | None:
@@ -109,7 +132,7 @@ def _missing(model: ModelDirectory, kind: Kind | None) -> Iterator[str]:
             yield name
 
 
-def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVersion:
+def _read_version(model: ModelDirectory, version: int, served: bool, is_default: bool) -> ListedVersion:
     folder = model.version_dir(version)
     manifest, published, problem = None, None, None
     try:
@@ -120,7 +143,14 @@ def _read_version(model: ModelDirectory, version: int, served: bool) -> ListedVe
         problem = error.what
     except OSError as error:
         problem = f"its manifest cannot be read: {reason(error)}"
-    return ListedVersion(version, _size_bytes(folder), served, published, manifest, problem)
+    numbers: tuple[int, ...] = ()
+    is_prepared = False
+    with suppress(RepositoryError):
+        numbers = kept.numbers(model, version)
+        is_prepared = not served and kept.prepared(model, version) is not None
+    return ListedVersion(
+        version, _size_bytes(folder), served, published, manifest, problem, is_default, numbers, is_prepared
+    )
 
 
 def _when(path: Path) -> datetime:

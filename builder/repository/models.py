@@ -1,7 +1,7 @@
 """A model repository: a folder of models, each with numbered versions and one config that names the served version."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from builder.errors import RepositoryError
@@ -48,7 +48,13 @@ class Repository:
             RepositoryError: The name is not usable, or this user may not write to the repository.
         """
         check_model_name(name)
-        self._staging.check_writable(name)
+        self._staging.check_writable(name, self._keeps_config(name))
+
+    def _keeps_config(self, name: str) -> Iterator[Path]:
+        """Yield the folder in which the config of a model is kept when it is replaced."""
+        model = self.model(name)
+        with suppress(RepositoryError):
+            yield model.version_dir(model.served_version())
 
     def list_models(self) -> Iterator[ListedModel]:
         """Yield every model, sorted by name; what is wrong with one model is in its `problem`.

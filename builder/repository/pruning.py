@@ -18,16 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder import files
-from builder.config import PROVENANCE_PREFIX, pbtxt, policy
+from builder.config import lineage, pbtxt, policy
 from builder.errors import RepositoryError
+from builder.repository import kept
 from builder.repository.deployed import Deployed
+from builder.repository.kept import KeptConfig
 from builder.repository.model_directory import ModelDirectory
 
 _CONFIGS = "configs"
-_PREPARED = "config.0.pbtxt"
-"""The config of a version that was published with `--no-serve` and has not been served yet."""
-
-_PREVIOUS = f"{PROVENANCE_PREFIX}previous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ def _reasons(model: ModelDirectory, published: list[int], keep: int, known: Know
             yield version, "it was not published by builder"
         elif (manifest := model.find_manifest(version)) is not None and manifest.adopted:
             yield version, "it was adopted, so builder did not make it"
-        elif (model.version_dir(version) / _PREPARED).exists():
+        elif kept.prepared(model, version) is not None:
             yield version, "it waits to be served"
     yield from _named_by_configs(model)
     yield from _named_by_ensembles(model)
@@ -208,11 +206,10 @@ def _on_servers(known: Known) -> Iterator[tuple[int, str]]:
 
 def _served_before(model: ModelDirectory) -> Iterator[tuple[int, str]]:
     """Yield the version that was served before the last change of config.pbtxt."""
-    parameters = pbtxt.parse(model.read_config(), where=model.config_path).parameters
-    named = parameters[_PREVIOUS].string_value.partition("/")[0] if _PREVIOUS in parameters else ""
-    if named.isascii() and named.isdigit() and int(named) not in model.served_versions():
+    named = KeptConfig.parse(lineage.previous(model.read_config(), where=model.config_path) or "")
+    if named is not None and named.version not in model.served_versions():
         why = "a server may still answer with it, because it was served before the last change"
-        yield int(named), f"{why} (see --server and --no-other-servers)"
+        yield named.version, f"{why} (see --server and --no-other-servers)"
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> RepositoryError:

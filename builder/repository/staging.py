@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,8 +34,12 @@ class Staging:
         self._folder = OwnFolder(self.path, root, re.compile(LOCK), _OURS)
         self._wait = Wait(report, lock_timeout_s)
 
-    def check_writable(self, model: str) -> None:
+    def check_writable(self, model: str, others: Iterable[Path] = ()) -> None:
         """Check the permissions that a change to the model needs. Nothing is created.
+
+        Args:
+            model: The model's name.
+            others: Folders in it that the change writes to.
 
         Raises:
             RepositoryError: This user may not write to a folder that a change writes to, or a change would delete or
@@ -44,7 +48,7 @@ class Staging:
         with reported(self.root):
             self._folder.check()
             _refuse_link(self.root / model)
-            for folder in (self.path, self.root, self.root / model):
+            for folder in (self.path, self.root, self.root / model, *others):
                 nearest = next(place for place in (folder, *folder.parents) if place.exists())
                 if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
                     is_read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY

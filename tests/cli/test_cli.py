@@ -233,10 +233,15 @@ def test_rollback_and_prune_say_what_they_did(builder: Builder, published: Path)
 
 def test_rollback_and_prune_print_json(builder: Builder, published: Path) -> None:
     at = ("--repository", published, "--json")
-    assert json.loads(builder("rollback", "linear", *at).out) == {
+    rollback = json.loads(builder("rollback", "linear", *at).out)
+    assert rollback.pop("config_diff").startswith("--- linear/config.pbtxt\n+++ linear/config.pbtxt\n")
+    assert rollback == {
         "name": "linear",
         "before": 2,
         "after": 1,
+        "kept": "2/config.1.pbtxt",
+        "restored": "1/config.1.pbtxt",
+        "dry_run": False,
         "notes": [],
     }
     assert json.loads(builder("prune", "linear", "--keep", 1, "--no-other-servers", *at).out) == {

@@ -136,6 +136,9 @@ EXPECTED = PublishOptions(
         unset_fields=("dynamic_batching",),
         set_fields=(("optimization.graph.level", "1"), ('parameters["a=b"].string_value', "c=d")),
     ),
+    serve=False,
+    serve_also=(2, 1),
+    dry_run=True,
     lock_timeout_s=30.0,
     limits=Limits(prove_timeout=90.0, prove_memory=2_500_000_000),
 )  # fmt: skip
@@ -152,6 +155,7 @@ GIVEN = (
     "--rate-limiter-resource memory=4 --rate-limiter-resource disk=1,global --rate-limiter-priority 2 "
     "--metric-label team=vision --metric-label old= --parameter execution_mode=1 --unset dynamic_batching "
     '--set optimization.graph.level=1 --set parameters["a=b"].string_value=c=d '
+    "--no-serve --serve-also 2 --serve-also 1 --dry-run "
     "--lock-timeout 30s --prove-timeout 90s --prove-memory 2.5GB"
 )
 

@@ -296,22 +296,28 @@ def test_a_name_of_the_config_before_that_is_none_is_told(repository: Repository
 
 @pytest.mark.parametrize(
     ("policy", "after"),
-    [("", "specific { versions: [1] }"), ("version_policy { all { } }", "specific { versions: [1] }")],
-    ids=["none", "all"],
+    [
+        ("", "versions: [2]"),
+        ("version_policy { all { } }", "versions: [1, 2]"),
+        ("version_policy { latest { num_versions: 2 } }", "versions: [1, 2]"),
+        ("version_policy { latest { num_versions: 3 } }", "versions: [1, 2]"),
+        ("version_policy { specific { versions: [1, 2] } }", "versions: [1, 2]"),
+    ],
+    ids=["none", "all", "latest 2", "latest 3", "specific"],
 )
-def test_a_kept_config_that_would_serve_a_newer_version_names_its_own(tmp_path: Path, policy: str, after: str) -> None:
-    repository = Repository(tmp_path / "models")
-    install(repository, "scale", scale())
+def test_a_kept_config_that_would_serve_a_newer_version_names_those_that_it_served(
+    repository: Repository, policy: str, after: str
+) -> None:
     text = config_of(repository).decode()
     start, end = text.index("version_policy"), text.index("max_batch_size")
     repository.model("scale").config_path.write_text(f"{text[:start]}{policy}\n{text[end:]}")
-    install(repository, "scale", REVERSED)
-    assert repository.model("scale").served_version() == 2
+    install(repository, "scale", scale(4.0))
+    assert repository.model("scale").served_version() == 3
 
     roll_back(repository, "scale")
 
-    assert repository.model("scale").served_versions() == (1,)
-    assert after in " ".join(config_of(repository).decode().split())
+    assert repository.model("scale").served_version() == 2
+    assert f"specific {{ {after} }}" in " ".join(config_of(repository).decode().split())
 
 
 def test_a_version_that_is_gone_and_that_a_kept_config_served_beside_is_left_out(repository: Repository) -> None:

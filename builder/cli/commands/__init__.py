@@ -10,9 +10,10 @@ from builder.cli.commands.prune import prune
 from builder.cli.commands.publish import publish
 from builder.cli.commands.rollback import rollback
 from builder.cli.commands.serve import serve
+from builder.cli.commands.switch import switch
 from builder.cli.commands.verify import verify
 
-COMMANDS = (publish, export, inspect, list_, adopt, verify, rollback, prune, serve, deploy, demo)
+COMMANDS = (publish, export, inspect, list_, adopt, verify, switch, rollback, prune, serve, deploy, demo)
 """In the order of a model's life, which is the order in docs/cli.md."""
 
 __all__ = ["COMMANDS"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from builder.cli import changes
 from builder.cli.arguments import (
     FILE_TO_READ,
     folder_or_bucket,
@@ -28,6 +29,7 @@ from builder.cli.options import (
     as_json,
     batch_axes,
     constants,
+    dry_run,
     dynamic,
     exporter,
     inputs,
@@ -37,8 +39,9 @@ from builder.cli.options import (
     opset,
     option,
     samples,
+    serve_also,
 )
-from builder.cli.output import print_json, print_path, report
+from builder.cli.output import print_diff, print_json, print_path, report
 
 if TYPE_CHECKING:
     from builder.publishing import Publication
@@ -71,6 +74,14 @@ TENSORRT = "TensorRT"
     help="Where to publish: the folder of the model repository, or a bucket (s3://BUCKET/PREFIX, gs://..., az://...).",
 )
 @option("--name", metavar="NAME", help="The model's name in the repository. Default: the name of the file.")
+@option(
+    "--serve/--no-serve",
+    default=True,
+    show_default=True,
+    help="Serve the version at once. Without that it is only installed, and `switch` or `deploy` serves it later.",
+)
+@serve_also
+@dry_run
 @option(
     "--max-batch-size",
     section=BATCH,
@@ -224,6 +235,8 @@ def publish(model: Path, repository: Path | str, name: str | None, as_json: bool
     check_module(model, options, exporting)
     with finishing():
         done = api.publish(model, repository, name=name, options=options, report=report, **exporting)
+        if options.dry_run or not changes.is_new(done.version.config_diff):
+            print_diff(done.version.config_diff)
         for note in done.notes:
             report("note", note)
         place = _place(repository, done)
@@ -246,7 +259,11 @@ def _to_json(done: "Publication", place: str) -> dict[str, Any]:
         "version": done.version.version,
         "path": place,
         "created": done.version.created,
+        "served": done.version.is_served,
+        "dry_run": done.version.is_dry_run,
         "config_changed": done.version.config_changed,
+        "config_diff": done.version.config_diff,
+        "files": list(done.version.files),
         "notes": list(done.notes),
         "manifest": json.loads(done.manifest.to_json()),
     }

@@ -97,8 +97,8 @@ def publish(
             report(step, what)
 
     done = bucket.change(repository, chosen, publish_to, wanted=wanted.to_publish, report=report_all_but_install)
-    for line in summary.of_upload(f"{str(repository).rstrip('/')}/{chosen}", done.version):
-        report("upload", line)
+    for line in summary.of_version(done.version, f"{str(repository).rstrip('/')}/{chosen}/{done.version.version}"):
+        report("install" if done.version.is_dry_run else "upload", line)
     return done
 
 

@@ -18,7 +18,8 @@ def check_beside(model: ModelDirectory, version: int, beside: Iterable[int] | No
         if other >= version:
             what = f"version {other} cannot be served beside version {version}"
             why = "requests that name no version are answered by the highest one"
-            fix = f"name lower versions with --serve-also, or `switch {model.name} --to {other} --serve-also {version}`"
+            other_way = f"switch {model.name} --to {other} --serve-also {version}"
+            fix = f"name lower versions with --serve-also, or run `python -m builder {other_way}`"
             raise RepositoryError(model.path, f"{what}: {why}" if other > version else f"{what}: it is the same", fix)
         if model.is_published(other):
             model.check_complete(other)

@@ -99,19 +99,23 @@ def of_compiling(host: Host) -> Iterator[str]:
     yield f"TensorRT {host.tensorrt} on {host.gpu}; this takes minutes"
 
 
-def of_version(version: PublishedVersion) -> Iterator[str]:
-    """Say where the version is, or that it was there already."""
+def of_version(version: PublishedVersion, place: str | None = None) -> Iterator[str]:
+    """Say where the version is, or that it was there already.
+
+    Args:
+        version: What was published.
+        place: Where it is, if that is not the folder `version.path`: its URL in a bucket.
+    """
     if version.is_dry_run:
         yield f"a dry run: {_would_be(version)}"
         for file in version.files:
             yield f"would add {file}"
     elif not version.created:
         yield _unchanged(version)
-    elif version.is_served:
-        yield str(version.path)
     else:
+        where = place or str(version.path)
         switch = f"`python -m builder switch {version.path.parent.name} --to {version.version}` serves it"
-        yield f"{version.path}, which is not served yet: {switch}"
+        yield where if version.is_served else f"{where}, which is not served yet: {switch}"
 
 
 def _would_be(version: PublishedVersion) -> str:
@@ -119,11 +123,6 @@ def _would_be(version: PublishedVersion) -> str:
         return f"version {version.version} would be added{'' if version.is_served else ', and not served'}"
     what = "only config.pbtxt would change" if version.config_changed else "nothing would change"
     return f"version {version.version} is already this model; {what}"
-
-
-def of_upload(url: str, version: PublishedVersion) -> Iterator[str]:
-    """Say where in the bucket the version is, or that it was there already."""
-    yield f"{url}/{version.version}" if version.created else _unchanged(version)
 
 
 def _unchanged(version: PublishedVersion) -> str:

@@ -493,6 +493,12 @@ def test_a_label_file_that_is_missing_beside_the_config_is_refused(tmp_path: Pat
     with pytest.raises(RepositoryError, match=r"names the label file 'mine.txt', which is not in the model's folder"):
         make_config(ARTIFACT.manifest, name="scale", version=2, sample=SAMPLE, existing=existing)
 
+    (tmp_path.parent / "outside.txt").write_text("a\nb\nc\n")
+    (tmp_path / "mine.txt").symlink_to(tmp_path.parent / "outside.txt")
+    with pytest.raises(RepositoryError, match="which is not in the model's folder"):
+        make_config(ARTIFACT.manifest, name="scale", version=2, sample=SAMPLE, existing=existing)
+
+    (tmp_path / "mine.txt").unlink()
     (tmp_path / "mine.txt").write_text("a\nb\nc\n")
     mine = (
         '{ name: "mine" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 3 input_data_file: "f" } }'

@@ -153,7 +153,11 @@ def file_problems(config: "ModelConfig", folder: Path | None, written: Collectio
     """
 
     def is_there(name: str) -> bool:
-        return name in written or (folder is not None and (folder / name).is_file())
+        """Return whether a file is there, and also in the folder when links are followed: newer Tritons check that."""
+        if name in written or folder is None:
+            return name in written
+        place = files.real_path(folder / name)
+        return place.is_file() and place.is_relative_to(files.real_path(folder))
 
     for output in config.output:
         name = output.label_filename

@@ -5,24 +5,25 @@ from typing import Any
 
 import click
 
-from builder.cli.arguments import (
-    LARGEST_INT64,
-    batch_sizes,
+from builder.cli.arguments import LARGEST_INT64, batch_sizes, whole_number
+from builder.cli.options import Function, mapping_option, option
+from builder.cli.setting_arguments import (
     field_path,
     field_value,
     instance_group,
     label_file,
     name_and_text,
     resource,
-    whole_number,
 )
-from builder.cli.options import Function, mapping_option, option
 
 CONFIG = "Settings in config.pbtxt (an existing file keeps its own unless you give the option)"
 QUEUE = "Queue and priorities (in config.pbtxt)"
 INSTANCES = "Instances (in config.pbtxt)"
 
 _LARGEST_UINT32 = 2**32 - 1
+
+_LONGEST_US = 10**15
+"""The longest timeout, as in `builder.config.settings.batching`: 31 years."""
 
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     mapping_option(
@@ -122,7 +123,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     option(
         "--queue-timeout-us",
         section=QUEUE,
-        type=whole_number(0, LARGEST_INT64, form="MICROSECONDS"),
+        type=whole_number(0, _LONGEST_US, form="MICROSECONDS"),
         help="How long a request may wait at all, in microseconds. For example, 100000. 0 is no limit. Default: 0.",
     ),
     option(

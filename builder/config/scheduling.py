@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.config.pbtxt import messages
 
@@ -28,6 +28,12 @@ def queue_problems(config: "ModelConfig") -> Iterator[str]:
     for size in preferred:
         if not 0 < size <= config.max_batch_size:
             yield f"preferred_batch_size {size} is not between 1 and max_batch_size {config.max_batch_size}"
+    yield from _priority_problems(batching)
+    if not 0 <= sequences.direct.minimum_slot_utilization <= 1:
+        yield "minimum_slot_utilization is not between 0 and 1"
+
+
+def _priority_problems(batching: Any) -> Iterator[str]:
     levels = batching.priority_levels
     if levels and not 0 < batching.default_priority_level <= levels:
         yield f"default_priority_level is not between 1 and priority_levels {levels}"
@@ -41,8 +47,6 @@ def queue_problems(config: "ModelConfig") -> Iterator[str]:
         delay = messages().ModelQueuePolicy.DELAY
         if any(policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies):
             yield "preserve_ordering does not allow a queue policy whose timeout_action is DELAY"
-    if not 0 <= sequences.direct.minimum_slot_utilization <= 1:
-        yield "minimum_slot_utilization is not between 0 and 1"
 
 
 def instance_problems(config: "ModelConfig") -> Iterator[str]:

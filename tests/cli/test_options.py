@@ -245,6 +245,7 @@ def test_other_text_is_no_size(text: str) -> None:
         ("--set", "version_policy.latest.num_versions=2", "which versions are served"),
         ("--unset", "max_batch_size", "has to be proven"),
         ("--priority-levels", "-1", "too small"),
+        ("--queue-timeout-us", str(2**63 - 1), "too large"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_refused(option: str, value: str, message: str) -> None:

@@ -114,6 +114,7 @@ def test_what_is_not_given_stays() -> None:
         ({"priority_levels": 2}, "no default for requests that give none\nfix: add --default-priority N, from 1"),
         ({"default_priority": 1}, "no priority levels, so --default-priority would have no effect"),
         ({"priority_levels": 2, "default_priority": 3}, "default_priority_level is not between 1 and priority_levels"),
+        ({"queue_timeout_us": 2**63 - 1}, "overflows in Triton"),
         ({"queue_timeout_action": "delay"}, "no request has a timeout, so --queue-timeout-action would have no"),
         ({"queue_timeout_override": True}, "no request has a timeout, so --queue-timeout-override would have no"),
         (

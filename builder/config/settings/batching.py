@@ -14,6 +14,9 @@ from builder.errors import RepositoryError
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+LONGEST_US = 10**15
+"""The longest timeout. Triton adds nanoseconds to a clock in 64 bits: at 2**63 - 1 microseconds it rejects all."""
+
 
 def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
     """Write the options of `dynamic_batching`.
@@ -103,6 +106,7 @@ def _write_policy(batching: Any, options: ConfigOptions, where: object) -> None:
         what = f"each priority level has a policy of its own, so {' and '.join(given)} would have no effect"
         fix = "set the policy of a level, such as --set 'dynamic_batching.priority_queue_policy[1].max_queue_size=8'"
         raise RepositoryError(where, what, fix)
+    _refuse_overflow(options.queue_timeout_us, where)
     policy = batching.default_queue_policy
     if options.max_queue_size is not None:
         policy.max_queue_size = options.max_queue_size
@@ -112,12 +116,24 @@ def _write_policy(batching: Any, options: ConfigOptions, where: object) -> None:
         policy.timeout_action = messages().ModelQueuePolicy.TimeoutAction.Value(options.queue_timeout_action.upper())
     if options.queue_timeout_override is not None:
         policy.allow_timeout_override = options.queue_timeout_override
-    needing = {"--queue-timeout-action": options.queue_timeout_action == "delay"}
-    needing["--queue-timeout-override"] = bool(options.queue_timeout_override)
-    useless = [name for name, is_set in needing.items() if is_set]
-    if useless and policy.default_timeout_microseconds == 0:
-        names = " and ".join(useless)
-        what = f"no request has a timeout, so {names} would have no effect"
-        raise RepositoryError(where, what, f"add --queue-timeout-us N, or publish without {names}")
+    _refuse_without_timeout(policy, options, where)
     if not policy.ListFields():
         batching.ClearField("default_queue_policy")
+
+
+def _refuse_overflow(timeout_us: int | None, where: object) -> None:
+    if timeout_us is not None and timeout_us > LONGEST_US:
+        what = f"--queue-timeout-us {timeout_us} overflows in Triton, which would reject all requests"
+        raise RepositoryError(where, what, f"use {LONGEST_US} or less, or 0 for no timeout")
+
+
+def _refuse_without_timeout(policy: Any, options: ConfigOptions, where: object) -> None:
+    """Refuse options that say what happens at a timeout where no request has one."""
+    needing = {
+        "--queue-timeout-action": options.queue_timeout_action == "delay",
+        "--queue-timeout-override": bool(options.queue_timeout_override),
+    }
+    useless = " and ".join(name for name, is_set in needing.items() if is_set)
+    if useless and policy.default_timeout_microseconds == 0:
+        what = f"no request has a timeout, so {useless} would have no effect"
+        raise RepositoryError(where, what, f"add --queue-timeout-us N, or publish without {useless}")

@@ -7,7 +7,7 @@ import click
 
 from builder.cli.arguments import LARGEST_INT64, batch_sizes, whole_number
 from builder.cli.options import Function, mapping_option, option
-from builder.cli.setting_arguments import (
+from builder.cli.setting_types import (
     field_path,
     field_value,
     instance_group,

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from builder.config import interface
-from builder.config.backends import ONNX
 from builder.config.pbtxt import messages
-from builder.record import ServedTensor
+from builder.record import Manifest, ServedTensor
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -32,32 +31,35 @@ def largest_batch(config: "ModelConfig", shapes: Iterable[tuple[int, ...]]) -> i
     return interface.DEFAULT_MAX_BATCH_SIZE if all(shape[:1] == (-1,) for shape in shapes) else 0
 
 
-def complete(
-    config: "ModelConfig", inputs: Iterable[ServedTensor], outputs: Iterable[ServedTensor], max_batch_size: int
-) -> None:
-    """Write into a config what Triton would complete.
+def complete(config: "ModelConfig", manifest: Manifest) -> None:
+    """Write what a config leaves to Triton's auto-completion: missing inputs and outputs, and missing dims and types.
 
-    Args:
-        config: The config, which may be empty. What it says stays.
-        inputs: The inputs of the model, with dims as in the config that is made.
-        outputs: Its outputs.
-        max_batch_size: As `largest_batch` gives it.
+    Triton completes a config that lists no inputs or no outputs, and turns on the dynamic batcher there. A largest
+    batch that is missing is left as it is, because the caller knows what was proven.
     """
-    if not config.backend and not config.platform:
-        config.backend = ONNX
-    config.max_batch_size = max_batch_size
-    if not config.input:
-        _list(config.input, inputs, max_batch_size)
-    if not config.output:
-        _list(config.output, outputs, max_batch_size)
-    if max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
+    if interface.is_partial(config) and config.max_batch_size > 1 and not config.HasField("sequence_batching"):
         config.dynamic_batching.SetInParent()
+    has_batch = manifest.max_batch_size > 0
+    for listed, tensors in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
+        by_name = {tensor.name: tensor for tensor in tensors}
+        for tensor in listed:
+            if tensor.name in by_name:
+                _complete_tensor(tensor, by_name[tensor.name], has_batch=has_batch)
+        for tensor in () if listed else tensors:
+            list_tensor(listed, tensor, has_batch=has_batch)
 
 
-def _list(listed: Any, tensors: Iterable[ServedTensor], max_batch_size: int) -> None:
-    """List tensors. `dims` may not be empty: one value per row is [1], reshaped to [] where there is a batch."""
-    for tensor in tensors:
-        data_type = messages().DataType.Value(tensor.data_type)
-        entry = listed.add(name=tensor.name, data_type=data_type, dims=tensor.dims or [1])
-        if not tensor.dims and max_batch_size > 0:
-            entry.reshape.SetInParent()
+def list_tensor(listed: Any, tensor: ServedTensor, *, has_batch: bool) -> None:
+    """Add a tensor to the inputs or outputs. `dims` may not be empty: one value per row is [1], reshaped to []."""
+    entry = listed.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims or [1])
+    if not tensor.dims and has_batch:
+        entry.reshape.SetInParent()
+
+
+def _complete_tensor(listed: Any, tensor: ServedTensor, *, has_batch: bool) -> None:
+    if listed.data_type == messages().TYPE_INVALID:
+        listed.data_type = messages().DataType.Value(tensor.data_type)
+    if not listed.dims and not listed.HasField("reshape"):
+        listed.dims[:] = tensor.dims or [1]
+        if not tensor.dims and has_batch:
+            listed.reshape.SetInParent()

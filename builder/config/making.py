@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from builder.config import pbtxt, policy, settings, warmup
+from builder.config.completing import complete, list_tensor
 from builder.config.interface import Interface, batch_contradictions, interface_of, is_partial, misfit
 from builder.config.lineage import PREVIOUS
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
@@ -264,35 +265,6 @@ def _new_config(manifest: Manifest, name: str) -> "ModelConfig":
     return config
 
 
-def complete(config: "ModelConfig", manifest: Manifest) -> None:
-    """Write what a config leaves to Triton's auto-completion: missing inputs and outputs, and missing dims and types.
-
-    Triton completes a config that lists no inputs or no outputs, and turns on the dynamic batcher there. A largest
-    batch that is missing is left as it is, because the caller knows what was proven.
-
-    Source: AutoCompleteConfig in
-    https://github.com/triton-inference-server/onnxruntime_backend/blob/main/src/onnxruntime.cc
-    """
-    if is_partial(config) and config.max_batch_size > 1 and not config.HasField("sequence_batching"):
-        config.dynamic_batching.SetInParent()
-    for listed, tensors in ((config.input, manifest.inputs), (config.output, manifest.outputs)):
-        by_name = {tensor.name: tensor for tensor in tensors}
-        for tensor in listed:
-            if tensor.name in by_name:
-                _complete_tensor(tensor, by_name[tensor.name])
-        for tensor in () if listed else tensors:
-            _add_tensor(listed, tensor, manifest.max_batch_size)
-
-
-def _complete_tensor(listed: Any, tensor: ServedTensor) -> None:
-    if listed.data_type == messages().TYPE_INVALID:
-        listed.data_type = messages().DataType.Value(tensor.data_type)
-    if not listed.dims and not listed.HasField("reshape"):
-        listed.dims[:] = tensor.dims or [1]
-        if not tensor.dims:
-            listed.reshape.SetInParent()
-
-
 def _check_warmup(seen: Interface, sample: Mapping[str, Array], asked: bool | None, where: object) -> str | None:
     """Say why the sample cannot warm the model up, because no client could send it; None when it can.
 
@@ -307,16 +279,14 @@ def _check_warmup(seen: Interface, sample: Mapping[str, Array], asked: bool | No
 
 
 def _add_tensor(target: Any, tensor: ServedTensor, max_batch_size: int) -> None:
-    """Add a tensor to the inputs or outputs; `dims` may not be empty, so a scalar per row is [1], reshaped to []."""
+    """Add a tensor to the inputs or outputs."""
     if not tensor.dims and max_batch_size == 0:
         raise ModelError(
             f"tensor {tensor.name!r}",
             "it is a scalar, which Triton can serve only with a batch",
             "export the model with the shape [1] there",
         )
-    listed = target.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims or [1])
-    if not tensor.dims:
-        listed.reshape.SetInParent()
+    list_tensor(target, tensor, has_batch=max_batch_size > 0)
 
 
 def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:

@@ -139,7 +139,8 @@ def prove_version(
     if text is not None:
         check_config(text, manifest, name=directory.name, where=directory.config_path)
     else:
-        completing.complete(config, manifest.inputs, manifest.outputs, manifest.max_batch_size)
+        config.backend, config.max_batch_size = manifest.backend, manifest.max_batch_size
+        completing.complete(config, manifest)
         made = pbtxt.render(config)
     return Adoptable(manifest, proven.reference, made, tuple(_notes(batched, proven, version)))
 

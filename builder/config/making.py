@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from builder.config import pbtxt, policy, settings, warmup
+from builder.config import batching, pbtxt, policy, settings, warmup
 from builder.config.completing import complete, list_tensor
 from builder.config.interface import Interface, batch_contradictions, interface_of, is_partial, misfit
 from builder.config.lineage import PREVIOUS
@@ -111,7 +111,7 @@ def make_config(
     _refuse(where, [*problems(config), *_missing(config, existing, written)], fix)
     text = pbtxt.render(config) if existing is None else pbtxt.edit(existing.text, config, where=where)
     pbtxt.check_length(text, where=where)
-    notes = [*settings.notes(config, options, labels), *_notes(config, text, where)]
+    notes = [*settings.notes(config, options, labels), *_notes(config, text, existing, where)]
     if unfit and warmup_sizes:
         notes.append(f"the model is not warmed up when it is loaded: {unfit}")
     return Config(text, files, tuple(notes), labels)
@@ -185,6 +185,9 @@ def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelCon
     """Read the existing config, and refuse one that contradicts the new version."""
     config = pbtxt.parse(existing.text, where=existing.path)
     check_spelling(existing.text, where=existing.path)
+    is_of_others = existing.served is None or existing.served.adopted
+    if is_of_others and manifest.max_batch_size > 0 and batching.can_get_batch(config):
+        batching.give_batch(config, manifest.max_batch_size)
     fix = "correct this file, or publish the model under another name with --name"
     _refuse(existing.path, disagreements(config, manifest, name), fix)
     return config
@@ -206,6 +209,7 @@ def _max_batch_size(
         -       64            8                           refused: 64 was not proven
         -       0             8                           refused: the version has a batch, the config none
         -       0, no inputs  8                           32: the config left it to Triton
+        -       0, dims [1,…] (not published here)        32: the first dimension becomes the batch
 
     Raises:
         RepositoryError: The result was not proven, or only one of the two sides has a batch.
@@ -240,8 +244,11 @@ def _refuse(where: object, reasons: Iterable[str], fix: str) -> None:
         raise RepositoryError(where, "; ".join(found[:_MOST_REASONS]) + more, fix)
 
 
-def _notes(config: "ModelConfig", text: str, where: object) -> Iterator[str]:
+def _notes(config: "ModelConfig", text: str, existing: ExistingConfig | None, where: object) -> Iterator[str]:
     """Yield what does not stop Triton from loading the model, but may not be what the operator wants."""
+    before = None if existing is None else pbtxt.parse(existing.text, where=where)
+    if before is not None and config.max_batch_size > 0 and batching.can_get_batch(before):
+        yield "the first dimension of every input and output, which was 1, is the batch now"
     for unknown in unknown_fields(text):
         yield f"{where}, {unknown}; Triton may not know it either, and then it does not load the model"
     kinds = {group.kind for group in config.instance_group}

@@ -4,13 +4,14 @@ For a version that was published or adopted, the manifest says it. For one that 
 anybody may have written: it is opened in the child process in which the new model is proven.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.config import backends, completing, pbtxt
 from builder.errors import ModelError, RepositoryError
 from builder.naming import Contract
 from builder.proof import interface, open_original
+from builder.record import Manifest
 from builder.repository import ModelDirectory
 
 _OURS = (backends.ONNX, "tensorrt", "")
@@ -32,10 +33,14 @@ class ForeignVersion:
     config_path: Path
 
 
-def find_contract(model: ModelDirectory) -> Contract | ForeignVersion | None:
+def find_contract(model: ModelDirectory, *, is_static: bool) -> Contract | ForeignVersion | None:
     """Return what clients of the served version rely on, or where to read it; None when there is no such version.
 
     A damaged manifest counts as none. The interface in config.pbtxt is still checked when the version is installed.
+
+    Args:
+        model: The model.
+        is_static: Whether the new version is served without a batch.
 
     Raises:
         RepositoryError: The model is of another kind than those that are published here, or its config serves no
@@ -51,10 +56,19 @@ def find_contract(model: ModelDirectory) -> Contract | ForeignVersion | None:
     served = model.served_versions()[-1] if text is None else model.served_version()
     if model.is_published(served):
         manifest = model.find_manifest(served)
-        return None if manifest is None else Contract(manifest.inputs, manifest.outputs)
+        return None if manifest is None else _contract(manifest, is_static=is_static)
     file = model.version_dir(served) / kind.file
     file = file / backends.ONNX_FILE if file.is_dir() else file
     return ForeignVersion(file, text, model.config_path) if kind.is_onnx and file.is_file() else None
+
+
+def _contract(manifest: Manifest, *, is_static: bool) -> Contract:
+    """Return the interface of a manifest. A first dimension of 1 of an adopted version can become the batch."""
+    inputs, outputs = manifest.inputs, manifest.outputs
+    gets_batch = manifest.adopted and manifest.max_batch_size == 0 and not is_static
+    if gets_batch and all(tensor.dims[:1] == (1,) for tensor in (*inputs, *outputs)):
+        inputs, outputs = (tuple(replace(t, dims=t.dims[1:]) for t in side) for side in (inputs, outputs))
+    return Contract(inputs, outputs)
 
 
 def read_contract(version: ForeignVersion, *, is_static: bool) -> Contract | None:

@@ -88,7 +88,7 @@ def publish(
     """
     repository = Repository(root, report=report, lock_timeout_s=options.lock_timeout_s)
     name = model_name_of(path) if name is None else name
-    contract = find_contract(repository.model(name))
+    contract = find_contract(repository.model(name), is_static=options.is_static)
     repository.check_writable(name)
     _check_settings(repository, name, options)
     check_early(repository.model(name), serve=options.serve, beside=options.serve_also)

@@ -51,6 +51,8 @@ LIFE: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "named": ((1,), (2,)),
 }
 
+WHOLE_CONFIG = foreign.SCALE_CONFIG.replace("max_batch_size: 8", "").replace("dims: 3", "dims: [1, 3]")
+
 FACTORS = {1: 2, 2: 3, 3: 5}
 
 
@@ -123,6 +125,17 @@ def publish_into_each(root: Path, server: Server, new: Path) -> None:
         check_served(server, root, name, published, {1: 2, 2: 5} if name == "named" else FACTORS)
 
 
+def check_first_dimension_becomes_the_batch(server: Server, root: Path, new: Path) -> None:
+    """A client that sends one sample gets its answer before and after, and then batches are answered too."""
+    foreign.write_onnx(root, "whole", WHOLE_CONFIG, parser.parse_model(NEW.replace("5.0", "2.0")))
+    for version, rows in ((1, ROWS[1:2]), (2, ROWS[1:2]), (2, ROWS)):
+        if version == 2:
+            api.publish(new, root, name="whole")
+        load(server, "whole")
+        answer = infer(server, "whole", {"x": rows})["y"]
+        assert (answer == rows * (2 if version == 1 else 5)).all()
+
+
 def roll_back_each(root: Path, server: Server) -> None:
     for name, (first, _) in LIFE.items():
         assert api.rollback(name, root, to=first[-1]).after == first[-1]
@@ -152,6 +165,8 @@ def test_every_kind_of_repository_is_listed_adopted_published_into_and_rolled_ba
     onnx.save(parser.parse_model(NEW), tmp_path / "new.onnx")
     publish_into_each(root, triton_on, tmp_path / "new.onnx")
     assert factor(triton_on, "both") == 5
+
+    check_first_dimension_becomes_the_batch(triton_on, root, tmp_path / "new.onnx")
 
     roll_back_each(root, triton_on)
     assert factor(triton_on, "both") == 3

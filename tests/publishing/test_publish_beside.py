@@ -95,6 +95,40 @@ def test_a_first_dimension_of_1_becomes_the_batch(root: Path, tmp_path: Path) ->
     assert done.manifest.inputs[0].name == "input_1"
 
 
+WITHOUT_BATCH = """
+# kept
+backend: "onnxruntime"
+input { name: "input_1" data_type: TYPE_FP32 dims: [1, 3] }
+output { name: "out_7" data_type: TYPE_FP32 dims: [1, 3] }
+"""
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+@pytest.mark.parametrize("config", [None, WITHOUT_BATCH])
+def test_a_first_dimension_of_1_in_the_config_becomes_the_batch_too(
+    root: Path, tmp_path: Path, config: str | None, is_adopted: bool
+) -> None:
+    foreign.write_onnx(root, "fixed", config, parser.parse_model(NEW))
+    if is_adopted:
+        assert not api.adopt(["fixed"], root).refused
+
+    done = api.publish(file(tmp_path / "in", NEW), root, name="fixed")
+
+    assert (done.manifest.max_batch_size, done.manifest.inputs[0].dims) == (32, (3,))
+    assert api.verify("fixed", root).version == 2
+    written = Repository(root).model("fixed").read_config()
+    assert (config is None) or "# kept" in written
+    is_told = any("is the batch now" in note for note in done.notes)
+    assert is_told == (config is not None or is_adopted)
+
+
+def test_a_first_dimension_of_2_stays_and_the_model_is_refused(root: Path, tmp_path: Path) -> None:
+    two = NEW.replace("[1, 3]", "[2, 3]")
+    foreign.write_onnx(root, "fixed", WITHOUT_BATCH.replace("[1, 3]", "[2, 3]"), parser.parse_model(two))
+    with pytest.raises(RepositoryError, match=r"has dims \[2, 3\]"):
+        api.publish(file(tmp_path / "in", two), root, name="fixed")
+
+
 def test_without_a_batch_the_whole_shape_has_to_stay(root: Path, tmp_path: Path) -> None:
     foreign.write_onnx(root, "fixed", None, parser.parse_model(NEW))
     options = PublishOptions(is_static=True)

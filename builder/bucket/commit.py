@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from builder import interrupts
 from builder.bucket.storage import OvertakenError, Storage, reason, storage_errors
-from builder.bucket.working_copy import Difference, WorkingCopy, is_named_by_content
+from builder.bucket.working_copy import Difference, WorkingCopy, is_kept_config, is_named_by_content
 from builder.config import pbtxt, policy
 from builder.errors import RepositoryError
 
@@ -48,7 +48,7 @@ def commit(copy: WorkingCopy) -> list[str]:
 
 @dataclass(slots=True)
 class _Upload:
-    """An upload in progress; `written` are the objects that it created."""
+    """An upload in progress; `written` are the objects that it created, and deletes again if it fails."""
 
     copy: WorkingCopy
     storage: Storage
@@ -137,7 +137,16 @@ class _Upload:
                 self.storage.create(path, name)
         except FileExistsError as error:
             raise OvertakenError(f"somebody else uploaded {name}") from error
-        self.written.append(name)
+        if not self._may_be_named(name):
+            self.written.append(name)
+
+    def _may_be_named(self, name: str) -> bool:
+        """Return whether somebody else may rely on this object by now: the config in force, kept with its version.
+
+        Whoever replaces the same config finds it kept already, and names it.
+        """
+        folder = name.partition("/")[0]
+        return is_kept_config(name) and any(other.startswith(f"{folder}/") for other in self.copy.objects)
 
     def _put(self, name: str) -> None:
         """Upload an object, or copy it inside the bucket where the file is a link to another model's."""

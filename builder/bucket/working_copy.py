@@ -114,7 +114,7 @@ class WorkingCopy:
         versions = _versions(self.objects) - _versions(found)
         if not self.is_mirrored:
             folders = tuple(f"{version}/" for version in versions)
-            gone = {name for name in gone if name.startswith(folders) or _KEPT_CONFIG.fullmatch(name)}
+            gone = {name for name in gone if name.startswith(folders) or is_kept_config(name)}
         changed = {name for name in found & self.objects.keys() if self._is_changed(name)}
         added = found - self.objects.keys()
         has_config = pbtxt.FILE in added | changed
@@ -221,6 +221,11 @@ class _Former:
         return not facts.st_size or facts.st_blocks > 0  # a placeholder has no blocks
 
 
+def is_kept_config(name: str) -> bool:
+    """Return whether this is a config that was kept when another one replaced it, or that waits to serve (N = 0)."""
+    return _KEPT_CONFIG.fullmatch(name) is not None
+
+
 def is_named_by_content(name: str) -> bool:
     """Return whether this is a file of ours that is named by its content: whoever uploads it uploads the same."""
     return _NAMED_BY_CONTENT.fullmatch(name) is not None
@@ -262,9 +267,9 @@ def _manifests_last(names: Iterable[str]) -> tuple[str, ...]:
     incomplete, and the next `prune` removes the rest.
     """
 
-    def key(name: str) -> tuple[str, bool, str]:
+    def key(name: str) -> tuple[str, bool, bool, str]:
         folder = name.partition("/")[0] if "/" in name else ""
-        return folder, name == f"{folder}/{MANIFEST_FILE}", name
+        return folder, name == f"{folder}/{MANIFEST_FILE}", is_kept_config(name), name
 
     return tuple(sorted(names, key=key))
 

@@ -214,3 +214,30 @@ def test_without_an_account_azure_says_what_to_set(monkeypatch: pytest.MonkeyPat
         api.list_models("az://models/all")
 
     assert "set AZURE_STORAGE_CONNECTION_STRING" in caught.value.fix
+
+
+def test_a_rollback_brings_back_a_config_that_was_changed_alone(url: str) -> None:
+    publish(url, 2.0)
+    first = content(url)["scale/config.pbtxt"]
+    publish(url, 2.0, max_queue_delay_us=77)
+    assert b"77" in content(url)["scale/config.pbtxt"]
+
+    api.rollback("scale", url)
+
+    assert content(url)["scale/config.pbtxt"] == first
+
+
+def test_a_dry_run_says_what_a_switch_then_does_and_changes_nothing(url: str) -> None:
+    publish(url, 2.0)
+    publish(url, 3.0)
+    before = content(url)
+
+    planned = api.switch("scale", url, to=1, dry_run=True)
+    assert content(url) == before
+    done = api.switch("scale", url, to=1)
+
+    assert planned.diff == done.diff != ""
+    assert b"versions: [1]" in content(url)["scale/config.pbtxt"]
+    assert {path: data for path, data in content(url).items() if path in before and "config" not in path} == {
+        path: data for path, data in before.items() if "config" not in path
+    }

@@ -85,7 +85,8 @@ def test_options_for_one_model_need_one_name(run: Run, option: str, names: tuple
     assert f"{option} is for one model" in err
 
 
-def test_the_list_says_what_each_model_is_and_where_it_came_from(run: Run) -> None:
+def test_the_list_says_what_each_model_is_and_where_it_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     run("adopt", "bare")
     listed = {model["name"]: model for model in json.loads(run("list", "--json")[1])}
     assert {name: model["backend"] for name, model in listed.items()} == {

@@ -61,16 +61,24 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
 
 
 def show(models: Sequence[ListedModel]) -> None:
-    """Print a table; `→` marks the version that answers, and `+` others that are served beside it."""
+    """Print a table, and below it what concerns a whole model.
+
+    `→` marks the version that answers, and `+` others that are served beside it. Columns without content are left out.
+    """
     if not models:
         print_result("no models")
         return
-    rows: list[tuple[str, ...]] = []
+    rows = [_row(version, model) for model in models for version in model.versions]
+    used = [at for at, _ in enumerate(HEADS) if any(row[at] for row in rows)]
+    if rows:
+        print_table([HEADS[at] for at in used], [tuple(row[at] for at in used) for row in rows])
     for model in models:
-        backend = model.kind.backend if model.kind else ""
-        rows += [(model.name, backend, *_columns(version, model)) for version in model.versions]
-        rows += [(model.name, backend, "", "", "", note) for note in _notes(model)]
-    print_table(HEADS, rows)
+        for note in _notes(model):
+            print_result(f"{model.name}: {note}")
+
+
+def _row(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
+    return model.name, model.kind.backend if model.kind else "", *_columns(version, model)
 
 
 def _notes(model: ListedModel) -> Iterator[str]:
@@ -95,7 +103,7 @@ def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
     manifest, published, config = version.manifest, version.published, _config(version, model)
     if manifest is None or published is None:
         return *first, "", version.problem or _described(model.kind), _largest(version, model), "", config
-    source = f"{manifest.source.file} ({manifest.source.sha256[:12]})"
+    source = f"{manifest.source.file} ({manifest.source.sha256[:8]})"
     if manifest.adopted:
         source = f"adopted: {source}"
     when = f"{published.astimezone():%Y-%m-%d %H:%M}"

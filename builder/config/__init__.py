@@ -11,7 +11,7 @@ which config a config replaced, and `merging` brings two changes of one together
 from builder.config import backends, interface, lineage, pbtxt, policy
 from builder.config.early import check_options
 from builder.config.interface import ClientTensor, Interface, interface_of
-from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at
+from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at, renew_warmup
 from builder.config.merging import ConflictError, merge
 from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
 from builder.config.profiles import Profile, Shapes, make_profiles
@@ -44,4 +44,5 @@ __all__ = [
     "pbtxt",
     "point_at",
     "policy",
+    "renew_warmup",
 ]

@@ -1,6 +1,6 @@
 """Make the config.pbtxt of a version: a new one, or the existing one with only the necessary changes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,12 +153,44 @@ def check_config(text: str, manifest: Manifest, *, name: str, where: object, fol
     _refuse(where, reasons, fix)
     complete(config, manifest)
     missing = () if folder is None else settings.file_problems(config, folder)
-    if own := [what for what in problems(config) if what.startswith(f"model_warmup '{warmup.PREFIX}")]:
+    if own := _warmup_problems(config):
         _refuse(where, own, "publish the model again, which writes its warm-up anew, or remove these entries")
     _refuse(where, [*problems(config), *missing], fix)
     if config.max_batch_size > manifest.max_batch_size:
         what, fix = _unproven(config.max_batch_size, manifest.max_batch_size, is_asked=False)
         raise RepositoryError(where, f"max_batch_size is {config.max_batch_size}, but {what}", fix)
+
+
+def _warmup_problems(config: "ModelConfig") -> list[str]:
+    """Return what is wrong with our entries of model_warmup."""
+    return [what for what in problems(config) if what.startswith(f"model_warmup '{warmup.PREFIX}")]
+
+
+def renew_warmup(
+    config: "ModelConfig", manifest: Manifest, sample: Callable[[], Mapping[str, Array]], *, where: object
+) -> Mapping[str, bytes]:
+    """Write our entries of model_warmup again if Triton would refuse them, as after an edit of the dims by hand.
+
+    Args:
+        config: The config, which is changed.
+        manifest: The manifest of the version that it serves.
+        sample: Reads one row for each input, `dtype[*model dims]`.
+        where: The file, for messages.
+
+    Returns:
+        The files that the new entries name.
+
+    Raises:
+        RepositoryError: The config contradicts the version.
+    """
+    if not _warmup_problems(config):
+        return {}
+    seen, row = interface_of(config, manifest, where=where), sample()
+    if misfit(seen, {name: value[np.newaxis] for name, value in row.items()}) is not None:
+        warmup.replace(config, [])
+        return {}
+    sizes = {entry.batch_size: entry.count for entry in warmup.own_entries(config)}
+    return warmup.write(config, seen, row, sizes)
 
 
 def point_at(

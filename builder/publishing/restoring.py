@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.config import Config, ConflictError, check_config, lineage, merge, pbtxt, policy
+from builder.config import Config, ConflictError, check_config, lineage, merge, pbtxt, policy, renew_warmup
 from builder.errors import RepositoryError
 from builder.record import first_row, raw_bytes
 from builder.repository import KeptConfig, ModelDirectory, kept, transaction
@@ -32,6 +32,8 @@ class Restored:
 def restore(model: ModelDirectory, source: KeptConfig, beside: Iterable[int] | None) -> Restored:
     """Return a kept config as it was, except that it names other versions if it has to.
 
+    Its warm-up is written anew if Triton would refuse it, because somebody has reshaped an input since.
+
     Args:
         model: The model.
         source: The kept config.
@@ -52,11 +54,15 @@ def restore(model: ModelDirectory, source: KeptConfig, beside: Iterable[int] | N
     missing = [version for version in named if version not in present]
     others = beside if beside is not None else set(named) - set(missing)
     policy.serve(config, {*others, to}, present)
+    manifest = model.read_manifest(to) if model.is_published(to) else None
+    files: dict[str, bytes] = {}
+    if manifest is not None:
+        files |= renew_warmup(config, manifest, lambda: first_row(model.read_reference(to)), where=path)
     edited = pbtxt.edit(text, config, where=path)
-    if model.is_published(to):
+    if manifest is not None:
         model.check_complete(to)
-        check_config(edited, model.read_manifest(to), name=model.name, where=path)
-    files = dict(_missing_files(model, config, source))
+        check_config(edited, manifest, name=model.name, where=path)
+    files |= _missing_files(model, config, source)
     notes = [f"version {version}, which it served too, is no longer there" for version in missing]
     return Restored(Config(edited, files), content if edited == text else None, tuple(notes))
 

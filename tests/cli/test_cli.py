@@ -58,6 +58,7 @@ import os, sys
 import builder.publishing, builder.cli, builder.exporting.publishing, builder.cli.inspection, builder.api
 import google.protobuf.text_format, onnx.reference, tritonclient.grpc.model_config_pb2
 import onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state
+builder.config.pbtxt.messages()
 if os.getuid() == 0: os.setuid(65534)
 builder.cli.main()
 """

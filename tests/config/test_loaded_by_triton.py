@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from support.load_server import serving
 from support.serving import infer, load, parse
 from tritonclient.utils import InferenceServerException
 
@@ -68,21 +69,21 @@ def reshape(config: Any) -> None:
 
 
 def test_an_input_that_was_reshaped_by_hand_is_warmed_up_as_clients_send_it(triton: Server, tmp_path: Path) -> None:
-    builder.publish(mixed(tmp_path / "model.onnx"), triton.repository, name="reshaped")
-    edit(triton, "reshaped", reshape)
+    builder.publish(mixed(tmp_path / "model.onnx"), triton.repository, name="reshaped-by-hand")
+    edit(triton, "reshaped-by-hand", reshape)
 
-    published = builder.publish(mixed(tmp_path / "model.onnx", 3.0), triton.repository, name="reshaped")
+    published = builder.publish(mixed(tmp_path / "model.onnx", 3.0), triton.repository, name="reshaped-by-hand")
 
     assert published.version.version == 2
-    load(triton, "reshaped")
-    answers = infer(triton, "reshaped", {"x": X.reshape(2, 4, 4), "n": N})
+    load(triton, "reshaped-by-hand")
+    answers = infer(triton, "reshaped-by-hand", {"x": X.reshape(2, 4, 4), "n": N})
     assert answers.keys() == {"y", "m"}
     np.testing.assert_allclose(answers["y"], 3 * X.reshape(2, 2, 8))
-    assert builder.verify("reshaped", triton.repository).version == 2
+    assert builder.verify("reshaped-by-hand", triton.repository).version == 2
 
-    builder.rollback("reshaped", triton.repository)
-    load(triton, "reshaped")
-    answers = infer(triton, "reshaped", {"x": X.reshape(2, 4, 4), "n": N})
+    builder.rollback("reshaped-by-hand", triton.repository)
+    load(triton, "reshaped-by-hand")
+    answers = infer(triton, "reshaped-by-hand", {"x": X.reshape(2, 4, 4), "n": N})
     np.testing.assert_allclose(answers["y"], 2 * X.reshape(2, 2, 8))
 
 
@@ -137,11 +138,10 @@ ROW = {"x": "data_type: TYPE_FP32 dims: 16", "n": "data_type: TYPE_INT64 dims: 1
     ],
 )
 def test_a_warmup_of_somebody_else_is_judged_as_triton_does(
-    triton: Server, tmp_path: Path, batch: int, rows: dict[str, str], is_right: bool
+    tmp_path: Path, batch: int, rows: dict[str, str], is_right: bool
 ) -> None:
-    path = config_of(triton, "warmed")
-    if not path.exists():
-        builder.publish(mixed(tmp_path / "model.onnx"), triton.repository, name="warmed", options=NO_WARMUP)
+    builder.publish(mixed(tmp_path / "model.onnx"), tmp_path / "models", name="warmed", options=NO_WARMUP)
+    path = tmp_path / "models/warmed/config.pbtxt"
     inputs = "".join(
         f' inputs {{ key: "{key}" value {{ zero_data: true {row} }} }}' for key, row in {**ROW, **rows}.items()
     )
@@ -151,4 +151,5 @@ def test_a_warmup_of_somebody_else_is_judged_as_triton_does(
     path.write_text(text)
 
     assert (list(problems(pbtxt.parse(text, where=path))) == []) is is_right
-    assert loads(triton, "warmed") is is_right
+    with serving(tmp_path / "models", model_control_mode="explicit") as server:  # a wrong warm-up can end it
+        assert loads(server, "warmed") is is_right

@@ -2,6 +2,7 @@
 
 import itertools
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ NAMES = (f"rules{number}" for number in itertools.count())
 GROUP = "instance_group { kind: KIND_CPU count: 1 %s }"
 POLICY = "dynamic_batching { priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: %d value { } } }"
 RESOURCE = 'rate_limiter { resources { name: "R" count: 1 } %s }'
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this module alone, because a bad config can end it."""
+    with serving(tmp_path_factory.mktemp("rules"), model_control_mode="explicit") as server:
+        yield server
 
 
 @pytest.fixture
@@ -70,6 +78,7 @@ def test_triton_refuses_what_is_reported(triton: Server, name: str, more: str) -
     assert write(triton.repository, name, more)
     with pytest.raises(InferenceServerException):
         load(triton, name)
+    assert is_live(triton)
 
 
 @pytest.mark.parametrize(

@@ -171,23 +171,23 @@ def test_a_server_that_starts_in_between_loads_the_old_version_and_two_versions_
     request = {"x": rows["input:x"], "n": rows["input:n"][:, None], "s": rows["input:s"].astype(object)}
 
     def factor(version: str = "") -> float:
-        return float(np.max(infer(triton, "scale", request, version=version)["y"]) / np.max(rows["input:x"]))
+        return float(np.max(infer(triton, "later", request, version=version)["y"]) / np.max(rows["input:x"]))
 
-    install(repository, "scale", scale())
-    install(repository, "scale", scale(3.0), serve=False)
-    load(triton, "scale")
+    install(repository, "later", scale())
+    install(repository, "later", scale(3.0), serve=False)
+    load(triton, "later")
     with client(triton) as connection:
-        assert connection.get_model_metadata("scale").versions == ["1"]
+        assert connection.get_model_metadata("later").versions == ["1"]
     assert factor() == 2.0
 
-    switch(repository, "scale", 2, beside=(1,))
-    load(triton, "scale")
+    switch(repository, "later", 2, beside=(1,))
+    load(triton, "later")
     assert [factor(), factor("1"), factor("2")] == [3.0, 2.0, 3.0]
 
-    roll_back(repository, "scale")
-    load(triton, "scale")
+    roll_back(repository, "later")
+    load(triton, "later")
     assert factor() == 2.0
-    unload(triton, "scale")
+    unload(triton, "later")
 
 
 # Dry runs

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from builder.cli.output import print_result, print_table
+from builder.printable import counted
 from builder.progress import format_bytes
 from builder.record import Proof
 from builder.repository import Kind, ListedModel, ListedVersion
@@ -17,7 +18,6 @@ HEADS = (
     "made from",
     "max batch",
     "proven at batch sizes",
-    "config",
 )
 
 
@@ -85,6 +85,13 @@ def _notes(model: ListedModel) -> Iterator[str]:
     """Yield what concerns all versions of a model."""
     if model.problem:
         yield model.problem
+    earlier = sum(len(version.kept_configs) for version in model.versions)
+    if model.config_changed is not None and earlier:
+        when = f"{model.config_changed.astimezone():%Y-%m-%d %H:%M}"
+        yield f"its config.pbtxt was last changed at {when}, with {counted(earlier, 'earlier config')} kept"
+    for version in model.versions:
+        if version.is_prepared:
+            yield f"version {version.version} is not served yet"
     if model.kind is None:
         return
     if not model.kind.has_config and not model.problem:
@@ -100,14 +107,14 @@ def _notes(model: ListedModel) -> Iterator[str]:
 def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
     mark = "→" if version.is_default else "+" if version.served else " "
     first = f"{mark} {version.version}", format_bytes(version.bytes)
-    manifest, published, config = version.manifest, version.published, _config(version, model)
+    manifest, published = version.manifest, version.published
     if manifest is None or published is None:
-        return *first, "", version.problem or _described(model.kind), _largest(version, model), "", config
+        return *first, "", version.problem or _described(model.kind), _largest(version, model), ""
     source = f"{manifest.source.file} ({manifest.source.sha256[:8]})"
     if manifest.adopted:
         source = f"adopted: {source}"
     when = f"{published.astimezone():%Y-%m-%d %H:%M}"
-    return *first, when, source, _largest(version, model), _proven(manifest.proof), config
+    return *first, when, source, _largest(version, model), _proven(manifest.proof)
 
 
 def _largest(version: ListedVersion, model: ListedModel) -> str:
@@ -117,18 +124,6 @@ def _largest(version: ListedVersion, model: ListedModel) -> str:
         return "" if proven is None else str(proven)
     is_lower = proven is not None and proven != model.max_batch_size
     return f"{model.max_batch_size} (proven: {proven})" if is_lower else str(model.max_batch_size)
-
-
-def _config(version: ListedVersion, model: ListedModel) -> str:
-    """Say when the config changed that is in force, and how many of a version are kept."""
-    parts = []
-    if version.is_default and model.config_changed is not None:
-        parts.append(f"changed {model.config_changed.astimezone():%Y-%m-%d %H:%M}")
-    if version.is_prepared:
-        parts.append("not served yet")
-    if version.kept_configs:
-        parts.append(f"{len(version.kept_configs)} kept")
-    return "; ".join(parts)
 
 
 def _described(kind: Kind | None) -> str:

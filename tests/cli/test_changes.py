@@ -115,7 +115,7 @@ def test_list_shows_the_batch_in_force_and_what_is_kept(root: Path) -> None:
     assert [version["kept_configs"] for version in model["versions"]] == [[1], [1]]
     text = " ".join(run(root, "list").stdout.split())
     assert "→ 2" in text
-    assert "1 kept" in text
+    assert "with 2 earlier configs kept" in text
 
 
 def test_none_and_a_version_beside_contradict_each_other(root: Path) -> None:

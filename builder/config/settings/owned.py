@@ -6,7 +6,10 @@ from builder.config.options import PROVENANCE_PREFIX
 from builder.config.settings.paths import PathError, Step
 
 _FILE = "it follows from the file that was proven", "choose between an ONNX file and a TensorRT plan with --format"
-_VERSIONS = "publish and rollback decide which versions are served", "serve an earlier version with rollback --to"
+_VERSIONS = (
+    "publish and rollback decide which versions are served",
+    "serve another version with switch --to, and others beside it with --serve-also",
+)
 _TENSORS = (
     "the inputs and outputs are those that were proven",
     "set a single field of one of them, such as output[0].reshape.shape, or remove an output with --unset 'output[0]'",

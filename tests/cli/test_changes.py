@@ -100,6 +100,7 @@ def test_publish_without_serving_says_how_to_serve(root: Path, tmp_path: Path) -
     assert "which is not served yet: `python -m builder switch scale --to 3` serves it" in done.stderr
     listed = {version["version"]: version for version in result(root, "list")[0]["versions"]}
     assert [listed[version]["is_prepared"] for version in (1, 2, 3)] == [False, False, True]
+    assert "scale: version 3 is not served yet" in run(root, "list").stdout
     assert run(root, "switch", "scale", "--to", "3", "--serve-also", "1").stdout == "scale: version 2 → 3\n"
     listed = {version["version"]: version for version in result(root, "list")[0]["versions"]}
     assert [listed[version]["served"] for version in (1, 2, 3)] == [True, False, True]

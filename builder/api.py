@@ -17,7 +17,7 @@ from builder.bounded import Limits
 from builder.bucket import wanted
 from builder.config import Interface, check_config, interface, interface_of, pbtxt
 from builder.errors import ModelError
-from builder.exporting import ExportedModel, ExportOptions, InputSpec, publish_module
+from builder.exporting import ExportedModel, ExportOptions, InputSpec, Kind, Source, publish_module
 from builder.model import Model, TensorSpec, fix_inputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published
@@ -60,12 +60,12 @@ def publish(
     """Make a model's batch dynamic, compare it with the original, and install it as a new version.
 
     Args:
-        model: An ONNX file, or `package.module:factory` of a PyTorch module.
+        model: An ONNX file, `package.module:factory` of a PyTorch module, or a PyTorch file (`.pt2`, TorchScript).
         repository: A folder, or the URL of a bucket: `s3://bucket/prefix`, `gs://…` or `az://…`. In a bucket, the
             version is at `repository/NAME/VERSION`, and `version.path` of the result no longer exists.
         name: The model's name in the repository. Default: the name of the file or of the factory.
         options: How to publish it.
-        inputs: The parameters of a PyTorch module's `forward`; without them `model` is an ONNX file.
+        inputs: The parameters of a PyTorch module's `forward`. Exported programs (`.pt2`) declare their own.
         exporter: `torch.export` or `TorchScript`, for a PyTorch module. Default: the first that works.
         opset: The ONNX opset, for a PyTorch module. Default: the exporter's own choice.
         report: Called with each step and what it found.
@@ -78,10 +78,10 @@ def publish(
 
     Nothing in the repository changes unless the call succeeds.
     """
-    asked = options or PublishOptions()
+    asked, source = options or PublishOptions(), Source.of(str(model))
 
     def publish_to(root: Path, report: Report) -> Publication:
-        if not inputs:
+        if source.kind is Kind.ONNX and not inputs:
             return publishing.publish(Path(model), root, name=name, options=asked, report=report)
         return publish_module(
             str(model), root, inputs=inputs, exporter=exporter, opset=opset, name=name, options=asked, report=report
@@ -89,8 +89,7 @@ def publish(
 
     if not bucket.is_url(repository):
         return publish_to(Path(repository), report)
-    file = f"{str(model).rpartition(':')[2]}.onnx" if inputs else model
-    chosen = name or model_name_of(Path(file))
+    chosen = name or model_name_of(Path(f"{source.name}.onnx"))
 
     def report_all_but_install(step: str, what: str) -> None:
         if step != "install":
@@ -102,11 +101,11 @@ def publish(
     return done
 
 
-def export(factory: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+def export(source: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
     """Export a PyTorch module to an ONNX file with a dynamic batch.
 
     Args:
-        factory: `package.module:factory`, where `factory()` returns a `torch.nn.Module`.
+        source: `package.module:factory`, where `factory()` returns a `torch.nn.Module`, or a PyTorch file.
         path: The file to write.
         options: The inputs of `forward`, and how to export it.
         report: Called with each step and what it found.
@@ -116,7 +115,7 @@ def export(factory: str, path: Path | str, *, options: ExportOptions, report: Re
         VerificationError: The file would give other answers than the module.
         HostError: PyTorch is not installed, or the file cannot be written.
     """
-    return exporting.export(factory, Path(path), options=options, report=report)
+    return exporting.export(source, Path(path), options=options, report=report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,10 @@ ONLY_IN = {
     "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
     "tensorrt": {f"builder.tensorrt.{module}" for module in ("building", "host", "running")},
     "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
-    "torch": {f"builder.exporting.{module}" for module in ("exporters", "frozen", "subject")},
+    "torch": {
+        f"builder.exporting.{module}"
+        for module in ("exporters", "factories", "found", "frozen", "hugging_face", "subject", "torch_files")
+    },
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
     "httptools": {"loadtest.wire.http1"},
     "hpack": {"loadtest.wire.http2"},

@@ -1,8 +1,6 @@
 """Options of `publish` that contradict each other, or that have no effect on this kind of model."""
 
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cli.faults import WrongUsage
@@ -84,20 +82,23 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
             yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
 
 
-def check_module(model: Path, options: "PublishOptions", exporting: Mapping[str, Any]) -> None:
-    """Refuse a module without inputs, and options that a module cannot have.
+def check_module(model: str, options: "PublishOptions", exporting: Mapping[str, Any]) -> None:
+    """Refuse a module without inputs, and options that this kind of model cannot have.
 
     Raises:
         WrongUsage: The first of them.
     """
-    if exporting["inputs"]:
+    from builder.exporting import Kind, Source
+
+    source = Source.of(model)
+    fix = "add --input NAME=DTYPE[DIM,...] for each parameter of forward()"
+    if source.needs_inputs and not exporting["inputs"]:
+        raise WrongUsage(f"{model} looks like a PyTorch module, and there is no --input", fix)
+    if source.kind is not Kind.ONNX or exporting["inputs"]:
         if options.constants or None in options.batch_axes.values():
             what = "--constant and --batch-axis INPUT=none do not work with PyTorch modules"
             raise WrongUsage(what, "make that input an attribute of the module, such as a buffer")
         return
-    fix = "add --input NAME=DTYPE[DIM,...] for each parameter of forward()"
-    if re.fullmatch(r"[\w.]+:\w+", str(model)) and not model.exists():
-        raise WrongUsage(f"{model} looks like a PyTorch module, and there is no --input", fix)
     for name, value in exporting.items():
         if value:
             raise WrongUsage(

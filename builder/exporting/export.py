@@ -8,8 +8,8 @@ from builder.exporting.options import ExportedModel, ExportOptions
 from builder.progress import Report, silent
 
 
-def export(factory: str, path: Path, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
-    """Export the module that `factory` (`package.module:name`) returns to `path`.
+def export(source: str, path: Path, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+    """Export the module of `source` (`package.module:name`, or what else `Source` knows) to `path`.
 
     Raises:
         HostError: PyTorch or its exporter is not installed, or the file cannot be written.
@@ -19,7 +19,7 @@ def export(factory: str, path: Path, *, options: ExportOptions, report: Report =
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             fix = "install it: pip install 'triton-repository-builder[torch]'"
-            raise HostError(factory, f"{package} is not installed", fix)
+            raise HostError(source, f"{package} is not installed", fix)
     from builder.exporting.strategies import export_proven
 
-    return export_proven(factory, path, options, report)
+    return export_proven(source, path, options, report)

@@ -45,7 +45,7 @@ class ExportOptions:
     """What the user asks for.
 
     Attributes:
-        inputs: The inputs, in the order that the ONNX model will have.
+        inputs: The inputs, in the order that the ONNX model will have. Empty if the source declares them.
         batch_axes: The axis of the batch, by input, where it is not axis 0. In the ONNX model it is axis 0.
         dynamic: Names for other axes to make dynamic, by input and by axis of the input's shape.
         is_static: Make no axis dynamic.
@@ -54,7 +54,7 @@ class ExportOptions:
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
     """
 
-    inputs: tuple[InputSpec, ...]
+    inputs: tuple[InputSpec, ...] = ()
     batch_axes: Mapping[str, int] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     is_static: bool = False

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from builder.exporting.export import export
 from builder.exporting.options import ExportOptions, InputSpec
+from builder.exporting.sources import Source
 from builder.progress import Report, silent
 from builder.publishing import Publication, PublishOptions, publish
 
 
 def publish_module(
-    factory: str,
+    source: str,
     root: Path,
     *,
     inputs: Sequence[InputSpec],
@@ -22,7 +23,7 @@ def publish_module(
     options: PublishOptions,
     report: Report = silent,
 ) -> Publication:
-    """Export the module that `factory` returns and publish it into the repository at `root`, named after the factory.
+    """Export the module of `source` and publish it into the repository at `root`, named after the factory or file.
 
     The export already makes the axes dynamic and moves the batch to axis 0, so that publishing its file does not have
     to do either.
@@ -41,7 +42,7 @@ def publish_module(
         samples=None if options.is_per_sample else options.samples,
     )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{factory.rpartition(':')[2]}.onnx")
-        export(factory, path, options=asked, report=report)
+        path = Path(folder, f"{Source.of(source).name}.onnx")
+        export(source, path, options=asked, report=report)
         remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
         return publish(path, root, name=name, options=remaining, report=report, is_module=True)

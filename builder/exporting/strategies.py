@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,9 +17,11 @@ from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
 from builder.errors import BuilderError, HostError, Listing, ModelError, VerificationError
 from builder.exporting import exporters, inputs
+from builder.exporting.finding import find
 from builder.exporting.frozen import find_warned
 from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
+from builder.exporting.sources import Source
 from builder.exporting.subject import Subject, as_exported
 from builder.model import load
 from builder.progress import Report
@@ -90,7 +92,7 @@ def strategies_for(options: ExportOptions) -> list[Strategy]:
     return [Strategy(exporter, after) for after in afterwards for exporter in tried]
 
 
-def export_proven(factory: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
+def export_proven(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
     """Put the file of the first strategy whose export is proven at `path`.
 
     Raises:
@@ -98,9 +100,11 @@ def export_proven(factory: str, path: Path, options: ExportOptions, report: Repo
         ModelError: See `export`.
         VerificationError: See `export`.
     """
-    inputs.check(factory, options)
     with as_exported(), _folder_beside(path) as folder:
-        subject = Subject(factory, options.inputs)
+        found = find(source, options)
+        options = replace(options, inputs=found.inputs, dynamic=found.dynamic)
+        inputs.check(source, options)
+        subject = Subject(source, found)
         report("module", subject.describe())
         subject.run(inputs.static_example(options))
         failures: dict[Strategy, BuilderError] = {}
@@ -146,7 +150,7 @@ def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, p
     reference = trial.reference()
     trial.refuse_mixing(reference)
     _drop_stack_traces(batched.ir.graph)
-    batched.ir.metadata_props.update(exported_from=subject.where, exported_by=str(strategy))
+    batched.ir.metadata_props.update(exported_from=Source.of(subject.where).shown, exported_by=str(strategy))
     model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
     try:
         proof = trial.prove(model_bytes, folder, reference)

@@ -1,4 +1,4 @@
-"""The user's PyTorch module: find it, call it with named tensors, and get its answers."""
+"""The user's PyTorch module: call it with named tensors, and get its answers."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from builder.errors import BuilderError, ModelError
-from builder.exporting.options import InputSpec
+from builder.exporting.found import Found
 from builder.tensors import Array, Arrays
 
 _LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
@@ -63,55 +63,11 @@ def place_of(file: str, line: int) -> str:
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
 
 
-def find(factory: str) -> nn.Module:
-    """Import `package.module:name` and make the module, on the CPU and in evaluation mode.
-
-    It may be in the working directory, which from now on is the last place that modules are imported from.
-
-    Raises:
-        ModelError: It does not exist, cannot be imported or called, or does not return a `torch.nn.Module`.
-    """
-    home, colon, name = factory.partition(":")
-    if not (colon and name.isidentifier() and all(part.isidentifier() for part in home.split("."))):
-        fix = "name a Python module and a function in it, for example nets:make_model"
-        raise ModelError(factory, "not of the form package.module:factory", fix)
-    made = _attribute(factory, home, name)
-    if not isinstance(made, nn.Module):
-        if not callable(made):
-            what = f"{name} is of type {type(made).__name__}, and cannot be called"
-            raise ModelError(factory, what, "name a function that returns a torch.nn.Module")
-        with UserCode(factory, "calling the factory fails", "correct the factory; it is called without arguments"):
-            made = made()
-    if not isinstance(made, nn.Module):
-        what = f"the factory returns an object of type {type(made).__name__}"
-        raise ModelError(factory, what, "return a torch.nn.Module")
-    return made.cpu().eval()
-
-
-def _attribute(factory: str, home: str, name: str) -> Any:
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        with UserCode(factory, f"importing {home} fails", "correct that Python module"):
-            module = importlib.import_module(home)
-    except ModelError as error:
-        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
-        if missing and f"{home}.".startswith(f"{missing}."):
-            fix = "run the command in the folder that contains it, or add that folder to PYTHONPATH"
-            raise ModelError(factory, f"there is no Python module {missing!r}", fix) from error
-        raise
-    if not hasattr(module, name):
-        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        fix = f"use one of {', '.join(sorted(offered)[:20])}" if offered else f"define {name} there"
-        raise ModelError(factory, f"{home} does not define {name!r}", fix)
-    return getattr(module, name)
-
-
 class Subject(nn.Module):
     """A module with named tensors in and named tensors out, whatever its `forward` accepts and returns.
 
     Attributes:
-        where: The factory, for messages.
+        where: What the user named, for messages.
         specs: The inputs.
         outputs: The names of the outputs, made of the keys and positions in what `forward` returns. They are known
             once it was called.
@@ -121,12 +77,12 @@ class Subject(nn.Module):
     # the same module again after an update would add a version.
     __module__ = "builder.export.subject"
 
-    def __init__(self, factory: str, specs: Sequence[InputSpec]) -> None:
+    def __init__(self, where: str, found: Found) -> None:
         super().__init__()
-        self.where, self.specs = factory, tuple(specs)
-        self.module = find(factory)
+        self.where, self.specs = where, found.inputs
+        self.module = found.module
         self.outputs: tuple[str, ...] = ()
-        _check_parameters(factory, self.module, [spec.name for spec in specs])
+        _check_parameters(where, self.module, [spec.name for spec in self.specs])
         self.eval()
 
     def describe(self) -> str:

@@ -23,6 +23,7 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.fin
 with_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install -e '.[torch]'")
 without_torch = pytest.mark.skipif(HAS_TORCH, reason="PyTorch is installed")
 if HAS_TORCH:
+    from builder.exporting.finding import find
     from builder.exporting.frozen import find_frozen
     from builder.exporting.subject import Subject
 
@@ -103,7 +104,7 @@ def test_publish_turns_the_static_convolution_into_any_of_the_others(
 def compare_with_module(factory: str, done: ExportedModel, feeds: Mapping[str, Array]) -> None:
     """Compare one batch of the file with the module, independently of the proof under test."""
     asked = options(*(f"{name}={array.dtype}[{','.join(map(str, array.shape))}]" for name, array in feeds.items()))
-    expected = Subject(factory, asked.inputs).run(feeds)
+    expected = Subject(factory, find(factory, asked)).run(feeds)
     answers = run(done.path, feeds)
     assert list(answers) == list(expected)
     for name, answer in answers.items():
@@ -148,7 +149,9 @@ def test_a_network_with_its_batch_on_axis_1_is_exported_batch_first() -> None:
     assert done.road.endswith("static, then batched")
     signal = normal(7, 4, 6)
     answers = run(done.path, {"signal": signal.transpose(1, 0, 2)})
-    expected = Subject("torch_modules:seeded_time_first", asked.inputs).run({"signal": signal})
+    expected = Subject("torch_modules:seeded_time_first", find("torch_modules:seeded_time_first", asked)).run(
+        {"signal": signal}
+    )
     assert list(answers) == list(expected) == ["output_0", "output_1_0", "output_1_1"]
     for name, answer in answers.items():
         np.testing.assert_allclose(answer, np.moveaxis(expected[name], 1, 0), rtol=1e-5, atol=1e-6)
@@ -188,7 +191,11 @@ def test_a_factory_in_the_working_directory_is_found_and_hides_no_installed_pack
     (working_directory / "colorsys.py").write_text("raise SystemExit('imported from the working directory')")
     source = "import colorsys, numpy, torch\ndef make():\n    import colorsys\n    return torch.nn.ReLU()\n"
     (working_directory / "nets_of_mine.py").write_text(source)
-    assert Subject("nets_of_mine:make", (InputSpec.parse("input=float32[1,4]"),)).describe().startswith("ReLU")
+    assert (
+        Subject("nets_of_mine:make", find("nets_of_mine:make", options("input=float32[1,4]")))
+        .describe()
+        .startswith("ReLU")
+    )
     assert sys.path[-1] == str(working_directory)
 
 
@@ -308,7 +315,7 @@ def test_an_index_into_a_list_that_was_frozen_is_named_with_its_warning() -> Non
 
 @with_torch
 def test_each_frozen_line_is_found_by_the_outputs_that_it_changes() -> None:
-    subject = Subject("torch_modules:TwoHeads", options("signal=float32[1,4,4]").inputs)
+    subject = Subject("torch_modules:TwoHeads", find("torch_modules:TwoHeads", options("signal=float32[1,4,4]")))
     traced, failing = {"signal": normal(1, 4, 4)}, {"signal": normal(2, 7, 4)}
 
     def found(output: str) -> list[tuple[int, tuple[str, ...], bool]]:

@@ -8,7 +8,6 @@ import click
 
 from builder.cli import changes
 from builder.cli.arguments import (
-    FILE_TO_READ,
     folder_or_bucket,
     fraction,
     name_pair,
@@ -63,7 +62,6 @@ TENSORRT = "TensorRT"
 )
 @click.argument(
     "model",
-    type=FILE_TO_READ,
     help="An ONNX file, or a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs.",
 )
 @option(
@@ -221,7 +219,7 @@ TENSORRT = "TensorRT"
 @opset
 @lock_timeout
 @as_json
-def publish(model: Path, repository: Path | str, name: str | None, as_json: bool, **given: Any) -> None:
+def publish(model: str, repository: Path | str, name: str | None, as_json: bool, **given: Any) -> None:
     """Make the batch of MODEL dynamic, compare it with the original, and install it as a new version.
 
     Nothing in the repository changes unless every answer matches the original's.

@@ -1,0 +1,95 @@
+"""What MODEL may be: an ONNX file, a factory in Python code, a file of PyTorch, or a Hugging Face model."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from builder.files import open_file
+
+HUGGING_FACE_PREFIX = "hf:"
+
+_FACTORY = re.compile(r"(?P<home>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)\s*(\(.*\))?", re.DOTALL)
+_TORCH_SUFFIXES = (".pt2", ".pt", ".pth")
+_ZIP = b"PK\x03\x04"
+
+
+class Kind(Enum):
+    """What MODEL is, which decides how it is read."""
+
+    ONNX = "an ONNX file"
+    FACTORY = "a PyTorch module"
+    TORCH_FILE = "a file of PyTorch"
+    HUGGING_FACE = "a Hugging Face model"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user gives as MODEL.
+
+    Attributes:
+        text: As it was given.
+        kind: What it is. A file that is nothing else counts as an ONNX file, and the step that reads it says what is
+            wrong with it.
+    """
+
+    text: str
+    kind: Kind
+
+    @classmethod
+    def of(cls, text: str) -> "Source":
+        """Look at the text, and at the beginning of the file if it names one."""
+        return cls(text, kind_of(text))
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the types and shapes of its inputs have to be given."""
+        return self.kind is Kind.FACTORY
+
+    @property
+    def name(self) -> str:
+        """The default name of the model: that of the factory, or of the file or folder without its suffix."""
+        match self.kind:
+            case Kind.FACTORY:
+                return factory_name(self.text)
+            case Kind.HUGGING_FACE:
+                return Path(self.text.removeprefix(HUGGING_FACE_PREFIX)).absolute().name or "model"
+            case _:
+                return Path(self.text).stem
+
+    @property
+    def shown(self) -> str:
+        """What is stored with the model about where it came from: without the folders of this machine."""
+        match self.kind:
+            case Kind.FACTORY:
+                return self.text
+            case Kind.HUGGING_FACE:
+                return f"{HUGGING_FACE_PREFIX}{self.name}"
+            case _:
+                return Path(self.text).name
+
+
+def kind_of(text: str) -> Kind:
+    """Return what MODEL is. A file that exists is a file, whatever its name looks like."""
+    path = Path(text)
+    if path.is_file():
+        return Kind.TORCH_FILE if path.suffix in _TORCH_SUFFIXES and _is_zip(path) else Kind.ONNX
+    if text.startswith(HUGGING_FACE_PREFIX):
+        return Kind.HUGGING_FACE
+    if path.exists():
+        return Kind.ONNX
+    return Kind.FACTORY if _FACTORY.fullmatch(text.strip()) else Kind.ONNX
+
+
+def factory_name(text: str) -> str:
+    """Return the name of the function in `package.module:function(arguments)`."""
+    match = _FACTORY.fullmatch(text.strip())
+    return match["name"] if match else text.rpartition(":")[2]
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        with open_file(path) as stream:
+            return stream.read(len(_ZIP)) == _ZIP
+    except OSError:
+        return False

@@ -1,5 +1,7 @@
 """What tests share: one real Triton for all of them."""
 
+import importlib.util
+import os
 import signal
 from collections.abc import Iterator
 
@@ -29,7 +31,15 @@ for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the quick tests quick: a test that needs a real Triton is marked slow."""
+    """Skip what needs PyTorch where it is not, and keep the quick tests quick: what needs a Triton is marked slow."""
+    needs_torch = [item for item in items if item.get_closest_marker("torch")]
+    missing = [name for name in ("torch", "onnxscript") if importlib.util.find_spec(name) is None]
+    if needs_torch and missing:
+        reason = f"not installed: {' and '.join(missing)}: pip install -c constraints.txt -e '.[torch]'"
+        if os.environ.get("REQUIRE_TORCH"):
+            raise pytest.UsageError(reason)
+        for item in needs_torch:
+            item.add_marker(pytest.mark.skip(reason=reason))
     unmarked = [
         item.nodeid
         for item in items

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from builder.errors import HostError, RepositoryError
+from builder.installing import install
 
 AT_ONCE = 16
 """How many requests for objects are under way at once: the time of each is mostly that of waiting for the answer."""
@@ -92,7 +93,7 @@ class Storage:
                 filesystem = _filesystem(scheme)(use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
             what = f"{scheme}:// needs the package {_PACKAGES[scheme]}, which is not installed"
-            raise HostError(url, what, "run pip install 'triton-repository-builder[cloud]'") from error
+            raise HostError(url, what, install(_PACKAGES[scheme])) from error
         except ValueError as error:  # adlfs: no account is named
             fix = "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and the account's credentials"
             raise RepositoryError(shown, f"cannot connect to the account: {reason(error)}", fix) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import HostError
+from builder.installing import REQUIREMENTS, install, pip_install
 
 WHEEL = "nvidia-pytriton"
 NOT_PASSED_ON = ("TRITON_ADMIN_KEY", "AIP_MODE")
@@ -90,8 +91,7 @@ def find_installation() -> Installation:
 def _wheel_root() -> Path:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
-        fix = f"run pip install '{WHEEL}>=0.7'"
-        raise HostError("the embedded Triton", f"the package {WHEEL} is not installed", fix)
+        raise HostError("the embedded Triton", f"the package {WHEEL} is not installed", install(WHEEL))
     return Path(spec.origin).parent.parent
 
 
@@ -104,15 +104,15 @@ def _check_complete(installation: Installation) -> None:
         )
     for path in (installation.binary, installation.libraries, installation.python_backend, installation.caches):
         if not path.exists():
-            fix = f"reinstall the package: pip install --force-reinstall --no-deps '{WHEEL}>=0.7'"
-            raise HostError(path, f"this part of the package {WHEEL} is missing", fix)
+            command = pip_install("--force-reinstall", "--no-deps", WHEEL + REQUIREMENTS[WHEEL])
+            raise HostError(path, f"this part of the package {WHEEL} is missing", f"reinstall it: {command}")
 
 
 def _check_numpy() -> None:
     """Refuse NumPy 2: the stub was built for NumPy 1, and would silently treat every array as empty."""
     version = importlib.metadata.version("numpy")
     if not version.startswith("1."):
-        fix = "run pip install 'numpy>=1.26,<2'"
+        fix = f"run {pip_install('numpy>=1.26,<2')}"
         raise HostError("the embedded Triton", f"{WHEEL} does not work with NumPy {version}", fix)
 
 

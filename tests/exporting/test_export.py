@@ -20,8 +20,7 @@ from builder.publishing import PublishOptions, publish
 
 MODELS = Path(__file__).parents[1] / "models"
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnxscript") is not None
-with_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install -e '.[torch]'")
-without_torch = pytest.mark.skipif(HAS_TORCH, reason="PyTorch is installed")
+with_torch = pytest.mark.torch
 if HAS_TORCH:
     from builder.exporting.finding import find
     from builder.exporting.frozen import find_frozen
@@ -388,9 +387,9 @@ def test_an_input_is_read_with_its_type_and_shape() -> None:
     assert InputSpec.parse("scale=bfloat16[]") == InputSpec("scale", ir.DataType.BFLOAT16, ())
 
 
-@without_torch
-def test_without_pytorch_the_extra_to_install_is_named() -> None:
-    with pytest.raises(HostError, match=r"torch is not installed\n.*'triton-repository-builder\[torch\]'"):
+def test_without_pytorch_the_command_that_installs_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("torch", "onnxscript") else name)
+    with pytest.raises(HostError, match=r"torch and onnxscript are not installed\nfix: run .* 'torch>=2\.7' 'onnx"):
         export("package.module:factory", Path("m.onnx"), options=options("x=float32[1,4]"))
 
 

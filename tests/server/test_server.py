@@ -333,7 +333,9 @@ def test_a_missing_wheel_is_named() -> None:
     """Without site-packages there is no wheel."""
     code = "from builder.server.installation import find_installation; find_installation()"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "the package nvidia-pytriton is not installed\nfix: run pip install" in done.stderr
+    assert "the package nvidia-pytriton is not installed\nfix: run " in done.stderr
+    assert "pip install" in done.stderr
+    assert "'nvidia-pytriton>=0.7'" in done.stderr
 
 
 def test_a_python_version_without_a_stub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

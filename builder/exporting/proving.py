@@ -8,14 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.arrays import read_npz
-from builder.batching import BatchedModel, BatchedTensor
+from builder.batching import BatchedModel
 from builder.errors import Listing, ModelError, VerificationError
+from builder.exporting.asking import Asking, ModuleError, WrongRowsError
 from builder.exporting.frozen import Frozen, find_frozen
 from builder.exporting.options import ExportOptions
-from builder.exporting.subject import Subject
+from builder.exporting.repeating import refuse_other_answers
+from builder.exporting.subject import Subject, brief
 from builder.proof import (
     Prover,
-    as_numbers,
     batch_sizes,
     coarsest_precision,
     dimensions_of,
@@ -24,18 +25,11 @@ from builder.proof import (
     refuse_stale_shapes,
     tolerance_for,
 )
-from builder.samples import draw, read_samples
-from builder.tensors import Array, Arrays
+from builder.samples import read_samples
+from builder.tensors import Arrays
 
 LARGEST_BATCH = 8
 """The largest batch that an export is proven with."""
-
-ROWS = 32
-"""The number of different samples.
-
-Fewer could all take the branch of an `if` that was frozen in the trace: with 8 samples and an even chance for either
-branch, one time in 256.
-"""
 
 OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
 """The sizes at which other dynamic axes are proven: 2/1, 3/2 and 1/2 of the given ones."""
@@ -65,102 +59,86 @@ class Trial:
     """An export, and the module that it is compared with.
 
     Attributes:
-        subject: The module, whose answers are taken as right.
-        batched: The export, with the batch as axis 0 of every tensor.
+        asking: The module, and the export, with the batch as axis 0 of every tensor.
         options: What the user asked for.
         traced: The inputs that it was exported with.
-        failures: The path that a kept batch is named after, when the export answers it wrongly.
     """
 
-    subject: Subject
-    batched: BatchedModel
+    asking: Asking
     options: ExportOptions
     traced: Arrays
-    failures: Path
+
+    @property
+    def subject(self) -> Subject:
+        """The module."""
+        return self.asking.subject
+
+    @property
+    def batched(self) -> BatchedModel:
+        """The export."""
+        return self.asking.batched
+
+    @property
+    def failures(self) -> Path:
+        """The path that a kept batch is named after, when the export answers it wrongly."""
+        return self.asking.failures
 
     def reference(self) -> Arrays:
         """Return samples, the user's or drawn ones, with the module's answers: `input:NAME` and `output:NAME`.
 
         Raises:
             ModelError: The module cannot answer them, or the samples cannot be read.
+            ModuleError: The shape of an output depends on the values, or answers change from run to run.
+            VerificationError: An output does not have a row for each row of the batch.
         """
-        if self.options.samples is not None:
-            return self._ask(read_samples(self.options.samples, self.batched))
-        return self._draw(self.options.sizes)
-
-    def _draw(self, sizes: Mapping[str, int]) -> Arrays:
-        failure = None
-        for inputs in draw(self.batched, rows=ROWS, sizes=sizes):
-            try:
-                reference = self._ask(inputs)
-            except ModelError as error:
-                failure = failure or error
-                continue
-            if self._is_numeric(reference):
-                return reference
-        what = "its answers to random inputs are mostly NaN or infinite"
-        raise failure or ModelError(self.subject.where, what, "give realistic inputs with --samples FILE.npz")
-
-    def _is_numeric(self, reference: Arrays) -> bool:
-        """Return whether at least half of every output is finite."""
-        outputs = [self._numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs]
-        return all(np.isfinite(o).mean() >= 0.5 for o in outputs if o.dtype.kind == "f" and o.size)
-
-    def _numbers(self, tensor: BatchedTensor, array: Array) -> Array:
-        return as_numbers(array, is_bfloat16=tensor.dtype == ir.DataType.BFLOAT16)
-
-    def _ask(self, inputs: Arrays) -> Arrays:
-        """Return the inputs with the module's answers, asked in chunks of the batch size that it was exported with."""
-        rows, step = min(map(len, inputs.values())), self.batched.static_batch
-        chunks = []
-        for start in range(0, rows, step):
-            taken = np.minimum(np.arange(start, start + step), rows - 1)
-            chunks.append(self.answer({name: array[taken] for name, array in inputs.items()}))
-        found = {f"input:{name}": array[:rows] for name, array in inputs.items()}
-        for tensor in self.batched.outputs:
-            found[f"output:{tensor.name}"] = np.concatenate([chunk[tensor.name] for chunk in chunks])[:rows]
+        try:
+            if self.options.samples is not None:
+                found = self.asking.ask(read_samples(self.options.samples, self.batched), are_own=True)
+            else:
+                found = self.asking.drawn(self.options.sizes)
+        except WrongRowsError as wrong:
+            raise wrong.error from wrong
+        self._refuse_other_answers(found)
         return found
 
-    def answer(self, feeds: Arrays) -> dict[str, Array]:
-        """Return the module's answers to one batch, `[batch, *dims]` in and out.
+    def _refuse_other_answers(self, reference: Arrays) -> None:
+        """Ask for the first answers again: in between the module has answered all the others.
 
         Raises:
-            ModelError: `forward` fails, or an output does not have a row for each row of the batch.
+            ModuleError: They are different now.
         """
-        size = len(next(iter(feeds.values())))
-        answers = self.subject.run(self.laid_out(feeds))
-        return {tensor.name: self._rows(tensor, answers[tensor.original], size) for tensor in self.batched.outputs}
-
-    def laid_out(self, feeds: Arrays) -> Arrays:
-        """Return a batch, given as `[batch, *dims]`, with its axes in the order that `forward` expects."""
-        return {tensor.original: tensor.join(feeds[tensor.name]) for tensor in self.batched.inputs}
-
-    def _rows(self, tensor: BatchedTensor, answer: Array, size: int) -> Array:
-        if tensor.batch_axis is not None:
-            fits = answer.ndim == len(tensor.original_shape) and answer.shape[tensor.batch_axis] == size * tensor.rows
-            if not fits:
-                what = f"for a batch of {size}, forward returns {tensor.name!r} with shape {list(answer.shape)}"
-                raise ModelError(self.subject.where, what, "return outputs with one entry per row, or use --static")
-        return tensor.split(answer)
+        rows = np.minimum(np.arange(self.batched.static_batch), len(next(iter(reference.values()))) - 1)
+        feeds = self.asking.laid_out({t.name: reference[f"input:{t.name}"][rows] for t in self.batched.inputs})
+        answers = {t.original: t.join(reference[f"output:{t.name}"][rows]) for t in self.batched.outputs}
+        refuse_other_answers(self.subject, feeds, answers)
 
     def refuse_mixing(self, reference: Arrays) -> None:
         """Check that the module gives a row the same answer in any batch, if it accepts other batch sizes at all.
 
+        It may be written for one batch size: it then fails at others, or gives the same wrong number of rows whatever
+        the values are. Other sizes can only be tried with the export then.
+
         Raises:
-            VerificationError: A row's answer depends on its batch.
+            ModuleError: A row's answer depends on its batch, or the number of rows on their values.
         """
         if self.batched.is_static:
             return
         try:
-            self._prover(reference, self.answer).prove((1, 2, 3))
+            self._prover(reference, self.asking.answer).prove((1, 2, 3))
         except ModelError:
-            return  # forward is written for one batch size: other sizes can only be tried with the export
+            return
+        except WrongRowsError as wrong:
+            if found := self.asking.depends_on_values(reference, wrong.size):
+                raise found from None
         except VerificationError as error:
-            alone = self.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
-            found = self._explain(alone, "for a row alone", "in this batch")
-            what = Listing(f"the module itself answers a row differently in a batch than alone: {error.what}", found)
-            fix = "make each row's answer independent of the others, remove randomness from forward, or use --static"
-            raise VerificationError(self.subject.where, what, fix) from error
+            raise self._mixes(reference, error) from error
+
+    def _mixes(self, reference: Arrays, error: VerificationError) -> VerificationError:
+        alone = self.asking.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
+        found = self._explain(alone, "for a row alone", "in this batch")
+        what = Listing(f"the module itself answers a row differently in a batch than alone: {error.what}", found)
+        fix = "make each row's answer independent of the others, or use --static"
+        return ModuleError(self.subject.where, what, fix, is_about_batch=True)
 
     def prove(self, model_bytes: bytes, folder: Path, reference: Arrays) -> Proof:
         """Compare the answers of the bytes that will be written with the module's.
@@ -206,7 +184,7 @@ class Trial:
         for numerator, denominator in OTHER_SIZES if given else ():
             sizes = {name: max(1, size * numerator // denominator) for name, size in given.items()}
             try:
-                yield sizes, self._draw(sizes)
+                yield sizes, self.asking.drawn(sizes)
             except ModelError as error:
                 failures.append(error)
         if len(failures) == len(OTHER_SIZES):
@@ -215,7 +193,7 @@ class Trial:
 
     def _prover(self, reference: Arrays, run: Run) -> Prover:
         precision = coarsest_precision(self.batched.original.ir.graph)
-        outputs = {t.name: self._numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs}
+        outputs = {t.name: self.asking.numbers(t, reference[f"output:{t.name}"]) for t in self.batched.outputs}
         return Prover(
             where=self.failures,
             run=run,
@@ -231,14 +209,19 @@ class Trial:
         kept_in = self.failures.with_suffix(".failed.npz")
         if not kept_in.exists():
             return []
-        kept = read_npz(kept_in)
+        try:
+            frozen = self._frozen(read_npz(kept_in), traced)
+        except Exception as error:  # whatever goes wrong here, that the answers differ is true
+            return [f"the frozen line could not be searched for: {brief(error)}"]
+        return [f"frozen at {found.describe(before, now)}" for found in frozen]
+
+    def _frozen(self, kept: Arrays, traced: Arrays) -> list[Frozen]:
         feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}
         rows = len(next(iter(feeds.values())))
         batches = [feeds, *({name: array[i : i + 1] for name, array in feeds.items()} for i in range(rows))]
         outputs = {t.name for t in self.batched.outputs}
         wrong = {name for name in outputs if _differs(kept, name)} or outputs
-        frozen: list[Frozen] = find_frozen(self.subject, traced, map(self.laid_out, batches), wrong)
-        return [f"frozen at {found.describe(before, now)}" for found in frozen]
+        return find_frozen(self.subject, traced, map(self.asking.laid_out, batches), wrong)
 
 
 def _differs(kept: Arrays, name: str) -> bool:

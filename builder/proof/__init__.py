@@ -11,7 +11,7 @@ config. `verify_published` repeats the proof of a published version, and `as_it_
 
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
 from builder.proof.original_runs import OriginalRuns, free_sizes
-from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
+from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of, keep_failing
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
 from builder.proof.session import (
@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "dimensions_of",
     "free_sizes",
+    "keep_failing",
     "one_line",
     "onnxruntime_errors",
     "onnxruntime_warnings",

@@ -168,7 +168,7 @@ class Prover:
         kept |= {f"expected:{name}": array for name, array in expected.items()}
         kept |= {f"got:{name}": array for name, array in answers.items()}
         subject = f"output {output!r} " if output else ""
-        where_kept = _keep(self.failure_dir / f"{self.where.stem}.failed.npz", kept)
+        where_kept = keep_failing(self.failure_dir / self.where.name, kept)
         size = len(next(iter(feeds.values())))
         said = f"at batch size {size}, {subject}{what}{where_kept}"
         return VerificationError(self.where, said, self.fix, is_about_batch=self.is_about_batch)
@@ -225,8 +225,9 @@ def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> 
     )
 
 
-def _keep(path: Path, arrays: Arrays) -> str:
-    """Write the failing batch, and say where it is or why it could not be written."""
+def keep_failing(model: Path, arrays: Arrays) -> str:
+    """Write a failing batch beside `model`, as `STEM.failed.npz`, and say where it is or why it could not be written."""
+    path = model.with_name(f"{model.stem}.failed.npz")
     try:
         with files.create(path) as stream:
             write_arrays(stream, arrays)

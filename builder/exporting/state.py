@@ -1,0 +1,84 @@
+"""The state of a module, besides its inputs: buffers, parameters, and whatever else it keeps in attributes."""
+
+import random
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+LARGEST = 1 << 16
+"""Larger tensors are told apart by PyTorch's count of their changes, not by their values."""
+
+MOST_ITEMS = 64
+"""Of longer lists, only the length counts."""
+
+DEPTH = 3
+"""How deep lists, dicts and objects are looked into."""
+
+_OWN = frozenset(vars(nn.Module()))
+"""What every module has, such as its hooks."""
+
+State = dict[str, tuple[str, Any]]
+"""For each part of the state by its name: `buffer`, `parameter` or `attribute`, and a value to compare."""
+
+
+def state_of(module: nn.Module, only: Collection[str] | None = None) -> State:
+    """Return everything that the module keeps from call to call, or only the parts with these names."""
+    found: State = {}
+
+    def add(name: str, kind: str, value: Any) -> None:
+        if only is None or name in only:
+            found[name] = kind, _token(value, DEPTH)
+
+    for name, buffer in module.named_buffers():
+        add(name, "buffer", buffer)
+    for name, parameter in module.named_parameters():
+        add(name, "parameter", parameter)
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if name not in _OWN and not isinstance(value, nn.Module):
+                add(f"{prefix}.{name}" if prefix else name, "attribute", value)
+    return found
+
+
+def changed_between(before: Mapping[str, tuple[str, Any]], after: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
+    """Return what changed, with what kind of state it is."""
+    return {name: kind for name, (kind, value) in after.items() if before.get(name, (kind, None))[1] != value}
+
+
+def _token(value: Any, depth: int) -> Any:
+    """Return something that is equal for equal values, and differs once a value was replaced or changed in place."""
+    match value:
+        case bool() | int() | float() | complex() | str() | bytes() | None:
+            return repr(value)
+        case torch.Tensor():
+            return _tensor(value)
+        case np.ndarray() if value.nbytes <= LARGEST and value.dtype != object:
+            return value.shape, value.tobytes()
+        case torch.Generator():
+            return value.get_state().numpy().tobytes()
+        case np.random.Generator():
+            return repr(value.bit_generator.state)
+        case random.Random():
+            return value.getstate()
+    if depth == 0:
+        return id(value)
+    if isinstance(value, list | tuple | deque | set | frozenset):
+        items = tuple(_token(item, depth - 1) for item in value) if len(value) <= MOST_ITEMS else ()
+        return type(value).__name__, len(value), items
+    if isinstance(value, Mapping):
+        keys = tuple((repr(key), _token(item, depth - 1)) for key, item in list(value.items())[:MOST_ITEMS])
+        return type(value).__name__, len(value), keys
+    return (id(type(value)), _token(dict(vars(value)), depth - 1)) if hasattr(value, "__dict__") else id(value)
+
+
+def _tensor(tensor: torch.Tensor) -> Any:
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        return id(tensor)
+    if tensor.numel() <= LARGEST:
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return str(tensor.dtype), tuple(tensor.shape), values.tobytes()
+    return id(tensor), None if tensor.is_inference() else tensor._version

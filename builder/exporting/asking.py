@@ -8,7 +8,8 @@ In one draw, some samples may be answered while `forward` fails on others. What 
 for a wrong shape there, and if there are enough answers, they are the reference, without the samples that failed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError, VerificationError
+from builder.exporting.options import InputSpec
 from builder.exporting.subject import Subject
 from builder.proof import as_numbers, keep_failing
 from builder.samples import draw
@@ -31,6 +33,12 @@ branch, one time in 256.
 
 MIN_ROWS = 8
 """If `forward` fails on some samples, this many answers are enough."""
+
+OTHERS = 8
+"""How many other inputs a module is asked before it is exported."""
+
+BUDGET_S = 2.0
+"""The longest time for that. The proof asks about more."""
 
 MOST_SHOWN = 6
 """How many values of an input a message shows."""
@@ -77,12 +85,15 @@ class Asking:
         batched: The export, with the batch as axis 0 of every tensor.
         failures: The path that a kept batch is named after.
         notes: What the user should know about the samples, one sentence each.
+        of_other_shapes: Samples and answers as in the reference whose answers have other shapes than those there.
+            Without a batch, shapes may depend on the values.
     """
 
     subject: Subject
     batched: BatchedModel
     failures: Path
     notes: list[str] = field(default_factory=list)
+    of_other_shapes: list[Arrays] = field(default_factory=list)
 
     def drawn(self, sizes: Mapping[str, int]) -> Arrays:
         """Return drawn samples that the module can answer, with its answers: `input:NAME` and `output:NAME`.
@@ -101,7 +112,9 @@ class Asking:
                 failures.append(error)
                 continue
             if failures:
-                self._note(f"the samples that were drawn at first are not used, but more cautious ones: {failures[0].what}")
+                self._note(
+                    f"the samples that were drawn at first are not used, but more cautious ones: {failures[0].what}"
+                )
             return reference
         raise failures[0]
 
@@ -118,13 +131,18 @@ class Asking:
             VerificationError: An output does not have a row for each row of the batch.
         """
         chunks, failures = self._chunks(inputs, are_own=are_own)
-        chunks = self._alike(chunks)
+        first, *others = self._by_shape(chunks) or [[]]
         rows = [row for chunk in chunks for row in chunk.rows]
         total = min(map(len, inputs.values()))
         if failures:
             if len(rows) < min(MIN_ROWS, total):
                 raise failures[0]
             self._note(f"{total - len(rows)} of {total} drawn samples are not used: {failures[0].what}")
+        self.of_other_shapes[:] = [self._reference(inputs, each) for each in others]
+        return self._reference(inputs, first)
+
+    def _reference(self, inputs: Arrays, chunks: Sequence[_Chunk]) -> Arrays:
+        rows = [row for chunk in chunks for row in chunk.rows]
         found = {f"input:{name}": array[rows] for name, array in inputs.items()}
         split = [self._split(chunk.feeds, chunk.answers) for chunk in chunks]
         for tensor in self.batched.outputs:
@@ -156,24 +174,21 @@ class Asking:
             chunks.append(_Chunk(range(start, min(start + step, rows)), feeds, answers))
         return chunks, failures
 
-    def _alike(self, chunks: list[_Chunk]) -> list[_Chunk]:
-        """Return the chunks whose answers have the same shapes: without a batch, shapes may depend on the values.
+    def _by_shape(self, chunks: Sequence[_Chunk]) -> list[list[_Chunk]]:
+        """Return the chunks whose answers have the same shapes together, first those with the most common shapes.
 
         Raises:
             ModuleError: There is a batch, and shapes differ.
         """
-        shapes = [chunk.shapes for chunk in chunks]
-        if len(set(shapes)) < 2:
-            return chunks
-        usual = max(shapes, key=shapes.count)
-        if not self.batched.is_static:
-            right = [chunk for chunk in chunks if self._fits(chunk)] or [c for c in chunks if c.shapes == usual]
-            wrong = next((c for c in chunks if not self._fits(c)), next(c for c in chunks if c.shapes != usual))
-            raise refuse_shape(self.subject, wrong.feeds, wrong.answers, wrong.rows, right[0].answers, self.failures)
-        kept = [chunk for chunk in chunks if chunk.shapes == usual]
-        left_out = len(chunks) - len(kept)
-        self._note(f"{left_out} of {len(chunks)} samples are not used: their answers have other shapes than most")
-        return kept
+        groups: dict[object, list[_Chunk]] = {}
+        for chunk in chunks:
+            groups.setdefault(chunk.shapes, []).append(chunk)
+        found = sorted(groups.values(), key=len, reverse=True)
+        if len(found) < 2 or self.batched.is_static:
+            return found
+        right = next((chunk for chunk in chunks if self._fits(chunk)), found[0][0])
+        wrong = next((chunk for chunk in chunks if not self._fits(chunk)), found[1][0])
+        raise refuse_shape(self.subject, wrong.feeds, wrong.answers, wrong.rows, right.answers, self.failures)
 
     def _fits(self, chunk: _Chunk) -> bool:
         try:
@@ -210,16 +225,24 @@ class Asking:
         return {tensor.name: self._rows(tensor, feeds, answers, size) for tensor in self.batched.outputs}
 
     def _rows(self, tensor: BatchedTensor, feeds: Arrays, answers: Arrays, size: int) -> Array:
-        answer = answers[tensor.original]
-        if tensor.batch_axis is not None:
-            fits = answer.ndim == len(tensor.original_shape) and answer.shape[tensor.batch_axis] == size * tensor.rows
-            if not fits:
-                what = f"for a batch of {size}, forward returns {tensor.name!r} with shape {list(answer.shape)}"
-                fix = "return outputs with one entry per row, or use --static"
-                error = VerificationError(self.subject.where, what, fix, is_about_batch=True)
-                raise WrongRowsError(size, error)
-        rows = tensor.split(answer)
-        return rows.repeat(size, axis=0) if tensor.batch_axis is None else rows
+        answer, axis = answers[tensor.original], tensor.batch_axis
+        if axis is None:
+            if size != self.batched.static_batch:
+                raise self._inseparable(tensor, answer, size)
+            return tensor.split(answer).repeat(size, axis=0)
+        if answer.ndim != len(tensor.original_shape) or answer.shape[axis] != size * tensor.rows:
+            what = f"for a batch of {size}, forward returns {tensor.name!r} with shape {list(answer.shape)}"
+            fix = "return outputs with one entry per row, or use --static"
+            raise WrongRowsError(size, VerificationError(self.subject.where, what, fix, is_about_batch=True))
+        return tensor.split(answer)
+
+    def _inseparable(self, tensor: BatchedTensor, answer: Array, size: int) -> ModuleError:
+        what = (
+            f"how many rows of {tensor.name!r} belong to a row of the batch depends on the sizes of dynamic axes: for a "
+            f"batch of {size} its shape is {list(answer.shape)}"
+        )
+        fix = "return one entry for each row of the batch, or use --static"
+        return ModuleError(self.subject.where, what, fix, is_about_batch=True)
 
     def depends_on_values(self, reference: Arrays, size: int) -> ModuleError | None:
         """Return the error for shapes that depend on the values of a batch of this size; None if they do not.
@@ -293,9 +316,23 @@ def _short(array: Array) -> str:
     return f"[{', '.join(listed)}{', …' if array.size > MOST_SHOWN else ''}]"
 
 
-def refuse_varying(
-    subject: Subject, first: Arrays, answers: Arrays, others: Iterator[Arrays], failures: Path, go_on: Callable[[], bool]
-) -> None:
+def other_examples(subject: Subject, example: Arrays) -> Iterator[Arrays]:
+    """Yield other inputs of the same shapes: normal floats, and zeros and ones for other types."""
+    for number in range(OTHERS):
+        rng = np.random.default_rng(number)
+        yield {spec.name: _other(spec, example[spec.name], rng) for spec in subject.specs}
+
+
+def _other(spec: InputSpec, array: Array, rng: np.random.Generator) -> Array:
+    if not spec.dtype.is_floating_point():
+        return rng.integers(0, 2, array.shape).astype(array.dtype)
+    values = rng.standard_normal(array.shape)
+    if spec.dtype == ir.DataType.BFLOAT16:
+        return values.astype(spec.dtype.numpy()).view(array.dtype)
+    return values.astype(array.dtype)
+
+
+def refuse_varying(subject: Subject, first: Arrays, answers: Arrays, others: Sequence[Arrays], failures: Path) -> None:
     """Refuse a module whose outputs have other shapes for other values of its inputs.
 
     Args:
@@ -304,20 +341,20 @@ def refuse_varying(
         answers: Its answers to them.
         others: Other inputs of the same shapes, which it may fail on.
         failures: The path that a kept batch is named after.
-        go_on: Whether there is time for more.
 
     Raises:
         ModuleError: The shapes differ.
     """
-    seen = [_Chunk((0,), first, answers)]
+    started = time.monotonic()
+    usual = _Chunk((0,), first, answers)
     for number, feeds in enumerate(others, 1):
         try:
             chunk = _Chunk((number,), feeds, subject.run(feeds))
         except ModelError:
             continue
-        if chunk.shapes != seen[0].shapes:
+        if chunk.shapes != usual.shapes:
             # Of two shapes, the smaller one is that from which something was dropped.
-            few, many = sorted((seen[0], chunk), key=lambda each: sum(a.size for a in each.answers.values()))
+            few, many = sorted((usual, chunk), key=lambda each: sum(a.size for a in each.answers.values()))
             raise refuse_shape(subject, few.feeds, few.answers, few.rows, many.answers, failures)
-        if not go_on():
+        if time.monotonic() - started > BUDGET_S:
             return

@@ -1,17 +1,14 @@
 """PyTorch's two ONNX exporters behind one signature: a subject and example inputs in, an .onnx file out."""
 
-import contextlib
-import io
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from builder.errors import ModelError
-from builder.exporting.options import EXPORTERS
+from builder.exporting.options import EXPORTERS, ExportOptions
+from builder.exporting.quiet import exporter_quiet
 from builder.exporting.subject import Subject, UserCode
 from builder.tensors import Arrays
 
@@ -22,7 +19,7 @@ INLINE_BYTES = 1 << 30
 """Weights larger than this are written to a file of their own, because a protobuf message is limited to 2 GiB."""
 
 
-def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
+def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, asked: ExportOptions) -> None:
     """Export through `torch.export`, which follows shapes as symbols and refuses what it cannot follow.
 
     Source: https://docs.pytorch.org/docs/stable/onnx_export.html
@@ -35,14 +32,14 @@ def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, o
         dynamic_shapes=(shapes,) if any(shapes) else None,
         input_names=[spec.name for spec in subject.specs],
         output_names=list(subject.outputs),
-        opset_version=opset,
-        verbose=False,
+        opset_version=asked.opset,
+        verbose=asked.is_verbose,
     )
     assert program is not None
     program.save(path, external_data=_weight_bytes(subject) > INLINE_BYTES)
 
 
-def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
+def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, asked: ExportOptions) -> None:
     """Export through TorchScript, which records one run: whatever Python decides in that run is frozen.
 
     Source: https://docs.pytorch.org/docs/stable/onnx_torchscript.html
@@ -55,25 +52,29 @@ def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, op
         dynamic_axes={name: dict(named) for name, named in axes.items()},
         input_names=[spec.name for spec in subject.specs],
         output_names=list(subject.outputs),
-        opset_version=opset,
-        verbose=False,
+        opset_version=asked.opset,
+        verbose=asked.is_verbose,
     )
 
 
-Exporter = Callable[[Subject, Arrays, Axes, Path, int | None], None]
+Exporter = Callable[[Subject, Arrays, Axes, Path, ExportOptions], None]
 _BY_NAME: Mapping[str, Exporter] = dict(zip(EXPORTERS, (by_torch_export, by_torchscript), strict=True))
 
 
-def run(exporter: str, subject: Subject, example: Arrays, axes: Axes, path: Path, opset: int | None) -> None:
-    """Export `subject` to `path` without printing anything.
+def run(exporter: str, subject: Subject, example: Arrays, axes: Axes, path: Path, asked: ExportOptions) -> None:
+    """Export `subject` to `path` without printing anything, unless that was asked for.
 
     Raises:
         ModelError: The exporter cannot export it.
     """
     fix = "rewrite forward with operators that the exporter supports, or try another --opset"
     try:
-        with _quiet(), torch.no_grad(), UserCode(subject.where, "the exporter fails", fix):
-            _BY_NAME[exporter](subject, example, axes, path, opset)
+        with (
+            exporter_quiet(is_verbose=asked.is_verbose),
+            torch.no_grad(),
+            UserCode(subject.where, "the exporter fails", fix),
+        ):
+            _BY_NAME[exporter](subject, example, axes, path, asked)
     except ModelError as error:
         raise ModelError(subject.where, _with_input_names(error.what, subject), fix) from error.__cause__
 
@@ -90,19 +91,6 @@ def _with_input_names(text: str, subject: Subject) -> str:
         return subject.specs[position].name if position < len(subject.specs) else match[0]
 
     return _INPUT.sub(name_of, text)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress what exporters print, log and warn about, which they do for every model."""
-    before, hidden = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(hidden), contextlib.redirect_stdout(hidden):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _weight_bytes(subject: Subject) -> int:

@@ -29,6 +29,9 @@ from builder.errors import ModelError
 from builder.exporting.subject import Subject, UserCode, is_user_code, place_of, to_array
 from builder.tensors import Array, Arrays
 
+FROZEN, UNKNOWN = "frozen at", "the frozen line could not be searched for"
+"""How what is said about frozen values starts."""
+
 Taken = bool | int | float | list[Any]
 """A Python value taken out of a tensor; for several tensors, such as the rows that a loop goes over, their number."""
 

@@ -52,6 +52,7 @@ class ExportOptions:
         exporter: The only exporter to try, one of `EXPORTERS`. Both are tried if it is None.
         opset: The ONNX opset. The exporter chooses if it is None.
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
+        is_verbose: Show what PyTorch itself prints, logs and warns about.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -61,6 +62,7 @@ class ExportOptions:
     exporter: str | None = None
     opset: int | None = None
     samples: Path | None = None
+    is_verbose: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:

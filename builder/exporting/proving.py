@@ -11,7 +11,7 @@ from builder.arrays import read_npz
 from builder.batching import BatchedModel
 from builder.errors import Listing, ModelError, VerificationError
 from builder.exporting.asking import Asking, ModuleError, WrongRowsError
-from builder.exporting.frozen import Frozen, find_frozen
+from builder.exporting.frozen import FROZEN, UNKNOWN, Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.repeating import refuse_other_answers
 from builder.exporting.subject import Subject, brief
@@ -130,6 +130,8 @@ class Trial:
         except WrongRowsError as wrong:
             if found := self.asking.depends_on_values(reference, wrong.size):
                 raise found from None
+        except ModuleError:
+            raise
         except VerificationError as error:
             raise self._mixes(reference, error) from error
 
@@ -152,6 +154,8 @@ class Trial:
         with onnxruntime_warnings() as warnings:
             run = self._open(model_bytes, folder)
             largest = self._compare(self._prover(reference, run), sizes, "")
+            for rows in self.asking.of_other_shapes:
+                largest = max(largest, self._compare(self._prover(rows, run), sizes, "with answers of another shape, "))
             others = tuple(self._others())
             for other, rows in others:
                 named = ", ".join(f"{name}={size}" for name, size in other.items())
@@ -212,8 +216,8 @@ class Trial:
         try:
             frozen = self._frozen(read_npz(kept_in), traced)
         except Exception as error:  # whatever goes wrong here, that the answers differ is true
-            return [f"the frozen line could not be searched for: {brief(error)}"]
-        return [f"frozen at {found.describe(before, now)}" for found in frozen]
+            return [f"{UNKNOWN}: {brief(error)}"]
+        return [f"{FROZEN} {found.describe(before, now)}" for found in frozen]
 
     def _frozen(self, kept: Arrays, traced: Arrays) -> list[Frozen]:
         feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}

@@ -8,6 +8,7 @@ from pathlib import Path
 from builder.exporting.export import export
 from builder.exporting.options import ExportOptions, InputSpec
 from builder.exporting.sources import Source
+from builder.exporting.temporary import Temporary
 from builder.progress import Report, silent
 from builder.publishing import Publication, PublishOptions, publish
 
@@ -45,4 +46,6 @@ def publish_module(
         path = Path(folder, f"{Source.of(source).name}.onnx")
         export(source, path, options=asked, report=report)
         remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
-        return publish(path, root, name=name, options=remaining, report=report, is_module=True)
+        temporary = Temporary(Path(folder), source)
+        with temporary.named():
+            return publish(path, root, name=name, options=remaining, report=temporary.report(report), is_module=True)

@@ -17,12 +17,17 @@ from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
 from builder.errors import BuilderError, HostError, Listing, ModelError, VerificationError
 from builder.exporting import exporters, inputs
+from builder.exporting.asking import Asking, ModuleError, other_examples, refuse_varying
 from builder.exporting.finding import find
-from builder.exporting.frozen import find_warned
+from builder.exporting.frozen import FROZEN, UNKNOWN, find_warned
 from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
+from builder.exporting.quiet import as_exported
+from builder.exporting.repeating import refuse_changing
 from builder.exporting.sources import Source
-from builder.exporting.subject import Subject, as_exported
+from builder.exporting.subject import Subject, brief
+from builder.exporting.temporary import Temporary
+from builder.exporting.ways import advised
 from builder.model import load
 from builder.progress import Report
 from builder.proof import OriginalRuns
@@ -64,9 +69,7 @@ class Strategy:
             ModelError: The exporter fails or drops an input, or the batch cannot be made dynamic.
         """
         axes = {s.name: {0: inputs.BATCH, **options.dynamic.get(s.name, {})} for s in options.inputs}
-        exporters.run(
-            self.exporter, subject, self.example(options), axes if self.is_dynamic else {}, path, options.opset
-        )
+        exporters.run(self.exporter, subject, self.example(options), axes if self.is_dynamic else {}, path, options)
         model = load(path)
         exported = {spec.name for spec in model.inputs}
         lost = [name for name in axes if name not in exported]
@@ -100,28 +103,79 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
         ModelError: See `export`.
         VerificationError: See `export`.
     """
-    with as_exported(), _folder_beside(path) as folder:
+    with as_exported(is_verbose=options.is_verbose), _folder_beside(path) as folder:
+        temporary = Temporary(folder, source)
         found = find(source, options)
         options = replace(options, inputs=found.inputs, dynamic=found.dynamic)
         inputs.check(source, options)
         subject = Subject(source, found)
         report("module", subject.describe())
-        subject.run(inputs.static_example(options))
-        failures: dict[Strategy, BuilderError] = {}
-        for number, strategy in enumerate(strategies_for(options)):
+        with temporary.named():
             try:
-                proof = _export_with(strategy, subject, options, path, folder / str(number))
-            except _StrategyFailed as failed:
-                failures[strategy] = failed.error
-                report("export", f"{strategy}: {textwrap.shorten(failed.error.what, 140, placeholder=' …')}")
-                continue
-            with interrupts.held():  # a model beside the weights of another would be half done
-                _move(folder / str(number), path)
-            for other in failures:
-                _failing_batch(path, other).with_suffix(".failed.npz").unlink(missing_ok=True)
-            report("export", f"{strategy}: {proof.describe()}")
-            return ExportedModel(path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference)
-        raise _all_failed(subject, failures, options)
+                _check_alone(subject, options, path, report)
+            except ModuleError as error:
+                raise _with_ways(error, subject, options, path, folder) from error
+            return _first_proven(subject, options, path, folder, temporary.report(report))
+
+
+def _check_alone(subject: Subject, options: ExportOptions, path: Path, report: Report) -> None:
+    """Check what needs no export: that the module runs, and that its answers depend on its inputs alone.
+
+    Raises:
+        ModelError: `forward` fails on the inputs that the user describes.
+        VerificationError: Its answers change from run to run, or their shapes with the values of the inputs.
+    """
+    example = inputs.static_example(options)
+    answers = subject.run(example)
+    others = list(other_examples(subject, example))
+    for name in refuse_changing(subject, example, answers, others[0]):
+        report("module", f"forward changes {name!r} at each call, which the file does not; its answers stay the same")
+    if not options.is_static:
+        refuse_varying(subject, example, answers, others, Path(path.name))
+
+
+def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: Path, report: Report) -> ExportedModel:
+    """Try the strategies in turn, and put the first file that is proven at `path`.
+
+    Raises:
+        ModelError: None of them gives a file.
+        VerificationError: None gives the module's answers, or the module itself cannot be batched.
+    """
+    failures: dict[Strategy, BuilderError] = {}
+    for number, strategy in enumerate(strategies_for(options)):
+        try:
+            proof, notes = _export_with(strategy, subject, options, path, folder / str(number))
+        except _StrategyFailed as failed:
+            failures[strategy] = failed.error
+            report("export", f"{strategy}: {textwrap.shorten(failed.error.what, 140, placeholder=' …')}")
+            continue
+        except ModuleError as error:
+            raise _with_ways(error, subject, options, path, folder) from error
+        with interrupts.held():  # a model beside the weights of another would be half done
+            _move(folder / str(number), path)
+        for other in failures:
+            _failing_batch(path, other).with_suffix(".failed.npz").unlink(missing_ok=True)
+        report("export", f"{strategy}: {proof.describe()}")
+        for note in notes:
+            report("note", note)
+        return ExportedModel(path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference)
+    failed_all = _all_failed(subject, failures, options)
+    is_about_batch = any(failure.is_about_batch for failure in failures.values())
+    raise _with_ways(failed_all, subject, options, path, folder) if is_about_batch else failed_all
+
+
+def _with_ways(error: BuilderError, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> BuilderError:
+    """Return the error with the ways in its fix that work without a batch."""
+
+    def attempt(asked: ExportOptions) -> Path | None:
+        for number, strategy in enumerate(strategies_for(asked)):
+            trial = folder / f"static{number}"
+            with contextlib.suppress(_StrategyFailed, BuilderError):
+                _export_with(strategy, subject, asked, path, trial, kept_in=folder)
+                return trial / path.name
+        return None
+
+    return advised(error, subject, options, attempt)
 
 
 class _StrategyFailed(Exception):  # noqa: N818 - not an error: another strategy may succeed
@@ -132,8 +186,18 @@ class _StrategyFailed(Exception):  # noqa: N818 - not an error: another strategy
         self.error = error
 
 
-def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Proof:
+def _export_with(
+    strategy: Strategy,
+    subject: Subject,
+    options: ExportOptions,
+    path: Path,
+    folder: Path,
+    kept_in: Path = Path(),
+) -> tuple[Proof, list[str]]:
     """Export into `folder` and prove the file, which stays there with its weights.
+
+    Returns:
+        The proof, and what the user should know about its samples.
 
     Raises:
         _StrategyFailed: The export fails, or is wrong.
@@ -146,18 +210,26 @@ def _export_with(strategy: Strategy, subject: Subject, options: ExportOptions, p
         batched = strategy.export(subject, options, file)
     except ModelError as error:
         raise _StrategyFailed(error) from error
-    trial = Trial(subject, batched, options, strategy.example(options), _failing_batch(path, strategy))
-    reference = trial.reference()
-    trial.refuse_mixing(reference)
+    asking = Asking(subject, batched, kept_in / _failing_batch(path, strategy))
+    trial = Trial(asking, options, strategy.example(options))
+    try:
+        reference = trial.reference()
+        trial.refuse_mixing(reference)
+    except ModuleError:
+        raise
+    except VerificationError as error:
+        raise _StrategyFailed(error) from error
     _drop_stack_traces(batched.ir.graph)
     batched.ir.metadata_props.update(exported_from=Source.of(subject.where).shown, exported_by=str(strategy))
     model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
     try:
         proof = trial.prove(model_bytes, folder, reference)
+    except ModuleError:
+        raise
     except (ModelError, VerificationError) as error:
         raise _StrategyFailed(error) from error
     file.write_bytes(model_bytes)
-    return proof
+    return proof, asking.notes
 
 
 def _drop_stack_traces(graph: ir.Graph) -> None:
@@ -174,17 +246,29 @@ def _failing_batch(path: Path, strategy: Strategy) -> Path:
 def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], options: ExportOptions) -> BuilderError:
     """Return the error that lists why each strategy failed, strategies with the same reason together."""
     reasons: dict[str, list[str]] = {}
+    details: dict[str, dict[str, None]] = {}
     frozen: dict[str, None] = {}
     for strategy, error in failures.items():
         reason, *lines = error.what.lines if isinstance(error.what, Listing) else (error.what,)
         reasons.setdefault(reason, []).append(str(strategy))
-        frozen.update(dict.fromkeys(lines))
-    listed = [*(f"{'; '.join(names)}: {reason}" for reason, names in reasons.items()), *frozen]
+        found = [line for line in lines if line.startswith((FROZEN, UNKNOWN))]
+        frozen.update(dict.fromkeys(found))
+        details.setdefault(reason, {}).update(dict.fromkeys(f"  {line}" for line in lines if line not in found))
+    listed = [line for reason, names in reasons.items() for line in (f"{'; '.join(names)}: {reason}", *details[reason])]
+    listed += frozen
     if any(isinstance(error, VerificationError) for error in failures.values()):
         fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
         return VerificationError(subject.where, Listing("no export gives the module's answers:", listed), fix)
-    listed += [f"frozen at {line}" for line in find_warned(subject, next(iter(failures)).example(options))]
+    listed += _warned(subject, next(iter(failures)).example(options))
     return ModelError(subject.where, Listing("it cannot be exported:", listed), error.fix)
+
+
+def _warned(subject: Subject, example: Arrays) -> list[str]:
+    """Return the lines about which PyTorch warns in a trace; that it cannot be traced is not the user's problem."""
+    try:
+        return [f"{FROZEN} {line}" for line in find_warned(subject, example)]
+    except Exception as error:  # whatever goes wrong here, that the exports failed is true
+        return [f"{UNKNOWN}: {brief(error)}"]
 
 
 # ---------------------------------------------------------------- files

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -177,18 +176,3 @@ def to_array(tensor: torch.Tensor) -> Array:
         return bits.view(np.uint16)
     values: Array = tensor.numpy()
     return values
-
-
-@contextlib.contextmanager
-def as_exported() -> Iterator[None]:
-    """Run modules with the operators that exporters know, and send what `forward` prints to stderr.
-
-    PyTorch's fast path uses fused encoder layers, which have no ONNX form and give padded tokens other values.
-    """
-    is_fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(is_fast)

@@ -226,7 +226,7 @@ def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> 
 
 
 def keep_failing(model: Path, arrays: Arrays) -> str:
-    """Write a failing batch beside `model`, as `STEM.failed.npz`, and say where it is or why it could not be written."""
+    """Write a failing batch beside `model`, as `STEM.failed.npz`, and say where it is or why that is not possible."""
     path = model.with_name(f"{model.stem}.failed.npz")
     try:
         with files.create(path) as stream:

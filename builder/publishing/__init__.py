@@ -11,7 +11,7 @@ which `adoptable` proves as it is.
 
 from builder.publishing.adoptable import AdoptOptions
 from builder.publishing.adopting import AdoptedModel, Adoption, adopt
-from builder.publishing.advice import advised
+from builder.publishing.advice import advised, works_per_sample
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.installing import install
@@ -40,4 +40,5 @@ __all__ = [
     "put_back",
     "roll_back",
     "switch",
+    "works_per_sample",
 ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from builder import bounded
 from builder.batching import BatchedModel
 from builder.errors import BuilderError, ModelError, VerificationError
-from builder.model import Model, fix_inputs
+from builder.model import Model, fix_inputs, load
 from builder.proof import OriginalRuns, verify
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.choices import Axes, compared_with, other_axes, settings
@@ -70,6 +70,12 @@ def advised(loaded: Model, options: PublishOptions, *, is_module: bool = False) 
         with bounded.fall_back(error), bounded.during("other ways to publish it are tried"):
             fix = _fix(error, list(search.ways()), is_over=search.is_over)
         raise type(error)(error.where, error.what, fix, is_about_batch=True) from error
+
+
+def works_per_sample(path: Path) -> bool:
+    """Return whether the static model at `path` can be published one sample after the other: its proof is tried."""
+    asked = PublishOptions()
+    return _Search(load(path), asked, keeps_inputs=True).works(replace(asked, is_per_sample=True))
 
 
 def _fix(error: BuilderError, ways: list[str], *, is_over: bool) -> str:
@@ -130,11 +136,11 @@ class _Search:
             if time.monotonic() > self._end:
                 self.is_over = True
                 break
-            if options != self._asked and self._works(options):
+            if options != self._asked and self.works(options):
                 return [options]
         return []
 
-    def _works(self, options: PublishOptions) -> bool:
+    def works(self, options: PublishOptions) -> bool:
         """Return whether the model can be made with these options, and is proven right on a few samples."""
         try:
             model = fix_inputs(self._loaded, options.constants)

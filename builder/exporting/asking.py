@@ -238,8 +238,8 @@ class Asking:
 
     def _inseparable(self, tensor: BatchedTensor, answer: Array, size: int) -> ModuleError:
         what = (
-            f"how many rows of {tensor.name!r} belong to a row of the batch depends on the sizes of dynamic axes: for a "
-            f"batch of {size} its shape is {list(answer.shape)}"
+            f"how many rows of {tensor.name!r} belong to a row of the batch depends on the sizes of dynamic axes: for "
+            f"a batch of {size} its shape is {list(answer.shape)}"
         )
         fix = "return one entry for each row of the batch, or use --static"
         return ModuleError(self.subject.where, what, fix, is_about_batch=True)

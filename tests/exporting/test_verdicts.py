@@ -1,6 +1,8 @@
 """What a module itself does is a verdict: it is random, keeps a state, or has answers whose shape depends on values."""
 
 import importlib.util
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from builder.exporting.temporary import Temporary
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnxscript") is not None
 if HAS_TORCH:
-    from builder.exporting import frozen, proving, repeating
+    from builder.exporting import frozen, proving, quiet, repeating
     from builder.exporting.found import Found
     from builder.exporting.subject import Subject
 
@@ -197,17 +199,25 @@ def test_answers_that_differ_stay_a_verdict_when_the_frozen_line_cannot_be_searc
 # ---- what is not shown
 
 
-@pytest.mark.slow
 @pytest.mark.torch
-def test_exporters_print_nothing_unless_that_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
-    for is_verbose in (False, True):
-        with pytest.raises(ModelError) as caught:
-            exported("Seeded", is_static=True, is_verbose=is_verbose)
-        assert str(Path.cwd()) not in str(caught.value)
-        printed = capfd.readouterr()
-        assert printed.out == ""
-        assert bool(printed.err) is is_verbose
-    assert "Torch IR graph at exception" in printed.err
+@pytest.mark.parametrize("is_verbose", [False, True])
+def test_what_exporters_print_is_hidden_or_goes_to_stderr_also_from_c(
+    is_verbose: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    with warnings.catch_warnings(record=True), quiet.exporter_quiet(is_verbose=is_verbose):
+        print("from Python")
+        os.write(2, b"from C")
+        warnings.warn("a warning", stacklevel=1)
+        logging.getLogger("torch").error("a log")
+        torch._C._jit_set_onnx_log_enabled(True)
+        torch._C._jit_onnx_log("a graph")
+        torch._C._jit_set_onnx_log_enabled(False)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    shown = ("from Python", "from C", "a graph") if is_verbose else ()
+    assert [text for text in ("from Python", "from C", "a warning", "a graph") if text in printed.err] == list(shown)
 
 
 @pytest.mark.torch

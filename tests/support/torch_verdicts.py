@@ -200,13 +200,6 @@ class Condition(nn.Module):
         return answer
 
 
-class Seeded(nn.Module):
-    """Numbers that are always the same, from a generator that TorchScript cannot export, about which it says a lot."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(1))
-
-
 class Warns(nn.Module):
     """A warning of its own, and one of PyTorch's."""
 

@@ -18,7 +18,7 @@ from builder.exporting.temporary import Temporary
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnxscript") is not None
 if HAS_TORCH:
-    from builder.exporting import frozen, proving, quiet, repeating
+    from builder.exporting import frozen, quiet, repeating
     from builder.exporting.found import Found
     from builder.exporting.subject import Subject
 
@@ -191,7 +191,6 @@ def test_answers_that_differ_stay_a_verdict_when_the_frozen_line_cannot_be_searc
         raise LookupError("nothing")
 
     monkeypatch.setattr(frozen, "_trace", fail)
-    assert proving.find_frozen is frozen.find_frozen
     with pytest.raises(VerificationError, match=r"(?s)output 'output'.*be searched for: LookupError: nothing"):
         exported("Trims", is_static=True, exporter="TorchScript")
 

@@ -50,7 +50,18 @@ ONLY_IN = {
     "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
     "torch": {
         f"builder.exporting.{module}"
-        for module in ("exporters", "factories", "found", "frozen", "hugging_face", "subject", "torch_files")
+        for module in (
+            "exporters",
+            "factories",
+            "found",
+            "frozen",
+            "hugging_face",
+            "quiet",
+            "repeating",
+            "state",
+            "subject",
+            "torch_files",
+        )
     },
     "triton_python_backend_utils": {"builder.server.backends.onnxruntime.model"},
     "httptools": {"loadtest.wire.http1"},

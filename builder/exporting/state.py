@@ -18,6 +18,8 @@ MOST_ITEMS = 64
 DEPTH = 3
 """How deep lists, dicts and objects are looked into."""
 
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
 _OWN = frozenset(vars(nn.Module()))
 """What every module has, such as its hooks."""
 
@@ -51,19 +53,8 @@ def changed_between(before: Mapping[str, tuple[str, Any]], after: Mapping[str, t
 
 def _token(value: Any, depth: int) -> Any:
     """Return something that is equal for equal values, and differs once a value was replaced or changed in place."""
-    match value:
-        case bool() | int() | float() | complex() | str() | bytes() | None:
-            return repr(value)
-        case torch.Tensor():
-            return _tensor(value)
-        case np.ndarray() if value.nbytes <= LARGEST and value.dtype != object:
-            return value.shape, value.tobytes()
-        case torch.Generator():
-            return value.get_state().numpy().tobytes()
-        case np.random.Generator():
-            return repr(value.bit_generator.state)
-        case random.Random():
-            return value.getstate()
+    if isinstance(value, (*_PLAIN, np.random.Generator, random.Random, torch.Generator, torch.Tensor, np.ndarray)):
+        return _of_values(value)
     if depth == 0:
         return id(value)
     if isinstance(value, list | tuple | deque | set | frozenset):
@@ -73,6 +64,23 @@ def _token(value: Any, depth: int) -> Any:
         keys = tuple((repr(key), _token(item, depth - 1)) for key, item in list(value.items())[:MOST_ITEMS])
         return type(value).__name__, len(value), keys
     return (id(type(value)), _token(dict(vars(value)), depth - 1)) if hasattr(value, "__dict__") else id(value)
+
+
+def _of_values(value: Any) -> Any:
+    """Return the token of a number, a text, an array or a generator."""
+    match value:
+        case torch.Tensor():
+            return _tensor(value)
+        case np.ndarray():
+            is_small = value.nbytes <= LARGEST and value.dtype != object
+            return (value.shape, value.tobytes()) if is_small else id(value)
+        case torch.Generator():
+            return value.get_state().numpy().tobytes()
+        case np.random.Generator():
+            return repr(value.bit_generator.state)
+        case random.Random():
+            return value.getstate()
+    return repr(value)
 
 
 def _tensor(tensor: torch.Tensor) -> Any:

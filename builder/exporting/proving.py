@@ -14,7 +14,7 @@ from builder.exporting.asking import Asking, ModuleError, WrongRowsError
 from builder.exporting.frozen import FROZEN, UNKNOWN, Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.repeating import refuse_other_answers
-from builder.exporting.subject import Subject, brief
+from builder.exporting.subject import Diagnosis, Subject
 from builder.proof import (
     Prover,
     batch_sizes,
@@ -213,11 +213,10 @@ class Trial:
         kept_in = self.failures.with_suffix(".failed.npz")
         if not kept_in.exists():
             return []
-        try:
+        with Diagnosis() as diagnosis:
             frozen = self._frozen(read_npz(kept_in), traced)
-        except Exception as error:  # whatever goes wrong here, that the answers differ is true
-            return [f"{UNKNOWN}: {brief(error)}"]
-        return [f"{FROZEN} {found.describe(before, now)}" for found in frozen]
+            return [f"{FROZEN} {found.describe(before, now)}" for found in frozen]
+        return [f"{UNKNOWN}: {diagnosis.failure}"]
 
     def _frozen(self, kept: Arrays, traced: Arrays) -> list[Frozen]:
         feeds = {t.name: kept[f"input:{t.name}"] for t in self.batched.inputs}

@@ -20,7 +20,7 @@ import torch
 from builder.errors import Listing, ModelError, VerificationError
 from builder.exporting.frozen import Line
 from builder.exporting.state import changed_between, state_of
-from builder.exporting.subject import Subject, brief, is_user_code
+from builder.exporting.subject import Diagnosis, Subject, is_user_code
 from builder.tensors import Array, Arrays
 
 TRIES = 6
@@ -197,7 +197,7 @@ def _generators_kept() -> Iterator[None]:
 
 def _search(subject: Subject, feeds: Arrays) -> _Found:
     """Run the module once more, and watch it line by line. Nothing that goes wrong here is an error."""
-    try:
+    with Diagnosis() as diagnosis:
         before = state_of(subject.module)
         with _generators_kept():
             subject.run(feeds)
@@ -213,8 +213,7 @@ def _search(subject: Subject, feeds: Arrays) -> _Found:
         )
         draws = tuple(sorted(dict.fromkeys(watch.draws), key=str)[:MOST_LINES])
         return _Found(draws, named, training[:MOST_LINES])
-    except Exception as error:
-        return _Found(failure=brief(error))
+    return _Found(failure=diagnosis.failure)
 
 
 @dataclass(slots=True)

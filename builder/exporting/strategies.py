@@ -25,7 +25,7 @@ from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
 from builder.exporting.repeating import refuse_changing
 from builder.exporting.sources import Source
-from builder.exporting.subject import Subject, brief
+from builder.exporting.subject import Diagnosis, Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.ways import advised
 from builder.model import load
@@ -265,10 +265,9 @@ def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], opt
 
 def _warned(subject: Subject, example: Arrays) -> list[str]:
     """Return the lines about which PyTorch warns in a trace; that it cannot be traced is not the user's problem."""
-    try:
+    with Diagnosis() as diagnosis:
         return [f"{FROZEN} {line}" for line in find_warned(subject, example)]
-    except Exception as error:  # whatever goes wrong here, that the exports failed is true
-        return [f"{UNKNOWN}: {brief(error)}"]
+    return [f"{UNKNOWN}: {diagnosis.failure}"]
 
 
 # ---------------------------------------------------------------- files

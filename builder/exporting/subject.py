@@ -39,6 +39,23 @@ class UserCode(contextlib.AbstractContextManager["UserCode"]):
             raise ModelError(self.where, f"{self.what}: {brief(error)}", self.fix) from error
 
 
+class Diagnosis(contextlib.AbstractContextManager["Diagnosis"]):
+    """Search for the reason of a verdict by running the user's code again. The verdict stays, whatever goes wrong.
+
+    Attributes:
+        failure: What went wrong, in one line; empty if nothing did.
+    """
+
+    failure = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.failure = brief(error)
+        return isinstance(error, Exception)
+
+
 def brief(error: BaseException) -> str:
     """Return an exception in one line: its first paragraph, and the innermost line of the user's code."""
     while error.__cause__ is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.exporting.options import ExportOptions
-from builder.exporting.subject import Subject
+from builder.exporting.subject import Diagnosis, Subject
 from builder.publishing import works_per_sample
 
 LARGEST_BYTES = 256 << 20
@@ -27,11 +27,11 @@ def advised(error: BuilderError, subject: Subject, options: ExportOptions, attem
         fix = f"{error.fix}, or try --static or --per-sample (not tried here, to save time)"
         return type(error)(error.where, error.what, fix, is_about_batch=True)
     asked = replace(options, is_static=True, dynamic={}, batch_axes={}, samples=None)
-    try:
+    ways: list[str] = []
+    with Diagnosis():
         file = attempt(asked)
-        ways = [] if file is None else [STATIC, *([PER_SAMPLE] if works_per_sample(file) else [])]
-    except Exception:  # whatever goes wrong with a way, the error stays as it is
-        return error
+        ways += [] if file is None else [STATIC]
+        ways += [PER_SAMPLE] if file is not None and works_per_sample(file) else []
     if not ways:
         return error
     tried = "both tried" if len(ways) == 2 else "tried"

@@ -36,6 +36,7 @@ from builder.publishing import (
 )
 from builder.record import Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
+from builder.samples import ask_sizes
 from builder.tensors import Arrays
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def inspect(
     *,
     batch_axes: Mapping[str, int | None] | None = None,
     constants: Mapping[str, float | Path] | None = None,
+    sizes: Mapping[str, int] | None = None,
     limits: Limits | None = None,
 ) -> Inspection:
     """Read an ONNX file and try to make its batch dynamic; nothing is written.
@@ -198,19 +200,22 @@ def inspect(
         path: The file.
         batch_axes: The axis of the batch, by input, if it is not axis 0; None for an input without one.
         constants: Inputs to turn into constants: a number, or an .npy file.
+        sizes: Sizes of dynamic axes at which the model runs, by the name of the axis or by `INPUT:AXIS`.
         limits: How much time and memory this may take.
 
     Raises:
         ModelError: The file cannot be read. If the batch cannot be made dynamic, the result says why.
         HostError: It takes more time or memory than it may.
     """
-    options = PublishOptions(batch_axes=batch_axes or {}, constants=constants or {}, limits=limits or Limits())
+    options = PublishOptions(
+        batch_axes=batch_axes or {}, constants=constants or {}, sizes=sizes or {}, limits=limits or Limits()
+    )
     return bounded.run(partial(_inspect, Path(path), options), where=Path(path), limits=options.limits)
 
 
 def _inspect(path: Path, options: PublishOptions, _: Report) -> Inspection:
     with bounded.during("it is read"):
-        loaded = load(path)
+        loaded = ask_sizes(load(path), options.sizes)
     bounded.expect(sum(file.stat().st_size for file in loaded.files))
     model = fix_inputs(loaded, options.constants)
     try:

@@ -169,6 +169,22 @@ def named_axes(text: str) -> tuple[str, dict[int, str]]:
     return tensor, axes
 
 
+@argument("NAME=N,...", example="time=16000 or past=7,total=8")
+def axis_sizes(text: str) -> dict[str, int]:
+    """Read `NAME=N,NAME=N`, each split at its last equals sign."""
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, size = part.rpartition("=")
+        name, size = name.strip(), size.strip()
+        if not (equals and name and size.isdecimal()):
+            raise ValueError(f"{part.strip()!r} is not of the form NAME=N")
+        if not 1 <= int(size) <= LARGEST_INT32:
+            raise MisreadError(f"the size of {name!r}, {size}, is out of range", f"use 1 to {LARGEST_INT32}")
+        if sizes.setdefault(name, int(size)) != int(size):
+            raise MisreadError(f"{name!r} is given two sizes, {sizes[name]} and {size}", f"give {name} once")
+    return sizes
+
+
 @argument("NAME,...", example="image,mask")
 def names(text: str) -> tuple[str, ...]:
     """Read names separated by commas."""

@@ -31,6 +31,8 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if options.dynamic and (options.is_static or options.is_per_sample):
         other = "--static" if options.is_static else "--per-sample"
         yield f"--dynamic does not work with {other}", f"leave out {other} or --dynamic"
+    if options.sizes and options.samples is not None:
+        yield "--size is for random inputs, and --samples gives others", "leave out --size or --samples"
     if options.is_static and preferred:
         yield "--preferred-batch-size has no effect with --static", "leave out --preferred-batch-size or --static"
     if options.is_static and largest:

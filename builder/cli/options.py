@@ -8,6 +8,7 @@ import click
 
 from builder.cli.arguments import (
     FILE_TO_READ,
+    axis_sizes,
     constant,
     folder,
     folder_or_bucket,
@@ -133,6 +134,29 @@ dynamic = mapping_option(
     type=named_axes,
     help="Make other axes dynamic too, and name each one. For example, --dynamic image:2=height,3=width. Axes with the "
     "same name always have the same size. Repeat it for other inputs.",
+)
+
+
+def _as_sizes(ctx: click.Context, param: click.Parameter, given: tuple[dict[str, int], ...]) -> dict[str, int]:
+    """Join the sizes of several options."""
+    joined: dict[str, int] = {}
+    for name, number in (pair for each in given for pair in each.items()):
+        if joined.setdefault(name, number) != number:
+            what = f"{name!r} is given two sizes, {joined[name]} and {number}"
+            raise BadValue(what, f"give {name} once", ctx=ctx, param=param)
+    return joined
+
+
+sizes = option(
+    "--size",
+    "sizes",
+    section=PROOF,
+    multiple=True,
+    type=axis_sizes,
+    callback=_as_sizes,
+    help="The sizes of dynamic axes in random inputs: of the stored samples, and near them in the rest of the proof. "
+    "For example, --size time=16000 or --size past=7,total=8. NAME is the axis's name in the file or in --dynamic, or "
+    "INPUT:AXIS, such as mask:1. Default: the sizes of --input; for a file, sizes at which it runs.",
 )
 samples = option(
     "--samples",

@@ -43,6 +43,8 @@ class Model:
         zipmaps: For each output that is a list of dictionaries in the file and a tensor here, the labels of the
             tensor's columns.
         constants: For each input of the file that is a constant here, its value: what to feed the file.
+        sizes: The sizes that its samples are to have on dynamic axes, by the name of the axis in `inputs`, where the
+            caller asked for some.
         optional: The inputs that ONNX Runtime need not be fed, because an initializer of the same name holds a value.
             Before IR version 4, every initializer had to be listed as an input, so that says nothing there.
     """
@@ -56,6 +58,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     zipmaps: Mapping[str, zipmap.Labels] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     optional: tuple[TensorSpec, ...] = ()
 
     @property

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.batching import BatchedModel
+from builder.proof.choosing_sizes import free_sizes
 from builder.proof.comparison import coarsest_float, coarsest_precision, tolerances_for
 from builder.proof.neighbours import prove_extreme_neighbours, prove_neighbours
-from builder.proof.original_runs import free_sizes
 from builder.proof.prover import Prover
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
 from builder.proof.rewritten import MAPPED_BYTES
@@ -85,7 +85,7 @@ def prove_file(
         VerificationError: It answers no sample, or an answer differs.
     """
     original = Original(truth)
-    usual, *choices = free_sizes(truth) or ({},)
+    usual, *choices = free_sizes(truth, samples) or ({},)
     found = original.find_truth(samples, max_batch_size=max_batch_size, sizes={**usual, **pinned})
     elsewhere = [] if pinned else [(sizes, original.answer_at(sizes)) for sizes in choices]
     sizes = sizes_to_run(batched, found.largest_affordable(max_batch_size), effort)

@@ -2,20 +2,29 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from builder.batching import BatchedModel, Shape
+from builder.batching import Shape
 from builder.model import Model, stored_dtype
 from builder.proof.child import Child, ChildDiedError
 from builder.proof.comparison import coarsest_precision, differences, tolerance_for
 from builder.proof.neighbours import FAR, enlarged
 from builder.proof.session import Session, one_line, open_original, run_errors
-from builder.samples import CAUTIONS, USUAL, Domains, Sizes, candidates, draw_feeds, free_names
+from builder.samples import (
+    CAUTIONS,
+    Domains,
+    Sizes,
+    candidates,
+    draw_feeds,
+    free_names,
+    mended,
+    other_sizes,
+)
 from builder.tensors import Arrays
 
 BUDGET_S = 30.0
@@ -25,22 +34,13 @@ RETRY_S = 1.0
 """If a failed run takes longer, the same sizes are not tried again with more cautious samples."""
 
 LARGEST_INPUTS_BYTES = 64 << 20
-"""Larger inputs are not tried."""
-
-UNSEEN = ((3, 1), (2, 1), (1, 1), (3, 2), (1, 2), (1, 4), (4, 0), (2, 0))
-"""What to make of sizes that work to get others: a multiple, and a little more, so that not all are multiples of 8."""
-
-SMALL = (1, 2, 3, 5, 8, 16)
-"""Small sizes: a model may take the last 8 steps of all that there are."""
-
-MOST_VOLUME = 1.5
-"""How many times larger, all its axes together, a sample may be than those that have run."""
-
-FEW = 2
-"""How many small sizes to prove at."""
+"""Larger inputs are not tried, unless the caller asks for their sizes."""
 
 WANTED = 3
 """How many choices of sizes to look for."""
+
+MOST_UNASKED = 6
+"""How many choices of sizes to try before those that the caller asks for, which may also be sizes of other things."""
 
 
 class OriginalRuns:
@@ -58,7 +58,7 @@ class OriginalRuns:
         self._model = model
         self._budget_s = budget_s
         self._spent_s = 0.0
-        self._known: dict[tuple[tuple[str, int], ...], Mapping[str, Shape] | None] = {}
+        self._known: dict[tuple[tuple[str, int], ...], Mapping[str, Shape] | str] = {}
         self._child = Child(_Runner(model))
 
     def working_sizes(self, settled: Sizes) -> tuple[Sizes, ...]:
@@ -79,12 +79,45 @@ class OriginalRuns:
             ModelError: ONNX Runtime cannot load the model.
         """
         settled = {name: size for name, size in settled.items() if name in free_names(self._model)}
-        for sizes, variations in candidates(self._model, settled):
-            if self.output_shapes(sizes) is not None:
-                return _first_different(sizes, self._variants(sizes, variations, settled), settled)
+        for sizes, variations in self._candidates(settled):
+            if (found := self.mended(sizes, settled)) is not None:
+                return _first_different(found, self._variants(found, variations, settled), settled)
             if self._spent_s >= self._budget_s:
                 break
         return ()
+
+    def _candidates(self, settled: Sizes) -> Iterator[tuple[Sizes, Iterable[Sizes]]]:
+        """Yield sizes to try, each with variations; those that the caller asked for come after the first few."""
+        usual = candidates(self._model, settled)
+        asked = {name: size for name, size in self._model.sizes.items() if name not in settled}
+        if asked:
+            yield from islice(usual, MOST_UNASKED)
+            for sizes, _ in islice(candidates(self._model, {**asked, **settled}), MOST_UNASKED):
+                yield sizes, self.near(sizes, settled)
+        yield from usual
+
+    def mended(self, sizes: Sizes, settled: Sizes) -> Sizes | None:
+        """Return these sizes if the model runs at them, or near ones that follow its error; None if at neither.
+
+        Axis 0 stays as it is: it is the batch, of which a model may have one of a few sizes, whatever the others are.
+
+        Args:
+            sizes: The sizes to try.
+            settled: Sizes to keep, by name.
+        """
+        in_front = {spec.shape[0] for spec in self._model.inputs if spec.shape}
+        return mended(sizes, self.fault_at, kept={*settled, *(name for name in sizes if name in in_front)})
+
+    def near(self, sizes: Sizes, settled: Sizes) -> Iterator[Sizes]:
+        """Yield other sizes at which the model runs, near these, at which it runs too."""
+        return other_sizes(sizes, self.fault_at, kept=settled)
+
+    def fault_at(self, sizes: Sizes) -> str | None:
+        """Return why the model does not run at these sizes, as far as that is known; None if it does."""
+        if self.output_shapes(sizes) is not None:
+            return None
+        found = self._known.get(tuple(sorted(sizes.items())), "")
+        return found if isinstance(found, str) else ""
 
     def output_shapes(self, sizes: Sizes, *, is_needed: bool = False) -> Mapping[str, Shape] | None:
         """Return the shapes of the outputs at these sizes, by name.
@@ -97,7 +130,8 @@ class OriginalRuns:
             started = time.monotonic()
             self._known[key] = self._ask(sizes)
             self._spent_s += time.monotonic() - started
-        return self._known.get(key)
+        found = self._known.get(key)
+        return None if isinstance(found, str) else found
 
     def why_not(self) -> str | None:
         """Return why ONNX Runtime cannot run the model at the first sizes of the search; None if it can somewhere.
@@ -114,13 +148,15 @@ class OriginalRuns:
             return None
         return reason
 
-    def _ask(self, sizes: Sizes) -> Mapping[str, Shape] | None:
-        if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES:
-            return None
+    def _ask(self, sizes: Sizes) -> Mapping[str, Shape] | str:
+        """Return the shapes of the outputs, or why the model does not run."""
+        is_asked = bool(self._model.sizes) and sizes.items() >= self._model.sizes.items()
+        if self._input_bytes(sizes) > LARGEST_INPUTS_BYTES and not is_asked:
+            return ""
         try:
-            found: Mapping[str, Shape] | None = self._child.ask(("shapes", sizes))
+            found: Mapping[str, Shape] | str = self._child.ask(("shapes", sizes))
         except ChildDiedError:
-            return None
+            return ""
         return found
 
     def _input_bytes(self, sizes: Sizes) -> int:
@@ -143,14 +179,15 @@ class OriginalRuns:
         except ChildDiedError:
             return False
 
-    def _variants(self, base: Sizes, variations: Sequence[Sizes], settled: Sizes) -> Iterator[Sizes]:
+    def _variants(self, base: Sizes, variations: Iterable[Sizes], settled: Sizes) -> Iterator[Sizes]:
         """Yield other sizes that run: first of the given variations, then those that change each name by itself."""
 
         def runs(sizes: Sizes) -> bool:
             shapes = self.output_shapes(sizes)
             return shapes is not None and self._has_same_rows(base, sizes, shapes)
 
-        yield from filter(runs, variations)
+        followed = (self.mended(sizes, settled) for sizes in variations)
+        yield from (sizes for sizes in followed if sizes is not None and runs(sizes))
         for factor in (2, 3, 4):
             moved = {
                 name: size * factor
@@ -205,20 +242,23 @@ class _Runner:
                 return self._keeps_apart(*arguments)
         return self._fault(*arguments)
 
-    def _shapes(self, sizes: Sizes) -> dict[str, Shape] | None:
-        started = time.monotonic()
+    def _shapes(self, sizes: Sizes) -> dict[str, Shape] | str:
+        """Return the shapes of the outputs, or ONNX Runtime's message for the most cautious samples."""
+        started, why = time.monotonic(), ""
         for caution in CAUTIONS:
             if time.monotonic() - started > RETRY_S:
                 break
             feeds = draw_feeds(self._domains, sizes, caution=caution)
             try:
                 answers = self._session.run({**self._model.constants, **feeds})
-            except run_errors():
+            except run_errors() as error:
+                why = one_line(error)
                 continue
             shapes = {name: np.shape(answer) for name, answer in answers.items()}
             if all(answer.size for answer in answers.values()):
                 return shapes
-        return None
+            why = ""
+        return why
 
     def _fault(self, sizes: Sizes) -> str | None:
         try:
@@ -266,53 +306,3 @@ def _first_different(base: Sizes, others: Iterator[Sizes], settled: Sizes) -> tu
         if len(found) == WANTED or (not same and len(found) + len(rest) >= WANTED):
             break
     return tuple([*found, *rest][:WANTED])
-
-
-def free_sizes(batched: BatchedModel) -> tuple[Sizes, ...]:
-    """Return choices of sizes for the dimensions that are dynamic in both the original and the rewritten model.
-
-    The original runs at each of them, on its static batch. The first choice is the usual size if it runs at that; the
-    others have different sizes. If it runs at none, the usual size is returned, so that the caller reports the error
-    there. If no dimension besides the batch is dynamic, there are no choices.
-
-    Raises:
-        ModelError: ONNX Runtime cannot load the original.
-    """
-    model = batched.original
-    if not any(isinstance(dim, str) for tensor in batched.inputs for dim in tensor.static_dims):
-        return ()
-    axes = {tensor.original: tensor.batch_axis for tensor in batched.inputs}
-    in_front = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
-    batch = {dim: batched.static_batch for dim in in_front if isinstance(dim, str)}
-    usual = {**dict.fromkeys(free_names(model), USUAL), **batch}
-    runs = OriginalRuns(model)
-    found: list[Sizes] = [usual] if runs.output_shapes(usual) is not None else []
-    found += [sizes for sizes in runs.working_sizes(batch) if sizes != usual]
-    if found:
-        found += _unseen(runs, found, batch)
-    return tuple(found) or (usual,)
-
-
-def _unseen(runs: OriginalRuns, seen: Sequence[Sizes], batch: Sizes) -> Iterator[Sizes]:
-    """Yield sizes that the analysis has not seen: what it took for a rule has to hold there too.
-
-    The larger ones stay near what has run, because the memory for an image may grow with the third power of its side.
-    An axis may be empty, as the past is before the first step.
-    """
-    found, largest = min(seen[1:] or seen, key=_volume), max(map(_volume, seen))
-    others = (
-        {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
-    )
-    small = ({name: batch.get(name, size) for name in found} for size in SMALL)
-    empty = ({**found, name: 0} for name in found if name not in batch)
-
-    def running(choices: Iterable[Sizes], most: int | None) -> Iterator[Sizes]:
-        return islice((sizes for sizes in choices if runs.output_shapes(sizes) is not None), most)
-
-    yield from running((sizes for sizes in others if _volume(sizes) <= MOST_VOLUME * largest), 1)
-    yield from running(small, FEW)
-    yield from running(empty, None)
-
-
-def _volume(sizes: Sizes) -> int:
-    return math.prod(sizes.values())

@@ -12,20 +12,21 @@ from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.prover import Prover
 from builder.proof.session import one_line, run_errors
-from builder.samples import Sizes, draw
+from builder.samples import Sizes, draw, never_varied, other_sizes
 from builder.tensors import Array, Arrays
 
-FRACTIONS = ((1, 2), (3, 2), (2, 1))
-"""The sizes to try, as fractions of the original's size: half, one and a half times and twice."""
-
 _ROWS = 4
+
+_MOST_FAILURES = 3
+"""How many of the sizes at which it does not run are listed."""
 
 
 def prove_other_sizes(batched: BatchedModel, prover: Prover, free: Sizes) -> tuple[dict[str, int], ...]:
     """Compare batches with single rows at other sizes of the dynamic axes.
 
     Example: the original has 16 positions on the axis `length`. Sizes 8, 24 and 32 are tried. If its table of
-    positions has 16 entries, 24 and 32 cannot run and are skipped; the proof then covers size 8.
+    positions has 16 entries, 24 and 32 cannot run and are skipped; the proof then covers size 8. Axes that depend on
+    each other keep their relation, as `other_sizes` finds it.
 
     Args:
         batched: The rewritten model.
@@ -36,30 +37,41 @@ def prove_other_sizes(batched: BatchedModel, prover: Prover, free: Sizes) -> tup
         The sizes at which batches were compared, by the name of the axis; none if no axis was made dynamic.
 
     Raises:
-        VerificationError: A row of a batch differs from the same row alone, or the model runs at none of the sizes.
+        VerificationError: A row of a batch differs from the same row alone, or an axis works at no other size.
     """
     static_sizes = _static_sizes(batched)
     if not static_sizes:
         return ()
-    proven: list[dict[str, int]] = []
-    failures = []
-    for numerator, denominator in FRACTIONS:
-        sizes = {name: max(1, size * numerator // denominator) for name, size in static_sizes.items()}
+    references: list[tuple[dict[str, int], Arrays]] = []
+    failures: list[str] = []
+
+    def why_not(sizes: Sizes) -> str | None:
         inputs = next(draw(batched, rows=_ROWS, sizes={**free, **sizes}))
         try:
-            reference = _answer_one_by_one(prover, inputs)
+            references.append((dict(sizes), _answer_one_by_one(prover, inputs)))
         except run_errors() as error:
-            failures.append(f"{sizes}: {one_line(error)}")
-            continue
+            failures.append(f"{named(sizes)}: {one_line(error)}")
+            return one_line(error)
+        return None
+
+    proven = []
+    for _ in other_sizes(static_sizes, why_not):
+        sizes, reference = references[-1]
         replace(prover, reference=reference, is_excused=lambda answer, output, row: False).prove((1, 2, 3))
         proven.append(sizes)
-    if not proven:
+    if fixed := never_varied(static_sizes, proven):
+        size = named({name: static_sizes[name] for name in fixed})
         raise VerificationError(
             prover.where,
-            f"the model runs only at the original's size, not at {'; '.join(failures)}",
-            "publish without --dynamic, or export the model again with these axes dynamic",
+            f"the model runs only at the original's size, {size}, not with {'; '.join(failures[:_MOST_FAILURES])}",
+            f"leave {', '.join(fixed)} out of --dynamic, or export the model again with these axes dynamic",
         )
     return tuple(proven)
+
+
+def named(sizes: Sizes) -> str:
+    """Return sizes as they are written on the command line."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def _static_sizes(batched: BatchedModel) -> dict[str, int]:

@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
+from builder.proof.choosing_sizes import free_sizes
 from builder.proof.comparison import relative_tolerance, tolerances_for
 from builder.proof.interface import check_interface
 from builder.proof.neighbours import prove_extreme_neighbours, prove_neighbours
-from builder.proof.original_runs import free_sizes
 from builder.proof.other_sizes import prove_other_sizes
 from builder.proof.prover import REPORT, Proven, Prover, batch_sizes, count_rows, dimensions_of
 from builder.proof.results import NOTHING_COMPARED, Effort, make_proof
@@ -97,7 +97,7 @@ def verify(
         VerificationError: The original answers no sample, or an answer differs from the original's.
     """
     original = Original(batched)
-    usual, *choices = free_sizes(batched) or ({},)
+    usual, *choices = free_sizes(batched, samples) or ({},)
     truth = original.find_truth(samples, max_batch_size=max_batch_size, sizes=usual)
     elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes)) is not None]
     original.close()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from builder import bounded
 from builder.batching import BatchedModel, add_batch_axis, keep_static
@@ -21,7 +22,7 @@ from builder.publishing.options import PublishOptions
 from builder.publishing.version_files import source_of
 from builder.record import REFERENCE_FILE, Manifest, ModelFile, OutputProof, Proof, ReferenceFile, ServedTensor
 from builder.repository import Kind, ModelDirectory
-from builder.samples import read_samples
+from builder.samples import ask_sizes, read_samples, refuse_batch_sizes
 from builder.tensors import Array
 from builder.version import __version__
 
@@ -34,6 +35,7 @@ class AdoptOptions:
         version: The version to adopt. Default: every version that is served.
         original: The ONNX file that gives the right answers. Default: the version itself, one sample at a time.
         samples: An `.npz` file of inputs to compare on. Default: random inputs.
+        sizes: The sizes of dynamic axes in random inputs, by name or by `INPUT:AXIS`. Default: sizes that work.
         max_batch_size: The largest batch to prove. Default: the one that is served.
         effort: `sample` compares a few batch sizes, `full` every one up to the largest.
         dry_run: Prove the versions, but write nothing.
@@ -45,17 +47,19 @@ class AdoptOptions:
     version: int | None = None
     original: Path | None = None
     samples: Path | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     max_batch_size: int | None = None
     effort: Effort = "sample"
     dry_run: bool = False
     lock_timeout_s: float | None = None
     limits: Limits = field(default_factory=Limits)
 
-    def to_manifest(self) -> dict[str, str]:
+    def to_manifest(self) -> dict[str, Any]:
         """Return what the proof depended on, as `manifest.json` records it; defaults are left out."""
-        given = {
+        given: dict[str, Any] = {
             "original": "" if self.original is None else self.original.name,
             "samples": "" if self.samples is None else self.samples.name,
+            "size": dict(self.sizes),
             "prove": "" if self.effort == "sample" else self.effort,
         }
         return {option: value for option, value in given.items() if value}
@@ -104,6 +108,7 @@ def prove_version(
     path = _file_of(directory.version_dir(version), kind)
     with during("it is read"):
         model = load(path)
+        model = ask_sizes(model, options.sizes if options.original is None else {})
     bounded.expect(sum(file.stat().st_size for file in model.files), all_sizes=options.effort == "full")
     whole = keep_static(model)
     session = as_it_is.open_file(whole)
@@ -111,10 +116,11 @@ def prove_version(
     served = completing.largest_batch(config, session.shapes.values())
     _check_batch(directory, path, session, served)
     with blamed(model), advised(model, PublishOptions(samples=options.samples)):
-        batched = whole if served == 0 else _kept(model, directory.name)
+        batched = keep_static(model) if served == 0 else _kept(model, directory.name)
+        refuse_batch_sizes(batched)
         manifest = _manifest(directory, version, batched, session, _largest(served, options.max_batch_size, path))
         seen = interface.interface_of(config, manifest, where=directory.config_path)
-        truth = batched if options.original is None else _truth(options.original, batched, manifest)
+        truth = batched if options.original is None else _truth(options, batched, manifest)
         own = None if options.samples is None else read_samples(options.samples, truth)
         report("verify", "running it at several batch sizes" if served else "running it")
         with during("its answers are compared"):
@@ -244,16 +250,16 @@ def _manifest(
     )
 
 
-def _truth(original: Path, batched: BatchedModel, manifest: Manifest) -> BatchedModel:
+def _truth(options: AdoptOptions, batched: BatchedModel, manifest: Manifest) -> BatchedModel:
     """Return the original that the version was made from, with the version's names.
 
     Raises:
         ModelError: It cannot be read, its batch cannot be made dynamic, or it has other inputs and outputs.
     """
-    options = PublishOptions(is_static=batched.is_static)
+    assert options.original is not None
     with during("the original is read"):
-        model = load(original)
-    found = make_batch_dynamic(model, options)
+        model = ask_sizes(load(options.original), options.sizes)
+    found = make_batch_dynamic(model, PublishOptions(is_static=batched.is_static))
     return rename(found, contract=Contract(manifest.inputs, manifest.outputs))
 
 
@@ -276,7 +282,7 @@ def _check_sizes(directory: ModelDirectory, seen: Interface, reference: Mapping[
     """
     samples = {tensor.name: reference[f"input:{tensor.name}"] for tensor in seen.inputs}
     if (misfit := interface.misfit(seen, samples)) is not None:
-        fix = "give samples of that size with --samples FILE.npz"
+        fix = "give samples of that size with --samples FILE.npz, or that size with --size"
         raise VerificationError(directory.config_path, misfit, fix)
 
 

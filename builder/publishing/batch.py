@@ -6,6 +6,7 @@ from builder.model import Model
 from builder.proof import OriginalRuns, free_sizes
 from builder.publishing.options import PublishOptions
 from builder.record import check_served
+from builder.samples import refuse_batch_sizes
 
 
 def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalRuns | None = None) -> BatchedModel:
@@ -17,10 +18,13 @@ def make_batch_dynamic(model: Model, options: PublishOptions, *, runs: OriginalR
         runs: Runs the original; by default with the usual budget of time.
 
     Raises:
-        ModelError: The model has no such batch, or Triton cannot serve what comes out.
+        ModelError: The model has no such batch, a size that was asked for is one of the batch, or Triton cannot
+            serve what comes out.
     """
     with during("its batch is made dynamic"):
         batched = _make_batch_dynamic(model, options, runs or OriginalRuns(model))
+    if options.sizes:
+        refuse_batch_sizes(batched)
     check_served(batched)
     return batched
 

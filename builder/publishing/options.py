@@ -25,6 +25,8 @@ class PublishOptions:
         dynamic: Other axes to make dynamic: by input, the name of the axis by its position in the file.
         batch_axes: The batch axis of inputs whose batch is not axis 0. None means that each sample brings it all.
         constants: Values of inputs to turn into constants: a number that fills the input, or an .npy file.
+        sizes: The sizes of dynamic axes in random samples, by the name of the axis or by `INPUT:AXIS`. Axes that are
+            left out have sizes at which the model was seen to run.
         samples: An .npz file of samples to prove the model with.
         effort: How many batch sizes the proof runs.
         precision: The precision in which the model computes; its inputs and outputs keep their types.
@@ -50,6 +52,7 @@ class PublishOptions:
     batch_axes: Mapping[str, int | None] = field(default_factory=dict)
     constants: Mapping[str, float | Path] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     samples: Path | None = None
     effort: Effort = "sample"
     precision: Precision = "fp32"
@@ -76,6 +79,7 @@ class PublishOptions:
             "batch_axis": dict(self.batch_axes),
             "constant": {name: _file_name(value) for name, value in self.constants.items()},
             "dynamic": {name: {str(axis): size for axis, size in axes.items()} for name, axes in self.dynamic.items()},
+            "size": dict(self.sizes),
             "samples": _file_name(self.samples),
             "prove": _unless("sample", self.effort),
             "precision": _unless("fp32", self.precision),

@@ -35,7 +35,7 @@ from builder.publishing.options import PublishOptions
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
 from builder.repository import Artifact, PublishedVersion, Repository
-from builder.samples import read_samples
+from builder.samples import ask_sizes, ask_sizes_of, read_samples
 from builder.tensorrt import CompiledModel, Host, compile_plan, find_host
 from builder.tensors import Arrays
 
@@ -150,7 +150,9 @@ def _prepare(
     if isinstance(contract, ForeignVersion):
         contract = read_contract(contract, is_static=options.is_static)
     with during("it is read"):
-        loaded = load(path)
+        loaded = ask_sizes(load(path), options.sizes)
+        if options.samples is not None:
+            loaded = ask_sizes_of(loaded, options.samples, options.batch_axes)
         model = fix_inputs(loaded, options.constants)
     bounded.expect(sum(file.stat().st_size for file in model.files), all_sizes=options.effort == "full")
     with blamed(model), _explained(model), advised(loaded, options, is_module=is_module):

@@ -80,7 +80,20 @@ def _comparison(verified: VerifiedModel) -> str:
     if not verified.batched.is_static:
         sizes = ", ".join(map(str, verified.proof.batch_sizes))
         what = f"{rows} rows equal the original's at batch sizes {sizes}"
+    if drawn := _sizes(verified):
+        what = f"{what}, with {drawn}"
     return f"{what}; largest difference {_number(worst)}"
+
+
+def _sizes(verified: VerifiedModel) -> str:
+    """Return the sizes of the reference on dynamic axes; empty if there are none."""
+    sizes = {
+        dim: size
+        for tensor in verified.batched.inputs
+        for dim, size in zip(tensor.dims, verified.reference[f"input:{tensor.name}"].shape[1:], strict=True)
+        if isinstance(dim, str)
+    }
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def of_errors(verified: VerifiedModel) -> Iterator[str]:

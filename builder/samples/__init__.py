@@ -3,11 +3,32 @@
 `domains` reads from the graph which values each input may hold: token ids that stay inside their table, masks, lengths.
 It uses `reach`, which follows the values of an input through the graph. `drawing` draws samples from those values, and
 reads samples from a file. `sizes` has the sizes to try for dynamic dimensions; those that the graph shows to be equal,
-or of one size, come from `constraints`.
+or of one size, come from `constraints`. `asked` reads the sizes that the caller asks for, and `relations` finds others
+near them that keep the relations between the axes.
 """
 
+from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, sizes_of
 from builder.samples.domains import Domains
 from builder.samples.drawing import CAUTIONS, draw, draw_feeds, read_samples
-from builder.samples.sizes import USUAL, Sizes, candidates, free_names
+from builder.samples.relations import mended, never_varied, other_sizes
+from builder.samples.sizes import USUAL, Sizes, candidates, completed, free_names
 
-__all__ = ["CAUTIONS", "USUAL", "Domains", "Sizes", "candidates", "draw", "draw_feeds", "free_names", "read_samples"]
+__all__ = [
+    "CAUTIONS",
+    "USUAL",
+    "Domains",
+    "Sizes",
+    "ask_sizes",
+    "ask_sizes_of",
+    "candidates",
+    "completed",
+    "draw",
+    "draw_feeds",
+    "free_names",
+    "mended",
+    "never_varied",
+    "other_sizes",
+    "read_samples",
+    "refuse_batch_sizes",
+    "sizes_of",
+]

@@ -38,9 +38,10 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
     Args:
         batched: The model.
         rows: How many samples.
-        sizes: The size of each dynamic dimension, by its name. A dimension without one has its size in the original,
-            or 32 if it is dynamic there too.
+        sizes: The size of each dynamic dimension, by its name. A dimension without one has the size that the caller
+            asked for, or its size in the original, or 32 if it is dynamic there too.
     """
+    sizes = {**batched.original.sizes, **(sizes or {})}
     domains = Domains(batched.original).at(sizes)
     seed = int(batched.original.sha256[:16], 16)
     for caution in CAUTIONS:
@@ -48,7 +49,7 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
             tensor.name: _draw(
                 tensor.dtype,
                 _cautious(domains[tensor.original], tensor.dtype, caution),
-                shape=(rows, *_shape(tensor, sizes or {})),
+                shape=(rows, *_shape(tensor, sizes)),
                 rng=np.random.default_rng([seed, position]),
             )
             for position, tensor in enumerate(batched.inputs)

@@ -81,6 +81,17 @@ class _Grouping:
         return sizes
 
 
+def completed(model: Model, sizes: Sizes) -> dict[str, int]:
+    """Return the sizes, with those of names that are sums or products of others: `past + 1` for `past`."""
+    names = free_names(model)
+    sums = {name: tree for name in names if name not in sizes and (tree := _expression(name, names))}
+    whole = dict(sizes)
+    for name, tree in sums.items():
+        if all(part.id in whole for part in ast.walk(tree) if isinstance(part, ast.Name)):
+            whole[name] = max(1, _evaluate(tree, whole))
+    return whole
+
+
 def free_names(model: Model) -> Names:
     """Return the names of the dynamic dimensions of a model's inputs, in the order of the inputs."""
     return tuple(_first_axes(model))

@@ -9,7 +9,7 @@ from builder.cli.arguments import FILE_TO_READ, VERSION, whole_number
 from builder.cli.faults import WrongUsage
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import PROOF, as_json, limits, lock_timeout, option, repository, samples
+from builder.cli.options import PROOF, as_json, limits, lock_timeout, option, repository, samples, sizes
 from builder.cli.output import print_json, print_message, print_result, report
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     help="The ONNX file that gives the right answers. Default: the version itself, run on one sample at a time.",
 )
 @samples
+@sizes
 @option(
     "--prove",
     "effort",
@@ -85,10 +86,12 @@ def _check_usage(names: tuple[str, ...], given: dict[str, Any]) -> None:
     Raises:
         WrongUsage: There are.
     """
-    for parameter in ("version", "max_batch_size", "original", "samples"):
-        if given[parameter] is not None and len(set(names)) != 1:
-            name = f"--{parameter.replace('_', '-')}"
-            raise WrongUsage(f"{name} is for one model, and {len(set(names)) or 'none'} is named", "name one model")
+    if given["sizes"] and given["samples"] is not None:
+        raise WrongUsage("--size is for random inputs, and --samples gives others", "leave out --size or --samples")
+    flags = {"version": "version", "max_batch_size": "max-batch-size", "original": "original", "samples": "samples"}
+    for parameter, flag in {**flags, "sizes": "size"}.items():
+        if given[parameter] not in (None, {}) and len(set(names)) != 1:
+            raise WrongUsage(f"--{flag} is for one model, and {len(set(names)) or 'none'} is named", "name one model")
 
 
 def _show(done: "Adoption", names: tuple[str, ...], is_dry: bool, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import click
 
 from builder.cli.arguments import FILE_TO_READ
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, batch_axes, constants, limits
+from builder.cli.options import as_json, batch_axes, constants, limits, sizes
 from builder.cli.output import print_json
 
 
@@ -15,12 +15,14 @@ from builder.cli.output import print_json
 @click.argument("model", type=FILE_TO_READ, help="An ONNX file.")
 @batch_axes
 @constants
+@sizes
 @limits
 @as_json
 def inspect(
     model: Path,
     batch_axes: Mapping[str, int | None],
     constants: Mapping[str, float | Path],
+    sizes: Mapping[str, int],
     prove_timeout: float | None,
     prove_memory: int | None,
     as_json: bool,
@@ -35,7 +37,7 @@ def inspect(
     from builder.cli import inspection
 
     limits = Limits(prove_timeout, prove_memory)
-    found = api.inspect(model, batch_axes=batch_axes, constants=constants, limits=limits)
+    found = api.inspect(model, batch_axes=batch_axes, constants=constants, sizes=sizes, limits=limits)
     if as_json:
         print_json(inspection.to_json(found))
     else:

@@ -39,6 +39,7 @@ from builder.cli.options import (
     option,
     samples,
     serve_also,
+    sizes,
 )
 from builder.cli.output import print_diff, print_json, print_path, report
 
@@ -133,6 +134,7 @@ TENSORRT = "TensorRT"
     help="How many batch sizes to compare with the original model: a few (sample), all of them (full) or none (off).",
 )
 @samples
+@sizes
 @option(
     "--max-error",
     section=PROOF,

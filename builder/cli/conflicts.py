@@ -19,7 +19,7 @@ def check_options(options: "PublishOptions") -> None:
     Raises:
         WrongUsage: The first contradiction.
     """
-    conflicts = [*_batch_conflicts(options), *_config_conflicts(options.config), *_tensorrt_conflicts(options)]
+    conflicts = [*_batch_conflicts(options), *_sample_conflicts(options), *_config_conflicts(options.config), *_tensorrt_conflicts(options)]
     if conflicts:
         raise WrongUsage(*conflicts[0])
 
@@ -31,8 +31,6 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if options.dynamic and (options.is_static or options.is_per_sample):
         other = "--static" if options.is_static else "--per-sample"
         yield f"--dynamic does not work with {other}", f"leave out {other} or --dynamic"
-    if options.sizes and options.samples is not None:
-        yield "--size is for random inputs, and --samples gives others", "leave out --size or --samples"
     if options.is_static and preferred:
         yield "--preferred-batch-size has no effect with --static", "leave out --preferred-batch-size or --static"
     if options.is_static and largest:
@@ -40,6 +38,11 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if largest and max(preferred or (0,)) > largest:
         what = f"--preferred-batch-size {max(preferred or (0,))} is larger than --max-batch-size {largest}"
         yield what, f"use preferred sizes of at most {largest}, or a larger --max-batch-size"
+
+
+def _sample_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
+    if options.sizes and options.samples is not None:
+        yield "--size is for random inputs, and --samples gives others", "leave out --size or --samples"
 
 
 def _config_conflicts(config: "ConfigOptions") -> Iterator[Conflict]:

@@ -42,10 +42,7 @@ def free_sizes(batched: BatchedModel, samples: Arrays | None = None) -> tuple[Si
     model = batched.original
     if not any(isinstance(dim, str) for tensor in batched.inputs for dim in tensor.static_dims):
         return ()
-    axes = {tensor.original: tensor.batch_axis for tensor in batched.inputs}
-    in_front = [spec.shape[axis] for spec in model.inputs if (axis := axes[spec.name]) is not None]
-    batch = {dim: batched.static_batch for dim in in_front if isinstance(dim, str)}
-    runs = OriginalRuns(model)
+    runs, batch = OriginalRuns(model), _batch_sizes(batched)
     if samples is not None or model.sizes:
         base = _asked_sizes(runs, model, batch) if samples is None else {**sizes_of(batched, samples), **batch}
         found = [base, *runs.near(base, batch)]
@@ -57,6 +54,13 @@ def free_sizes(batched: BatchedModel, samples: Arrays | None = None) -> tuple[Si
     if found:
         found += _unseen(runs, found, batch)
     return tuple(found) or (usual,)
+
+
+def _batch_sizes(batched: BatchedModel) -> dict[str, int]:
+    """Return the original's static batch, by each name that the batch has in its inputs."""
+    axes = {tensor.original: tensor.batch_axis for tensor in batched.inputs}
+    in_front = [spec.shape[axis] for spec in batched.original.inputs if (axis := axes[spec.name]) is not None]
+    return {dim: batched.static_batch for dim in in_front if isinstance(dim, str)}
 
 
 def _asked_sizes(runs: OriginalRuns, model: Model, batch: Sizes) -> Sizes:
@@ -92,9 +96,6 @@ def _unseen(runs: OriginalRuns, seen: Sequence[Sizes], batch: Sizes) -> Iterator
         {name: size if name in batch else times * size + more for name, size in found.items()} for times, more in UNSEEN
     )
     small = ({name: batch.get(name, size) for name in found} for size in SMALL)
-    free = [name for name in found if name not in batch]
-    emptied = ((found, _shortened(found, found[name], batch), name) for name in free)
-    empty = ({**sizes, name: 0} for *either, name in emptied for sizes in either)
 
     def running(choices: Iterable[Sizes], most: int) -> Iterator[Sizes]:
         followed = (runs.mended(sizes, batch) for sizes in choices)
@@ -102,12 +103,15 @@ def _unseen(runs: OriginalRuns, seen: Sequence[Sizes], batch: Sizes) -> Iterator
 
     yield from running((sizes for sizes in others if _volume(sizes) <= MOST_VOLUME * largest), 1)
     yield from running(small, FEW)
-    yield from (sizes for sizes in empty if runs.output_shapes(sizes) is not None)
+    yield from (sizes for sizes in _emptied(found, batch) if runs.output_shapes(sizes) is not None)
 
 
-def _shortened(sizes: Sizes, less: int, batch: Sizes) -> dict[str, int]:
-    """Return sizes that are so much less, but at least 1: without its past of 7, a mask of 8 is 1."""
-    return {name: size if name in batch else max(1, size - less) for name, size in sizes.items()}
+def _emptied(sizes: Sizes, batch: Sizes) -> Iterator[dict[str, int]]:
+    """Yield sizes with one empty axis, the others as they are and shorter by it: without its past, a mask of 8 is 1."""
+    for empty in (name for name in sizes if name not in batch):
+        yield {**sizes, empty: 0}
+        shorter = {name: max(1, size - sizes[empty]) for name, size in sizes.items()}
+        yield {**shorter, **batch, empty: 0}
 
 
 def _volume(sizes: Sizes) -> int:

@@ -19,7 +19,12 @@ def check_options(options: "PublishOptions") -> None:
     Raises:
         WrongUsage: The first contradiction.
     """
-    conflicts = [*_batch_conflicts(options), *_sample_conflicts(options), *_config_conflicts(options.config), *_tensorrt_conflicts(options)]
+    conflicts = [
+        *_batch_conflicts(options),
+        *_sample_conflicts(options),
+        *_config_conflicts(options.config),
+        *_tensorrt_conflicts(options),
+    ]
     if conflicts:
         raise WrongUsage(*conflicts[0])
 

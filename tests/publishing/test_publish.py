@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from builder.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
-CORPUS = ROOT.parent / "shared" / "corpus"
 
 LINEAR = "(float[1, 4] x) => (float[1, 3] y) { y = MatMul (x, w) }"
 W = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -135,43 +133,6 @@ def test_the_example_is_published_under_names_that_clients_can_use(root: Path) -
         images, labels = held_out["images"], held_out["labels"]
     (scores,) = run(done, images)
     assert (scores.argmax(1) == labels).mean() > 0.95
-
-
-CORPUS_PUBLISHER = """
-import json, sys
-from pathlib import Path
-from builder.errors import BuilderError
-from builder.publishing import PublishOptions, publish
-folder, root, entries = Path(sys.argv[1]), Path(sys.argv[2]), json.load(sys.stdin)
-for entry in entries:
-    axes = {i["name"]: i["batch_axis"] for i in entry["inputs"] if i["batch_axis"]}
-    try:
-        publish(folder / entry["file"], root, name=entry["stem"], options=PublishOptions(batch_axes=axes))
-    except BuilderError as error:
-        print(entry["stem"], error.what.replace(chr(10), " "), file=sys.stderr)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not beside this checkout")
-def test_every_model_of_the_corpus_is_right_according_to_an_independent_check(root: Path, tmp_path: Path) -> None:
-    entries = json.loads((CORPUS / "manifest.json").read_text())["models"]
-
-    def publish_every_other(start: int) -> None:
-        script = [sys.executable, "-c", CORPUS_PUBLISHER, str(CORPUS), str(root)]
-        subprocess.run(
-            script, cwd=ROOT, input=json.dumps(entries[start::2]), text=True, check=True, capture_output=True
-        )
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(publish_every_other, range(2)))
-    verdicts = tmp_path / "verdicts.json"
-    judge = [CORPUS / "judge.py", "--manifest", CORPUS / "manifest.json", "--produced", root, "--json", verdicts]
-    subprocess.run([sys.executable, *map(str, judge)], check=True, capture_output=True)
-    results = json.loads(verdicts.read_text())["results"]
-    assert len(results) == len(entries) > 100
-    assert [(r["stem"], r["status"], r["detail"]) for r in results if not r["ok"]] == []
 
 
 # ---------------------------------------------------------------- publishing again, and later versions

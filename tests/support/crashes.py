@@ -18,7 +18,9 @@ from builder.publishing import install, roll_back
 from builder.repository import AdoptedVersion, Repository
 from support.artifacts import scale
 
-CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "open", "fcntl.flock"}
+CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "fcntl.flock"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+"""The flags of an `open` that may change something. What is only read leaves the same as the call after it."""
 
 
 def adopt(repository: Repository) -> None:
@@ -43,12 +45,18 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
 }
 
 
+def is_writing(flags: object) -> bool:
+    """Return whether a file is opened with these flags to change it, or to make it."""
+    return isinstance(flags, int) and bool(flags & WRITING)
+
+
 def kill_before(call: int) -> None:
     """End this process with SIGKILL when it is about to make the n-th call that changes the filesystem."""
     seen = count()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in CALLS and next(seen) == call:
+        changes = event in CALLS or (event == "open" and is_writing(arguments[2]))
+        if changes and next(seen) == call:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)

@@ -296,15 +296,16 @@ def test_the_command_says_how_each_server_was_left(
 def load_test(fleet: Sequence[Server], repository: Repository, name: str, report: Path) -> Iterator[Any]:
     """Run a constant load on all servers behind a balancer, with every answer checked; yield a function that ends it.
 
-    The function waits until many more requests were answered, and returns the result.
+    The function waits until many more requests were answered, and returns the result. The rate leaves the machine time
+    for the deployment: as many requests as it can answer took ten times as much for each change.
     """
     options = {
         "--model": name,
         "--repository": str(repository.root),
         "--protocol": "grpc",
-        "--scenario": "soak",
-        "--stages": "1",
-        "--concurrency": "6",
+        "--scenario": "rate",
+        "--rate": "150",
+        "--arrivals": "poisson",
         "--stage-time": "3000",
         "--warm-up": "0.1",
         "--report-dir": str(report),

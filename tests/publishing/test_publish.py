@@ -17,6 +17,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 from support.artifacts import tree
+from support.crashes import is_writing
 from support.real_models import BATCHABLE, FOLDER, REFUSED, Array, RealModel, session
 
 from builder.config import ConfigOptions
@@ -582,7 +583,7 @@ def test_ctrl_c_ends_publish_with_130_and_nothing_changed(root: Path, step: str)
 class Interrupter:
     """Raises KeyboardInterrupt at the n-th call that changes the filesystem below a folder, as Ctrl-C would."""
 
-    CALLS = frozenset({"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "open", "fcntl.flock"})
+    CALLS = frozenset({"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "fcntl.flock"})
     installed: "Interrupter | None" = None
 
     def __init__(self, folder: Path, call: int) -> None:
@@ -591,7 +592,7 @@ class Interrupter:
     @classmethod
     def hook(cls, event: str, arguments: tuple[object, ...]) -> None:
         current = cls.installed
-        if current is None or event not in cls.CALLS:
+        if current is None or not (event in cls.CALLS or (event == "open" and is_writing(arguments[2]))):
             return
         if event == "fcntl.flock" or str(arguments[0]).startswith(current.folder):
             current.left -= 1

@@ -39,7 +39,7 @@ def judge(models: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     (folder / "manifest.json").write_text(json.dumps({"models": models}))
     command = [sys.executable, JUDGE, CORPUS / "judge.py", folder / "manifest.json", folder / "models"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     verdicts: list[dict[str, Any]] = json.loads(done.stdout)
     assert len(verdicts) == len(models)

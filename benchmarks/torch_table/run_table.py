@@ -67,12 +67,11 @@ class Judge:
         return verdict
 
 
-def outcome_of(case: Case, judge: Judge) -> dict[str, Any]:
-    """Publish and judge one case."""
+def outcome_of(case: Case, judge: Judge, files: Path) -> dict[str, Any]:
+    """Publish and judge one case, in a folder with a copy of `files`."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in HERE.glob("torch_*.py"):
-            shutil.copy(file, folder)
+        folder = Path(name, "work")
+        shutil.copytree(files, folder)
         found = publish(case, folder)
         models = sorted(folder.glob("models/it/1/*.onnx"))
         error = re.search(r"^error: (.*)", found["output"], re.MULTILINE | re.DOTALL)
@@ -89,6 +88,15 @@ def outcome_of(case: Case, judge: Judge) -> dict[str, Any]:
             found["why"] = found["output"].strip().splitlines()[-1] if found["output"].strip() else "no output"
             found["is_expected"] = False
     return {"name": case.name, **found}
+
+
+def made_files() -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder with the modules, and with the files that are published."""
+    files = tempfile.TemporaryDirectory()
+    for name in ("torch_nets.py", "torch_hf.py"):
+        shutil.copy(HERE / name, files.name)
+    subprocess.run([sys.executable, "-W", "ignore", HERE / "torch_files.py", files.name], check=True)
+    return files
 
 
 def reason(outcome: Outcome) -> str:
@@ -144,9 +152,9 @@ def main() -> int:
     options = parser.parse_args()
     kept = options.results and options.results.exists()
     outcomes: dict[str, Any] = json.loads(options.results.read_text()) if kept else {}
-    judge, cases = Judge(), chosen(options.only)
+    judge, cases, files = Judge(), chosen(options.only), made_files()
     for case in track(cases, description="publish and judge", disable=not sys.stderr.isatty()):
-        outcomes[case.name] = outcome = outcome_of(case, judge)
+        outcomes[case.name] = outcome = outcome_of(case, judge, Path(files.name))
         if not outcome["is_expected"]:
             print(f"{case.name}: {outcome['outcome']}: {outcome.get('why', '')}", file=sys.stderr)
         if options.results:

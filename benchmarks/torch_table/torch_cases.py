@@ -29,6 +29,7 @@ class Case:
         kept: The positions of the outputs that are published, if not all.
         constants: Other arguments of `forward`.
         arguments: The arguments of the factory.
+        is_declared: The source says itself which inputs it has, so that `--input` is left out.
     """
 
     group: str
@@ -46,6 +47,7 @@ class Case:
     kept: tuple[int, ...] | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    is_declared: bool = False
 
     @property
     def is_static(self) -> bool:
@@ -57,16 +59,16 @@ class Case:
         inputs = [part for text in self.inputs.split() for part in ("--input", text)]
         dynamic = [part for text in self.dynamic.split() for part in ("--dynamic", text)]
         axes = [part for name, axis in self.axes.items() for part in ("--batch-axis", f"{name}={axis}")]
-        return [self.module, *inputs, *dynamic, *axes, *self.options]
+        return [self.module, *([] if self.is_declared else inputs + dynamic), *axes, *self.options]
 
     def job(self, model: str) -> dict[str, Any]:
         """Return what the judge is asked about the published file."""
         names = {(name, int(axis)): label for text in self.dynamic.split() for name, axis, label in _named(text)}
         inputs = []
         for text in self.inputs.split():
-            name, dtype, dims = re.fullmatch(r"(\w+)=(\w+)\[(.*)\]", text).groups()  # type: ignore[union-attr]
+            name, dtype, dims = re.fullmatch(r"([\w.]+)=(\w+)\[(.*)\]", text).groups()  # type: ignore[union-attr]
             shape = [names.get((name, axis), int(dim)) for axis, dim in enumerate(dims.split(","))]
-            spec = {"name": name, "dtype": dtype, "shape": shape, "axis": self.axes.get(name, 0)}
+            spec = {"name": name.replace(".", "_"), "dtype": dtype, "shape": shape, "axis": self.axes.get(name, 0)}
             inputs.append(spec | {"values": self.values.get(name, "normal")})
         return {
             "name": self.name,
@@ -156,6 +158,7 @@ CASES: tuple[Case, ...] = (
     text("Mamba, fixed length", "mamba", inputs="input_ids=int64[1,6]", axes="",
          values={"input_ids": "ids 99"}, sizes=({},)),
     text("Llama with a cache among its outputs", "llama_with_cache", expected=r"use_cache=False"),
+    text("Llama with a cache, --output logits", "llama_with_cache", options=("--output", "logits"), kept=(0,)),
     Case("text", "Llama, one step with its past", "torch_hf:DecoderStep",
          "input_ids=int64[1,1] attention_mask=int64[1,8] past_key=float32[1,2,7,8] past_value=float32[1,2,7,8]",
          dynamic="attention_mask:1=total past_key:2=past past_value:2=past",
@@ -240,7 +243,7 @@ CASES: tuple[Case, ...] = (
     own("types", "BF16", "input=bfloat16[1,8]", r"float32", module="brain_float"),
     own("types", "Float16", "input=float16[1,8]", module="half"),
     own("types", "Bits", "x=int64[1,6]", values={"x": "ids 1000"}),
-    own("types", "Sorting", "x=float32[1,8]"),
+    own("types", "Sorting", "x=float32[1,8]", values={"x": "different"}),
     own("types", "Rotary, complex numbers", "x=float32[1,6,4]", module="Rotary"),
     own("types", "Quantized by PyTorch", "input=float32[1,8]", r"cannot be exported|quantized", module="quantized"),
     own("writing", "Nested outputs", "x=float32[1,3,4]", module="Nested"),
@@ -252,4 +255,23 @@ CASES: tuple[Case, ...] = (
         sizes=steps(1, 8, 21)),
     own("writing", "torch.jit.trace", "input=float32[1,16]", r"torch\.jit|TorchScript", module="traced"),
     own("writing", "Extra, an output without a batch", "x=float32[1,4]", r"classes", module="Extra"),
+    own("writing", "Extra, --output scores", "x=float32[1,4]", module="Extra", kept=(0,),
+        options=("--output", "scores")),
+    own("writing", "Temperature, --constant", "x=float32[1,4]", module="Temperature", constants={"temperature": 0.7},
+        options=("--constant", "temperature=0.7")),
+    own("writing", "A factory with arguments", "input=float32[1,8]", module="network(width=6, depth=3)",
+        truth="torch_nets:network", arguments={"width": 6, "depth": 3}),
+    own("writing", "DictInput, a dictionary and a tuple", "features.image=float32[1,4] features.depth=float32[1,4] "
+        "state.0=float32[1,4] state.1=float32[1,4]", module="DictInput", truth="torch_nets:FlatInput"),
+    Case("files", "A program, static.pt2", "static.pt2", "image=float32[1,3,16,16]", is_declared=True,
+         truth="torch_nets:MobileBlock"),
+    Case("files", "A program with a dynamic batch, dynamic.pt2", "dynamic.pt2", "image=float32[2,3,16,16]",
+         is_declared=True, truth="torch_nets:MobileBlock"),
+    Case("files", "TorchScript with a loop, scripted.pt", "scripted.pt", SIGNAL, dynamic=SIGNAL_AXES,
+         sizes=steps(1, 8, 21), truth="torch_nets:Recurrence"),
+    Case("files", "A trace, traced.pt", "traced.pt", "input=float32[1,16]", truth="torch_nets:traced"),
+    Case("files", "Weights, weights.pth", "weights.pth", "x=float32[1,4]", r"state_dict", is_declared=True),
+    Case("files", "A checkpoint, lightning.ckpt", "lightning.ckpt", "x=float32[1,4]", r"state_dict", is_declared=True),
+    Case("files", "A Hugging Face folder", "hf:bert", TEXT, dynamic=TEXT_AXES, values=TEXT_VALUES, sizes=LENGTHS,
+         options=("--task", "text-classification"), truth="torch_hf:bert", is_declared=True),
 )  # fmt: skip

@@ -13,6 +13,7 @@ import importlib
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def draw(spec: Mapping[str, Any], shape: tuple[int, ...], row: int, rng: np.rand
     """Return values for one row (or for a whole input without a batch).
 
     Args:
-        spec: `values` is `normal`, `ids N` (whole numbers below N), `bytes`, `bits`, `ones`, `prefix` (a mask of ones
+        spec: `values` is `normal`, `different` (normal, and no two equal), `ids N` (whole numbers below N), `bytes`, `bits`, `ones`, `prefix` (a mask of ones
             and then zeros), or `lengths N` (whole numbers from 1 to N).
         shape: The shape.
         row: The number of the row: some get special values.
@@ -45,6 +46,8 @@ def draw(spec: Mapping[str, Any], shape: tuple[int, ...], row: int, rng: np.rand
         normal = rng.standard_normal(shape)
         special = (normal, normal, np.zeros(shape), np.ones(shape), -np.abs(normal), 30 * normal, 1e-3 * normal, normal)
         found = special[row % len(special)]
+    elif kind == "different":
+        found = rng.standard_normal(shape)
     elif kind == "ids":
         found = rng.integers(0, int(arguments[0]), shape)
     elif kind == "bytes":
@@ -190,6 +193,7 @@ def judge(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent))
     for line in sys.stdin:

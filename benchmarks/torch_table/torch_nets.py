@@ -750,3 +750,11 @@ def network(width: int = 8, depth: int = 1) -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Linear(8, width), *(nn.Linear(width, width) for _ in range(depth - 1))]
     return nn.Sequential(*layers, nn.Tanh(), nn.Linear(width, 2))
+
+
+class FlatInput(Seeded):
+    """`DictInput` with each tensor as a parameter of its own, for the judge."""
+
+    def forward(self, features_image: Tensor, features_depth: Tensor, state_0: Tensor, state_1: Tensor) -> Tensor:
+        """Answer with the sum of them all."""
+        return DictInput()({"image": features_image, "depth": features_depth}, (state_0, state_1))

@@ -35,8 +35,8 @@ def draw(spec: Mapping[str, Any], shape: tuple[int, ...], row: int, rng: np.rand
     """Return values for one row (or for a whole input without a batch).
 
     Args:
-        spec: `values` is `normal`, `different` (normal, and no two equal), `ids N` (whole numbers below N), `bytes`, `bits`, `ones`, `prefix` (a mask of ones
-            and then zeros), or `lengths N` (whole numbers from 1 to N).
+        spec: `values` is `normal`, `different` (normal, and no two equal), `ids N` (whole numbers below N), `bytes`,
+            `bits`, `ones`, `prefix` (a mask of ones and then zeros), or `lengths N` (whole numbers from 1 to N).
         shape: The shape.
         row: The number of the row: some get special values.
         rng: A source of random numbers.

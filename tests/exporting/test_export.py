@@ -1,5 +1,6 @@
 """An export gives the answers of its PyTorch module at every dynamic size, or is refused with what was frozen."""
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -45,6 +46,17 @@ def options(*inputs: str, **others: Any) -> ExportOptions:
 def run(model: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True))
+
+
+# ---- the process that exports
+
+
+@with_torch
+def test_a_failed_export_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ModelError):
+        export("nowhere:net", tmp_path / "net.onnx", options=options("x=float32[1,2]"))
+    assert gc.get_threshold() == before
 
 
 # ---- a convolution with no dynamic axis, axis 0, axes 2 and 3

@@ -133,37 +133,33 @@ class Judge:
             assert fraction <= TOLERANCES[str(other.dtype)], f"{where}: output {i} differs by {fraction:.2g}"
             self.largest = max(self.largest, fraction)
 
+    def drawn(self, sizes: Mapping[str, int]) -> list[dict[str, Values]]:
+        """Return the inputs of each row, with a batch of 1 where the module has it."""
+        return [
+            {spec["name"]: draw(spec, self.shape(spec, sizes), row, self.rng) for spec in self.job["inputs"]}
+            for row in range(ROWS)
+        ]
+
     def judge_rows(self, sizes: Mapping[str, int]) -> None:
         """Compare batches of rows."""
-        rows = []
-        for row in range(ROWS):
-            feeds = {}
-            for spec in self.job["inputs"]:
-                shape = self.shape(spec, sizes)
-                feeds[spec["name"]] = draw(spec, shape, row, self.rng)
-            rows.append(feeds)
-        axes = {spec["name"]: spec["axis"] for spec in self.job["inputs"]}
-        answers = [
-            [np.moveaxis(a, self.job["outputs"].get(str(i), 0), 0) for i, a in enumerate(self.answer(row))]
-            for row in rows
-        ]
+        axes, rows = {spec["name"]: spec["axis"] for spec in self.job["inputs"]}, self.drawn(sizes)
+        batch_of = self.job["outputs"]
+        answers = [[np.moveaxis(a, batch_of.get(str(i), 0), 0) for i, a in enumerate(self.answer(row))] for row in rows]
         scales = typical(answers)
-        moved = [{name: np.moveaxis(array, axes[name], 0) for name, array in row.items()} for row in rows]
-        for batch in BATCHES:
-            for start in (0, ROWS - batch):
-                order = [(start + 3 * i) % ROWS for i in range(batch)]
-                stacked = {name: np.concatenate([moved[r][name] for r in order]) for name in axes}
-                got = self.session.run(None, stacked)
-                for output in got:
-                    assert len(output) == batch, f"at batch size {batch} an output has {len(output)} rows"
-                for i, row in enumerate(order):
-                    alone = [output[i : i + 1] for output in got]
-                    self.compare(alone, answers[row], scales, f"{dict(sizes)}, batch {batch}, row {row}")
+        moved = {name: [np.moveaxis(row[name], axis, 0) for row in rows] for name, axis in axes.items()}
+        for batch, start in ((batch, start) for batch in BATCHES for start in (0, ROWS - batch)):
+            order = [(start + 3 * i) % ROWS for i in range(batch)]
+            stacked = {name: np.concatenate([column[row] for row in order]) for name, column in moved.items()}
+            got = self.session.run(None, stacked)
+            for i, row in enumerate(order):
+                counts = {len(output) for output in got} - {batch}
+                assert not counts, f"at batch size {batch} an output has {counts.pop()} rows"
+                where = f"{dict(sizes)}, batch {batch}, row {row}"
+                self.compare([output[i : i + 1] for output in got], answers[row], scales, where)
 
     def judge_whole(self, sizes: Mapping[str, int]) -> None:
         """Compare inputs that have no batch."""
-        for row in range(ROWS):
-            feeds = {spec["name"]: draw(spec, self.shape(spec, sizes), row, self.rng) for spec in self.job["inputs"]}
+        for row, feeds in enumerate(self.drawn(sizes)):
             expected = self.answer(feeds)
             self.compare(self.session.run(None, feeds), expected, [0.0] * len(expected), f"{dict(sizes)}, draw {row}")
 

@@ -147,7 +147,7 @@ class Judge:
         answers = [[np.moveaxis(a, batch_of.get(str(i), 0), 0) for i, a in enumerate(self.answer(row))] for row in rows]
         scales = typical(answers)
         moved = {name: [np.moveaxis(row[name], axis, 0) for row in rows] for name, axis in axes.items()}
-        for batch, start in ((batch, start) for batch in BATCHES for start in (0, ROWS - batch)):
+        for batch, start in ((size, first) for size in BATCHES for first in (0, ROWS - size)):
             order = [(start + 3 * i) % ROWS for i in range(batch)]
             stacked = {name: np.concatenate([column[row] for row in order]) for name, column in moved.items()}
             got = self.session.run(None, stacked)

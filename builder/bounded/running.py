@@ -58,6 +58,7 @@ def run(
     limits: Limits,
     report: Report = silent,
     has_gpu: bool = False,
+    is_fresh: bool = False,
 ) -> Result:
     """Return what `work` returns, called in a child process: a fork, or in a program with threads a new process.
 
@@ -75,6 +76,7 @@ def run(
         report: Called with each step and what it found.
         has_gpu: Whether it uses CUDA, which reserves more private memory than there is. Only what it really uses is
             limited then.
+        is_fresh: Start a new process in any case, for libraries whose threads a fork would lack.
 
     Raises:
         OutOfTimeError: It took longer than it may.
@@ -90,7 +92,7 @@ def run(
         closing(Board(bounds.seconds)) as board,
         closing(Parcel()) as parcel,
     ):
-        child = _start(work, bounds, board, parcel, has_gpu, folder)
+        child = _start(work, bounds, board, parcel, has_gpu, is_fresh, folder)
         before = used_bytes(os.getpid(), with_children=False) if has_gpu else data_bytes()
         try:
             result: Result = parcel.unpack(_Attendance(child, bounds, board, before, report).wait())
@@ -100,9 +102,15 @@ def run(
 
 
 def _start(
-    work: Callable[[Report], Any], bounds: Bounds, board: Board, parcel: Parcel, has_gpu: bool, folder: str
+    work: Callable[[Report], Any],
+    bounds: Bounds,
+    board: Board,
+    parcel: Parcel,
+    has_gpu: bool,
+    is_fresh: bool,
+    folder: str,
 ) -> Forked:
-    if may_fork():
+    if may_fork() and not is_fresh:
         return fork(partial(_work, work, bounds, board, parcel, has_gpu, folder))
     # Pickled by itself, so that what goes wrong when it is read is reported like any other error of the work.
     pickled = partial(_unpickled, pickle.dumps(work))

@@ -3,20 +3,36 @@
 import contextlib
 import gc
 import importlib.util
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from builder import bounded
+from builder.bounded import Limits
 from builder.errors import HostError
 from builder.exporting.options import ExportedModel, ExportOptions
+from builder.exporting.sources import Kind, kind_of
 from builder.installing import install
 from builder.progress import Report, silent
 
 
-def export(source: str, path: Path, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+def export(
+    source: str,
+    path: Path,
+    *,
+    options: ExportOptions,
+    limits: Limits | None = None,
+    report: Report = silent,
+) -> ExportedModel:
     """Export the module of `source` (`package.module:name`, or what else `Source` knows) to `path`.
 
+    A file of PyTorch may come from anybody, so it is read and run in a child process with limits. The code of a factory
+    is the user's own, and runs here.
+
     Raises:
-        HostError: PyTorch or its exporter is not installed, or the file cannot be written.
+        HostError: PyTorch or its exporter is not installed, the file cannot be written, or a file of PyTorch takes more
+            time or memory than it may.
         ModelError: The module does not exist or does not accept the inputs, or no exporter can export it.
         VerificationError: The module mixes the rows of a batch, or no export gives the module's answers.
     """
@@ -24,6 +40,24 @@ def export(source: str, path: Path, *, options: ExportOptions, report: Report = 
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise HostError(source, f"{' and '.join(missing)} {verb} not installed", install(*missing))
+    if kind_of(source) is not Kind.TORCH_FILE:
+        return _export(source, path, options, report)
+    return bounded.run(
+        partial(_export_file, source, path, options),
+        where=Path(source),
+        limits=limits or Limits(),
+        report=report,
+        is_fresh="torch" in sys.modules,  # the threads of its operators do not survive a fork
+    )
+
+
+def _export_file(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
+    bounded.expect(Path(source).stat().st_size)
+    with bounded.during("it is exported"):
+        return _export(source, path, options, report)
+
+
+def _export(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
     with _rare_collections():
         from builder.exporting.strategies import export_proven
 

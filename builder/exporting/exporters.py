@@ -44,9 +44,10 @@ def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, as
 
     Source: https://docs.pytorch.org/docs/stable/onnx_torchscript.html
     """
+    tensors = subject.tensors(example)
     torch.onnx.export(
-        subject,
-        subject.tensors(example),
+        torch.jit.trace(subject, tensors, check_trace=False) if _has_script(subject) else subject,
+        tensors,
         str(path),
         dynamo=False,
         dynamic_axes={name: dict(named) for name, named in axes.items()},
@@ -55,6 +56,11 @@ def by_torchscript(subject: Subject, example: Arrays, axes: Axes, path: Path, as
         opset_version=asked.opset,
         verbose=asked.is_verbose,
     )
+
+
+def _has_script(subject: Subject) -> bool:
+    """Return whether a part of it is TorchScript already, which this exporter takes only inside of a finished trace."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in subject.modules())
 
 
 Exporter = Callable[[Subject, Arrays, Axes, Path, ExportOptions], None]

@@ -5,15 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from builder.errors import ModelError
+from builder.exporting import scripts
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions
 from builder.exporting.subject import UserCode
 
 
-def find(factory: str, request: ExportOptions) -> Found:
+def find(source: str, request: ExportOptions) -> Found:
     """Import `package.module:name` and make the module, on the CPU and in evaluation mode.
 
     It may be in the working directory, which from now on is the last place that modules are imported from.
@@ -21,37 +23,39 @@ def find(factory: str, request: ExportOptions) -> Found:
     Raises:
         ModelError: It does not exist, cannot be imported or called, or does not return a `torch.nn.Module`.
     """
-    home, colon, name = factory.partition(":")
+    home, colon, name = source.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in home.split("."))):
         fix = "name a Python module and a function in it, for example nets:make_model"
-        raise ModelError(factory, "not of the form package.module:factory", fix)
-    made = _attribute(factory, home, name)
+        raise ModelError(source, "not of the form package.module:factory", fix)
+    made = _attribute(source, home, name)
     if not isinstance(made, nn.Module):
         if not callable(made):
             what = f"{name} is of type {type(made).__name__}, and cannot be called"
-            raise ModelError(factory, what, "name a function that returns a torch.nn.Module")
-        with UserCode(factory, "calling the factory fails", "correct the factory; it is called without arguments"):
+            raise ModelError(source, what, "name a function that returns a torch.nn.Module")
+        with UserCode(source, "calling the factory fails", "correct the factory; it is called without arguments"):
             made = made()
     if not isinstance(made, nn.Module):
         what = f"the factory returns an object of type {type(made).__name__}"
-        raise ModelError(factory, what, "return a torch.nn.Module")
+        raise ModelError(source, what, "return a torch.nn.Module")
+    if isinstance(made, torch.jit.ScriptModule):
+        return scripts.found(source, made, request)
     return Found(made.cpu().eval(), request.inputs, request.dynamic)
 
 
-def _attribute(factory: str, home: str, name: str) -> Any:
+def _attribute(source: str, home: str, name: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
-        with UserCode(factory, f"importing {home} fails", "correct that Python module"):
+        with UserCode(source, f"importing {home} fails", "correct that Python module"):
             module = importlib.import_module(home)
     except ModelError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing and f"{home}.".startswith(f"{missing}."):
             fix = "run the command in the folder that contains it, or add that folder to PYTHONPATH"
-            raise ModelError(factory, f"there is no Python module {missing!r}", fix) from error
+            raise ModelError(source, f"there is no Python module {missing!r}", fix) from error
         raise
     if not hasattr(module, name):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         fix = f"use one of {', '.join(sorted(offered)[:20])}" if offered else f"define {name} there"
-        raise ModelError(factory, f"{home} does not define {name!r}", fix)
+        raise ModelError(source, f"{home} does not define {name!r}", fix)
     return getattr(module, name)

@@ -1,11 +1,11 @@
 """A module that was found, on the CPU and in evaluation mode, and how to call it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from builder.exporting.options import InputSpec
+from builder.exporting.options import ExportOptions, InputSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,27 @@ class Found:
         dynamic: Names for axes other than the batch that may have any size, by input and axis: those given, or those
             that its source declares.
         constants: The Python values of other parameters of `forward`, by name.
+        exporter: The only exporter that can take it; any can if it is None.
+        has_fixed_batch: It takes no other batch size than that of its inputs.
+        mode: What was done so that it behaves as in inference, and what else the user should see about it.
+        name: What to call it, if its class does not say.
     """
 
     module: nn.Module
     inputs: tuple[InputSpec, ...]
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
+    exporter: str | None = None
+    has_fixed_batch: bool = False
+    mode: str = "set to evaluation mode"
+    name: str = ""
+
+    def completed(self, asked: ExportOptions) -> ExportOptions:
+        """Return what the user asks for, with what the source says."""
+        return replace(
+            asked,
+            inputs=self.inputs,
+            dynamic=self.dynamic,
+            exporter=self.exporter or asked.exporter,
+            has_fixed_batch=self.has_fixed_batch,
+        )

@@ -53,6 +53,7 @@ class ExportOptions:
         opset: The ONNX opset. The exporter chooses if it is None.
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
         is_verbose: Show what PyTorch itself prints, logs and warns about.
+        has_fixed_batch: The module takes no other batch size than that of its inputs, as its source says.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -63,6 +64,7 @@ class ExportOptions:
     opset: int | None = None
     samples: Path | None = None
     is_verbose: bool = False
+    has_fixed_batch: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:

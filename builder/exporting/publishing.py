@@ -44,7 +44,7 @@ def publish_module(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{Source.of(source).name}.onnx")
-        export(source, path, options=asked, report=report)
+        export(source, path, options=asked, limits=options.limits, report=report)
         remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
         temporary = Temporary(Path(folder), source)
         with temporary.named():

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from builder.files import open_file
+from builder.model import Archive, archive_of
 
 HUGGING_FACE_PREFIX = "hf:"
 
 _FACTORY = re.compile(r"(?P<home>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)\s*(\(.*\))?", re.DOTALL)
-_TORCH_SUFFIXES = (".pt2", ".pt", ".pth")
-_ZIP = b"PK\x03\x04"
 
 
 class Kind(Enum):
@@ -73,7 +71,7 @@ def kind_of(text: str) -> Kind:
     """Return what MODEL is. A file that exists is a file, whatever its name looks like."""
     path = Path(text)
     if path.is_file():
-        return Kind.TORCH_FILE if path.suffix in _TORCH_SUFFIXES and _is_zip(path) else Kind.ONNX
+        return Kind.TORCH_FILE if archive_of(path) in (Archive.PROGRAM, Archive.SCRIPT) else Kind.ONNX
     if text.startswith(HUGGING_FACE_PREFIX):
         return Kind.HUGGING_FACE
     if path.exists():
@@ -85,11 +83,3 @@ def factory_name(text: str) -> str:
     """Return the name of the function in `package.module:function(arguments)`."""
     match = _FACTORY.fullmatch(text.strip())
     return match["name"] if match else text.rpartition(":")[2]
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        with open_file(path) as stream:
-            return stream.read(len(_ZIP)) == _ZIP
-    except OSError:
-        return False

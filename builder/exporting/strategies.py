@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -83,11 +83,11 @@ class Strategy:
 
 
 def strategies_for(options: ExportOptions) -> list[Strategy]:
-    """Return the strategies to try, in order; moving the batch to axis 0 requires a static graph."""
-    moves_batch = any(options.batch_axes.values())
+    """Return the strategies to try, in order; a batch that is fixed, or moves to axis 0, requires a static graph."""
+    starts_static = options.has_fixed_batch or any(options.batch_axes.values())
     if options.is_static:
         afterwards = [STATIC]
-    elif moves_batch:
+    elif starts_static:
         afterwards = [BATCHED]
     else:
         afterwards = ["", BATCHED]
@@ -106,7 +106,7 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
     with as_exported(is_verbose=options.is_verbose), _folder_beside(path) as folder:
         temporary = Temporary(folder, source)
         found = find(source, options)
-        options = replace(options, inputs=found.inputs, dynamic=found.dynamic)
+        options = found.completed(options)
         inputs.check(source, options)
         subject = Subject(source, found)
         report("module", subject.describe())

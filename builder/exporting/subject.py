@@ -20,7 +20,7 @@ from builder.exporting.found import Found
 from builder.tensors import Array, Arrays
 
 _LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
-_NOT_USER_CODE = (*_LIBRARY_FOLDERS, "<frozen importlib")
+_NOT_USER_CODE = (*_LIBRARY_FOLDERS, "<frozen importlib", "<string>", "<eval_with_key>")
 
 
 class UserCode(contextlib.AbstractContextManager["UserCode"]):
@@ -96,7 +96,8 @@ class Subject(nn.Module):
     def __init__(self, where: str, found: Found) -> None:
         super().__init__()
         self.where, self.specs = where, found.inputs
-        self.module = found.module
+        self.module, self._mode = found.module, found.mode
+        self._name = found.name or type(found.module).__name__
         self.outputs: tuple[str, ...] = ()
         _check_parameters(where, self.module, [spec.name for spec in self.specs])
         self.eval()
@@ -104,7 +105,7 @@ class Subject(nn.Module):
     def describe(self) -> str:
         """Describe the module in one line."""
         count = sum(parameter.numel() for parameter in self.parameters())
-        return f"{type(self.module).__name__}: {count:,} parameters, set to evaluation mode"
+        return f"{self._name}: {count:,} parameters, {self._mode}"
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Call the module with its parameters by name."""

@@ -7,6 +7,7 @@ another. `zipmap` replaces outputs that are lists of dictionaries.
 """
 
 from builder.model import zipmap
+from builder.model.archives import Archive, archive_of
 from builder.model.constants import fix_inputs
 from builder.model.file_state import FileState
 from builder.model.loading import Model, load, weights_of
@@ -16,10 +17,12 @@ from builder.model.types import Dim, TensorSpec, fits, label, operator, own_doma
 
 __all__ = [
     "RUNTIME_OPERATORS",
+    "Archive",
     "Dim",
     "FileState",
     "Model",
     "TensorSpec",
+    "archive_of",
     "fits",
     "fix_inputs",
     "inlined",

@@ -1,4 +1,4 @@
-"""`export`: write a PyTorch module as an ONNX file whose batch is dynamic."""
+"""`export`: write a PyTorch module, or a file of PyTorch, as an ONNX file whose batch is dynamic."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     short_help="Export a PyTorch module to an ONNX file.",
-    examples=("export nets:classifier --input 'image=float32[1,3,224,224]' -o classifier.onnx",),
+    examples=(
+        "export nets:classifier --input 'image=float32[1,3,224,224]' -o classifier.onnx",
+        "export classifier.pt2 -o classifier.onnx",
+    ),
 )
 @click.argument(
-    "factory",
-    metavar="PACKAGE.MODULE:FACTORY",
-    help="A function without arguments that returns a torch.nn.Module; a class or a module also works.",
+    "model",
+    help="A PyTorch module as PACKAGE.MODULE:FACTORY, with one --input for each of its inputs, or a file of PyTorch: "
+    "an exported program (.pt2) or TorchScript (.pt).",
 )
 @option(
     "-o",
@@ -42,8 +45,8 @@ if TYPE_CHECKING:
 @option("--static", "is_static", section="Batch", is_flag=True, help="Keep every axis as --input gives it.")
 @samples
 @as_json
-def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
-    """Export the PyTorch module that FACTORY makes to an ONNX file with a dynamic batch.
+def export(model: str, output: Path, as_json: bool, **given: Any) -> None:
+    """Export MODEL, a module of PyTorch, to an ONNX file with a dynamic batch.
 
     The file is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
     """
@@ -51,9 +54,9 @@ def export(factory: str, output: Path, as_json: bool, **given: Any) -> None:
     from builder.exporting import ExportOptions
 
     options = fill(ExportOptions, given)
-    _check(options)
+    _check(model, options)
     with finishing():
-        done = api.export(factory, output, options=options, report=report)
+        done = api.export(model, output, options=options, report=report)
         if as_json:
             print_json(_to_json(done))
         else:
@@ -70,13 +73,15 @@ def _to_json(done: "ExportedModel") -> dict[str, Any]:
     }
 
 
-def _check(options: "ExportOptions") -> None:
+def _check(model: str, options: "ExportOptions") -> None:
     """Refuse a module without inputs, and options that contradict each other.
 
     Raises:
         WrongUsage: The first of them.
     """
-    if not options.inputs:
+    from builder.exporting import Source
+
+    if Source.of(model).needs_inputs and not options.inputs:
         what, fix = "--input is missing", "add --input NAME=DTYPE[DIM,...] for each parameter of forward()"
         raise WrongUsage(what, fix)
     if options.is_static and (options.dynamic or options.batch_axes):

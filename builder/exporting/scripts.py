@@ -1,0 +1,61 @@
+"""Call a TorchScript module, from a file or from a factory, by the names in its schema."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from builder.errors import ModelError
+from builder.exporting.found import Found
+from builder.exporting.options import ExportOptions
+
+EXPORTER = "TorchScript"
+"""The only exporter that takes TorchScript: `torch.export` requires Python code, or parameters of Python's class."""
+
+
+def found(source: str, module: torch.jit.ScriptModule, request: ExportOptions) -> Found:
+    """Describe how to call a TorchScript module.
+
+    Raises:
+        ModelError: The inputs are not given, or another exporter is asked for.
+    """
+    if request.exporter not in (None, EXPORTER):
+        what = f"--exporter {request.exporter} does not take TorchScript"
+        raise ModelError(source, what, "leave out --exporter, or give the Python module that it was made from")
+    script = Script(module)
+    if not request.inputs:
+        names = script.tensors
+        what = f"a TorchScript module does not say the shapes of its inputs: {', '.join(names)}"
+        fix = "add " + " ".join(f"--input '{name}=float32[1,3,224,224]'" for name in names)
+        raise ModelError(source, what, f"{fix}, with their own types and shapes")
+    return Found(
+        script, request.inputs, request.dynamic, exporter=EXPORTER, name=f"{module.original_name} in TorchScript"
+    )
+
+
+class Script(nn.Module):
+    """A TorchScript module with the signature that its schema describes.
+
+    Attributes:
+        tensors: The names of the parameters that take a tensor.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.module = module.cpu().eval()
+        arguments = [argument for argument in module.forward.schema.arguments if argument.name != "self"]
+        self.tensors = [a.name for a in arguments if "Tensor" in str(a.type)]
+        setattr(self, "forward", self._forward_with(arguments))  # noqa: B010 - one signature for each module
+
+    def _forward_with(self, arguments: Any) -> Any:
+        def forward(**given: Any) -> Any:
+            return self.module(**given)
+
+        kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+        parameters = [
+            inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else empty)
+            for a in arguments
+        ]
+        setattr(forward, "__signature__", inspect.Signature(parameters))  # noqa: B010 - which inspect reads
+        return forward

@@ -1,0 +1,51 @@
+"""What a zip archive is that PyTorch wrote: a program, a TorchScript module, or a checkpoint."""
+
+import zipfile
+from collections.abc import Collection
+from enum import Enum
+from pathlib import Path
+
+from builder.files import open_file
+
+MOST_NAMES = 100_000
+"""The most files in an archive that is looked at."""
+
+
+class Archive(Enum):
+    """What a zip archive of PyTorch holds."""
+
+    PROGRAM = "an exported program"
+    SCRIPT = "a TorchScript module"
+    CHECKPOINT = "a checkpoint"
+
+
+def archive_of(path: Path) -> Archive | None:
+    """Return what PyTorch wrote to this file; None if it is no zip archive, or another one. Nothing in it is read."""
+    return archive_with(names_in(path))
+
+
+def names_in(path: Path) -> frozenset[str]:
+    """Return the names of the files in a zip archive; none if it is no zip archive."""
+    try:
+        with open_file(path) as stream:
+            if stream.read(4) != b"PK\x03\x04":
+                return frozenset()
+            stream.seek(0)
+            with zipfile.ZipFile(stream) as archive:
+                return frozenset(archive.namelist()[:MOST_NAMES])
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return frozenset()
+
+
+def archive_with(names: Collection[str]) -> Archive | None:
+    """Return what an archive with these files is. PyTorch puts all of them into one folder."""
+    inner = {name.partition("/")[2] for name in names}
+    if any(name.startswith("models/") and name.endswith(".json") for name in inner) or any(
+        name.startswith("data/aotinductor/") for name in inner
+    ):
+        return Archive.PROGRAM
+    if "serialized_exported_program.json" in names:
+        return Archive.PROGRAM
+    if "constants.pkl" in inner:
+        return Archive.SCRIPT
+    return Archive.CHECKPOINT if "data.pkl" in inner else None

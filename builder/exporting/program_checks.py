@@ -17,6 +17,8 @@ from typing import Any
 
 from builder.errors import ModelError
 
+_RUNS = ", which could run code of the file"
+
 FIX = "if you trust the file, load it in a factory of yours: `return torch.export.load(FILE).module()`"
 
 _NAME = re.compile(r"[\w.+\-@:]*")
@@ -37,6 +39,10 @@ _FUNCTION = re.compile(
     r"|TruncToInt|RoundToInt|RoundDecimal|ToFloat|Identity|IsNonOverlappingAndDenseIndicator"
 )
 _SYMBOL = re.compile(r"[a-z]{1,9}\d+")
+OUTPUTS = "transformers.modeling_outputs."
+"""What models of transformers return. Their names are known to PyTorch once that module is imported."""
+
+_IN_GUARDS = ("L", "max", "min", "abs", "math")
 _ARITHMETIC = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
     ast.Load,
@@ -51,7 +57,7 @@ def check(where: str, program: object) -> None:
     """
     for path, value in _leaves(program, ()):
         if fault := _fault(path, value):
-            raise ModelError(where, f"this exported program {fault}, which could run code of the file", FIX)
+            raise ModelError(where, f"this exported program {fault}", FIX)
 
 
 def check_payload(where: str, config: object) -> None:
@@ -86,17 +92,19 @@ def _fault(path: tuple[str, ...], value: object) -> str:
     if not isinstance(value, str):
         return ""
     key = path[-1] if path else ""
+    if path[-2:] == ("range_constraints", "name"):
+        return _expression_fault(value)
     if key in ("as_string", "as_strings"):
         return ""  # an argument, which PyTorch writes in quotes
     return _FAULTS.get(key, _name_fault)(value)
 
 
 def _name_fault(text: str) -> str:
-    return "" if _NAME.fullmatch(text) else f"has the name {text[:80]!r}"
+    return "" if _NAME.fullmatch(text) else f"has the name {text[:80]!r}{_RUNS}"
 
 
 def _operator_fault(text: str) -> str:
-    return "" if _OPERATOR.fullmatch(text) else f"calls {text[:80]!r}"
+    return "" if _OPERATOR.fullmatch(text) else f"calls {text[:80]!r}{_RUNS}"
 
 
 def _tree_fault(text: str) -> str:
@@ -112,12 +120,16 @@ def _tree_fault(text: str) -> str:
         if isinstance(node, list):
             stack += node
         elif isinstance(node, Mapping):
-            if (kind := node.get("type")) is not None and kind not in _CONTAINERS:
-                return f"takes or returns objects of the type {str(kind)[:80]!r}"
+            if (kind := node.get("type")) is not None and not _is_known(str(kind)):
+                return f"takes or returns objects of the type {str(kind)[:80]!r}, which only your code knows"
             if not _is_plain(node.get("context")):
                 return "has inputs or outputs whose keys are objects"
             stack += node.get("children_spec", ())
     return ""
+
+
+def _is_known(kind: str) -> bool:
+    return kind in _CONTAINERS or kind.startswith(OUTPUTS)
 
 
 def _is_plain(context: object) -> bool:
@@ -132,12 +144,12 @@ def _is_plain(context: object) -> bool:
 
 
 def _expression_fault(text: str) -> str:
-    return "" if _is_made_of(text, _is_size) else f"has the size {text[:80]!r}"
+    return "" if _is_made_of(text, _is_size) else f"has the size {text[:80]!r}{_RUNS}"
 
 
 def _guard_fault(text: str) -> str:
     is_one_line = not set(text) & set("#\n\r\\;")
-    return "" if is_one_line and _is_made_of(text, _is_guard) else f"has the condition {text[:80]!r}"
+    return "" if is_one_line and _is_made_of(text, _is_guard) else f"has the condition {text[:80]!r}{_RUNS}"
 
 
 def _is_made_of(text: str, allows: Callable[[ast.AST], bool]) -> bool:
@@ -174,10 +186,10 @@ def _is_size(node: ast.AST) -> bool:
 def _is_guard(node: ast.AST) -> bool:
     """Return whether a part of a condition only compares the sizes of inputs: `L['x'].size()[0] >= 2`."""
     if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Attribute) and not node.keywords
+        return isinstance(node.func, ast.Attribute | ast.Name) and not node.keywords
     if isinstance(node, ast.Attribute):
-        return node.attr in ("size", "shape", "stride", "storage_offset")
-    return isinstance(node, ast.Subscript) or (isinstance(node, ast.Name) and node.id == "L")
+        return node.attr in ("size", "shape", "stride", "storage_offset", "floor", "ceil", "trunc")
+    return isinstance(node, ast.Subscript) or (isinstance(node, ast.Name) and node.id in _IN_GUARDS)
 
 
 _FAULTS: Mapping[str, Callable[[str], str]] = {
@@ -187,8 +199,8 @@ _FAULTS: Mapping[str, Callable[[str], str]] = {
     "guards_code": _guard_fault,
     "in_spec": _tree_fault,
     "out_spec": _tree_fault,
-    "as_custom_obj": lambda text: f"holds the object {text[:80]!r}",
-    "class_fqn": lambda text: f"holds an object of the class {text[:80]!r}",
+    "as_custom_obj": lambda text: f"holds the object {text[:80]!r}{_RUNS}",
+    "class_fqn": lambda text: f"holds an object of the class {text[:80]!r}{_RUNS}",
 }
 
 

@@ -1,6 +1,7 @@
 """Find the module in an exported program, a file that `torch.export.save` wrote (`.pt2`)."""
 
 import contextlib
+import importlib.util
 import inspect
 import os
 import zipfile
@@ -14,11 +15,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from builder.errors import ModelError
+from builder.errors import HostError, ModelError
 from builder.exporting import program_checks
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions, InputSpec
 from builder.exporting.subject import UserCode
+from builder.installing import install
 from builder.tensors import TORCH_TYPES
 
 DEFAULT_NAME = "model"
@@ -79,10 +81,25 @@ def _check(source: str) -> None:
     if programs != [DEFAULT_NAME]:
         what = f"it holds the programs {', '.join(map(repr, programs)) or 'none'}, and not one"
         raise ModelError(source, what, "save one program with torch.export.save")
-    program_checks.check(source, program_checks.parsed(source, reader.get_record(f"models/{DEFAULT_NAME}.json")))
+    description = reader.get_record(f"models/{DEFAULT_NAME}.json")
+    program_checks.check(source, program_checks.parsed(source, description))
+    if program_checks.OUTPUTS.encode() in description:
+        _import_outputs(source)
     for kind in ("weights", "constants"):
         if (config := f"data/{kind}/{DEFAULT_NAME}_{kind}_config.json") in records:
             program_checks.check_payload(source, program_checks.parsed(source, reader.get_record(config)))
+
+
+def _import_outputs(source: str) -> None:
+    """Make the classes known to PyTorch that models of transformers return.
+
+    Raises:
+        HostError: transformers is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        what = "transformers is not installed, and this exported program returns an object of it"
+        raise HostError(source, what, install("transformers"))
+    importlib.import_module(program_checks.OUTPUTS.rstrip("."))
 
 
 @contextlib.contextmanager

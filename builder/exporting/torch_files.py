@@ -1,6 +1,7 @@
 """Find the module in a file of PyTorch: an exported program (`.pt2`) or a TorchScript file (`.pt`, `.pth`)."""
 
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -27,7 +28,9 @@ def find(source: str, request: ExportOptions) -> Found:
         if archive_of(Path(source)) is Archive.PROGRAM:
             return programs.find(source, request)
         _check_script(source)
-        with UserCode(source, "PyTorch cannot read this TorchScript file", "save it again with torch.jit.save"):
+        fix = "save it again with torch.jit.save"
+        with UserCode(source, "PyTorch cannot read this TorchScript file", fix), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is deprecated
             module = torch.jit.load(source, map_location="cpu")
         return scripts.found(source, module, request)
 

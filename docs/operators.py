@@ -18,7 +18,7 @@ from builder.batching.rules.elementwise import BROADCASTING
 from builder.batching.rules.inference import has_schema, unknown
 from builder.lowering import plan
 from builder.proof.comparison import coarsest_precision
-from builder.samples import constraints, domains
+from builder.samples import constraints, domains, positions, uses
 from builder.samples.reach import Reach, through
 
 Key = tuple[str, str]
@@ -162,12 +162,12 @@ def _followed(operator: Key) -> str:
 
 
 def _meaning(operator: Key) -> str:
-    tables = {"index": domains.INDEX_INPUTS, "length": domains.LENGTH_INPUTS, "mask": domains.MASK_INPUTS}
+    tables = {"index": positions.INDEX_INPUTS, "length": positions.LENGTH_INPUTS, "mask": positions.MASK_INPUTS}
     said = {i: what for what, table in tables.items() for *key, i in table if tuple(key) == operator}
     parts = [f"{position}: {what}" for position, what in sorted(said.items())]
     groups = {
-        "mask if compared with 0 or 1": domains.COMPARISONS,
-        "summed": domains.SUMMING,
+        "compared": uses.COMPARISONS,
+        "summed": uses.SUMMING,
         "positive": domains.POSITIVE_ONLY,
     }
     return ", ".join([*parts, *(what for what, group in groups.items() if operator in group)])
@@ -224,8 +224,8 @@ COLUMNS = (
     Column(
         "inputs",
         "what the operator shows about the values that reach an input of this number, from 0 "
-        "(`builder/samples/domains.py`): they are indices, lengths or a mask, are added up, must be positive, or are a "
-        "mask if they are compared with 0 or 1; empty if it shows nothing.",
+        "(`builder/samples/domains.py`, `builder/samples/uses.py`): they are indices, lengths or a mask, are added up, "
+        "must be positive, or are compared; empty if it shows nothing.",
         _meaning,
     ),
     Column(

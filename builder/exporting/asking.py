@@ -104,7 +104,7 @@ class Asking:
             VerificationError: An output does not have a row for each row of the batch.
         """
         failures: list[ModelError] = []
-        for inputs in draw(self.batched, rows=ROWS, sizes=sizes):
+        for inputs in draw(self.batched, rows=ROWS, sizes=sizes, is_traced=True):
             try:
                 reference = self.ask(inputs)
                 self._refuse_unusable(reference)

@@ -16,7 +16,6 @@ from builder.proof.comparison import coarsest_precision, differences, tolerance_
 from builder.proof.neighbours import FAR, enlarged
 from builder.proof.session import Session, one_line, open_original, run_errors
 from builder.samples import (
-    CAUTIONS,
     Domains,
     Sizes,
     candidates,
@@ -245,10 +244,9 @@ class _Runner:
     def _shapes(self, sizes: Sizes) -> dict[str, Shape] | str:
         """Return the shapes of the outputs, or ONNX Runtime's message for the most cautious samples."""
         started, why = time.monotonic(), ""
-        for caution in CAUTIONS:
+        for feeds in draw_feeds(self._domains, sizes):
             if time.monotonic() - started > RETRY_S:
                 break
-            feeds = draw_feeds(self._domains, sizes, caution=caution)
             try:
                 answers = self._session.run({**self._model.constants, **feeds})
             except run_errors() as error:
@@ -262,14 +260,14 @@ class _Runner:
 
     def _fault(self, sizes: Sizes) -> str | None:
         try:
-            self._session.run({**self._model.constants, **draw_feeds(self._domains, sizes)})
+            self._session.run({**self._model.constants, **next(draw_feeds(self._domains, sizes))})
         except run_errors() as error:
             return one_line(error)
         return None
 
     def _keeps_apart(self, sizes: Sizes, axes: Mapping[str, int | None], chunk: int) -> bool:
         """A model may look at its neighbours above a threshold only, so it is also asked with large values."""
-        feeds = draw_feeds(self._domains, sizes)
+        feeds = next(draw_feeds(self._domains, sizes))
         return self._are_apart(feeds, axes, chunk, may_fail=False) and all(
             self._are_apart(enlarged(feeds, factor), axes, chunk, may_fail=True) for factor in (FAR, -FAR)
         )

@@ -22,6 +22,7 @@ def make_proof(
     *,
     effort: Effort = "sample",
     other_sizes: Sequence[Mapping[str, int]] = (),
+    drawn: Mapping[str, str] | None = None,
 ) -> Proof:
     """Make the record of a proof for the manifest, its differences rounded to two digits."""
     outputs = {
@@ -30,7 +31,8 @@ def make_proof(
         )
         for name, tolerance in tolerances.items()
     }
-    return Proof(tuple(sizes), count_rows(reference), onnxruntime_version(), outputs, effort, tuple(other_sizes))
+    rows, version = count_rows(reference), onnxruntime_version()
+    return Proof(tuple(sizes), rows, version, outputs, effort, tuple(other_sizes), dict(drawn or {}))
 
 
 def _rounded(difference: float | None) -> float | None:

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from builder.errors import VerificationError
 from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
 from builder.proof.session import Session, one_line, open_original, run_errors
-from builder.samples import Sizes, draw
+from builder.samples import Samples, Sizes, draw
 from builder.tensors import Array, Arrays
 
 MIN_ROWS, MAX_ROWS = 8, 32
@@ -53,11 +53,13 @@ class Truth:
             rewritten model.
         row_s: The time to run one row, seconds.
         row_bytes: How much the memory grew in the first run, per row.
+        drawn: In a few words, what the samples of each input are.
     """
 
     reference: Arrays
     row_s: float
     row_bytes: int
+    drawn: Mapping[str, str]
 
     def largest_affordable(self, max_batch_size: int) -> int:
         """Return `max_batch_size` or 4096, halved until a batch fits the time budget and half of the free memory."""
@@ -196,7 +198,8 @@ class Original:
         for tensor in self._batched.outputs:
             used = [chunks[row] for row in kept] if self._batched.is_static else chunks
             reference[f"output:{tensor.name}"] = _joined(tensor, [chunk[tensor.name] for chunk in used])[: len(kept)]
-        return Truth(reference, elapsed / max(1, (len(chunks) - 1) * step), grown // step)
+        drawn = inputs.words if isinstance(inputs, Samples) else {}
+        return Truth(reference, elapsed / max(1, (len(chunks) - 1) * step), grown // step, drawn)
 
     def _answer_chunk(self, inputs: Arrays, start: int) -> dict[str, Array]:
         """Answer one static batch, `[B0, *dims]`; if there are too few samples, the last one is repeated."""

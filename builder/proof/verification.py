@@ -126,7 +126,9 @@ def verify(
         external_files=model.external_files,
         sha256=hashlib.sha256(model.model_bytes).hexdigest(),
         reference=reference,
-        proof=make_proof(sizes, reference, tolerances, proven, effort=effort, other_sizes=other_sizes),
+        proof=make_proof(
+            sizes, reference, tolerances, proven, effort=effort, other_sizes=other_sizes, drawn=truth.drawn
+        ),
         constant_outputs=tuple(name for name in tolerances if is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
     )

@@ -11,6 +11,7 @@ from builder.progress import format_bytes
 from builder.proof import VerifiedModel
 from builder.record import Manifest
 from builder.repository import PublishedVersion
+from builder.samples import list_in_words
 from builder.tensorrt import Host
 
 _MOST_NAMES = 5
@@ -61,8 +62,10 @@ def of_names(batched: BatchedModel) -> Iterator[str]:
 
 
 def of_proof(verified: VerifiedModel) -> Iterator[str]:
-    """Say what was compared with the original, and how large the differences were."""
+    """Say what was compared with the original, with which samples, and how large the differences were."""
     yield _comparison(verified)
+    if verified.proof.drawn:
+        yield f"samples: {list_in_words(verified.proof.drawn)}"
     if verified.proof.other_sizes:
         sizes = "; ".join(
             ", ".join(f"{name}={size}" for name, size in each.items()) for each in verified.proof.other_sizes

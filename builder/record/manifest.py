@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +200,8 @@ class Proof:
         effort: `sample`: a few batch sizes; `full`: every one up to the largest; `off`: nothing was compared.
         other_sizes: Sizes of other dynamic axes, by the axis' name, at which a few rows were compared too: with the
             original if the axis is dynamic there, or else with the same rows run one at a time.
+        drawn: In a few words, what the samples of each input are, such as `normal` or `0..1999`; `given` if they are
+            the user's. Empty in versions of earlier releases.
     """
 
     batch_sizes: tuple[int, ...]
@@ -208,6 +210,7 @@ class Proof:
     outputs: Mapping[str, OutputProof]
     effort: str = "sample"
     other_sizes: tuple[Mapping[str, int], ...] = ()
+    drawn: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

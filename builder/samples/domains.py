@@ -6,10 +6,12 @@ move, select or shift them, and every node that gives them a meaning leaves evid
 
     Sub(ids, 1) -> Gather(table[7, 3], ...)
 
-`ids` indexes a table of 7 rows after 1 was subtracted, so that its samples are drawn from 1 to 7.
+`ids` indexes a table of 7 rows after 1 was subtracted, so that its samples are drawn from 1 to 7. What else the model
+does with the values is found by `uses`: whether it only compares them, as it does with a mask, or computes with them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,67 +21,25 @@ from onnx_ir.passes.common import ShapeInferencePass
 from builder.errors import ModelError
 from builder.model import Model, inlined, operator
 from builder.samples.constraints import declare_inputs
-from builder.samples.reach import (
-    Operator,
-    Reach,
-    Reaches,
-    attribute_of,
-    bounds_of,
-    casts_to_bool,
-    onnx_operators,
-    through,
-)
+from builder.samples.kinds import Around, Choices, Domain, Integers, Lengths, Mask, Normal, Unit
+from builder.samples.positions import INDEX_INPUTS, LENGTH_INPUTS
+from builder.samples.reach import Operator, Reach, Reaches, onnx_operators, through, value_outputs
+from builder.samples.traces import LARGEST_POINT, Uses
+from builder.samples.uses import find_uses
 
+WORDS = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
 
-@dataclass(frozen=True, slots=True)
-class Normal:
-    """Floats from the standard normal distribution."""
+MOST_POINTS = 8
+"""How many of the numbers that an input is compared with are drawn around."""
 
+USUAL = Integers(0, 9)
+"""Whole numbers of which nothing is known."""
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Floats between 0 and 1."""
+BYTE = 8
 
-
-@dataclass(frozen=True, slots=True)
-class Integers:
-    """Whole numbers in `[low, high]`."""
-
-    low: int
-    high: int
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Ones, then zeros, along the last axis; never all zeros."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Whole numbers in `[1, longest]`."""
-
-    longest: int
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """One of these strings or numbers."""
-
-    values: tuple[str, ...] | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """The same number everywhere."""
-
-    value: int
-
-
-Domain = Normal | Unit | Integers | Mask | Lengths | Choices | Constant
-
-_WORDS = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
-_PENALTY = 1e3
-"""A mask becomes a penalty when it is multiplied by at least this much; features are not multiplied by so much."""
+HALF = frozenset({ir.DataType.FLOAT16})
+LARGEST_HALF = 3e4
+"""fp16 holds numbers up to 65,504, and twice the point may be drawn."""
 
 
 class Domains:
@@ -92,7 +52,7 @@ class Domains:
             with suppress(ModelError):  # the nodes inside its functions cannot be read; the others can
                 self._whole = inlined(model.ir, where=model.path)
         self._evidence = _follow(self._whole.graph, self._names)
-        self._is_unsized = any(found.unsized for found in self._evidence.values())
+        self._is_unsized = any(found.unsized or found.uses.unsized for found in self._evidence.values())
 
     @property
     def _names(self) -> list[str]:
@@ -119,55 +79,111 @@ class _Evidence:
     """What the nodes show about one input.
 
     Attributes:
+        uses: What the model does with its values.
         highest: For each table that the values index, the largest value that stays inside it.
         lowest: The smallest value that does not count from the end of a table.
         longest: For each node that takes the values as lengths, the longest length that it allows.
         choices: The values that an encoder knows.
-        mask: Whether a node distinguishes only zero from nonzero.
-        counted: Whether a node does with whole numbers what is done with a mask: adds them up, or multiplies another
-            value by them.
         positive: Whether a node is defined for positive values only.
-        compared: Numbers that whole numbers are compared with, such as the rates of sound that the model takes.
         unsized: Whether the graph does not give the size of a table or the length of a sequence.
     """
 
+    uses: Uses
     highest: list[int] = field(default_factory=list)
     lowest: int = 0
     longest: list[int] = field(default_factory=list)
     choices: tuple[str, ...] | tuple[int, ...] = ()
-    mask: bool = False
-    counted: bool = False
     positive: bool = False
     unsized: bool = False
-    compared: list[int] = field(default_factory=list)
 
 
 def _domain(dtype: ir.DataType, evidence: _Evidence) -> Domain:
+    uses = evidence.uses
+    longest = [*evidence.longest, *(uses.longest if dtype.is_integer() else [])]
     if evidence.choices:
         return Choices(evidence.choices)
     if dtype == ir.DataType.STRING:
-        return Choices(_WORDS)
-    if evidence.highest:
-        highest = max(0, min(evidence.highest))
-        return Integers(evidence.lowest if evidence.lowest <= highest else 0, highest)
-    if evidence.longest:
-        return Lengths(max(1, min(evidence.longest)))
-    if dtype == ir.DataType.BOOL or evidence.mask:
+        return Choices(WORDS)
+    within = [*evidence.highest, *(count - 1 for count in uses.kinds)]
+    if within:
+        highest = max(0, min(within))
+        lowest = evidence.lowest if evidence.lowest <= highest else 0
+        return _around(Integers(lowest, highest), uses, [p for p in _whole(uses) if lowest <= p <= highest])
+    if longest:
+        return Lengths(max(1, min(longest)))
+    if uses.is_penalty and not (uses.is_data and dtype.is_floating_point()):
         return Mask()
-    if dtype.is_floating_point():
-        return Unit() if evidence.positive else Normal()
-    if dtype.bitwidth == 8:  # an image, or quantized values
-        return Integers(-128, 127) if dtype.is_signed() else Integers(0, 255)
-    if evidence.compared:
-        return Choices((*dict.fromkeys(evidence.compared), 0))
-    return Mask() if evidence.counted else Integers(0, 9)
+    if dtype == ir.DataType.BOOL:
+        return Around(Integers(0, 1), has_masks=uses.is_gate) if uses.is_data else Mask()
+    return _floats(dtype, evidence) if dtype.is_floating_point() else _integers(dtype, uses)
+
+
+def _floats(dtype: ir.DataType, evidence: _Evidence) -> Domain:
+    """Floats are a mask only if the model does nothing else with them than it does with one."""
+    uses = evidence.uses
+    base = Unit() if evidence.positive else Normal()
+    points = [point for point in uses.points if abs(point) <= (LARGEST_HALF if dtype in HALF else LARGEST_POINT)]
+    is_data = uses.is_data or uses.is_in_products or uses.counts_are_data or bool(uses.special)
+    if is_data or not uses.is_gate or not set(points) <= {0, 1}:
+        return _around(base, uses, points, has_masks=uses.is_penalty)
+    return Mask() if uses.is_divisor or uses.is_position else _around(base, uses, points, has_masks=True)
+
+
+def _integers(dtype: ir.DataType, uses: Uses) -> Domain:
+    """Whole numbers are a mask if the model only compares them with 0 and 1, or only adds them up."""
+    low, high = _range(dtype)
+    points = [point for point in _whole(uses) if low <= point <= high]
+    is_mask = (uses.is_gate or uses.is_counted or uses.is_factor) and set(points) <= {0, 1}
+    if not uses.is_data and is_mask:
+        return Mask()
+    if dtype.bitwidth == BYTE:  # an image, or quantized values
+        return _around(Integers(low, high), uses, points)
+    if not uses.is_data and points:
+        return Choices(_near(points, low, high) if uses.is_ordered else tuple(dict.fromkeys((*points, 0))))
+    return _around(_widened(points, low, high), uses, points, has_masks=is_mask)
+
+
+def _around(base: Normal | Unit | Integers, uses: Uses, points: Iterable[float], *, has_masks: bool = False) -> Domain:
+    """Return the domain of values that the model computes with, and perhaps compares too."""
+    chosen = tuple(sorted(list(points)[:MOST_POINTS]))
+    special = () if isinstance(base, Integers) else tuple(uses.special)
+    if not (chosen or special or has_masks):
+        return base
+    exact = tuple(point for point in chosen if isinstance(base, Integers) or uses.points.get(point))
+    return Around(base, chosen, exact, special, has_masks)
+
+
+def _whole(uses: Uses) -> Sequence[int]:
+    """Return the numbers that whole numbers are compared with: `x > 0.5` tells 0 from 1."""
+    return list(dict.fromkeys(whole for point in uses.points for whole in (math.floor(point), math.ceil(point))))
+
+
+def _near(points: Sequence[int], low: int, high: int) -> tuple[int, ...]:
+    """Return the numbers that are compared with, 0, and a number on either side of all of them."""
+    chosen = points[:MOST_POINTS]
+    others = [number for number in (0, max(chosen) + 1, min(chosen) - 1) if low <= number <= high]
+    return tuple(dict.fromkeys((*chosen, *others)))
+
+
+def _widened(points: Sequence[int], low: int, high: int) -> Integers:
+    """Return the usual whole numbers, and those on both sides of all points."""
+    chosen = points[:MOST_POINTS]
+    below = min([USUAL.low, *(point + point // 2 - 1 for point in chosen if point < 0)])
+    above = max([USUAL.high, *(point + point // 2 + 1 for point in chosen if point > 0)])
+    return Integers(max(low, below), min(high, above))
+
+
+def _range(dtype: ir.DataType) -> tuple[int, int]:
+    """Return the smallest and the largest number that a type of whole numbers holds."""
+    bits = dtype.bitwidth
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.is_signed() else (0, 2**bits - 1)
 
 
 # ---------------------------------------------------------------- following the values
 
 
 def _follow(graph: ir.Graph, inputs: Iterable[str]) -> dict[str, _Evidence]:
-    evidence = {name: _Evidence() for name in inputs}
+    evidence = {name: _Evidence(uses) for name, uses in find_uses(graph, inputs).items()}
     reaches: dict[ir.Value, Reaches] = {
         value: {value.name: Reach()} for value in graph.inputs if value.name in evidence
     }
@@ -181,13 +197,8 @@ def _follow(graph: ir.Graph, inputs: Iterable[str]) -> dict[str, _Evidence]:
         for body in _bodies(node):
             reaches.update(zip(body.inputs, arriving, strict=False))
         if leaving := through(node, arriving):
-            reaches.update(dict.fromkeys(_value_outputs(node), leaving))
+            reaches.update(dict.fromkeys(value_outputs(node), leaving))
     return evidence
-
-
-def _value_outputs(node: ir.Node) -> Iterable[ir.Value]:
-    """Return the outputs that hold values of the inputs; the second output of TopK holds positions."""
-    return node.outputs[:1] if operator(node) == ("", "TopK") else node.outputs
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
@@ -214,139 +225,11 @@ def _note(evidence: _Evidence, node: ir.Node, position: int, reach: Reach) -> No
         evidence.unsized |= length is None
     if _choices(node):
         evidence.choices = _choices(node)
-    evidence.mask |= _is_mask(node, position)
-    evidence.compared += _compared_with(node, position)
-    evidence.counted |= kind in SUMMING or _multiplies_another(node, position)
     evidence.positive |= kind in POSITIVE_ONLY
 
 
-def _dim(value: ir.Value | None, axis: int) -> int | None:
-    if value is None:
-        return None
-    shape = value.shape if value.const_value is None else value.const_value.shape
-    if shape is None or not -len(shape) <= axis < len(shape):
-        return None
-    dim = shape[axis]
-    return dim if isinstance(dim, int) else None
-
-
-def _along_axis(node: ir.Node) -> int | None:
-    return _dim(node.inputs[0], attribute_of(node, "axis", 0))
-
-
-def _under_nd_indices(node: ir.Node) -> int | None:
-    """Return the smallest of the axes that tuples of indices point into: `data[batch_dims : batch_dims + k]`."""
-    first = attribute_of(node, "batch_dims", 0)
-    width = _dim(node.inputs[1], -1)
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if width is None or shape is None:
-        return None
-    dims = [_dim(node.inputs[0], axis) for axis in range(first, first + width)]
-    known = [dim for dim in dims if dim is not None]
-    return min(known) if known else None
-
-
-def _size_of(position: int, axis: int) -> Callable[[ir.Node], int | None]:
-    """Return a function that gives the size of one axis of one of a node's inputs."""
-    return lambda node: _dim(node.inputs[position], axis) if position < len(node.inputs) else None
-
-
-def _depth(node: ir.Node) -> int | None:
-    bounds = bounds_of(node.inputs[1])
-    return None if bounds is None else int(bounds[0])
-
-
-def _time_of_recurrence(node: ir.Node) -> int | None:
-    return _dim(node.inputs[0], 1 if attribute_of(node, "layout", 0) else 0)
-
-
-def _time_of_reversal(node: ir.Node) -> int | None:
-    return _dim(node.inputs[0], attribute_of(node, "time_axis", 0))
-
-
-def _time_of_attention(node: ir.Node) -> int | None:
-    """Return the longest sequence if the mask has rank 1 and so holds lengths, or else 0.
-
-    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.Attention
-    """
-    mask = node.inputs[3]
-    is_lengths = mask is not None and mask.shape is not None and len(mask.shape) == 1
-    return _dim(node.inputs[0], 1) if is_lengths else 0
-
-
-InputOf = tuple[str, str, int]
-"""An input of an operator: the operator's domain and type, and the input's position."""
-
-INDEX_INPUTS: Mapping[InputOf, Callable[[ir.Node], int | None]] = {
-    ("", "Gather", 1): _along_axis,
-    ("", "GatherElements", 1): _along_axis,
-    ("", "ScatterElements", 1): _along_axis,
-    ("", "Scatter", 1): _along_axis,
-    ("", "GatherND", 1): _under_nd_indices,
-    ("", "ScatterND", 1): _under_nd_indices,
-    ("", "OneHot", 0): _depth,
-    ("ai.onnx.ml", "ArrayFeatureExtractor", 1): _size_of(0, -1),
-    ("", "NegativeLogLikelihoodLoss", 1): _size_of(0, 1),
-    ("", "SoftmaxCrossEntropyLoss", 1): _size_of(0, 1),
-    ("com.microsoft", "EmbedLayerNormalization", 0): _size_of(2, 0),
-    ("com.microsoft", "EmbedLayerNormalization", 1): _size_of(4, 0),
-    ("com.microsoft", "EmbedLayerNormalization", 8): _size_of(3, 0),
-}
-"""Inputs that hold indices, and the size of what they index (None where the graph does not give it)."""
-
-LENGTH_INPUTS: Mapping[InputOf, Callable[[ir.Node], int | None]] = {
-    ("", "RNN", 4): _time_of_recurrence,
-    ("", "GRU", 4): _time_of_recurrence,
-    ("", "LSTM", 4): _time_of_recurrence,
-    ("", "ReverseSequence", 1): _time_of_reversal,
-    ("com.microsoft", "Attention", 3): _time_of_attention,
-    ("", "TopK", 1): lambda node: _dim(node.inputs[0], attribute_of(node, "axis", -1)),
-}
-"""Inputs that hold lengths or counts, and the largest one allowed (None where the graph does not give it)."""
-
-MASK_INPUTS: Collection[InputOf] = frozenset(
-    {
-        ("com.microsoft", "EmbedLayerNormalization", 7),
-        ("com.microsoft", "Attention", 3),
-        ("com.microsoft", "MultiHeadAttention", 4),
-        ("com.microsoft", "QAttention", 5),
-    }
-)
-"""Inputs that are masks, whatever the rest of the graph does."""
-
-COMPARISONS: Collection[Operator] = frozenset(
-    onnx_operators("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-)
-"""Operators that make their other input a mask when they compare it with 0 or 1."""
-
-SUMMING: Collection[Operator] = frozenset(onnx_operators("CumSum", "ReduceSum", "ReduceMean"))
-"""Operators that add values up, as is done with a mask to count what it shows."""
-
 POSITIVE_ONLY: Collection[Operator] = frozenset(onnx_operators("Log", "Sqrt"))
 """Operators that have no result for negative values."""
-
-
-def _is_mask(node: ir.Node, position: int) -> bool:
-    if casts_to_bool(node) or (*operator(node), position) in MASK_INPUTS:
-        return True
-    if operator(node) in COMPARISONS:
-        bounds = bounds_of(node.inputs[1 - position])
-        return bounds is not None and set(bounds) <= {0, 1}
-    if operator(node) == ("", "Mul"):
-        bounds = bounds_of(node.inputs[1 - position])
-        return bounds is not None and max(abs(bounds[0]), abs(bounds[1])) >= _PENALTY
-    return False
-
-
-def _compared_with(node: ir.Node, position: int) -> list[int]:
-    """Return the number that an Equal compares this input with, as a list; empty for other nodes."""
-    bounds = bounds_of(node.inputs[1 - position]) if operator(node) == ("", "Equal") else None
-    return [int(bounds[0])] if bounds is not None and bounds[0] == bounds[1] and bounds[0] > 0 else []
-
-
-def _multiplies_another(node: ir.Node, position: int) -> bool:
-    """Return whether the node multiplies another value, which is not a constant, by this one."""
-    return operator(node) == ("", "Mul") and bounds_of(node.inputs[1 - position]) is None
 
 
 STRING_CHOICES = ("keys_strings", "cats_strings", "classes_strings", "string_vocabulary")

@@ -1,6 +1,7 @@
 """Draw samples at random from the values that a model's inputs may hold, or read the samples that the user gives."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,48 @@ from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
 from builder.files import reason
 from builder.model import fits, stored_dtype
-from builder.samples.domains import (
+from builder.samples.around import draw_around
+from builder.samples.domains import Domains
+from builder.samples.kinds import (
+    Around,
     Choices,
     Constant,
     Domain,
-    Domains,
     Integers,
     Lengths,
     Mask,
     Normal,
     Unit,
+    in_words,
 )
 from builder.samples.sizes import USUAL
 from builder.tensors import Array
 
-CAUTIONS = range(3)
-"""How cautious samples can be: 0 follows what the graph suggests, 2 is for models that cannot run what came before."""
+CAUTIONS = range(4)
+"""How cautious samples can be: 0 follows what the graph suggests, 3 is for models that cannot run what came before."""
+
+FEWEST_KINDS = 4
+"""How many kinds of rows there are at least: usual ones, those on either side of a point, and mixed ones."""
+
+GIVEN = "given"
+"""What the user's own samples are called."""
 
 
-def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Array]]:
+class Samples(dict[str, Array]):
+    """Samples by the input's name, `[rows, *dims]` each.
+
+    Attributes:
+        words: In a few words, what each input's samples are.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], words: Mapping[str, str]) -> None:
+        super().__init__(arrays)
+        self.words = words
+
+
+def draw(
+    batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = None, is_traced: bool = False
+) -> Iterator[Samples]:
     """Yield sets of samples, each with `[rows, *dims]` for every input, by the input's name.
 
     The first set follows what the graph suggests. Each further one is more cautious, for models that cannot run the set
@@ -40,41 +64,48 @@ def draw(batched: BatchedModel, *, rows: int, sizes: Mapping[str, int] | None = 
         rows: How many samples.
         sizes: The size of each dynamic dimension, by its name. A dimension without one has the size that the caller
             asked for, or its size in the original, or 32 if it is dynamic there too.
+        is_traced: Whether the graph may lack a branch that its source has. Then values are drawn on either side of 0,
+            or of the middle, whatever the graph says.
     """
     sizes = {**batched.original.sizes, **(sizes or {})}
     domains = Domains(batched.original).at(sizes)
     seed = int(batched.original.sha256[:16], 16)
-    for caution in CAUTIONS:
-        yield {
+    dtypes = {tensor.original: tensor.dtype for tensor in batched.inputs}
+    for chosen in _more_and_more_cautious(domains, dtypes, is_traced=is_traced):
+        arrays = {
             tensor.name: _draw(
                 tensor.dtype,
-                _cautious(domains[tensor.original], tensor.dtype, caution),
+                chosen[tensor.original],
                 shape=(rows, *_shape(tensor, sizes)),
                 rng=np.random.default_rng([seed, position]),
+                together=min(batched.static_batch, max(1, rows // FEWEST_KINDS)),
             )
             for position, tensor in enumerate(batched.inputs)
         }
+        yield Samples(arrays, {tensor.name: in_words(chosen[tensor.original]) for tensor in batched.inputs})
 
 
-def draw_feeds(domains: Domains, sizes: Mapping[str, int], *, caution: int = 0) -> dict[str, Array]:
-    """Return whole inputs of the original model, by name, with these sizes for its dynamic dimensions.
+def draw_feeds(domains: Domains, sizes: Mapping[str, int]) -> Iterator[dict[str, Array]]:
+    """Yield whole inputs of the original model, by name, with these sizes for its dynamic dimensions.
+
+    As with `draw`, each set is more cautious than the one before.
 
     Args:
         domains: The domains of the model's inputs.
         sizes: The size of each dynamic dimension, by its name.
-        caution: One of `CAUTIONS`.
     """
     seed = int(domains.model.sha256[:16], 16)
-    found = domains.at(sizes)
-    return {
-        spec.name: _draw(
-            spec.dtype,
-            _cautious(found[spec.name], spec.dtype, caution),
-            shape=tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape),
-            rng=np.random.default_rng([seed, position]),
-        )
-        for position, spec in enumerate(domains.model.inputs)
-    }
+    dtypes = {spec.name: spec.dtype for spec in domains.model.inputs}
+    for chosen in _more_and_more_cautious(domains.at(sizes), dtypes):
+        yield {
+            spec.name: _draw(
+                spec.dtype,
+                chosen[spec.name],
+                shape=tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape),
+                rng=np.random.default_rng([seed, position]),
+            )
+            for position, spec in enumerate(domains.model.inputs)
+        }
 
 
 def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -86,26 +117,71 @@ def _shape(tensor: BatchedTensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
     )
 
 
+def _more_and_more_cautious(
+    domains: Mapping[str, Domain], dtypes: Mapping[str, ir.DataType], *, is_traced: bool = False
+) -> Iterator[Mapping[str, Domain]]:
+    """Yield domains of all inputs, the most cautious last; none twice in a row."""
+    before = None
+    if is_traced:
+        before = {name: _on_both_sides(domain) for name, domain in domains.items()}
+        yield before
+    for caution in CAUTIONS:
+        chosen = {name: _cautious(domain, dtypes[name], caution) for name, domain in domains.items()}
+        if chosen != before:
+            yield chosen
+        before = chosen
+
+
+def _on_both_sides(domain: Domain) -> Domain:
+    """Return a domain with rows on either side of 0, or of the middle, too."""
+    match domain:
+        case Normal():
+            return Around(domain, (0.0,), (0.0,))
+        case Integers(low, high) if high - low > 1:
+            return Around(domain, ((low + high) // 2,), (low, high))
+        case Around(Normal(), points, exact) if 0.0 not in points:
+            return replace(domain, points=tuple(sorted((*points, 0.0))), exact=(*exact, 0.0))
+    return domain
+
+
 def _cautious(domain: Domain, dtype: ir.DataType, caution: int) -> Domain:
-    """Return a narrower domain: full lengths, nothing masked, positive floats, and with `caution` 2 small integers."""
-    if caution == 0:
+    """Return a narrower domain.
+
+    With `caution` 1, only usual values; with 2, full lengths, nothing masked and positive floats; with 3, small
+    integers too.
+    """
+    if caution and isinstance(domain, Around):
+        domain = Mask() if domain.has_masks else domain.base
+    if caution < 2:
         return domain
     match domain:
         case Lengths(longest):
             return Constant(longest)
         case Mask():
             # In a boolean mask, True may mean "keep" or "hide": first try all False, then all True.
-            return Constant(caution - 1 if dtype == ir.DataType.BOOL else 1)
+            return Constant(caution - 2 if dtype == ir.DataType.BOOL else 1)
         case Normal():
             return Unit()
         case Choices((int(first), *_)):
             return Constant(first)
-        case Integers(low, high) if caution == 2:
+        case Integers(low, high) if caution == CAUTIONS[-1]:
             return Integers(max(low, 0), min(high, 1))
     return domain
 
 
-def _draw(dtype: ir.DataType, domain: Domain, *, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _draw(
+    dtype: ir.DataType, domain: Domain, *, shape: tuple[int, ...], rng: np.random.Generator, together: int = 1
+) -> Array:
+    """Draw values and store them in this type; `together` is how many rows the model takes at once."""
+    values = _values(dtype, domain, shape, rng, together)
+    if dtype == ir.DataType.BFLOAT16:
+        return values.astype(dtype.numpy()).view(np.uint16)
+    return values.astype(stored_dtype(dtype), copy=False)
+
+
+def _values(
+    dtype: ir.DataType, domain: Domain, shape: tuple[int, ...], rng: np.random.Generator, together: int
+) -> Array:
     values: Array
     match domain:
         case Normal():
@@ -123,9 +199,16 @@ def _draw(dtype: ir.DataType, domain: Domain, *, shape: tuple[int, ...], rng: np
             values = rng.choice(np.array(choices), shape)
         case Constant(value):
             values = np.full(shape, value)
-    if dtype == ir.DataType.BFLOAT16:
-        return values.astype(dtype.numpy()).view(np.uint16)
-    return values.astype(stored_dtype(dtype), copy=False)
+        case Around(base):
+            values = draw_around(
+                domain,
+                shape,
+                rng,
+                usual=lambda shape: _values(dtype, base, shape, rng, together),
+                masks=lambda shape: _values(dtype, Mask(), shape, rng, together),
+                together=together,
+            )
+    return values
 
 
 def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) -> Array:
@@ -145,7 +228,7 @@ def _draw_mask(shape: tuple[int, ...], rng: np.random.Generator, *, both: bool) 
 # ---------------------------------------------------------------- samples from a file
 
 
-def read_samples(path: Path, batched: BatchedModel) -> dict[str, Array]:
+def read_samples(path: Path, batched: BatchedModel) -> Samples:
     """Read samples, `[rows, *dims]` for every input, from an `.npz` file.
 
     An array may have the input's new name, its original name, or either one as `input:NAME`, as in a published
@@ -164,7 +247,7 @@ def read_samples(path: Path, batched: BatchedModel) -> dict[str, Array]:
     if min(rows.values(), default=2) < (1 if batched.is_static else 2):
         what = "too few rows: with one sample, mixed-up rows would go unnoticed"
         raise ModelError(path, what, "give at least 2 different samples")
-    return samples
+    return Samples(samples, dict.fromkeys(samples, GIVEN))
 
 
 def _read_npz(path: Path) -> Mapping[str, Array]:

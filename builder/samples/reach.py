@@ -181,6 +181,11 @@ def attribute_of(node: ir.Node, name: str, default: int) -> int:
     return default if attribute is None else attribute.as_int()
 
 
+def value_outputs(node: ir.Node) -> Sequence[ir.Value]:
+    """Return the outputs that hold values of the inputs; the second output of TopK holds positions."""
+    return node.outputs[:1] if operator(node) == ("", "TopK") else node.outputs
+
+
 def casts_to_bool(node: ir.Node) -> bool:
     """Return whether the node turns numbers into booleans, so that only zero and nonzero still differ."""
     return operator(node) == ("", "Cast") and attribute_of(node, "to", 0) == ir.DataType.BOOL

@@ -304,6 +304,17 @@ def test_a_branch_that_was_frozen_is_named_with_its_warning() -> None:
 
 
 @with_torch
+@pytest.mark.parametrize("name", ["Leaky", "Below"])
+def test_a_branch_that_only_rows_on_one_side_take_is_found(name: str) -> None:
+    asked = options("x=float32[1,64]", is_static=True, exporter="TorchScript")
+    with pytest.raises(VerificationError) as caught:
+        export(f"torch_modules:{name}", Path("m.onnx"), options=asked)
+    line = line_of("if bool((x < 0).all())", name)
+    assert f"torch_modules.py:{line}: `return" in caught.value.what
+    assert "uses False during the export but True here" in caught.value.what
+
+
+@with_torch
 def test_a_number_that_the_rows_of_a_batch_share_is_named_with_its_warning() -> None:
     with pytest.raises(VerificationError) as caught:
         export("torch_modules:Scaled", Path("m.onnx"), options=options("x=float32[1,4]"))

@@ -18,6 +18,21 @@ class Steps(nn.Module):
         return state
 
 
+class Leaky(nn.Module):
+    """The second branch is for rows without a positive value, which are not drawn by chance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.where(x > 0, x, 0.1 * x)
+        return y * 3 if bool((x < 0).all()) else y
+
+
+class Below(nn.Module):
+    """The same, without a comparison that would be left in the graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 3 if bool((x < 0).all()) else x * 2
+
+
 class Sign(nn.Module):
     """A branch on values."""
 

@@ -12,7 +12,7 @@ from builder.batching.ends import Outputs, add_input
 from builder.batching.pins import Axes, Pins
 from builder.batching.rule import Refusal, Undecided
 from builder.batching.walk import FreeAxes, Walk
-from builder.model import Model, label
+from builder.model import Model, keep_inner_apart, label, node_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ def attempt(
     """
     walk = Walk(pins.batch, source.opset_imports, CONTROL_FLOW, free, has_free_batch=has_free_batch)
     walk.writer.emit.reserve([t.name for t in (*model.inputs, *model.outputs)])
+    walk.writer.emit.reserve_for_nodes(node_names(source))
     graph_inputs, inputs = _add_inputs(walk, model, source.graph, pins)
     walk.walk(source.graph)
     problems = [Problem(label(r.node), r.refusal) for r in walk.refusals]
@@ -126,6 +127,7 @@ def _add_outputs(
 def _assembled(walk: Walk, source: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
     """Return the rewritten graph as a model, with the original's metadata."""
     emit = walk.writer.emit
+    emit.name_nodes()
     graph = ir.Graph(
         inputs,
         outputs,
@@ -147,4 +149,5 @@ def _assembled(walk: Walk, source: ir.Model, inputs: Sequence[ir.Value], outputs
         metadata_props=source.metadata_props,
     )
     RemoveUnusedNodesPass()(batched)
+    keep_inner_apart(graph)
     return batched

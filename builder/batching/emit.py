@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from builder.batching.layout import REST, Batch, Placed, Shape, reshape_target, scaled, symbolic
+from builder.model import name_nodes
 from builder.tensors import Array
 
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.Attr
@@ -50,6 +51,7 @@ class Emitter:
         self._names: set[str] = set()
         self._times: Counter[str] = Counter()
         self._node_names: Counter[str] = Counter()
+        self._taken_by_nodes: set[str] = set()
         self._constants: dict[tuple[str, Shape, bytes | tuple[bytes, ...]], ir.Value] = {}
         self._reshaped: dict[ir.Value, ir.Value] = {}
         self._forms: dict[ir.Value, tuple[ir.DataType, Shape]] = {}
@@ -70,11 +72,23 @@ class Emitter:
         if not name:
             return None
         self._node_names[name] += 1
-        return name if self._node_names[name] == 1 else f"{name}.{self._node_names[name]}"
+        found = name
+        while self._node_names[name] > 1 and (found := f"{name}.{self._node_names[name]}") in self._taken_by_nodes:
+            self._node_names[name] += 1
+        self._taken_by_nodes.add(found)
+        return found
 
-    def reserve(self, names: Sequence[str]) -> None:
+    def reserve(self, names: Iterable[str]) -> None:
         """Keep `names` for the graph's inputs and outputs: no other value gets one of them."""
         self._names.update(names)
+
+    def reserve_for_nodes(self, names: Iterable[str]) -> None:
+        """Keep `names` for the nodes of the original: no node that is made here gets one of them."""
+        self._taken_by_nodes.update(names)
+
+    def name_nodes(self) -> None:
+        """Name the nodes that have no name yet."""
+        name_nodes(self.nodes, self._taken_by_nodes)
 
     def value(
         self, name: str | None, dtype: ir.DataType | None = None, shape: Sequence[int | str] | None = None

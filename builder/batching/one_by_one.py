@@ -17,7 +17,7 @@ from builder.batching.input_axes import batch_axes_of
 from builder.batching.keeping import refuse_random
 from builder.batching.pins import Runs, batch_names, claimed_axes
 from builder.errors import ModelError
-from builder.model import Dim, Model, TensorSpec
+from builder.model import Dim, Model, TensorSpec, free_name, name_nodes, node_names, value_names
 
 SCAN_WITHOUT_BATCH = 9
 """The opset in which Scan lost its own batch axis."""
@@ -92,11 +92,13 @@ def _wrapped(
 ) -> ir.Model:
     """Move all nodes of the clone `source` into the body of a Scan; the weights stay outside."""
     graph = source.graph
-    fresh = _namer(graph)
+    fresh = _namer(source)
+    taken = node_names(source)
     nodes = list(graph)
     graph.remove(nodes)
     before, rows = _body_inputs(graph, inputs, opset, fresh)
     after, answers = _body_outputs(graph, outputs, opset, fresh)
+    name_nodes([*before, *after], taken)
     body = ir.Graph(rows, answers, nodes=[*before, *nodes, *after], name="one_sample")
     scan = ir.Node(
         "",
@@ -107,7 +109,7 @@ def _wrapped(
             ir.Attr("num_scan_inputs", ir.AttributeType.INT, len(rows)),
         ],
         outputs=[_batched(t) for t in outputs],
-        name="batch",
+        name=free_name("batch", taken),
     )
     initializers = list(graph.initializers.values())
     graph.initializers.clear()
@@ -131,10 +133,8 @@ def _wrapped(
     )
 
 
-def _namer(graph: ir.Graph) -> Fresh:
-    names = {value.name for node in graph.all_nodes() for value in (*node.outputs, *node.inputs) if value is not None}
-    names |= {value.name for inner in (graph, *graph.subgraphs()) for value in (*inner.inputs, *inner.outputs)}
-    names |= graph.initializers.keys()
+def _namer(model: ir.Model) -> Fresh:
+    names = value_names(model)
 
     def fresh(name: str) -> str:
         while name in names:

@@ -1,24 +1,25 @@
 """Change the values that flow between the nodes of a graph: insert casts, and replace constants."""
 
 from collections.abc import Sequence
-from itertools import chain, count
 
 import onnx_ir as ir
 
+from builder.model import free_name, node_names, value_names
 from builder.tensors import Array
 
 
 class Edges:
     """Changes values between the nodes of one graph. A cast is placed right behind the node that makes its input."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        self._names = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
-        self._names |= {str(value.name) for node in graph.all_nodes() for value in node.outputs}
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self._names = value_names(model)
+        self._node_names = node_names(model)
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Return `value` in another type."""
-        node = ir.node("Cast", [value], {"to": dtype.value}, name=self._unused(f"{value.name}_cast"))
+        name = free_name(free_name(f"{value.name}_cast", self._names), self._node_names)
+        node = ir.node("Cast", [value], {"to": dtype.value}, name=name)
         made = node.outputs[0]
         made.name, made.type, made.shape = self._named(value, dtype), ir.TensorType(dtype), value.shape
         producer = value.producer()
@@ -45,10 +46,4 @@ class Edges:
                 value.name, by.name = by.name, value.name
 
     def _named(self, value: ir.Value, dtype: ir.DataType) -> str:
-        return self._unused(f"{value.name}_{dtype.name.lower()}")
-
-    def _unused(self, wanted: str) -> str:
-        numbered = (f"{wanted}_{i}" for i in count(1))
-        name = next(name for name in chain([wanted], numbered) if name not in self._names)
-        self._names.add(name)
-        return name
+        return free_name(f"{value.name}_{dtype.name.lower()}", self._names)

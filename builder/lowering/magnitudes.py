@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.errors import ModelError
+from builder.model import free_name, name_nodes, node_names, value_names
 from builder.proof import free_sizes, one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
 from builder.samples import draw
 from builder.tensors import Arrays
@@ -28,7 +29,8 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
     measured = [str(v.name) for node in model.graph for v in node.outputs if v.name and v.dtype == ir.DataType.FLOAT]
     if not measured:
         return {}
-    probes = {f"largest_magnitude_{i}": name for i, name in enumerate(measured)}
+    taken = value_names(model)
+    probes = {free_name(f"largest_magnitude_{i}", taken): name for i, name in enumerate(measured)}
     path = batched.original.path
     reason = ""
     with onnxruntime_warnings():
@@ -60,15 +62,18 @@ def _with_probes(model: ir.Model, probes: Mapping[str, str]) -> ir.Model:
     probe = model.clone()
     by_name = {value.name: value for node in probe.graph for value in node.outputs}
     probe.graph.outputs.clear()
+    values, names = value_names(model) | probes.keys(), node_names(model)
     for output, name in probes.items():
-        nodes = _probe(by_name[name], output)
+        nodes = _probe(by_name[name], free_name(f"{output}_abs", values), output)
+        name_nodes(nodes, names)
         probe.graph.extend(nodes)
         probe.graph.outputs.append(nodes[-1].outputs[0])
     return probe
 
 
-def _probe(value: ir.Value, output: str) -> Sequence[ir.Node]:
+def _probe(value: ir.Value, magnitudes: str, output: str) -> Sequence[ir.Node]:
     magnitude = ir.node("Abs", [value])
+    magnitude.outputs[0].name = magnitudes
     largest = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0})
     largest.outputs[0].name = output
     largest.outputs[0].type, largest.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])

@@ -151,7 +151,7 @@ def _lower(model: ir.Model, plan: Plan, low: Format, *, is_rounded: bool) -> Non
 
     With `is_rounded` they still compute in fp32, but every value that they take or make is rounded.
     """
-    edges = Edges(model.graph)
+    edges = Edges(model)
     made = {node.outputs[i]: None for node, (_, outputs) in plan.lowered.items() for i in outputs}
     taken = [(node, i) for node, (inputs, _) in plan.lowered.items() for i in sorted(inputs)]
     entering = [(node, i) for node, i in taken if node.inputs[i] not in made]

@@ -3,7 +3,7 @@
 `load` parses the file, checks it (known operators, bounded sizes, weights inside the model's folder), hashes it and
 returns a `Model`, which nothing changes from then on. `weights_of` checks only the files of weights. `fix_inputs` turns
 inputs that never vary into constants. `inlined` and `why_not` compare opsets, for the steps that move nodes from one to
-another. `zipmap` replaces outputs that are lists of dictionaries.
+another. `names` makes names for what they put into a graph. `zipmap` replaces outputs that are lists of dictionaries.
 """
 
 from builder.model import zipmap
@@ -11,6 +11,7 @@ from builder.model.archives import Archive, archive_of
 from builder.model.constants import fix_inputs
 from builder.model.file_state import FileState
 from builder.model.loading import Model, load, weights_of
+from builder.model.names import free_name, keep_inner_apart, name_nodes, node_names, value_names
 from builder.model.opsets import inlined, why_not
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
@@ -25,12 +26,17 @@ __all__ = [
     "archive_of",
     "fits",
     "fix_inputs",
+    "free_name",
     "inlined",
+    "keep_inner_apart",
     "label",
     "load",
+    "name_nodes",
+    "node_names",
     "operator",
     "own_domain",
     "stored_dtype",
+    "value_names",
     "weights_of",
     "why_not",
     "zipmap",

@@ -71,6 +71,13 @@ class _Names:
         self._taken.add(found)
         return found
 
+    def numbered(self, stem: str) -> str:
+        """Return the first unused name of `stem_0`, `stem_1` …, and note that it is used."""
+        while (found := f"{stem}_{self._last[stem]}") in self._taken:
+            self._last[stem] += 1
+        self._taken.add(found)
+        return found
+
 
 def inline(model: ir.Model) -> None:
     """Replace every call of a function by copies of the function's nodes; the model has no functions afterwards.
@@ -161,8 +168,8 @@ class _Inliner:
         taken = set(function.inputs)
         for outer, inner in zip(call.outputs, function.outputs, strict=False):
             value = body.scope.get(inner)
-            if value is not None and inner in taken:
-                node = ir.Node("", "Identity", [value])
+            if value is not None and inner in taken and outer.name:
+                node = ir.Node("", "Identity", [value], name=self._nodes.numbered("node_Identity"))
                 nodes.append(node)
                 (value,) = node.outputs
             if value is not None and outer.name:

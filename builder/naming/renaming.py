@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel, BatchedTensor
 from builder.errors import ModelError
+from builder.model import free_name, node_names, value_names
 from builder.naming.contract import Contract, Side, served_names
 from builder.naming.stable import stable_name
 from builder.printable import counted
@@ -184,17 +185,19 @@ def _served_values(batched: BatchedModel, inputs: Sequence[str], outputs: Sequen
     for i, new in enumerate(outputs):
         value = graph.outputs[i]
         if new_names.get(value, new) != new:
-            value = graph.outputs[i] = _copied(graph, value)
+            value = graph.outputs[i] = _copied(batched.ir, value)
         new_names[value] = new
     return new_names
 
 
-def _copied(graph: ir.Graph, value: ir.Value) -> ir.Value:
+def _copied(model: ir.Model, value: ir.Value) -> ir.Value:
     node = ir.node("Identity", [value])
     copy = node.outputs[0]
     copy.type, copy.shape = value.type, value.shape
-    copy.name = _unused(f"{value.name}_copy", {v.name for v in _values(graph) if v.name})
-    graph.append(node)
+    copy.name = _unused(f"{value.name}_copy", value_names(model))
+    taken = node_names(model)
+    model.graph.append(node)
+    node.name = free_name(str(node.name), taken)  # onnx-ir looks only at this graph
     return copy
 
 

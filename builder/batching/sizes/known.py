@@ -1,6 +1,6 @@
 """What is known about the sizes in a graph while it is walked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
@@ -10,6 +10,7 @@ from builder.batching.rule import given
 from builder.batching.sizes.dims import Baked, Dim, Dims, fixed, is_fixed, static_size, text
 from builder.batching.sizes.inference import UNKNOWN, Inference
 from builder.batching.sizes.writer import SizeWriter
+from builder.model import value_names
 from builder.tensors import Array
 
 LONGEST_VECTOR = 64
@@ -28,8 +29,8 @@ class Sizes:
 
     def __init__(self, model: ir.Model) -> None:
         emit = Emitter(model.opset_imports.get("", 1))
-        emit.reserve([v.name for v in _all_values(model.graph) if v.name])
-        self.write = SizeWriter(model.graph, emit)
+        emit.reserve(value_names(model))
+        self.write = SizeWriter(model, emit)
         self.dims: dict[ir.Value, Dims] = {}
         self.vectors: dict[ir.Value, Dims] = {}
         self.rewrites: list[Rewrite] = []
@@ -125,10 +126,3 @@ def broadcast(shapes: Sequence[Dims]) -> Dims:
 def along(shapes: Sequence[Dims], axis: int, rank: int) -> list[Dim]:
     """Return the dimensions on an axis of the result, when shapes are broadcast to `rank` axes, aligned at the last."""
     return [s[axis - rank + len(s)] for s in shapes if axis - rank + len(s) >= 0]
-
-
-def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs

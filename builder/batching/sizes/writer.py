@@ -8,15 +8,17 @@ import onnx_ir as ir
 
 from builder.batching.emit import Emitter
 from builder.batching.sizes.dims import Dim, Symbol
+from builder.model import free_name, node_names
 from builder.tensors import Array
 
 
 class SizeWriter:
     """Puts constants, and the few nodes that compute sizes, into a graph."""
 
-    def __init__(self, graph: ir.Graph, emit: Emitter) -> None:
-        self.graph = graph
+    def __init__(self, model: ir.Model, emit: Emitter) -> None:
+        self.graph = model.graph
         self.emit = emit
+        self._node_names = node_names(model)
         self._runtime: dict[Symbol, ir.Value] = {}
 
     def constant(self, array: Array) -> ir.Value:
@@ -32,7 +34,9 @@ class SizeWriter:
             return self.constant(np.asarray(parts, np.int64))
         inputs = [self.constant(np.asarray([p], np.int64)) if isinstance(p, int) else self._size(p) for p in parts]
         (joined,) = self.emit.node("Concat", inputs, {"axis": 0})
-        self.graph.insert_before(node, self.emit.nodes[-1])
+        made = self.emit.nodes[-1]
+        self.graph.insert_before(node, made)
+        self._keep_apart(made)
         return joined
 
     def _size(self, dim: Dim) -> ir.Value:
@@ -62,4 +66,9 @@ class SizeWriter:
             self.graph.insert_after(max(producers, key=list(self.graph).index), made)
         else:
             self.graph.insert_before(self.graph[0], made)
+        self._keep_apart(made)
         return value
+
+    def _keep_apart(self, made: ir.Node) -> None:
+        """Rename a node whose name, which is free in this graph, is taken in a graph inside a node or in a function."""
+        made.name = free_name(str(made.name), self._node_names)

@@ -12,9 +12,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 
-from builder.batching import BatchedModel, add_batch_axis, free_axes, run_one_by_one
+from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static, run_one_by_one
 from builder.lowering import reduce_precision
 from builder.model import Model, free_name, inlined, load, name_nodes
+from builder.model.soundness import nodes_of
 from builder.naming import rename
 
 RNG = np.random.default_rng(0)
@@ -54,6 +55,9 @@ VIEW = f"""g (float[1, 6, 4] x, float[1, 6, 4] h) => (float[1, 6, 4] y, float[1,
     y = Reshape (m, full)
 }}"""
 
+PASSED = "g (float[1, 4] x, float[1, 4] h) => (float[1, 4] y, float[1, 4] h) { y = Neg (x) }"
+"""An input that is an output too."""
+
 
 def with_function(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Call a function that passes an input on, besides what it computes."""
@@ -78,14 +82,17 @@ WAYS: dict[str, tuple[str, Make]] = {
     "other dynamic axes": (VIEW, lambda m: free_axes(add_batch_axis(m), {"x": {1: "length"}, "h": {1: "length"}})),
     "a lower precision": (VIEW, lambda m: reduce_precision(add_batch_axis(m), "fp16").batched),
     "functions": (VIEW, lambda m: inlined(m.ir, where=m.path)),
-    "an output that is an input": (VIEW, lambda m: rename(add_batch_axis(m), renames={"h": "hidden"})),
+    "an output that is an input": (
+        PASSED,
+        lambda m: rename(keep_static(m), input_names=["x", "hidden"], output_names=["y", "h"]),
+    ),
 }
 
 
 def save(folder: Path, text: str, *, is_function: bool) -> onnx.ModelProto:
     proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
     proto = with_function(proto) if is_function else proto
-    for number, node in enumerate(proto.graph.node):
+    for number, node in enumerate(nodes_of(proto.graph.node)):
         node.name = f"{node.op_type}_{number}"
     onnx.save(proto, folder / "model.onnx")
     return proto
@@ -150,7 +157,8 @@ def test_a_model_that_has_every_name_already_is_made_with_others(tmp_path: Path,
     nodes, values = names(plain)
     proto = save(tmp_path, text, is_function=is_function)
     before = names(ir.from_proto(proto))
-    taken = (nodes - before[0], values - before[1])
+    ends = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    taken = (nodes - before[0], values - before[1] - ends)
     add_names(proto, *taken)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
@@ -159,6 +167,16 @@ def test_a_model_that_has_every_name_already_is_made_with_others(tmp_path: Path,
     assert list(twice(made)) == []
     for one, other in zip(answers(plain), answers(made), strict=True):
         np.testing.assert_allclose(abs(one), abs(other), rtol=1e-2, atol=1e-2)
+
+
+def test_a_copy_in_a_function_is_named_apart_from_the_nodes_of_later_ones(tmp_path: Path) -> None:
+    proto = save(tmp_path, VIEW, is_function=True)
+    later = parser.parse_function('<opset_import: ["" : 17], domain: "own"> later (a) => (c) { c = Neg (a) }')
+    later.node[0].name = "node_Identity_0"
+    proto.functions.append(later)
+    proto.graph.node.append(helper.make_node("later", ["passed"], ["last"], domain="own"))
+    onnx.save(proto, tmp_path / "model.onnx")
+    assert list(twice(inlined(load(tmp_path / "model.onnx").ir, where=tmp_path))) == []
 
 
 def test_nodes_are_numbered_as_onnx_ir_does_where_the_names_are_free() -> None:

@@ -123,12 +123,12 @@ def add_names(proto: onnx.ModelProto, nodes: set[str], values: set[str]) -> None
 
 def twice(model: ir.Model) -> Iterator[str]:
     """Yield the names that two nodes of one graph have, or two values that can be seen from one place."""
-    outer = [v.name for v in values_of(model.graph)]
-    yield from (name for name, n in Counter(outer).items() if n > 1)
+    outer = Counter(str(value.name) for value in values_of(model.graph))
+    yield from (name for name, n in outer.items() if n > 1)
     for graph in model.graphs():
         yield from (str(name) for name, n in Counter(node.name for node in graph if node.name).items() if n > 1)
         if graph is not model.graph:
-            yield from ({v.name for v in values_of(graph) if v.name} & {*outer} - {None})  # type: ignore[misc]
+            yield from {str(value.name) for value in values_of(graph)} & outer.keys()
 
 
 def values_of(graph: ir.Graph) -> list[ir.Value]:

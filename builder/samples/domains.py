@@ -98,19 +98,25 @@ class _Evidence:
 
 
 def _domain(dtype: ir.DataType, evidence: _Evidence) -> Domain:
-    uses = evidence.uses
-    longest = [*evidence.longest, *(uses.longest if dtype.is_integer() else [])]
     if evidence.choices:
         return Choices(evidence.choices)
     if dtype == ir.DataType.STRING:
         return Choices(WORDS)
+    uses = evidence.uses
     within = [*evidence.highest, *(count - 1 for count in uses.kinds)]
     if within:
         highest = max(0, min(within))
         lowest = evidence.lowest if evidence.lowest <= highest else 0
         return _around(Integers(lowest, highest), uses, [p for p in _whole(uses) if lowest <= p <= highest])
+    longest = [*evidence.longest, *(uses.longest if dtype.is_integer() else [])]
     if longest:
         return Lengths(max(1, min(longest)))
+    return _numbers(dtype, evidence)
+
+
+def _numbers(dtype: ir.DataType, evidence: _Evidence) -> Domain:
+    """Numbers that are neither indices nor lengths, and booleans."""
+    uses = evidence.uses
     if uses.is_penalty and not (uses.is_data and dtype.is_floating_point()):
         return Mask()
     if dtype == ir.DataType.BOOL:

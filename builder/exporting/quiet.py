@@ -33,6 +33,17 @@ def as_exported(*, is_verbose: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(is_fast)
 
 
+def eagerly() -> contextlib.AbstractContextManager[object]:
+    """Run what `torch.compile` wrapped as it is written: compiling takes far longer than the few runs of a proof.
+
+    Nothing is compiled where `torch._dynamo` was not imported, and importing it takes a second.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextlib.contextmanager
 def _libraries_quiet() -> Iterator[None]:
     """Hide the logs and warnings of PyTorch, wherever they point to; those of the user's code are shown."""

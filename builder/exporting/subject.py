@@ -17,6 +17,7 @@ from torch import nn
 
 from builder.errors import BuilderError, ModelError
 from builder.exporting.found import Found
+from builder.exporting.quiet import eagerly
 from builder.tensors import Array, Arrays
 
 _LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
@@ -141,7 +142,7 @@ class Subject(nn.Module):
         """
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
         fix = "give inputs that forward accepts with --input and --samples, or correct forward"
-        with UserCode(self.where, f"forward fails on {shapes}", fix), torch.no_grad():
+        with UserCode(self.where, f"forward fails on {shapes}", fix), torch.no_grad(), eagerly():
             answers = self(*self.tensors(feeds))
         return {name: to_array(tensor) for name, tensor in zip(self.outputs, answers, strict=True)}
 

@@ -59,6 +59,13 @@ def test_a_failed_export_leaves_the_garbage_collector_as_it_was(tmp_path: Path) 
     assert gc.get_threshold() == before
 
 
+@with_torch
+def test_what_torch_compile_wrapped_is_run_without_compiling_it() -> None:
+    asked = options("input=float32[1,4]")
+    subject = Subject("torch_modules:compiled", find("torch_modules:compiled", asked))
+    assert subject.run({"input": np.zeros((2, 4), np.float32)})["output"].shape == (2, 3)
+
+
 # ---- a convolution with no dynamic axis, axis 0, axes 2 and 3
 
 SHAPES = [(1, 3, 10, 10), (2, 3, 10, 10), (1, 3, 20, 20)]

@@ -156,6 +156,15 @@ def in_training() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train()
 
 
+def compiled() -> Any:
+    """A module that is wrapped by torch.compile; compiling it fails."""
+
+    def fail(graph: Any, example: Any) -> Any:
+        raise RuntimeError("it was compiled")
+
+    return torch.compile(nn.Linear(4, 3), backend=fail)
+
+
 def broken() -> nn.Module:
     raise FileNotFoundError("no weights at weights.pt")
 

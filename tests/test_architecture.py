@@ -59,6 +59,7 @@ ONLY_IN = {
             "programs",
             "quiet",
             "repeating",
+            "results",
             "scripts",
             "state",
             "subject",

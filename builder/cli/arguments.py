@@ -15,7 +15,6 @@ from builder.cli.faults import BadValue
 if TYPE_CHECKING:
     from builder.config import Shapes
     from builder.deployment import Address, Reach
-    from builder.exporting import InputSpec
 
 LARGEST_INT32 = 2**31 - 1
 """The largest number that an int32 field of config.pbtxt holds."""
@@ -125,66 +124,6 @@ def name_pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-@argument("INPUT=AXIS", example="tokens=1")
-def input_axis(text: str) -> tuple[str, int | None]:
-    """Read `INPUT=AXIS` or `INPUT=none`, split at the last equals sign."""
-    tensor, equals, axis = text.rpartition("=")
-    if not (tensor and equals and axis):
-        raise ValueError(f"{text!r} is not of the form INPUT=AXIS")
-    if axis == "none":
-        return tensor, None
-    if not re.fullmatch(r"-?\d+", axis):
-        what = f"{axis!r} is neither the number of an axis nor the word none"
-        raise MisreadError(what, f"write {tensor}=1 for axis 1, or {tensor}=none for an input without a batch axis")
-    return tensor, int(axis)
-
-
-@argument("INPUT=VALUE", example="scale=0.5 or scale=scale.npy")
-def constant(text: str) -> tuple[str, float | Path]:
-    """Read `INPUT=NUMBER` or `INPUT=FILE.npy`, split at the first equals sign."""
-    tensor, equals, value = text.partition("=")
-    if not (tensor and equals and value):
-        raise ValueError(f"{text!r} is not of the form INPUT=NUMBER or INPUT=FILE.npy")
-    if value.endswith(".npy"):
-        return tensor, Path(value)
-    try:
-        return tensor, float(value)
-    except ValueError:
-        what = f"{value!r} is neither a number nor the name of a .npy file"
-        raise MisreadError(what, f"write a number, as in {tensor}=0.5, or a file, as in {tensor}={value}.npy") from None
-
-
-@argument("INPUT:AXIS=NAME,...", example="image:2=height,3=width")
-def named_axes(text: str) -> tuple[str, dict[int, str]]:
-    """Read `INPUT:AXIS=NAME,AXIS=NAME`: the colon is the last one before the first equals sign."""
-    before, equals, after = text.partition("=")
-    tensor, colon, first = before.rpartition(":")
-    axes = {}
-    for part in f"{first}{equals}{after}".split(","):
-        axis, equals, name = part.partition("=")
-        is_pair = equals and axis.strip().isdigit() and name.strip().isidentifier()
-        if not (tensor and colon and is_pair):
-            raise ValueError(f"{text!r} is not of the form INPUT:AXIS=NAME,AXIS=NAME")
-        axes[int(axis)] = name.strip()
-    return tensor, axes
-
-
-@argument("NAME=N,...", example="time=16000 or past=7,total=8")
-def axis_sizes(text: str) -> dict[str, int]:
-    """Read `NAME=N,NAME=N`, each split at its last equals sign."""
-    sizes: dict[str, int] = {}
-    for part in text.split(","):
-        name, equals, size = part.rpartition("=")
-        name, size = name.strip(), size.strip()
-        if not (equals and name and size.isdecimal()):
-            raise ValueError(f"{part.strip()!r} is not of the form NAME=N")
-        if not 1 <= int(size) <= LARGEST_INT32:
-            raise MisreadError(f"the size of {name!r}, {size}, is out of range", f"use 1 to {LARGEST_INT32}")
-        if sizes.setdefault(name, int(size)) != int(size):
-            raise MisreadError(f"{name!r} is given two sizes, {sizes[name]} and {size}", f"give {name} once")
-    return sizes
-
-
 @argument("NAME,...", example="image,mask")
 def names(text: str) -> tuple[str, ...]:
     """Read names separated by commas."""
@@ -276,14 +215,6 @@ def folder_or_bucket(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-@argument("NAME=DTYPE[DIM,...]", example="image=float32[1,3,224,224]")
-def module_input(text: str) -> "InputSpec":
-    """Read an input of a PyTorch module."""
-    from builder.exporting import InputSpec
-
-    return _parsed(InputSpec.parse, text)
-
-
 @argument("INPUT=MIN:OPT:MAX", example="ids=1x16:8x128:32x512")
 def profile(text: str) -> "tuple[str, Shapes]":
     """Read the smallest, the usual and the largest shape of an input."""
@@ -297,7 +228,7 @@ def address(text: str) -> "Address":
     """Read the address of a server's gRPC endpoint."""
     from builder.deployment import Address
 
-    return _parsed(Address.parse, text)
+    return parsed(Address.parse, text)
 
 
 @argument("N|N%,...", example="1,25%,100%")
@@ -308,7 +239,7 @@ def waves(text: str) -> "tuple[Reach, ...]":
     return parse_waves(text)
 
 
-def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
+def parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
     """Read with a parser whose error may say, after a colon, how to fix this very text."""
     try:
         return parse(text)

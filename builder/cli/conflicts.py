@@ -1,6 +1,7 @@
 """Options of `publish` that contradict each other, or that have no effect on this kind of model."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cli.faults import WrongUsage
@@ -105,10 +106,11 @@ def check_module(model: str, options: "PublishOptions", exporting: Mapping[str, 
     if source.needs_inputs and not exporting["inputs"]:
         raise WrongUsage(f"{model} looks like a PyTorch module, and there is no --input", fix)
     if source.kind is not Kind.ONNX or exporting["inputs"]:
-        if options.constants or None in options.batch_axes.values():
-            what = "--constant and --batch-axis INPUT=none do not work with PyTorch modules"
-            raise WrongUsage(what, "make that input an attribute of the module, such as a buffer")
         return
+    for name, constant in options.constants.items():
+        if not isinstance(constant, int | float | Path):
+            what = f"--constant {name}: {constant!r} is neither a number nor the name of a .npy file"
+            raise WrongUsage(what, f"write a number, as in {name}=0.5, or a file, as in {name}=values.npy")
     for name, value in exporting.items():
         if value:
             raise WrongUsage(

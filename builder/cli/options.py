@@ -1,6 +1,7 @@
 """The options that several commands share."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,14 +9,10 @@ import click
 
 from builder.cli.arguments import (
     FILE_TO_READ,
-    axis_sizes,
-    constant,
     folder,
     folder_or_bucket,
     header_name,
-    input_axis,
-    module_input,
-    named_axes,
+    names,
     seconds,
     size,
     version_or_none,
@@ -23,6 +20,7 @@ from builder.cli.arguments import (
 )
 from builder.cli.faults import BadValue
 from builder.cli.help_pages import Option
+from builder.cli.tensor_types import axis_sizes, constant, input_axes, module_input, named_axes, python_constant
 
 REPOSITORY = Path("model_repository")
 BATCH = "Batch"
@@ -45,11 +43,36 @@ def mapping_option(*names: str, **attributes: Any) -> Callable[[Function], Funct
 
 def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """Turn pairs of a tensor's name and a value into a dictionary."""
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
+    given = [name for name, _ in pairs]
+    if twice := [name for name in given if given.count(name) > 1]:
         fix = f"give {max(param.opts, key=len)} once for {twice[0]!r}"
         raise BadValue(f"{twice[0]!r} is named twice", fix, ctx=ctx, param=param)
     return dict(pairs)
+
+
+def _as_one_mapping(
+    ctx: click.Context, param: click.Parameter, given: tuple[tuple[tuple[str, Any], ...], ...]
+) -> dict[str, Any]:
+    """Turn pairs of a tensor's name and a value, several in each option, into a dictionary."""
+    return _as_mapping(ctx, param, tuple(chain.from_iterable(given)))
+
+
+def _as_axes(
+    ctx: click.Context, param: click.Parameter, given: tuple[tuple[tuple[tuple[str, int], str], ...], ...]
+) -> dict[str, dict[int, str]]:
+    """Turn the names of axes into a dictionary by tensor and axis."""
+    axes: dict[str, dict[int, str]] = {}
+    for (tensor, axis), name in chain.from_iterable(given):
+        if axis in axes.setdefault(tensor, {}):
+            fix = f"give axis {axis} of {tensor!r} one name"
+            raise BadValue(f"axis {axis} of {tensor!r} is named twice", fix, ctx=ctx, param=param)
+        axes[tensor][axis] = name
+    return axes
+
+
+def _as_names(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Turn lists of names into one list without repetitions."""
+    return tuple(dict.fromkeys(chain.from_iterable(given)))
 
 
 repository = option(
@@ -112,13 +135,16 @@ serve_also = option(
 )
 as_json = option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
 
-batch_axes = mapping_option(
+batch_axes = option(
     "--batch-axis",
     "batch_axes",
     section=BATCH,
-    type=input_axis,
+    multiple=True,
+    callback=_as_one_mapping,
+    type=input_axes,
     help="The axis of an input that holds the batch, if it is not axis 0. For example, --batch-axis tokens=1. "
-    "INPUT=none is for an input without a batch axis: each sample then sends its own. Repeat it for other inputs.",
+    "INPUT=none is for an input without a batch axis: each sample then sends its own. Repeat it for other inputs, or "
+    "separate them by commas.",
 )
 constants = mapping_option(
     "--constant",
@@ -128,12 +154,34 @@ constants = mapping_option(
     help="Turn an input that never changes into a constant: a number (--constant scale=0.5) or an array from a file "
     "(--constant scale=scale.npy). Repeat it for other inputs.",
 )
-dynamic = mapping_option(
+python_constants = mapping_option(
+    "--constant",
+    "constants",
+    section=BATCH,
+    type=python_constant,
+    help="Turn an input that never changes into a constant: a number (--constant scale=0.5) or an array from a file "
+    "(--constant scale=scale.npy). For a PyTorch module it gives a parameter of forward() its value, which may also be "
+    "true, false, none, a text or a list (--constant 'sizes=[8, 16]'). Repeat it for others.",
+)
+dynamic = option(
     "--dynamic",
     section=BATCH,
+    multiple=True,
+    callback=_as_axes,
     type=named_axes,
     help="Make other axes dynamic too, and name each one. For example, --dynamic image:2=height,3=width. Axes with the "
-    "same name always have the same size. Repeat it for other inputs.",
+    "same name always have the same size. Repeat it for other inputs, or separate them by commas: "
+    "--dynamic ids:1=length,mask:1=length.",
+)
+outputs = option(
+    "--output",
+    "outputs",
+    section=BATCH,
+    multiple=True,
+    callback=_as_names,
+    type=names,
+    help="An output to keep. The others are left out, such as a loss or a cache. For example, --output logits. Repeat "
+    "it for other outputs, or separate them by commas. Default: all outputs. New names are given by --output-names.",
 )
 
 
@@ -194,7 +242,8 @@ inputs = option(
     multiple=True,
     type=module_input,
     help="The type and shape of one parameter of forward(), batch included. For example, "
-    "--input 'image=float32[1,3,224,224]'. Repeat it for every parameter, in order.",
+    "--input 'image=float32[1,3,224,224]'. A tensor inside a dictionary is written --input 'batch.image=...', and one "
+    "inside a tuple, a list or *args --input 'state.0=...'. Repeat it for every tensor, in order.",
 )
 exporter = option(
     "--exporter",

@@ -210,10 +210,16 @@ class Asking:
     def answer(self, feeds: Arrays) -> dict[str, Array]:
         """Return the module's answers to one batch, `[batch, *dims]` in and out.
 
+        If an input has no batch, each row brings its own, and is answered alone.
+
         Raises:
             ModelError: `forward` fails.
             WrongRowsError: An output does not have a row for each row of the batch.
         """
+        size = len(next(iter(feeds.values())))
+        if size > 1 and not self.batched.is_static and any(t.batch_axis is None for t in self.batched.inputs):
+            alone = [self.answer({name: rows[[row]] for name, rows in feeds.items()}) for row in range(size)]
+            return {name: np.concatenate([answer[name] for answer in alone]) for name in alone[0]}
         return self._split(feeds, self.subject.run(self.laid_out(feeds)))
 
     def laid_out(self, feeds: Arrays) -> Arrays:
@@ -232,7 +238,7 @@ class Asking:
             return tensor.split(answer).repeat(size, axis=0)
         if answer.ndim != len(tensor.original_shape) or answer.shape[axis] != size * tensor.rows:
             what = f"for a batch of {size}, forward returns {tensor.name!r} with shape {list(answer.shape)}"
-            fix = "return outputs with one entry per row, or use --static"
+            fix = f"{self.subject.without_scalars()}return outputs with one entry per row, or use --static"
             raise WrongRowsError(size, VerificationError(self.subject.where, what, fix, is_about_batch=True))
         return tensor.split(answer)
 
@@ -241,7 +247,7 @@ class Asking:
             f"how many rows of {tensor.name!r} belong to a row of the batch depends on the sizes of dynamic axes: for "
             f"a batch of {size} its shape is {list(answer.shape)}"
         )
-        fix = "return one entry for each row of the batch, or use --static"
+        fix = f"{self.subject.without_scalars()}return one entry for each row of the batch, or use --static"
         return ModuleError(self.subject.where, what, fix, is_about_batch=True)
 
     def depends_on_values(self, reference: Arrays, size: int) -> ModuleError | None:

@@ -39,6 +39,7 @@ class Found:
             asked,
             inputs=self.inputs,
             dynamic=self.dynamic,
+            constants={**self.constants, **asked.constants},
             exporter=self.exporter or asked.exporter,
             has_fixed_batch=self.has_fixed_batch,
         )

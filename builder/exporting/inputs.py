@@ -22,13 +22,33 @@ def check(factory: str, options: ExportOptions) -> None:
         ModelError: One of these does not hold.
     """
     shapes = {spec.name: spec.shape for spec in options.inputs}
-    if len(shapes) < len(options.inputs):
-        raise ModelError(factory, "--input gives the same input twice", "give each input once")
+    _check_names(factory, options)
     for name, axis in options.batch_axes.items():
         _check_axis(factory, "--batch-axis", axis, name, shapes)
     _check_dynamic(factory, options, shapes)
     if not options.is_static:
         _check_batch(factory, options)
+
+
+def _check_names(factory: str, options: ExportOptions) -> None:
+    """Check that no tensor or constant is given twice, alone or as a part of another."""
+    given = {spec.path: "--input" for spec in options.inputs}
+    if len(given) < len(options.inputs):
+        raise ModelError(factory, "--input gives the same input twice", "give each input once")
+    for name in options.constants:
+        path = tuple(name.split("."))
+        if path in given:
+            raise ModelError(factory, f"--input and --constant both name {name!r}", "leave one of them out")
+        given[path] = "--constant"
+    for path, whole in itertools.product(given, given):
+        if len(path) > len(whole) and path[: len(whole)] == whole:
+            inner, outer = f"{given[path]} {'.'.join(path)}", f"{given[whole]} {'.'.join(whole)}"
+            raise ModelError(factory, f"{inner} is a part of {outer}", f"leave out {outer}, or name only its parts")
+    named: dict[str, str] = {}
+    for spec in options.inputs:
+        if (other := named.setdefault(spec.name, spec.given)) != spec.given:
+            what = f"the inputs {other} and {spec.given} would both be called {spec.name!r} in the ONNX model"
+            raise ModelError(factory, what, "rename one of the two parameters in forward")
 
 
 def _check_dynamic(factory: str, options: ExportOptions, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -52,21 +72,26 @@ def _dynamic_axes(options: ExportOptions) -> Iterator[tuple[str, int, str]]:
         yield from ((name, axis, label) for axis, label in axes.items())
 
 
-def _check_axis(factory: str, option: str, axis: int, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
+def _check_axis(factory: str, option: str, axis: int | None, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
     listed = ", ".join(f"{known} {list(shape)}" for known, shape in shapes.items())
     if name not in shapes:
         raise ModelError(factory, f"{option} names {name!r}, which is not an input", f"use one of {listed}")
-    if not 0 <= axis < len(shapes[name]):
+    if axis is not None and not 0 <= axis < len(shapes[name]):
         what = f"{option} names axis {axis} of {name!r}, which has shape {list(shapes[name])}"
         raise ModelError(factory, what, "count the axes from 0, as in INPUT:1=NAME or INPUT=1")
 
 
 def _check_batch(factory: str, options: ExportOptions) -> None:
     axes = {spec.name: options.batch_axes.get(spec.name, 0) for spec in options.inputs}
-    batches = {spec.shape[axes[spec.name]] if spec.shape else None for spec in options.inputs}
-    if len(batches) != 1 or None in batches:
-        listed = ", ".join(f"{spec.name} {list(spec.shape)} (axis {axes[spec.name]})" for spec in options.inputs)
-        fix = "give all inputs the same batch size, name the batch with --batch-axis INPUT=AXIS, or use --static"
+    having = [(spec, axis) for spec in options.inputs if (axis := axes[spec.name]) is not None]
+    batches = {spec.shape[axis] if spec.shape else None for spec, axis in having}
+    if batches and batches != {1} and None in axes.values():
+        what = "the batch has to be 1 where --batch-axis names an input without a batch"
+        raise ModelError(factory, what, "give a batch of 1 to each other --input")
+    if having and (len(batches) != 1 or None in batches):
+        listed = ", ".join(f"{spec.name} {list(spec.shape)} (axis {axis})" for spec, axis in having)
+        fix = "give all inputs the same batch size, name the batch with --batch-axis INPUT=AXIS, or INPUT=none for an "
+        fix += "input without one, or use --static"
         raise ModelError(factory, f"the inputs have different batch sizes: {listed}", fix)
 
 

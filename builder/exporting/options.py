@@ -12,24 +12,53 @@ from builder.tensors import TORCH_TYPES
 EXPORTERS = ("torch.export", "TorchScript")
 """PyTorch's names for its two ONNX exporters, in the order in which they are tried."""
 
+NAME = r"[^\W\d]\w*(?:\.[^\s=.:,\[\]]+)*"
+"""A parameter of `forward`, or a tensor inside it: `x`, `batch.image`, `state.0`, `args.1`."""
+
+
+def tensor_name(given: str) -> str:
+    """Return the name of an ONNX model's input: `batch_image` for `batch.image`."""
+    return re.sub(r"\W", "_", given)
+
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """An input of `forward`: the name of its parameter, and the element type and full shape of its tensor."""
+    """A tensor that `forward` takes.
+
+    `InputSpec("batch.image", …)` and `InputSpec("batch_image", …, path=("batch", "image"))` are the same.
+
+    Attributes:
+        name: The name of the parameter, and of the ONNX model's input. A tensor inside a dictionary or another
+            container has the keys and positions that lead to it, joined by `_`.
+        dtype: The element type.
+        shape: The full shape, batch included.
+        path: The parameter, and the keys and positions inside it. Default: the name, split at its dots.
+    """
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
+    path: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Work out the path from the name, and the name from the path."""
+        object.__setattr__(self, "path", self.path or tuple(self.name.split(".")))
+        object.__setattr__(self, "name", tensor_name(self.name))
+
+    @property
+    def given(self) -> str:
+        """The name as the user writes it: `batch.image`."""
+        return ".".join(self.path)
 
     @classmethod
     def parse(cls, text: str) -> "InputSpec":
-        """Read `x=float32[1,3,224,224]`.
+        """Read `x=float32[1,3,224,224]` or `batch.image=float32[1,3,224,224]`.
 
         Raises:
             ValueError: The form or the type is wrong, or a dimension is below 1.
         """
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*(\w+)\s*\[([\d\s,]*)\]\s*", text)
-        if match is None or not match[1].isidentifier():
+        match = re.fullmatch(rf"\s*({NAME})\s*=\s*(\w+)\s*\[([\d\s,]*)\]\s*", text)
+        if match is None:
             raise ValueError(f"{text!r} is not of the form NAME=DTYPE[DIM,DIM,…], for example x=float32[1,3,224,224]")
         name, dtype, dims = match.groups()
         if dtype not in TORCH_TYPES:
@@ -46,7 +75,8 @@ class ExportOptions:
 
     Attributes:
         inputs: The inputs, in the order that the ONNX model will have. Empty if the source declares them.
-        batch_axes: The axis of the batch, by input, where it is not axis 0. In the ONNX model it is axis 0.
+        batch_axes: The axis of the batch, by input, where it is not axis 0. In the ONNX model it is axis 0. None is
+            for an input without a batch, which each row of the ONNX model's batch brings for itself.
         dynamic: Names for other axes to make dynamic, by input and by axis of the input's shape.
         is_static: Make no axis dynamic.
         exporter: The only exporter to try, one of `EXPORTERS`. Both are tried if it is None.
@@ -54,10 +84,13 @@ class ExportOptions:
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
         is_verbose: Show what PyTorch itself prints, logs and warns about.
         has_fixed_batch: The module takes no other batch size than that of its inputs, as its source says.
+        constants: Values for other parameters of `forward`, by name as for the inputs: Python values, or .npy files,
+            which become tensors.
+        outputs: The outputs to keep, by name; all of them if it is empty.
     """
 
     inputs: tuple[InputSpec, ...] = ()
-    batch_axes: Mapping[str, int] = field(default_factory=dict)
+    batch_axes: Mapping[str, int | None] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     is_static: bool = False
     exporter: str | None = None
@@ -65,6 +98,13 @@ class ExportOptions:
     samples: Path | None = None
     is_verbose: bool = False
     has_fixed_batch: bool = False
+    constants: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Name the inputs as the ONNX model does: `batch_image` for `batch.image`."""
+        object.__setattr__(self, "batch_axes", {tensor_name(n): axis for n, axis in self.batch_axes.items()})
+        object.__setattr__(self, "dynamic", {tensor_name(n): axes for n, axes in self.dynamic.items()})
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.exporting.export import export
-from builder.exporting.options import ExportOptions, InputSpec
+from builder.exporting.options import ExportOptions, InputSpec, tensor_name
 from builder.exporting.sources import Source
 from builder.exporting.temporary import Temporary
 from builder.progress import Report, silent
@@ -35,17 +35,20 @@ def publish_module(
     stays_static = options.is_static or options.is_per_sample
     asked = ExportOptions(
         inputs=tuple(inputs),
-        batch_axes={} if stays_static else {n: axis for n, axis in options.batch_axes.items() if axis is not None},
+        batch_axes={} if stays_static else options.batch_axes,
         dynamic=options.dynamic,
         is_static=stays_static,
         exporter=exporter,
         opset=opset,
         samples=None if options.is_per_sample else options.samples,
+        constants=options.constants,
+        outputs=options.outputs,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{Source.of(source).name}.onnx")
         export(source, path, options=asked, limits=options.limits, report=report)
-        remaining = options if stays_static else replace(options, batch_axes={}, dynamic={})
+        axes = {tensor_name(name): axis for name, axis in options.batch_axes.items()} if stays_static else {}
+        remaining = replace(options, batch_axes=axes, dynamic={}, constants={}, outputs=())
         temporary = Temporary(Path(folder), source)
         with temporary.named():
             return publish(path, root, name=name, options=remaining, report=temporary.report(report), is_module=True)

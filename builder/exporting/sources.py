@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from builder.exporting.calls import parse
 from builder.model import Archive, archive_of
 
 HUGGING_FACE_PREFIX = "hf:"
 
-_FACTORY = re.compile(r"(?P<home>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)\s*(\(.*\))?", re.DOTALL)
+_FACTORY = re.compile(r"(?P<home>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d][\w.]*)\s*(\(.*\))?", re.DOTALL)
 
 
 class Kind(Enum):
@@ -57,10 +58,14 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What is stored with the model about where it came from: without the folders of this machine."""
+        """What is stored with the model about where it came from: without the folders of this machine.
+
+        Raises:
+            ModelError: The arguments of a factory cannot be read.
+        """
         match self.kind:
             case Kind.FACTORY:
-                return self.text
+                return parse(self.text).text
             case Kind.HUGGING_FACE:
                 return f"{HUGGING_FACE_PREFIX}{self.name}"
             case _:

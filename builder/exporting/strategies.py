@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -84,7 +84,7 @@ class Strategy:
 
 def strategies_for(options: ExportOptions) -> list[Strategy]:
     """Return the strategies to try, in order; a batch that is fixed, or moves to axis 0, requires a static graph."""
-    starts_static = options.has_fixed_batch or any(options.batch_axes.values())
+    starts_static = options.has_fixed_batch or any(axis != 0 for axis in options.batch_axes.values())
     if options.is_static:
         afterwards = [STATIC]
     elif starts_static:
@@ -107,8 +107,9 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
         temporary = Temporary(folder, source)
         found = find(source, options)
         options = found.completed(options)
+        found = replace(found, constants=options.constants)
         inputs.check(source, options)
-        subject = Subject(source, found)
+        subject = Subject(source, found, options.outputs)
         report("module", subject.describe())
         with temporary.named():
             try:
@@ -221,6 +222,8 @@ def _export_with(
         raise _StrategyFailed(error) from error
     _drop_stack_traces(batched.ir.graph)
     batched.ir.metadata_props.update(exported_from=Source.of(subject.where).shown, exported_by=str(strategy))
+    if options.constants:
+        batched.ir.metadata_props["exported_constants"] = _listed(options.constants)
     model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
     try:
         proof = trial.prove(model_bytes, folder, reference)
@@ -230,6 +233,12 @@ def _export_with(
         raise _StrategyFailed(error) from error
     file.write_bytes(model_bytes)
     return proof, asking.notes
+
+
+def _listed(constants: Mapping[str, object]) -> str:
+    """Return the constants in one line; of a file only the name."""
+    shown = {name: value.name if isinstance(value, Path) else repr(value) for name, value in constants.items()}
+    return ", ".join(f"{name}={value}" for name, value in sorted(shown.items()))
 
 
 def _drop_stack_traces(graph: ir.Graph) -> None:
@@ -260,7 +269,8 @@ def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], opt
         fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
         return VerificationError(subject.where, Listing("no export gives the module's answers:", listed), fix)
     listed += _warned(subject, next(iter(failures)).example(options))
-    return ModelError(subject.where, Listing("it cannot be exported:", listed), error.fix)
+    advice = "" if options.is_static else subject.without_scalars()
+    return ModelError(subject.where, Listing("it cannot be exported:", listed), f"{advice}{error.fix}")
 
 
 def _warned(subject: Subject, example: Arrays) -> list[str]:

@@ -1,27 +1,30 @@
 """The user's PyTorch module: call it with named tensors, and get its answers."""
 
 import contextlib
-import dataclasses
 import importlib
-import inspect
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
 
+from builder.arrays import read_npy
 from builder.errors import BuilderError, ModelError
+from builder.exporting.arguments import arguments_of, signature_of
 from builder.exporting.found import Found
 from builder.exporting.quiet import eagerly
+from builder.exporting.results import choose, flatten
+from builder.files import reason
 from builder.tensors import Array, Arrays
 
 _LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
 _NOT_USER_CODE = (*_LIBRARY_FOLDERS, "<frozen importlib", "<string>", "<eval_with_key>")
+LARGEST_CONSTANT = 2**31 - 1
+"""The most bytes of a .npy file whose array becomes a constant: what an ONNX file can hold."""
 
 
 class UserCode(contextlib.AbstractContextManager["UserCode"]):
@@ -86,22 +89,42 @@ class Subject(nn.Module):
     Attributes:
         where: What the user named, for messages.
         specs: The inputs.
-        outputs: The names of the outputs, made of the keys and positions in what `forward` returns. They are known
-            once it was called.
+        outputs: The names of the outputs that are kept, made of the keys and positions in what `forward` returns.
+            They are known once it was called.
+        scalars: Those of them that are one number for the whole batch, such as a loss.
     """
 
     # torch.export writes the name of this class into the file. With another name the bytes would change, and publishing
     # the same module again after an update would add a version.
     __module__ = "builder.export.subject"
 
-    def __init__(self, where: str, found: Found) -> None:
+    def __init__(self, where: str, found: Found, outputs: Sequence[str] = ()) -> None:
         super().__init__()
         self.where, self.specs = where, found.inputs
         self.module, self._mode = found.module, found.mode
         self._name = found.name or type(found.module).__name__
         self.outputs: tuple[str, ...] = ()
-        _check_parameters(where, self.module, [spec.name for spec in self.specs])
+        self.scalars: tuple[str, ...] = ()
+        self._wanted = tuple(outputs)
+        signature = signature_of(self.module.forward)
+        self._names = tuple(signature.parameters)
+        paths = [spec.path for spec in self.specs]
+        constants: dict[tuple[str, ...], object] = {}
+        for name, value in found.constants.items():
+            if isinstance(value, Path):
+                self.register_buffer(f"constant_{len(paths)}", _read_tensor(value), persistent=False)
+                paths.append(tuple(name.split(".")))
+            else:
+                constants[tuple(name.split("."))] = value
+        self._arguments = arguments_of(where, signature, paths, constants)
         self.eval()
+
+    def without_scalars(self) -> str:
+        """Return how to leave out the outputs that are one number for the whole batch; empty if there are none."""
+        others = [name for name in self.outputs if name not in self.scalars]
+        if not (self.scalars and others):
+            return ""
+        return f"leave out {', '.join(self.scalars)}, which has no rows, with --output {','.join(others)}; or "
 
     def describe(self) -> str:
         """Describe the module in one line."""
@@ -109,30 +132,14 @@ class Subject(nn.Module):
         return f"{self._name}: {count:,} parameters, {self._mode}"
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Call the module with its parameters by name."""
-        named = zip((spec.name for spec in self.specs), tensors, strict=True)
-        found = dict(self._flat(self.module(**dict(named)), ""))
-        self.outputs = tuple(found)
-        return tuple(found.values())
-
-    def _flat(self, value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the tensors inside what `forward` returns, each named by the keys that lead to it.
-
-        `{"logits": a, "states": (b, None, {"last": c})}` gives `logits`, `states_0` and `states_2_last`. A lone tensor
-        is `output`, and the items of a tuple are `output_0`, `output_1` and so on.
-        """
-        if value is None:
-            return
-        if isinstance(value, torch.Tensor):
-            yield name or "output", value
-            return
-        items = _as_mapping(value)
-        if items is None:
-            what = f"forward returns an object of type {type(value).__name__}" + (f" as {name!r}" if name else "")
-            raise ModelError(self.where, what, "return tensors, alone or in tuples, lists, dicts or dataclasses")
-        for key, item in items.items():
-            own = f"output_{key}" if str(key).isdigit() else str(key)
-            yield from self._flat(item, f"{name}_{key}" if name else own)
+        """Call the module with these tensors where its parameters expect them."""
+        fixed = [getattr(self, name) for name in self._buffers]
+        arguments, named = self._arguments.fill((*tensors, *fixed))
+        results = flatten(self.module(*arguments, **named), [spec.name for spec in self.specs])
+        chosen = choose(self.where, results, self._wanted, self._names)
+        self.outputs = tuple(result.name for result in chosen)
+        self.scalars = tuple(result.name for result in chosen if not result.value.ndim)
+        return tuple(result.value for result in chosen)
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
         """Return the answers to one batch, by output, from inputs by name. BF16 is stored as its bits in uint16.
@@ -151,33 +158,15 @@ class Subject(nn.Module):
         return tuple(to_tensor(feeds[spec.name], spec.dtype) for spec in self.specs)
 
 
-def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
-    """Return the items of a dict, dataclass, named tuple, list or tuple by key, or None for anything else."""
-    if isinstance(value, Mapping):
-        return value
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return dict(value._asdict())
-    if isinstance(value, list | tuple):
-        return {str(i): item for i, item in enumerate(value)}
-    return None
-
-
-def _check_parameters(factory: str, module: nn.Module, names: Sequence[str]) -> None:
-    """Check that every input is a parameter of `forward`, and every parameter without a default an input."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    unknown = [name for name in names if name not in {p.name for p in named}]
-    if unknown and not takes_any:
-        listed = ", ".join(p.name for p in named)
-        fix = f"name its parameters with --input: {listed}" if named else "give forward parameters that have names"
-        raise ModelError(factory, f"forward has no parameter {unknown[0]!r}", fix)
-    missing = [p.name for p in named if p.default is p.empty and p.name not in names]
-    if missing:
-        fix = "add an --input NAME=DTYPE[DIMS] for each"
-        raise ModelError(factory, f"forward also requires {', '.join(missing)}", fix)
+def _read_tensor(path: Path) -> torch.Tensor:
+    try:
+        return torch.from_numpy(read_npy(path, limit=LARGEST_CONSTANT))
+    except OSError as error:
+        what = f"the file cannot be read: {reason(error)}"
+        raise ModelError(path, what, "check the path and the file's permissions") from error
+    except (TypeError, ValueError) as error:
+        what, fix = f"the array cannot be read: {error}", "save an array of numbers to this file with numpy.save"
+        raise ModelError(path, what, fix) from error
 
 
 def to_tensor(array: Array, dtype: ir.DataType) -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 `load` parses the file, checks it (known operators, bounded sizes, weights inside the model's folder), hashes it and
 returns a `Model`, which nothing changes from then on. `weights_of` checks only the files of weights. `fix_inputs` turns
-inputs that never vary into constants. `inlined` and `why_not` compare opsets, for the steps that move nodes from one to
-another. `names` makes names for what they put into a graph. `zipmap` replaces outputs that are lists of dictionaries.
+inputs that never vary into constants, and `keep_outputs` leaves out the outputs that nobody asked for. `inlined` and
+`why_not` compare opsets, for the steps that move nodes from one to another. `names` makes names for what they put into
+a graph. `zipmap` replaces outputs that are lists of dictionaries.
 """
 
 from builder.model import zipmap
@@ -13,6 +14,7 @@ from builder.model.file_state import FileState
 from builder.model.loading import Model, load, weights_of
 from builder.model.names import free_name, keep_inner_apart, name_nodes, node_names, value_names
 from builder.model.opsets import inlined, why_not
+from builder.model.outputs import keep_outputs
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
 
@@ -29,6 +31,7 @@ __all__ = [
     "free_name",
     "inlined",
     "keep_inner_apart",
+    "keep_outputs",
     "label",
     "load",
     "name_nodes",

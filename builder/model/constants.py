@@ -18,7 +18,11 @@ LARGEST = 2**31 - 1
 """The most bytes of a constant: what an ONNX file can hold besides external weights."""
 
 
-def fix_inputs(model: Model, values: Mapping[str, float | Path]) -> Model:
+FLOATS_ONLY = 2**63
+"""No integer from here up is filled in exactly: NumPy would make an array of Python objects of it."""
+
+
+def fix_inputs(model: Model, values: Mapping[str, object]) -> Model:
     """Return the model with these inputs turned into initializers. Optional inputs may be named, too.
 
     Args:
@@ -54,7 +58,7 @@ def _tensor(spec: TensorSpec, array: Array) -> ir.TensorProtocol:
     return ir.tensor(values, dtype=spec.dtype, name=spec.name)
 
 
-def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
+def _array(path: Path, spec: TensorSpec, value: object) -> Array:
     """Return the value as an array of the input's type and shape."""
     dtype = stored_dtype(spec.dtype)
     wanted = f"{dtype.name}{list(spec.shape)}"
@@ -64,6 +68,10 @@ def _array(path: Path, spec: TensorSpec, value: float | Path) -> Array:
             what = f"the array is {array.dtype.name}{list(array.shape)}, but the input {spec.name!r} is {wanted}"
             raise ModelError(value, what, f"save an array of {wanted} to this file")
         return array
+    if not isinstance(value, int | float):
+        fix = f"pass --constant {spec.name}=VALUE with a number, or FILE.npy with an array of {wanted}"
+        raise ModelError(path, f"--constant {spec.name}={value} is not a number", fix)
+    value = value if abs(value) < FLOATS_ONLY else float(value)
     sizes = [dim for dim in spec.shape if isinstance(dim, int)]
     if len(sizes) < len(spec.shape) or dtype.kind == "U" or spec.dtype == ir.DataType.BFLOAT16:
         fix = f"save an array of {wanted} with numpy.save, and pass --constant {spec.name}=FILE.npy"

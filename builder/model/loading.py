@@ -47,6 +47,7 @@ class Model:
             caller asked for some.
         optional: The inputs that ONNX Runtime need not be fed, because an initializer of the same name holds a value.
             Before IR version 4, every initializer had to be listed as an input, so that says nothing there.
+        left_out: Outputs of the file that are left out here.
     """
 
     path: Path
@@ -60,6 +61,12 @@ class Model:
     constants: Mapping[str, Array] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     optional: tuple[TensorSpec, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in the order of the file."""
+        return tuple(spec.name for spec in self.outputs)
 
     @property
     def files(self) -> Iterator[Path]:

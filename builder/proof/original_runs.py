@@ -221,7 +221,7 @@ class _Runner:
 
     @cached_property
     def _session(self) -> Session:
-        return open_original(self._model.path, self._model.zipmaps, is_trial=True)
+        return open_original(self._model.path, self._model.zipmaps, outputs=self._model.output_names, is_trial=True)
 
     @cached_property
     def _domains(self) -> Domains:

@@ -119,12 +119,19 @@ def _from_ortvalue(value: Any) -> Array:
     return np.frombuffer(bits, np.uint16).reshape(value.shape())
 
 
-def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None, *, is_trial: bool = False) -> Session:
+def open_original(
+    path: Path,
+    zipmaps: Mapping[str, zipmap.Labels] | None = None,
+    *,
+    outputs: Sequence[str] | None = None,
+    is_trial: bool = False,
+) -> Session:
     """Open a session on the original model.
 
     Args:
         path: The file.
         zipmaps: The labels of outputs that are lists of dictionaries.
+        outputs: The outputs to ask for; by default all of them.
         is_trial: The model may fail at the sizes it is run at. It then runs on one thread, because ONNX Runtime ends
             the process if a kernel throws on another one (seen with 1.31.1, Resize of a batch that is not 1).
 
@@ -134,7 +141,7 @@ def open_original(path: Path, zipmaps: Mapping[str, zipmap.Labels] | None = None
     errors = _failures()
     try:
         session = _open(str(path), where=path, verbose=False, without=SUPERLINEAR, is_trial=is_trial)
-        return replace(session, zipmaps=zipmaps or {})
+        return replace(session, zipmaps=zipmaps or {}, outputs=session.outputs if outputs is None else tuple(outputs))
     except errors as error:
         refuse_limits(path, error)
         what = f"ONNX Runtime cannot load it: {one_line(error)}"

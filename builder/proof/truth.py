@@ -84,7 +84,8 @@ class Original:
 
     @cached_property
     def _session(self) -> Session:
-        return open_original(self._batched.original.path, self._batched.original.zipmaps)
+        original = self._batched.original
+        return open_original(original.path, original.zipmaps, outputs=original.output_names)
 
     def close(self) -> None:
         """Free the memory of the session."""

@@ -1,8 +1,8 @@
 """Find options that publish a model which was refused, by trying them on this model.
 
 A way to publish it is named if the result is proven right on a few samples. The ways are, in order of gain: another
-axis for the batch, inputs that become constants, all inputs as one sample, one sample after the other, and no batch at
-all. A search takes a few seconds; ways that it did not get to are not named.
+axis for the batch, inputs that become constants, outputs that are left out, all inputs as one sample, one sample after
+the other, and no batch at all. A search takes a few seconds; ways that it did not get to are not named.
 """
 
 import math
@@ -17,7 +17,7 @@ from pathlib import Path
 from builder import bounded
 from builder.batching import BatchedModel
 from builder.errors import BuilderError, ModelError, VerificationError
-from builder.model import Model, fix_inputs, load
+from builder.model import Model, fix_inputs, keep_outputs, load
 from builder.proof import OriginalRuns, verify
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.choices import Axes, compared_with, other_axes, settings
@@ -123,6 +123,8 @@ class _Search:
             return
         found = self._with_other_inputs()
         if not found:
+            found = self._first(self._without_scalars())
+        if not found:
             found = self._first(replace(self._plain, batch_axes=axes) for axes in self._axes(is_whole=True))
         yield from found
         # Tried before `--per-sample`, although named after it, because it is quick and works most often.
@@ -143,7 +145,7 @@ class _Search:
     def works(self, options: PublishOptions) -> bool:
         """Return whether the model can be made with these options, and is proven right on a few samples."""
         try:
-            model = fix_inputs(self._loaded, options.constants)
+            model = fix_inputs(keep_outputs(self._loaded, options.outputs), options.constants)
             batched = make_batch_dynamic(model, options, runs=OriginalRuns(model, budget_s=RUNS_BUDGET_S))
             samples = (
                 next(draw(batched, rows=ROWS)) if options.samples is None else read_samples(options.samples, batched)
@@ -189,6 +191,12 @@ class _Search:
             for number in (1.0, 0.0) if None in compared.values() else (1.0,):
                 values = {name: number if value is None else value for name, value in compared.items()}
                 yield replace(self._plain, constants={**self._plain.constants, **values}, batch_axes=rest)
+
+    def _without_scalars(self) -> Iterator[PublishOptions]:
+        """Yield the outputs that have rows, if others are one number for the whole batch, such as a loss."""
+        having = tuple(spec.name for spec in self._loaded.outputs if spec.shape)
+        if 0 < len(having) < len(self._loaded.outputs):
+            yield replace(self._plain, outputs=having)
 
     def _one_by_one(self, *, keeps_axes: bool) -> Iterator[PublishOptions]:
         """Yield one sample after the other, with other axes for the batch too unless `keeps_axes`."""

@@ -24,7 +24,9 @@ class PublishOptions:
         renames: New names of single inputs or outputs, by their name in the file.
         dynamic: Other axes to make dynamic: by input, the name of the axis by its position in the file.
         batch_axes: The batch axis of inputs whose batch is not axis 0. None means that each sample brings it all.
-        constants: Values of inputs to turn into constants: a number that fills the input, or an .npy file.
+        constants: Values of inputs to turn into constants: a number that fills the input, or an .npy file. For a
+            PyTorch module, any Python value for a parameter of `forward`.
+        outputs: The outputs to keep, by name; all of them if it is empty.
         sizes: The sizes of dynamic axes in random samples, by the name of the axis or by `INPUT:AXIS`. Axes that are
             left out have sizes at which the model was seen to run.
         samples: An .npz file of samples to prove the model with.
@@ -50,7 +52,8 @@ class PublishOptions:
     output_names: tuple[str, ...] | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
     batch_axes: Mapping[str, int | None] = field(default_factory=dict)
-    constants: Mapping[str, float | Path] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     samples: Path | None = None
@@ -78,6 +81,7 @@ class PublishOptions:
             "rename": dict(self.renames),
             "batch_axis": dict(self.batch_axes),
             "constant": {name: _file_name(value) for name, value in self.constants.items()},
+            "output": list(self.outputs),
             "dynamic": {name: {str(axis): size for axis, size in axes.items()} for name, axes in self.dynamic.items()},
             "size": dict(self.sizes),
             "samples": _file_name(self.samples),
@@ -93,7 +97,7 @@ class PublishOptions:
         return {option: value for option, value in given.items() if value}
 
 
-def _file_name(value: float | Path | None) -> float | str | None:
+def _file_name(value: object) -> object:
     return value.name if isinstance(value, Path) else value
 
 

@@ -21,7 +21,7 @@ from builder.bounded import during
 from builder.config import ConfigOptions, Profile, check_options, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit, reduce_precision
-from builder.model import Model, fix_inputs, load
+from builder.model import Model, fix_inputs, keep_outputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
 from builder.proof import VerifiedModel, verify
@@ -150,7 +150,7 @@ def _prepare(
     if isinstance(contract, ForeignVersion):
         contract = read_contract(contract, is_static=options.is_static)
     with during("it is read"):
-        loaded = ask_sizes(load(path), options.sizes)
+        loaded = ask_sizes(keep_outputs(load(path), options.outputs), options.sizes)
         if options.samples is not None:
             loaded = ask_sizes_of(loaded, options.samples, options.batch_axes)
         model = fix_inputs(loaded, options.constants)

@@ -25,6 +25,8 @@ def of_model(model: Model) -> Iterator[str]:
     yield f"{model.path.name}: {nodes}, opset {opset}, {format_bytes(size)}"
     for name in model.constants:
         yield f"input {name!r} is a constant now"
+    if model.left_out:
+        yield f"left out: {counted(len(model.left_out), 'output')}, {', '.join(model.left_out[:_MOST_NAMES])}"
 
 
 def of_batch(batched: BatchedModel) -> Iterator[str]:

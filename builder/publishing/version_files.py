@@ -104,6 +104,8 @@ def _rewrites(batched: BatchedModel) -> Iterator[Rewrite]:
         yield Rewrite(output, "ZipMap", f"its dictionaries became a tensor with the columns {list(labels)}")
     for name in batched.original.constants:
         yield Rewrite(name, "Constant", "the input became a constant")
+    for name in batched.original.left_out:
+        yield Rewrite(name, "Output", "the output was left out")
     yield from batched.rewrites
 
 

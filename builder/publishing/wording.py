@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 from builder.model import Model
 from builder.publishing.choices import compared_with
@@ -23,7 +22,9 @@ def in_words(way: PublishOptions, asked: PublishOptions, model: Model) -> str:
         parts.append(f"with {' '.join(given)}")
     if left_out:
         parts.append(f"without {' and '.join(left_out)}")
-    meanings = ", ".join([*_meanings_of_mode(way), *_meanings_of_inputs(way, asked, model)])
+    meanings = ", ".join(
+        [*_meanings_of_mode(way), *_meanings_of_inputs(way, asked, model), *_meanings_of_outputs(way, asked, model)]
+    )
     return " and ".join(parts) + (f" ({meanings})" if meanings else "")
 
 
@@ -35,16 +36,18 @@ def _given(way: PublishOptions, asked: PublishOptions, model: Model) -> Iterator
     for name, axis in way.batch_axes.items():
         where = "none" if axis is None else axis
         yield f"--batch-axis {shlex.quote(f'{name}={where}')}"
+    if way.outputs and not asked.outputs:
+        yield f"--output {shlex.quote(','.join(way.outputs))}"
     for name in _fixed(way, asked):
         yield f"--constant {shlex.quote(f'{name}={_value(way.constants[name], name, model)}')}"
 
 
-def _value(value: float | Path, name: str, model: Model) -> str:
+def _value(value: object, name: str, model: Model) -> str:
     """Return the value of a constant if the graph knows it, or else what to write there."""
     shape = next(spec.shape for spec in model.inputs if spec.name == name)
     if any(dim != 1 for dim in shape):
         return "FILE.npy"
-    return f"{value:.17g}" if value == compared_with(model, name) else "VALUE"
+    return f"{value:.17g}" if isinstance(value, float) and value == compared_with(model, name) else "VALUE"
 
 
 def _left_out(way: PublishOptions, asked: PublishOptions) -> Iterator[str]:
@@ -83,6 +86,11 @@ def _meanings_of_inputs(way: PublishOptions, asked: PublishOptions, model: Model
             yield f"axis {axis} of {listed} is the batch"
     if fixed := _fixed(way, asked):
         yield f"the same {', '.join(fixed)} in all requests"
+
+
+def _meanings_of_outputs(way: PublishOptions, asked: PublishOptions, model: Model) -> Iterator[str]:
+    if way.outputs and not asked.outputs:
+        yield f"without {', '.join(spec.name for spec in model.outputs if spec.name not in way.outputs)}"
 
 
 def _fixed(way: PublishOptions, asked: PublishOptions) -> list[str]:

@@ -54,7 +54,7 @@ def test_every_field_of_publish_has_one_option_and_every_option_a_field() -> Non
 
 
 def test_every_field_of_export_has_one_option_and_every_option_a_field() -> None:
-    assert mismatches(declared("export"), ExportOptions, {"factory", "output", "as_json"}) == []
+    assert mismatches(declared("export"), ExportOptions, {"factory", "file", "as_json"}) == []
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ EXPECTED = PublishOptions(
     renames={"x=0": "y", "z": "w"},
     batch_axes={"a": 1, "b": None},
     constants={"s": 0.5, "t": Path("t.npy")},
+    outputs=("c",),
     dynamic={"a": {2: "height", 3: "width"}},
     samples=Path("s.npz"),
     effort="full",
@@ -144,7 +145,8 @@ EXPECTED = PublishOptions(
 )  # fmt: skip
 GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
-    "--batch-axis b=none --constant s=0.5 --constant t=t.npy --dynamic a:2=height,3=width --samples s.npz --prove full "
+    "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
+    "--samples s.npz --prove full "
     "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
@@ -180,7 +182,8 @@ def test_every_option_of_publish_fills_its_field() -> None:
 def test_every_option_of_export_fills_its_field() -> None:
     given = parsed(
         "export", "m:f", "-o", "m.onnx", "--input", "x=float32[1,4]", "--batch-axis", "x=1", "--dynamic", "x:0=time",
-        "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz",
+        "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz", "--constant", "depth=[1, 2]",
+        "--output", "logits,states",
     )  # fmt: skip
     assert fill(ExportOptions, given) == ExportOptions(
         inputs=(InputSpec.parse("x=float32[1,4]"),),
@@ -190,8 +193,10 @@ def test_every_option_of_export_fills_its_field() -> None:
         exporter="TorchScript",
         opset=18,
         samples=Path("s.npz"),
+        constants={"depth": [1, 2]},
+        outputs=("logits", "states"),
     )
-    assert given.keys() == {"factory", "output", "as_json"}
+    assert given.keys() == {"factory", "file", "as_json"}
 
 
 @pytest.mark.parametrize(

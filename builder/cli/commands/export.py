@@ -9,7 +9,18 @@ from builder.cli.faults import WrongUsage
 from builder.cli.filling import fill
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, batch_axes, dynamic, exporter, inputs, opset, option, samples
+from builder.cli.options import (
+    as_json,
+    batch_axes,
+    dynamic,
+    exporter,
+    inputs,
+    opset,
+    option,
+    outputs,
+    python_constants,
+    samples,
+)
 from builder.cli.output import print_json, print_path, report
 
 if TYPE_CHECKING:
@@ -27,25 +38,27 @@ if TYPE_CHECKING:
 @click.argument(
     "model",
     help="A PyTorch module as PACKAGE.MODULE:FACTORY, with one --input for each of its inputs, or a file of PyTorch: "
-    "an exported program (.pt2) or TorchScript (.pt).",
+    "an exported program (.pt2) or TorchScript (.pt). Arguments of the factory are literals in parentheses, in quotes "
+    "for the shell: 'nets:make(depth=8)'.",
 )
 @option(
     "-o",
-    "--output",
-    required=True,
+    "--file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.onnx",
-    help="The file to write. A file that exists is replaced.",
+    help="The file to write; required. A file that exists is replaced.",
 )
 @inputs
 @exporter
 @opset
 @batch_axes
+@python_constants
+@outputs
 @dynamic
 @option("--static", "is_static", section="Batch", is_flag=True, help="Keep every axis as --input gives it.")
 @samples
 @as_json
-def export(model: str, output: Path, as_json: bool, **given: Any) -> None:
+def export(model: str, file: Path | None, as_json: bool, **given: Any) -> None:
     """Export MODEL, a module of PyTorch, to an ONNX file with a dynamic batch.
 
     The file is written only if ONNX Runtime gives the answers that the module gives in PyTorch.
@@ -53,14 +66,28 @@ def export(model: str, output: Path, as_json: bool, **given: Any) -> None:
     from builder import api
     from builder.exporting import ExportOptions
 
+    file, given["outputs"] = _to_write(file, given["outputs"])
     options = fill(ExportOptions, given)
     _check(model, options)
     with finishing():
-        done = api.export(model, output, options=options, report=report)
+        done = api.export(model, file, options=options, report=report)
         if as_json:
             print_json(_to_json(done))
         else:
             print_path(done.path)
+
+
+def _to_write(file: Path | None, outputs: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """Return the file to write and the outputs to keep. `--output FILE.onnx` was the long form of `-o FILE.onnx`.
+
+    Raises:
+        WrongUsage: There is no file.
+    """
+    if file is None and len(outputs) == 1 and outputs[0].endswith(".onnx"):
+        return Path(outputs[0]), ()
+    if file is None:
+        raise WrongUsage("-o is missing", "add -o FILE.onnx, the file to write")
+    return file, outputs
 
 
 def _to_json(done: "ExportedModel") -> dict[str, Any]:
@@ -89,6 +116,3 @@ def _check(model: str, options: "ExportOptions") -> None:
             "--static keeps every axis, so --dynamic and --batch-axis have no effect",
             "leave out --static, or leave out the other two",
         )
-    if None in options.batch_axes.values():
-        what = "--batch-axis INPUT=none does not work with PyTorch modules"
-        raise WrongUsage(what, "make that input an attribute of the module, such as a buffer")

@@ -27,7 +27,6 @@ from builder.cli.options import (
     REPOSITORY,
     as_json,
     batch_axes,
-    constants,
     dry_run,
     dynamic,
     exporter,
@@ -37,6 +36,8 @@ from builder.cli.options import (
     mapping_option,
     opset,
     option,
+    outputs,
+    python_constants,
     samples,
     serve_also,
     sizes,
@@ -88,7 +89,8 @@ TENSORRT = "TensorRT"
     help="The largest batch that Triton may form. Default: the value in config.pbtxt, or 32 for a new model.",
 )
 @batch_axes
-@constants
+@python_constants
+@outputs
 @dynamic
 @option(
     "--per-sample",

@@ -30,16 +30,23 @@ for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, default)
 
 
+def not_installed(*packages: str) -> str:
+    """Return which of some packages are not installed, and how to install them; nothing if all are."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    install = "pip install -c constraints.txt -e '.[hf,torch]'"
+    return f"not installed: {' and '.join(missing)}: {install}" if missing else ""
+
+
+def pytest_configure() -> None:
+    """With REQUIRE_TORCH, as in CI, a test that needs PyTorch cannot be skipped."""
+    missing = not_installed("torch", "onnxscript", "transformers")
+    if missing and os.environ.get("REQUIRE_TORCH"):
+        raise pytest.UsageError(missing)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs PyTorch where it is not, and keep the quick tests quick: what needs a Triton is marked slow."""
-    needs_torch = [item for item in items if item.get_closest_marker("torch")]
-    missing = [name for name in ("torch", "onnxscript") if importlib.util.find_spec(name) is None]
-    if needs_torch and missing:
-        reason = f"not installed: {' and '.join(missing)}: pip install -c constraints.txt -e '.[torch]'"
-        if os.environ.get("REQUIRE_TORCH"):
-            raise pytest.UsageError(reason)
-        for item in needs_torch:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    skip_without_torch(items)
     unmarked = [
         item.nodeid
         for item in items
@@ -47,6 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if unmarked:
         raise pytest.UsageError("these tests start a Triton and need @pytest.mark.slow:\n" + "\n".join(unmarked))
+
+
+def skip_without_torch(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `torch` where it is not installed."""
+    if missing := not_installed("torch", "onnxscript"):
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason=missing))
 
 
 @pytest.fixture(autouse=True)

@@ -79,3 +79,16 @@ def test_no_text_suggests_to_install_the_project_from_an_index() -> None:
     files = [*(ROOT / "builder").rglob("*.py"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
     named = "install .*(?<!/)triton-repository" + "-builder"
     assert [str(path) for path in files if re.search(named, path.read_text(errors="replace"))] == []
+
+
+def test_what_needs_pytorch_is_skipped_only_by_its_mark() -> None:
+    """CI runs what is marked `torch`, and makes a missing package an error. Another way to skip would go unnoticed."""
+    own_ways = re.compile(r"(?:importorskip|skipif|skip)\([^)\n]*(?:torch|onnxscript|transformers)", re.IGNORECASE)
+    found = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if path not in (Path(__file__), ROOT / "tests" / "conftest.py") and own_ways.search(path.read_text())
+    }
+    assert found == set()
+    assert own_ways.search('transformers = pytest.importorskip("transformers")')
+    assert own_ways.search('@pytest.mark.skipif(not HAS_TORCH, reason="…")')

@@ -21,7 +21,7 @@ from builder.errors import ModelError, VerificationError
 from builder.exporting.options import InputSpec
 from builder.exporting.subject import Subject
 from builder.proof import as_numbers, keep_failing
-from builder.samples import draw
+from builder.samples import Samples, draw
 from builder.tensors import Array, Arrays
 
 ROWS = 32
@@ -139,7 +139,7 @@ class Asking:
                 raise failures[0]
             self._note(f"{total - len(rows)} of {total} drawn samples are not used: {failures[0].what}")
         self.of_other_shapes[:] = [self._reference(inputs, each) for each in others]
-        return self._reference(inputs, first)
+        return Samples(self._reference(inputs, first), inputs.words if isinstance(inputs, Samples) else {})
 
     def _reference(self, inputs: Arrays, chunks: Sequence[_Chunk]) -> Arrays:
         rows = [row for chunk in chunks for row in chunk.rows]

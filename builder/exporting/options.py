@@ -123,6 +123,7 @@ class ExportedModel:
         batch_sizes: The batch sizes at which it was compared; empty if it is static.
         other_sizes: Sizes of its other dynamic axes at which it was also compared, by name.
         largest_difference: The largest difference between the file's answers and the module's, over all outputs.
+        drawn: In a few words, what the samples of each input were, such as `normal`; `given` if they were the user's.
     """
 
     path: Path
@@ -130,3 +131,4 @@ class ExportedModel:
     batch_sizes: tuple[int, ...]
     other_sizes: tuple[Mapping[str, int], ...]
     largest_difference: float
+    drawn: Mapping[str, str] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from builder.proof import (
     refuse_stale_shapes,
     tolerance_for,
 )
-from builder.samples import read_samples
+from builder.samples import Samples, read_samples
 from builder.tensors import Arrays
 
 LARGEST_BATCH = 8
@@ -40,11 +40,12 @@ Run = Callable[[Arrays], Arrays]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared: batch sizes, sizes of other axes by name, and the largest difference found."""
+    """What was compared: batch sizes, sizes of other axes by name, the largest difference found, and the samples."""
 
     batch_sizes: tuple[int, ...]
     other_sizes: tuple[Mapping[str, int], ...]
     largest_difference: float
+    drawn: Mapping[str, str]
 
     def describe(self) -> str:
         """Describe it in one line."""
@@ -161,7 +162,8 @@ class Trial:
                 named = ", ".join(f"{name}={size}" for name, size in other.items())
                 largest = max(largest, self._compare(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
         refuse_stale_shapes(self.failures, warnings)
-        return Proof(sizes, tuple(other for other, _ in others), largest)
+        drawn = reference.words if isinstance(reference, Samples) else {}
+        return Proof(sizes, tuple(other for other, _ in others), largest, drawn)
 
     def _open(self, model_bytes: bytes, folder: Path) -> Run:
         try:

@@ -31,6 +31,7 @@ from builder.exporting.ways import advised
 from builder.model import load
 from builder.progress import Report
 from builder.proof import OriginalRuns
+from builder.samples import list_in_words
 from builder.tensors import Arrays
 
 STATIC, BATCHED = "static", "static, then batched"
@@ -157,9 +158,13 @@ def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: 
         for other in failures:
             _failing_batch(path, other).with_suffix(".failed.npz").unlink(missing_ok=True)
         report("export", f"{strategy}: {proof.describe()}")
+        if proof.drawn:
+            report("export", f"samples: {list_in_words(proof.drawn)}")
         for note in notes:
             report("note", note)
-        return ExportedModel(path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference)
+        return ExportedModel(
+            path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference, proof.drawn
+        )
     failed_all = _all_failed(subject, failures, options)
     is_about_batch = any(failure.is_about_batch for failure in failures.values())
     raise _with_ways(failed_all, subject, options, path, folder) if is_about_batch else failed_all

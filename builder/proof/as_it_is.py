@@ -103,7 +103,9 @@ def prove_file(
     reference = without_undecided(batched.original.path, found.reference, proven)
     return ProvenFile(
         reference=reference,
-        proof=make_proof(sizes, reference, prover.tolerances, proven, effort=effort, other_sizes=others),
+        proof=make_proof(
+            sizes, reference, prover.tolerances, proven, effort=effort, other_sizes=others, drawn=found.drawn
+        ),
         constant_outputs=tuple(name for name in prover.tolerances if is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
         stale_shapes=tuple(dict.fromkeys(name for _, _, name in stale_shapes(warnings))),

@@ -70,7 +70,7 @@ def verify_published(
         proven = prover.prove(sizes)
     if not manifest.adopted:
         refuse_stale_shapes(model, warnings)
-    return make_proof(sizes, reference, tolerances, proven)
+    return make_proof(sizes, reference, tolerances, proven, drawn=manifest.proof.drawn)
 
 
 def _check_files(version_dir: Path, manifest: Manifest) -> None:

@@ -190,6 +190,8 @@ def test_a_module_written_for_one_sample_is_batched_in_its_static_graph() -> Non
     assert seen[1].startswith("export: TorchScript: ")
     same = "same answers as the module at batch sizes 1, 2, 3, 5, 8;"
     assert seen[2].startswith(f"export: TorchScript, static, then batched: {same}")
+    assert seen[3] == "export: samples: x: normal and around 0"
+    assert done.drawn == {"x": "normal and around 0"}
     assert [entry.name for entry in Path().iterdir()] == ["one.onnx"]
     assert run(done.path, {"x": normal(6, 3, 4)})["output"].shape == (6, 4)
 

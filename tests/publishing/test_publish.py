@@ -155,6 +155,13 @@ def test_the_same_input_and_options_give_the_same_bytes_in_any_process(stem: str
     assert f"{stem}/1/model.onnx" in one
 
 
+def test_what_was_drawn_is_said_and_recorded(linear: Path, root: Path) -> None:
+    reported = list[str]()
+    done = publish(linear, root, name="m", options=PublishOptions(), report=lambda _, what: reported.append(what))
+    assert "samples: x: normal" in reported
+    assert json.loads((done.version.path / "manifest.json").read_text())["proof"]["drawn"] == {"x": "normal"}
+
+
 def test_publishing_the_same_again_adds_no_version_and_reports_that(linear: Path, root: Path) -> None:
     put(linear, root)
     before, reported = tree(root), list[str]()
@@ -436,6 +443,7 @@ def test_the_callers_samples_become_the_reference(linear: Path, root: Path, tmp_
 def test_what_is_published_can_be_the_samples_of_the_next_publish(linear: Path, root: Path) -> None:
     done = put(linear, root)
     again = put(linear, root, samples=done.version.path / "reference.npz")
+    assert done.manifest.proof.drawn == {"x": "given"}
     assert again.version.version in (1, 2)
 
 

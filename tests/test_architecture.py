@@ -283,6 +283,7 @@ def catching_everything(source: str) -> list[int]:
 GUARDS = {
     "builder.batching.walk": 1,
     "builder.model.loading": 1,
+    "builder.model.pickles": 1,
     "builder.publishing.blame": 1,
     "loadtest.errors": 1,
     "loadtest.run.traffic": 1,

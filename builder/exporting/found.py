@@ -1,11 +1,11 @@
 """A module that was found, on the CPU and in evaluation mode, and how to call it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from torch import nn
 
-from builder.exporting.options import ExportOptions, InputSpec
+from builder.exporting.options import Completed, ExportOptions, InputSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,14 @@ class Found:
     mode: str = "set to evaluation mode"
     name: str = ""
 
-    def completed(self, asked: ExportOptions) -> ExportOptions:
+    def completed(self, asked: ExportOptions) -> Completed:
         """Return what the user asks for, with what the source says."""
-        return replace(
+        options = replace(
             asked,
             inputs=self.inputs,
             dynamic=self.dynamic,
             constants={**self.constants, **asked.constants},
             exporter=self.exporter or asked.exporter,
-            has_fixed_batch=self.has_fixed_batch,
         )
+        values = {each.name: getattr(options, each.name) for each in fields(ExportOptions)}
+        return Completed(**values, has_fixed_batch=self.has_fixed_batch)

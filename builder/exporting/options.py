@@ -83,7 +83,6 @@ class ExportOptions:
         opset: The ONNX opset. The exporter chooses if it is None.
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
         is_verbose: Show what PyTorch itself prints, logs and warns about.
-        has_fixed_batch: The module takes no other batch size than that of its inputs, as its source says.
         constants: Values for other parameters of `forward`, by name as for the inputs: Python values, or .npy files,
             which become tensors.
         outputs: The outputs to keep, by name; all of them if it is empty.
@@ -97,7 +96,6 @@ class ExportOptions:
     opset: int | None = None
     samples: Path | None = None
     is_verbose: bool = False
-    has_fixed_batch: bool = False
     constants: Mapping[str, object] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
@@ -111,6 +109,17 @@ class ExportOptions:
         """The size of each dynamic axis in the given inputs, by the axis's name."""
         shapes = {spec.name: spec.shape for spec in self.inputs}
         return {name: shapes[given][axis] for given, axes in self.dynamic.items() for axis, name in axes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Completed(ExportOptions):
+    """What the user asks for, with what the source says about itself.
+
+    Attributes:
+        has_fixed_batch: The module takes no other batch size than that of its inputs.
+    """
+
+    has_fixed_batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

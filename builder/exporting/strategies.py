@@ -20,7 +20,7 @@ from builder.exporting import exporters, inputs
 from builder.exporting.asking import Asking, ModuleError, other_examples, refuse_varying
 from builder.exporting.finding import find
 from builder.exporting.frozen import FROZEN, UNKNOWN, find_warned
-from builder.exporting.options import EXPORTERS, ExportedModel, ExportOptions
+from builder.exporting.options import EXPORTERS, Completed, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
 from builder.exporting.repeating import refuse_changing
@@ -85,7 +85,8 @@ class Strategy:
 
 def strategies_for(options: ExportOptions) -> list[Strategy]:
     """Return the strategies to try, in order; a batch that is fixed, or moves to axis 0, requires a static graph."""
-    starts_static = options.has_fixed_batch or any(axis != 0 for axis in options.batch_axes.values())
+    has_fixed_batch = isinstance(options, Completed) and options.has_fixed_batch
+    starts_static = has_fixed_batch or any(axis != 0 for axis in options.batch_axes.values())
     if options.is_static:
         afterwards = [STATIC]
     elif starts_static:

@@ -4,7 +4,8 @@
 returns a `Model`, which nothing changes from then on. `weights_of` checks only the files of weights. `fix_inputs` turns
 inputs that never vary into constants, and `keep_outputs` leaves out the outputs that nobody asked for. `inlined` and
 `why_not` compare opsets, for the steps that move nodes from one to another. `names` makes names for what they put into
-a graph. `zipmap` replaces outputs that are lists of dictionaries.
+a graph. `refuse_as` says what a file is that is no ONNX file. `zipmap` replaces outputs that are lists of
+dictionaries.
 """
 
 from builder.model import zipmap
@@ -15,6 +16,7 @@ from builder.model.loading import Model, load, weights_of
 from builder.model.names import free_name, keep_inner_apart, name_nodes, node_names, value_names
 from builder.model.opsets import inlined, why_not
 from builder.model.outputs import keep_outputs
+from builder.model.recognition import refuse_as
 from builder.model.soundness import RUNTIME_OPERATORS
 from builder.model.types import Dim, TensorSpec, fits, label, operator, own_domain, stored_dtype
 
@@ -38,6 +40,7 @@ __all__ = [
     "node_names",
     "operator",
     "own_domain",
+    "refuse_as",
     "stored_dtype",
     "value_names",
     "weights_of",

@@ -16,6 +16,7 @@ from builder.errors import BuilderError, ModelError, cause
 from builder.model import external_data, file_state, nodes, size, soundness, weights, zipmap
 from builder.model.file_state import FileState
 from builder.model.ordering import sort_nodes
+from builder.model.recognition import refuse_as
 from builder.model.types import TensorSpec
 from builder.progress import format_bytes
 from builder.tensors import Array
@@ -177,10 +178,12 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(path, "it is a directory" if path.is_dir() else "it is not a regular file", fix)
+            what = "it is a directory" if path.is_dir() else "it is not a regular file"
+            raise refuse_as(path) or ModelError(path, what, fix)
         if status.st_size > LARGEST_BYTES:
             what = f"the file has {format_bytes(status.st_size)}, but an .onnx file cannot be larger than 2 GiB"
-            raise ModelError(path, what, "export the model with its weights in a separate file (external data)")
+            external = "export the model with its weights in a separate file (external data)"
+            raise refuse_as(path) or ModelError(path, what, external)
         proto = onnx.load(path, load_external_data=False)
     except FileNotFoundError as error:
         raise ModelError(path, "there is no such file", "check the path") from error
@@ -188,9 +191,9 @@ def _parse(path: Path) -> onnx.ModelProto:
         what = f"the file cannot be read: {error.strerror}"
         raise ModelError(path, what, "check the path and the file's permissions") from error
     except google.protobuf.message.DecodeError as error:
-        raise ModelError(path, "it is not an ONNX file, or it was cut short", fix) from error
+        raise refuse_as(path) or ModelError(path, "it is not an ONNX file, or it was cut short", fix) from error
     if not proto.ir_version or (not proto.graph.node and not proto.graph.output):
-        raise ModelError(path, "it is not an ONNX file: it contains no graph", fix)
+        raise refuse_as(path) or ModelError(path, "it is not an ONNX file: it contains no graph", fix)
     return proto
 
 

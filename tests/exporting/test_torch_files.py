@@ -19,12 +19,14 @@ from builder.errors import ModelError
 from builder.exporting import ExportOptions, InputSpec, Kind, Source, export, kind_of, program_checks
 from builder.progress import silent
 
+MODELS = Path(__file__).parents[1] / "models"
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnxscript") is not None
 if HAS_TORCH:
     import torch
     from support.program_modules import Counting, Heads, InContainers, OneLonger
 
     from builder.exporting import factories, torch_files
+    from builder.exporting.finding import find
     from builder.exporting.strategies import export_proven
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -104,6 +106,16 @@ def test_programs_and_torchscript_are_files_of_pytorch_and_weights_alone_are_not
     kinds = {path.name: kind_of(str(path)) for path in files.iterdir()}
     assert kinds.pop("weights.pt") == Kind.ONNX
     assert set(kinds.values()) == {Kind.TORCH_FILE}
+
+
+@with_torch
+def test_a_file_without_a_module_is_called_by_its_name(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes((MODELS / "convolution_static.onnx").read_bytes())
+    asked = ExportOptions((InputSpec.parse("x=float32[1,3]"),))
+    with pytest.raises(ModelError, match="a checkpoint of PyTorch"):
+        find(str(files / "weights.pt"), asked)
+    with pytest.raises(ModelError, match="it is a file without a PyTorch module"):
+        find(str(tmp_path / "net.onnx"), asked)
 
 
 # ---- exported programs

@@ -54,7 +54,7 @@ def test_every_field_of_publish_has_one_option_and_every_option_a_field() -> Non
 
 
 def test_every_field_of_export_has_one_option_and_every_option_a_field() -> None:
-    assert mismatches(declared("export"), ExportOptions, {"factory", "file", "as_json"}) == []
+    assert mismatches(declared("export"), ExportOptions, {"model", "file", "as_json"}) == []
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_every_option_of_export_fills_its_field() -> None:
         constants={"depth": [1, 2]},
         outputs=("logits", "states"),
     )
-    assert given.keys() == {"factory", "file", "as_json"}
+    assert given.keys() == {"model", "file", "as_json"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel
@@ -50,8 +51,13 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
 
 def _sample_sets(batched: BatchedModel, samples: Arrays | None) -> Iterable[Arrays]:
     if samples is None:
-        return draw(batched, rows=SAMPLE_ROWS, sizes=next(iter(free_sizes(batched)), None))
+        # A NaN or an infinity that the model tests for says nothing about the others.
+        return filter(_are_finite, draw(batched, rows=SAMPLE_ROWS, sizes=next(iter(free_sizes(batched)), None)))
     return [{name: rows[:SAMPLE_ROWS] for name, rows in samples.items()}]
+
+
+def _are_finite(inputs: Arrays) -> bool:
+    return all(np.isfinite(rows).all() for rows in inputs.values() if rows.dtype.kind == "f")
 
 
 def _with_probes(model: ir.Model, probes: Mapping[str, str]) -> ir.Model:

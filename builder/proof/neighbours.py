@@ -179,7 +179,8 @@ def enlarged(feeds: Arrays, factor: int) -> dict[str, Array]:
 
 def _scaled(rows: Array, factor: int) -> Array:
     most = np.finfo(rows.dtype).max
-    scaled: Array = np.clip(rows.astype(np.float64) * factor, -most, most)
+    with np.errstate(over="ignore"):
+        scaled: Array = np.clip(np.clip(rows, -most, most).astype(np.float64) * factor, -most, most)
     return scaled.astype(rows.dtype)
 
 

@@ -65,6 +65,20 @@ def test_rows_of_their_own_are_right_beside_any_others(tmp_path: Path, body: str
     assert prove(tmp_path, body).proof.batch_sizes
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "m = IsNaN (x) y = Where (m, one, x)",
+        "m = IsInf (x) y = Where (m, one, x)",
+        "m = IsInf (x) n = Cast <to = 1> (m) y = Add (n, x)",
+        "m = Equal (x, one) n = Log (x) y = Where (m, n, x)",
+    ],
+)
+def test_rows_with_nan_or_infinity_are_proven_without_a_warning(tmp_path: Path, body: str) -> None:
+    verified = prove(tmp_path, body)
+    assert "and" in verified.proof.drawn["x"]
+
+
 SMALL = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
 
 

@@ -44,12 +44,16 @@ def find(source: str, request: ExportOptions) -> Found:
     for spec in request.inputs:
         _check_given(source, spec, declared)
     given = {spec.name: spec for spec in request.inputs}
-    inputs = tuple(given.get(name) or InputSpec(name, dtype, shape) for name, (dtype, shape, _) in declared.items())
+    inputs = tuple(  # the program is called with flat inputs, also where the user writes `state.0`
+        InputSpec(name, dtype, given[name].shape if name in given else shape, path=(name,))
+        for name, (dtype, shape, _) in declared.items()
+    )
     axes = request.batch_axes
     return Found(
         module,
         inputs,
         _dynamic(source, request, declared),
+        request.constants,
         has_fixed_batch=any(axes.get(name, 0) not in symbols for name, (_, _, symbols) in declared.items()),
         name="exported program",
         mode=f"with the inputs {', '.join(_shown(name, *found) for name, found in declared.items())}",

@@ -1,36 +1,63 @@
 """Call a TorchScript module, from a file or from a factory, by the names in its schema."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from builder.errors import ModelError
 from builder.exporting.found import Found
-from builder.exporting.options import ExportOptions
+from builder.exporting.options import ExportOptions, InputSpec
+from builder.model import pickles
+from builder.tensors import TORCH_TYPES
 
 EXPORTER = "TorchScript"
 """The only exporter that takes TorchScript: `torch.export` requires Python code, or parameters of Python's class."""
 
 
-def found(source: str, module: torch.jit.ScriptModule, request: ExportOptions) -> Found:
+def found(
+    source: str, module: torch.jit.ScriptModule, request: ExportOptions, traced: Sequence[pickles.Tensor] = ()
+) -> Found:
     """Describe how to call a TorchScript module.
 
+    Args:
+        source: What the user named, for messages.
+        module: The module.
+        request: What to export.
+        traced: The types and shapes that it was traced with, if its file keeps them.
+
     Raises:
-        ModelError: The inputs are not given, or another exporter is asked for.
+        ModelError: The inputs are neither given nor known, or another exporter is asked for.
     """
     if request.exporter not in (None, EXPORTER):
         what = f"--exporter {request.exporter} does not take TorchScript"
         raise ModelError(source, what, "leave out --exporter, or give the Python module that it was made from")
     script = Script(module)
-    if not request.inputs:
+    inputs = request.inputs or _traced(script, traced)
+    if not inputs:
         names = script.tensors
         what = f"a TorchScript module does not say the shapes of its inputs: {', '.join(names)}"
         fix = "add " + " ".join(f"--input '{name}=float32[1,3,224,224]'" for name in names)
         raise ModelError(source, what, f"{fix}, with their own types and shapes")
-    return Found(
-        script, request.inputs, request.dynamic, exporter=EXPORTER, name=f"{module.original_name} in TorchScript"
+    mode = "set to evaluation mode"
+    if not request.inputs:
+        shown = ", ".join(f"{spec.name}={tensor}" for spec, tensor in zip(inputs, traced, strict=True))
+        mode += f", with the inputs that it was traced with, {shown}"
+    name = f"{module.original_name} in TorchScript"
+    return Found(script, inputs, request.dynamic, request.constants, exporter=EXPORTER, mode=mode, name=name)
+
+
+def _traced(script: "Script", traced: Sequence[pickles.Tensor]) -> tuple[InputSpec, ...]:
+    """Return the inputs that a module was traced with; none if they are not all of its tensors."""
+    are_whole = all(tensor.dtype in TORCH_TYPES and all(tensor.shape) for tensor in traced)
+    if len(traced) != len(script.tensors) or not are_whole:
+        return ()
+    return tuple(
+        InputSpec(name, ir.DataType[TORCH_TYPES[tensor.dtype]], tensor.shape)
+        for name, tensor in zip(script.tensors, traced, strict=True)
     )
 
 

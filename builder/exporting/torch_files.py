@@ -12,7 +12,7 @@ from builder.exporting import programs, scripts
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions
 from builder.exporting.subject import UserCode
-from builder.model import Archive, archive_of
+from builder.model import Archive, archive_of, traced_inputs
 
 _REACHES_OUT = re.compile(rb"\b(torch|ops\.aten)\.(from_file|save)\b|\bops\.(rpc|c10d|dist_\w+)\b|\brpc\.\w+")
 """Operators that a module to serve has no use for."""
@@ -32,7 +32,7 @@ def find(source: str, request: ExportOptions) -> Found:
         with UserCode(source, "PyTorch cannot read this TorchScript file", fix), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that TorchScript is deprecated
             module = torch.jit.load(source, map_location="cpu")
-        return scripts.found(source, module, request)
+        return scripts.found(source, module, request, traced_inputs(Path(source)))
 
 
 def _check_script(source: str) -> None:

@@ -8,8 +8,8 @@ a graph. `refuse_as` says what a file is that is no ONNX file. `zipmap` replaces
 dictionaries.
 """
 
-from builder.model import zipmap
-from builder.model.archives import Archive, archive_of
+from builder.model import pickles, zipmap
+from builder.model.archives import Archive, archive_of, traced_inputs
 from builder.model.constants import fix_inputs
 from builder.model.file_state import FileState
 from builder.model.loading import Model, load, weights_of
@@ -40,8 +40,10 @@ __all__ = [
     "node_names",
     "operator",
     "own_domain",
+    "pickles",
     "refuse_as",
     "stored_dtype",
+    "traced_inputs",
     "value_names",
     "weights_of",
     "why_not",

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 from builder.files import open_file
+from builder.model import pickles
 
 MOST_NAMES = 100_000
 """The most files in an archive that is looked at."""
@@ -49,3 +50,26 @@ def archive_with(names: Collection[str]) -> Archive | None:
     if "constants.pkl" in inner:
         return Archive.SCRIPT
     return Archive.CHECKPOINT if "data.pkl" in inner else None
+
+
+def record_of(path: Path, name: str, limit: int) -> bytes:
+    """Return the beginning of one file of an archive, `name` inside its folder; nothing if it cannot be read."""
+    try:
+        with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
+            found = next(each for each in archive.namelist() if each.partition("/")[2] == name)
+            with archive.open(found) as record:
+                return record.read(limit)
+    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, StopIteration, zipfile.BadZipFile):
+        return b""
+
+
+def traced_inputs(path: Path) -> tuple[pickles.Tensor, ...]:
+    """Return the types and shapes of the tensors that a TorchScript module was traced with.
+
+    They are empty for a script, and for inputs that are no tensors.
+    """
+    found = pickles.describe(record_of(path, "traced_inputs.pkl", pickles.MOST_BYTES)).value
+    inputs = pickles.untagged(found)
+    tensors = pickles.untagged(inputs.get("forward")) if isinstance(inputs, dict) else ()
+    described = [pickles.tensor(item) for item in tensors] if isinstance(tensors, list) else []
+    return tuple(item for item in described if item is not None) if None not in described else ()

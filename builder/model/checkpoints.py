@@ -2,14 +2,14 @@
 
 import json
 import pickletools
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder.files import open_file
 from builder.model import pickles
+from builder.model.archives import record_of
 
 SHOWN = 4
 """How many tensors are listed."""
@@ -49,15 +49,9 @@ def is_safetensors(head: bytes) -> bool:
     return len(head) > 9 and 2 <= int.from_bytes(head[:8], "little") <= 100 << 20 and head[8:9] == b"{"
 
 
-def in_archive(path: Path, names: Collection[str]) -> Recognized:
+def in_archive(path: Path) -> Recognized:
     """Describe what `torch.save` wrote."""
-    try:
-        with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
-            (name,) = (name for name in names if name.partition("/")[2] == "data.pkl")
-            with archive.open(name) as record:
-                content = record.read(pickles.MOST_BYTES)
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile):
-        content = b""
+    content = record_of(path, "data.pkl", pickles.MOST_BYTES)
     return _torch(path, pickles.describe(content))
 
 

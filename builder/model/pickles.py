@@ -124,19 +124,19 @@ def tensors_in(value: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
 def _dicts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     if not isinstance(value, Mapping):
         return
-    yield path, {key: found for key, item in value.items() if isinstance(key, str) and (found := _tensor(item))}
+    yield path, {key: found for key, item in value.items() if isinstance(key, str) and (found := tensor(item))}
     if len(path) < DEEPEST:
         for key, item in value.items():
             if isinstance(key, str):
                 yield from _dicts(item, (*path, key))
 
 
-def _tensor(value: Any) -> Tensor | None:
+def tensor(value: Any) -> Tensor | None:
     """Return the tensor that a call would make: `_rebuild_tensor_v2(storage, offset, size, …)`, or a parameter."""
     if not isinstance(value, Made) or not value.args:
         return None
     if value.origin in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
-        return _tensor(value.args[0])
+        return tensor(value.args[0])
     if value.origin not in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor") or len(value.args) < 3:
         return None
     storage, _, shape = value.args[:3]
@@ -145,6 +145,12 @@ def _tensor(value: Any) -> Tensor | None:
     is_storage = isinstance(storage, tuple) and len(storage) > 1
     kind = str(getattr(storage[1], "origin", "")).rpartition(".")[2].removesuffix("Storage") if is_storage else ""
     return Tensor(_DTYPES.get(kind, kind.lower()), shape)
+
+
+def untagged(value: Any) -> Any:
+    """Return what TorchScript tagged with a type: `restore_type_tag(value, "List[Tensor]")`."""
+    is_tagged = isinstance(value, Made) and value.origin == "torch.jit._pickle.restore_type_tag" and value.args
+    return value.args[0] if is_tagged else value
 
 
 _DTYPES = {

@@ -118,7 +118,7 @@ def _zip(seen: _Glance) -> Recognized | None:
     names = names_in(seen.path)
     kind = archive_with(names)
     if kind is Archive.CHECKPOINT:
-        return checkpoints.in_archive(seen.path, names)
+        return checkpoints.in_archive(seen.path)
     if kind is not None:
         inputs = " --input NAME=DTYPE[DIM,...]" if kind is Archive.SCRIPT else ""
         fix = f"run `python -m builder publish {seen.path}{inputs}`, or `export` to get an ONNX file"

@@ -127,6 +127,8 @@ def test_a_program_says_its_inputs_and_which_axes_are_dynamic(files: Path) -> No
     assert program.inputs == (InputSpec.parse("image=float32[2,3,6,6]"),)
     assert program.dynamic == {"image": {2: "image_2", 3: "image_3"}}
     assert not program.has_fixed_batch
+    nested = found(files / "nested.pt2", "state.0=float32[2,4]")
+    assert nested.inputs == tuple(InputSpec.parse(f"{name}=float32[2,4]") for name in ("batch_x", "state_0", "state_1"))
     named = found(files / "dynamic.pt2", "image=float32[1,3,8,12]", dynamic={"image": {2: "height"}})
     assert named.inputs == (InputSpec.parse("image=float32[1,3,8,12]"),)
     assert named.dynamic == {"image": {2: "height", 3: "image_3"}}
@@ -349,6 +351,14 @@ def test_a_torchscript_file_asks_for_its_inputs_by_name(files: Path) -> None:
         found(files / "scripted.pth")
     assert refused.value.what == "a TorchScript module does not say the shapes of its inputs: x, mask"
     assert "--input 'x=float32[1,3,224,224]'" in refused.value.fix
+
+
+@with_torch
+def test_a_traced_file_says_what_it_was_traced_with(files: Path) -> None:
+    traced = found(files / "traced.pt")
+    assert traced.inputs == (InputSpec.parse("input=float32[1,5]"),)
+    assert traced.mode.endswith("the inputs that it was traced with, input=float32[1,5]")
+    assert found(files / "traced.pt", "input=float32[3,5]").inputs == (InputSpec.parse("input=float32[3,5]"),)
 
 
 @with_torch

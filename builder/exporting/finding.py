@@ -6,7 +6,7 @@ from builder.errors import ModelError
 from builder.exporting import factories, hugging_face, torch_files
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions
-from builder.exporting.sources import Kind, kind_of
+from builder.exporting.sources import Kind, kind_of, mode_of
 from builder.model import refuse_as
 
 
@@ -25,7 +25,7 @@ def find(source: str, request: ExportOptions) -> Found:
             found = torch_files.find(source, request)
         case Kind.HUGGING_FACE:
             found = hugging_face.find(source, request)
-        case Kind.ONNX if Path(source).exists():
+        case Kind.ONNX if mode_of(source):
             what = f"it is a {'folder' if Path(source).is_dir() else 'file'} without a PyTorch module"
             fix = "if it is an ONNX file, publish it without the options for PyTorch modules"
             raise refuse_as(Path(source)) or ModelError(source, what, fix)

@@ -1,6 +1,7 @@
 """What MODEL may be: an ONNX file, a factory in Python code, a file of PyTorch, or a Hugging Face model."""
 
 import re
+import stat
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -74,14 +75,22 @@ class Source:
 
 def kind_of(text: str) -> Kind:
     """Return what MODEL is. A file that exists is a file, whatever its name looks like."""
-    path = Path(text)
-    if path.is_file():
-        return Kind.TORCH_FILE if archive_of(path) in (Archive.PROGRAM, Archive.SCRIPT) else Kind.ONNX
+    mode = mode_of(text)
+    if stat.S_ISREG(mode):
+        return Kind.TORCH_FILE if archive_of(Path(text)) in (Archive.PROGRAM, Archive.SCRIPT) else Kind.ONNX
     if text.startswith(HUGGING_FACE_PREFIX):
         return Kind.HUGGING_FACE
-    if path.exists():
+    if mode:
         return Kind.ONNX
     return Kind.FACTORY if _FACTORY.fullmatch(text.strip()) else Kind.ONNX
+
+
+def mode_of(text: str) -> int:
+    """Return the mode of what a path leads to; 0 if there is nothing, or the text cannot be a path at all."""
+    try:
+        return Path(text).stat().st_mode
+    except (OSError, ValueError):  # too long for a name, say
+        return 0
 
 
 def factory_name(text: str) -> str:

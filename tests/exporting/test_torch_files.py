@@ -81,6 +81,9 @@ def test_a_source_is_told_by_its_text_or_by_what_is_in_the_file(
         "nets:make": Kind.ONNX,  # a file that exists is a file
         "nets:other": Kind.FACTORY,
         "my.nets:make('a', depth=[1, 2])": Kind.FACTORY,
+        f"nets:make({', '.join(['1000'] * 100)})": Kind.FACTORY,  # longer than the name of a file may be
+        "a" * 5000: Kind.ONNX,
+        "nul\0": Kind.ONNX,
         "hf:folder": Kind.HUGGING_FACE,
         "model.onnx": Kind.ONNX,
         "C:\\models\\net.onnx": Kind.ONNX,

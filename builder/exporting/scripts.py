@@ -71,7 +71,7 @@ class Script(nn.Module):
     def __init__(self, module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.module = module.cpu().eval()
-        arguments = [argument for argument in module.forward.schema.arguments if argument.name != "self"]
+        arguments = module.forward.schema.arguments[1:]  # the first one is the module, whatever it is called
         self.tensors = [a.name for a in arguments if "Tensor" in str(a.type)]
         setattr(self, "forward", self._forward_with(arguments))  # noqa: B010 - one signature for each module
 

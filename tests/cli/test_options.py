@@ -97,6 +97,7 @@ EXPECTED = PublishOptions(
     constants={"s": 0.5, "t": Path("t.npy")},
     outputs=("c",),
     dynamic={"a": {2: "height", 3: "width"}},
+    sizes={"height": 64, "a:3": 96},
     samples=Path("s.npz"),
     effort="full",
     precision="bf16",
@@ -146,6 +147,7 @@ EXPECTED = PublishOptions(
 GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
     "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
+    "--size height=64,a:3=96 "
     "--samples s.npz --prove full "
     "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "

@@ -148,6 +148,25 @@ def test_an_output_with_the_name_of_an_input_gets_another() -> None:
     assert list(found) == ["output_x", "output_h", "a_b", "a_b_2"]
 
 
+SCRIPTED = (
+    "import torch\n"
+    "class Net(torch.nn.Module):\n"
+    "    def forward(me, state: tuple[torch.Tensor, torch.Tensor], scale: float):\n"
+    "        return {'y': state[0] * scale, 'loss': state[1].sum()}\n"
+    "def make(): return torch.jit.script(Net())\n"
+)
+"""A module whose own parameter is not called `self`."""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_torchscript_module_takes_containers_values_and_chosen_outputs_too(working_directory: Path) -> None:
+    (working_directory / "scripted_net.py").write_text(SCRIPTED)
+    asked = options("state.0=float32[1,4]", "state.1=float32[1,4]", constants={"scale": 2.0}, outputs=("y",))
+    found, (state, _) = answers("scripted_net:make", asked)
+    assert list(found) == ["y"]
+    np.testing.assert_allclose(found["y"], state * 2)
+
+
 # ---- whole ways, each about a second
 
 

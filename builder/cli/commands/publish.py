@@ -60,6 +60,7 @@ TENSORRT = "TensorRT"
         "publish digits.onnx --max-batch-size 64 --max-queue-delay-us 500",
         "publish detector.onnx --dynamic image:2=height,3=width --samples images.npz",
         "publish nets:classifier --input 'image=float32[1,3,224,224]'",
+        "publish 'nets:make(depth=8)' --input 'ids=int64[1,16]' --dynamic ids:1=length --output logits",
     ),
 )
 @click.argument(

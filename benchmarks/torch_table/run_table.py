@@ -1,6 +1,6 @@
 """Publish PyTorch modules of many kinds, let an independent program judge the files, and print a table.
 
-    python benchmarks/torch_table/run_table.py [--only WORD]… [--results FILE.json] [--json]
+    python benchmarks/torch_table/run_table.py [--only WORD]… [--results FILE.json] [--page FILE.md] [--json]
 
 Each module is published as a user would, by a `python -m builder publish` of its own. `torch_judge.py`, which shares no
 code with this project, then compares each published file with its module, row by row. A module that cannot be right has
@@ -27,6 +27,7 @@ from torch_cases import CASES, Case
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
+MARKS = ("<!-- table -->", "<!-- end of table -->")
 Outcome = Mapping[str, Any]
 
 
@@ -131,6 +132,23 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join(lines + [row(case, outcomes[case.name]) for case in CASES if case.name in outcomes])
 
 
+def summary(outcomes: Mapping[str, Outcome]) -> str:
+    """Return how many modules had which outcome."""
+    found = [outcomes[case.name] for case in CASES if case.name in outcomes]
+    right = sum(outcome["outcome"] == "published, right" for outcome in found)
+    refused = sum(outcome["outcome"] == "refused" and outcome["is_expected"] for outcome in found)
+    others = len(found) - right - refused
+    rest = f", and {others} not as expected (in bold)" if others else ""
+    return f"{len(found)} modules: {right} published with right answers, {refused} refused with the reason{rest}."
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the two marks of a page."""
+    before, _, rest = page.read_text().partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    page.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+
+
 def chosen(words: Sequence[str]) -> list[Case]:
     """Return the cases whose name or kind contains one of the words, or all of them."""
     has_transformers = importlib.util.find_spec("transformers") is not None
@@ -148,6 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], metavar="WORD")
     parser.add_argument("--results", type=Path, metavar="FILE.json")
+    parser.add_argument("--page", type=Path, metavar="FILE.md")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     kept = options.results and options.results.exists()
@@ -159,7 +178,10 @@ def main() -> int:
             print(f"{case.name}: {outcome['outcome']}: {outcome.get('why', '')}", file=sys.stderr)
         if options.results:
             options.results.write_text(json.dumps(outcomes, indent=1))
-    print(json.dumps(list(outcomes.values()), indent=1) if options.json else table(outcomes))
+    text = f"{summary(outcomes)}\n\n{table(outcomes)}"
+    if options.page:
+        put_into(options.page, text)
+    print(json.dumps(list(outcomes.values()), indent=1) if options.json else text)
     return 0 if all(outcomes[case.name]["is_expected"] for case in cases) else 1
 
 

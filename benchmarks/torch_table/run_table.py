@@ -121,7 +121,8 @@ def row(case: Case, outcome: Outcome) -> str:
     batches = ", ".join(map(str, outcome.get("batches", [])))
     judged = f"{batches}{f'; {sizes}' if sizes else ''}" if batches else sizes
     largest = f"{outcome['largest']:.0e}" if "largest" in outcome else ""
-    cells = [case.group, case.name, said, outcome.get("way", ""), judged, largest, f"{outcome['cpu']:.1f}"]
+    cost = f"{outcome['cpu']:.1f}" if "cpu" in outcome else ""
+    cells = [case.group, case.name, said, outcome.get("way", ""), judged, largest, cost]
     return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
 
 

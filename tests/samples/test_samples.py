@@ -349,6 +349,8 @@ def test_a_traced_model_is_drawn_on_both_sides_though_its_graph_shows_none(
     assert (traced["x"] < low).all(axis=1).any()
     assert (traced["x"] > high).all(axis=1).any()
     assert (plain["x"] == next(draw(by_hand(model), rows=16))["x"]).all()
+    if traced["x"].dtype.kind == "f":  # PyTorch and ONNX Runtime sort equal values in another order
+        assert all(len(set(row)) == len(row) for row in traced["x"])
 
 
 def test_token_ids_end_in_padding_in_some_rows_and_stay_inside_their_table(tmp_path: Path) -> None:

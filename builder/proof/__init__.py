@@ -11,8 +11,9 @@ config. `verify_published` repeats the proof of a published version, and `as_it_
 
 from builder.proof.choosing_sizes import free_sizes
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
+from builder.proof.failing import keep_failing
 from builder.proof.original_runs import OriginalRuns
-from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of, keep_failing
+from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
 from builder.proof.session import (

@@ -36,6 +36,7 @@ class ProvenFile:
         undecided_rows: How many samples are not in the reference because rounding decides their answer.
         stale_shapes: The values for which the file declares another shape than they have, so that ONNX Runtime warns
             at every request.
+        notes: What the caller should know about the samples, one sentence each.
     """
 
     reference: Arrays
@@ -43,6 +44,7 @@ class ProvenFile:
     constant_outputs: tuple[str, ...]
     undecided_rows: int
     stale_shapes: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def open_file(batched: BatchedModel, *, is_trial: bool = False) -> Session:
@@ -84,7 +86,7 @@ def prove_file(
         ModelError: ONNX Runtime cannot load the model that gives the right answers.
         VerificationError: It answers no sample, or an answer differs.
     """
-    original = Original(truth)
+    original = Original(truth, failure_dir)
     usual, *choices = free_sizes(truth, samples) or ({},)
     found = original.find_truth(samples, max_batch_size=max_batch_size, sizes={**usual, **pinned})
     elsewhere = [] if pinned else [(sizes, original.answer_at(sizes)) for sizes in choices]
@@ -109,6 +111,7 @@ def prove_file(
         constant_outputs=tuple(name for name in prover.tolerances if is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
         stale_shapes=tuple(dict.fromkeys(name for _, _, name in stale_shapes(warnings))),
+        notes=found.notes,
     )
 
 

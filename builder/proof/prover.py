@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from builder import files
 from builder.errors import VerificationError
 from builder.proof.comparison import Comparison, Tolerance, Wrong, allowed, as_numbers, compare
+from builder.proof.failing import keep_failing
 from builder.proof.session import one_line, onnxruntime_errors, run_errors
-from builder.record import write_arrays
 from builder.tensors import Array, Arrays
 
 REPORT = "report this failure with that file"
@@ -223,17 +222,6 @@ def _describe(wrong: Sequence[Wrong], batch_size: int, tolerance: Tolerance) -> 
         f"{off} of {total} values are wrong, the largest error is {worst.largest_error:.3g} "
         f"({allowed(tolerance, 'original')})"
     )
-
-
-def keep_failing(model: Path, arrays: Arrays) -> str:
-    """Write a failing batch beside `model`, as `STEM.failed.npz`, and say where it is or why that is not possible."""
-    path = model.with_name(f"{model.stem}.failed.npz")
-    try:
-        with files.create(path) as stream:
-            write_arrays(stream, arrays)
-    except OSError as error:
-        return f"; the failing batch could not be written to {path}: {files.reason(error)}"
-    return f"; the failing batch is in {path}"
 
 
 def count_rows(reference: Arrays) -> int:

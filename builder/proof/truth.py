@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from builder.bounded import OutOfMemoryError, memory_left
 from builder.errors import VerificationError
 from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
+from builder.proof.failing import keep_failing
 from builder.proof.session import Session, one_line, open_original, run_errors
 from builder.samples import Samples, Sizes, draw
 from builder.tensors import Array, Arrays
@@ -40,6 +41,9 @@ TIME_BUDGET_S = 30.0
 
 Only models that would take minutes reach it, so the published bytes of others do not depend on the machine's speed.
 """
+CAUTIOUS = "the samples that were drawn at first are not used, but others"
+"""What the caller should know if the original cannot answer the first samples; the reason follows."""
+
 NUDGES = 8
 """How many times to ask with changed inputs: each time, two almost equal candidates can swap places."""
 
@@ -54,12 +58,14 @@ class Truth:
         row_s: The time to run one row, seconds.
         row_bytes: How much the memory grew in the first run, per row.
         drawn: In a few words, what the samples of each input are.
+        notes: What the caller should know about the samples, one sentence each.
     """
 
     reference: Arrays
     row_s: float
     row_bytes: int
     drawn: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def largest_affordable(self, max_batch_size: int) -> int:
         """Return `max_batch_size` or 4096, halved until a batch fits the time budget and half of the free memory."""
@@ -70,17 +76,26 @@ class Truth:
 
 
 class UnusableSamplesError(Exception):
-    """The original's answers to these samples are missing or prove nothing."""
+    """The original cannot run on these samples, or its answers are not numbers: others may be better.
+
+    A shape that depends on the values of the samples is not among these reasons. The model ran, and no other samples
+    make that unseen.
+    """
 
 
 class Original:
     """The original model, run on chunks of its own static batch.
 
     The session is opened for the first question. `close` closes it, and the next question opens it again.
+
+    Args:
+        batched: The rewritten model.
+        failure_dir: The folder for samples whose answers have other shapes than those of others.
     """
 
-    def __init__(self, batched: BatchedModel) -> None:
+    def __init__(self, batched: BatchedModel, failure_dir: Path = Path()) -> None:
         self._batched = batched
+        self._failure_dir = failure_dir
 
     @cached_property
     def _session(self) -> Session:
@@ -101,7 +116,8 @@ class Original:
 
         Raises:
             ModelError: ONNX Runtime cannot load the model.
-            VerificationError: The model cannot answer the samples, or most of its answers are NaN.
+            VerificationError: The model cannot answer the samples, most of its answers are NaN, or their shapes depend
+                on the samples.
             OutOfMemoryError: It needs more memory for them than it may use.
         """
         most = max(MIN_ROWS, min(MAX_ROWS, max_batch_size))
@@ -109,9 +125,11 @@ class Original:
         first: UnusableSamplesError | None = None
         for inputs in attempts:
             try:
-                return self._ask(inputs, MAX_OWN_ROWS if samples is not None else most)
+                found = self._ask(inputs, MAX_OWN_ROWS if samples is not None else most)
             except UnusableSamplesError as error:
                 first = first or error
+                continue
+            return found if first is None else replace(found, notes=(f"{CAUTIOUS}: {first}",))
         if first is not None and isinstance(first.__cause__, OutOfMemoryError):
             raise first.__cause__
         fix = "give samples that the model can answer with --samples FILE.npz"
@@ -119,7 +137,11 @@ class Original:
         raise VerificationError(self._batched.original.path, what, fix, is_about_batch=not self._batched.is_static)
 
     def answer_at(self, sizes: Sizes) -> Arrays | None:
-        """Return a few samples with other sizes, and the answers to them; None if there are no usable answers."""
+        """Return a few samples with other sizes, and the answers to them; None if there are no usable answers.
+
+        Raises:
+            VerificationError: The shapes of the answers depend on the samples.
+        """
         for inputs in draw(self._batched, rows=FEW_ROWS, sizes=sizes):
             with suppress(UnusableSamplesError):
                 return self._ask(inputs, FEW_ROWS).reference
@@ -181,18 +203,30 @@ class Original:
 
         Raises:
             UnusableSamplesError: The model cannot run on them, or most of its answers are NaN or infinite.
+            VerificationError: The shapes of the answers depend on the samples, of those that it can run on.
         """
         step = self._batched.static_batch
         _ = self._session
         resident = _resident_bytes()
-        chunks = [self._answer_chunk(inputs, 0)]
-        grown = max(0, _resident_bytes() - resident)
-        row_bytes = sum(array[:1].nbytes for array in (*inputs.values(), *chunks[0].values()))
-        rows = min([_rows_within(row_bytes, most), *map(len, inputs.values())])
-        started, elapsed = time.perf_counter(), 0.0
-        while len(chunks) * step < rows and (elapsed < TIME_BUDGET_S or len(chunks) * step < MIN_ROWS):
-            chunks.append(self._answer_chunk(inputs, len(chunks) * step))
-            elapsed = time.perf_counter() - started
+        answered: dict[int, Arrays] = {}
+        try:
+            answered[0] = self._answer_chunk(inputs, 0)
+            grown = max(0, _resident_bytes() - resident)
+            row_bytes = sum(array[:1].nbytes for array in (*inputs.values(), *answered[0].values()))
+            rows = min([_rows_within(row_bytes, most), *map(len, inputs.values())])
+            started, elapsed = time.perf_counter(), 0.0
+            while len(answered) * step < rows and (elapsed < TIME_BUDGET_S or len(answered) * step < MIN_ROWS):
+                answered[len(answered)] = self._answer_chunk(inputs, len(answered) * step)
+                elapsed = time.perf_counter() - started
+        except UnusableSamplesError:
+            failed = len(answered)
+            for number in range(failed + 1, failed + 1 + MIN_ROWS):
+                with suppress(UnusableSamplesError):
+                    answered[number] = self._answer_chunk(inputs, number * step)
+            self._refuse_shapes(inputs, answered)
+            raise
+        self._refuse_shapes(inputs, answered)
+        chunks = list(answered.values())
         rows = min(rows, len(chunks) * step)
         kept = _alike(chunks[:rows]) if self._batched.is_static else list(range(rows))
         reference = {f"input:{name}": array[kept] for name, array in inputs.items()}
@@ -201,6 +235,30 @@ class Original:
             reference[f"output:{tensor.name}"] = _joined(tensor, [chunk[tensor.name] for chunk in used])[: len(kept)]
         drawn = inputs.words if isinstance(inputs, Samples) else {}
         return Truth(reference, elapsed / max(1, (len(chunks) - 1) * step), grown // step, drawn)
+
+    def _refuse_shapes(self, inputs: Arrays, answered: Mapping[int, Arrays]) -> None:
+        """Refuse a model whose answers have another shape for some samples than for others, and keep those samples.
+
+        Without a batch, each request has its own answer, of any shape.
+        """
+        for tensor in () if self._batched.is_static else self._batched.outputs:
+            shapes = {number: answers[tensor.name].shape[1:] for number, answers in answered.items()}
+            usual = max(shapes.values(), key=list(shapes.values()).count, default=())
+            odd = next((number for number, shape in shapes.items() if shape != usual), None)
+            if odd is None:
+                continue
+            path, start = self._batched.original.path, odd * self._batched.static_batch
+            kept = {
+                f"input:{name}": array[start : start + self._batched.static_batch] for name, array in inputs.items()
+            }
+            kept |= {f"got:{name}": array for name, array in answered[odd].items()}
+            what = (
+                f"the shape of output {tensor.original!r} depends on the values of the samples: it is "
+                f"{list(shapes[odd])} for sample {start} and {list(usual)} for most others"
+            )
+            fix = "export it so that the shape of each row's answer is the same whatever its values are"
+            where_kept = keep_failing(self._failure_dir / path.name, kept)
+            raise VerificationError(path, what + where_kept, fix, is_about_batch=True)
 
     def _answer_chunk(self, inputs: Arrays, start: int) -> dict[str, Array]:
         """Answer one static batch, `[B0, *dims]`; if there are too few samples, the last one is repeated."""
@@ -252,9 +310,6 @@ def _alike(requests: Sequence[Arrays]) -> list[int]:
 
 def _joined(tensor: BatchedTensor, chunks: Sequence[Array]) -> Array:
     """Join the rows of all chunks, after checking that most values are numbers."""
-    shapes = sorted({chunk.shape[1:] for chunk in chunks})
-    if len(shapes) > 1:
-        raise UnusableSamplesError(f"the shape of output {tensor.name!r} depends on the values: {shapes}")
     rows = np.concatenate(chunks)
     numbers = _numbers(tensor, rows)
     if numbers.dtype.kind == "f" and numbers.size and np.isfinite(numbers).mean() < 0.5:

@@ -56,6 +56,7 @@ class VerifiedModel:
         proof: What was compared, and how large the differences were.
         constant_outputs: Outputs that are the same for all samples; the comparison says little about them.
         undecided_rows: How many samples are not in the reference because rounding decides the original's answer.
+        notes: What the caller should know about the samples, one sentence each.
     """
 
     batched: BatchedModel
@@ -66,6 +67,7 @@ class VerifiedModel:
     proof: Proof
     constant_outputs: tuple[str, ...]
     undecided_rows: int
+    notes: tuple[str, ...] = ()
 
 
 def verify(
@@ -96,7 +98,7 @@ def verify(
         ModelError: ONNX Runtime cannot load the original.
         VerificationError: The original answers no sample, or an answer differs from the original's.
     """
-    original = Original(batched)
+    original = Original(batched, failure_dir)
     usual, *choices = free_sizes(batched, samples) or ({},)
     truth = original.find_truth(samples, max_batch_size=max_batch_size, sizes=usual)
     elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes)) is not None]
@@ -131,6 +133,7 @@ def verify(
         ),
         constant_outputs=tuple(name for name in tolerances if is_constant(reference[f"output:{name}"])),
         undecided_rows=len(proven.undecided),
+        notes=truth.notes,
     )
 
 

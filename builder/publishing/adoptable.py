@@ -292,6 +292,7 @@ def _notes(batched: BatchedModel, proven: as_it_is.ProvenFile, version: int) -> 
             "the graph does not show whether the samples of a batch are independent, so more batch sizes were run: "
             f"{'; '.join(batched.undecided)}"
         )
+    yield from (f"version {version}: {note}" for note in proven.notes)
     if proven.constant_outputs:
         names = ", ".join(proven.constant_outputs)
         yield f"version {version}: all samples give the same {names}, so the proof says little about it"

@@ -159,6 +159,7 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             "the graph does not show whether the samples of a batch are independent, so more batch sizes were run: "
             f"{'; '.join(verified.batched.undecided)}"
         )
+    yield from verified.notes
     if verified.constant_outputs:
         yield f"all samples give the same {', '.join(verified.constant_outputs)}, so the proof says little about it"
     if undecided := verified.undecided_rows:

@@ -338,6 +338,9 @@ def test_an_original_that_runs_only_on_cautious_samples_gets_such_samples(tmp_pa
         "e = Sub (square, one) y = Gather").replace("(table, square)", "(table, e)")  # fmt: skip
     verified = prove(tmp_path, text, text.replace("[1, 3]", "[N, 3]"))
     assert verified.reference["input:x"].max() <= 1
+    (note,) = verified.notes
+    assert note.startswith("the samples that were drawn at first are not used, but others: ")
+    assert "out of" in note
 
 
 def test_an_original_that_cannot_run_at_all_asks_for_samples(tmp_path: Path) -> None:
@@ -361,6 +364,35 @@ def test_an_original_without_a_row_for_each_sample_is_refused(tmp_path: Path) ->
     batched = by_hand(original(tmp_path, text), text.replace("[2,", "[N,").replace("[1,", "[N,"), static_batch=2)
     with pytest.raises(VerificationError, match="output 'y' has 1 rows for a batch of 2"):
         verify(batched, max_batch_size=8)
+
+
+WIDTH = """g (float[1, 4] x) => (float[1, {n}] y) <float zero = {{0.0}}, int64[1] none = {{0}}, int64[1] one = {{1}}> {{
+    above = Greater (x, zero)  ones = Cast <to = 7> (above)  flat = ReduceSum <keepdims = 0> (ones)
+    {more}
+    end = Unsqueeze (flat, none)  y = Slice (x, none, end, one)
+}}"""
+
+
+def test_a_shape_that_depends_on_the_values_is_refused_and_kept_though_other_samples_do_not_show_it(
+    tmp_path: Path,
+) -> None:
+    text = WIDTH.format(n="width", more="")
+    with pytest.raises(VerificationError, match=r"shape of output 'y' depends on the values .* for sample \d+ and"):
+        prove(tmp_path, text, text.replace("[1, 4]", "[N, 4]").replace("[1, w", "[N, w"))
+    kept = np.load(tmp_path / "model.failed.npz")
+    assert kept["got:y"].shape == (1, int((kept["input:x"] > 0).sum())), "positive samples all have 4 values"
+
+
+def test_what_the_original_answers_counts_although_it_fails_on_other_samples(tmp_path: Path) -> None:
+    more = "three = Constant <value_int = 3> ()  fails = Sub (three, flat)  s = Gather (zeros, fails)  unused = Unsqueeze (s, none)"
+    text = WIDTH.format(n="width", more=more).replace("<float zero", "<float[3] zeros = {0, 0, 0}, float zero")
+    text = text.replace("(float[1, width] y)", "(float[1, width] y, float[1] unused)")
+    with pytest.raises(VerificationError, match="shape of output 'y' depends on the values of the samples"):
+        prove(
+            tmp_path,
+            text,
+            text.replace("[1, 4]", "[N, 4]").replace("[1, w", "[N, w").replace("float[1] un", "float[N] un"),
+        )
 
 
 def test_an_answer_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:

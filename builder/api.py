@@ -56,6 +56,7 @@ def publish(
     inputs: Sequence[InputSpec] = (),
     exporter: str | None = None,
     opset: int | None = None,
+    is_verbose: bool = False,
     report: Report = silent,
 ) -> Publication:
     """Make a model's batch dynamic, compare it with the original, and install it as a new version.
@@ -69,6 +70,7 @@ def publish(
         inputs: The parameters of a PyTorch module's `forward`. Exported programs (`.pt2`) declare their own.
         exporter: `torch.export` or `TorchScript`, for a PyTorch module. Default: the first that works.
         opset: The ONNX opset, for a PyTorch module. Default: the exporter's own choice.
+        is_verbose: Show what PyTorch itself prints, logs and warns about.
         report: Called with each step and what it found.
 
     Raises:
@@ -85,7 +87,15 @@ def publish(
         if source.kind is Kind.ONNX and not inputs:
             return publishing.publish(Path(model), root, name=name, options=asked, report=report)
         return publish_module(
-            str(model), root, inputs=inputs, exporter=exporter, opset=opset, name=name, options=asked, report=report
+            str(model),
+            root,
+            inputs=inputs,
+            exporter=exporter,
+            opset=opset,
+            is_verbose=is_verbose,
+            name=name,
+            options=asked,
+            report=report,
         )
 
     if not bucket.is_url(repository):

@@ -113,6 +113,7 @@ def check_module(model: str, options: "PublishOptions", exporting: Mapping[str, 
             raise WrongUsage(what, f"write a number, as in {name}=0.5, or a file, as in {name}=values.npy")
     for name, value in exporting.items():
         if value:
+            option = f"--{name.removeprefix('is_')}"
             raise WrongUsage(
-                f"--{name} is only for PyTorch modules, and there is no --input", f"{fix}, or leave it out"
+                f"{option} is only for PyTorch modules, and there is no --input", f"{fix}, or leave it out"
             )

@@ -260,6 +260,16 @@ opset = option(
 )
 
 
+verbose = option(
+    "-v",
+    "--verbose",
+    "is_verbose",
+    section=PYTORCH,
+    is_flag=True,
+    help="Show what PyTorch itself prints, logs and warns about. Your own code's output is shown without it too.",
+)
+
+
 def admin_key_file(default: str) -> Callable[[Function], Function]:
     """Declare the option for the file with the admin key."""
     return option(

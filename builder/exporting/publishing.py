@@ -20,6 +20,7 @@ def publish_module(
     inputs: Sequence[InputSpec],
     exporter: str | None = None,
     opset: int | None = None,
+    is_verbose: bool = False,
     name: str | None = None,
     options: PublishOptions,
     report: Report = silent,
@@ -43,6 +44,7 @@ def publish_module(
         samples=None if options.is_per_sample else options.samples,
         constants=options.constants,
         outputs=options.outputs,
+        is_verbose=is_verbose,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{Source.of(source).name}.onnx")

@@ -18,7 +18,7 @@ from builder.exporting import ExportOptions, InputSpec
 from builder.publishing import PublishOptions
 from builder.tensorrt import BuildOptions
 
-CALL = {"model", "repository", "name", "inputs", "exporter", "opset", "as_json"}
+CALL = {"model", "repository", "name", "inputs", "exporter", "opset", "is_verbose", "as_json"}
 """What `publish` passes on by itself, beside the fields of PublishOptions."""
 
 

@@ -384,14 +384,16 @@ def test_a_shape_that_depends_on_the_values_is_refused_and_kept_though_other_sam
 
 
 def test_what_the_original_answers_counts_although_it_fails_on_other_samples(tmp_path: Path) -> None:
-    more = "three = Constant <value_int = 3> ()  fails = Sub (three, flat)  s = Gather (zeros, fails)  unused = Unsqueeze (s, none)"
+    more = (
+        "three = Constant <value_int = 3> ()  at = Sub (three, flat)  s = Gather (zeros, at)  u = Unsqueeze (s, none)"
+    )
     text = WIDTH.format(n="width", more=more).replace("<float zero", "<float[3] zeros = {0, 0, 0}, float zero")
-    text = text.replace("(float[1, width] y)", "(float[1, width] y, float[1] unused)")
+    text = text.replace("(float[1, width] y)", "(float[1, width] y, float[1] u)")
     with pytest.raises(VerificationError, match="shape of output 'y' depends on the values of the samples"):
         prove(
             tmp_path,
             text,
-            text.replace("[1, 4]", "[N, 4]").replace("[1, w", "[N, w").replace("float[1] un", "float[N] un"),
+            text.replace("[1, 4]", "[N, 4]").replace("[1, w", "[N, w").replace("float[1] u", "float[N] u"),
         )
 
 

@@ -20,6 +20,7 @@ from builder.cli.options import (
     outputs,
     python_constants,
     samples,
+    verbose,
 )
 from builder.cli.output import print_json, print_path, report
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 @dynamic
 @option("--static", "is_static", section="Batch", is_flag=True, help="Keep every axis as --input gives it.")
 @samples
+@verbose
 @as_json
 def export(model: str, file: Path | None, as_json: bool, **given: Any) -> None:
     """Export MODEL, a module of PyTorch, to an ONNX file with a dynamic batch.

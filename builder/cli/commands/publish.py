@@ -41,6 +41,7 @@ from builder.cli.options import (
     samples,
     serve_also,
     sizes,
+    verbose,
 )
 from builder.cli.output import print_diff, print_json, print_path, report
 
@@ -222,6 +223,7 @@ TENSORRT = "TensorRT"
 @inputs
 @exporter
 @opset
+@verbose
 @lock_timeout
 @as_json
 def publish(model: str, repository: Path | str, name: str | None, as_json: bool, **given: Any) -> None:
@@ -233,7 +235,7 @@ def publish(model: str, repository: Path | str, name: str | None, as_json: bool,
     from builder.publishing import PublishOptions
 
     options = fill(PublishOptions, given)
-    exporting = given  # what is left: inputs, exporter and opset
+    exporting = given  # what is left: inputs, exporter, opset and is_verbose
     check_options(options)
     check_module(model, options, exporting)
     with finishing():

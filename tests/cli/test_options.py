@@ -185,7 +185,7 @@ def test_every_option_of_export_fills_its_field() -> None:
     given = parsed(
         "export", "m:f", "-o", "m.onnx", "--input", "x=float32[1,4]", "--batch-axis", "x=1", "--dynamic", "x:0=time",
         "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz", "--constant", "depth=[1, 2]",
-        "--output", "logits,states",
+        "--output", "logits,states", "--verbose",
     )  # fmt: skip
     assert fill(ExportOptions, given) == ExportOptions(
         inputs=(InputSpec.parse("x=float32[1,4]"),),
@@ -197,6 +197,7 @@ def test_every_option_of_export_fills_its_field() -> None:
         samples=Path("s.npz"),
         constants={"depth": [1, 2]},
         outputs=("logits", "states"),
+        is_verbose=True,
     )
     assert given.keys() == {"model", "file", "as_json"}
 

@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -27,6 +28,7 @@ from builder.exporting.repeating import refuse_changing
 from builder.exporting.sources import Source
 from builder.exporting.subject import Diagnosis, Subject
 from builder.exporting.temporary import Temporary
+from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
 from builder.exporting.ways import advised
 from builder.model import load
 from builder.progress import Report
@@ -167,8 +169,20 @@ def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: 
             path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference, proof.drawn
         )
     failed_all = _all_failed(subject, failures, options)
+    if missing := [error.found for error in failures.values() if isinstance(error, UnsupportedError)]:
+        fix = fix_for(missing[0], subject, options, partial(_is_exported, path=path, folder=folder))
+        raise type(failed_all)(failed_all.where, failed_all.what, fix)
     is_about_batch = any(failure.is_about_batch for failure in failures.values())
     raise _with_ways(failed_all, subject, options, path, folder) if is_about_batch else failed_all
+
+
+def _is_exported(subject: Subject, options: ExportOptions, *, path: Path, folder: Path) -> bool:
+    """Return whether another module can be exported with other options, and proven."""
+    for number, strategy in enumerate(strategies_for(options)):
+        with contextlib.suppress(_StrategyFailed, BuilderError):
+            _export_with(strategy, subject, options, path, folder / f"other{number}", kept_in=folder)
+            return True
+    return False
 
 
 def _with_ways(error: BuilderError, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> BuilderError:
@@ -216,7 +230,7 @@ def _export_with(
     try:
         batched = strategy.export(subject, options, file)
     except ModelError as error:
-        raise _StrategyFailed(error) from error
+        raise _failed(error, subject, file) from error
     asking = Asking(subject, batched, kept_in / _failing_batch(path, strategy))
     trial = Trial(asking, options, strategy.example(options))
     try:
@@ -236,7 +250,7 @@ def _export_with(
     except ModuleError:
         raise
     except (ModelError, VerificationError) as error:
-        raise _StrategyFailed(error) from error
+        raise _failed(error, subject, file) from error
     file.write_bytes(model_bytes)
     return proof, asking.notes
 
@@ -245,6 +259,11 @@ def _listed(constants: Mapping[str, object]) -> str:
     """Return the constants in one line; of a file only the name."""
     shown = {name: value.name if isinstance(value, Path) else repr(value) for name, value in constants.items()}
     return ", ".join(f"{name}={value}" for name, value in sorted(shown.items()))
+
+
+def _failed(error: BuilderError, subject: Subject, file: Path) -> _StrategyFailed:
+    found = find_unsupported(error, file)
+    return _StrategyFailed(error if found is None else UnsupportedError(subject.where, found))
 
 
 def _drop_stack_traces(graph: ir.Graph) -> None:
@@ -271,10 +290,13 @@ def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], opt
         details.setdefault(reason, {}).update(dict.fromkeys(f"  {line}" for line in lines if line not in found))
     listed = [line for reason, names in reasons.items() for line in (f"{'; '.join(names)}: {reason}", *details[reason])]
     listed += frozen
-    if any(isinstance(error, VerificationError) for error in failures.values()):
+    wrong = [error for error in failures.values() if isinstance(error, VerificationError)]
+    if wrong:
         fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
+        fix = fix if any(line.startswith(FROZEN) for line in frozen) else wrong[-1].fix
         return VerificationError(subject.where, Listing("no export gives the module's answers:", listed), fix)
-    listed += _warned(subject, next(iter(failures)).example(options))
+    if not any(isinstance(error, UnsupportedError) for error in failures.values()):
+        listed += _warned(subject, next(iter(failures)).example(options))
     advice = "" if options.is_static else subject.without_scalars()
     return ModelError(subject.where, Listing("it cannot be exported:", listed), f"{advice}{error.fix}")
 

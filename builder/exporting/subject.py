@@ -19,7 +19,7 @@ from builder.exporting.found import Found
 from builder.exporting.quiet import eagerly
 from builder.exporting.results import choose, flatten
 from builder.files import reason
-from builder.tensors import Array, Arrays
+from builder.tensors import TORCH_TYPES, Array, Arrays
 
 _LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
 _NOT_USER_CODE = (*_LIBRARY_FOLDERS, "<frozen importlib", "<string>", "<eval_with_key>")
@@ -151,7 +151,11 @@ class Subject(nn.Module):
         fix = "give inputs that forward accepts with --input and --samples, or correct forward"
         with UserCode(self.where, f"forward fails on {shapes}", fix), torch.no_grad(), eagerly():
             answers = self(*self.tensors(feeds))
-        return {name: to_array(tensor) for name, tensor in zip(self.outputs, answers, strict=True)}
+        named = dict(zip(self.outputs, answers, strict=True))
+        for name, tensor in named.items():
+            if found := _not_served(tensor):
+                raise ModelError(self.where, f"forward returns {name!r} as {found[0]}", found[1])
+        return {name: to_array(tensor) for name, tensor in named.items()}
 
     def tensors(self, feeds: Arrays) -> tuple[torch.Tensor, ...]:
         """Return new tensors for all inputs, in order, because `forward` may change them in place."""
@@ -174,6 +178,26 @@ def to_tensor(array: Array, dtype: ir.DataType) -> torch.Tensor:
     if dtype == ir.DataType.BFLOAT16:
         return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
     return torch.tensor(array)
+
+
+def _not_served(tensor: torch.Tensor) -> tuple[str, str] | None:
+    """Return what kind of tensor ONNX and Triton have nothing for, and what to return in its place; None otherwise."""
+    if tensor.is_nested:
+        return "a nested tensor", "return a padded one: tensor.to_padded_tensor(0.0)"
+    if tensor.layout != torch.strided:
+        return "a sparse tensor", "return a dense one: tensor.to_dense()"
+    if tensor.is_quantized:
+        return "a quantized tensor", "return its values: tensor.dequantize()"
+    if tensor.is_complex():
+        fix = "return torch.view_as_real(tensor), which has the real and the imaginary part on one more axis"
+        return f"{_name_of(tensor.dtype)}, a type that Triton does not have", fix
+    if _name_of(tensor.dtype) not in TORCH_TYPES and not _name_of(tensor.dtype).startswith("uint"):
+        return f"{_name_of(tensor.dtype)}, a type that Triton does not have", "return it as float32: tensor.float()"
+    return None
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def to_array(tensor: torch.Tensor) -> Array:

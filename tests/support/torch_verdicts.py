@@ -206,3 +206,35 @@ class Warns(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         warnings.warn("a warning of the user's", stacklevel=1)
         return x[0].T[None] * 2
+
+
+class Double(nn.Module):
+    """A convolution of a type that ONNX Runtime has none for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(1, 2, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x[:, None]).mean(2)
+
+
+class Spectrum(nn.Module):
+    """An answer of complex numbers."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"spectrum": torch.fft.rfft(x)}
+
+
+class Sparse(nn.Module):
+    """An answer without a dense layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to_sparse()
+
+
+class Float8(nn.Module):
+    """An answer of a type that NumPy does not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.float8_e4m3fn)

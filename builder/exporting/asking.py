@@ -112,9 +112,7 @@ class Asking:
                 failures.append(error)
                 continue
             if failures:
-                self._note(
-                    f"the samples that were drawn at first are not used, but more cautious ones: {failures[0].what}"
-                )
+                self._note(f"the samples that were drawn at first are not used, but others: {failures[0].what}")
             return reference
         raise failures[0]
 

@@ -16,17 +16,17 @@ import onnx_ir as ir
 
 from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
-from builder.errors import BuilderError, HostError, Listing, ModelError, VerificationError
+from builder.errors import BuilderError, HostError, ModelError, VerificationError
 from builder.exporting import exporters, inputs
 from builder.exporting.asking import Asking, ModuleError, other_examples, refuse_varying
+from builder.exporting.failures import all_failed
 from builder.exporting.finding import find
-from builder.exporting.frozen import FROZEN, UNKNOWN, find_warned
 from builder.exporting.options import EXPORTERS, Completed, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
 from builder.exporting.repeating import refuse_changing
 from builder.exporting.sources import Source
-from builder.exporting.subject import Diagnosis, Subject
+from builder.exporting.subject import Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
 from builder.exporting.ways import advised
@@ -168,7 +168,9 @@ def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: 
         return ExportedModel(
             path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference, proof.drawn
         )
-    failed_all = _all_failed(subject, failures, options)
+    example = next(iter(failures)).example(options)
+    named = {str(strategy): error for strategy, error in failures.items()}
+    failed_all = all_failed(subject, named, example, is_static=options.is_static)
     if missing := [error.found for error in failures.values() if isinstance(error, UnsupportedError)]:
         fix = fix_for(missing[0], subject, options, partial(_is_exported, path=path, folder=folder))
         raise type(failed_all)(failed_all.where, failed_all.what, fix)
@@ -275,37 +277,6 @@ def _drop_stack_traces(graph: ir.Graph) -> None:
 def _failing_batch(path: Path, strategy: Strategy) -> Path:
     """Return the name that a failing batch is kept under in the working directory, as `publish` does."""
     return Path(f"{path.stem}.{str(strategy).replace(', ', '.').replace(' ', '_')}.onnx")
-
-
-def _all_failed(subject: Subject, failures: Mapping[Strategy, BuilderError], options: ExportOptions) -> BuilderError:
-    """Return the error that lists why each strategy failed, strategies with the same reason together."""
-    reasons: dict[str, list[str]] = {}
-    details: dict[str, dict[str, None]] = {}
-    frozen: dict[str, None] = {}
-    for strategy, error in failures.items():
-        reason, *lines = error.what.lines if isinstance(error.what, Listing) else (error.what,)
-        reasons.setdefault(reason, []).append(str(strategy))
-        found = [line for line in lines if line.startswith((FROZEN, UNKNOWN))]
-        frozen.update(dict.fromkeys(found))
-        details.setdefault(reason, {}).update(dict.fromkeys(f"  {line}" for line in lines if line not in found))
-    listed = [line for reason, names in reasons.items() for line in (f"{'; '.join(names)}: {reason}", *details[reason])]
-    listed += frozen
-    wrong = [error for error in failures.values() if isinstance(error, VerificationError)]
-    if wrong:
-        fix = "replace Python values in forward by tensor operations such as torch.where and torch.gather"
-        fix = fix if any(line.startswith(FROZEN) for line in frozen) else wrong[-1].fix
-        return VerificationError(subject.where, Listing("no export gives the module's answers:", listed), fix)
-    if not any(isinstance(error, UnsupportedError) for error in failures.values()):
-        listed += _warned(subject, next(iter(failures)).example(options))
-    advice = "" if options.is_static else subject.without_scalars()
-    return ModelError(subject.where, Listing("it cannot be exported:", listed), f"{advice}{error.fix}")
-
-
-def _warned(subject: Subject, example: Arrays) -> list[str]:
-    """Return the lines about which PyTorch warns in a trace; that it cannot be traced is not the user's problem."""
-    with Diagnosis() as diagnosis:
-        return [f"{FROZEN} {line}" for line in find_warned(subject, example)]
-    return [f"{UNKNOWN}: {diagnosis.failure}"]
 
 
 # ---------------------------------------------------------------- files

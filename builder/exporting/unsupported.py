@@ -126,21 +126,25 @@ def fix_for(found: Unsupported, subject: Subject, options: ExportOptions, attemp
     here = "at that line" if found.line else f"before {found.operator}"
     if found.dtype not in ("float64", "bfloat16", "float16", ""):
         return f"convert its inputs with .float() {here}, and its answer back if it has to be {found.dtype}"
-    ways = []
-    others = [spec for spec in options.inputs if _is_other_float(spec.dtype)]
-    if any(tensor.is_floating_point() and str(tensor.dtype) != "torch.float32" for tensor in _weights(subject)):
-        ways.append("return module.float() from the factory")
-    if others:
-        ways.append(f"give {', '.join(spec.name for spec in others)} as float32 with --input")
+    ways = _ways(subject, options)
     if not ways:
         return f"use .float() in place of a conversion to {found.dtype or 'another type'} {here}"
-    text = " and ".join(ways)
-    if sum(tensor.nbytes for tensor in _weights(subject)) <= LARGEST_BYTES:
-        if _works(subject, options, attempt):
-            return f"compute it in float32: {text} (tried)"
-        cast = f".float() in place of the conversion to {found.dtype or 'another type'} in forward"
-        return f"compute it in float32: {text}, and use {cast}"
-    return f"compute it in float32: {text}"
+    text = f"compute it in float32: {' and '.join(ways)}"
+    if sum(tensor.nbytes for tensor in _weights(subject)) > LARGEST_BYTES:
+        return text
+    if _works(subject, options, attempt):
+        return f"{text} (tried)"
+    return f"{text}, and use .float() in place of the conversion to {found.dtype or 'another type'} in forward"
+
+
+def _ways(subject: Subject, options: ExportOptions) -> list[str]:
+    """Return what has to be in float32: the weights and the inputs that are not yet."""
+    ways = []
+    if any(tensor.is_floating_point() and str(tensor.dtype) != "torch.float32" for tensor in _weights(subject)):
+        ways.append("return module.float() from the factory")
+    if others := [spec.name for spec in options.inputs if _is_other_float(spec.dtype)]:
+        ways.append(f"give {', '.join(others)} as float32 with --input")
+    return ways
 
 
 def _weights(subject: Subject) -> list[Any]:

@@ -184,11 +184,11 @@ class Refuses(nn.Module):
 
 
 class RefusesMost(nn.Module):
-    """Accepts about one of eight samples, among them the one that a module is exported with."""
+    """Accepts few samples unless they are cautious, and the one that a module is exported with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if bool((x[:, :3] < 0).any()):
-            raise ValueError("a value is negative")
+        if bool(((x[:, :3] < 0) | (x[:, :3] > 0.9)).any()):
+            raise ValueError("a value is out of range")
         return 2 * x
 
 

@@ -104,12 +104,14 @@ class Asking:
             VerificationError: An output does not have a row for each row of the batch.
         """
         failures: list[ModelError] = []
+        noted = len(self.notes)
         for inputs in draw(self.batched, rows=ROWS, sizes=sizes, is_traced=True):
             try:
                 reference = self.ask(inputs)
                 self._refuse_unusable(reference)
             except ModelError as error:
                 failures.append(error)
+                del self.notes[noted:]  # they are about samples that are not used
                 continue
             if failures:
                 self._note(f"the samples that were drawn at first are not used, but others: {failures[0].what}")

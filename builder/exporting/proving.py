@@ -1,5 +1,6 @@
 """Compare an export with its module: the same inputs to both, at several batch sizes and sizes of other axes."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,16 @@ class Trial:
             raise self._mixes(reference, error) from error
 
     def _mixes(self, reference: Arrays, error: VerificationError) -> VerificationError:
+        """Return the error about a row that is answered otherwise in a batch than alone.
+
+        Raises:
+            ModuleError: The same batch is answered otherwise each time, so its rows are not what matters.
+        """
+        if (kept_in := self.failures.with_suffix(".failed.npz")).exists():
+            kept = read_npz(kept_in)
+            feeds = self.asking.laid_out({t.name: kept[f"input:{t.name}"] for t in self.batched.inputs})
+            with contextlib.suppress(ModelError):
+                refuse_other_answers(self.subject, feeds, self.subject.run(feeds))
         alone = self.asking.laid_out({t.name: reference[f"input:{t.name}"][:1] for t in self.batched.inputs})
         found = self._explain(alone, "for a row alone", "in this batch")
         what = Listing(f"the module itself answers a row differently in a batch than alone: {error.what}", found)

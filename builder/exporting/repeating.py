@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from builder.errors import Listing, ModelError, VerificationError
+from builder.errors import Listing, ModelError
+from builder.exporting.asking import ModuleError
 from builder.exporting.frozen import Line
 from builder.exporting.state import changed_between, state_of
 from builder.exporting.subject import Diagnosis, Subject, is_user_code
@@ -75,7 +76,7 @@ def refuse_changing(subject: Subject, feeds: Arrays, first: Arrays, other: Array
         The buffers that `forward` changes, although its answers stay the same.
 
     Raises:
-        VerificationError: The answers differ. The message names the random numbers or the state.
+        ModuleError: The answers differ. The message names the random numbers or the state.
     """
     before, generators = state_of(subject.module), _generators()
     again = subject.run(feeds)
@@ -97,7 +98,7 @@ def refuse_other_answers(subject: Subject, feeds: Arrays, answers: Arrays) -> No
     """Refuse a module that answers inputs otherwise than it did before, and name the reason.
 
     Raises:
-        VerificationError: It does.
+        ModuleError: It does.
         ModelError: `forward` fails.
     """
     generators = _generators()
@@ -106,7 +107,7 @@ def refuse_other_answers(subject: Subject, feeds: Arrays, answers: Arrays) -> No
         raise verdict(subject, feeds)
 
 
-def verdict(subject: Subject, feeds: Arrays) -> VerificationError:
+def verdict(subject: Subject, feeds: Arrays) -> ModuleError:
     """Return the error that says what changes the answers to these inputs."""
     found = _search(subject, feeds)
     lines = [*map(str, found.draws), *found.changes]
@@ -115,7 +116,7 @@ def verdict(subject: Subject, feeds: Arrays) -> VerificationError:
     elif not lines:
         lines.append("no random numbers of PyTorch, NumPy or Python, and no changed state of the module, were found")
     what = Listing("it gives another answer each time it runs on the same input:", lines)
-    return VerificationError(subject.where, what, _fix(found))
+    return ModuleError(subject.where, what, _fix(found))
 
 
 def _fix(found: _Found) -> str:

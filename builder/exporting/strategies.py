@@ -115,11 +115,8 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
         inputs.check(source, options)
         subject = Subject(source, found, options.outputs)
         report("module", subject.describe())
-        with temporary.named():
-            try:
-                _check_alone(subject, options, path, report)
-            except ModuleError as error:
-                raise _with_ways(error, subject, options, path, folder) from error
+        with temporary.named(), _ways_named(subject, options, path, folder):
+            _check_alone(subject, options, path, report)
             return _first_proven(subject, options, path, folder, temporary.report(report))
 
 
@@ -154,8 +151,6 @@ def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: 
             failures[strategy] = failed.error
             report("export", f"{strategy}: {textwrap.shorten(failed.error.what, 140, placeholder=' …')}")
             continue
-        except ModuleError as error:
-            raise _with_ways(error, subject, options, path, folder) from error
         with interrupts.held():  # a model beside the weights of another would be half done
             _move(folder / str(number), path)
         for other in failures:
@@ -185,6 +180,18 @@ def _is_exported(subject: Subject, options: ExportOptions, *, path: Path, folder
             _export_with(strategy, subject, options, path, folder / f"other{number}", kept_in=folder)
             return True
     return False
+
+
+@contextlib.contextmanager
+def _ways_named(subject: Subject, options: ExportOptions, path: Path, folder: Path) -> Iterator[None]:
+    """If the module itself cannot be batched, name the ways in the error that work without a batch."""
+    try:
+        yield
+    except ModuleError as error:
+        shown = _with_ways(error, subject, options, path, folder) if error.is_about_batch else error
+        if shown is error:
+            raise
+        raise shown from error
 
 
 def _with_ways(error: BuilderError, subject: Subject, options: ExportOptions, path: Path, folder: Path) -> BuilderError:

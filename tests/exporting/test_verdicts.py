@@ -110,6 +110,12 @@ def test_a_state_that_changes_the_answers_is_named_with_the_line_that_changes_it
 
 
 @pytest.mark.torch
+def test_random_numbers_that_only_batches_have_are_named_too() -> None:
+    with pytest.raises(VerificationError, match=r"(?s)another answer each .*torch.rand\(.* random numbers \(rand\)"):
+        exported("RandomBatches", exporter="TorchScript")
+
+
+@pytest.mark.torch
 def test_answers_that_change_for_no_reason_that_can_be_seen_are_refused_all_the_same() -> None:
     with pytest.raises(VerificationError, match=r"no random numbers of .* were found\n.*on a clock, a file"):
         check("Unpredictable")

@@ -38,6 +38,13 @@ class Reparametrized(nn.Module):
         return self.sample(x)
 
 
+class RandomBatches(nn.Module):
+    """Draws random numbers for more than one row only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[0] < 2 else x + torch.rand(x.shape)
+
+
 class Picks(nn.Module):
     """Draws one of the choices."""
 

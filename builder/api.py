@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import bounded, bucket, exporting, publishing
+from builder import bounded, bucket, exporting, fetching, publishing
 from builder.batching import BatchedModel, BatchedTensor, Rewrite
 from builder.bounded import Limits
 from builder.bucket import wanted
@@ -24,6 +24,7 @@ from builder.proof import verify_published
 from builder.publishing import (
     Adoption,
     AdoptOptions,
+    Origin,
     Publication,
     PublishOptions,
     Switch,
@@ -34,7 +35,7 @@ from builder.publishing import (
     roll_back,
     summary,
 )
-from builder.record import Manifest, Proof
+from builder.record import Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.samples import ask_sizes
 from builder.tensors import Arrays
@@ -57,12 +58,17 @@ def publish(
     exporter: str | None = None,
     opset: int | None = None,
     is_verbose: bool = False,
+    task: str | None = None,
+    is_download: bool = False,
+    revision: str | None = None,
+    sha256: str | None = None,
     report: Report = silent,
 ) -> Publication:
     """Make a model's batch dynamic, compare it with the original, and install it as a new version.
 
     Args:
-        model: An ONNX file, `package.module:factory` of a PyTorch module, or a PyTorch file (`.pt2`, TorchScript).
+        model: An ONNX file, `package.module:factory` of a PyTorch module, a PyTorch file (`.pt2`, TorchScript), or
+            `hf:folder` of a model that transformers has saved. A file may also be at a URL: `https://…`, `s3://…`.
         repository: A folder, or the URL of a bucket: `s3://bucket/prefix`, `gs://…` or `az://…`. In a bucket, the
             version is at `repository/NAME/VERSION`, and `version.path` of the result no longer exists.
         name: The model's name in the repository. Default: the name of the file or of the factory.
@@ -71,6 +77,10 @@ def publish(
         exporter: `torch.export` or `TorchScript`, for a PyTorch module. Default: the first that works.
         opset: The ONNX opset, for a PyTorch module. Default: the exporter's own choice.
         is_verbose: Show what PyTorch itself prints, logs and warns about.
+        task: What a Hugging Face model does, such as `text-classification`. Default: what its config says.
+        is_download: Whether `hf:owner/name` may be downloaded from the Hugging Face Hub.
+        revision: The branch, tag or commit to download. Default: the main branch.
+        sha256: The digest of a file at a URL, without which it is not published.
         report: Called with each step and what it found.
 
     Raises:
@@ -81,44 +91,71 @@ def publish(
 
     Nothing in the repository changes unless the call succeeds.
     """
-    asked, source = options or PublishOptions(), Source.of(str(model))
+    asked = options or PublishOptions()
+    with _at_hand(str(model), sha256, report) as (found, download):
+        source = Source.of(found)
 
-    def publish_to(root: Path, report: Report) -> Publication:
-        if source.kind is Kind.ONNX and not inputs:
-            return publishing.publish(Path(model), root, name=name, options=asked, report=report)
-        return publish_module(
-            str(model),
-            root,
-            inputs=inputs,
-            exporter=exporter,
-            opset=opset,
-            is_verbose=is_verbose,
-            name=name,
-            options=asked,
-            report=report,
+        def publish_to(root: Path, report: Report) -> Publication:
+            if source.kind is Kind.ONNX and not inputs:
+                origin = Origin(download=download)
+                return publishing.publish(Path(found), root, name=name, options=asked, report=report, origin=origin)
+            return publish_module(
+                found,
+                root,
+                inputs=inputs,
+                exporter=exporter,
+                opset=opset,
+                is_verbose=is_verbose,
+                task=task,
+                is_download=is_download,
+                revision=revision,
+                name=name,
+                download=download,
+                options=asked,
+                report=report,
+            )
+
+        if not bucket.is_url(repository):
+            return publish_to(Path(repository), report)
+        return _publish_into_bucket(
+            str(repository), name or model_name_of(Path(f"{source.name}.onnx")), publish_to, report
         )
 
-    if not bucket.is_url(repository):
-        return publish_to(Path(repository), report)
-    chosen = name or model_name_of(Path(f"{source.name}.onnx"))
 
+@contextmanager
+def _at_hand(model: str, sha256: str | None, report: Report) -> Iterator[tuple[str, Download | None]]:
+    """Yield what a model is named by on this machine, and where it was fetched from if it is at a URL."""
+    if not fetching.is_url(model):
+        yield model, None
+        return
+    with fetching.fetched(model, sha256, report) as (file, download):
+        yield str(file), download
+
+
+def _publish_into_bucket(
+    repository: str, name: str, publish_to: Callable[[Path, Report], Publication], report: Report
+) -> Publication:
     def report_all_but_install(step: str, what: str) -> None:
         if step != "install":
             report(step, what)
 
-    done = bucket.change(repository, chosen, publish_to, wanted=wanted.to_publish, report=report_all_but_install)
-    for line in summary.of_version(done.version, f"{str(repository).rstrip('/')}/{chosen}/{done.version.version}"):
+    done = bucket.change(repository, name, publish_to, wanted=wanted.to_publish, report=report_all_but_install)
+    for line in summary.of_version(done.version, f"{repository.rstrip('/')}/{name}/{done.version.version}"):
         report("install" if done.version.is_dry_run else "upload", line)
     return done
 
 
-def export(source: str, path: Path | str, *, options: ExportOptions, report: Report = silent) -> ExportedModel:
+def export(
+    source: str, path: Path | str, *, options: ExportOptions, sha256: str | None = None, report: Report = silent
+) -> ExportedModel:
     """Export a PyTorch module to an ONNX file with a dynamic batch.
 
     Args:
-        source: `package.module:factory`, where `factory()` returns a `torch.nn.Module`, or a PyTorch file.
+        source: `package.module:factory`, where `factory()` returns a `torch.nn.Module`, a PyTorch file, or
+            `hf:folder` of a model that transformers has saved. A file may also be at a URL.
         path: The file to write.
         options: The inputs of `forward`, and how to export it.
+        sha256: The digest of a file at a URL, without which it is not exported.
         report: Called with each step and what it found.
 
     Raises:
@@ -126,7 +163,8 @@ def export(source: str, path: Path | str, *, options: ExportOptions, report: Rep
         VerificationError: The file would give other answers than the module.
         HostError: PyTorch is not installed, or the file cannot be written.
     """
-    return exporting.export(source, Path(path), options=options, report=report)
+    with _at_hand(source, sha256, report) as (found, _):
+        return exporting.export(found, Path(path), options=options, report=report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ from support.sources import (
 FLOWS = {
     "builder": ["version", "search_path", "printable", "errors", "installing", "progress", "files", "digest", "tensors",
                 "interrupts", "bounded", "arrays", "model", "batching", "samples", "record", "naming", "config",
-                "proof", "lowering", "tensorrt", "repository", "bucket", "publishing", "exporting", "api", "cli",
-                "__main__"],
+                "proof", "lowering", "tensorrt", "repository", "bucket", "fetching", "publishing", "exporting", "api",
+                "cli", "__main__"],
     "loadtest": ["search_path", "printable", "errors", "console", "files", "wire", "scenarios", "options", "settings",
                  "checking", "server", "run", "report", "locustfile", "launch", "commands",
                  "__main__"],

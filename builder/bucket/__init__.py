@@ -7,6 +7,8 @@ sees half of a version. `running` does both around the operation, and tries agai
 """
 
 from builder.bucket.running import change, is_url, mirrored, read, read_all
+from builder.bucket.storage import Storage, storage_errors
+from builder.bucket.wording import Names
 from builder.bucket.working_copy import Wanted
 
-__all__ = ["Wanted", "change", "is_url", "mirrored", "read", "read_all"]
+__all__ = ["Names", "Storage", "Wanted", "change", "is_url", "mirrored", "read", "read_all", "storage_errors"]

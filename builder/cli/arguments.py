@@ -115,6 +115,14 @@ FILE_TO_READ = click.Path(path_type=Path, readable=False)
 """The step that reads the file checks whether it can be read, and has its own exit code for that."""
 
 
+@argument("DIGEST", fix="give the 64 hexadecimal digits that sha256sum prints")
+def digest(text: str) -> str:
+    """Read a SHA-256 digest."""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text) is None:
+        raise ValueError(f"{text!r} is not a SHA-256 digest")
+    return text.lower()
+
+
 @argument("OLD=NEW", example="input.1=image")
 def name_pair(text: str) -> tuple[str, str]:
     """Read `OLD=NEW`, split at the last equals sign: exporters write names such as `a=b:0`."""

@@ -93,6 +93,42 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
             yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
 
 
+def check_origin(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse options for models from elsewhere that this model cannot have, and a URL without a digest.
+
+    Raises:
+        WrongUsage: The first of them.
+    """
+    from builder.exporting import Kind, kind_of
+    from builder.fetching import is_url
+
+    conflicts = [
+        *_hub_conflicts(given, is_on_hub=kind_of(model) is Kind.HUGGING_FACE),
+        *_digest_conflicts(given, is_url=is_url(model)),
+    ]
+    if conflicts:
+        raise WrongUsage(*conflicts[0])
+
+
+def _hub_conflicts(given: Mapping[str, Any], *, is_on_hub: bool) -> Iterator[Conflict]:
+    options = {"--task": given["task"], "--download": given["is_download"], "--revision": given["revision"]}
+    for name, value in options.items():
+        if value and not is_on_hub:
+            yield f"{name} is only for Hugging Face models", f"name the model as hf:FOLDER, or leave out {name}"
+    if given["revision"] and not given["is_download"]:
+        yield "--revision has no effect without --download", "add --download, or leave out --revision"
+
+
+def _digest_conflicts(given: Mapping[str, Any], *, is_url: bool) -> Iterator[Conflict]:
+    if is_url and not given["sha256"]:
+        yield (
+            "a model at a URL is published only if its content is known beforehand, and there is no --sha256",
+            "add --sha256 DIGEST; `sha256sum FILE` prints it where the file was made",
+        )
+    if given["sha256"] and not is_url:
+        yield "--sha256 is only for models at a URL", "leave out --sha256"
+
+
 def check_module(model: str, options: "PublishOptions", exporting: Mapping[str, Any]) -> None:
     """Refuse a module without inputs, and options that this kind of model cannot have.
 

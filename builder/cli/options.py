@@ -9,6 +9,7 @@ import click
 
 from builder.cli.arguments import (
     FILE_TO_READ,
+    digest,
     folder,
     folder_or_bucket,
     header_name,
@@ -257,6 +258,30 @@ opset = option(
     section=PYTORCH,
     type=whole_number(1),
     help="The ONNX opset to export to. Default: the exporter's own choice.",
+)
+task = option(
+    "--task",
+    section=PYTORCH,
+    metavar="TASK",
+    help="What a Hugging Face model does. For example, text-classification. Default: what its config says.",
+)
+download = option(
+    "--download",
+    "is_download",
+    section=PYTORCH,
+    is_flag=True,
+    help="Download hf:OWNER/NAME from the Hugging Face Hub: its configs and safetensors.",
+)
+revision = option(
+    "--revision",
+    section=PYTORCH,
+    metavar="COMMIT",
+    help="The commit, tag or branch to download. Default: the newest commit of the main branch.",
+)
+sha256 = option(
+    "--sha256",
+    type=digest,
+    help="The SHA-256 digest of a file at a URL: another file is refused. `sha256sum FILE` prints it.",
 )
 
 

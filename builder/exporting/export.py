@@ -27,8 +27,8 @@ def export(
 ) -> ExportedModel:
     """Export the module of `source` (`package.module:name`, or what else `Source` knows) to `path`.
 
-    A file of PyTorch may come from anybody, so it is read and run in a child process with limits. The code of a factory
-    is the user's own, and runs here.
+    A file of PyTorch and a Hugging Face model may come from anybody, so they are read and run in a child process with
+    limits. The code of a factory is the user's own, and runs here.
 
     Raises:
         HostError: PyTorch or its exporter is not installed, the file cannot be written, or a file of PyTorch takes more
@@ -40,7 +40,7 @@ def export(
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise HostError(source, f"{' and '.join(missing)} {verb} not installed", install(*missing))
-    if kind_of(source) is not Kind.TORCH_FILE:
+    if kind_of(source) not in (Kind.TORCH_FILE, Kind.HUGGING_FACE):
         return _export(source, path, options, report)
     return bounded.run(
         partial(_export_file, source, path, options),
@@ -52,7 +52,8 @@ def export(
 
 
 def _export_file(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
-    bounded.expect(Path(source).stat().st_size)
+    if (file := Path(source)).is_file():
+        bounded.expect(file.stat().st_size)
     with bounded.during("it is exported"):
         return _export(source, path, options, report)
 

@@ -22,6 +22,9 @@ class Found:
         has_fixed_batch: It takes no other batch size than that of its inputs.
         mode: What was done so that it behaves as in inference, and what else the user should see about it.
         name: What to call it, if its class does not say.
+        origin: What the exported file says about where it came from, if the source itself does not say enough.
+        labels: The names of the classes of its output `logits`, in order; empty if it has none.
+        notes: What the user should know about how it was found, a clause each.
     """
 
     module: nn.Module
@@ -32,6 +35,9 @@ class Found:
     has_fixed_batch: bool = False
     mode: str = "set to evaluation mode"
     name: str = ""
+    origin: str = ""
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def completed(self, asked: ExportOptions) -> Completed:
         """Return what the user asks for, with what the source says."""

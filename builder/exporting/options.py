@@ -86,6 +86,9 @@ class ExportOptions:
         constants: Values for other parameters of `forward`, by name as for the inputs: Python values, or .npy files,
             which become tensors.
         outputs: The outputs to keep, by name; all of them if it is empty.
+        task: What a Hugging Face model does, such as `text-classification`. Its config says it if it is None.
+        is_download: Whether a Hugging Face model may be downloaded.
+        revision: The branch, tag or commit to download.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -98,6 +101,9 @@ class ExportOptions:
     is_verbose: bool = False
     constants: Mapping[str, object] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    task: str | None = None
+    is_download: bool = False
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Name the inputs as the ONNX model does: `batch_image` for `batch.image`."""
@@ -133,6 +139,7 @@ class ExportedModel:
         other_sizes: Sizes of its other dynamic axes at which it was also compared, by name.
         largest_difference: The largest difference between the file's answers and the module's, over all outputs.
         drawn: In a few words, what the samples of each input were, such as `normal`; `given` if they were the user's.
+        labels: The names of the classes of its output `logits`, in order; empty if it has none.
     """
 
     path: Path
@@ -141,3 +148,4 @@ class ExportedModel:
     other_sizes: tuple[Mapping[str, int], ...]
     largest_difference: float
     drawn: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.exporting.export import export
-from builder.exporting.options import ExportOptions, InputSpec, tensor_name
+from builder.exporting.options import ExportedModel, ExportOptions, InputSpec, tensor_name
 from builder.exporting.sources import Source
 from builder.exporting.temporary import Temporary
 from builder.progress import Report, silent
-from builder.publishing import Publication, PublishOptions, publish
+from builder.publishing import Origin, Publication, PublishOptions, publish
+from builder.record import Download
 
 
 def publish_module(
@@ -21,7 +22,11 @@ def publish_module(
     exporter: str | None = None,
     opset: int | None = None,
     is_verbose: bool = False,
+    task: str | None = None,
+    is_download: bool = False,
+    revision: str | None = None,
     name: str | None = None,
+    download: Download | None = None,
     options: PublishOptions,
     report: Report = silent,
 ) -> Publication:
@@ -45,12 +50,33 @@ def publish_module(
         constants=options.constants,
         outputs=options.outputs,
         is_verbose=is_verbose,
+        task=task,
+        is_download=is_download,
+        revision=revision,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{Source.of(source).name}.onnx")
-        export(source, path, options=asked, limits=options.limits, report=report)
+        exported = export(source, path, options=asked, limits=options.limits, report=report)
         axes = {tensor_name(name): axis for name, axis in options.batch_axes.items()} if stays_static else {}
         remaining = replace(options, batch_axes=axes, dynamic={}, constants={}, outputs=())
+        labels = {}
+        if exported.labels:
+            labels = {"logits": _write_labels(exported, Path(folder), report)}
         temporary = Temporary(Path(folder), source)
         with temporary.named():
-            return publish(path, root, name=name, options=remaining, report=temporary.report(report), is_module=True)
+            return publish(
+                path,
+                root,
+                name=name,
+                options=remaining,
+                report=temporary.report(report),
+                origin=Origin(is_module=True, download=download, class_labels=labels),
+            )
+
+
+def _write_labels(exported: ExportedModel, folder: Path, report: Report) -> Path:
+    """Write the names of the classes as Triton reads them, one on a line."""
+    path = folder / "labels.txt"
+    path.write_text("".join(f"{label}\n" for label in exported.labels), encoding="utf-8")
+    report("labels", f"logits: {', '.join(exported.labels[:5])}{' …' if len(exported.labels) > 5 else ''}")
+    return path

@@ -25,7 +25,6 @@ from builder.exporting.options import EXPORTERS, Completed, ExportedModel, Expor
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
 from builder.exporting.repeating import refuse_changing
-from builder.exporting.sources import Source
 from builder.exporting.subject import Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
@@ -114,10 +113,12 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
         found = replace(found, constants=options.constants)
         inputs.check(source, options)
         subject = Subject(source, found, options.outputs)
-        report("module", subject.describe())
+        for line in (subject.describe(), *found.notes):
+            report("module", line)
         with temporary.named(), _ways_named(subject, options, path, folder):
             _check_alone(subject, options, path, report)
-            return _first_proven(subject, options, path, folder, temporary.report(report))
+            exported = _first_proven(subject, options, path, folder, temporary.report(report))
+            return replace(exported, labels=found.labels)
 
 
 def _check_alone(subject: Subject, options: ExportOptions, path: Path, report: Report) -> None:
@@ -250,7 +251,7 @@ def _export_with(
     except VerificationError as error:
         raise _StrategyFailed(error) from error
     _drop_stack_traces(batched.ir.graph)
-    batched.ir.metadata_props.update(exported_from=Source.of(subject.where).shown, exported_by=str(strategy))
+    batched.ir.metadata_props.update(exported_from=subject.origin, exported_by=str(strategy))
     if options.constants:
         batched.ir.metadata_props["exported_constants"] = _listed(options.constants)
     model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)

@@ -18,6 +18,7 @@ from builder.exporting.arguments import arguments_of, signature_of
 from builder.exporting.found import Found
 from builder.exporting.quiet import eagerly
 from builder.exporting.results import choose, flatten
+from builder.exporting.sources import Source
 from builder.files import reason
 from builder.tensors import TORCH_TYPES, Array, Arrays
 
@@ -103,6 +104,7 @@ class Subject(nn.Module):
         self.where, self.specs = where, found.inputs
         self.module, self._mode = found.module, found.mode
         self._name = found.name or type(found.module).__name__
+        self.origin = found.origin or Source.of(where).shown
         self.outputs: tuple[str, ...] = ()
         self.scalars: tuple[str, ...] = ()
         self._wanted = tuple(outputs)

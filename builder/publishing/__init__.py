@@ -15,7 +15,7 @@ from builder.publishing.advice import advised, works_per_sample
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.installing import install
-from builder.publishing.options import PublishOptions
+from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
 from builder.publishing.planning import Plan, plan_rollback, plan_switch
 from builder.publishing.switching import Switch, put_back, roll_back, switch
@@ -24,6 +24,7 @@ __all__ = [
     "AdoptOptions",
     "AdoptedModel",
     "Adoption",
+    "Origin",
     "Plan",
     "Publication",
     "PublishOptions",

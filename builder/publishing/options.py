@@ -9,7 +9,24 @@ from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
 from builder.lowering import Precision
 from builder.proof import Effort
+from builder.record import Download
 from builder.tensorrt import BuildOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a file comes from, which the caller does not choose.
+
+    Attributes:
+        is_module: Whether it was exported from a PyTorch module just now.
+        download: Where it was fetched from; None if it was here.
+        class_labels: Files of labels that came with the model, by the outputs' names in the file. An output that
+            `ConfigOptions.labels` names gets those instead.
+    """
+
+    is_module: bool = False
+    download: Download | None = None
+    class_labels: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

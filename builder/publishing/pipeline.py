@@ -7,7 +7,7 @@ with limits of time and memory, because what they take depends on the file.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
 from builder.publishing.installing import check_early, install
-from builder.publishing.options import PublishOptions
+from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
 from builder.repository import Artifact, PublishedVersion, Repository
@@ -67,7 +67,7 @@ def publish(
     name: str | None = None,
     options: PublishOptions,
     report: Report = silent,
-    is_module: bool = False,
+    origin: Origin | None = None,
 ) -> Publication:
     """Publish the ONNX model at `path` into the model repository at `root`; if a step fails, nothing on disk changes.
 
@@ -77,7 +77,7 @@ def publish(
         name: The model's name in the repository; by default `model_name_of(path)`.
         options: What the caller asked for.
         report: Called with each step's name and what it found.
-        is_module: Whether the file was exported from a PyTorch module just now.
+        origin: Where the file comes from. Default: it was here.
 
     Raises:
         ModelError: The model cannot be read or batched, or its interface is not the served version's.
@@ -94,7 +94,7 @@ def publish(
     check_early(repository.model(name), serve=options.serve, beside=options.serve_also)
     there = _Present(contract, repository.model(name).max_batch_size(), repository.model(name).kind().file)
     ready = bounded.run(
-        partial(_prepare, path, options, there, is_module),
+        partial(_prepare, path, options, there, origin or Origin()),
         where=path,
         limits=options.limits,
         report=report,
@@ -141,7 +141,7 @@ def _prepare(
     path: Path,
     options: PublishOptions,
     there: _Present,
-    is_module: bool,
+    origin: Origin,
     report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
@@ -155,7 +155,7 @@ def _prepare(
             loaded = ask_sizes_of(loaded, options.samples, options.batch_axes)
         model = fix_inputs(loaded, options.constants)
     bounded.expect(sum(file.stat().st_size for file in model.files), all_sizes=options.effort == "full")
-    with blamed(model), _explained(model), advised(loaded, options, is_module=is_module):
+    with blamed(model), _explained(model), advised(loaded, options, is_module=origin.is_module):
         _tell(report, "load", summary.of_model(model))
         batched = _make_batch_dynamic(model, options, report)
         batched = _rename(batched, options, contract, report)
@@ -167,8 +167,22 @@ def _prepare(
         batched, rounded = _reduce_precision(batched, options, samples, report)
         verified = _verify(batched, rounded, samples, largest, options, report)
         compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
-        artifact = make_artifact(verified, options, max_batch_size=largest, compiled=compiled, file=there.file)
-    return _Ready(artifact, config, tuple(summary.notes(verified, artifact.manifest)))
+        artifact = make_artifact(
+            verified,
+            options,
+            max_batch_size=largest,
+            compiled=compiled,
+            file=there.file,
+            download=origin.download,
+        )
+    labelled = _add_labels(config, artifact.manifest, origin.class_labels)
+    return _Ready(artifact, labelled, tuple(summary.notes(verified, artifact.manifest)))
+
+
+def _add_labels(config: ConfigOptions, manifest: Manifest, files: Mapping[str, Path]) -> ConfigOptions:
+    """Return the options with the labels that came with the model, by the names that its outputs have now."""
+    own = {output.name: files[output.original] for output in manifest.outputs if output.original in files}
+    return replace(config, labels={**own, **config.labels})
 
 
 def model_name_of(path: Path) -> str:

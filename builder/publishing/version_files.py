@@ -15,6 +15,7 @@ from builder.record import (
     MOST_REWRITTEN,
     REFERENCE_FILE,
     Content,
+    Download,
     Manifest,
     ModelFile,
     Proof,
@@ -39,6 +40,7 @@ def make_artifact(
     max_batch_size: int,
     compiled: CompiledModel | None = None,
     file: str = MODEL_FILE,
+    download: Download | None = None,
 ) -> Artifact:
     """Put together what the repository stores.
 
@@ -49,6 +51,7 @@ def make_artifact(
         compiled: The TensorRT plan to store instead of the ONNX file.
         file: The name that the config gives to the ONNX file. One that cannot be used is not: installing the version
             then says that the config contradicts it.
+        download: Where the model was fetched from; None if it was here.
 
     Raises:
         ModelError: A file of external weights has the name of one of the version's own files.
@@ -61,7 +64,7 @@ def make_artifact(
     manifest = Manifest(
         builder=__version__,
         max_batch_size=0 if batched.is_static else max_batch_size,
-        source=source_of(batched),
+        source=replace(source_of(batched), download=download),
         options=options.to_manifest(),
         model=ModelFile.of(file if compiled is None else PLAN_FILE, files, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),

@@ -9,6 +9,7 @@ from builder.record.manifest import FILE as MANIFEST_FILE
 from builder.record.manifest import (
     MOST_REWRITTEN,
     Content,
+    Download,
     Manifest,
     ModelFile,
     OutputProof,
@@ -28,6 +29,7 @@ __all__ = [
     "MOST_REWRITTEN",
     "REFERENCE_FILE",
     "Content",
+    "Download",
     "Manifest",
     "ModelFile",
     "OutputProof",

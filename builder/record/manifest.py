@@ -73,8 +73,16 @@ class ServedTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Download:
+    """Where a file was fetched from: its URL without user, password and query, and the digest that it had."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """The original model."""
+    """The original model; with `download` when it was fetched, or was exported from a file that was."""
 
     file: str
     sha256: str
@@ -82,6 +90,7 @@ class Source:
     static_batch: int
     producer: str
     opset: Mapping[str, int]
+    download: Download | None = None
 
 
 def check_served(batched: "BatchedModel") -> None:

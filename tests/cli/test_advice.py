@@ -18,7 +18,7 @@ from builder.batching import BatchedModel
 from builder.cli import cli
 from builder.errors import BuilderError, ModelError, VerificationError
 from builder.model import Model
-from builder.publishing import PublishOptions, advice, make_batch_dynamic, pipeline, publish
+from builder.publishing import Origin, PublishOptions, advice, make_batch_dynamic, pipeline, publish
 
 NOTHING = "none of the options that were tried can publish it"
 
@@ -253,7 +253,7 @@ def test_inspecting_names_the_same_ways(tmp_path: Path) -> None:
 
 def refusal(path: Path, *, is_module: bool = False) -> BuilderError:
     with pytest.raises(BuilderError) as refused:
-        publish(path, path.with_name("repository"), options=PublishOptions(), is_module=is_module)
+        publish(path, path.with_name("repository"), options=PublishOptions(), origin=Origin(is_module=is_module))
     return refused.value
 
 

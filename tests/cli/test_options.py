@@ -18,7 +18,8 @@ from builder.exporting import ExportOptions, InputSpec
 from builder.publishing import PublishOptions
 from builder.tensorrt import BuildOptions
 
-CALL = {"model", "repository", "name", "inputs", "exporter", "opset", "is_verbose", "as_json"}
+CALL = {"model", "repository", "name", "inputs", "exporter", "opset", "task", "is_download",
+        "revision", "sha256", "is_verbose", "as_json"}  # fmt: skip
 """What `publish` passes on by itself, beside the fields of PublishOptions."""
 
 
@@ -54,7 +55,7 @@ def test_every_field_of_publish_has_one_option_and_every_option_a_field() -> Non
 
 
 def test_every_field_of_export_has_one_option_and_every_option_a_field() -> None:
-    assert mismatches(declared("export"), ExportOptions, {"model", "file", "as_json"}) == []
+    assert mismatches(declared("export"), ExportOptions, {"model", "file", "sha256", "as_json"}) == []
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,7 @@ def test_every_option_of_export_fills_its_field() -> None:
         "export", "m:f", "-o", "m.onnx", "--input", "x=float32[1,4]", "--batch-axis", "x=1", "--dynamic", "x:0=time",
         "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz", "--constant", "depth=[1, 2]",
         "--output", "logits,states", "--verbose",
+        "--task", "fill-mask", "--download", "--revision", "main",
     )  # fmt: skip
     assert fill(ExportOptions, given) == ExportOptions(
         inputs=(InputSpec.parse("x=float32[1,4]"),),
@@ -198,8 +200,11 @@ def test_every_option_of_export_fills_its_field() -> None:
         constants={"depth": [1, 2]},
         outputs=("logits", "states"),
         is_verbose=True,
+        task="fill-mask",
+        is_download=True,
+        revision="main",
     )
-    assert given.keys() == {"model", "file", "as_json"}
+    assert given.keys() == {"model", "file", "sha256", "as_json"}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """`export`: write a PyTorch module, or a file of PyTorch, as an ONNX file whose batch is dynamic."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from builder.cli.conflicts import check_origin
 from builder.cli.faults import WrongUsage
 from builder.cli.filling import fill
 from builder.cli.finishing import finishing
@@ -12,6 +14,7 @@ from builder.cli.help_pages import Command
 from builder.cli.options import (
     as_json,
     batch_axes,
+    download,
     dynamic,
     exporter,
     inputs,
@@ -19,7 +22,10 @@ from builder.cli.options import (
     option,
     outputs,
     python_constants,
+    revision,
     samples,
+    sha256,
+    task,
     verbose,
 )
 from builder.cli.output import print_json, print_path, report
@@ -40,7 +46,8 @@ if TYPE_CHECKING:
     "model",
     help="A PyTorch module as PACKAGE.MODULE:FACTORY, with one --input for each of its inputs, or a file of PyTorch: "
     "an exported program (.pt2) or TorchScript (.pt). Arguments of the factory are literals in parentheses, in quotes "
-    "for the shell: 'nets:make(depth=8)'.",
+    "for the shell: 'nets:make(depth=8)'. Or a Hugging Face model as hf:FOLDER. A file may be at a URL (https://..., "
+    "s3://...), with --sha256.",
 )
 @option(
     "-o",
@@ -52,6 +59,10 @@ if TYPE_CHECKING:
 @inputs
 @exporter
 @opset
+@task
+@download
+@revision
+@sha256
 @batch_axes
 @python_constants
 @outputs
@@ -69,10 +80,11 @@ def export(model: str, file: Path | None, as_json: bool, **given: Any) -> None:
     from builder.exporting import ExportOptions
 
     file, given["outputs"] = _to_write(file, given["outputs"])
-    options = fill(ExportOptions, given)
+    options, sha256 = fill(ExportOptions, given), given["sha256"]
+    check_origin(model, {**asdict(options), "sha256": sha256})
     _check(model, options)
     with finishing():
-        done = api.export(model, file, options=options, report=report)
+        done = api.export(model, file, options=options, sha256=sha256, report=report)
         if as_json:
             print_json(_to_json(done))
         else:
@@ -99,6 +111,7 @@ def _to_json(done: "ExportedModel") -> dict[str, Any]:
         "batch_sizes": list(done.batch_sizes),
         "other_sizes": [dict(sizes) for sizes in done.other_sizes],
         "largest_difference": done.largest_difference,
+        "labels": list(done.labels),
     }
 
 

@@ -17,7 +17,7 @@ from builder.cli.arguments import (
     whole_number,
 )
 from builder.cli.config_options import config_options
-from builder.cli.conflicts import check_module, check_options
+from builder.cli.conflicts import check_module, check_options, check_origin
 from builder.cli.filling import fill
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
@@ -27,6 +27,7 @@ from builder.cli.options import (
     REPOSITORY,
     as_json,
     batch_axes,
+    download,
     dry_run,
     dynamic,
     exporter,
@@ -38,9 +39,12 @@ from builder.cli.options import (
     option,
     outputs,
     python_constants,
+    revision,
     samples,
     serve_also,
+    sha256,
     sizes,
+    task,
     verbose,
 )
 from builder.cli.output import print_diff, print_json, print_path, report
@@ -61,12 +65,14 @@ TENSORRT = "TensorRT"
         "publish digits.onnx --max-batch-size 64 --max-queue-delay-us 500",
         "publish detector.onnx --dynamic image:2=height,3=width --samples images.npz",
         "publish nets:classifier --input 'image=float32[1,3,224,224]'",
+        "publish hf:my-bert --task text-classification",
         "publish 'nets:make(depth=8)' --input 'ids=int64[1,16]' --dynamic ids:1=length --output logits",
     ),
 )
 @click.argument(
     "model",
-    help="An ONNX file, or a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs.",
+    help="An ONNX file; a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs; or a "
+    "Hugging Face model as hf:FOLDER. A file may be at a URL (https://..., s3://...), with --sha256.",
 )
 @option(
     "--repository",
@@ -75,6 +81,7 @@ TENSORRT = "TensorRT"
     show_default=True,
     help="Where to publish: the folder of the model repository, or a bucket (s3://BUCKET/PREFIX, gs://..., az://...).",
 )
+@sha256
 @option("--name", metavar="NAME", help="The model's name in the repository. Default: the name of the file.")
 @option(
     "--serve/--no-serve",
@@ -223,6 +230,9 @@ TENSORRT = "TensorRT"
 @inputs
 @exporter
 @opset
+@task
+@download
+@revision
 @verbose
 @lock_timeout
 @as_json
@@ -232,12 +242,15 @@ def publish(model: str, repository: Path | str, name: str | None, as_json: bool,
     Nothing in the repository changes unless every answer matches the original's.
     """
     from builder import api
+    from builder.fetching import is_url
     from builder.publishing import PublishOptions
 
     options = fill(PublishOptions, given)
     exporting = given  # what is left: inputs, exporter, opset and is_verbose
     check_options(options)
-    check_module(model, options, exporting)
+    check_origin(model, exporting)
+    if not is_url(model):
+        check_module(model, options, exporting)
     with finishing():
         done = api.publish(model, repository, name=name, options=options, report=report, **exporting)
         if options.dry_run or not changes.is_new(done.version.config_diff):

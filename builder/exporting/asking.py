@@ -118,6 +118,18 @@ class Asking:
             return reference
         raise failures[0]
 
+    def fault_at(self, sizes: Mapping[str, int]) -> ModelError | None:
+        """Return why the module fails on one batch of samples of these sizes; None if it accepts one."""
+        failed = None
+        for inputs in draw(self.batched, rows=self.batched.static_batch, sizes=sizes):
+            try:
+                self.subject.run(self.laid_out(inputs))
+            except ModelError as error:
+                failed = error
+            else:
+                return None
+        return failed
+
     def ask(self, inputs: Arrays, *, are_own: bool = False) -> Arrays:
         """Return samples with the module's answers, asked in chunks of the batch size that it was exported with.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from builder.errors import BuilderError, Listing, ModelError, VerificationError
 from builder.exporting.frozen import FROZEN, UNKNOWN, find_warned
+from builder.exporting.sizes import OneSizeError
 from builder.exporting.subject import Diagnosis, Subject
 from builder.exporting.unsupported import UnsupportedError
 from builder.tensors import Arrays
@@ -31,8 +32,9 @@ def all_failed(
     if not any(isinstance(error, UnsupportedError) for error in failures.values()):
         listed += _warned(subject, example)
     last = list(failures.values())[-1]
+    telling = next((error for error in failures.values() if isinstance(error, OneSizeError)), last)
     advice = "" if is_static else subject.without_scalars()
-    return ModelError(subject.where, Listing("it cannot be exported:", listed), f"{advice}{last.fix}")
+    return ModelError(subject.where, Listing("it cannot be exported:", listed), f"{advice}{telling.fix}")
 
 
 def _lines(error: BuilderError) -> tuple[str, ...]:

@@ -81,6 +81,8 @@ class ExportOptions:
         is_static: Make no axis dynamic.
         exporter: The only exporter to try, one of `EXPORTERS`. Both are tried if it is None.
         opset: The ONNX opset. The exporter chooses if it is None.
+        sizes: The sizes of dynamic axes in random samples, by their names in `dynamic` or by `INPUT:AXIS`. Default:
+            those of `inputs`.
         samples: An .npz file of samples to prove with. Random ones are drawn if it is None.
         is_verbose: Show what PyTorch itself prints, logs and warns about.
         constants: Values for other parameters of `forward`, by name as for the inputs: Python values, or .npy files,
@@ -97,6 +99,7 @@ class ExportOptions:
     is_static: bool = False
     exporter: str | None = None
     opset: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     samples: Path | None = None
     is_verbose: bool = False
     constants: Mapping[str, object] = field(default_factory=dict)
@@ -111,10 +114,20 @@ class ExportOptions:
         object.__setattr__(self, "dynamic", {tensor_name(n): axes for n, axes in self.dynamic.items()})
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The size of each dynamic axis in the given inputs, by the axis's name."""
+    def dynamic_axes(self) -> list[tuple[str, int, str]]:
+        """The input, the axis and the name of each dynamic axis."""
+        return [(name, axis, label) for name, axes in self.dynamic.items() for axis, label in axes.items()]
+
+    @property
+    def shape_sizes(self) -> dict[str, int]:
+        """The size of each dynamic axis in the shapes of the inputs, by the axis's name."""
         shapes = {spec.name: spec.shape for spec in self.inputs}
-        return {name: shapes[given][axis] for given, axes in self.dynamic.items() for axis, name in axes.items()}
+        return {label: shapes[name][axis] for name, axis, label in self.dynamic_axes}
+
+    @property
+    def given_sizes(self) -> dict[str, int]:
+        """The size of each dynamic axis in the samples, by the axis's name."""
+        return {label: self.sizes.get(label, size) for label, size in self.shape_sizes.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,7 @@ class ExportedModel:
         largest_difference: The largest difference between the file's answers and the module's, over all outputs.
         drawn: In a few words, what the samples of each input were, such as `normal`; `given` if they were the user's.
         labels: The names of the classes of its output `logits`, in order; empty if it has none.
+        sizes: The sizes of these axes at which it was compared first, by their names in the file.
     """
 
     path: Path
@@ -149,3 +163,4 @@ class ExportedModel:
     largest_difference: float
     drawn: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Compare an export with its module: the same inputs to both, at several batch sizes and sizes of other axes."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from builder.exporting.asking import Asking, ModuleError, WrongRowsError
 from builder.exporting.frozen import FROZEN, UNKNOWN, Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.repeating import refuse_other_answers
+from builder.exporting.sizes import OtherSizes, in_file
 from builder.exporting.subject import Diagnosis, Subject
 from builder.proof import (
     Prover,
@@ -32,28 +33,40 @@ from builder.tensors import Arrays
 LARGEST_BATCH = 8
 """The largest batch that an export is proven with."""
 
-OTHER_SIZES = ((2, 1), (3, 2), (1, 2))
-"""The sizes at which other dynamic axes are proven: 2/1, 3/2 and 1/2 of the given ones."""
-
 Run = Callable[[Arrays], Arrays]
 """Answers a batch, from inputs by name to outputs by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared: batch sizes, sizes of other axes by name, the largest difference found, and the samples."""
+    """What was compared, and the largest difference found.
+
+    Attributes:
+        batch_sizes: Batch sizes.
+        sizes: The sizes of other dynamic axes in the samples, by their names in the file.
+        other_sizes: Sizes of these axes with which it was also compared, by the user's names.
+        skipped: Sizes with which it was not, because the module fails there.
+        largest_difference: The largest difference.
+        drawn: What the samples of each input are, in words.
+    """
 
     batch_sizes: tuple[int, ...]
+    sizes: Mapping[str, int]
     other_sizes: tuple[Mapping[str, int], ...]
+    skipped: tuple[Mapping[str, int], ...]
     largest_difference: float
     drawn: Mapping[str, str]
 
     def describe(self) -> str:
         """Describe it in one line."""
         sizes = f"at batch sizes {', '.join(map(str, self.batch_sizes))}" if self.batch_sizes else "at its one shape"
-        others = [" ".join(f"{name}={size}" for name, size in other.items()) for other in self.other_sizes]
-        also = f", also with {' and '.join(others)}" if others else ""
-        return f"same answers as the module {sizes}{also}; largest difference {self.largest_difference:.1e}"
+        also = f", also with {_listed(self.other_sizes)}" if self.other_sizes else ""
+        but = f", but not with {_listed(self.skipped)}, where forward fails" if self.skipped else ""
+        return f"same answers as the module {sizes}{also}{but}; largest difference {self.largest_difference:.1e}"
+
+
+def _listed(choices: Sequence[Mapping[str, int]]) -> str:
+    return " and ".join(" ".join(f"{name}={size}" for name, size in sizes.items()) for sizes in choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ class Trial:
             if self.options.samples is not None:
                 found = self.asking.ask(read_samples(self.options.samples, self.batched), are_own=True)
             else:
-                found = self.asking.drawn(self.options.sizes)
+                found = self.asking.drawn(in_file(self.batched, self.options, self.options.given_sizes))
         except WrongRowsError as wrong:
             raise wrong.error from wrong
         self._refuse_other_answers(found)
@@ -168,13 +181,15 @@ class Trial:
             largest = self._compare(self._prover(reference, run), sizes, "")
             for rows in self.asking.of_other_shapes:
                 largest = max(largest, self._compare(self._prover(rows, run), sizes, "with answers of another shape, "))
-            others = tuple(self._others())
-            for other, rows in others:
+            others = OtherSizes(self.asking, self.options)
+            found = tuple(others.find())
+            for other, rows in found:
                 named = ", ".join(f"{name}={size}" for name, size in other.items())
                 largest = max(largest, self._compare(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
         refuse_stale_shapes(self.failures, warnings)
+        given = in_file(self.batched, self.options, self.options.given_sizes)
         drawn = reference.words if isinstance(reference, Samples) else {}
-        return Proof(sizes, tuple(other for other, _ in others), largest, drawn)
+        return Proof(sizes, given, tuple(other for other, _ in found), tuple(others.skipped), largest, drawn)
 
     def _open(self, model_bytes: bytes, folder: Path) -> Run:
         try:
@@ -190,23 +205,6 @@ class Trial:
         except VerificationError as error:
             found = self._explain(self.traced, "during the export", "here")
             raise VerificationError(self.subject.where, Listing(f"{context}{error.what}", found), error.fix) from error
-
-    def _others(self) -> Iterator[tuple[Mapping[str, int], Arrays]]:
-        """Yield other sizes of the dynamic axes that the module accepts, and its answers there.
-
-        Raises:
-            ModelError: It accepts none of them.
-        """
-        given, failures = self.options.sizes, []
-        for numerator, denominator in OTHER_SIZES if given else ():
-            sizes = {name: max(1, size * numerator // denominator) for name, size in given.items()}
-            try:
-                yield sizes, self.asking.drawn(sizes)
-            except ModelError as error:
-                failures.append(error)
-        if len(failures) == len(OTHER_SIZES):
-            what = f"it works only at the size given for its dynamic axes: {failures[0].what}"
-            raise ModelError(self.subject.where, what, "leave out --dynamic") from failures[0]
 
     def _prover(self, reference: Arrays, run: Run) -> Prover:
         precision = coarsest_precision(self.batched.original.ir.graph)

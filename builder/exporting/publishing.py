@@ -46,6 +46,7 @@ def publish_module(
         is_static=stays_static,
         exporter=exporter,
         opset=opset,
+        sizes=options.sizes,
         samples=None if options.is_per_sample else options.samples,
         constants=options.constants,
         outputs=options.outputs,
@@ -58,7 +59,8 @@ def publish_module(
         path = Path(folder, f"{Source.of(source).name}.onnx")
         exported = export(source, path, options=asked, limits=options.limits, report=report)
         axes = {tensor_name(name): axis for name, axis in options.batch_axes.items()} if stays_static else {}
-        remaining = replace(options, batch_axes=axes, dynamic={}, constants={}, outputs=())
+        sizes = exported.sizes if options.samples is None else {}
+        remaining = replace(options, batch_axes=axes, dynamic={}, constants={}, outputs=(), sizes=sizes)
         labels = {}
         if exported.labels:
             labels = {"logits": _write_labels(exported, Path(folder), report)}

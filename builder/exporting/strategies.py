@@ -25,6 +25,7 @@ from builder.exporting.options import EXPORTERS, Completed, ExportedModel, Expor
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
 from builder.exporting.repeating import refuse_changing
+from builder.exporting.sizes import ask_given, with_given_sizes
 from builder.exporting.subject import Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
@@ -72,7 +73,7 @@ class Strategy:
         """
         axes = {s.name: {0: inputs.BATCH, **options.dynamic.get(s.name, {})} for s in options.inputs}
         exporters.run(self.exporter, subject, self.example(options), axes if self.is_dynamic else {}, path, options)
-        model = load(path)
+        model = with_given_sizes(load(path), options)
         exported = {spec.name for spec in model.inputs}
         lost = [name for name in axes if name not in exported]
         if lost:
@@ -109,9 +110,11 @@ def export_proven(source: str, path: Path, options: ExportOptions, report: Repor
     with as_exported(is_verbose=options.is_verbose), _folder_beside(path) as folder:
         temporary = Temporary(folder, source)
         found = find(source, options)
+        are_declared = not options.inputs
         options = found.completed(options)
         found = replace(found, constants=options.constants)
         inputs.check(source, options)
+        options = ask_given(source, options, are_declared=are_declared)
         subject = Subject(source, found, options.outputs)
         for line in (subject.describe(), *found.notes):
             report("module", line)
@@ -161,9 +164,8 @@ def _first_proven(subject: Subject, options: ExportOptions, path: Path, folder: 
             report("export", f"samples: {list_in_words(proof.drawn)}")
         for note in notes:
             report("note", note)
-        return ExportedModel(
-            path, str(strategy), proof.batch_sizes, proof.other_sizes, proof.largest_difference, proof.drawn
-        )
+        compared = (proof.batch_sizes, proof.other_sizes, proof.largest_difference, proof.drawn)
+        return ExportedModel(path, str(strategy), *compared, sizes=proof.sizes)
     example = next(iter(failures)).example(options)
     named = {str(strategy): error for strategy, error in failures.items()}
     failed_all = all_failed(subject, named, example, is_static=options.is_static)

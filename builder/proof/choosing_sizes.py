@@ -8,7 +8,7 @@ from itertools import islice
 from builder.batching import BatchedModel
 from builder.errors import ModelError
 from builder.model import Model
-from builder.proof.original_runs import MOST_UNASKED, OriginalRuns
+from builder.proof.original_runs import MOST_ASKED, OriginalRuns
 from builder.samples import USUAL, Sizes, candidates, completed, free_names, sizes_of
 from builder.tensors import Arrays
 
@@ -72,7 +72,7 @@ def _asked_sizes(runs: OriginalRuns, model: Model, batch: Sizes) -> Sizes:
     asked = completed(model, {**model.sizes, **batch})
     usual = {**dict.fromkeys(free_names(model), USUAL), **asked}
     others = (sizes for sizes, _ in candidates(model, asked)) if len(asked) < len(usual) else ()
-    for sizes in (usual, *islice(others, MOST_UNASKED)):
+    for sizes in (usual, *islice(others, MOST_ASKED)):
         if (found := runs.mended(sizes, asked)) is not None:
             return found
     named = ", ".join(f"{name}={model.sizes[name]}" for name in model.sizes)

@@ -38,8 +38,8 @@ LARGEST_INPUTS_BYTES = 64 << 20
 WANTED = 3
 """How many choices of sizes to look for."""
 
-MOST_UNASKED = 6
-"""How many choices of sizes to try before those that the caller asks for, which may also be sizes of other things."""
+MOST_ASKED = 6
+"""How many choices of sizes to try for the axes whose sizes the caller leaves open."""
 
 
 class OriginalRuns:
@@ -86,14 +86,17 @@ class OriginalRuns:
         return ()
 
     def _candidates(self, settled: Sizes) -> Iterator[tuple[Sizes, Iterable[Sizes]]]:
-        """Yield sizes to try, each with variations; those that the caller asked for come after the first few."""
-        usual = candidates(self._model, settled)
+        """Yield sizes to try, each with variations; those that the caller asked for come first.
+
+        Others right above them come before them, because they are less likely to be sizes of something else in the
+        model. Far below them it may run too, but on nothing: ONNX Runtime's mean of no values is 0.
+        """
         asked = {name: size for name, size in self._model.sizes.items() if name not in settled}
-        if asked:
-            yield from islice(usual, MOST_UNASKED)
-            for sizes, _ in islice(candidates(self._model, {**asked, **settled}), MOST_UNASKED):
+        above = {name: size + 1 + 2 * number for number, (name, size) in enumerate(asked.items())}
+        for wanted in (above, asked) if asked else ():
+            for sizes, _ in islice(candidates(self._model, {**wanted, **settled}), MOST_ASKED):
                 yield sizes, self.near(sizes, settled)
-        yield from usual
+        yield from candidates(self._model, settled)
 
     def mended(self, sizes: Sizes, settled: Sizes) -> Sizes | None:
         """Return these sizes if the model runs at them, or near ones that follow its error; None if at neither.

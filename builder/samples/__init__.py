@@ -12,10 +12,11 @@ from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, s
 from builder.samples.domains import Domains
 from builder.samples.drawing import Samples, draw, draw_feeds, read_samples
 from builder.samples.kinds import list_in_words
-from builder.samples.relations import mended, never_varied, other_sizes
+from builder.samples.relations import FRACTIONS, mended, never_varied, other_sizes, searched_sizes
 from builder.samples.sizes import USUAL, Sizes, candidates, completed, free_names
 
 __all__ = [
+    "FRACTIONS",
     "USUAL",
     "Domains",
     "Samples",
@@ -33,5 +34,6 @@ __all__ = [
     "other_sizes",
     "read_samples",
     "refuse_batch_sizes",
+    "searched_sizes",
     "sizes_of",
 ]

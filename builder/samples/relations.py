@@ -66,6 +66,16 @@ def other_sizes(given: Sizes, why_not: WhyNot, *, kept: Collection[str] = ()) ->
         why_not: Runs the model.
         kept: The names whose sizes stay as they are.
     """
+    return (found for _, found in searched_sizes(given, why_not, kept=kept) if found is not None)
+
+
+def searched_sizes(
+    given: Sizes, why_not: WhyNot, *, kept: Collection[str] = ()
+) -> Iterator[tuple[Sizes, Sizes | None]]:
+    """Yield the sizes that `other_sizes` looks for, and those near them at which the model works, or None.
+
+    The same sizes are not found twice.
+    """
     known: list[Sizes] = [dict(given)]
     free = [name for name in given if name not in kept]
     tries = 0
@@ -76,13 +86,14 @@ def other_sizes(given: Sizes, why_not: WhyNot, *, kept: Collection[str] = ()) ->
         return why_not(sizes) if tries <= MOST_TRIES else ""
 
     for fraction in FRACTIONS if free else ():
+        found = None
         for attempt, moved in _attempts(given, free, fraction):
             fixed = {*kept, *moved} if len(moved) < len(free) else kept
             found = mended(attempt, limited, kept=fixed, avoided=known)
             if found is not None:
                 known.append(found)
-                yield found
                 break
+        yield {**given, **{name: _scaled(given[name], fraction, 1) for name in free}}, found
 
 
 def never_varied(given: Sizes, found: Iterable[Sizes]) -> list[str]:

@@ -98,7 +98,7 @@ EXPECTED = PublishOptions(
     constants={"s": 0.5, "t": Path("t.npy")},
     outputs=("c",),
     dynamic={"a": {2: "height", 3: "width"}},
-    sizes={"height": 64, "a:3": 96},
+    sizes={"time": 8, "past": 7, "mask:1": 8},
     samples=Path("s.npz"),
     effort="full",
     precision="bf16",
@@ -148,8 +148,7 @@ EXPECTED = PublishOptions(
 GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
     "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
-    "--size height=64,a:3=96 "
-    "--samples s.npz --prove full "
+    "--size time=8,past=7 --size mask:1=8 --samples s.npz --prove full "
     "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
@@ -185,8 +184,8 @@ def test_every_option_of_publish_fills_its_field() -> None:
 def test_every_option_of_export_fills_its_field() -> None:
     given = parsed(
         "export", "m:f", "-o", "m.onnx", "--input", "x=float32[1,4]", "--batch-axis", "x=1", "--dynamic", "x:0=time",
-        "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz", "--constant", "depth=[1, 2]",
-        "--output", "logits,states", "--verbose",
+        "--static", "--exporter", "torchscript", "--opset", "18", "--samples", "s.npz", "--size", "time=8",
+        "--constant", "depth=[1, 2]", "--output", "logits,states", "--verbose",
         "--task", "fill-mask", "--download", "--revision", "main",
     )  # fmt: skip
     assert fill(ExportOptions, given) == ExportOptions(
@@ -196,6 +195,7 @@ def test_every_option_of_export_fills_its_field() -> None:
         is_static=True,
         exporter="TorchScript",
         opset=18,
+        sizes={"time": 8},
         samples=Path("s.npz"),
         constants={"depth": [1, 2]},
         outputs=("logits", "states"),

@@ -25,6 +25,7 @@ from builder.cli.options import (
     revision,
     samples,
     sha256,
+    sizes,
     task,
     verbose,
 )
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 @dynamic
 @option("--static", "is_static", section="Batch", is_flag=True, help="Keep every axis as --input gives it.")
 @samples
+@sizes
 @verbose
 @as_json
 def export(model: str, file: Path | None, as_json: bool, **given: Any) -> None:
@@ -109,6 +111,7 @@ def _to_json(done: "ExportedModel") -> dict[str, Any]:
         "path": str(done.path),
         "road": done.road,
         "batch_sizes": list(done.batch_sizes),
+        "sizes": dict(done.sizes),
         "other_sizes": [dict(sizes) for sizes in done.other_sizes],
         "largest_difference": done.largest_difference,
         "labels": list(done.labels),
@@ -131,3 +134,5 @@ def _check(model: str, options: "ExportOptions") -> None:
             "--static keeps every axis, so --dynamic and --batch-axis have no effect",
             "leave out --static, or leave out the other two",
         )
+    if options.sizes and options.samples is not None:
+        raise WrongUsage("--size is for random inputs, and --samples gives others", "leave out --size or --samples")

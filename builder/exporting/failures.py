@@ -1,6 +1,6 @@
 """Say why no way to export a module gives a file with its answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from builder.errors import BuilderError, Listing, ModelError, VerificationError
 from builder.exporting.frozen import FROZEN, UNKNOWN, find_warned
@@ -30,7 +30,7 @@ def all_failed(
         what = Listing("no export gives the module's answers:", listed)
         return VerificationError(subject.where, what, fix if is_frozen else wrong[-1].fix)
     if not any(isinstance(error, UnsupportedError) for error in failures.values()):
-        listed += _warned(subject, example)
+        listed += [line for line in _warned(subject, example) if not _is_said(line, listed)]
     last = list(failures.values())[-1]
     telling = next((error for error in failures.values() if isinstance(error, OneSizeError)), last)
     advice = "" if is_static else subject.without_scalars()
@@ -51,6 +51,11 @@ def _reasons(failures: Mapping[str, BuilderError]) -> list[str]:
         own = (f"  {line}" for line in lines if not line.startswith((FROZEN, UNKNOWN)))
         details.setdefault(reason, {}).update(dict.fromkeys(own))
     return [line for reason in names for line in (f"{'; '.join(names[reason])}: {reason}", *details[reason])]
+
+
+def _is_said(line: str, listed: Sequence[str]) -> bool:
+    """Return whether a line says that the search failed for the reason for which an export failed."""
+    return line.startswith(UNKNOWN) and any(other.endswith(line.removeprefix(f"{UNKNOWN}: ")) for other in listed)
 
 
 def _warned(subject: Subject, example: Arrays) -> list[str]:

@@ -78,7 +78,8 @@ class Strategy:
         lost = [name for name in axes if name not in exported]
         if lost:
             what = f"the exported model has no input {lost[0]!r}: forward does not use it, or its values were frozen"
-            raise ModelError(subject.where, what, "remove that --input, or use it only in tensor operations in forward")
+            fix = "use it in tensor operations in forward, not as a Python or NumPy value, or remove that --input"
+            raise ModelError(subject.where, what, fix)
         if options.is_static:
             return keep_static(model)
         batched = add_batch_axis(model, batch_axes=options.batch_axes, original=OriginalRuns(model))

@@ -79,9 +79,11 @@ def is_user_code(file: str) -> bool:
 
 
 def place_of(file: str, line: int) -> str:
-    """Return `FILE:LINE`, relative to the working directory if the file is inside it."""
+    """Return `FILE:LINE`, relative to the folder of installed packages or the working directory that it is in."""
     path = Path(file)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+    installed = (folder for folder in path.parents if folder.name in ("site-packages", "dist-packages"))
+    folder = next(installed, Path.cwd())
+    return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{line}"
 
 
 class Subject(nn.Module):

@@ -184,9 +184,19 @@ def test_a_module_that_cannot_be_traced_keeps_its_verdict_and_the_ways_that_work
         exported("Condition")
     assert caught.value.what.startswith("it cannot be exported:")
     assert "it reduces over axis 0, which holds the batch" in caught.value.what
-    assert "the frozen line could not be searched for: RuntimeError" in caught.value.what
+    assert caught.value.what.count("dynamo-optimized function") == 1
     assert caught.value.fix.startswith("use --static (no batching), or --per-sample of publish (one row after")
     assert "both tried" in caught.value.fix
+
+
+@pytest.mark.torch
+def test_code_of_installed_packages_is_shown_without_the_folder_that_they_are_in(tmp_path: Path) -> None:
+    from builder.exporting.subject import place_of
+
+    assert place_of("/usr/lib/python3/site-packages/nets/conv.py", 7) == "nets/conv.py:7"
+    assert place_of(str(Path.cwd() / "venv/site-packages/nets/conv.py"), 7) == "nets/conv.py:7"
+    assert place_of(str(Path.cwd() / "nets/conv.py"), 7) == "nets/conv.py:7"
+    assert place_of("/srv/nets/conv.py", 7) == "/srv/nets/conv.py:7"
 
 
 @pytest.mark.torch

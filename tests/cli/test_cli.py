@@ -305,9 +305,6 @@ def test_the_version_is_printed(builder: Builder) -> None:
         "publish m.onnx --constant x",
         "publish m.onnx --constant x=many",
         "publish m.onnx --constant x=1 --constant x=2",
-        "publish m:f --input x=float32[1,4] --constant x=1",
-        "publish m:f --input x=float32[1,4] --batch-axis x=none",
-        "export m:f --input x=float32[1,4] --batch-axis x=none -o m.onnx",
         "publish m.onnx --kind tpu",
         "publish m.onnx --instances 0",
         "publish m.onnx --max-queue-delay-us -1",
@@ -372,7 +369,7 @@ def test_no_command_at_all_shows_the_help_and_ends_with_2(builder: Builder) -> N
         ("publish m.onnx --rename x=y --rename x=z", "--rename: 'x' is named twice", "give --rename once for 'x'"),
         (
             "publish m.onnx --constant x=many",
-            "--constant: 'many' is neither a number",
+            "python -m builder publish: --constant x: 'many' is neither a number",
             "write a number, as in x=0.5",
         ),
         (
@@ -433,7 +430,7 @@ def test_inputs_without_a_batch_become_constants_or_are_sent_with_each_sample(
 
 def test_a_model_that_cannot_be_read_ends_with_3(builder: Builder, root: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
-    for path, what in ((tmp_path / "missing.onnx", "no such file"), (tmp_path, "a directory")):
+    for path, what in ((tmp_path / "missing.onnx", "no such file"), (tmp_path, "a folder")):
         assert builder("publish", path, "--repository", root).is_refusal(3, what)
         assert builder("inspect", path).is_refusal(3, what)
     assert builder("publish", tmp_path / "text.onnx", "--repository", root).is_refusal(3, "not an ONNX file")

@@ -89,12 +89,12 @@ def test_triton_has_optional_inputs_only_without_a_batch(triton: Server) -> None
     output { name: "y" data_type: TYPE_FP32 dims: [ROWS 2] }
     """
     whole = config.replace("BATCH", "0").replace("ROWS", "-1,")
-    write_model(triton.repository, "optional", whole, model)
+    write_model(triton.repository, "optional_once", whole, model)
     write_model(triton.repository, "optional-batched", config.replace("BATCH", "8").replace("ROWS", ""), model)
 
-    load(triton, "optional")
+    load(triton, "optional_once")
     x = np.ones((1, 2), np.float32)
-    assert infer(triton, "optional", {"x": x})["y"].tolist() == [[2, 3]]
-    assert infer(triton, "optional", {"x": x, "w": np.array([5, 7], np.float32)})["y"].tolist() == [[5, 7]]
+    assert infer(triton, "optional_once", {"x": x})["y"].tolist() == [[2, 3]]
+    assert infer(triton, "optional_once", {"x": x, "w": np.array([5, 7], np.float32)})["y"].tolist() == [[5, 7]]
     with pytest.raises(InferenceServerException, match="optional input 'w' is not supported for models"):
         load(triton, "optional-batched")

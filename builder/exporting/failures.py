@@ -30,7 +30,7 @@ def all_failed(
         what = Listing("no export gives the module's answers:", listed)
         return VerificationError(subject.where, what, fix if is_frozen else wrong[-1].fix)
     if not any(isinstance(error, UnsupportedError) for error in failures.values()):
-        listed += [line for line in _warned(subject, example) if not _is_said(line, listed)]
+        listed += _warned(subject, example, listed)
     last = list(failures.values())[-1]
     telling = next((error for error in failures.values() if isinstance(error, OneSizeError)), last)
     advice = "" if is_static else subject.without_scalars()
@@ -53,13 +53,12 @@ def _reasons(failures: Mapping[str, BuilderError]) -> list[str]:
     return [line for reason in names for line in (f"{'; '.join(names[reason])}: {reason}", *details[reason])]
 
 
-def _is_said(line: str, listed: Sequence[str]) -> bool:
-    """Return whether a line says that the search failed for the reason for which an export failed."""
-    return line.startswith(UNKNOWN) and any(other.endswith(line.removeprefix(f"{UNKNOWN}: ")) for other in listed)
+def _warned(subject: Subject, example: Arrays, listed: Sequence[str]) -> list[str]:
+    """Return the lines about which PyTorch warns in a trace.
 
-
-def _warned(subject: Subject, example: Arrays) -> list[str]:
-    """Return the lines about which PyTorch warns in a trace; if it cannot be traced, that is not the verdict."""
+    If it cannot be traced, that is not the verdict, and it is not said again if it is `listed` already.
+    """
     with Diagnosis() as diagnosis:
         return [f"{FROZEN} {line}" for line in find_warned(subject, example)]
-    return [f"{UNKNOWN}: {diagnosis.failure}"]
+    is_said = any(line.endswith(diagnosis.failure) for line in listed)
+    return [] if is_said else [f"{UNKNOWN}: {diagnosis.failure}"]

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.util
+import stat
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ from builder import bounded
 from builder.bounded import Limits
 from builder.errors import HostError
 from builder.exporting.options import ExportedModel, ExportOptions
-from builder.exporting.sources import Kind, kind_of
+from builder.exporting.sources import Kind, kind_of, mode_of
 from builder.installing import install
 from builder.progress import Report, silent
 
@@ -31,11 +32,12 @@ def export(
     limits. The code of a factory is the user's own, and runs here.
 
     Raises:
-        HostError: PyTorch or its exporter is not installed, the file cannot be written, or a file of PyTorch takes more
-            time or memory than it may.
+        HostError: PyTorch or its exporter is not installed, the file cannot be written or is the source itself, or a
+            file of PyTorch takes more time or memory than it may.
         ModelError: The module does not exist or does not accept the inputs, or no exporter can export it.
         VerificationError: The module mixes the rows of a batch, or no export gives the module's answers.
     """
+    _check_output(source, path)
     missing = [package for package in ("torch", "onnxscript") if importlib.util.find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -49,6 +51,24 @@ def export(
         report=report,
         is_fresh="torch" in sys.modules,  # the threads of its operators do not survive a fork
     )
+
+
+def _check_output(source: str, path: Path) -> None:
+    """Refuse to replace what the module is made from, and what is no file, such as a device.
+
+    Raises:
+        HostError: The path leads to one of them.
+    """
+    if not (mode := mode_of(str(path))):
+        return
+    fix = "choose another output file"
+    if not stat.S_ISREG(mode):
+        raise HostError(path, "is not a file that can be replaced", fix)
+    origin = Path(source)
+    if kind_of(source) is Kind.FACTORY:
+        origin = Path(*source.strip().partition(":")[0].split(".")).with_suffix(".py")
+    if mode_of(str(origin)) and origin.samefile(path):
+        raise HostError(path, "is the source of the module, and would be replaced", fix)
 
 
 def _export_file(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:

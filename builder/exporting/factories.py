@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from builder.errors import ModelError
 from builder.exporting import scripts
@@ -43,7 +44,24 @@ def find(source: str, request: ExportOptions) -> Found:
         raise ModelError(source, what, "return a torch.nn.Module")
     if isinstance(made, torch.jit.ScriptModule):
         return scripts.found(source, made, request)
-    return Found(made.cpu().eval(), request.inputs, request.dynamic, request.constants)
+    return Found(_ready(source, made), request.inputs, request.dynamic, request.constants)
+
+
+def _ready(source: str, module: nn.Module) -> nn.Module:
+    """Return the module on the CPU and in evaluation mode.
+
+    Raises:
+        ModelError: A parameter has no values yet, or the module cannot be moved.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            what = f"{name} has no shape yet: a lazy module gets its shapes when it is called for the first time"
+            raise ModelError(source, what, "call the module once in the factory, or load its weights there")
+        if tensor.is_meta:
+            what = f"{name} is on the device 'meta', and has no values"
+            raise ModelError(source, what, "make the module on the CPU in the factory, and load its weights there")
+    with UserCode(source, "it cannot be moved to the CPU and set to evaluation mode", "correct the module"):
+        return module.cpu().eval()
 
 
 def _attribute(source: str, home: str, name: str) -> Any:
@@ -53,14 +71,28 @@ def _attribute(source: str, home: str, name: str) -> Any:
         with UserCode(source, f"importing {home} fails", "correct that Python module"):
             module = importlib.import_module(home)
     except ModelError as error:
-        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
-        if missing and f"{home}.".startswith(f"{missing}."):
-            fix = "run the command in the folder that contains it, or add that folder to PYTHONPATH"
-            raise ModelError(source, f"there is no Python module {missing!r}", fix) from error
-        raise
+        raise _not_imported(source, home, error) from error
     try:
         return attrgetter(name)(module)
     except AttributeError as error:
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         fix = f"use one of {', '.join(sorted(offered)[:20])}" if offered else f"define {name} there"
         raise ModelError(source, f"{home} does not define {name!r}", fix) from error
+
+
+def _not_imported(source: str, home: str, error: ModelError) -> ModelError:
+    """Return the error of a Python module that cannot be imported, with the fix for its cause."""
+    cause = error.__cause__
+    missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+    if missing and f"{home}.".startswith(f"{missing}."):
+        fix = "run the command in the folder that contains it, or add that folder to PYTHONPATH"
+        if home.endswith(".py") and Path(*home.split(".")[:-1]).with_suffix(".py").is_file():
+            fix = f"leave out .py: {home.removesuffix('.py')}:{source.partition(':')[2]}"
+        return ModelError(source, f"there is no Python module {missing!r}", fix)
+    if missing:
+        fix = f"install the package that has {missing} beside this one, or add the folder that holds it to PYTHONPATH"
+        return ModelError(source, error.what, fix)
+    if isinstance(cause, SystemExit):
+        fix = 'put what it does as a program below `if __name__ == "__main__":`'
+        return ModelError(source, error.what, fix)
+    return error

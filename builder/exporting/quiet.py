@@ -5,6 +5,7 @@ user's own code prints or warns about is shown.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -27,10 +28,30 @@ def as_exported(*, is_verbose: bool) -> Iterator[None]:
     is_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with contextlib.redirect_stdout(sys.stderr), contextlib.nullcontext() if is_verbose else _libraries_quiet():
+        quiet = contextlib.nullcontext() if is_verbose else _libraries_quiet()
+        with contextlib.redirect_stdout(sys.stderr), _stdout_on_stderr(), quiet:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(is_fast)
+
+
+@contextlib.contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Send what C++ and other programs write to file descriptor 1 to descriptor 2: stdout is for the result."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).fflush(None)  # what C keeps back would reach stdout later
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def eagerly() -> contextlib.AbstractContextManager[object]:

@@ -31,7 +31,8 @@ LARGEST_CONSTANT = 2**31 - 1
 class UserCode(contextlib.AbstractContextManager["UserCode"]):
     """Turn any exception of the user's code, or of an exporter that runs it, into a ModelError.
 
-    That code may raise any exception at all, and none of them is a bug in this package.
+    That code may raise any exception at all, and none of them is a bug in this package. It may also end the program:
+    `sys.exit(0)` would look like success. Only Ctrl-C still ends it.
     """
 
     def __init__(self, where: str, what: str, fix: str) -> None:
@@ -40,7 +41,7 @@ class UserCode(contextlib.AbstractContextManager["UserCode"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, BuilderError):
+        if error is not None and not isinstance(error, (BuilderError, KeyboardInterrupt)):
             raise ModelError(self.where, f"{self.what}: {brief(error)}", self.fix) from error
 
 
@@ -56,21 +57,29 @@ class Diagnosis(contextlib.AbstractContextManager["Diagnosis"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if isinstance(error, Exception):
-            self.failure = brief(error)
-        return isinstance(error, Exception)
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return False
+        self.failure = brief(error)
+        return True
 
 
 def brief(error: BaseException) -> str:
     """Return an exception in one line: its first paragraph, and the innermost line of the user's code."""
     while error.__cause__ is not None:
         error = error.__cause__
-    paragraph = " ".join(str(error).strip().partition("\n\n")[0].split())
+    paragraph = " ".join(_message(error).strip().partition("\n\n")[0].split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({place_of(error.filename, error.lineno or 0)})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
     last = f" ({place_of(frames[-1].filename, frames[-1].lineno or 0)}: `{frames[-1].line}`)" if frames else ""
-    return f"{type(error).__name__}: {paragraph[:400]}{last}"
+    return ": ".join(filter(None, (type(error).__name__, paragraph[:400]))) + last
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the class of the exception is the user's code too
+        return ""
 
 
 def is_user_code(file: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import pickletools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,9 @@ def _modules(value: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _whole(path: Path, origin: str, keys: tuple[str, ...]) -> Recognized:
     what = f"a pickled PyTorch module, of the class {origin}"
     if origin.startswith("ultralytics."):
-        return Recognized(what, f"run `yolo export model={path} format=onnx`, and give the file that it writes")
+        return Recognized(
+            what, f"run `yolo export {shlex.quote(f'model={path}')} format=onnx`, and give the file that it writes"
+        )
     home, _, name = origin.rpartition(".")
     inner = "".join(f"[{_quoted(key)}]" for key in keys)
     body = [f'return torch.load({_quoted(path)}, map_location="cpu", weights_only=False){inner}']
@@ -208,5 +211,5 @@ def _publish(path: Path) -> str:
     """Return the command, and the shorter way for a folder of Hugging Face."""
     fix = "write nets.py, and run `python -m builder publish nets:make --input NAME=DTYPE[DIM,...]`"
     if (path.parent / "config.json").is_file():
-        fix += f"; if the folder is one of Hugging Face, `python -m builder publish hf:{path.parent}`"
+        fix += f"; if the folder is one of Hugging Face, `python -m builder publish {shlex.quote(f'hf:{path.parent}')}`"
     return fix

@@ -3,6 +3,8 @@
 Only bytes are looked at. Nothing is unpacked, unpickled or run.
 """
 
+import json
+import shlex
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,11 @@ class _Glance:
     path: Path
     head: bytes
     tail: bytes
+
+    @property
+    def quoted(self) -> str:
+        """The path as it is written in a shell."""
+        return shlex.quote(str(self.path))
 
     def starts(self, *magics: bytes) -> bool:
         return self.head.startswith(magics)
@@ -65,7 +72,7 @@ def _folder(path: Path) -> Recognized | None:
     if "saved_model.pb" in names:
         return _saved_model(path)
     if "config.json" in names and any(name.endswith((".safetensors", ".bin")) for name in names):
-        return Recognized("a folder of Hugging Face", f"run `python -m builder publish hf:{path}`")
+        return Recognized("a folder of Hugging Face", f"run `python -m builder publish {shlex.quote(f'hf:{path}')}`")
     if "com.apple.CoreML" in names or (path / "Data" / "com.apple.CoreML").is_dir():
         return _core_ml()
     if models := sorted(name for name in names if name.endswith(".onnx")):
@@ -94,22 +101,29 @@ def _compressed(seen: _Glance) -> Recognized | None:
         except zlib.error:
             inner = b""
         if inner[257:262] == b"ustar":
-            return Recognized("a tar archive", f"run `tar -xzf {seen.path}`, and give the model in it")
-        return Recognized(
-            "a file compressed with gzip", f"run `gunzip -k {seen.path}`, and give the file that it writes"
-        )
-    for magic, name, command in (
-        (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-        (b"BZh", "bzip2", "bunzip2 -k"),
-        (b"\xfd7zXZ\x00", "xz", "unxz -k"),
-        (b"7z\xbc\xaf\x27\x1c", "7-Zip", "7z x"),
+            return Recognized("a tar archive", f"run `tar -xzf {seen.quoted}`, and give the model in it")
+        return _unpack(seen, "gzip", "gunzip", ".gz")
+    for magic, name, command, suffix in (
+        (b"\x28\xb5\x2f\xfd", "zstd", "unzstd", ".zst"),
+        (b"BZh", "bzip2", "bunzip2", ".bz2"),
+        (b"\xfd7zXZ\x00", "xz", "unxz", ".xz"),
     ):
         if seen.starts(magic):
-            what = f"a file compressed with {name}"
-            return Recognized(what, f"run `{command} {seen.path}`, and give the file that it writes")
+            return _unpack(seen, name, command, suffix)
+    if seen.starts(b"7z\xbc\xaf\x27\x1c"):
+        fix = f"run `7z x {seen.quoted}`, and give the file that it writes"
+        return Recognized("a file compressed with 7-Zip", fix)
     if seen.head[257:262] == b"ustar":
-        return Recognized("a tar archive", f"run `tar -xf {seen.path}`, and give the model in it")
+        return Recognized("a tar archive", f"run `tar -xf {seen.quoted}`, and give the model in it")
     return None
+
+
+def _unpack(seen: _Glance, name: str, command: str, suffix: str) -> Recognized:
+    """Say how to unpack a file. These programs refuse one without their own suffix, unless they write to stdout."""
+    run = f"{command} -k {seen.quoted}"
+    if seen.path.suffix != suffix:
+        run = f"{command} -c {seen.quoted} > {shlex.quote(f'{seen.path.stem}.unpacked{seen.path.suffix}')}"
+    return Recognized(f"a file compressed with {name}", f"run `{run}`, and give the file that it writes")
 
 
 def _zip(seen: _Glance) -> Recognized | None:
@@ -121,7 +135,7 @@ def _zip(seen: _Glance) -> Recognized | None:
         return checkpoints.in_archive(seen.path)
     if kind is not None:
         inputs = " --input NAME=DTYPE[DIM,...]" if kind is Archive.SCRIPT else ""
-        fix = f"run `python -m builder publish {seen.path}{inputs}`, or `export` to get an ONNX file"
+        fix = f"run `python -m builder publish {seen.quoted}{inputs}`, or `export` to get an ONNX file"
         return Recognized(f"{kind.value} of PyTorch", fix)
     return _other_archive(seen.path, names)
 
@@ -135,9 +149,11 @@ def _other_archive(path: Path, names: Collection[str]) -> Recognized:
         return _saved_model(path)
     if names and all(name.endswith(".npy") for name in names):
         return Recognized("a file of NumPy's arrays", "give the model; `--samples` takes such a file with inputs")
+    if not names:
+        return Recognized("a zip archive that was cut short or is damaged", "copy or download it again")
     models = sorted(name for name in names if name.endswith(".onnx"))
     inside = f" with {', '.join(models[:3])}" if models else ""
-    return Recognized(f"a zip archive{inside}", f"run `unzip {path}`, and give the model in it")
+    return Recognized(f"a zip archive{inside}", f"run `unzip {shlex.quote(str(path))}`, and give the model in it")
 
 
 def _weights(seen: _Glance) -> Recognized | None:
@@ -151,7 +167,7 @@ def _other_frameworks(seen: _Glance) -> Recognized | None:
         return _keras(seen.path)
     if seen.head[4:8] == b"TFL3":
         what = "a model of TensorFlow Lite"
-        return Recognized(what, f"run `python -m tf2onnx.convert --tflite {seen.path} --output model.onnx`")
+        return Recognized(what, f"run `python -m tf2onnx.convert --tflite {seen.quoted} --output model.onnx`")
     if seen.starts(b"GGUF", b"ggml", b"lmgg"):
         return Recognized("weights for llama.cpp (GGUF)", "give the model that it was converted from")
     if seen.starts(b"ftrt", b"ptrt"):
@@ -210,12 +226,12 @@ _LOOKS: Sequence[Callable[[_Glance], Recognized | None]] = (
 
 
 def _keras(path: Path) -> Recognized:
-    fix = f'in Keras 3: `keras.saving.load_model("{path}").export("model.onnx", format="onnx")`'
+    fix = f'in Keras 3: `keras.saving.load_model({json.dumps(str(path))}).export("model.onnx", format="onnx")`'
     return Recognized("a file of Keras (HDF5)" if path.suffix != ".keras" else "a file of Keras", fix)
 
 
 def _saved_model(folder: Path) -> Recognized:
-    fix = f"run `python -m tf2onnx.convert --saved-model {folder} --output model.onnx`"
+    fix = f"run `python -m tf2onnx.convert --saved-model {shlex.quote(str(folder))} --output model.onnx`"
     return Recognized("a SavedModel of TensorFlow", fix)
 
 

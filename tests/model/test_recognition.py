@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import subprocess
 import sys
 import tarfile
 import types
@@ -84,12 +85,13 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "nothing": (b"", "an empty file", "download it again"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n", "Git LFS", "git lfs pull"),
     "a web page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html></html>", "a web page", "download the file itself"),
-    "gzip": (gzip.compress(ONNX), "compressed with gzip", "gunzip -k"),
-    "a cut gzip": (gzip.compress(ONNX)[:12], "compressed with gzip", "gunzip -k"),
+    "gzip": (gzip.compress(ONNX), "compressed with gzip", "gunzip -c"),
+    "a cut gzip": (gzip.compress(ONNX)[:12], "compressed with gzip", "gunzip -c"),
     "tar.gz": (tarred("w:gz"), "a tar archive", "tar -xzf"),
     "tar": (tarred("w"), "a tar archive", "tar -xf"),
-    "xz": (b"\xfd7zXZ\x00" + bytes(9), "compressed with xz", "unxz"),
+    "xz": (b"\xfd7zXZ\x00" + bytes(9), "compressed with xz", "unxz -c"),
     "zip": (zipped({"a/model.onnx": ONNX}), "a zip archive with a/model.onnx", "unzip"),
+    "a cut zip": (torch_archive(WEIGHTS)[:-30], "a zip archive that was cut short or is damaged", "download it again"),
     "npz": (arrays(), "NumPy's arrays", "--samples"),
     "a state dict": (torch_archive(WEIGHTS), "a checkpoint of PyTorch: weights", "publish nets:make"),
     "an old state dict": (LEGACY + b"\x80\x02" + WEIGHTS + b"." + bytes(99), "a checkpoint of PyTorch", "nets:make"),
@@ -141,6 +143,21 @@ def test_a_file_is_called_by_what_it_holds(tmp_path: Path, case: str) -> None:
     assert refused.value.what.startswith("it is not an ONNX file but ")
     assert what in refused.value.what
     assert fix in refused.value.fix
+
+
+@pytest.mark.parametrize("name", ["model.onnx.gz", "model.onnx", "my models/a net.onnx", "it's.gz"])
+def test_the_command_that_unpacks_a_file_works_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(gzip.compress(ONNX))
+    before = set(tmp_path.rglob("*"))
+    found = recognize(Path(name))
+    assert found is not None
+    subprocess.run(found.fix.split("`")[1], shell=True, check=True)
+    (written,) = set(tmp_path.rglob("*")) - before
+    assert written.read_bytes() == ONNX
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,17 +33,28 @@ class UserCode(contextlib.AbstractContextManager["UserCode"]):
     """Turn any exception of the user's code, or of an exporter that runs it, into a ModelError.
 
     That code may raise any exception at all, and none of them is a bug in this package. It may also end the program:
-    `sys.exit(0)` would look like success. Only Ctrl-C still ends it.
+    `sys.exit(0)` would look like success. Only Ctrl-C still ends it. It may change the working directory, which
+    the paths of the repository and of files are relative to: that is undone.
     """
 
     def __init__(self, where: str, what: str, fix: str) -> None:
         self.where, self.what, self.fix = where, what, fix
+        self._directory = _working_directory()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._directory and _working_directory() != self._directory:
+            os.chdir(self._directory)
         if error is not None and not isinstance(error, (BuilderError, KeyboardInterrupt)):
             raise ModelError(self.where, f"{self.what}: {brief(error)}", self.fix) from error
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None
 
 
 class Diagnosis(contextlib.AbstractContextManager["Diagnosis"]):

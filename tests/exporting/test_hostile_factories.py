@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builder.errors import HostError, ModelError
@@ -13,6 +14,7 @@ if importlib.util.find_spec("torch") is not None:
     import torch
 
     from builder.exporting import factories, quiet
+    from builder.exporting.subject import Subject
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -70,6 +72,14 @@ def test_what_is_written_past_pythons_stream_stays_off_stdout(capfd: pytest.Capt
     printed = capfd.readouterr()
     assert printed.out == "the result"
     assert printed.err == "from C++\nfrom another program\n"
+
+
+@pytest.mark.torch
+def test_relative_paths_stay_where_the_user_is(tmp_path: Path) -> None:
+    found = factories.find("hostile_modules:Wandering", OPTIONS)
+    assert Path.cwd() == tmp_path
+    Subject("hostile_modules:Wandering", found).run({"x": np.ones((1, 4), np.float32)})
+    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize(("source", "output"), [("a_program:make", "a_program.py"), ("./net.pt2", "net.pt2")])

@@ -93,3 +93,15 @@ class Loud(nn.Module):
         os.write(1, b"from C++\n")
         subprocess.run(["echo", "from another program"], check=True)
         return torch.relu(x)
+
+
+class Wandering(nn.Module):
+    """Changes the working directory when it is made, and in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        os.chdir("/")
+
+    def forward(self, x: Tensor) -> Tensor:
+        os.chdir("/")
+        return torch.relu(x)

@@ -14,6 +14,7 @@ from builder.bounded import Limits
 from builder.errors import HostError
 from builder.exporting.options import ExportedModel, ExportOptions
 from builder.exporting.sources import Kind, kind_of, mode_of
+from builder.exporting.temporary import folder_beside
 from builder.installing import install
 from builder.progress import Report, silent
 
@@ -42,15 +43,16 @@ def export(
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise HostError(source, f"{' and '.join(missing)} {verb} not installed", install(*missing))
-    if kind_of(source) not in (Kind.TORCH_FILE, Kind.HUGGING_FACE):
-        return _export(source, path, options, report)
-    return bounded.run(
-        partial(_export_file, source, path, options),
-        where=Path(source),
-        limits=limits or Limits(),
-        report=report,
-        is_fresh="torch" in sys.modules,  # the threads of its operators do not survive a fork
-    )
+    with folder_beside(path) as folder:  # not in the child, which may be killed before it removes the folder
+        if kind_of(source) not in (Kind.TORCH_FILE, Kind.HUGGING_FACE):
+            return _export(source, path, folder, options, report)
+        return bounded.run(
+            partial(_export_file, source, path, folder, options),
+            where=Path(source),
+            limits=limits or Limits(),
+            report=report,
+            is_fresh="torch" in sys.modules,  # the threads of its operators do not survive a fork
+        )
 
 
 def _check_output(source: str, path: Path) -> None:
@@ -71,18 +73,18 @@ def _check_output(source: str, path: Path) -> None:
         raise HostError(path, "is the source of the module, and would be replaced", fix)
 
 
-def _export_file(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
+def _export_file(source: str, path: Path, folder: Path, options: ExportOptions, report: Report) -> ExportedModel:
     if (file := Path(source)).is_file():
         bounded.expect(file.stat().st_size)
     with bounded.during("it is exported"):
-        return _export(source, path, options, report)
+        return _export(source, path, folder, options, report)
 
 
-def _export(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
+def _export(source: str, path: Path, folder: Path, options: ExportOptions, report: Report) -> ExportedModel:
     with _rare_collections():
         from builder.exporting.strategies import export_proven
 
-        return export_proven(source, path, options, report)
+        return export_proven(source, path, folder, options, report)
 
 
 @contextlib.contextmanager

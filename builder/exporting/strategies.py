@@ -5,7 +5,6 @@ dynamic afterwards, as for any static ONNX file. Each of these strategies succee
 """
 
 import contextlib
-import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import onnx_ir as ir
 
 from builder import interrupts
 from builder.batching import BatchedModel, add_batch_axis, free_axes, keep_static
-from builder.errors import BuilderError, HostError, ModelError, VerificationError
+from builder.errors import BuilderError, ModelError, VerificationError
 from builder.exporting import exporters, inputs
 from builder.exporting.asking import Asking, ModuleError, other_examples, refuse_varying
 from builder.exporting.failures import all_failed
@@ -100,15 +99,21 @@ def strategies_for(options: ExportOptions) -> list[Strategy]:
     return [Strategy(exporter, after) for after in afterwards for exporter in tried]
 
 
-def export_proven(source: str, path: Path, options: ExportOptions, report: Report) -> ExportedModel:
+def export_proven(source: str, path: Path, folder: Path, options: ExportOptions, report: Report) -> ExportedModel:
     """Put the file of the first strategy whose export is proven at `path`.
 
+    Args:
+        source: What the user gives as MODEL.
+        path: The file to write.
+        folder: A folder on the same filesystem, for the files of all strategies.
+        options: What to export.
+        report: What is told about each step.
+
     Raises:
-        HostError: The file cannot be written.
         ModelError: See `export`.
         VerificationError: See `export`.
     """
-    with as_exported(is_verbose=options.is_verbose), _folder_beside(path) as folder:
+    with as_exported(is_verbose=options.is_verbose):
         temporary = Temporary(folder, source)
         found = find(source, options)
         are_declared = not options.inputs
@@ -291,22 +296,6 @@ def _failing_batch(path: Path, strategy: Strategy) -> Path:
 
 
 # ---------------------------------------------------------------- files
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """Make a temporary folder on the filesystem of `path`.
-
-    Raises:
-        HostError: The folder cannot be made.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        fix = "choose an output file in a folder that exists and can be written to"
-        raise HostError(path, f"cannot be written: {error.strerror}", fix) from error
-    with folder:
-        yield Path(folder.name)
 
 
 def _move(folder: Path, path: Path) -> None:

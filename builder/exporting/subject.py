@@ -79,19 +79,15 @@ def brief(error: BaseException) -> str:
     """Return an exception in one line: its first paragraph, and the innermost line of the user's code."""
     while error.__cause__ is not None:
         error = error.__cause__
-    paragraph = " ".join(_message(error).strip().partition("\n\n")[0].split())
+    # str(error) runs the user's code, and may raise an exception itself.
+    paragraph = " ".join(
+        str(traceback.TracebackException(type(error), error, None)).strip().partition("\n\n")[0].split()
+    )
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({place_of(error.filename, error.lineno or 0)})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
     last = f" ({place_of(frames[-1].filename, frames[-1].lineno or 0)}: `{frames[-1].line}`)" if frames else ""
     return ": ".join(filter(None, (type(error).__name__, paragraph[:400]))) + last
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # the class of the exception is the user's code too
-        return ""
 
 
 def is_user_code(file: str) -> bool:

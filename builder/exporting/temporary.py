@@ -1,11 +1,28 @@
-"""Keep the paths of temporary files out of what the user reads: they are gone by then, and mean nothing."""
+"""Temporary files, and messages without their paths: they are gone when the user reads them, and mean nothing."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from builder.errors import BuilderError, Listing
+from builder.errors import BuilderError, HostError, Listing
 from builder.progress import Report
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Make a temporary folder on the filesystem of `path`.
+
+    Raises:
+        HostError: The folder cannot be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        fix = "choose an output file in a folder that exists and can be written to"
+        raise HostError(path, f"cannot be written: {error.strerror}", fix) from error
+    with folder:
+        yield Path(folder.name)
 
 
 class Temporary:

@@ -2,11 +2,15 @@
 
 import importlib.util
 import os
+import zipfile
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
+from builder import bounded
 from builder.errors import HostError, ModelError
 from builder.exporting import ExportOptions, InputSpec, export
 
@@ -24,7 +28,7 @@ HOSTILE = {
     "hostile_modules:leaves": r"calling the factory fails: SystemExit: 0 \(.*hostile_modules.py:\d+: `sys.exit\(0\)`\)",
     "hostile_modules:gives_up": r"calling the factory fails: GeneratorExit \(",
     "hostile_modules:own": r"calling the factory fails: OwnError: of its own \(",
-    "hostile_modules:unprintable": r"calling the factory fails: UnprintableError \(",
+    "hostile_modules:unprintable": r"calling the factory fails: UnprintableError: <",
     "hostile_modules:silent": r"calling the factory fails: RuntimeError \(",
     "hostile_modules:Leaving": r"forward fails on x \[1, 4\]: SystemExit: 0 \(",
     "hostile_modules:Immovable": r"it cannot be moved to the CPU and set to evaluation mode: .*: always in training",
@@ -93,3 +97,24 @@ def test_the_source_of_a_module_is_not_replaced(source: str, output: str) -> Non
 def test_a_device_is_not_replaced() -> None:
     with pytest.raises(HostError, match="/dev/null: is not a file that can be replaced"):
         export("a_program:make", Path("/dev/null"), options=OPTIONS)
+
+
+@pytest.mark.torch
+def test_nothing_is_left_beside_the_output_when_the_child_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with Ctrl-C, or at the end of the time that it may take: it cannot remove its own files then."""
+
+    def stopped(work: partial[Any], **_: Any) -> NoReturn:
+        (folder,) = tmp_path.glob(".m.onnx.*")
+        assert folder in work.args
+        (folder / "half an export").touch()
+        raise KeyboardInterrupt
+
+    with zipfile.ZipFile("net.pt2", "w") as archive:
+        archive.writestr("net/models/model.json", "{}")
+    monkeypatch.setattr(bounded, "run", stopped)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        export("net.pt2", tmp_path / "m.onnx", options=OPTIONS)
+    assert set(tmp_path.iterdir()) == before

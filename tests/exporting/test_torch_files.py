@@ -171,7 +171,7 @@ def test_an_axis_that_the_program_fixes_cannot_be_made_dynamic(files: Path) -> N
 def test_the_batch_of_a_static_program_is_made_dynamic(files: Path, tmp_path: Path, name: str) -> None:
     """The program itself refuses every other batch size, so its batch is made dynamic in the file."""
     path = tmp_path / "made.onnx"
-    done = export_proven(str(files / f"{name}.pt2"), path, ExportOptions(), silent)
+    done = export_proven(str(files / f"{name}.pt2"), path, tmp_path, ExportOptions(), silent)
     assert done.road == "torch.export, static, then batched"
     program = torch.export.load(files / f"{name}.pt2")
     rng = np.random.default_rng(0)
@@ -383,7 +383,7 @@ def test_torchscript_goes_through_its_own_exporter(files: Path) -> None:
 def test_torchscript_is_exported(files: Path, tmp_path: Path, name: str, inputs: list[str]) -> None:
     path = tmp_path / "made.onnx"
     asked = ExportOptions(tuple(map(InputSpec.parse, inputs)))
-    assert export_proven(str(files / name), path, asked, silent).road == "TorchScript"
+    assert export_proven(str(files / name), path, tmp_path, asked, silent).road == "TorchScript"
     feeds = {spec.name: np.random.default_rng(1).standard_normal((4, 5), np.float32) for spec in asked.inputs}
     expected = torch.jit.load(files / name)(**{key: torch.tensor(value) for key, value in feeds.items()})
     np.testing.assert_allclose(answers(path, feeds)["output"], expected.detach().numpy(), rtol=1e-4, atol=1e-6)
@@ -397,7 +397,7 @@ def test_a_factory_may_return_torchscript(tmp_path: Path, monkeypatch: pytest.Mo
     Path("traced_nets.py").write_text(source)
     asked = ExportOptions((InputSpec.parse("input=float32[1,5]"),))
     assert factories.find("traced_nets:make", asked).exporter == "TorchScript"
-    assert export_proven("traced_nets:make", Path("made.onnx"), asked, silent).road == "TorchScript"
+    assert export_proven("traced_nets:make", Path("made.onnx"), tmp_path, asked, silent).road == "TorchScript"
 
 
 @with_torch

@@ -1,5 +1,6 @@
 """What to export, how to export it, and the result."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ NAME = r"[^\W\d]\w*(?:\.[^\s=.:,\[\]]+)*"
 def tensor_name(given: str) -> str:
     """Return the name of an ONNX model's input: `batch_image` for `batch.image`."""
     return re.sub(r"\W", "_", given)
+
+
+LARGEST_TENSOR = 2**40
+"""The most numbers in one input: larger ones fit into no machine, and far larger ones into no type of a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class InputSpec:
         """Read `x=float32[1,3,224,224]` or `batch.image=float32[1,3,224,224]`.
 
         Raises:
-            ValueError: The form or the type is wrong, or a dimension is below 1.
+            ValueError: The form or the type is wrong, a dimension is below 1, or they are too large.
         """
         match = re.fullmatch(rf"\s*({NAME})\s*=\s*(\w+)\s*\[([\d\s,]*)\]\s*", text)
         if match is None:
@@ -66,6 +71,8 @@ class InputSpec:
         shape = tuple(int(dim) if dim.strip().isdigit() else 0 for dim in dims.split(",")) if dims.strip() else ()
         if 0 in shape:
             raise ValueError(f"every dimension in {text!r} must be a whole number of at least 1")
+        if math.prod(shape) > LARGEST_TENSOR:
+            raise ValueError(f"{text!r} has more numbers than fit into memory: use {LARGEST_TENSOR} of them or fewer")
         return cls(name, ir.DataType[TORCH_TYPES[dtype]], shape)
 
 

@@ -403,6 +403,7 @@ def test_a_module_that_mixes_rows_is_published_to_run_one_sample_at_a_time(tmp_p
         ("x=float32", "not of the form"),
         ("x:float32[1]", "not of the form"),
         ("2x=float32[1]", "not of the form"),
+        ("x=float32[1,99999999999999999999]", "has more numbers than fit into memory: use 1099511627776"),
         ("x=float[1,3]", "unknown type 'float' in .*: use one of float16, float32"),
         ("x=float32[1,0]", "must be a whole number of at least 1"),
         ("x=float32[1,,3]", "must be a whole number of at least 1"),

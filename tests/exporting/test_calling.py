@@ -251,7 +251,7 @@ def test_constants_and_names_of_a_module_do_not_reach_the_steps_for_its_file(tmp
 def test_export_still_takes_its_file_from_output(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stand_in(factory: str, path: Path, *, options: ExportOptions, report: object) -> ExportedModel:
+    def stand_in(model: str, path: Path, *, options: ExportOptions, **_: object) -> ExportedModel:
         return ExportedModel(Path(f"wrote {path}, keeping {options.outputs}"), "", (), (), 0.0)
 
     monkeypatch.setattr("builder.api.export", stand_in)

@@ -292,8 +292,7 @@ def test_a_loop_count_that_was_frozen_is_found_though_pytorch_does_not_warn() ->
     assert "TorchScript: with time=2, at batch size 1, ONNX Runtime cannot run it" in what
     line = line_of("range(1, signal.shape[1])", "Steps")
     assert (
-        f"torch_modules.py:{line}: `for step in range(1, signal.shape[1]):` uses 5 during the export but 2 here"
-        in what
+        f"torch_modules.py:{line}: `for step in range(1, signal.shape[1]):` uses 5 during the export but 2 here" in what
     )
     assert "PyTorch gives no TracerWarning for it" in what
     assert not Path("m.onnx").exists()

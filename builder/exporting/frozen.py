@@ -146,7 +146,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         with _tracer_warnings() as found:
             result = func(*args, **(kwargs or {}))
-        taken = _taken(result)
+        taken = taken_from(result)
         if taken is None:
             return result
         line = _calling_line()
@@ -155,6 +155,8 @@ class _Recorder(TorchFunctionMode):
         instead = next(self._forced.get(line, iter(())), None)
         if instead is None:
             return result
+        if isinstance(result, np.ndarray):
+            return np.array(instead, result.dtype)
         return result[:instead] if isinstance(result, tuple) and isinstance(instead, int) else instead
 
 
@@ -203,12 +205,15 @@ def _tracer_warnings() -> Iterator[list[tuple[Line, str]]]:
             found.append((Line(warning.filename, warning.lineno), str(warning.message).partition(". ")[0].strip(".")))
 
 
-def _taken(result: object) -> Taken | None:
-    """Return the Python value that a function of PyTorch returned, or None for tensors and their descriptions."""
+def taken_from(result: object) -> Taken | None:
+    """Return the Python value or array that a function of PyTorch returned, or None for tensors and descriptions."""
     if isinstance(result, torch.Size):
         return None  # during a trace its sizes are tensors
     if isinstance(result, bool | int | float):
         return result
+    if isinstance(result, np.ndarray):
+        values: Taken = result.tolist()
+        return values
     if isinstance(result, list | tuple) and any(isinstance(item, torch.Tensor) for item in result):
         return len(result)
     return result if isinstance(result, list) else None

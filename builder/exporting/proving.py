@@ -12,6 +12,7 @@ from builder.arrays import read_npz
 from builder.batching import BatchedModel
 from builder.errors import Listing, ModelError, VerificationError
 from builder.exporting.asking import Asking, ModuleError, WrongRowsError
+from builder.exporting.branches import find_other_branches, reference_of
 from builder.exporting.frozen import FROZEN, UNKNOWN, Frozen, find_frozen
 from builder.exporting.options import ExportOptions
 from builder.exporting.repeating import refuse_other_answers
@@ -32,6 +33,9 @@ from builder.tensors import Arrays
 
 LARGEST_BATCH = 8
 """The largest batch that an export is proven with."""
+
+MOST_UNEXPLAINED = 4
+"""How many wrong answers to inputs unlike the samples are looked into, if no frozen line explains any."""
 
 Run = Callable[[Arrays], Arrays]
 """Answers a batch, from inputs by name to outputs by name."""
@@ -186,6 +190,7 @@ class Trial:
             for other, rows in found:
                 named = ", ".join(f"{name}={size}" for name, size in other.items())
                 largest = max(largest, self._compare(self._prover(rows, run), (1, 2, 3), f"with {named}, "))
+            self._compare_other_branches(reference, run)
         refuse_stale_shapes(self.failures, warnings)
         given = in_file(self.batched, self.options, self.options.given_sizes)
         drawn = reference.words if isinstance(reference, Samples) else {}
@@ -205,6 +210,29 @@ class Trial:
         except VerificationError as error:
             found = self._explain(self.traced, "during the export", "here")
             raise VerificationError(self.subject.where, Listing(f"{context}{error.what}", found), error.fix) from error
+
+    def _compare_other_branches(self, reference: Arrays, run: Run) -> None:
+        """Compare answers to inputs for which the module takes another branch; the user's samples have all branches.
+
+        They are unlike the samples, so an answer may be off by rounding alone: it counts if a frozen line is found.
+
+        Raises:
+            VerificationError: A branch was frozen, or there the module gives a wrong number of rows.
+        """
+        if self.options.samples is not None:
+            return
+        unexplained = 0
+        for inputs in find_other_branches(self.asking, reference):
+            rows = reference_of(self.asking, inputs)
+            sizes = () if self.batched.is_static else (1,)
+            try:
+                self._compare(self._prover(rows, run), sizes, "where forward takes another branch, ")
+            except VerificationError as error:
+                if isinstance(error.what, Listing) and len(error.what.lines) > 1:
+                    raise
+                self.failures.with_suffix(".failed.npz").unlink(missing_ok=True)
+                if (unexplained := unexplained + 1) == MOST_UNEXPLAINED:
+                    return
 
     def _prover(self, reference: Arrays, run: Run) -> Prover:
         precision = coarsest_precision(self.batched.original.ir.graph)

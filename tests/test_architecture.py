@@ -51,6 +51,7 @@ ONLY_IN = {
     "torch": {
         f"builder.exporting.{module}"
         for module in (
+            "branches",
             "exporters",
             "factories",
             "found",

@@ -13,7 +13,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -108,34 +109,55 @@ def find_other_branches(asking: Asking, reference: Arrays) -> list[Arrays]:
     step, rows = asking.batched.static_batch, len(next(iter(samples.values())))
     starts = range(0, rows - step + 1, step)
     chunks = [{name: array[start : start + step] for name, array in samples.items()} for start in starts]
-    started = time.monotonic()
-    seen: set[tuple[Hashable, ...]] = set()
-    points: dict[float, None] = {}
-    tests, end = False, math.inf
-    for chunk in chunks:
-        if (watch := _watched(asking, chunk)) is None:
-            continue
-        if not watch.depends and not seen:
-            return []
-        if not seen:
-            end = started + max(BUDGET_S, FEWEST_RUNS * (time.monotonic() - started))
-        seen.add(tuple(watch.taken))
-        points |= watch.points
-        tests |= watch.tests
-        if time.monotonic() > (started + end) / 2:
-            break
-    whole = {t.name for t in asking.batched.inputs if t.dtype == ir.DataType.BFLOAT16}  # stored as bits
+    known = _watch_samples(asking, chunks)
+    kept = {t.name for t in asking.batched.inputs if t.dtype == ir.DataType.BFLOAT16}  # stored as bits
     found: list[Arrays] = []
     new = Counter[tuple[Hashable, ...]]()
-    for unlike in _unlike(chunks, list(islice(points, MOST_POINTS)), tests=tests, kept=whole):
-        if time.monotonic() > end or len(found) * step >= MOST_ROWS:
+    for unlike in _unlike(chunks, list(islice(known.points, MOST_POINTS)), tests=known.tests, kept=kept):
+        if time.monotonic() > known.end or len(found) * step >= MOST_ROWS:
             break
-        if (watch := _watched(asking, unlike)) is None or (not watch.has_numbers and tuple(watch.taken) in seen):
+        watch = _watched(asking, unlike)
+        if watch is None or (not watch.has_numbers and tuple(watch.taken) in known.seen):
             continue
         new[tuple(watch.taken)] += 1
         if watch.has_numbers or new[tuple(watch.taken)] <= MOST_ALIKE:
             found.append(unlike)
     return found
+
+
+@dataclass(slots=True)
+class _Known:
+    """What samples show.
+
+    Attributes:
+        seen: The values that Python takes.
+        points: The numbers that tensors are compared with.
+        tests: Whether NaN and infinities are looked for.
+        end: When the search ends; at once if no value depends on the samples.
+    """
+
+    seen: set[tuple[Hashable, ...]] = field(default_factory=set)
+    points: dict[float, None] = field(default_factory=dict)
+    tests: bool = False
+    end: float = 0.0
+
+
+def _watch_samples(asking: Asking, chunks: Sequence[Arrays]) -> _Known:
+    known = _Known()
+    started = time.monotonic()
+    for chunk in chunks:
+        if (watch := _watched(asking, chunk)) is None:
+            continue
+        if not known.seen:
+            if not watch.depends:
+                break
+            known.end = started + max(BUDGET_S, FEWEST_RUNS * (time.monotonic() - started))
+        known.seen.add(tuple(watch.taken))
+        known.points |= watch.points
+        known.tests |= watch.tests
+        if time.monotonic() > (started + known.end) / 2:
+            break
+    return known
 
 
 def _watched(asking: Asking, chunk: Arrays) -> _Watch | None:
@@ -153,46 +175,45 @@ def _watched(asking: Asking, chunk: Arrays) -> _Watch | None:
 
 def _unlike(chunks: Sequence[Arrays], points: Sequence[float], *, tests: bool, kept: set[str]) -> Iterator[Arrays]:
     """Yield batches unlike the samples. In each, one kind of change is made to all inputs, or to only one of them."""
-    first = chunks[0]
-    changed = [name for name, array in first.items() if name not in kept and array.dtype.kind in "fiub"]
-    ways = [*(("times", factor) for factor in FACTORS)]
-    ways += [(kind, point) for point in points for kind in ("above", "below", "one", "all", "first", "last")]
-    ways += [("same", 0.0), ("positive", 30.0), ("positive", -30.0), ("end", 1.0), ("end", 0.0)]
-    ways += [("one", special) for special in (math.nan, math.inf) if tests]
-    for number, (kind, value) in enumerate(ways):
-        base = chunks[number % len(chunks)]
-        groups = [changed, *([name] for name in changed if len(changed) > 1)]
-        for names in groups:
-            new = {name: _change(base[name], kind, value) if name in names else base[name] for name in base}
-            if any(not np.array_equal(new[name], base[name]) for name in names):
-                yield new
+    if not chunks:
+        return
+    changed = [name for name, array in chunks[0].items() if name not in kept and array.dtype.kind in "fiub"]
+    groups = [changed, *([name] for name in changed if len(changed) > 1)]
+    for number, ((kind, value), names) in enumerate(product(_ways(points, tests=tests), groups)):
+        base = chunks[number // len(groups) % len(chunks)]
+        new = {**base, **{name: _change(base[name], kind, value) for name in names}}
+        if any(not np.array_equal(new[name], base[name]) for name in names):
+            yield new
+
+
+def _ways(points: Sequence[float], *, tests: bool) -> Iterator[tuple[str, float]]:
+    """Yield the changes, those first that show most."""
+    yield from (("times", factor) for factor in FACTORS)
+    yield from product(("above", "below", "one", "all", "first", "last"), points)
+    yield from (("same", 0.0), ("positive", 30.0), ("positive", -30.0), ("end", 1.0), ("end", 0.0))
+    yield from (("one", special) for special in (math.nan, math.inf) if tests)
 
 
 def _change(array: Array, kind: str, value: float) -> Array:
     """Return a batch `[batch, *dims]` with other values, within what its type holds."""
     values = array.astype(np.float64)
     width = max(1.0, abs(value) / 4)
-    flat = values.reshape(len(values), -1).copy() if values.size else values
-    match kind:
-        case "times":
-            flat = flat * value
-        case "above" | "below":
-            spread = np.abs(flat) / max(1.0, float(np.abs(flat).max(initial=0.0)))
-            flat = value + (width + spread) * (1 if kind == "above" else -1)
-        case "same":
-            flat = np.repeat(flat[:, :1], flat.shape[1], axis=1)
-        case "positive":
-            flat = np.abs(flat) * value
-        case "one":
-            flat[:, flat.shape[1] // 2 : flat.shape[1] // 2 + 1] = value + (width if array.dtype.kind == "f" else 0)
-        case "all":
-            flat[:] = value
-        case "first":
-            flat[:, :1] = value
-        case "last":
-            flat[:, -1:] = value
-        case "end":
-            flat[:] = float(array.max(initial=0)) if value else float(array.min(initial=0))
+    if not values.size:
+        return array
+    flat = values.reshape(len(values), -1)
+    middle = flat.shape[1] // 2
+    where = {"one": slice(middle, middle + 1), "first": slice(0, 1), "last": slice(-1, None), "all": slice(None)}
+    if kind in where:
+        flat[:, where[kind]] = value + (width if kind == "one" and array.dtype.kind == "f" else 0)
+    elif kind in ("above", "below"):
+        spread = np.abs(flat) / max(1.0, float(np.abs(flat).max(initial=0.0)))
+        flat = value + (width + spread) * (1 if kind == "above" else -1)
+    elif kind == "same":
+        flat = np.repeat(flat[:, :1], flat.shape[1], axis=1)
+    elif kind == "end":
+        flat[:] = float(array.max(initial=0)) if value else float(array.min(initial=0))
+    else:
+        flat = (np.abs(flat) if kind == "positive" else flat) * value
     return _stored(flat.reshape(array.shape), array)
 
 

@@ -29,7 +29,7 @@ from builder.exporting.subject import Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
 from builder.exporting.ways import advised
-from builder.model import load
+from builder.model import Model, load
 from builder.progress import Report
 from builder.proof import OriginalRuns
 from builder.samples import list_in_words
@@ -73,6 +73,7 @@ class Strategy:
         axes = {s.name: {0: inputs.BATCH, **options.dynamic.get(s.name, {})} for s in options.inputs}
         exporters.run(self.exporter, subject, self.example(options), axes if self.is_dynamic else {}, path, options)
         model = with_given_sizes(load(path), options)
+        _check_opset(model, subject, options)
         exported = {spec.name for spec in model.inputs}
         lost = [name for name in axes if name not in exported]
         if lost:
@@ -83,6 +84,18 @@ class Strategy:
             return keep_static(model)
         batched = add_batch_axis(model, batch_axes=options.batch_axes, original=OriginalRuns(model))
         return batched if self.is_dynamic or not options.dynamic else free_axes(batched, options.dynamic)
+
+
+def _check_opset(model: Model, subject: Subject, options: ExportOptions) -> None:
+    """Check that the file has the opset that was asked for: an exporter may keep its own, and only logs that it did.
+
+    Raises:
+        ModelError: It has another one.
+    """
+    made = model.ir.graph.opset_imports.get("")
+    if options.opset is not None and made is not None and made != options.opset:
+        what = f"the exporter cannot write opset {options.opset}; it wrote opset {made}"
+        raise ModelError(subject.where, what, f"use --opset {made}, or leave out --opset")
 
 
 def strategies_for(options: ExportOptions) -> list[Strategy]:

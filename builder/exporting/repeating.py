@@ -9,7 +9,7 @@ they were a line before.
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from builder.errors import Listing, ModelError
 from builder.exporting.asking import ModuleError
 from builder.exporting.frozen import Line
-from builder.exporting.state import changed_between, state_of
+from builder.exporting.state import Snapshot, changed_between, state_of
 from builder.exporting.subject import Diagnosis, Subject, is_user_code
 from builder.tensors import Array, Arrays
 
@@ -92,6 +92,40 @@ def refuse_changing(subject: Subject, feeds: Arrays, first: Arrays, other: Array
         raise verdict(subject, feeds)
     changes = changed_between(before, state_of(subject.module))
     return tuple(name for name, kind in changes.items() if kind == "buffer")
+
+
+def refuse_kept(subject: Subject, feeds: Arrays, first: Arrays, others: Sequence[Arrays], fresh: Snapshot) -> None:
+    """Refuse a module that keeps something of the first inputs that it gets, and uses it for all others.
+
+    Example: `if self.scale is None: self.scale = x.max()` answers every later input by the scale of the first one. If
+    what is kept depends on the sizes alone, such as a table of positions, the answers are the same.
+
+    Args:
+        subject: The module.
+        feeds: Inputs that it has answered first of all.
+        first: Its answers to them.
+        others: Other inputs of the same shapes, which it may fail on.
+        fresh: Its state before that.
+
+    Raises:
+        ModuleError: It gives other answers to them after others.
+    """
+    if not fresh.has_changed():
+        return
+    fresh.restore()
+    before = state_of(subject.module)
+    for other in others:
+        with contextlib.suppress(ModelError):
+            subject.run(other)
+            break
+    kept = changed_between(before, state_of(subject.module))
+    again = subject.run(feeds) if kept else first
+    fresh.restore()
+    subject.run(feeds)
+    if _differ(first, again, exactly=False):
+        named = ", ".join(f"the {kind} {name!r}" for name, kind in kept.items())
+        what = f"its answers depend on the inputs that it is given first: forward keeps something of them in {named}"
+        raise ModuleError(subject.where, what, "compute it in forward each time, or when the module is made")
 
 
 def refuse_other_answers(subject: Subject, feeds: Arrays, answers: Arrays) -> None:

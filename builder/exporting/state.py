@@ -1,5 +1,6 @@
 """The state of a module, besides its inputs: buffers, parameters, and whatever else it keeps in attributes."""
 
+import copy
 import random
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -49,6 +50,37 @@ def state_of(module: nn.Module, only: Collection[str] | None = None) -> State:
 def changed_between(before: Mapping[str, tuple[str, Any]], after: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
     """Return what changed, with what kind of state it is."""
     return {name: kind for name, (kind, value) in after.items() if before.get(name, (kind, None))[1] != value}
+
+
+class Snapshot:
+    """A module's state before it has run, to be put back.
+
+    Large tensors that are changed in place are not put back; whoever replaces them by others is undone.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._state = module, state_of(module)
+        parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        self._attributes = [(part, {name: _copied(value) for name, value in vars(part).items()}) for part in parts]
+        self._values = [(tensor, tensor.detach().clone()) for tensor in module.buffers() if tensor.numel() <= LARGEST]
+
+    def has_changed(self) -> bool:
+        """Return whether the module has another state now."""
+        return bool(changed_between(self._state, state_of(self._module)))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for part, attributes in self._attributes:
+            vars(part).clear()
+            vars(part).update({name: _copied(value) for name, value in attributes.items()})
+        with torch.no_grad():
+            for tensor, values in self._values:
+                tensor.copy_(values)
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a container, so that what is put into one later is not in the other."""
+    return copy.copy(value) if isinstance(value, dict | list | set | deque) else value
 
 
 def _token(value: Any, depth: int) -> Any:

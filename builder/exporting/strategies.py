@@ -23,8 +23,9 @@ from builder.exporting.finding import find
 from builder.exporting.options import EXPORTERS, Completed, ExportedModel, ExportOptions
 from builder.exporting.proving import Proof, Trial
 from builder.exporting.quiet import as_exported
-from builder.exporting.repeating import refuse_changing
+from builder.exporting.repeating import refuse_changing, refuse_kept
 from builder.exporting.sizes import ask_given, with_given_sizes
+from builder.exporting.state import Snapshot
 from builder.exporting.subject import Subject
 from builder.exporting.temporary import Temporary
 from builder.exporting.unsupported import UnsupportedError, find_unsupported, fix_for
@@ -151,10 +152,12 @@ def _check_alone(subject: Subject, options: ExportOptions, path: Path, report: R
         VerificationError: Its answers change from run to run, or their shapes with the values of the inputs.
     """
     example = inputs.static_example(options)
+    fresh = Snapshot(subject.module)
     answers = subject.run(example)
     others = list(other_examples(subject, example))
     for name in refuse_changing(subject, example, answers, others[0]):
         report("module", f"forward changes {name!r} at each call, which the file does not; its answers stay the same")
+    refuse_kept(subject, example, answers, others, fresh)
     if not options.is_static:
         refuse_varying(subject, example, answers, others, Path(path.name))
 

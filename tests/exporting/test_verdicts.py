@@ -20,6 +20,7 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.fin
 if HAS_TORCH:
     from builder.exporting import frozen, quiet, repeating
     from builder.exporting.found import Found
+    from builder.exporting.state import Snapshot
     from builder.exporting.subject import Subject
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -107,6 +108,26 @@ def test_a_state_that_changes_the_answers_is_named_with_the_line_that_changes_it
         check(name)
     assert line_of(text, name) in caught.value.what
     assert f"forward changes the {what} at each call" in caught.value.what
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [("attribute", "attribute 'first'"), ("dictionary", "attribute 'kept'"), ("buffer", "buffer 'scale'")],
+)
+def test_what_is_kept_of_the_first_inputs_is_named(way: str, what: str) -> None:
+    with pytest.raises(VerificationError, match=rf"inputs that it is given first: .* in the {what}\n"):
+        exported(f"FirstScale({way!r})", "x=float32[1,5]")
+
+
+@pytest.mark.torch
+def test_a_table_that_is_kept_for_a_size_is_accepted() -> None:
+    asked = subject("FirstSize")
+    fresh, (feeds, *others) = Snapshot(asked.module), [{"x": np.full((1, 40), n, np.float32)} for n in range(3)]
+    repeating.refuse_kept(asked, feeds, asked.run(feeds), others, fresh)
+    assert fresh.has_changed()
+    fresh.restore()
+    assert not fresh.has_changed()
 
 
 @pytest.mark.torch

@@ -136,6 +136,36 @@ class Average(nn.Module):
         return x - self.mean
 
 
+class FirstScale(nn.Module):
+    """Keeps the scale of the first inputs, in one of several ways."""
+
+    def __init__(self, way: str = "attribute") -> None:
+        super().__init__()
+        self.way = way
+        self.kept: dict[str, Tensor] = {}
+        self.register_buffer("scale", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "attribute" and not hasattr(self, "first"):
+            self.first = x.abs().max()
+        if self.way == "dictionary":
+            self.kept.setdefault("scale", x.abs().max())
+        if self.way == "buffer" and not self.scale.any():
+            self.scale.fill_(float(x.abs().max()))
+        return x / {"attribute": getattr(self, "first", 1), "dictionary": self.kept.get("scale", 1)}.get(
+            self.way, self.scale
+        )
+
+
+class FirstSize(nn.Module):
+    """Keeps a table of positions, which depends on the size alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "table"):
+            self.table = torch.arange(x.shape[1]) / x.shape[1]
+        return x + self.table
+
+
 class Cache(nn.Module):
     """A list that grows."""
 

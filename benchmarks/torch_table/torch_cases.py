@@ -273,6 +273,7 @@ CASES: tuple[Case, ...] = (
     Case("files", "A trace, traced.pt", "traced.pt", "input=float32[1,16]", truth="torch_nets:traced"),
     Case("files", "Weights, weights.pth", "weights.pth", "x=float32[1,4]", r"state_dict", is_declared=True),
     Case("files", "A checkpoint, lightning.ckpt", "lightning.ckpt", "x=float32[1,4]", r"state_dict", is_declared=True),
-    Case("files", "A Hugging Face folder", "hf:bert", TEXT, dynamic=TEXT_AXES, values=TEXT_VALUES, sizes=LENGTHS,
+    Case("files", "A Hugging Face folder", "hf:bert", TEXT + " token_type_ids=int64[1,16]",
+         dynamic=TEXT_AXES + " token_type_ids:1=length", values=TEXT_VALUES | {"token_type_ids": "ids 2"}, sizes=LENGTHS,
          options=("--task", "text-classification"), truth="torch_hf:bert", is_declared=True),
 )  # fmt: skip

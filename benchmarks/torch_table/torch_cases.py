@@ -274,6 +274,7 @@ CASES: tuple[Case, ...] = (
     Case("files", "Weights, weights.pth", "weights.pth", "x=float32[1,4]", r"state_dict", is_declared=True),
     Case("files", "A checkpoint, lightning.ckpt", "lightning.ckpt", "x=float32[1,4]", r"state_dict", is_declared=True),
     Case("files", "A Hugging Face folder", "hf:bert", TEXT + " token_type_ids=int64[1,16]",
-         dynamic=TEXT_AXES + " token_type_ids:1=length", values=TEXT_VALUES | {"token_type_ids": "ids 2"}, sizes=LENGTHS,
+         dynamic=TEXT_AXES + " token_type_ids:1=length", sizes=LENGTHS,
+         values=TEXT_VALUES | {"token_type_ids": "ids 2"},
          options=("--task", "text-classification"), truth="torch_hf:bert", is_declared=True),
 )  # fmt: skip

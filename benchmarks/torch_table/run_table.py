@@ -103,7 +103,8 @@ def made_files() -> "tempfile.TemporaryDirectory[str]":
 def reason(outcome: Outcome) -> str:
     """Return why it was refused, in a few words."""
     first, *rest = str(outcome["why"]).splitlines()
-    frozen = next((line.strip() for line in rest if "frozen at" in line or "random" in line), "")
+    told = "random" if "cannot be exported" in first else "frozen at"
+    frozen = next((line.strip() for line in rest if told in line or "random" in line), "")
     text = frozen or re.sub(r"^\S+: ", "", first)
     if text.endswith(":") and rest:
         text = rest[0].strip()

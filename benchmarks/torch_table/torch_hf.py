@@ -262,6 +262,13 @@ def mixtral() -> Any:
     return made(hf.MixtralForCausalLM, config)
 
 
+def mixtral_in_batches() -> Any:
+    """The same with products of matrices in place of an operator that has no ONNX form."""
+    sizes: dict[str, Any] = SMALL | {"num_key_value_heads": 2, "num_local_experts": 4}
+    config = hf.MixtralConfig(**sizes, use_cache=False, experts_implementation="batched_mm")
+    return made(hf.MixtralForCausalLM, config)
+
+
 def gpt2() -> Any:
     config = hf.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64, use_cache=False)
     return made(hf.GPT2LMHeadModel, config)

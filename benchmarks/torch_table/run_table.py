@@ -28,6 +28,12 @@ from torch_cases import CASES, Case
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
 MARKS = ("<!-- table -->", "<!-- end of table -->")
+WAYS = re.compile(r"^(?:torch\.export|TorchScript|static|then batched|[;, ])+: ")
+"""The ways that failed, in front of the reason."""
+
+LONGEST = 150
+"""How many characters of a reason the table shows."""
+
 Outcome = Mapping[str, Any]
 
 
@@ -106,9 +112,10 @@ def reason(outcome: Outcome) -> str:
     told = "random" if "cannot be exported" in first else "frozen at"
     frozen = next((line.strip() for line in rest if told in line or "random" in line), "")
     text = frozen or re.sub(r"^\S+: ", "", first)
-    if text.endswith(":") and rest:
-        text = rest[0].strip()
-    return text if len(text) <= 110 else text[:109] + "…"
+    lines = iter(rest)
+    while text.endswith(":") and (line := next(lines, "")):
+        text = WAYS.sub("", line.strip())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def row(case: Case, outcome: Outcome) -> str:

@@ -15,8 +15,12 @@ from builder.tensors import Arrays
 Axes = Mapping[str, Mapping[int, str]]
 """The names of the dynamic axes, by input and axis."""
 
-INLINE_BYTES = 1 << 30
-"""Weights larger than this are written to a file of their own, because a protobuf message is limited to 2 GiB."""
+INLINE_BYTES = 1 << 26
+"""Weights larger than this are written to a file of their own, as PyTorch does with all weights.
+
+A protobuf message is limited to 2 GiB, and each step that reads or writes one copies all of it: with 1 GB of weights in
+the file itself, publishing took 2.8 times as long, and 2.6 times as much memory.
+"""
 
 
 def by_torch_export(subject: Subject, example: Arrays, axes: Axes, path: Path, asked: ExportOptions) -> None:

@@ -1,6 +1,8 @@
 """What a zip archive is that PyTorch wrote: a program, a TorchScript module, or a checkpoint."""
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
@@ -10,6 +12,9 @@ from builder.model import pickles
 
 MOST_NAMES = 100_000
 """The most files in an archive that is looked at."""
+
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What Python raises for archives that are damaged, encrypted, or packed in a way that it does not know."""
 
 
 class Archive(Enum):
@@ -34,7 +39,7 @@ def names_in(path: Path) -> frozenset[str]:
             stream.seek(0)
             with zipfile.ZipFile(stream) as archive:
                 return frozenset(archive.namelist()[:MOST_NAMES])
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except UNREADABLE:
         return frozenset()
 
 
@@ -59,7 +64,7 @@ def record_of(path: Path, name: str, limit: int) -> bytes:
             found = next(each for each in archive.namelist() if each.partition("/")[2] == name)
             with archive.open(found) as record:
                 return record.read(limit)
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, StopIteration, zipfile.BadZipFile):
+    except (*UNREADABLE, StopIteration):
         return b""
 
 

@@ -71,8 +71,9 @@ TENSORRT = "TensorRT"
 )
 @click.argument(
     "model",
-    help="An ONNX file; a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs; or a "
-    "Hugging Face model as hf:FOLDER. A file may be at a URL (https://..., s3://...), with --sha256.",
+    help="An ONNX file; a PyTorch module as PACKAGE.MODULE:FACTORY with one --input for each of its inputs; a file of "
+    "PyTorch, .pt2 or TorchScript; or a Hugging Face model as hf:FOLDER. A file may be at a URL (https://..., "
+    "s3://...), with --sha256.",
 )
 @option(
     "--repository",

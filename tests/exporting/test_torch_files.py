@@ -1,6 +1,7 @@
 """Files of PyTorch: an exported program says its own inputs, TorchScript is called by its schema, and neither runs code
 that the file contains."""
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -330,7 +331,7 @@ def test_the_harm_of_these_tests_is_done_where_nothing_checks(
     """A proof that the tests above can fail: PyTorch itself runs what is in such a file."""
     monkeypatch.chdir(tmp_path)
     path = rewritten(files / "static.pt2", tmp_path / "static.pt2", {"data/sample_inputs/model.pt": pickled()})
-    with pytest.raises(Exception, match=r".*"):
+    with contextlib.suppress(Exception):  # whether it fails afterwards makes no difference
         torch.export.load(path)
     assert Path("ran").exists()
 

@@ -26,8 +26,8 @@ from builder.errors import ModelError
 from builder.exporting.asking import Asking, WrongRowsError
 from builder.exporting.frozen import taken_from
 from builder.exporting.quiet import eagerly
-from builder.exporting.subject import UserCode
 from builder.tensors import Array, Arrays
+from builder.user_code import UserCode
 
 BUDGET_S = 3.0
 """The longest time to search, but at least so many runs as `FEWEST_RUNS`."""

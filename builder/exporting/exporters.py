@@ -9,8 +9,9 @@ import torch
 from builder.errors import ModelError
 from builder.exporting.options import EXPORTERS, ExportOptions
 from builder.exporting.quiet import exporter_quiet
-from builder.exporting.subject import Subject, UserCode
+from builder.exporting.subject import Subject
 from builder.tensors import Arrays
+from builder.user_code import UserCode
 
 Axes = Mapping[str, Mapping[int, str]]
 """The names of the dynamic axes, by input and axis."""

@@ -1,21 +1,14 @@
 """Find the module that a function in the user's Python code makes."""
 
-import importlib
-import sys
-from operator import attrgetter
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from builder.errors import ModelError
 from builder.exporting import scripts
-from builder.exporting.calls import parse
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions
-from builder.exporting.subject import UserCode
+from builder.user_code import UserCode, import_from, parse
 
 
 def find(source: str, request: ExportOptions) -> Found:
@@ -28,7 +21,7 @@ def find(source: str, request: ExportOptions) -> Found:
         ModelError: It does not exist, cannot be imported or called, or does not return a `torch.nn.Module`.
     """
     call = parse(source)
-    made = _attribute(source, call.home, call.name)
+    made = import_from(source, call)
     if isinstance(made, nn.Module) and call.has_arguments:
         what = f"{call.name} is a module already, and takes no arguments"
         raise ModelError(source, what, f"write {call.shown}, or name a function that returns a torch.nn.Module")
@@ -62,37 +55,3 @@ def _ready(source: str, module: nn.Module) -> nn.Module:
             raise ModelError(source, what, "make the module on the CPU in the factory, and load its weights there")
     with UserCode(source, "it cannot be moved to the CPU and set to evaluation mode", "correct the module"):
         return module.cpu().eval()
-
-
-def _attribute(source: str, home: str, name: str) -> Any:
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        with UserCode(source, f"importing {home} fails", "correct that Python module"):
-            module = importlib.import_module(home)
-    except ModelError as error:
-        raise _not_imported(source, home, error) from error
-    try:
-        return attrgetter(name)(module)
-    except AttributeError as error:
-        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        fix = f"use one of {', '.join(sorted(offered)[:20])}" if offered else f"define {name} there"
-        raise ModelError(source, f"{home} does not define {name!r}", fix) from error
-
-
-def _not_imported(source: str, home: str, error: ModelError) -> ModelError:
-    """Return the error of a Python module that cannot be imported, with the fix for its cause."""
-    cause = error.__cause__
-    missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
-    if missing and f"{home}.".startswith(f"{missing}."):
-        fix = "run the command in the folder that contains it, or add that folder to PYTHONPATH"
-        if home.endswith(".py") and Path(*home.split(".")[:-1]).with_suffix(".py").is_file():
-            fix = f"leave out .py: {home.removesuffix('.py')}:{source.partition(':')[2]}"
-        return ModelError(source, f"there is no Python module {missing!r}", fix)
-    if missing:
-        fix = f"install the package that has {missing} beside this one, or add the folder that holds it to PYTHONPATH"
-        return ModelError(source, error.what, fix)
-    if isinstance(cause, SystemExit):
-        fix = 'put what it does as a program below `if __name__ == "__main__":`'
-        return ModelError(source, error.what, fix)
-    return error

@@ -26,8 +26,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from builder.errors import ModelError
-from builder.exporting.subject import Subject, UserCode, is_user_code, place_of, to_array
+from builder.exporting.subject import Subject, to_array
 from builder.tensors import Array, Arrays
+from builder.user_code import UserCode, is_user_code, place_of
 
 FROZEN, UNKNOWN = "frozen at", "the frozen line could not be searched for"
 """How what is said about frozen values starts."""

@@ -20,9 +20,9 @@ from builder.exporting.found import Found
 from builder.exporting.hub import Folder, open_folder
 from builder.exporting.model_inputs import Declared, Facts, declared_inputs
 from builder.exporting.options import ExportOptions, InputSpec
-from builder.exporting.subject import UserCode
 from builder.exporting.tasks import CLASSIFICATION, TASKS, task_named
 from builder.installing import install
+from builder.user_code import UserCode
 
 _LOAD_FIX = "try it in Python with transformers' from_pretrained; if that works, publish it through a factory of yours"
 

@@ -19,9 +19,9 @@ from builder.errors import HostError, ModelError
 from builder.exporting import program_checks
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions, InputSpec
-from builder.exporting.subject import UserCode
 from builder.installing import install
 from builder.tensors import TORCH_TYPES
+from builder.user_code import UserCode
 
 DEFAULT_NAME = "model"
 """The name under which `torch.export.save` stores the program."""

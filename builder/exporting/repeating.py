@@ -21,8 +21,9 @@ from builder.errors import Listing, ModelError
 from builder.exporting.asking import ModuleError
 from builder.exporting.frozen import Line
 from builder.exporting.state import Snapshot, changed_between, state_of
-from builder.exporting.subject import Diagnosis, Subject, is_user_code
+from builder.exporting.subject import Diagnosis, Subject
 from builder.tensors import Array, Arrays
+from builder.user_code import is_user_code
 
 TRIES = 6
 """How often a module that draws random numbers is asked again: dropout may drop none of a few values."""

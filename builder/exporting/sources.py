@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from builder.exporting.calls import parse
 from builder.model import Archive, archive_of
+from builder.user_code import parse
 
 HUGGING_FACE_PREFIX = "hf:"
 

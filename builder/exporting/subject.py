@@ -1,9 +1,6 @@
 """The user's PyTorch module: call it with named tensors, and get its answers."""
 
 import contextlib
-import importlib
-import os
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +11,7 @@ import torch
 from torch import nn
 
 from builder.arrays import read_npy
-from builder.errors import BuilderError, ModelError
+from builder.errors import ModelError
 from builder.exporting.arguments import arguments_of, signature_of
 from builder.exporting.found import Found
 from builder.exporting.quiet import eagerly
@@ -22,39 +19,10 @@ from builder.exporting.results import choose, flatten
 from builder.exporting.sources import Source
 from builder.files import reason
 from builder.tensors import TORCH_TYPES, Array, Arrays
+from builder.user_code import UserCode, brief
 
-_LIBRARY_FOLDERS = [str(Path(file).parent) for file in (str(torch.__file__), importlib.__file__, __file__)]
-_NOT_USER_CODE = (*_LIBRARY_FOLDERS, "<frozen importlib", "<string>", "<eval_with_key>")
 LARGEST_CONSTANT = 2**31 - 1
 """The most bytes of a .npy file whose array becomes a constant: what an ONNX file can hold."""
-
-
-class UserCode(contextlib.AbstractContextManager["UserCode"]):
-    """Turn any exception of the user's code, or of an exporter that runs it, into a ModelError.
-
-    That code may raise any exception at all, and none of them is a bug in this package. It may also end the program:
-    `sys.exit(0)` would look like success. Only Ctrl-C still ends it. It may change the working directory, which
-    the paths of the repository and of files are relative to: that is undone.
-    """
-
-    def __init__(self, where: str, what: str, fix: str) -> None:
-        self.where, self.what, self.fix = where, what, fix
-        self._directory = _working_directory()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._directory and _working_directory() != self._directory:
-            os.chdir(self._directory)
-        if error is not None and not isinstance(error, (BuilderError, KeyboardInterrupt)):
-            raise ModelError(self.where, f"{self.what}: {brief(error)}", self.fix) from error
-
-
-def _working_directory() -> Path | None:
-    try:
-        return Path.cwd()
-    except OSError:  # it was removed
-        return None
 
 
 class Diagnosis(contextlib.AbstractContextManager["Diagnosis"]):
@@ -73,34 +41,6 @@ class Diagnosis(contextlib.AbstractContextManager["Diagnosis"]):
             return False
         self.failure = brief(error)
         return True
-
-
-def brief(error: BaseException) -> str:
-    """Return an exception in one line: its first paragraph, and the innermost line of the user's code."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    # str(error) runs the user's code, and may raise an exception itself.
-    paragraph = " ".join(
-        str(traceback.TracebackException(type(error), error, None)).strip().partition("\n\n")[0].split()
-    )
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({place_of(error.filename, error.lineno or 0)})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
-    last = f" ({place_of(frames[-1].filename, frames[-1].lineno or 0)}: `{frames[-1].line}`)" if frames else ""
-    return ": ".join(filter(None, (type(error).__name__, paragraph[:400]))) + last
-
-
-def is_user_code(file: str) -> bool:
-    """Return whether a source file is the user's, rather than PyTorch's or this package's."""
-    return not file.startswith(_NOT_USER_CODE)
-
-
-def place_of(file: str, line: int) -> str:
-    """Return `FILE:LINE`, relative to the folder of installed packages or the working directory that it is in."""
-    path = Path(file)
-    installed = (folder for folder in path.parents if folder.name in ("site-packages", "dist-packages"))
-    folder = next(installed, Path.cwd())
-    return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{line}"
 
 
 class Subject(nn.Module):

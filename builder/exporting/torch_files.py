@@ -11,8 +11,8 @@ from builder.errors import ModelError
 from builder.exporting import programs, scripts
 from builder.exporting.found import Found
 from builder.exporting.options import ExportOptions
-from builder.exporting.subject import UserCode
 from builder.model import Archive, archive_of, traced_inputs
+from builder.user_code import UserCode
 
 _REACHES_OUT = re.compile(rb"\b(torch|ops\.aten)\.(from_file|save)\b|\bops\.(rpc|c10d|dist_\w+)\b|\brpc\.\w+")
 """Operators that a module to serve has no use for."""

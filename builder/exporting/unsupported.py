@@ -17,8 +17,9 @@ import onnx_ir as ir
 from builder.errors import BuilderError, Listing, ModelError
 from builder.exporting.frozen import Line
 from builder.exporting.options import ExportOptions
-from builder.exporting.subject import Diagnosis, Subject, is_user_code
+from builder.exporting.subject import Diagnosis, Subject
 from builder.tensors import TORCH_TYPES
+from builder.user_code import is_user_code
 
 LARGEST_BYTES = 256 << 20
 """If the weights are larger, the module is not exported again in float32."""

@@ -212,7 +212,7 @@ def test_a_module_that_cannot_be_traced_keeps_its_verdict_and_the_ways_that_work
 
 @pytest.mark.torch
 def test_code_of_installed_packages_is_shown_without_the_folder_that_they_are_in(tmp_path: Path) -> None:
-    from builder.exporting.subject import place_of
+    from builder.user_code import place_of
 
     assert place_of("/usr/lib/python3/site-packages/nets/conv.py", 7) == "nets/conv.py:7"
     assert place_of(str(Path.cwd() / "venv/site-packages/nets/conv.py"), 7) == "nets/conv.py:7"

@@ -1,4 +1,4 @@
-"""How a factory is named and called: `nets:make`, `nets:make(depth=8)`, `nets:Net.small("wide", flags=[1, 2])`."""
+"""How a function of the user's is named and called: `nets:make`, `nets:make(depth=8)`, `nets:Net.small("wide")`."""
 
 import ast
 import inspect
@@ -89,23 +89,28 @@ def _is_required(parameter: inspect.Parameter) -> bool:
     )
 
 
-def parse(text: str) -> Call:
+def parse(text: str, *, form: str = FORM, example: str = EXAMPLE) -> Call:
     """Read `package.module:factory` or `package.module:factory(ARGUMENT, NAME=ARGUMENT)`; arguments are literals.
 
     Nothing in the text is run: an argument is a number, a string, true or false, None, or a list, tuple, set or
     dictionary of these.
+
+    Args:
+        text: What the user wrote.
+        form: How it should be written, for messages.
+        example: What the user could write, for messages.
 
     Raises:
         ModelError: It has another form, or an argument is not a literal.
     """
     home, colon, called = text.strip().partition(":")
     if not (colon and all(part.isidentifier() for part in home.split("."))):
-        raise ModelError(text, f"not of the form {FORM}", f"name a Python module and a function in it: {EXAMPLE}")
-    node = _expression(text, called.strip())
+        raise ModelError(text, f"not of the form {form}", f"name a Python module and a function in it: {example}")
+    node = _expression(text, called.strip(), form, example)
     name = node.func if isinstance(node, ast.Call) else node
     dotted = ast.unparse(name)
     if not all(part.isidentifier() for part in dotted.split(".")):
-        raise ModelError(text, f"not of the form {FORM}", f"name a Python module and a function in it: {EXAMPLE}")
+        raise ModelError(text, f"not of the form {form}", f"name a Python module and a function in it: {example}")
     if not isinstance(node, ast.Call):
         return Call(f"{home}:{dotted}", home, dotted)
     args = tuple(_literal(text, argument) for argument in node.args)
@@ -118,13 +123,13 @@ def parse(text: str) -> Call:
     return Call(shown, home, dotted, args, kwargs)
 
 
-def _expression(text: str, called: str) -> ast.expr:
+def _expression(text: str, called: str, form: str, example: str) -> ast.expr:
     try:
         return ast.parse(called, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         if "(" not in called:
-            fix = f"name a Python module and a function in it: {EXAMPLE}"
-            raise ModelError(text, f"not of the form {FORM}", fix) from error
+            fix = f"name a Python module and a function in it: {example}"
+            raise ModelError(text, f"not of the form {form}", fix) from error
         what = f"its arguments cannot be read: {error.msg if isinstance(error, SyntaxError) else error}"
         fix = "write them as in Python, and quote them for the shell: 'nets:make(\"small\", depth=8)'"
         raise ModelError(text, what, fix) from error

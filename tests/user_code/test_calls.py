@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from builder.errors import ModelError
-from builder.exporting.calls import parse
 from builder.exporting.sources import Kind, Source
+from builder.user_code import parse
 
 
 @pytest.mark.parametrize(

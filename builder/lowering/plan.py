@@ -15,7 +15,7 @@ The limit for measured values is lower than the format's own (see `HEADROOM`), b
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -23,8 +23,6 @@ import onnx
 import onnx_ir as ir
 
 from builder.model import operator
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 Operator = tuple[str, str]
 """An operator's domain and type, as `builder.model.operator` gives them."""
@@ -112,15 +110,24 @@ class Plan:
                     yield value, True
 
 
-def make_plan(model: ir.Model, low: Format, largest: Mapping[str, float]) -> Plan:
-    """Decide for every node with fp32 outputs, given the largest magnitude of each value by name."""
+def make_plan(model: ir.Model, low: Format, largest: Mapping[str, float], keep: Collection[str] = frozenset()) -> Plan:
+    """Decide for every node with fp32 outputs.
+
+    Args:
+        model: The graph.
+        low: The format.
+        largest: The largest magnitude of each value, by name.
+        keep: The names of nodes that stay in fp32 whatever else is true of them.
+    """
     plan = Plan()
     exact = _exact_nodes(model.graph)
     for node in model.graph:
         if not any(is_float(value) for value in node.outputs):
             continue
         positions = _low_positions(node, model.opset_imports, low)
-        if positions is None:
+        if node.name in keep:
+            plan.reasons[node] = "kept in fp32"
+        elif positions is None:
             plan.reasons[node] = "operator does not support it"
         elif operator(node) in FULL_PRECISION or node in exact:
             plan.reasons[node] = "needs full precision"

@@ -9,7 +9,7 @@ between fp16 operators (a value of 1e5 survives unharmed), and has no bf16 opera
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,8 @@ from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.lowering.edges import Edges
 from builder.lowering.magnitudes import largest_values
-from builder.lowering.plan import FORMATS, Format, Plan, Precision, make_plan, size_of
+from builder.lowering.plan import FORMATS, Format, Plan, make_plan, size_of
+from builder.lowering.request import Precision
 from builder.model import inlined
 from builder.tensors import Arrays
 
@@ -74,7 +75,11 @@ class ReducedModel:
 
 
 def reduce_precision(
-    batched: BatchedModel, precision: Literal["fp16", "bf16"], *, samples: Arrays | None = None
+    batched: BatchedModel,
+    precision: Literal["fp16", "bf16"],
+    *,
+    samples: Arrays | None = None,
+    keep: Collection[str] = frozenset(),
 ) -> ReducedModel:
     """Let the model compute in fp16 or bf16 wherever that keeps its answers.
 
@@ -82,6 +87,7 @@ def reduce_precision(
         batched: The model, with its final names.
         precision: The precision to compute in.
         samples: The user's samples, `[rows, *dims]` by input. Random ones are drawn if it is None.
+        keep: The names of nodes that stay in fp32.
 
     Raises:
         ModelError: Too little of the model can compute in it, or the model fails on every sample.
@@ -89,12 +95,12 @@ def reduce_precision(
     low = FORMATS[precision]
     model = _prepare(batched.ir, batched.original.path)
     largest = largest_values(batched, model, samples)
-    plan = make_plan(model, low, largest)
+    plan = make_plan(model, low, largest, keep)
     reduction = _describe(plan, precision)
     if not plan.lowered or reduction.weights < ENOUGH:
         raise _too_little(batched.original.path, reduction)
     rounded = model.clone()
-    _lower(rounded, make_plan(rounded, low, largest), low, is_rounded=True)
+    _lower(rounded, make_plan(rounded, low, largest, keep), low, is_rounded=True)
     _lower(model, plan, low, is_rounded=False)
     rewrites = (*batched.rewrites, Rewrite("", "Cast", str(reduction)))
     return ReducedModel(replace(batched, ir=model, rewrites=rewrites), rounded, reduction)

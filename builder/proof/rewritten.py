@@ -19,7 +19,8 @@ class Rewritten:
 
     Attributes:
         batched: The model.
-        rounded: For a lower precision, the same model in fp32 with every value rounded; otherwise None.
+        rounded: For fp16 and bf16, the same model in fp32 with every value rounded; otherwise None.
+        is_lowered: Whether it computes in a lower precision than the original.
         precision: The least precise number type in the model, as `coarsest_precision` names it.
         float_precision: The least precise float type in it, as `coarsest_float` names it.
         model_bytes: The .onnx file, without the weights that are in external files.
@@ -27,17 +28,18 @@ class Rewritten:
 
     batched: BatchedModel
     rounded: ir.Model | None
+    is_lowered: bool
     precision: str
     float_precision: str
     model_bytes: bytes
 
     @classmethod
-    def of(cls, batched: BatchedModel, rounded: ir.Model | None) -> "Rewritten":
+    def of(cls, batched: BatchedModel, rounded: ir.Model | None, *, is_lowered: bool) -> "Rewritten":
         """Serialize a model."""
         # Unless the precision is lowered, rewriting changes no number types, so the original's graph shows all of them.
-        graph = (batched.original.ir if rounded is None else batched.ir).graph
+        graph = (batched.ir if is_lowered else batched.original.ir).graph
         model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
-        return cls(batched, rounded, coarsest_precision(graph), coarsest_float(graph), model_bytes)
+        return cls(batched, rounded, is_lowered, coarsest_precision(graph), coarsest_float(graph), model_bytes)
 
     @property
     def bfloat16(self) -> frozenset[str]:
@@ -47,7 +49,7 @@ class Rewritten:
     @property
     def external_files(self) -> tuple[Path, ...]:
         """The files of external weights that the model still uses; in a lower precision that can be fewer."""
-        if self.rounded is None:
+        if not self.is_lowered:
             return self.batched.original.external_files
         tensors = [value.const_value for graph in self.batched.ir.graphs() for value in graph.initializers.values()]
         used = {Path(tensor.path).resolve() for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}

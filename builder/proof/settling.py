@@ -20,7 +20,7 @@ from builder.tensors import Arrays
 
 
 def open_settled(
-    batched: BatchedModel, rounded: ir.Model | None, references: Sequence[Arrays]
+    batched: BatchedModel, rounded: ir.Model | None, references: Sequence[Arrays], *, is_lowered: bool
 ) -> tuple[Rewritten, list[Session]]:
     """Open the model, with only the shapes declared that its values have.
 
@@ -30,6 +30,7 @@ def open_settled(
         batched: The rewritten model.
         rounded: The same model in fp32 with every value rounded, or None.
         references: Samples and the original's answers: one for each choice of sizes for the dynamic dimensions.
+        is_lowered: Whether its precision was lowered.
 
     Returns:
         The model, and its sessions as `Rewritten.open_sessions` returns them.
@@ -39,23 +40,25 @@ def open_settled(
     """
     batched = _corrected(batched, references)
     with onnxruntime_warnings() as warnings:
-        model, sessions = _open_as_seen(batched, rounded)
+        model, sessions = _open_as_seen(batched, rounded, is_lowered=is_lowered)
         for session, reference in product(sessions, references):
             _run_first(session, reference, is_static=batched.is_static)
     if not any(stale_shapes(warnings)):
         return model, sessions
     for wrong in filter(None, (batched.ir, rounded)):
         _forget_shapes(wrong)
-    return _open_as_seen(_corrected(model.batched, references), rounded)
+    return _open_as_seen(_corrected(model.batched, references), rounded, is_lowered=is_lowered)
 
 
-def _open_as_seen(batched: BatchedModel, rounded: ir.Model | None) -> tuple[Rewritten, list[Session]]:
+def _open_as_seen(
+    batched: BatchedModel, rounded: ir.Model | None, *, is_lowered: bool
+) -> tuple[Rewritten, list[Session]]:
     """Open the model, with its outputs declared as ONNX Runtime finds them."""
-    model = Rewritten.of(batched, rounded)
+    model = Rewritten.of(batched, rounded, is_lowered=is_lowered)
     sessions = model.open_sessions()
     seen = _as_seen_by(sessions[0], batched)
     if seen is not batched:
-        model = Rewritten.of(seen, rounded)
+        model = Rewritten.of(seen, rounded, is_lowered=is_lowered)
         sessions = model.open_sessions()
     return model, sessions
 

@@ -78,6 +78,7 @@ def verify(
     effort: Effort = "sample",
     failure_dir: Path = Path(),
     rounded: ir.Model | None = None,
+    is_lowered: bool = False,
     max_error: float | None = None,
 ) -> VerifiedModel:
     """Serialize the rewritten model, and prove these bytes.
@@ -89,8 +90,9 @@ def verify(
         effort: `sample` runs a few batch sizes, `full` every one up to the largest. `off` only asks the original for
             its answers and compares nothing.
         failure_dir: The folder for the inputs and answers of a batch that differs.
-        rounded: For a model in a lower precision, the same model in fp32 with every value rounded. It is compared with
+        rounded: For a model in fp16 or bf16, the same model in fp32 with every value rounded. It is compared with
             the original too.
+        is_lowered: Whether the model computes in a lower precision than the original; it does if it has a rounded copy.
         max_error: The allowed error of floats, as a part of each value and again of the output's largest value; by
             default it depends on the least precise number type in the graph.
 
@@ -106,7 +108,12 @@ def verify(
     # Before serializing: looking at the original's constants names them, and the bytes contain these names.
     sizes = sizes_to_run(batched, truth.largest_affordable(max_batch_size), effort)
     # Opened even if nothing is compared: a model that ONNX Runtime cannot load is never published.
-    model, sessions = open_settled(batched, rounded, [truth.reference, *(found for _, found in elsewhere)])
+    model, sessions = open_settled(
+        batched,
+        rounded,
+        [truth.reference, *(found for _, found in elsewhere)],
+        is_lowered=is_lowered or rounded is not None,
+    )
     against = _Comparison(model, original, failure_dir, max_error)
     provers = [against.prover(session, truth.reference) for session in sessions]
     proven = NOTHING_COMPARED
@@ -189,8 +196,8 @@ class _Comparison:
             bfloat16=model.bfloat16,
             failure_dir=self.failure_dir,
             is_excused=is_excused,
-            fix=REDUCED if model.rounded is not None else INDEPENDENT if model.batched.is_kept else REPORT,
-            is_about_batch=model.rounded is None and not model.batched.is_static,
+            fix=REDUCED if model.is_lowered else INDEPENDENT if model.batched.is_kept else REPORT,
+            is_about_batch=not model.is_lowered and not model.batched.is_static,
         )
 
 
@@ -206,7 +213,7 @@ def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -
 
 
 def _nudge(model: Rewritten) -> float:
-    return NUDGE if model.rounded is None else relative_tolerance(model.precision) / 10
+    return relative_tolerance(model.precision) / 10 if model.is_lowered else NUDGE
 
 
 def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:

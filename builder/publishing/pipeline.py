@@ -1,8 +1,8 @@
 """Publish a model: the steps in order, each taking the result of the one before.
 
-load → add_batch_axis → rename → fit → reduce_precision → verify → compile_plan → install
+load → add_batch_axis → rename → fit → lower → verify → compile_plan → install
 
-`fit`, `reduce_precision` and `compile_plan` run only when they are asked for. All but `install` runs in a child process
+`fit`, `lower` and `compile_plan` run only when they are asked for. All but `install` runs in a child process
 with limits of time and memory, because what they take depends on the file.
 """
 
@@ -13,31 +13,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import onnx_ir as ir
-
 from builder import bounded
 from builder.batching import BatchedModel
 from builder.bounded import during
 from builder.config import ConfigOptions, Profile, check_options, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
-from builder.lowering import TARGETS, fit, reduce_precision
+from builder.lowering import TARGETS, fit
 from builder.model import Model, fix_inputs, keep_outputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
-from builder.proof import VerifiedModel, verify
+from builder.proof import VerifiedModel
 from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
 from builder.publishing.installing import check_early, install
+from builder.publishing.lowered import prove_lowered
 from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
 from builder.repository import Artifact, PublishedVersion, Repository
 from builder.samples import ask_sizes, ask_sizes_of, read_samples
 from builder.tensorrt import CompiledModel, Host, compile_plan, find_host
-from builder.tensors import Arrays
 
 MAX_BATCH_SIZE = 32
 """The largest batch size when neither the caller nor an existing config gives one."""
@@ -164,11 +162,10 @@ def _prepare(
             batched = fit(batched, TARGETS[options.triton])
         largest = options.config.max_batch_size or there.max_batch_size or MAX_BATCH_SIZE
         config = _add_profiles(options, batched, largest)
-        batched, rounded = _reduce_precision(batched, options, samples, report)
-        verified = _verify(batched, rounded, samples, largest, options, report)
-        compiled = None if host is None else _compile(verified, config.profiles, options, host, report)
+        proven = prove_lowered(batched, options, samples, largest, report)
+        compiled = None if host is None else _compile(proven.verified, config.profiles, options, host, report)
         artifact = make_artifact(
-            verified,
+            proven,
             options,
             max_batch_size=largest,
             compiled=compiled,
@@ -176,7 +173,7 @@ def _prepare(
             download=origin.download,
         )
     labelled = _add_labels(config, artifact.manifest, origin.class_labels)
-    return _Ready(artifact, labelled, tuple(summary.notes(verified, artifact.manifest)))
+    return _Ready(artifact, labelled, tuple(summary.notes(proven.verified, artifact.manifest)))
 
 
 def _add_labels(config: ConfigOptions, manifest: Manifest, files: Mapping[str, Path]) -> ConfigOptions:
@@ -254,42 +251,6 @@ def _add_profiles(options: PublishOptions, batched: BatchedModel, largest: int) 
     return replace(
         config, profiles=make_profiles(batched, options.profiles, max_batch_size=largest, preferred=preferred)
     )
-
-
-def _reduce_precision(
-    batched: BatchedModel, options: PublishOptions, samples: Arrays | None, report: Report
-) -> tuple[BatchedModel, ir.Model | None]:
-    """Return the model in the precision asked for, and for a lower one the same in fp32 with every value rounded."""
-    if options.precision == "fp32":
-        return batched, None
-    with during(f"it is changed to {options.precision}"):
-        reduced = reduce_precision(batched, options.precision, samples=samples)
-    report("reduce", str(reduced.reduction))
-    return reduced.batched, reduced.rounded
-
-
-def _verify(
-    batched: BatchedModel,
-    rounded: ir.Model | None,
-    samples: Arrays | None,
-    largest: int,
-    options: PublishOptions,
-    report: Report,
-) -> VerifiedModel:
-    report("verify", "running the original and the rewritten model")
-    with during("its answers are compared with the original's"):
-        verified = verify(
-            batched,
-            max_batch_size=largest,
-            samples=samples,
-            effort=options.effort,
-            rounded=rounded,
-            max_error=options.max_error,
-        )
-    _tell(report, "verify", summary.of_proof(verified))
-    if rounded is not None:
-        _tell(report, "verify", summary.of_errors(verified))
-    return verified
 
 
 def _compile(

@@ -9,6 +9,7 @@ from builder.errors import ModelError
 from builder.model import Model
 from builder.printable import counted, was
 from builder.proof import VerifiedModel
+from builder.publishing.lowered import ProvenModel
 from builder.publishing.options import PublishOptions
 from builder.record import (
     MANIFEST_FILE,
@@ -34,7 +35,7 @@ _OWN_FILES = {REFERENCE_FILE, MANIFEST_FILE}
 
 
 def make_artifact(
-    verified: VerifiedModel,
+    proven: ProvenModel,
     options: PublishOptions,
     *,
     max_batch_size: int,
@@ -45,7 +46,7 @@ def make_artifact(
     """Put together what the repository stores.
 
     Args:
-        verified: The proven model.
+        proven: The proven model.
         options: What the caller asked for.
         max_batch_size: The largest batch size that may be served; ignored for a static model.
         compiled: The TensorRT plan to store instead of the ONNX file.
@@ -56,6 +57,7 @@ def make_artifact(
     Raises:
         ModelError: A file of external weights has the name of one of the version's own files.
     """
+    verified = proven.verified
     batched = verified.batched
     model = batched.original
     if file in _OWN_FILES or len(PurePosixPath(file).parts) != 1 or file == PLAN_FILE:
@@ -73,6 +75,9 @@ def make_artifact(
         proof=verified.proof if compiled is None else _proof_of_plan(verified, compiled),
         plan=None if compiled is None else compiled.facts,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
+        quantization=proven.quantization,
+        accuracy=proven.accuracy,
+        speed=proven.speed,
     )
     return Artifact(files, manifest, verified.reference, model.states)
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from builder import digest, files
 from builder.errors import ModelError, RepositoryError
 from builder.progress import format_bytes
+from builder.record.accuracy import Accuracy
 from builder.record.decoding import MisreadError, decode, parse
+from builder.record.quantization import Quantization
+from builder.record.speed import Speed
 from builder.tensors import TRITON_TYPES
 
 if TYPE_CHECKING:
@@ -271,6 +274,9 @@ class Manifest:
         reference: The file of samples and answers.
         plan: For a TensorRT plan, how it was built; otherwise None.
         adopted: Whether the version was there already, and was proven as it is.
+        quantization: For a model that was quantized to int8, how; otherwise None.
+        accuracy: How often it is right on the user's data; None if that was not measured.
+        speed: How fast it is beside fp32; None if that was not measured.
     """
 
     builder: str
@@ -285,6 +291,9 @@ class Manifest:
     reference: ReferenceFile
     plan: Plan | None = None
     adopted: bool = False
+    quantization: Quantization | None = None
+    accuracy: Accuracy | None = None
+    speed: Speed | None = None
 
     @property
     def backend(self) -> str:

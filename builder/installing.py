@@ -11,7 +11,10 @@ REQUIREMENTS = {
     "gcsfs": ">=2024.9",
     "nvidia-pytriton": ">=0.7",
     "onnxscript": ">=0.5",
+    "polygraphy": ">=0.53",
     "s3fs": ">=2024.9",
+    "tensorrt-rtx-cu13-bindings": ">=1.7",
+    "tensorrt-rtx-cu13-libs": ">=1.7",
     "torch": ">=2.7",
     "transformers": ">=5",
 }

@@ -30,23 +30,32 @@ for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, default)
 
 
-def not_installed(*packages: str) -> str:
-    """Return which of some packages are not installed, and how to install them; nothing if all are."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    install = "pip install -c constraints.txt -e '.[hf,torch]'"
+NEEDS = {
+    "torch": (("torch", "onnxscript", "transformers"), "pip install -c constraints.txt -e '.[hf,torch]'"),
+    "rtx": (("tensorrt_rtx_bindings", "polygraphy"), "pip install -c constraints.txt -e '.[rtx]'"),
+}
+"""The markers of tests that need packages which are no part of `.[test]`: the modules, and how to install them."""
+
+
+def not_installed(marker: str, *, but: str = "") -> str:
+    """Return which modules of a marker are not installed, and how to install them; nothing if all but one are."""
+    modules, install = NEEDS[marker]
+    missing = [name for name in modules if name != but and importlib.util.find_spec(name) is None]
     return f"not installed: {' and '.join(missing)}: {install}" if missing else ""
 
 
 def pytest_configure() -> None:
-    """With REQUIRE_TORCH, as in CI, a test that needs PyTorch cannot be skipped."""
-    missing = not_installed("torch", "onnxscript", "transformers")
-    if missing and os.environ.get("REQUIRE_TORCH"):
-        raise pytest.UsageError(missing)
+    """With REQUIRE_TORCH or REQUIRE_RTX, as in CI, a test that needs these packages cannot be skipped."""
+    for marker in NEEDS:
+        missing = not_installed(marker)
+        if missing and os.environ.get(f"REQUIRE_{marker.upper()}"):
+            raise pytest.UsageError(missing)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs PyTorch where it is not, and keep the quick tests quick: what needs a Triton is marked slow."""
-    skip_without_torch(items)
+    """Skip what needs packages that are not there, and keep the quick tests quick: a Triton makes a test slow."""
+    for marker in NEEDS:
+        skip_without(marker, items)
     unmarked = [
         item.nodeid
         for item in items
@@ -56,11 +65,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("these tests start a Triton and need @pytest.mark.slow:\n" + "\n".join(unmarked))
 
 
-def skip_without_torch(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `torch` where it is not installed."""
-    if missing := not_installed("torch", "onnxscript"):
+def skip_without(marker: str, items: list[pytest.Item]) -> None:
+    """Skip the tests with a marker where its packages are not installed. Those of transformers look themselves."""
+    if missing := not_installed(marker, but="transformers"):
         for item in items:
-            if item.get_closest_marker("torch"):
+            if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=missing))
 
 

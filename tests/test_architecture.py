@@ -46,8 +46,8 @@ BESIDE = {"deployment", "server"}
 
 ONLY_IN = {
     "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
-    "tensorrt": {f"builder.tensorrt.{module}" for module in ("building", "host", "running")},
-    "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "running")},
+    "tensorrt": set(),  # `builder.tensorrt.library` imports what is installed by its name
+    "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "library", "running")},
     "torch": {
         f"builder.exporting.{module}"
         for module in (

@@ -1,21 +1,29 @@
 """Build a TensorRT plan of a proven model on this machine's GPU, and prove the plan.
 
-`compile_plan` (in `compiling`) builds a plan (`building`), runs it (`running`), and compares its answers with those of
-the original model (`proving`). `host` finds TensorRT and the GPU. TensorRT itself is imported only when it is used.
+`compile_plan` (in `compiling`) builds a plan (`building`), reads the types of its layers (`layers`), runs it
+(`running`), and compares its answers with those of the original model (`proving`). `library` finds TensorRT, or
+TensorRT for RTX, and imports it only when it is used; `host` finds the GPU.
 """
 
-from builder.tensorrt.building import BuildOptions
+from builder.tensorrt.building import BuildOptions, Built, build
 from builder.tensorrt.compiling import CompiledModel, compile_plan
 from builder.tensorrt.host import Host, find_host
+from builder.tensorrt.layers import read_formats
+from builder.tensorrt.library import Library, find_library, need_library
 from builder.tensorrt.proving import prove_profile
-from builder.tensorrt.running import open_plan, read_formats
+from builder.tensorrt.running import open_plan
 
 __all__ = [
     "BuildOptions",
+    "Built",
     "CompiledModel",
     "Host",
+    "Library",
+    "build",
     "compile_plan",
     "find_host",
+    "find_library",
+    "need_library",
     "open_plan",
     "prove_profile",
     "read_formats",

@@ -17,8 +17,10 @@ from builder.proof import Proven, VerifiedModel
 from builder.record import Plan
 from builder.tensorrt.building import BuildOptions, build
 from builder.tensorrt.host import Host
+from builder.tensorrt.layers import count_formats
+from builder.tensorrt.library import need_library
 from builder.tensorrt.proving import prove_profile, sizes_of
-from builder.tensorrt.running import count_formats, runners
+from builder.tensorrt.running import runners
 
 _NAMES = {"fp16": {"Half", "FP16"}, "bf16": {"BFloat16", "BF16"}}
 """The engine inspector's names for the formats of a layer's tensors, by precision."""
@@ -60,9 +62,9 @@ def compile_plan(
     where = verified.batched.original.path
     _check_types(verified)
     with redirect_stdout(sys.stderr):
-        plan = build(verified, profiles, options, report)
+        plan = build(verified, profiles, options, report).plan
         with runners(plan, where, len(profiles)) as (engine, runs):
-            layers = count_formats(engine)
+            layers = count_formats(engine, need_library())
             _check_precision(where, options.precision, layers)
             proven = [
                 prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)

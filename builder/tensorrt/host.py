@@ -1,14 +1,15 @@
 """Find the TensorRT and the GPU of this machine."""
 
 import ctypes
-import importlib.util
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import HostError
+from builder.tensorrt.library import find_library, is_installed
 
 IN_CONTAINER = "docker compose run --rm builder publish MODEL.onnx --format tensorrt"
+ELSEWHERE = "on a machine like this one, `inspect MODEL.onnx --format tensorrt` tells whether the model can be built"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,22 @@ def find_host() -> Host:
     """Find the TensorRT and the GPU of this machine.
 
     Raises:
-        HostError: The GPU, TensorRT or Polygraphy is missing.
+        HostError: The GPU, TensorRT or Polygraphy is missing. TensorRT for RTX is not enough: Triton loads no plans of
+            it.
     """
     driver = _driver()
-    missing = [name for name in ("tensorrt", "polygraphy") if importlib.util.find_spec(name) is None]
-    if driver is None:
-        missing.insert(0, "an NVIDIA GPU")
-    if driver is None or missing:
-        what = f"a TensorRT plan requires an NVIDIA GPU, tensorrt and polygraphy; missing: {', '.join(missing)}"
-        raise HostError("this machine", what, f"use the container that will serve the plan: {IN_CONTAINER}")
-    import tensorrt
-
-    return replace(driver, tensorrt=str(tensorrt.__version__))
+    library = find_library()
+    found = {
+        "an NVIDIA GPU": driver is not None,
+        "tensorrt": library is not None and not library.is_rtx,
+        "polygraphy": is_installed("polygraphy"),
+    }
+    if driver is None or library is None or not all(found.values()):
+        missing = ", ".join(name for name, is_there in found.items() if not is_there)
+        what = f"a TensorRT plan requires an NVIDIA GPU, tensorrt and polygraphy; missing: {missing}"
+        fix = f"use the container that will serve the plan: {IN_CONTAINER}; {ELSEWHERE}"
+        raise HostError("this machine", what, fix)
+    return replace(driver, tensorrt=library.version)
 
 
 def _driver() -> Host | None:

@@ -1,9 +1,6 @@
-"""Run a TensorRT plan, and read from its engine which precisions it computes in."""
+"""Run a TensorRT plan."""
 
-import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from builder import files
 from builder.errors import HostError, RepositoryError
 from builder.proof import one_line
 from builder.tensorrt.host import find_host
+from builder.tensorrt.library import need_library
 from builder.tensors import Arrays
 
 _LARGEST_PLAN = 64 << 30
@@ -44,6 +42,7 @@ def open_plan(path: Path) -> Iterator[Run]:
 @contextmanager
 def runners(plan: bytes, where: Path, profiles: int) -> Iterator[tuple[Any, list[Run]]]:
     """Yield the engine, and a function for each profile that runs it."""
+    need_library()
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
 
@@ -64,29 +63,3 @@ def _run(runner: Any, profile: int) -> Run:
         return {name: np.array(answer) for name, answer in answers.items()}  # the runner reuses its buffers
 
     return run
-
-
-def count_formats(engine: Any) -> Counter[str]:
-    """Count the outputs of layers by format, as the engine reports them.
-
-    Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-tools.html
-    """
-    import tensorrt
-
-    report = json.loads(engine.create_engine_inspector().get_engine_information(tensorrt.LayerInformationFormat.JSON))
-    layers = [layer for layer in report["Layers"] if isinstance(layer, dict)]
-    return read_formats(layers)
-
-
-def read_formats(layers: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    """Count the data types of the layers' outputs: the last known word of `Format/Datatype`, or else "other".
-
-    `Row major linear FP16 format` counts as `FP16`, and `N/A due to dynamic shapes` as `other`.
-    """
-    known = ("BFloat16", "BF16", "Half", "FP16", "Float", "FP32", "Int8", "Int32", "Int64", "Bool", "FP8", "UInt8")
-    found: Counter[str] = Counter()
-    for layer in layers:
-        for output in layer.get("Outputs", ()):
-            words = re.split(r"[^A-Za-z0-9]+", str(output.get("Format/Datatype", "")))
-            found.update([next((word for word in reversed(words) if word in known), "other")])
-    return found

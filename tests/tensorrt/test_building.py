@@ -1,0 +1,50 @@
+"""What is checked before a plan is built, and building it with NVIDIA's own compiler."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.plans import small
+
+from builder.config import make_profiles
+from builder.errors import HostError, RepositoryError
+from builder.proof import verify
+from builder.tensorrt import BuildOptions, build, building, running
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(os.mkfifo, "it is a named pipe"), (lambda path: path.symlink_to("/dev/zero"), "it is a device")],
+    ids=["pipe", "zeros"],
+)
+def test_what_is_no_file_is_not_taken_for_a_timing_cache_or_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], what: str
+) -> None:
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(HostError, match=what):
+        building.has_cache(path)
+    monkeypatch.setattr(running, "find_host", lambda: None)
+    with pytest.raises(RepositoryError, match=what), running.open_plan(path):
+        pass
+
+
+def test_a_timing_cache_is_read_if_it_is_there_and_not_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "timing.cache"
+    assert not building.has_cache(path)
+    path.write_bytes(b"kernels")
+    assert building.has_cache(path)
+    os.truncate(path, 2_000_000_000)
+    with pytest.raises(HostError, match=r"it has 2\.0 GB, and a timing cache has at most 1\.0 GB"):
+        building.has_cache(path)
+
+
+@pytest.mark.rtx
+def test_a_plan_is_built_without_a_gpu(tmp_path: Path) -> None:
+    verified = verify(small(tmp_path), max_batch_size=4, effort="off")
+    phases: list[str] = []
+    built = build(verified, make_profiles(verified.batched, (), max_batch_size=4), BuildOptions(), phases.append)
+    assert len(built.plan) > 1000
+    assert built.seconds > 0
+    assert phases

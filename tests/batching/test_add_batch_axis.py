@@ -113,3 +113,30 @@ def test_nodes_around_quantized_constants_stay(tmp_path: Path) -> None:
                 "int8[4] q = {1, 2, 3, 4}; float s = {0.5}; int64[2] to = {1, 4}")  # fmt: skip
     batched = prove(case, 1, tmp_path)
     assert "DequantizeLinear" in [node.op_type for node in batched.ir.graph]
+
+
+@pytest.mark.parametrize(
+    "name", ["Einsum of samples without an axis", "Einsum with an ellipsis, without an axis for the batch"]
+)
+def test_the_batch_gets_a_small_letter_in_an_equation(name: str, tmp_path: Path) -> None:
+    """ONNX allows capital letters, and TensorRT refuses them."""
+    batched = batch(next(case for case in TABLES["linear"] if case.name == name).model(1), tmp_path)
+    (equation,) = (node.attributes["equation"].as_string() for node in batched.ir.graph if node.op_type == "Einsum")
+    assert equation == equation.lower()
+    assert "z" in equation
+
+
+def test_an_equation_with_all_small_letters_gets_a_capital(tmp_path: Path) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    ones = ", ".join(["1"] * 26)
+    case = Case(
+        "26 axes",
+        f"float[B, {ones}] x",
+        f's = Squeeze(x, i) e = Einsum <equation = "{letters}->{letters}"> (s) y = Unsqueeze(e, i)',
+        "int64[1] i = {0}",
+        batches=[1],
+    )
+    (equation,) = (
+        n.attributes["equation"].as_string() for n in batch(case.model(1), tmp_path).ir.graph if n.op_type == "Einsum"
+    )
+    assert equation == f"A{letters}->A{letters}"

@@ -10,6 +10,12 @@ from builder.batching.rules.registry import ai_onnx, table
 
 ELLIPSIS = "..."
 
+LETTERS = string.ascii_lowercase + string.ascii_uppercase
+"""ONNX allows both cases, and TensorRT only small letters: capitals are used when all small ones are taken."""
+
+NEW_LETTERS = string.ascii_lowercase[::-1] + string.ascii_uppercase
+"""The letters for the batch, from the end of the alphabet."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Equation:
@@ -35,7 +41,7 @@ class _Equation:
 def einsum(op: Op) -> Plan:
     """Einsum: the batch keeps its letter, or gets a new one in front of every term that holds samples.
 
-    `bij,jk->bik` stays as it is. `ij,jk->ik`, with samples whose batch was dropped on the left, becomes `Zij,jk->Zik`.
+    `bij,jk->bik` stays as it is. `ij,jk->ik`, with samples whose batch was dropped on the left, becomes `zij,jk->zik`.
 
     Source: https://onnx.ai/onnx/operators/onnx__Einsum.html
     """
@@ -69,7 +75,7 @@ def _spelled_out(op: Op, terms: list[str], output: str) -> tuple[list[str], str]
     if not any(ELLIPSIS in text for text in (*terms, output)):
         return terms, output
     taken = set("".join((*terms, output)))
-    free = (c for c in string.ascii_letters if c not in taken)
+    free = (c for c in LETTERS if c not in taken)
     hidden = {i: _behind_ellipsis(op.operand(i).shape, term) for i, term in enumerate(terms) if ELLIPSIS in term}
     depth = max(map(len, hidden.values()), default=0)
     shared = [next(free) for _ in range(depth)]
@@ -105,7 +111,7 @@ def _in_place(op: Op, equation: _Equation) -> Plan | None:
 def _lifted(op: Op, equation: _Equation) -> Plan:
     """Give the batch a letter of its own, in front of every term that holds samples and of the output.
 
-    `ij,kj->ik` of samples on both sides becomes `Zij,Zkj->Zik`: sample by sample.
+    `ij,kj->ik` of samples on both sides becomes `zij,zkj->zik`: sample by sample.
     """
     _refuse_mixing(op, equation)
     result = _output_batch(op, equation)
@@ -115,7 +121,7 @@ def _lifted(op: Op, equation: _Equation) -> Plan:
         for i, term in enumerate(equation.terms):
             if i not in equation.letters and letter in term:
                 inputs[i] = per_sample(op, op.operand(i), term.index(letter), result)
-    new = next(c for c in reversed(string.ascii_letters) if not any(c in term for term in equation.terms))
+    new = next(c for c in NEW_LETTERS if not any(c in term for term in equation.terms))
     spelled = ",".join(new + term if i in equation.letters else term for i, term in enumerate(equation.terms))
     return Plan([result], inputs, {"equation": f"{spelled}->{new}{equation.output}"})
 

@@ -9,12 +9,9 @@ import click
 from builder.cli import changes
 from builder.cli.arguments import (
     folder_or_bucket,
-    fraction,
     name_pair,
     names,
-    profile,
     release,
-    whole_number,
 )
 from builder.cli.config_options import config_options
 from builder.cli.conflicts import check_module, check_options, check_origin
@@ -22,8 +19,6 @@ from builder.cli.filling import fill
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import (
-    BATCH,
-    PROOF,
     REPOSITORY,
     as_json,
     batch_axes,
@@ -48,13 +43,22 @@ from builder.cli.options import (
     verbose,
 )
 from builder.cli.output import print_diff, print_json, print_path, report
+from builder.cli.plan_options import (
+    TARGET,
+    TENSORRT,
+    build_options,
+    effort,
+    max_batch_size,
+    max_error,
+    per_sample,
+    static,
+    target_options,
+)
 
 if TYPE_CHECKING:
     from builder.publishing import Publication
 
 NAMES = "Names of inputs and outputs"
-TARGET = "Precision and Triton release"
-TENSORRT = "TensorRT"
 
 
 @click.command(
@@ -92,31 +96,13 @@ TENSORRT = "TensorRT"
 )
 @serve_also
 @dry_run
-@option(
-    "--max-batch-size",
-    section=BATCH,
-    type=whole_number(1),
-    help="The largest batch that Triton may form. Default: the value in config.pbtxt, or 32 for a new model.",
-)
+@max_batch_size
 @batch_axes
 @python_constants
 @outputs
 @dynamic
-@option(
-    "--per-sample",
-    "is_per_sample",
-    section=BATCH,
-    is_flag=True,
-    help="Run the rows of a batch one after the other inside the model. This works for models that mix rows, but "
-    "batching makes them no faster.",
-)
-@option(
-    "--static",
-    "is_static",
-    section=BATCH,
-    is_flag=True,
-    help="Publish the model as it is, without batching (max_batch_size is 0).",
-)
+@per_sample
+@static
 @option(
     "--input-names",
     section=NAMES,
@@ -136,35 +122,12 @@ TENSORRT = "TensorRT"
     type=name_pair,
     help="A new name for one input or output. For example, --rename input.1=image. Repeat it for other tensors.",
 )
-@option(
-    "--prove",
-    "effort",
-    section=PROOF,
-    type=click.Choice(["sample", "full", "off"]),
-    default="sample",
-    show_default=True,
-    help="How many batch sizes to compare with the original model: a few (sample), all of them (full) or none (off).",
-)
+@effort
 @samples
 @sizes
-@option(
-    "--max-error",
-    section=PROOF,
-    type=fraction,
-    help="The largest error to allow, as a fraction of each value plus the same fraction of the output's largest "
-    "value. For example, 0.02. Default: by the coarsest numbers in the model, 0.0001 for float32, 0.01 for fp16, "
-    "0.02 for bf16 and 0.03 for quantized ones.",
-)
+@max_error
 @config_options
-@option(
-    "--precision",
-    section=TARGET,
-    type=click.Choice(["fp32", "fp16", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="The precision to compute in; inputs and outputs keep their types. fp32 changes nothing, and bf16 needs a "
-    "GPU.",
-)
+@target_options
 @option(
     "--triton",
     section=TARGET,
@@ -186,41 +149,7 @@ TENSORRT = "TensorRT"
     type=click.Choice(["tensorrt"]),
     help="Keep the ONNX file, and let ONNX Runtime build TensorRT engines when Triton loads it. Default: no engines.",
 )
-@option(
-    "--profile",
-    "profiles",
-    section=TENSORRT,
-    type=profile,
-    multiple=True,
-    help="The smallest, usual and largest shape of an input, batch included. For example, "
-    "--profile ids=1x16:8x128:32x512. Repeat it for other inputs, or for a second profile of the same input. "
-    "Default: every batch size up to the largest one.",
-)
-@option(
-    "--timing-cache",
-    section=TENSORRT,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A file that keeps the timings of a build, so that later builds are faster. It is made if it does not exist.",
-)
-@option(
-    "--workspace-mb",
-    section=TENSORRT,
-    type=whole_number(1, form="MIB"),
-    help="The most scratch memory that one layer of a plan may use, in MiB. For example, 1024. "
-    "Default: all the memory of the GPU.",
-)
-@option(
-    "--version-compatible",
-    section=TENSORRT,
-    is_flag=True,
-    help="Build a plan that later versions of TensorRT can run too. Default: only the version that built it.",
-)
-@option(
-    "--hardware-compatible",
-    section=TENSORRT,
-    is_flag=True,
-    help="Build a plan that newer kinds of GPU can run too. Default: only the kind that built it.",
-)
+@build_options
 @option(
     "--cuda-graphs/--no-cuda-graphs",
     section=TENSORRT,

@@ -1,0 +1,119 @@
+"""The options of `publish` that `inspect` shares: how a model is batched, lowered, proven and built as a plan."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from builder.cli.arguments import fraction, profile, whole_number
+from builder.cli.options import BATCH, PROOF, Function, option
+
+TARGET = "Precision and Triton release"
+TENSORRT = "TensorRT"
+
+max_batch_size = option(
+    "--max-batch-size",
+    section=BATCH,
+    type=whole_number(1),
+    help="The largest batch that Triton may form. Default: the value in config.pbtxt, or 32 for a new model.",
+)
+per_sample = option(
+    "--per-sample",
+    "is_per_sample",
+    section=BATCH,
+    is_flag=True,
+    help="Run the rows of a batch one after the other inside the model. This works for models that mix rows, but "
+    "batching makes them no faster.",
+)
+static = option(
+    "--static",
+    "is_static",
+    section=BATCH,
+    is_flag=True,
+    help="Publish the model as it is, without batching (max_batch_size is 0).",
+)
+effort = option(
+    "--prove",
+    "effort",
+    section=PROOF,
+    type=click.Choice(["sample", "full", "off"]),
+    default="sample",
+    show_default=True,
+    help="How many batch sizes to compare with the original model: a few (sample), all of them (full) or none (off).",
+)
+max_error = option(
+    "--max-error",
+    section=PROOF,
+    type=fraction,
+    help="The largest error to allow, as a fraction of each value plus the same fraction of the output's largest "
+    "value. For example, 0.02. Default: by the coarsest numbers in the model, 0.0001 for float32, 0.01 for fp16, "
+    "0.02 for bf16 and 0.03 for quantized ones.",
+)
+
+_TARGET: tuple[Callable[..., Any], ...] = (
+    option(
+        "--precision",
+        section=TARGET,
+        type=click.Choice(["fp32", "fp16", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="The precision to compute in; inputs and outputs keep their types. fp32 changes nothing, and bf16 needs a "
+        "GPU.",
+    ),
+)
+
+_BUILD: tuple[Callable[..., Any], ...] = (
+    option(
+        "--profile",
+        "profiles",
+        section=TENSORRT,
+        type=profile,
+        multiple=True,
+        help="The smallest, usual and largest shape of an input, batch included. For example, "
+        "--profile ids=1x16:8x128:32x512. Repeat it for other inputs, or for a second profile of the same input. "
+        "Default: every batch size up to the largest one.",
+    ),
+    option(
+        "--timing-cache",
+        section=TENSORRT,
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file that keeps the timings of a build, so that later builds are faster. It is made if it does not "
+        "exist.",
+    ),
+    option(
+        "--workspace-mb",
+        section=TENSORRT,
+        type=whole_number(1, form="MIB"),
+        help="The most scratch memory that one layer of a plan may use, in MiB. For example, 1024. "
+        "Default: all the memory of the GPU.",
+    ),
+    option(
+        "--version-compatible",
+        section=TENSORRT,
+        is_flag=True,
+        help="Build a plan that later versions of TensorRT can run too. Default: only the version that built it.",
+    ),
+    option(
+        "--hardware-compatible",
+        section=TENSORRT,
+        is_flag=True,
+        help="Build a plan that newer kinds of GPU can run too. Default: only the kind that built it.",
+    ),
+)
+
+
+def _all(options: Sequence[Callable[..., Any]], function: Function) -> Function:
+    for declare in reversed(options):
+        function = declare(function)
+    return function
+
+
+def target_options(function: Function) -> Function:
+    """Declare what the model computes in, on a command."""
+    return _all(_TARGET, function)
+
+
+def build_options(function: Function) -> Function:
+    """Declare how a plan is built: its profiles, and the fields of `BuildOptions`."""
+    return _all(_BUILD, function)

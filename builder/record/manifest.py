@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from builder import digest, files
+from builder import files
 from builder.errors import ModelError, RepositoryError
 from builder.progress import format_bytes
 from builder.record.accuracy import Accuracy
 from builder.record.decoding import MisreadError, decode, parse
+from builder.record.model_file import ModelFile
+from builder.record.plan import PLAN_FILE, Plan, plan_problems
+from builder.record.proof import Proof
 from builder.record.quantization import Quantization
 from builder.record.speed import Speed
 from builder.tensors import TRITON_TYPES
@@ -18,12 +21,8 @@ from builder.tensors import TRITON_TYPES
 if TYPE_CHECKING:
     from builder.batching import BatchedModel, BatchedTensor
 
-Content = bytes | memoryview | Path
-"""The content of a file: its bytes, or the file to copy."""
-
 FORMAT = 1
 FILE = "manifest.json"
-PLAN_FILE = "model.plan"
 
 _MAX_BYTES = 8_000_000
 """A model with as many inputs and outputs as may be published, and names of 100 characters, has half of that."""
@@ -117,143 +116,11 @@ def check_served(batched: "BatchedModel") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFile:
-    """The files that Triton loads.
-
-    Attributes:
-        file: `model.onnx`, `model.plan` or the name that the config gives to an ONNX file, relative to the version's
-            directory. In a version that was adopted it may be in a folder, such as `model.onnx/model.onnx`.
-        sha256: The digest of the model file and its weights together.
-        bytes: The size of all these files together.
-        weights: The files of external weights, relative to the version's directory, sorted by name.
-    """
-
-    file: str
-    sha256: str
-    bytes: int
-    weights: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, file: str, contents: Mapping[str, Content], *, known: Mapping[Path, str] | None = None) -> "ModelFile":
-        """Describe the files of a version.
-
-        Args:
-            file: The model file.
-            contents: All files, by path in the version's directory.
-            known: Digests of files that were hashed before.
-
-        Raises:
-            OSError: A file cannot be read.
-        """
-        weights = tuple(sorted(path for path in contents if path != file))
-        found = [contents[path] for path in (file, *weights)]
-        known = known or {}
-        digests = [
-            known[content] if isinstance(content, Path) and content in known else digest.of(content)
-            for content in found
-        ]
-        size = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in found)
-        return cls(file, digest.of_model(digests), size, weights)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The model file, then its weights."""
-        return (self.file, *self.weights)
-
-    def at(self, version_dir: Path) -> "ModelFile":
-        """Describe the files with these names that are in a version's directory now.
-
-        If their size is not the one recorded here, they are other files, and are not hashed: the digest is empty.
-
-        Raises:
-            OSError: A file cannot be read, is not a regular one, or is outside the directory.
-        """
-        if (size := self.size(version_dir)) != self.bytes:
-            return replace(self, sha256="", bytes=size)
-        found = [version_dir / path for path in self.files]
-        digests = [digest.of(path, inside=version_dir) for path in found]
-        return ModelFile(self.file, digest.of_model(digests), size, self.weights)
-
-    def size(self, version_dir: Path) -> int:
-        """Return the size of the files with these names that are in a version's directory now.
-
-        Raises:
-            OSError: A file is missing, not a regular one, or outside the directory.
-        """
-        return sum(files.size(version_dir / path, inside=version_dir) for path in self.files)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputProof:
-    """How much an output differed from the original's, and how much it was allowed to.
-
-    Attributes:
-        rtol: The tolerance as a part of each value.
-        atol: The tolerance added to that.
-        largest_difference: The largest difference of any value; None when nothing was compared.
-        mean_difference: The mean difference over all values; None when nothing was compared.
-    """
-
-    rtol: float
-    atol: float
-    largest_difference: float | None
-    mean_difference: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The comparison with the original that these bytes passed.
-
-    Attributes:
-        batch_sizes: The batch sizes that were run; empty for a static model, and when nothing was compared.
-        rows: How many rows the reference has.
-        onnxruntime: The version of ONNX Runtime that ran both models.
-        outputs: The result for each output, by name.
-        effort: `sample`: a few batch sizes; `full`: every one up to the largest; `off`: nothing was compared.
-        other_sizes: Sizes of other dynamic axes, by the axis' name, at which a few rows were compared too: with the
-            original if the axis is dynamic there, or else with the same rows run one at a time.
-        drawn: In a few words, what the samples of each input are, such as `normal` or `0..1999`; `given` if they are
-            the user's. Empty in versions of earlier releases.
-    """
-
-    batch_sizes: tuple[int, ...]
-    rows: int
-    onnxruntime: str
-    outputs: Mapping[str, OutputProof]
-    effort: str = "sample"
-    other_sizes: tuple[Mapping[str, int], ...] = ()
-    drawn: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class ReferenceFile:
     """The file of samples and of the original's answers to them, relative to the version's directory."""
 
     file: str
     rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a TensorRT plan was built, and from what.
-
-    Attributes:
-        tensorrt: The version of TensorRT.
-        cuda: The CUDA version that the driver supports.
-        gpu: The name of the GPU.
-        driver: The release of the driver.
-        onnx_sha256: The digest of the compiled ONNX file and its external weights together.
-        layers: How many layer outputs have each data type, according to the engine.
-        profiles: For each profile, `MIN:OPT:MAX` by input.
-    """
-
-    tensorrt: str
-    cuda: str
-    gpu: str
-    driver: str
-    onnx_sha256: str
-    layers: Mapping[str, int]
-    profiles: tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +144,7 @@ class Manifest:
         quantization: For a model that was quantized to int8, how; otherwise None.
         accuracy: How often it is right on the user's data; None if that was not measured.
         speed: How fast it is beside fp32; None if that was not measured.
+        other_plans: Plans of the same ONNX file for other kinds of GPU, which were built and proven there.
     """
 
     builder: str
@@ -294,6 +162,17 @@ class Manifest:
     quantization: Quantization | None = None
     accuracy: Accuracy | None = None
     speed: Speed | None = None
+    other_plans: tuple[Plan, ...] = ()
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """All plans: the one that was built when the version was published, then those for other GPUs."""
+        return self.other_plans if self.plan is None else (self.plan, *self.other_plans)
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether the version has a plan, and beside it the ONNX file that a server loads which cannot run the plan."""
+        return self.plan is not None and self.model.file != self.plan.file
 
     @property
     def backend(self) -> str:
@@ -377,7 +256,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield what no manifest that was written here says, one clause each."""
     if not 0 <= manifest.max_batch_size <= _LARGEST_BATCH:
         yield f"max_batch_size is {manifest.max_batch_size}"
-    for path in (manifest.model.file, *manifest.model.weights, manifest.reference.file):
+    for path in (*manifest.model.files, manifest.reference.file):
         if not _stays_inside(path):
             yield f"it names the file {path[:200]!r}, which is not in the version's folder"
     for side, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
@@ -386,6 +265,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         for tensor in tensors:
             yield from (f"{side} {tensor.name[:200]!r}: {what}" for what in _tensor_problems(tensor))
     yield from _proof_problems(manifest)
+    yield from plan_problems(manifest.plan, manifest.other_plans, manifest.model.files)
 
 
 def _stays_inside(path: str) -> bool:

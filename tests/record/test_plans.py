@@ -20,8 +20,8 @@ OTHER = replace(PLAN, gpu="NVIDIA A100", compute_capability="8.0", file="model-8
 FILES = ModelFile("model.plan", "0" * 64, 1, others=("model-8.0.plan", "timing-9.0.cache"))
 
 
-def manifest(**changes: object) -> Manifest:
-    return replace(scale().manifest, model=FILES, plan=PLAN, other_plans=(OTHER,), **changes)
+def manifest() -> Manifest:
+    return replace(scale().manifest, model=FILES, plan=PLAN, other_plans=(OTHER,))
 
 
 def test_plans_for_several_gpus_are_read_back_unchanged() -> None:

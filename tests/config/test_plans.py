@@ -58,5 +58,5 @@ def test_a_plan_gets_its_backend_profiles_and_cuda_graphs() -> None:
 
 
 def test_the_manifest_of_a_plan_is_read_back_unchanged() -> None:
-    manifest = replace(scale().manifest, plan=PLAN)
+    manifest = replace(scale().manifest, model=ModelFile("model.plan", "0" * 64, 1), plan=PLAN)
     assert Manifest.from_json(manifest.to_json(), where="test") == manifest

@@ -1,6 +1,5 @@
 """Find the `tritonserver` inside the wheel `nvidia-pytriton`, without importing the wheel."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -8,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,21 @@ Source: https://github.com/triton-inference-server/server/blob/r24.10/src/comman
 """
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_WHICH_NUMPY = """
+import os, runpy
+from importlib.util import find_spec
+try:
+    folder = find_spec("numpy").submodule_search_locations[0]
+    version = runpy.run_path(os.path.join(folder, "version.py"))["version"]
+except Exception:
+    import numpy
+    version, folder = numpy.__version__, os.path.dirname(numpy.__file__)
+print()
+print(version, os.path.dirname(folder))
+"""
+"""Prints the version of the NumPy that `import numpy` finds, and the folder that it is in. Importing NumPy itself would
+take four times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +98,7 @@ def find_installation() -> Installation:
         stub=triton / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
     )
     _check_complete(installation)
-    _check_numpy()
+    _check_numpy(installation)
     _check_stub_runs(installation)
     return installation
 
@@ -108,12 +123,48 @@ def _check_complete(installation: Installation) -> None:
             raise HostError(path, f"this part of the package {WHEEL} is missing", f"reinstall it: {command}")
 
 
-def _check_numpy() -> None:
+def _check_numpy(installation: Installation) -> None:
     """Refuse NumPy 2: the stub was built for NumPy 1, and would silently treat every array as empty."""
-    version = importlib.metadata.version("numpy")
-    if not version.startswith("1."):
+    version, folder = _numpy_of_stub(installation)
+    if version.startswith("1."):
+        return
+    what = f"{WHEEL} does not work with NumPy {version}, which its models would import from {folder}"
+    fix = f"run {pip_install('numpy>=1.26,<2')}"
+    on_python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if folder in map(os.path.abspath, filter(None, on_python_path)):
+        fix = f"take {folder} out of PYTHONPATH, and if this comes again, {fix}"
+    raise HostError("the embedded Triton", what, fix)
+
+
+def _numpy_of_stub(installation: Installation) -> tuple[str, str]:
+    """Return the version of the NumPy that the stub will import, and the folder that it is in.
+
+    This process may import another one: from PYTHONPATH, from a user's site-packages, or from a `sys.path` that its
+    program changed. The stub embeds Python. It finds its packages as a program does that is started as `python3`, on
+    Triton's PATH and in Triton's folder, and from Python 3.11 on with `-I` **[seen]**. That is what is started here.
+
+    Raises:
+        HostError: It would find none.
+    """
+    isolated = ["-I"] if b"PyConfig_InitIsolatedConfig" in installation.stub.read_bytes() else []
+    with tempfile.TemporaryDirectory() as empty:  # a relative path in PYTHONPATH means another folder there, too
+        asked = subprocess.run(
+            ["python3", *isolated, "-c", _WHICH_NUMPY],
+            executable=sys.executable,
+            env=installation.environment(),
+            cwd=empty,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or [f"it ended with {asked.returncode}"])[-1]
         fix = f"run {pip_install('numpy>=1.26,<2')}"
-        raise HostError("the embedded Triton", f"{WHEEL} does not work with NumPy {version}", fix)
+        raise HostError("the embedded Triton", f"the Python that runs its models cannot import NumPy: {reason}", fix)
+    version, _, folder = asked.stdout.splitlines()[-1].partition(" ")
+    return version, folder
 
 
 def _check_stub_runs(installation: Installation) -> None:

@@ -1,0 +1,174 @@
+"""Pack what a machine with a GPU and without a network needs, in folders that are small enough to be sent one by one.
+
+    python benchmarks/gpu/gpu_wheels.py [--for common rtx onnx triton] [--python 3.12] [--most 46] [--into .gpu-kit]
+
+It downloads wheels from PyPI with pip, in the versions of constraints.txt, cuts large ones into pieces, and writes
+`calls.txt`: what to send and to run, call by call. `gpu_machine.py` puts the pieces together there. It is taken for
+granted that the machine has PyTorch for CUDA 13 with what that brings, ONNX and ONNX Runtime: `--for` says what else to
+pack. NVIDIA's wheels are for your own tests: do not pass them on.
+"""
+
+import argparse
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+PROJECT = Path(__file__).parents[2]
+MIB = 1 << 20
+SETS = {
+    "common": ("onnx-ir", "click", "filelock", "tritonclient", "python-rapidjson"),
+    "rtx": ("polygraphy", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+    "onnx": ("onnxruntime-gpu",),
+    "triton": ("nvidia-pytriton", "numpy"),
+}
+"""The packages of each set."""
+
+SAME_VERSION = {"onnxruntime-gpu": "onnxruntime"}
+NOT_PINNED = {"python-rapidjson": "1.25"}
+GLIBC = ("2_35", "2_34", "2_28", "2_27", "2_24", "2_17")
+LEFT_OUT = {"onnxruntime-gpu": re.compile(r"libonnxruntime\.so|providers_tensorrt")}
+"""Files that Python does not load: the library for C programs, and the provider for a TensorRT that is not there."""
+
+MACHINE = "python3 benchmarks/gpu/gpu_machine.py"
+TABLE = "benchmarks/gpu/gpu_table.py"
+PYTEST = "-m pytest --noconftest -p no:cacheprovider -m gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is run when a set is complete: its name in the log, its seconds at most, and the arguments of Python."""
+
+    log: str
+    seconds: int
+    arguments: str
+
+
+RUNS = {
+    "common": (Run("probe", 30, f"{TABLE} probe"),),
+    "rtx": (
+        Run("plans", 240, f"{TABLE} plans"),
+        Run("plans-tests", 120, f"{PYTEST} tests/tensorrt"),
+    ),
+    "onnx": (
+        Run("onnx", 180, f"{TABLE} onnx"),
+        Run("onnx-tests", 100, f"{PYTEST} tests/lowering"),
+    ),
+    "triton": (
+        Run("triton", 60, f"{TABLE} triton"),
+        Run("triton-tests", 60, f"{PYTEST} tests/server"),
+    ),
+}
+
+
+def pinned(package: str, python: str) -> str:
+    """Return the version of a package in constraints.txt, for a version of Python."""
+    name = SAME_VERSION.get(package, package)
+    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        found = Requirement(line)
+        if found.name == name and (found.marker is None or found.marker.evaluate({"python_version": python})):
+            return str(found.specifier).removeprefix("==")
+    raise SystemExit(f"gpu_wheels: constraints.txt has no {name}")
+
+
+def download(packages: Sequence[str], python: str, folder: Path) -> list[Path]:
+    """Download the wheels of packages, without what they need, for Linux x86-64 and a version of Python."""
+    platforms = [f"--platform=manylinux_{version}_x86_64" for version in GLIBC]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    pip += [f"--python-version={python}", "--implementation=cp", *platforms, "--platform=manylinux2014_x86_64"]
+    pip += ["--platform=manylinux1_x86_64", f"--dest={folder}"]
+    subprocess.run([*pip, *(f"{package}=={pinned(package, python)}" for package in packages)], check=True)
+    for package in packages:
+        if package in LEFT_OUT:
+            (wheel,) = folder.glob(f"{package.replace('-', '_')}-*.whl")
+            leave_out(wheel, LEFT_OUT[package])
+    return sorted(folder.glob("*.whl"))
+
+
+def leave_out(wheel: Path, files: re.Pattern[str]) -> None:
+    """Write a wheel again without some of its files, and compressed as well as it goes."""
+    smaller = wheel.with_suffix(".smaller")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(smaller, "w") as new:
+        for item in old.infolist():
+            if not files.search(item.filename):
+                new.writestr(item, old.read(item), zipfile.ZIP_DEFLATED, 9)
+    smaller.replace(wheel)
+
+
+def cut(wheels: Sequence[Path], most: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield the files of one folder after the other, each of at most `most` bytes: wheels, or pieces of them.
+
+    Each wheel has its digest beside its last piece, which shows that all of it is there.
+    """
+    together: list[tuple[str, bytes]] = []
+    room = most
+    for wheel in wheels:
+        content = wheel.read_bytes()
+        pieces = [content[start : start + most] for start in range(0, len(content), most)]
+        for number, piece in enumerate(pieces, 1):
+            if len(piece) > room:
+                yield together
+                together, room = [], most
+            together.append((f"{wheel.name}.{number:02d}", piece))
+            room -= len(piece)
+        together.append((f"{wheel.name}.sha256", hashlib.sha256(content).hexdigest().encode()))
+    yield together
+
+
+def lay(name: str, wheels: Sequence[Path], into: Path, most: int) -> list[Path]:
+    """Write the folders of one set, `NAME1`, `NAME2` and so on, and return them."""
+    for old in into.glob(f"{name}[0-9]*"):
+        shutil.rmtree(old)
+    folders = []
+    for number, files in enumerate(cut(wheels, most), 1):
+        folder = into / f"{name}{number}"
+        folder.mkdir(parents=True)
+        for file, content in files:
+            (folder / file).write_bytes(content)
+        folders.append(folder)
+    return folders
+
+
+def calls(laid: dict[str, list[Path]]) -> Iterator[str]:
+    """Yield what to send and to run, call by call: `FOLDERS | seconds | command`."""
+    for name, folders in laid.items():
+        for folder in folders:
+            command, seconds = f"{MACHINE} take {folder}", 30
+            if folder == folders[-1]:
+                for run in RUNS[name]:
+                    seconds += run.seconds
+                    command += f"; timeout {run.seconds} {MACHINE} run {name} -- {run.arguments}"
+                    command += f" > $OUT/{run.log}.log 2>&1; tail -n 25 $OUT/{run.log}.log"
+            yield f"{folder} | {seconds} | {command}"
+
+
+def main() -> None:
+    """Download, cut and write the sets that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--for", dest="sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
+    parser.add_argument("--python", default="3.12", help="the version of Python on that machine")
+    parser.add_argument("--most", type=int, default=46, help="the size of a folder in MiB, at most")
+    parser.add_argument("--into", type=Path, default=Path(".gpu-kit"))
+    asked = parser.parse_args()
+    laid = {}
+    for name in asked.sets:
+        with tempfile.TemporaryDirectory() as folder:
+            laid[name] = lay(name, download(SETS[name], asked.python, Path(folder)), asked.into, asked.most * MIB)
+    (asked.into / "calls.txt").write_text("".join(f"{line}\n\n" for line in calls(laid)))
+    for folder in (folder for folders in laid.values() for folder in folders):
+        print(f"{sum(file.stat().st_size for file in folder.iterdir()) / MIB:5.1f} MiB  {folder}")
+    print(f"{asked.into / 'calls.txt'} says what to send and to run")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,8 @@
 
 `probe` shows what the machine has. `plans` builds plans with the TensorRT, or TensorRT for RTX, that is installed, runs
 them on the GPU and compares each row with the original model; `--build-only` needs no GPU. `onnx` publishes ONNX files
-in each precision and verifies them with ONNX Runtime on the GPU. `triton` asks a real Triton, on the CPU and on the GPU.
+in each precision and verifies them with ONNX Runtime on the GPU. `triton` asks a real Triton with an instance on the
+CPU, and one with an instance on the GPU.
 
 Options: `--models` and `--precisions` for some of them only, and `--out FOLDER` for the table as JSON, as `PART.json`.
 Exit code 1: a row is not as it should be. `README.md` says what to look for.
@@ -28,10 +29,14 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(Path(__file__).parent)]
 
+from builder.errors import ModelError  # noqa: E402
+
 MODELS = ("conv_view_ts11", "encoder_layer_ts17", "text_encoder_ts13", "upscaler_ts12", "class_token_dynamo18")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "polygraphy", "tensorrt", "torch")
-PACKAGES += ("tensorrt-rtx-cu13-libs", "nvidia-pytriton", "tritonclient", "click", "protobuf", "pytest")
+PACKAGES = (
+    *("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "polygraphy", "tensorrt", "tensorrt-rtx-cu13-libs"),
+    *("torch", "nvidia-pytriton", "tritonclient", "click", "protobuf", "pytest"),
+)
 COMMANDS = (
     ("nvidia-smi", "-L"),
     ("nvidia-smi", "--query-gpu=driver_version,compute_cap,memory.total", "--format=csv,noheader"),
@@ -73,6 +78,13 @@ class Asked:
 def reason(error: BaseException, longest: int = 300) -> str:
     """Return an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:longest]
+
+
+def failed(what: str, error: BaseException) -> Row:
+    """Return the row of what raised an error. A model that cannot be in a precision is refused, as it should be."""
+    if isinstance(error, ModelError):
+        return Row(what, f"refused: {' '.join(error.what.split())}"[:150])
+    return Row(what, reason(error), is_fine=False)
 
 
 def probe(_: Asked) -> Iterator[Row]:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import tritonclient.grpc
 from gpu_onnx import LARGEST, published
-from gpu_table import PROJECT, Asked, Row, reason
+from gpu_table import PROJECT, Asked, Row, failed, reason
 from support.bare_triton import REPOSITORY, running
 from support.on_gpu import inputs_of, largest_error, outputs_of
 from support.serving import grpc_inputs
 
 from builder import ConfigOptions
+from builder.server.log import last_error
 
 RIGHT = 1e-4
 """The largest error of a right answer in fp32, as a part of the largest value."""
@@ -27,8 +28,11 @@ def rows(asked: Asked) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 yield _row(asked.models[0], kind, Path(folder))
+            except AssertionError as error:  # it did not become ready, and this is its log
+                told = last_error(str(error).splitlines()) or reason(error)
+                yield Row(f"KIND_{kind.upper()}", told, is_fine=False)
             except Exception as error:
-                yield Row(f"KIND_{kind.upper()}", reason(error), is_fine=False)
+                yield failed(f"KIND_{kind.upper()}", error)
 
 
 def _row(model: str, kind: str, folder: Path) -> Row:

@@ -1,6 +1,6 @@
 """Pack what a machine with a GPU and without a network needs, in folders that are small enough to be sent one by one.
 
-    python benchmarks/gpu/gpu_wheels.py [--for common rtx onnx triton] [--python 3.12] [--most 46] [--into .gpu-kit]
+    python benchmarks/gpu/gpu_wheels.py [--for common rtx onnx triton] [--python 3.12] [--most 50] [--into .gpu-kit]
 
 It downloads wheels from PyPI with pip, in the versions of constraints.txt, cuts large ones into pieces, and writes
 `calls.txt`: what to send and to run, call by call. `gpu_machine.py` puts the pieces together there. It is taken for
@@ -33,7 +33,6 @@ SETS = {
 """The packages of each set."""
 
 SAME_VERSION = {"onnxruntime-gpu": "onnxruntime"}
-NOT_PINNED = {"python-rapidjson": "1.25"}
 GLIBC = ("2_35", "2_34", "2_28", "2_27", "2_24", "2_17")
 LEFT_OUT = {"onnxruntime-gpu": re.compile(r"libonnxruntime\.so|providers_tensorrt")}
 """Files that Python does not load: the library for C programs, and the provider for a TensorRT that is not there."""
@@ -113,14 +112,14 @@ def cut(wheels: Sequence[Path], most: int) -> Iterator[list[tuple[str, bytes]]]:
     together: list[tuple[str, bytes]] = []
     room = most
     for wheel in wheels:
-        content = wheel.read_bytes()
-        pieces = [content[start : start + most] for start in range(0, len(content), most)]
-        for number, piece in enumerate(pieces, 1):
-            if len(piece) > room:
+        content, start, number = wheel.read_bytes(), 0, 1
+        while start < len(content):
+            if not room:
                 yield together
                 together, room = [], most
+            piece = content[start : start + room]
             together.append((f"{wheel.name}.{number:02d}", piece))
-            room -= len(piece)
+            start, number, room = start + len(piece), number + 1, room - len(piece)
         together.append((f"{wheel.name}.sha256", hashlib.sha256(content).hexdigest().encode()))
     yield together
 
@@ -140,16 +139,25 @@ def lay(name: str, wheels: Sequence[Path], into: Path, most: int) -> list[Path]:
 
 
 def calls(laid: dict[str, list[Path]]) -> Iterator[str]:
-    """Yield what to send and to run, call by call: `FOLDERS | seconds | command`."""
+    """Yield what to send and to run, call by call: `FOLDERS | seconds | command`. The common set goes with the next."""
+    sent: list[Path] = []
+    runs: list[tuple[str, Run]] = []
     for name, folders in laid.items():
         for folder in folders:
-            command, seconds = f"{MACHINE} take {folder}", 30
+            sent.append(folder)
             if folder == folders[-1]:
-                for run in RUNS[name]:
-                    seconds += run.seconds
-                    command += f"; timeout {run.seconds} {MACHINE} run {name} -- {run.arguments}"
-                    command += f" > $OUT/{run.log}.log 2>&1; tail -n 25 $OUT/{run.log}.log"
-            yield f"{folder} | {seconds} | {command}"
+                runs += [(name, run) for run in RUNS[name]]
+            if name == "common" and len(laid) > 1:
+                continue
+            shown = " ".join(map(str, sent))
+            steps = [f"{MACHINE} take {shown}", *(_step(name, run) for name, run in runs)]
+            yield f"{shown} | {30 + sum(run.seconds for _, run in runs)} | {'; '.join(steps)}"
+            sent, runs = [], []
+
+
+def _step(name: str, run: Run) -> str:
+    log = f"$OUT/{run.log}.log"
+    return f"timeout {run.seconds} {MACHINE} run {name} -- {run.arguments} > {log} 2>&1; tail -n 25 {log}"
 
 
 def main() -> None:
@@ -157,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--for", dest="sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--python", default="3.12", help="the version of Python on that machine")
-    parser.add_argument("--most", type=int, default=46, help="the size of a folder in MiB, at most")
+    parser.add_argument("--most", type=int, default=50, help="the size of a folder in MiB, at most")
     parser.add_argument("--into", type=Path, default=Path(".gpu-kit"))
     asked = parser.parse_args()
     laid = {}
@@ -165,8 +173,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             laid[name] = lay(name, download(SETS[name], asked.python, Path(folder)), asked.into, asked.most * MIB)
     (asked.into / "calls.txt").write_text("".join(f"{line}\n\n" for line in calls(laid)))
-    for folder in (folder for folders in laid.values() for folder in folders):
-        print(f"{sum(file.stat().st_size for file in folder.iterdir()) / MIB:5.1f} MiB  {folder}")
+    for place in (place for places in laid.values() for place in places):
+        print(f"{sum(file.stat().st_size for file in place.iterdir()) / MIB:5.1f} MiB  {place}")
     print(f"{asked.into / 'calls.txt'} says what to send and to run")
 
 

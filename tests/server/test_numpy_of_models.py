@@ -48,7 +48,7 @@ def find_installation_in(folder: Path, *, first: str) -> str:
     """Look for the Triton in a virtual environment, in a program that imports from `first` before all else."""
     code = f"import sys; sys.path.insert(0, {first!r}); import numpy; print(numpy.__version__)\n"
     code += "from builder.server.installation import find_installation; find_installation()"
-    command = [folder / "bin" / "python", "-c", code]
+    command = [str(folder / "bin" / "python"), "-c", code]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
@@ -71,7 +71,7 @@ def test_numpy_1_of_the_environment_is_accepted_though_this_process_finds_numpy_
 def test_an_environment_without_numpy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = environment(tmp_path)
     (packages / "below.pth").unlink()
-    monkeypatch.setattr(installation.sysconfig, "get_path", lambda _: str(tmp_path / "bin"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "bin"))
     with pytest.raises(HostError, match=r"cannot import NumPy: ModuleNotFoundError: No module named 'numpy'\n.*run "):
         installation.find_installation()
 

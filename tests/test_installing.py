@@ -81,10 +81,11 @@ def test_no_text_suggests_to_install_the_project_from_an_index() -> None:
     assert [str(path) for path in files if re.search(named, path.read_text(errors="replace"))] == []
 
 
-def test_what_needs_pytorch_is_skipped_only_by_its_mark() -> None:
-    """CI runs what is marked `torch`, and makes a missing package an error. Another way to skip would go unnoticed."""
-    packages = r"(?<![.\w])(?:has_|py)?(?:torch|onnxscript|transformers)\b"  # not torch in safetensors.torch
-    own_ways = re.compile(rf"(?:importorskip|skipif|skip)\([^)\n]*{packages}", re.IGNORECASE)
+def test_what_needs_pytorch_or_rtx_is_skipped_only_by_its_mark() -> None:
+    """CI runs what is marked so, and makes a missing package an error. Another way to skip would go unnoticed."""
+    torch = r"(?<![.\w])(?:has_|py)?(?:torch|onnxscript|transformers)\b"  # not torch in safetensors.torch
+    rtx = r"(?-i:\b(?:HAS_RTX|tensorrt_rtx\w*|polygraphy)\b)"  # not Polygraphy in the reason of a test that needs a GPU
+    own_ways = re.compile(rf"(?:importorskip|skipif|skip)\([^)\n]*(?:{torch}|{rtx})", re.IGNORECASE)
     found = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("*.py")
@@ -93,3 +94,4 @@ def test_what_needs_pytorch_is_skipped_only_by_its_mark() -> None:
     assert found == set()
     assert own_ways.search('transformers = pytest.importorskip("transformers")')
     assert own_ways.search('@pytest.mark.skipif(not HAS_TORCH, reason="…")')
+    assert own_ways.search('bindings = pytest.importorskip("tensorrt_rtx_bindings")')

@@ -1,6 +1,9 @@
 """The audit of CI fails when an update would fix a vulnerability, and never because it could not look."""
 
 import json
+import re
+import sys
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -81,3 +84,17 @@ def test_a_tool_that_fails_or_hangs_is_a_reason_to_skip(audit: Any, monkeypatch:
 def test_accepted_packages_are_still_used(audit: Any) -> None:
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert set(audit.ACCEPTED) <= pinned
+
+
+def test_what_ci_installs_is_pinned() -> None:
+    """`.ci/lock` resolves the extras that `.ci/run` and the README install, and every package of them has a version."""
+    asked = set(re.findall(r"'\.\[([\w,]+)\]'", (ROOT / ".ci" / "run").read_text() + (ROOT / "README.md").read_text()))
+    locked = re.findall(r"\{ROOT\}\[([\w,]+)\]", (ROOT / ".ci" / "lock").read_text())
+    extras = {extra for extras in asked for extra in extras.split(",")} - {"gpu", "otel"}
+    assert extras <= set(locked[0].split(","))
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    listed = toml.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {re.split(r"[<>=\[;]", text)[0] for extra in extras for text in listed[extra]}
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert "tensorrt-rtx-cu13-libs" in named
+    assert named <= pinned

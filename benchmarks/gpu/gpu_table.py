@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -140,10 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="the folder for PART.json")
     asked = parser.parse_args(arguments)
     started, rows = time.monotonic(), []
-    for row in _part(asked.part)(Asked(asked.models, asked.precisions, has_gpu=not asked.build_only)):
-        rows.append(row)
-        print(f"{time.monotonic() - started:6.1f} s  {row.what}: {row.result}", file=sys.stderr, flush=True)
-        (asked.out / f"{asked.part}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1, default=str))
+    with redirect_stdout(sys.stderr):  # where Polygraphy logs
+        for row in _part(asked.part)(Asked(asked.models, asked.precisions, has_gpu=not asked.build_only)):
+            rows.append(row)
+            print(f"{time.monotonic() - started:6.1f} s  {row.what}: {row.result}", flush=True)
+            told = json.dumps([asdict(row) for row in rows], indent=1, default=str)
+            (asked.out / f"{asked.part}.json").write_text(told)
     print(f"{table_of(rows)}\n\n{asked.part}: {time.monotonic() - started:.0f} s")
     return 0 if rows and all(row.is_fine for row in rows) else 1
 

@@ -1,0 +1,113 @@
+"""Say why TensorRT refuses a model, cannot build its plan or cannot load it, and what to do about it.
+
+The fix is that of the first reason's kind. A reason of no known kind is shown as TensorRT words it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from builder.errors import BuilderError, HostError, Listing, ModelError
+from builder.printable import counted
+from builder.tensorrt.kinds import KINDS, Asked, Complaint, Kind, without_precision
+
+MOST_LISTED = 5
+"""How many complaints are listed after the first one."""
+
+_FIELD = re.compile(r"\{(\w+)(!r)?\}")
+
+
+class UnbuildableError(ModelError):
+    """TensorRT does not build a plan of the model.
+
+    Args:
+        nodes: The names of the ONNX nodes that it complains about, as far as they are known.
+        is_about_precision: Whether the model may be built with these nodes, or others, in fp32.
+    """
+
+    def __init__(
+        self, where: object, what: str, fix: str, *, nodes: Sequence[str] = (), is_about_precision: bool = False
+    ) -> None:
+        super().__init__(where, what, fix)
+        self.nodes = tuple(nodes)
+        self.is_about_precision = is_about_precision
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made from."""
+        made = partial(type(self), nodes=self.nodes, is_about_precision=self.is_about_precision)
+        return made, (self.where, self.what, self.fix)
+
+
+def diagnosed(
+    where: Path, doing: str, complaints: Sequence[Complaint], asked: Asked | None = None, *, unknown_fix: str = ""
+) -> BuilderError:
+    """Return the error for what TensorRT complains about: the first complaint, its fix, and the other ones.
+
+    Args:
+        where: The model's file, or the plan's.
+        doing: What failed, such as "TensorRT cannot parse the model".
+        complaints: What TensorRT said, without what only follows from it.
+        asked: What was asked for. Default: fp32, with all the memory there is.
+        unknown_fix: The fix for a complaint of no known kind. Default: to publish the ONNX file, or for a lower
+            precision also to leave that out.
+    """
+    asked = asked or Asked()
+    known = [found for complaint in complaints if (found := _Found.of(complaint))]
+    # A lack of memory is a warning before it becomes an error of another kind.
+    found = next((each for each in known if each.kind.is_host), known[0] if known else None)
+    first = found.complaint if found else complaints[0] if complaints else Complaint("it gives no reason")
+    what = _listing(doing, first, found.what if found else first.reason, complaints)
+    fix = found.fix(asked) if found else unknown_fix or without_precision(first, asked)
+    if found and found.kind.is_host:
+        return HostError(where, what, fix)
+    nodes = dict.fromkeys(complaint.node for complaint in complaints if complaint.node)
+    is_about_precision = found is None or found.kind.is_about_precision
+    return UnbuildableError(where, what, fix, nodes=tuple(nodes), is_about_precision=is_about_precision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A complaint whose kind is known."""
+
+    kind: Kind
+    complaint: Complaint
+    words: re.Match[str]
+
+    @classmethod
+    def of(cls, complaint: Complaint) -> "_Found | None":
+        for kind in KINDS:
+            if words := kind.pattern.search(complaint.reason):
+                return cls(kind, complaint, words)
+        return None
+
+    @property
+    def what(self) -> str:
+        return self._filled(self.kind.what) if self.kind.what else self.complaint.reason
+
+    def fix(self, asked: Asked) -> str:
+        fix = self.kind.fix
+        return self._filled(fix) if isinstance(fix, str) else fix(self.complaint, asked)
+
+    def _filled(self, text: str) -> str:
+        """Fill in the groups of the pattern. They may hold braces, which `str.format` would take for its own."""
+        groups = {"reason": self.complaint.reason, **self.words.groupdict("")}
+        return _FIELD.sub(lambda field: repr(groups[field[1]]) if field[2] else groups[field[1]], text)
+
+
+def _listing(doing: str, first: Complaint, reason: str, complaints: Sequence[Complaint]) -> Listing:
+    lines = dict.fromkeys(_line(each) for each in complaints if each is not first)
+    lines.pop(_line(first), None)
+    listed = list(lines)[:MOST_LISTED]
+    if len(lines) > len(listed):
+        listed.append(f"and {counted(len(lines) - len(listed), 'other reason')}")
+    clause = f"{doing}: {first.at}: {reason}" if first.at else f"{doing}: {reason}"
+    return Listing(f"{clause}; also:" if listed else clause, listed)
+
+
+def _line(complaint: Complaint) -> str:
+    found = _Found.of(complaint)
+    reason = found.what if found else complaint.reason
+    return f"{complaint.at}: {reason}" if complaint.at else reason

@@ -1,0 +1,152 @@
+"""Collect what TensorRT and Polygraphy log, and make one readable line of each message.
+
+TensorRT says why it refuses a model in its log and in the errors of its parser, and Polygraphy raises an exception that
+only says "see the log". A message looks like this:
+
+    ITensor::getDimensions: Error Code 4: API Usage Error (/r/LSTM: ISelectLayer must have `thenInput` and `elseInput`
+    of same types but has Half and Float. In validateTypes at /_src/optimizer/common/nodes/selectNode.cpp:27)
+
+Of it, `plain` keeps "ISelectLayer must have `thenInput` and `elseInput` of same types but has Half and Float".
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+WARNING = logging.WARNING
+"""The level from which on messages are collected. Polygraphy has the numbers of Python's logging, and lower ones."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PLACE = re.compile(r"[ ,]*\bIn [\w:~<>&*,() ]{1,200}? at \S+\.(?:cpp|cu|h|hpp|inl|c):\d+")
+"""Where in NVIDIA's sources a message comes from: ` In validateTypes at /_src/optimizer/selectNode.cpp:27`."""
+
+_PREFIXES = re.compile(
+    r"^(?:\[(?:E|W|!|TRT|TensorRT|\d+)\] |\[[\w./]+\.(?:cpp|cu|h)[^\]]*\] |[\w./]+\.(?:cpp|cu|h):\d+: |ERROR: "
+    r"|In function \w+: |\d+: |(?:\w+::)+\w+: )+"
+)
+_WRAPPED = re.compile(r"^Error Code \d+: (?P<kind>[\w ]+) \((?P<what>.*)\)\.?$", re.DOTALL)
+_UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[\w+\](?:_output)?(?:: ?)?")
+_ASSERTED = re.compile(r'^(?:Assertion failed: )?.*&& "(?P<what>.+)"$', re.DOTALL)
+_NOTED = re.compile(r"^Assertion failed: .*?[)\w\]]: (?P<what>\S.*)$", re.DOTALL)
+_FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\w.*)$", re.DOTALL)
+_OTHER_HARDWARE = re.compile(r" Please set kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA\b.*?(?:\.|$)")
+
+_CONSEQUENCES = (
+    "While parsing node number",
+    "--- Begin node ---",
+    "--- End node ---",
+    "Invalid Node - ",
+    "Could not parse ONNX correctly",
+    "Failed to parse ONNX model.",
+    "Invalid Engine. Please ensure",
+    "Could not deserialize engine. See log",
+    "Engine deserialization failed",
+    "input:",
+    "output:",
+    "name:",
+)
+"""How messages begin that only say that there was another one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message: its level, as in Python's logging, and its text as it was logged."""
+
+    level: int
+    text: str
+
+
+@dataclass(slots=True)
+class Log:
+    """What TensorRT and Polygraphy have logged so far."""
+
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong, each message once and readable, without those that only follow from others."""
+        return reasons(line.text for line in self.lines if line.level >= logging.ERROR)
+
+    @property
+    def text(self) -> str:
+        """All messages, one after the other."""
+        return "\n".join(line.text for line in self.lines)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__(level=0)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.lines.append(Line(record.levelno, str(record.msg)))
+
+
+@contextmanager
+def listening(level: int = WARNING) -> Iterator[Log]:
+    """Collect what TensorRT and Polygraphy log during the block, instead of printing it.
+
+    Args:
+        level: The level from which on messages are collected; `Logger.EXTRA_VERBOSE` of Polygraphy has all of
+            TensorRT's.
+
+    Source: `use_python_logging_system` in polygraphy/logger/logger.py
+    """
+    from polygraphy.logger import G_LOGGER
+
+    log = Log()
+    handler, logger = _Handler(log), logging.getLogger("Polygraphy")
+    settings = ("module_severity", "colors", "letter", "use_python_logging_system")
+    before = {name: getattr(G_LOGGER, name) for name in settings}
+    propagated, own_level = logger.propagate, logger.level
+    G_LOGGER.module_severity, G_LOGGER.colors, G_LOGGER.letter = level, False, False
+    G_LOGGER.use_python_logging_system = True
+    G_LOGGER.once_logged = set()  # a warning of an earlier build may explain this one too
+    logger.propagate = False
+    logger.setLevel(1)
+    logger.addHandler(handler)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+        logger.setLevel(own_level)
+        for name, value in before.items():
+            setattr(G_LOGGER, name, value)
+
+
+def reasons(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
+    """Return messages as readable lines, each once, without those that only follow from another one.
+
+    That CUDA fails is itself a consequence, of an error before it, unless it is the only message.
+    """
+    found = dict.fromkeys(plain(line) for text in texts for line in _split(text))
+    found.pop("", None)
+    causes = [line for line in found if not line.startswith(("cudaError", "CUDA error", "Cuda Runtime"))]
+    return tuple(causes or found)
+
+
+def _split(text: str) -> list[str]:
+    """Return the messages that are joined in one, without those that only say that there was another."""
+    lines = [_COLOUR.sub("", line).strip() for line in text.splitlines()]
+    stripped = [_PREFIXES.sub("", line) for line in lines]
+    return [line for line, bare in zip(lines, stripped, strict=True) if bare and not bare.startswith(_CONSEQUENCES)]
+
+
+def plain(text: str) -> str:
+    """Return a message in one line, without places in NVIDIA's sources, error codes and names of NVIDIA's own."""
+    line = _PREFIXES.sub("", " ".join(_COLOUR.sub("", text).split()))
+    if wrapped := _WRAPPED.match(line):
+        kind, line = wrapped["kind"], _PREFIXES.sub("", wrapped["what"])
+        if kind == "OutOfMemory":
+            line = f"out of memory: {line}"
+    line = _PLACE.sub("", line).strip()
+    if line.startswith("(cudaError"):
+        line = line.strip("()")
+    if asserted := _ASSERTED.match(line):
+        line = asserted["what"].replace('" "', "")
+    elif noted := _NOTED.match(line) or _FAILED.match(line):
+        line = noted["what"]
+    return _UNNAMED.sub("", _OTHER_HARDWARE.sub("", line)).strip().rstrip(".!")

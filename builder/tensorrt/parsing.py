@@ -1,0 +1,146 @@
+"""Let TensorRT parse an ONNX file, and find the nodes that its messages are about.
+
+Polygraphy's own loader raises "Could not parse ONNX correctly" and logs the reasons, so the parser is called here. Each
+of its errors has the node, the operator and the assertion that failed.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from builder.batching import BatchedModel
+from builder.tensorrt.diagnosis import diagnosed
+from builder.tensorrt.kinds import Asked, Complaint
+from builder.tensorrt.messages import Log, reasons
+
+_IMPORTER = re.compile(r"import([A-Z]\w*)")
+"""The parser's function for an operator: errors that do not name the operator name the function.
+
+`importInput` is for an input of the graph. There, the input's name stands where the name of a source file should be.
+"""
+
+_BEFORE_NAME = r"(?:^|[\[({'\"`+] ?|\b(?:node|layer|tensor|I[A-Z]\w*Layer|failed\.) )"
+_AFTER_NAME = r"(?:_\d+)?(?=$|: |\.\.\.|[\])}'\"`,.;]| (?:has|must|is|in|\+|\[|\())"
+"""What stands around the name of a node in a message. TensorRT names its layers after the nodes, with a number behind
+the name if a node became several layers: `/r/LSTM_12 has no runners`, `{ForeignNode[/a/Conv.../b/Relu]}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes of a model that TensorRT is given.
+
+    Attributes:
+        operators: Their operators, by name, in the order of the graph. The domain is part of it, unless it is ONNX's.
+    """
+
+    operators: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: ir.Model) -> "Nodes":
+        """List the nodes of a model, also those inside of other nodes and of functions."""
+        inside = (node for function in model.functions.values() for node in function.all_nodes())
+        nodes = [node for node in (*model.graph.all_nodes(), *inside) if node.name]
+        return cls({str(node.name): f"{node.domain}.{node.op_type}".removeprefix(".") for node in nodes})
+
+    def complaint(self, reason: str, node: str = "", operator: str = "", tensor: str = "") -> Complaint:
+        """Return a complaint about a node, with its operator and without its name in the reason."""
+        if not node and operator:
+            same = [name for name, found in self.operators.items() if found.rpartition(".")[2] == operator]
+            node = same[0] if len(same) == 1 else ""
+        operator = self.operators.get(node, operator)
+        return Complaint(reason.removeprefix(f"{node}: ") if node else reason, node, operator, tensor)
+
+    def complaints(self, texts: Sequence[str]) -> list[Complaint]:
+        """Return what messages of a build complain about, as far as they name nodes."""
+        return [self.complaint(text, next(iter(self.named_in(text)), "")) for text in texts]
+
+    def named_in(self, text: str) -> tuple[str, ...]:
+        """Return the nodes that a message names, in the order of the message; the longest where several names fit."""
+        found: dict[int, str] = {}
+        for name in self.operators:
+            if name not in text:
+                continue
+            for match in re.finditer(f"{_BEFORE_NAME}({re.escape(name)}){_AFTER_NAME}", text):
+                found[match.start(1)] = max(found.get(match.start(1), ""), name, key=len)
+        return tuple(dict.fromkeys(found[place] for place in sorted(found)))
+
+
+def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = None) -> tuple[Any, Any, Any]:
+    """Return TensorRT's builder, network and parser for an ONNX file, as Polygraphy's loaders take them.
+
+    Args:
+        file: The ONNX file. Its external weights lie beside it.
+        batched: The model that was written to it.
+        log: Where TensorRT logs to.
+        asked: What decides the fix of an error.
+
+    Raises:
+        UnbuildableError: TensorRT refuses the model.
+        HostError: TensorRT cannot parse any model here.
+    """
+    from polygraphy.backend.trt import CreateNetwork, get_trt_logger
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.mod.trt_importer import lazy_import_trt
+
+    where, trt = batched.original.path, lazy_import_trt()
+    doing = "TensorRT cannot parse the model"
+    try:
+        builder, network = CreateNetwork(strongly_typed=True)()
+    except (PolygraphyException, TypeError) as error:  # pybind11's TypeError: "factory function returned nullptr"
+        texts = log.errors or reasons([str(error)])
+        raise diagnosed(where, "TensorRT does not start", [Complaint(text) for text in texts], asked) from error
+    trt.init_libnvinfer_plugins(get_trt_logger(), "")
+    parser = trt.OnnxParser(network, get_trt_logger())
+    with _printed() as printed:
+        succeeded = parser.parse_from_file(str(file))
+    if succeeded and not parser.num_errors:
+        return builder, network, parser
+    nodes = Nodes.of(batched.ir)
+    complaints = [_complaint(parser.get_error(index), nodes) for index in range(parser.num_errors)]
+    said = [_without(file.parent, text) for text in (*log.errors, *reasons(printed))]
+    raise diagnosed(where, doing, complaints or nodes.complaints(said), asked)
+
+
+def _complaint(error: Any, nodes: Nodes) -> Complaint:
+    """Return the complaint of one ParserError.
+
+    Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/parsers/Onnx/pyOnnx.html#parsererror
+    """
+    reason = next(iter(reasons([error.desc()])), error.desc())
+    importer = _IMPORTER.fullmatch(error.func() or "")
+    name, operator = error.node_name() or "", error.node_operator() or ""
+    if importer and importer[1] == "Input":
+        return nodes.complaint(reason, tensor=error.file())
+    if importer and not operator:
+        operator = importer[1]
+    return nodes.complaint(reason, name, operator)
+
+
+def _without(folder: Path, text: str) -> str:
+    """Return a message without the path of the temporary folder."""
+    return text.replace(f"{folder}/", "")
+
+
+@contextmanager
+def _printed() -> Iterator[list[str]]:
+    """Collect what the parser writes to file descriptor 2 itself: "Unsupported ONNX data type: UINT32 (12)"."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as stream:
+        kept = os.dup(2)
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            stream.seek(0)
+            lines.extend(stream.read().decode(errors="replace").splitlines())

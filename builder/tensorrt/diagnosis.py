@@ -48,7 +48,7 @@ def diagnosed(
 
     Args:
         where: The model's file, or the plan's.
-        doing: What failed, such as "TensorRT cannot parse the model".
+        doing: What failed, after the name of the compiler: "cannot parse the model".
         complaints: What TensorRT said, without what only follows from it.
         asked: What was asked for. Default: fp32, with all the memory there is.
         unknown_fix: The fix for a complaint of no known kind. Default: to publish the ONNX file, or for a lower
@@ -59,7 +59,7 @@ def diagnosed(
     # A lack of memory is a warning before it becomes an error of another kind.
     found = next((each for each in known if each.kind.is_host), known[0] if known else None)
     first = found.complaint if found else complaints[0] if complaints else Complaint("it gives no reason")
-    what = _listing(doing, first, found.what if found else first.reason, complaints)
+    what = _listing(doing, first, complaints, asked)
     fix = found.fix(asked) if found else unknown_fix or without_precision(first, asked)
     if found and found.kind.is_host:
         return HostError(where, what, fix)
@@ -83,9 +83,9 @@ class _Found:
                 return cls(kind, complaint, words)
         return None
 
-    @property
-    def what(self) -> str:
-        return self._filled(self.kind.what) if self.kind.what else self.complaint.reason
+    def what(self, asked: Asked) -> str:
+        what = self.kind.what.replace("TensorRT", asked.compiler)
+        return self._filled(what) if what else self.complaint.reason
 
     def fix(self, asked: Asked) -> str:
         fix = self.kind.fix
@@ -97,17 +97,17 @@ class _Found:
         return _FIELD.sub(lambda field: repr(groups[field[1]]) if field[2] else groups[field[1]], text)
 
 
-def _listing(doing: str, first: Complaint, reason: str, complaints: Sequence[Complaint]) -> Listing:
-    lines = dict.fromkeys(_line(each) for each in complaints if each is not first)
-    lines.pop(_line(first), None)
+def _listing(doing: str, first: Complaint, complaints: Sequence[Complaint], asked: Asked) -> Listing:
+    clause = f"{asked.compiler} {doing}: {_line(first, asked)}"
+    lines = dict.fromkeys(_line(each, asked) for each in complaints if each is not first)
+    lines.pop(_line(first, asked), None)
     listed = list(lines)[:MOST_LISTED]
     if len(lines) > len(listed):
         listed.append(f"and {counted(len(lines) - len(listed), 'other reason')}")
-    clause = f"{doing}: {first.at}: {reason}" if first.at else f"{doing}: {reason}"
     return Listing(f"{clause}; also:" if listed else clause, listed)
 
 
-def _line(complaint: Complaint) -> str:
+def _line(complaint: Complaint, asked: Asked) -> str:
     found = _Found.of(complaint)
-    reason = found.what if found else complaint.reason
+    reason = found.what(asked) if found else complaint.reason
     return f"{complaint.at}: {reason}" if complaint.at else reason

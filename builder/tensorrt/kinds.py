@@ -15,10 +15,17 @@ REBUILD = "publish the model again, on a machine with this TensorRT and this GPU
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for, as far as it decides the fix: the precision, and how much scratch memory there may be."""
+    """What was asked for, as far as it decides what an error says.
+
+    Attributes:
+        precision: The precision of the model.
+        workspace_mb: How much scratch memory there may be; None for all there is.
+        compiler: The name of what builds the plan: TensorRT, or TensorRT for RTX.
+    """
 
     precision: str = "fp32"
     workspace_mb: int | None = None
+    compiler: str = "TensorRT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,12 @@ _OPERATORS = (
         "its zero point is not 0, and TensorRT only quantizes symmetrically",
     ),
     _kind(
-        r"^false$|plugin not found|plugin creator|no importer registered|plugin registry|could not find plugin",
+        r"plugin creator version \d+ was not found|not found in (?:the )?plugin registry",
+        _missing_operator,
+        "the plugin that TensorRT has for it is not installed here",
+    ),
+    _kind(
+        r"^false$|plugin not found|no importer registered|could not find plugin",
         _missing_operator,
         "TensorRT has no such operator",
     ),

@@ -91,12 +91,11 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
     from polygraphy.mod.trt_importer import lazy_import_trt
 
     where, trt = batched.original.path, lazy_import_trt()
-    doing = "TensorRT cannot parse the model"
     try:
         builder, network = CreateNetwork(strongly_typed=True)()
     except (PolygraphyException, TypeError) as error:  # pybind11's TypeError: "factory function returned nullptr"
         texts = log.errors or reasons([str(error)])
-        raise diagnosed(where, "TensorRT does not start", [Complaint(text) for text in texts], asked) from error
+        raise diagnosed(where, "does not start", [Complaint(text) for text in texts], asked) from error
     trt.init_libnvinfer_plugins(get_trt_logger(), "")
     parser = trt.OnnxParser(network, get_trt_logger())
     with _printed() as printed:
@@ -106,7 +105,7 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
     nodes = Nodes.of(batched.ir)
     complaints = [_complaint(parser.get_error(index), nodes) for index in range(parser.num_errors)]
     said = [_without(file.parent, text) for text in (*log.errors, *reasons(printed))]
-    raise diagnosed(where, doing, complaints or nodes.complaints(said), asked)
+    raise diagnosed(where, "cannot parse the model", complaints or nodes.complaints(said), asked)
 
 
 def _complaint(error: Any, nodes: Nodes) -> Complaint:

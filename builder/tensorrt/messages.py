@@ -23,19 +23,22 @@ _PLACE = re.compile(r"[ ,]*\bIn [\w:~<>&*,() ]{1,200}? at \S+\.(?:cpp|cu|h|hpp|i
 """Where in NVIDIA's sources a message comes from: ` In validateTypes at /_src/optimizer/selectNode.cpp:27`."""
 
 _PREFIXES = re.compile(
-    r"^(?:\[(?:E|W|!|TRT|TensorRT|\d+)\] |\[[\w./]+\.(?:cpp|cu|h)[^\]]*\] |[\w./]+\.(?:cpp|cu|h):\d+: |ERROR: "
-    r"|In function \w+: |\d+: |(?:\w+::)+\w+: )+"
+    r"^(?:\[(?:E|W|!|TRT|TensorRT|\d+)\] |\[[\w./]+\.(?:cpp|cu|h)[^\]]*\] |[\w./]+\.(?:cpp|cu|h):\d+(?::? |:?$)|ERROR: "
+    r"|In function \w+:(?: |$)|\d+: |(?:\w+::)+\w+: )+"
 )
 _WRAPPED = re.compile(r"^Error Code \d+: (?P<kind>[\w ]+) \((?P<what>.*)\)\.?$", re.DOTALL)
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[\w+\](?:_output)?(?:: ?)?")
 _ASSERTED = re.compile(r'^(?:Assertion failed: )?.*&& "(?P<what>.+)"$', re.DOTALL)
 _NOTED = re.compile(r"^Assertion failed: .*?[)\w\]]: (?P<what>\S.*)$", re.DOTALL)
-_FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\w.*)$", re.DOTALL)
+_FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\S.*)$", re.DOTALL)
 _OTHER_HARDWARE = re.compile(r" Please set kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA\b.*?(?:\.|$)")
+
+_NODE = re.compile(r"\S*--- Begin node ---.*?(?:--- End node ---|$)", re.DOTALL)
+"""The text of a node, which the parser adds to the message about it."""
 
 _CONSEQUENCES = (
     "While parsing node number",
-    "--- Begin node ---",
+    "Node name: ",
     "--- End node ---",
     "Invalid Node - ",
     "Could not parse ONNX correctly",
@@ -43,9 +46,6 @@ _CONSEQUENCES = (
     "Invalid Engine. Please ensure",
     "Could not deserialize engine. See log",
     "Engine deserialization failed",
-    "input:",
-    "output:",
-    "name:",
 )
 """How messages begin that only say that there was another one before."""
 
@@ -130,7 +130,7 @@ def reasons(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
 
 def _split(text: str) -> list[str]:
     """Return the messages that are joined in one, without those that only say that there was another."""
-    lines = [_COLOUR.sub("", line).strip() for line in text.splitlines()]
+    lines = [_COLOUR.sub("", line).strip() for line in _NODE.sub("", text).splitlines()]
     stripped = [_PREFIXES.sub("", line) for line in lines]
     return [line for line, bare in zip(lines, stripped, strict=True) if bare and not bare.startswith(_CONSEQUENCES)]
 

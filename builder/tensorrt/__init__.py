@@ -3,10 +3,14 @@
 `compile_plan` (in `compiling`) builds a plan (`building`), reads the types of its layers (`layers`), runs it
 (`running`), and compares its answers with those of the original model (`proving`). `library` finds TensorRT, or
 TensorRT for RTX, and imports it only when it is used; `host` finds the GPU.
+
+TensorRT's own reasons are kept: `parsing` asks its parser which nodes it refuses, `messages` collects what it logs, and
+`diagnosis` says what to do about it, by the `kinds` of reasons.
 """
 
-from builder.tensorrt.building import BuildOptions, Built, build
+from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, check_parses
 from builder.tensorrt.compiling import CompiledModel, compile_plan
+from builder.tensorrt.diagnosis import UnbuildableError
 from builder.tensorrt.host import Host, find_host
 from builder.tensorrt.layers import read_formats
 from builder.tensorrt.library import Library, find_library, need_library
@@ -19,7 +23,10 @@ __all__ = [
     "CompiledModel",
     "Host",
     "Library",
+    "OnnxFile",
+    "UnbuildableError",
     "build",
+    "check_parses",
     "compile_plan",
     "find_host",
     "find_library",

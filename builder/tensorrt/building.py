@@ -12,15 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from builder import files
+from builder.batching import BatchedModel
 from builder.config import Profile
-from builder.errors import HostError, ModelError
+from builder.errors import HostError
 from builder.lowering import Precision
 from builder.progress import format_bytes
-from builder.proof import VerifiedModel, one_line
+from builder.tensorrt.diagnosis import diagnosed
+from builder.tensorrt.kinds import Asked
+from builder.tensorrt.layers import LAYERS, read_log
 from builder.tensorrt.library import Library, need_library
+from builder.tensorrt.messages import listening, reasons
+from builder.tensorrt.parsing import Nodes, parse
 
 _LARGEST_CACHE = 1_000_000_000
 
@@ -61,40 +66,67 @@ class Built:
     seconds: float = 0.0
 
 
+class OnnxFile(Protocol):
+    """A model as it is written to a file."""
+
+    @property
+    def batched(self) -> BatchedModel:
+        """The model."""
+
+    @property
+    def model_bytes(self) -> bytes:
+        """The .onnx file, without the weights that are in external files."""
+
+    @property
+    def external_files(self) -> tuple[Path, ...]:
+        """The files of external weights, which lie beside the original."""
+
+
 def build(
-    verified: VerifiedModel, profiles: Sequence[Profile], options: BuildOptions, report: Callable[[str], None]
+    verified: OnnxFile, profiles: Sequence[Profile], options: BuildOptions, report: Callable[[str], None]
 ) -> Built:
     """Parse and build, with the TensorRT or TensorRT for RTX that is installed.
 
     Raises:
-        ModelError: The compiler does not support the model.
+        UnbuildableError: The compiler does not support the model, or not at these shapes.
         HostError: No compiler is installed, it cannot do what is asked for, or it has not enough memory.
     """
     library = need_library()
-    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork
     from polygraphy.exception import PolygraphyException
 
-    where = verified.batched.original.path
+    where, asked = verified.batched.original.path, _asked(options, library)
     started = time.monotonic()
-    with _file(verified) as file, _quiet_about_caches():
-        try:
-            parsed = NetworkFromOnnxPath(str(file), strongly_typed=True)()
-        except PolygraphyException as error:
-            what = f"{library.name} cannot parse the model: {one_line(error)}"
-            raise ModelError(where, what, "export it without that operator, or publish with --format onnx") from error
+    with _file(verified) as file, _quiet_about_caches(), listening(also=LAYERS if library.is_rtx else None) as log:
+        parsed = parse(file, verified.batched, log, asked)
         config = CreateConfig(progress_monitor=_progress(library, report), **_config(library, profiles, options))
         cache = str(options.timing_cache) if options.timing_cache is not None else None
         try:
             plan = bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
-        except PolygraphyException as error:
-            what = f"{library.name} cannot build the plan: {one_line(error)}"
-            fix = "free GPU memory, or lower --max-batch-size, the shapes of --profile or --workspace-mb"
-            raise HostError(where, what, fix) from error
-    return Built(plan, seconds=time.monotonic() - started)
+        except (PolygraphyException, RuntimeError) as error:  # the bindings raise RuntimeError for wrong profiles
+            complaints = Nodes.of(verified.batched.ir).complaints(log.errors or reasons([str(error)]))
+            raise diagnosed(where, "cannot build the plan", complaints, asked) from error
+    return Built(plan, read_log(line.text for line in log.lines), seconds=time.monotonic() - started)
+
+
+def check_parses(model: OnnxFile, options: BuildOptions) -> None:
+    """Let the compiler parse a model, which takes a moment, to find out early what it does not support.
+
+    Raises:
+        UnbuildableError: It refuses the model.
+        HostError: No compiler is installed, or it does not start.
+    """
+    asked = _asked(options, need_library())
+    with _file(model) as file, listening() as log:
+        parse(file, model.batched, log, asked)
+
+
+def _asked(options: BuildOptions, library: Library) -> Asked:
+    return Asked(options.precision, options.workspace_mb, library.name)
 
 
 @contextmanager
-def _file(verified: VerifiedModel) -> Iterator[Path]:
+def _file(verified: OnnxFile) -> Iterator[Path]:
     """Write the model to a temporary folder, because the compiler reads external weights beside a file."""
     where = verified.batched.original.path
     with tempfile.TemporaryDirectory() as folder:

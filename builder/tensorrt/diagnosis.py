@@ -17,6 +17,7 @@ from builder.tensorrt.kinds import KINDS, Asked, Complaint, Kind, without_precis
 MOST_LISTED = 5
 """How many complaints are listed after the first one."""
 
+_TENSORRT = re.compile(r"\bTensorRT\b(?! for RTX)")
 _FIELD = re.compile(r"\{(\w+)(!r)?\}")
 
 
@@ -84,7 +85,7 @@ class _Found:
         return None
 
     def what(self, asked: Asked) -> str:
-        what = self.kind.what.replace("TensorRT", asked.compiler)
+        what = _TENSORRT.sub(asked.compiler, self.kind.what)
         return self._filled(what) if what else self.complaint.reason
 
     def fix(self, asked: Asked) -> str:

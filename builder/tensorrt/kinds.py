@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 ONNX = "publish with --format onnx"
 CONTAINER = "use the container that will serve the plan: docker compose run --rm builder publish ... --format tensorrt"
+DECIDES_SHAPES = "its values decide shapes, and a profile cannot give them"
 REBUILD = "publish the model again, on a machine with this TensorRT and this GPU"
 
 
@@ -96,6 +97,19 @@ def _zero_points(complaint: Complaint, asked: Asked) -> str:
     return f"{fix}symmetrically; or {ONNX}"
 
 
+def _runtime_library(complaint: Complaint, asked: Asked) -> str:
+    if asked.compiler != "TensorRT":
+        return f"leave out --version-compatible, which {asked.compiler} has no libraries for"
+    part = "dispatch" if "dispatch" in complaint.reason else "lean"
+    return (
+        f"install NVIDIA's package tensorrt-{part} in the version of this TensorRT, or leave out --version-compatible"
+    )
+
+
+def _constant(complaint: Complaint, asked: Asked) -> str:
+    return f"turn it into a constant with --constant {complaint.tensor}=VALUE, or {ONNX}"
+
+
 def _memory(complaint: Complaint, asked: Asked) -> str:
     if asked.workspace_mb is not None:
         return f"allow more than --workspace-mb {asked.workspace_mb}, or leave it out"
@@ -108,9 +122,8 @@ def _kind(pattern: str, fix: str | Fix, what: str = "", **about: bool) -> Kind:
 
 _MACHINE = (
     _kind(
-        r"unable to load library:? \S*(?P<part>lean|dispatch)|could not determine path for (?P<path>lean) runtime",
-        "install NVIDIA's package tensorrt-lean or tensorrt-dispatch in the version of this TensorRT, or leave out "
-        "--version-compatible",
+        r"unable to load library:? \S*(?:lean|dispatch)|could not determine path for lean runtime",
+        _runtime_library,
         is_host=True,
     ),
     _kind(
@@ -178,11 +191,7 @@ _PLANS = (
 )
 
 _SHAPES = (
-    _kind(
-        r"missing values for shape input tensor (?P<input>\S+)",
-        f"turn it into a constant with --constant {{input}}=VALUE, or {ONNX}",
-        "the values of input {input!r} decide shapes, and a profile cannot give them",
-    ),
+    _kind(DECIDES_SHAPES, _constant),
     _kind(
         r"dynamic-shaped input tensor (?P<input>.+) has (?P<dims>\d+) dimensions but profile \d+ has (?P<given>\d+)",
         "give {dims} sizes each in --profile {input}=MIN:OPT:MAX",

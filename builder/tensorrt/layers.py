@@ -11,6 +11,9 @@ from builder.tensorrt.library import Library
 KNOWN = ("BFloat16", "BF16", "Half", "FP16", "Float", "FP32", "Int8", "Int32", "Int64", "Bool", "FP8", "UInt8")
 """The names of data types, of which the inspectors of different releases have two for some."""
 
+LAYERS = "Layers:\n"
+"""How the message begins in which the compiler lists the layers of a plan."""
+
 
 def count_formats(engine: Any, library: Library) -> Counter[str]:
     """Count the outputs of layers by data type, as the engine reports them.
@@ -46,7 +49,7 @@ def read_log(messages: Iterable[str]) -> Counter[str]:
     """
     found: Counter[str] = Counter()
     for message in messages:
-        if message.startswith("Layers:\n"):
+        if message.startswith(LAYERS):
             for line in message.splitlines():
                 if line.startswith("Name: ") and ", LayerType: " in line:
                     found.update(_outputs(line))

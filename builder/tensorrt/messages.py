@@ -15,9 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-WARNING = logging.WARNING
-"""The level from which on messages are collected. Polygraphy has the numbers of Python's logging, and lower ones."""
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = re.compile(r"[ ,]*\bIn [\w:~<>&*,() ]{1,200}? at \S+\.(?:cpp|cu|h|hpp|inl|c):\d+")
 """Where in NVIDIA's sources a message comes from: ` In validateTypes at /_src/optimizer/selectNode.cpp:27`."""
@@ -36,6 +33,9 @@ _OTHER_HARDWARE = re.compile(r" Please set kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZA
 _NODE = re.compile(r"\S*--- Begin node ---.*?(?:--- End node ---|$)", re.DOTALL)
 """The text of a node, which the parser adds to the message about it."""
 
+_NO_KERNEL = re.compile(r"could not find any implementation|no runners that implement", re.IGNORECASE)
+_TOO_LITTLE = re.compile(r"insuff?icient memory|memory is insufficient", re.IGNORECASE)
+
 _CONSEQUENCES = (
     "While parsing node number",
     "Node name: ",
@@ -44,6 +44,8 @@ _CONSEQUENCES = (
     "Could not parse ONNX correctly",
     "Failed to parse ONNX model.",
     "Invalid Engine. Please ensure",
+    "Profile is not valid, please provide",
+    "Note: ",
     "Could not deserialize engine. See log",
     "Engine deserialization failed",
 )
@@ -66,38 +68,43 @@ class Log:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What went wrong, each message once and readable, without those that only follow from others."""
-        return reasons(line.text for line in self.lines if line.level >= logging.ERROR)
+        """What went wrong, each message once and readable, without those that only follow from others.
 
-    @property
-    def text(self) -> str:
-        """All messages, one after the other."""
-        return "\n".join(line.text for line in self.lines)
+        If no kernel was found for a layer, warnings before that say whether there was too little memory for them all.
+        """
+        errors = reasons(line.text for line in self.lines if line.level >= logging.ERROR)
+        if not any(_NO_KERNEL.search(error) for error in errors):
+            return errors
+        warnings = (line.text for line in self.lines if line.level == logging.WARNING)
+        return (*errors, *reasons(text for text in warnings if _TOO_LITTLE.search(text)))
 
 
 class _Handler(logging.Handler):
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, also: str) -> None:
         super().__init__(level=0)
         self._log = log
+        self._also = also
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.lines.append(Line(record.levelno, str(record.msg)))
+        text = str(record.msg)
+        if record.levelno >= logging.WARNING or text.startswith(self._also):
+            self._log.lines.append(Line(record.levelno, text))
 
 
 @contextmanager
-def listening(level: int = WARNING) -> Iterator[Log]:
-    """Collect what TensorRT and Polygraphy log during the block, instead of printing it.
+def listening(*, also: str | None = None) -> Iterator[Log]:
+    """Collect what TensorRT and Polygraphy warn about during the block, instead of printing it.
 
     Args:
-        level: The level from which on messages are collected; `Logger.EXTRA_VERBOSE` of Polygraphy has all of
-            TensorRT's.
+        also: Collect other messages too if they begin with this.
 
     Source: `use_python_logging_system` in polygraphy/logger/logger.py
     """
     from polygraphy.logger import G_LOGGER
 
     log = Log()
-    handler, logger = _Handler(log), logging.getLogger("Polygraphy")
+    handler, logger = _Handler(log, also or "\0"), logging.getLogger("Polygraphy")
+    level = logging.WARNING if also is None else G_LOGGER.EXTRA_VERBOSE
     settings = ("module_severity", "colors", "letter", "use_python_logging_system")
     before = {name: getattr(G_LOGGER, name) for name in settings}
     propagated, own_level = logger.propagate, logger.level

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from builder.batching import BatchedModel
 from builder.tensorrt.diagnosis import diagnosed
-from builder.tensorrt.kinds import Asked, Complaint
+from builder.tensorrt.kinds import DECIDES_SHAPES, Asked, Complaint
 from builder.tensorrt.messages import Log, reasons
 
 _IMPORTER = re.compile(r"import([A-Z]\w*)")
@@ -27,7 +27,7 @@ _IMPORTER = re.compile(r"import([A-Z]\w*)")
 `importInput` is for an input of the graph. There, the input's name stands where the name of a source file should be.
 """
 
-_BEFORE_NAME = r"(?:^|[\[({'\"`+] ?|\b(?:node|layer|tensor|I[A-Z]\w*Layer|failed\.) )"
+_BEFORE_NAME = r"(?:^|\.\.\.|[\[({'\"`+] ?|\b(?:node|layer|tensor|I[A-Z]\w*Layer|failed\.) )"
 _AFTER_NAME = r"(?:_\d+)?(?=$|: |\.\.\.|[\])}'\"`,.;]| (?:has|must|is|in|\+|\[|\())"
 """What stands around the name of a node in a message. TensorRT names its layers after the nodes, with a number behind
 the name if a node became several layers: `/r/LSTM_12 has no runners`, `{ForeignNode[/a/Conv.../b/Relu]}`."""
@@ -55,8 +55,9 @@ class Nodes:
         if not node and operator:
             same = [name for name, found in self.operators.items() if found.rpartition(".")[2] == operator]
             node = same[0] if len(same) == 1 else ""
-        operator = self.operators.get(node, operator)
-        return Complaint(reason.removeprefix(f"{node}: ") if node else reason, node, operator, tensor)
+        if node:  # it is named before the reason, by itself and as a layer: "ITopKLayer /topk: /topk: K exceeds ..."
+            reason = re.sub(rf"(?<![^\s:])(?:I\w+Layer )?{re.escape(node)}(?:_\d+)?: ", "", reason)
+        return Complaint(reason, node, self.operators.get(node, operator), tensor)
 
     def complaints(self, texts: Sequence[str]) -> list[Complaint]:
         """Return what messages of a build complain about, as far as they name nodes."""
@@ -100,9 +101,13 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
     parser = trt.OnnxParser(network, get_trt_logger())
     with _printed() as printed:
         succeeded = parser.parse_from_file(str(file))
-    if succeeded and not parser.num_errors:
-        return builder, network, parser
     nodes = Nodes.of(batched.ir)
+    if succeeded and not parser.num_errors:
+        # Polygraphy would take the shapes of a profile for the values of such an input.
+        inputs = map(network.get_input, range(network.num_inputs))
+        if shapes := [Complaint(DECIDES_SHAPES, tensor=found.name) for found in inputs if found.is_shape_tensor]:
+            raise diagnosed(where, "cannot build a plan of the model", shapes, asked)
+        return builder, network, parser
     complaints = [_complaint(parser.get_error(index), nodes) for index in range(parser.num_errors)]
     said = [_without(file.parent, text) for text in (*log.errors, *reasons(printed))]
     raise diagnosed(where, "cannot parse the model", complaints or nodes.complaints(said), asked)

@@ -9,9 +9,11 @@ import numpy as np
 
 from builder import files
 from builder.errors import HostError, RepositoryError
-from builder.proof import one_line
+from builder.tensorrt.diagnosis import diagnosed
 from builder.tensorrt.host import find_host
+from builder.tensorrt.kinds import REBUILD, Asked, Complaint
 from builder.tensorrt.library import need_library
+from builder.tensorrt.messages import listening, reasons
 from builder.tensors import Arrays
 
 _LARGEST_PLAN = 64 << 30
@@ -42,18 +44,21 @@ def open_plan(path: Path) -> Iterator[Run]:
 @contextmanager
 def runners(plan: bytes, where: Path, profiles: int) -> Iterator[tuple[Any, list[Run]]]:
     """Yield the engine, and a function for each profile that runs it."""
-    need_library()
+    library = need_library()
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
 
-    try:
-        engine = EngineFromBytes(plan)()
-        with TrtRunner(engine) as runner:
-            yield engine, [_run(runner, index) for index in range(profiles)]
-    except PolygraphyException as error:
-        what = f"TensorRT cannot run the plan: {one_line(error)}"
-        fix = "build the plan again with the TensorRT and the GPU of this machine, and free GPU memory"
-        raise HostError(where, what, fix) from error
+    doing = "cannot load the plan"
+    with listening() as log:
+        try:
+            engine = EngineFromBytes(plan)()
+            with TrtRunner(engine) as runner:
+                doing = "cannot run the plan"
+                yield engine, [_run(runner, index) for index in range(profiles)]
+        except PolygraphyException as error:
+            complaints = [Complaint(text) for text in log.errors or reasons([str(error)])]
+            found = diagnosed(where, doing, complaints, Asked(compiler=library.name), unknown_fix=REBUILD)
+            raise HostError(where, found.what, found.fix) from error
 
 
 def _run(runner: Any, profile: int) -> Run:

@@ -47,7 +47,7 @@ BESIDE = {"deployment", "server"}
 ONLY_IN = {
     "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
     "tensorrt": set(),  # `builder.tensorrt.library` imports what is installed by its name
-    "polygraphy": {f"builder.tensorrt.{module}" for module in ("building", "library", "running")},
+    "polygraphy": {f"builder.tensorrt.{name}" for name in ("building", "library", "messages", "parsing", "running")},
     "torch": {
         f"builder.exporting.{module}"
         for module in (

@@ -56,16 +56,28 @@ def diagnosed(
             precision also to leave that out.
     """
     asked = asked or Asked()
+    found = _decisive(complaints)
+    what = f"{asked.compiler} {doing}"
+    if found is None:
+        first = next(iter(complaints), Complaint("it gives no reason"))
+        fix = unknown_fix or without_precision(first, asked)
+        return _unbuildable(where, _listing(what, first, complaints, asked), fix, complaints, is_about_precision=True)
+    listing, fix = _listing(what, found.complaint, complaints, asked), found.fix(asked)
+    if found.kind.is_host:
+        return HostError(where, listing, fix)
+    return _unbuildable(where, listing, fix, complaints, is_about_precision=found.kind.is_about_precision)
+
+
+def _decisive(complaints: Sequence[Complaint]) -> "_Found | None":
+    """Return the first complaint about the machine, which explains the others, or the first one of a known kind."""
     known = [found for complaint in complaints if (found := _Found.of(complaint))]
-    # A lack of memory is a warning before it becomes an error of another kind.
-    found = next((each for each in known if each.kind.is_host), known[0] if known else None)
-    first = found.complaint if found else complaints[0] if complaints else Complaint("it gives no reason")
-    what = _listing(doing, first, complaints, asked)
-    fix = found.fix(asked) if found else unknown_fix or without_precision(first, asked)
-    if found and found.kind.is_host:
-        return HostError(where, what, fix)
+    return next((found for found in known if found.kind.is_host), next(iter(known), None))
+
+
+def _unbuildable(
+    where: Path, what: str, fix: str, complaints: Sequence[Complaint], *, is_about_precision: bool
+) -> UnbuildableError:
     nodes = dict.fromkeys(complaint.node for complaint in complaints if complaint.node)
-    is_about_precision = found is None or found.kind.is_about_precision
     return UnbuildableError(where, what, fix, nodes=tuple(nodes), is_about_precision=is_about_precision)
 
 
@@ -99,7 +111,7 @@ class _Found:
 
 
 def _listing(doing: str, first: Complaint, complaints: Sequence[Complaint], asked: Asked) -> Listing:
-    clause = f"{asked.compiler} {doing}: {_line(first, asked)}"
+    clause = f"{doing}: {_line(first, asked)}"
     lines = dict.fromkeys(_line(each, asked) for each in complaints if each is not first)
     lines.pop(_line(first, asked), None)
     listed = list(lines)[:MOST_LISTED]

@@ -16,15 +16,15 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.lowering.edges import Edges
 from builder.lowering.magnitudes import largest_values
 from builder.lowering.plan import FORMATS, Format, Plan, make_plan, size_of
+from builder.lowering.preparing import prepared
 from builder.lowering.request import Precision
-from builder.model import inlined
 from builder.tensors import Arrays
 
 ENOUGH = 0.5
@@ -93,7 +93,7 @@ def reduce_precision(
         ModelError: Too little of the model can compute in it, or the model fails on every sample.
     """
     low = FORMATS[precision]
-    model = _prepare(batched.ir, batched.original.path)
+    model = prepared(batched.ir, batched.original.path)
     largest = largest_values(batched, model, samples)
     plan = make_plan(model, low, largest, keep)
     reduction = _describe(plan, precision)
@@ -116,23 +116,6 @@ def _too_little(where: Path, reduction: Reduction) -> ModelError:
     if precision == "bf16":
         fix += ", or try --precision fp16, which more operators support"
     return ModelError(where, what, fix)
-
-
-def _prepare(source: ir.Model, where: Path) -> ir.Model:
-    """Return a copy without functions, with its constants as initializers and a type for every value."""
-    model = inlined(source, where=where)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    # Outputs that are left out have the name "". Inference gives types only to values with a name of their own.
-    left_out = [output for node in model.graph for output in node.outputs if not output.name]
-    for number, output in enumerate(left_out):
-        output.name = f"left out: {number}"
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-    for output in left_out:
-        output.name = ""
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            value.type = ir.TensorType(value.const_value.dtype)
-    return model
 
 
 def _describe(plan: Plan, precision: Precision) -> Reduction:

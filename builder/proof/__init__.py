@@ -6,7 +6,7 @@ several sizes and orders, `neighbours` the same rows beside others, and `other_s
 dynamic. `comparison` says when two answers are equal, and `interface` whether Triton would load the model with its
 config. `verify_published` repeats the proof of a published version, and `as_it_is` proves a file that others made.
 `original_runs` tries the original at different sizes of its dynamic dimensions, in a process of its own (`child`).
-`session` is ONNX Runtime.
+`speed` measures a lower precision beside fp32. `session` is ONNX Runtime.
 """
 
 from builder.proof.choosing_sizes import free_sizes
@@ -25,6 +25,7 @@ from builder.proof.session import (
     open_rewritten,
     refuse_stale_shapes,
 )
+from builder.proof.speed import measure_speed
 from builder.proof.verification import VerifiedModel, verify
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "dimensions_of",
     "free_sizes",
     "keep_failing",
+    "measure_speed",
     "one_line",
     "onnxruntime_errors",
     "onnxruntime_warnings",

@@ -140,7 +140,7 @@ def open_original(
     """
     errors = _failures()
     try:
-        session = _open(str(path), where=path, verbose=False, without=SUPERLINEAR, is_trial=is_trial)
+        session = _open(str(path), where=path, verbose=False, without=SUPERLINEAR, threads=1 if is_trial else None)
         return replace(session, zipmaps=zipmaps or {}, outputs=session.outputs if outputs is None else tuple(outputs))
     except errors as error:
         refuse_limits(path, error)
@@ -157,6 +157,7 @@ def open_rewritten(
     keep_layout: bool = False,
     keep_mapped: bool = False,
     is_trial: bool = False,
+    threads: int | None = None,
     fix: str = "report this error",
 ) -> Session:
     """Open a session on a rewritten model; it warns of every shape that is not as declared.
@@ -170,6 +171,7 @@ def open_rewritten(
         keep_mapped: Read external weights where they are mapped into memory, instead of copying them in packed form.
             This changes the rounding of fp32 answers by about 1e-6 of their scale.
         is_trial: See `open_original`.
+        threads: The number of threads. Default: one for each core.
         fix: What to do if it cannot be loaded.
 
     Raises:
@@ -185,7 +187,7 @@ def open_rewritten(
             folder=folder,
             keep_layout=keep_layout,
             keep_mapped=keep_mapped,
-            is_trial=is_trial,
+            threads=1 if is_trial else threads,
         )
     except errors as error:
         refuse_limits(where, error)
@@ -202,7 +204,7 @@ def _open(
     keep_layout: bool = False,
     keep_mapped: bool = False,
     without: Sequence[str] = (),
-    is_trial: bool = False,
+    threads: int | None = None,
 ) -> Session:
     import onnxruntime
 
@@ -213,8 +215,7 @@ def _open(
     # Source of the keys: onnxruntime/core/session/onnxruntime_session_options_config_keys.h
     # Threads that spin while they wait would take processor time from others, such as a server on this machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if is_trial:
-        options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0  # 0 is for one for each core
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if keep_mapped:

@@ -24,7 +24,7 @@ from builder.record.proof import OutputProof, Proof
 from builder.record.quantization import Quantization
 from builder.record.reference import FILE as REFERENCE_FILE
 from builder.record.reference import first_row, raw_bytes, read_reference, write_arrays
-from builder.record.speed import Speed
+from builder.record.speed import Speed, SpeedOfBatch
 
 __all__ = [
     "COMPUTE_CAPABILITY",
@@ -45,6 +45,7 @@ __all__ = [
     "ServedTensor",
     "Source",
     "Speed",
+    "SpeedOfBatch",
     "check_served",
     "first_row",
     "plan_file",

@@ -1,0 +1,158 @@
+"""Measure how fast a model in a lower precision is beside the same model in fp32, on this CPU.
+
+The models take turns, so that whatever else the machine does slows all of them: one batch of the first, one of the
+second, and so on, then in reverse order. What counts is the median of the ratios of times that belong together, not the
+ratio of two means.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from builder.bounded import during
+from builder.proof.session import Session, onnxruntime_warnings, open_rewritten, run_errors
+from builder.record import Speed, SpeedOfBatch
+from builder.tensors import Arrays
+
+LEAST = 1.02
+"""The speed that pays, as a multiple of fp32's. Source: the threshold of NVIDIA ModelOpt's autotune."""
+
+BUDGET_S = 1.5
+"""How long each batch size is measured."""
+
+ROUNDS = (3, 60)
+"""The fewest and the most times that each model is measured at a batch size, however long that takes."""
+
+LONGEST_BATCH_S = 0.25
+"""A smaller batch is measured instead of the largest one where that takes longer in fp32."""
+
+SHORTEST_S = 0.002
+"""A batch that takes less is run several times in a row for each measurement."""
+
+Runs = Sequence[Callable[[], object]]
+"""Functions that run a batch, one for each model; the first one is fp32."""
+
+
+def measure_speed(
+    models: Sequence[bytes],
+    samples: Iterable[Arrays],
+    *,
+    where: Path,
+    largest: int,
+    threads: int | None = None,
+    least: float = LEAST,
+    is_static: bool = False,
+) -> list[Speed]:
+    """Measure models beside the first one, which is in fp32.
+
+    Args:
+        models: The .onnx files, with external weights relative to the folder of `where`.
+        samples: Choices of inputs, `[rows, *dims]` by name. The first one that the fp32 model accepts is taken.
+        where: The original model.
+        largest: The largest batch size that will be served.
+        threads: The number of threads. Default: one for each core that this process may use, as in Triton.
+        least: The ratio that pays, for the result.
+        is_static: Whether the models have no batch: a row is run without its axis then.
+
+    Returns:
+        The speed of every model but the first. It is empty if the fp32 model accepts none of the samples.
+
+    Raises:
+        VerificationError: ONNX Runtime cannot load one of the models.
+    """
+    threads = threads or usual_threads()
+    with during("its speed is measured"), onnxruntime_warnings():
+        sessions = [open_rewritten(model, where=where, folder=where.parent, threads=threads) for model in models]
+        rows = next((rows for rows in samples if _accepts(sessions[0], rows, is_static=is_static)), None)
+        if rows is None:
+            return []
+        found = [_measure(sessions, feeds, size) for size, feeds in _batches(sessions[0], rows, largest, is_static)]
+    return [Speed(threads, tuple(by_model), least) for by_model in zip(*found, strict=True)]
+
+
+def usual_threads() -> int:
+    """Return how many threads ONNX Runtime starts on this machine for each instance, unless it is told."""
+    return len(os.sched_getaffinity(0))
+
+
+def _accepts(session: Session, rows: Arrays, *, is_static: bool) -> bool:
+    try:
+        session.run(_batch(rows, 0 if is_static else 1))
+    except run_errors():
+        return False
+    return True
+
+
+def _batch(rows: Arrays, size: int) -> dict[str, np.ndarray]:
+    """Return a batch of so many rows, which repeat if there are fewer; for 0, the first row without its axis."""
+    if size == 0:
+        return {name: np.asarray(array[0]) for name, array in rows.items()}
+    return {name: array[np.arange(size) % len(array)] for name, array in rows.items()}
+
+
+def _batches(
+    session: Session, rows: Arrays, largest: int, is_static: bool
+) -> Iterable[tuple[int, Mapping[str, np.ndarray]]]:
+    """Yield the batches to measure, with their sizes: one row, and the largest batch that is not too slow."""
+    if is_static:
+        yield 0, _batch(rows, 0)
+        return
+    one = _batch(rows, 1)
+    yield 1, one
+    session.run(one)
+    _, seconds = _timed(lambda: session.run(one))
+    size = min(largest, max(1, int(LONGEST_BATCH_S / seconds)))
+    if size > 1:
+        yield size, _batch(rows, size)
+
+
+def _measure(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray], size: int) -> list[SpeedOfBatch]:
+    runs = [lambda session=session: session.run(feeds) for session in sessions]
+    fp32, *others = take_turns(runs)
+    return [compare(size, fp32, other) for other in others]
+
+
+def take_turns(runs: Runs, *, clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:
+    """Return the times of one batch, in seconds: a list for each function, in the order of the rounds.
+
+    Every second round goes through the functions in reverse order.
+    """
+    for run in runs:
+        run()
+    # The second run is the first one that finds its memory.
+    repeats = [max(1, round(SHORTEST_S / max(_timed(run, clock)[1], 1e-6))) for run in runs]
+    times: list[list[float]] = [[] for _ in runs]
+    fewest, most = ROUNDS
+    end = clock() + BUDGET_S
+    for number in range(most):
+        if number >= fewest and clock() > end:
+            break
+        order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
+        for i in order:
+            _, seconds = _timed(lambda i=i: [runs[i]() for _ in range(repeats[i])], clock)
+            times[i].append(seconds / repeats[i])
+    return times
+
+
+def _timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> tuple[object, float]:
+    start = clock()
+    found = run()
+    return found, clock() - start
+
+
+def compare(size: int, fp32: Sequence[float], other: Sequence[float]) -> SpeedOfBatch:
+    """Compare times that were taken in turns, in seconds: `fp32[i]` and `other[i]` belong together."""
+    ratios = [one / two for one, two in zip(fp32, other, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return SpeedOfBatch(
+        batch_size=size,
+        fp32_ms=round(statistics.median(fp32) * 1000, 4),
+        ms=round(statistics.median(other) * 1000, 4),
+        ratio=round(median, 3),
+        low=round(low, 3),
+        high=round(high, 3),
+    )

@@ -163,6 +163,14 @@ def factor(text: str) -> float:
     return _number(text)
 
 
+@argument("FACTOR", fix="use a number from 0 to 100, for example 1.1")
+def speedup(text: str) -> float:
+    """Read a number from 0 to 100."""
+    if not 0 <= _number(text) <= 100:
+        raise ValueError(f"{text} is not a number from 0 to 100")
+    return _number(text)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

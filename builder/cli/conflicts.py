@@ -24,6 +24,7 @@ def check_options(options: "PublishOptions") -> None:
         *_batch_conflicts(options),
         *_sample_conflicts(options),
         *_config_conflicts(options.config),
+        *_speed_conflicts(options),
         *_tensorrt_conflicts(options),
     ]
     if conflicts:
@@ -69,8 +70,26 @@ def _config_conflicts(config: "ConfigOptions") -> Iterator[Conflict]:
         )
 
 
+def _speed_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
+    from builder.lowering import QUANTIZED
+
+    if options.min_speedup is None:
+        return
+    if options.precision not in QUANTIZED:
+        what = f"--min-speedup has no effect with --precision {options.precision}"
+        yield what, "leave out --min-speedup, or add --precision int8-dynamic"
+    elif options.format == "tensorrt" or options.config.accelerator == "tensorrt":
+        what = "--min-speedup is about this CPU, and the model is for TensorRT"
+        yield what, "leave out --min-speedup"
+
+
 def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     is_plan, accelerator = options.format == "tensorrt", options.config.accelerator
+    if options.precision == "int8-dynamic" and (is_plan or accelerator == "tensorrt"):
+        yield (
+            "TensorRT cannot quantize values while a model runs, as --precision int8-dynamic does",
+            "use --precision int8 --calibration FILE.npz, or leave out what asks for TensorRT",
+        )
     if is_plan and accelerator:
         yield (
             "--accelerator is for an ONNX file, and --format tensorrt makes a plan of it",

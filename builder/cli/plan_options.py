@@ -55,11 +55,11 @@ _TARGET: tuple[Callable[..., Any], ...] = (
     option(
         "--precision",
         section=TARGET,
-        type=click.Choice(["fp32", "fp16", "bf16"]),
+        type=click.Choice(["fp32", "fp16", "bf16", "int8-dynamic"]),
         default="fp32",
         show_default=True,
         help="The precision to compute in; inputs and outputs keep their types. fp32 changes nothing, and bf16 needs a "
-        "GPU.",
+        "GPU. int8-dynamic multiplies matrices as integers on a CPU, and measures their ranges while it runs.",
     ),
 )
 

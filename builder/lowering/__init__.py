@@ -7,11 +7,14 @@ NVIDIA's Triton container accepts, and lowers the version numbers in a file if t
 """
 
 from builder.lowering.dispatch import lower
+from builder.lowering.int8 import slow_kinds
+from builder.lowering.magnitudes import sample_sets
 from builder.lowering.precision import ReducedModel, Reduction, reduce_precision
-from builder.lowering.request import LoweredModel, LoweringRequest, Precision, Runtime
+from builder.lowering.request import QUANTIZED, LoweredModel, LoweringRequest, Precision, Runtime
 from builder.lowering.targets import TARGETS, Target, fit
 
 __all__ = [
+    "QUANTIZED",
     "TARGETS",
     "LoweredModel",
     "LoweringRequest",
@@ -23,4 +26,6 @@ __all__ = [
     "fit",
     "lower",
     "reduce_precision",
+    "sample_sets",
+    "slow_kinds",
 ]

@@ -37,7 +37,7 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
     with onnxruntime_warnings():
         probe = ir.to_proto(_with_probes(model, probes)).SerializeToString()
         session = open_rewritten(probe, where=path, folder=path.parent)
-        for inputs in _sample_sets(batched, samples):
+        for inputs in sample_sets(batched, samples):
             feeds = {name: rows[0] for name, rows in inputs.items()} if batched.is_static else inputs
             try:
                 found = session.run(feeds)
@@ -49,7 +49,8 @@ def largest_values(batched: BatchedModel, model: ir.Model, samples: Arrays | Non
     raise ModelError(path, what, "give inputs that it accepts with --samples FILE.npz")
 
 
-def _sample_sets(batched: BatchedModel, samples: Arrays | None) -> Iterable[Arrays]:
+def sample_sets(batched: BatchedModel, samples: Arrays | None) -> Iterable[Arrays]:
+    """Return choices of samples, `[rows, *dims]` by input: the user's, or sets of random ones, the usual ones first."""
     if samples is None:
         # A NaN or an infinity that the model tests for says nothing about the others.
         return filter(_are_finite, draw(batched, rows=SAMPLE_ROWS, sizes=next(iter(free_sizes(batched)), None)))

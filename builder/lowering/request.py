@@ -1,6 +1,6 @@
 """What the caller asks of a lower precision, and what comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,9 @@ from builder.record import Quantization
 from builder.tensors import Arrays
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+
+QUANTIZED: Collection[Precision] = ("int8", "int8-dynamic")
+"""The precisions that compute on integers."""
 
 Runtime = Literal["cpu", "tensorrt"]
 """What will run the model: ONNX Runtime on a CPU, or TensorRT."""
@@ -26,6 +29,7 @@ class LoweringRequest:
         samples: The user's samples, `[rows, *dims]` by input; None if there are none.
         calibration: The user's inputs to measure ranges of values on, in the same form; None if there are none.
         keep: The names of nodes of the batched graph that stay in fp32.
+        slow: The names of those that stay in fp32 because they are slower in the lower precision.
         max_error: The allowed error, as `verify` takes it; None for the default of the precision.
     """
 
@@ -34,6 +38,7 @@ class LoweringRequest:
     samples: Arrays | None = None
     calibration: Arrays | None = None
     keep: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
     max_error: float | None = None
 
 

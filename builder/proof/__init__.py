@@ -25,10 +25,11 @@ from builder.proof.session import (
     open_rewritten,
     refuse_stale_shapes,
 )
-from builder.proof.speed import measure_speed
+from builder.proof.speed import LEAST_SPEED, measure_speed
 from builder.proof.verification import VerifiedModel, verify
 
 __all__ = [
+    "LEAST_SPEED",
     "Effort",
     "OriginalRuns",
     "Proven",

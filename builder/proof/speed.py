@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import numpy as np
 from builder.bounded import during
 from builder.proof.session import Session, onnxruntime_warnings, open_rewritten, run_errors
 from builder.record import Speed, SpeedOfBatch
-from builder.tensors import Arrays
+from builder.tensors import Array, Arrays
 
-LEAST = 1.02
+LEAST_SPEED = 1.02
 """The speed that pays, as a multiple of fp32's. Source: the threshold of NVIDIA ModelOpt's autotune."""
 
 BUDGET_S = 1.5
@@ -44,7 +45,7 @@ def measure_speed(
     where: Path,
     largest: int,
     threads: int | None = None,
-    least: float = LEAST,
+    least: float = LEAST_SPEED,
     is_static: bool = False,
 ) -> list[Speed]:
     """Measure models beside the first one, which is in fp32.
@@ -87,7 +88,7 @@ def _accepts(session: Session, rows: Arrays, *, is_static: bool) -> bool:
     return True
 
 
-def _batch(rows: Arrays, size: int) -> dict[str, np.ndarray]:
+def _batch(rows: Arrays, size: int) -> dict[str, Array]:
     """Return a batch of so many rows, which repeat if there are fewer; for 0, the first row without its axis."""
     if size == 0:
         return {name: np.asarray(array[0]) for name, array in rows.items()}
@@ -96,7 +97,7 @@ def _batch(rows: Arrays, size: int) -> dict[str, np.ndarray]:
 
 def _batches(
     session: Session, rows: Arrays, largest: int, is_static: bool
-) -> Iterable[tuple[int, Mapping[str, np.ndarray]]]:
+) -> Iterable[tuple[int, Mapping[str, Array]]]:
     """Yield the batches to measure, with their sizes: one row, and the largest batch that is not too slow."""
     if is_static:
         yield 0, _batch(rows, 0)
@@ -104,14 +105,13 @@ def _batches(
     one = _batch(rows, 1)
     yield 1, one
     session.run(one)
-    _, seconds = _timed(lambda: session.run(one))
-    size = min(largest, max(1, int(LONGEST_BATCH_S / seconds)))
+    size = min(largest, max(1, int(LONGEST_BATCH_S / _seconds(partial(session.run, one)))))
     if size > 1:
         yield size, _batch(rows, size)
 
 
-def _measure(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray], size: int) -> list[SpeedOfBatch]:
-    runs = [lambda session=session: session.run(feeds) for session in sessions]
+def _measure(sessions: Sequence[Session], feeds: Mapping[str, Array], size: int) -> list[SpeedOfBatch]:
+    runs = [partial(session.run, feeds) for session in sessions]
     fp32, *others = take_turns(runs)
     return [compare(size, fp32, other) for other in others]
 
@@ -124,7 +124,7 @@ def take_turns(runs: Runs, *, clock: Callable[[], float] = time.perf_counter) ->
     for run in runs:
         run()
     # The second run is the first one that finds its memory.
-    repeats = [max(1, round(SHORTEST_S / max(_timed(run, clock)[1], 1e-6))) for run in runs]
+    repeats = [max(1, round(SHORTEST_S / max(_seconds(run, 1, clock), 1e-6))) for run in runs]
     times: list[list[float]] = [[] for _ in runs]
     fewest, most = ROUNDS
     end = clock() + BUDGET_S
@@ -133,15 +133,16 @@ def take_turns(runs: Runs, *, clock: Callable[[], float] = time.perf_counter) ->
             break
         order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
         for i in order:
-            _, seconds = _timed(lambda i=i: [runs[i]() for _ in range(repeats[i])], clock)
-            times[i].append(seconds / repeats[i])
+            times[i].append(_seconds(runs[i], repeats[i], clock))
     return times
 
 
-def _timed(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> tuple[object, float]:
+def _seconds(run: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return how long a run takes."""
     start = clock()
-    found = run()
-    return found, clock() - start
+    for _ in range(repeats):
+        run()
+    return (clock() - start) / repeats
 
 
 def compare(size: int, fp32: Sequence[float], other: Sequence[float]) -> SpeedOfBatch:

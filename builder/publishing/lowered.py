@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from builder.batching import BatchedModel
 from builder.bounded import during
-from builder.lowering import LoweredModel, LoweringRequest, Runtime, lower
+from builder.lowering import QUANTIZED, LoweredModel, LoweringRequest, Runtime, lower
 from builder.progress import Report
-from builder.proof import VerifiedModel, verify
+from builder.proof import LEAST_SPEED, VerifiedModel, verify
 from builder.publishing import summary
+from builder.publishing.faster import lower_fastest
 from builder.publishing.options import PublishOptions
 from builder.record import Accuracy, Quantization, Speed
 from builder.tensors import Arrays
@@ -51,11 +52,11 @@ def prove_lowered(
 
     Raises:
         ModelError: Too little of the model can compute in the precision.
-        VerificationError: The answers are not the original's.
+        VerificationError: The answers are not the original's, or the model is not faster on this CPU.
     """
-    lowered = _lower(batched, options, samples, report, keep)
+    lowered, speed = _lower(batched, options, samples, largest, report, keep)
     verified = _verify(lowered, samples, largest, options, report)
-    return ProvenModel(verified, lowered.quantization)
+    return ProvenModel(verified, lowered.quantization, speed=speed)
 
 
 def runtime_of(options: PublishOptions) -> Runtime:
@@ -65,17 +66,41 @@ def runtime_of(options: PublishOptions) -> Runtime:
 
 
 def _lower(
-    batched: BatchedModel, options: PublishOptions, samples: Arrays | None, report: Report, keep: frozenset[str]
-) -> LoweredModel:
+    batched: BatchedModel,
+    options: PublishOptions,
+    samples: Arrays | None,
+    largest: int,
+    report: Report,
+    keep: frozenset[str],
+) -> tuple[LoweredModel, Speed | None]:
     if options.precision == "fp32":
-        return LoweredModel(batched)
+        return LoweredModel(batched), None
     request = LoweringRequest(
         options.precision, runtime_of(options), samples=samples, keep=keep, max_error=options.max_error
     )
+    is_measured = options.precision in QUANTIZED and request.runtime == "cpu"
     with during(f"it is changed to {options.precision}"):
-        lowered = lower(batched, request)
+        lowered, speed = (
+            lower_fastest(batched, request, largest=largest, threads=_threads(options), least=least_speed(options))
+            if is_measured
+            else (lower(batched, request), None)
+        )
     report("reduce", lowered.description)
-    return lowered
+    if options.precision in QUANTIZED:
+        report("speed", summary.of_speed(speed, request.runtime))
+    return lowered, speed
+
+
+def least_speed(options: PublishOptions) -> float:
+    """Return the throughput that a quantized model must have on this CPU, as a multiple of fp32's."""
+    return LEAST_SPEED if options.min_speedup is None else options.min_speedup
+
+
+def _threads(options: PublishOptions) -> int | None:
+    """Return how many threads each instance will have, or None for one for each core."""
+    config = options.config
+    given = str(config.intra_op_thread_count or config.parameters.get("intra_op_thread_count", ""))
+    return int(given) or None if given.isdigit() else None
 
 
 def _verify(

@@ -50,6 +50,7 @@ class PublishOptions:
         effort: How many batch sizes the proof runs.
         precision: The precision in which the model computes; its inputs and outputs keep their types.
         max_error: The allowed error of floats, as a part of each value and again of the output's largest value.
+        min_speedup: The least throughput of a quantized model on this CPU, as a multiple of fp32's. 0 publishes any.
         triton: The release of the Triton container that will serve the model, such as `26.10`.
         format: What Triton loads: the ONNX file, or a TensorRT plan made from it.
         profiles: Shapes that TensorRT builds for, each with its input.
@@ -77,6 +78,7 @@ class PublishOptions:
     effort: Effort = "sample"
     precision: Precision = "fp32"
     max_error: float | None = None
+    min_speedup: float | None = None
     triton: str | None = None
     format: Literal["onnx", "tensorrt"] = "onnx"
     profiles: tuple[tuple[str, Shapes], ...] = ()

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from builder.batching import BatchedModel, BatchedTensor
+from builder.lowering import Runtime
 from builder.model import Model
 from builder.printable import counted, was
 from builder.progress import format_bytes
 from builder.proof import VerifiedModel
-from builder.record import Manifest
+from builder.record import Manifest, Speed
 from builder.repository import PublishedVersion
 from builder.samples import list_in_words
 from builder.tensorrt import Host
@@ -110,6 +111,15 @@ def of_errors(verified: VerifiedModel) -> Iterator[str]:
             part = f" ({proof.largest_difference / scale:.2%} of its largest value)" if scale else ""
             mean = _number(proof.mean_difference)
             yield f"{name}: largest error {_number(proof.largest_difference)}{part}, mean error {mean}"
+
+
+def of_speed(speed: Speed | None, runtime: Runtime) -> str:
+    """Say how fast a quantized model is on this CPU."""
+    if runtime == "tensorrt":
+        return "not measured: it is for TensorRT, and this CPU says nothing about that"
+    if speed is None:
+        return "not measured: the model fails on the samples"
+    return str(speed)
 
 
 def of_compiling(host: Host) -> Iterator[str]:

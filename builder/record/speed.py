@@ -24,8 +24,8 @@ class SpeedOfBatch:
     high: float
 
     def __str__(self) -> str:
-        batch = "" if self.batch_size == 0 else f" at a batch of {self.batch_size}"
-        return f"{self.ratio:.2f} times{batch} (mostly {self.low:.2f} to {self.high:.2f})"
+        batch = f" at a batch of {self.batch_size}" if self.batch_size else ""
+        return f"{self.ratio:.2f} times the throughput of fp32{batch} (mostly {self.low:.2f} to {self.high:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +53,8 @@ class Speed:
         return self.ratio >= self.least
 
     def __str__(self) -> str:
-        """Say it in a few words: `1.84 times at a batch of 1 (mostly 1.80 to 1.90), …`."""
-        return ", ".join(map(str, self.batches))
+        """Say it in a few words: `1.84 times the throughput of fp32 at a batch of 1 (mostly 1.80 to 1.90), …`."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        first, *others = map(str, self.batches)
+        rest = [other.replace(" the throughput of fp32", "") for other in others]
+        return f"{', '.join((first, *rest))}, with {threads} of this CPU"

@@ -103,6 +103,7 @@ EXPECTED = PublishOptions(
     effort="full",
     precision="bf16",
     max_error=0.02,
+    min_speedup=1.5,
     triton="26.10",
     format="tensorrt",
     profiles=(("a", Shapes((1, 2), (3, 2), (4, 2))), ("a", Shapes((4, 2), (5, 2), (6, 2)))),
@@ -149,7 +150,7 @@ GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
     "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
     "--size time=8,past=7 --size mask:1=8 --samples s.npz --prove full "
-    "--precision bf16 --max-error 0.02 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
+    "--precision bf16 --max-error 0.02 --min-speedup 1.5 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
     "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs "
@@ -259,6 +260,9 @@ def test_other_text_is_no_size(text: str) -> None:
         ("--unset", "max_batch_size", "has to be proven"),
         ("--priority-levels", "-1", "too small"),
         ("--queue-timeout-us", str(2**63 - 1), "too large"),
+        ("--min-speedup", "-1", "not a number from 0 to 100"),
+        ("--min-speedup", "nan", "not a number from 0 to 100"),
+        ("--min-speedup", "fast", "not a number"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_refused(option: str, value: str, message: str) -> None:
@@ -275,6 +279,10 @@ def test_a_setting_that_cannot_be_read_is_refused(option: str, value: str, messa
         ("--priority-levels 2 --default-priority 3", "not one of the 2 levels"),
         ("--priority-levels 0 --default-priority 1", "not one of the 0 levels"),
         ("--intra-op-thread-count 1 --parameter intra_op_thread_count=2", "set the same"),
+        ("--min-speedup 1.1", "--min-speedup has no effect with --precision fp32"),
+        ("--min-speedup 1.1 --precision fp16", "--min-speedup has no effect with --precision fp16"),
+        ("--precision int8-dynamic --format tensorrt", "TensorRT cannot quantize values while a model runs"),
+        ("--precision int8-dynamic --accelerator tensorrt", "TensorRT cannot quantize values while a model runs"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(arguments: str, message: str) -> None:

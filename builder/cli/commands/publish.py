@@ -12,6 +12,7 @@ from builder.cli.arguments import (
     name_pair,
     names,
     release,
+    speedup,
 )
 from builder.cli.config_options import config_options
 from builder.cli.conflicts import check_module, check_options, check_origin
@@ -128,6 +129,13 @@ NAMES = "Names of inputs and outputs"
 @max_error
 @config_options
 @target_options
+@option(
+    "--min-speedup",
+    section=TARGET,
+    type=speedup,
+    help="The least throughput of a quantized model, as a multiple of fp32's on this CPU; 0 also publishes what is "
+    "slower. Default: 1.02.",
+)
 @option(
     "--triton",
     section=TARGET,

@@ -5,6 +5,7 @@ model measure the rest while it runs.
 """
 
 from builder.lowering.int8.dynamic import quantize_dynamically
+from builder.lowering.int8.kinds import slow_kinds
 from builder.lowering.int8.static import quantize_statically
 
-__all__ = ["quantize_dynamically", "quantize_statically"]
+__all__ = ["quantize_dynamically", "quantize_statically", "slow_kinds"]

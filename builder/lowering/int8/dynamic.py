@@ -11,6 +11,7 @@ from builder.lowering.int8.integers import IntegerProducts
 from builder.lowering.int8.products import Found, find_products
 from builder.lowering.preparing import prepared
 from builder.lowering.request import LoweredModel, LoweringRequest
+from builder.printable import counted
 from builder.record import Quantization
 
 OLDEST_OPSET = 13
@@ -31,7 +32,7 @@ def quantize_dynamically(batched: BatchedModel, request: LoweringRequest) -> Low
     if model.opset_imports.get("", 0) < OLDEST_OPSET:
         what = f"opset {model.opset_imports.get('', 0)} cannot quantize with a scale for each row"
         raise ModelError(where, what, f"export the model with opset {OLDEST_OPSET} or higher")
-    found = find_products(model, request.keep)
+    found = find_products(model, request.keep, request.slow)
     quantization = _describe(found)
     if not found.products:
         what = f"nothing in this model can be in int8: {_list(quantization) or 'it has no products of matrices'}"
@@ -52,12 +53,14 @@ def _describe(found: Found) -> Quantization:
         kept.setdefault(reason, Counter())[node.op_type] += 1
     weights = sum(product.weights.size for product in found.products)
     part = min(1.0, weights / found.weights) if found.weights else 0.0
-    return Quantization("cpu", len(found.products), part, 0, kept)
+    # Plain dictionaries: `dataclasses.asdict` makes something else of a Counter.
+    counts = {reason: dict(counter) for reason, counter in kept.items()}
+    return Quantization("cpu", len(found.products), round(part, 4), 0, counts)
 
 
 def _in_words(quantization: Quantization) -> str:
     stayed = f"; still in fp32: {_list(quantization)}" if quantization.kept else ""
-    done = f"{quantization.nodes} products and {quantization.weights:.0%} of the weights in int8"
+    done = f"{counted(quantization.nodes, 'product')} and {quantization.weights:.0%} of the weights in int8"
     return f"{done}, with a scale for each row of values{stayed}"
 
 

@@ -1,9 +1,9 @@
 """Write products of matrices on integers, with a scale for each row of the values.
 
-Take x = [[0.5, -2.0], [100.0, 50.0]] and the weights w = [[0.9, 0.1], [-0.3, 0.4]]. The largest magnitudes of the rows
+Take x = [[0.5, -2.0], [100.0, 40.0]] and the weights w = [[0.9, 0.1], [-0.3, 0.4]]. The largest magnitudes of the rows
 of x are 2 and 100, so their scales are 2/127 and 100/127. The columns of w have the scales 0.9/63 and 0.4/63:
 
-    x = [[32, -127], [127, 64]] * [[2/127], [100/127]]        w = [[63, 16], [-21, 63]] * [[0.9/63, 0.4/63]]
+    x = [[32, -127], [127, 51]] * [[2/127], [100/127]]        w = [[63, 16], [-21, 63]] * [[0.9/63, 0.4/63]]
 
 The integers are multiplied exactly, and each sum is multiplied by the scale of its row and that of its column. No row
 has a part in another's scale, so a row's answer is the same in every batch. That is why DynamicQuantizeLinear is not

@@ -16,17 +16,15 @@ PRODUCTS = {("", "MatMul"), ("", "Gemm")}
 
 LOOKUPS = {("", "Gather"), ("", "GatherElements"), ("", "GatherND")}
 
-_ELEMENTWISE = {
-    ("", name)
-    for name in ("Add", "Concat", "Div", "Equal", "Expand", "Max", "Min", "Mul", "Pow", "PRelu", "Sub", "Where")
-}
-"""Operators that take constants of several axes, which are not the weights of a product."""
+OTHERS = {("", "LSTM"), ("", "GRU"), ("", "RNN"), ("", "Einsum")}
 
 SLOWER = {("", "Conv"), ("", "ConvTranspose")}
 """Operators that ONNX Runtime computes faster in fp32 on a CPU.
 
 A ConvInteger took 2.5 to 6 times as long as the Conv in fp32 (ONNX Runtime 1.31.1, AVX2), see docs/tensorrt.md.
 """
+
+_WITH_WEIGHTS = PRODUCTS | LOOKUPS | OTHERS | SLOWER
 
 _NEVER_NEGATIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"}
 _KEEPS_SIGN = {
@@ -72,12 +70,13 @@ class Found:
     weights: int
 
 
-def find_products(model: ir.Model, keep: Collection[str] = frozenset()) -> Found:
+def find_products(model: ir.Model, keep: Collection[str] = frozenset(), slow: Collection[str] = frozenset()) -> Found:
     """Look at every node of the main graph that has weights: a constant matrix of fp32 numbers, or one of more axes.
 
     Args:
         model: The model.
         keep: The names of nodes that stay in fp32 whatever else is true of them.
+        slow: The names of those that stay in fp32 because they are faster there.
     """
     products: list[Product] = []
     reasons: dict[ir.Node, str] = {}
@@ -85,6 +84,8 @@ def find_products(model: ir.Model, keep: Collection[str] = frozenset()) -> Found
         found = _product(node)
         if node.name in keep:
             reasons[node] = "kept in fp32"
+        elif node.name in slow and isinstance(found, Product):
+            reasons[node] = "slower on integers"
         elif isinstance(found, Product):
             products.append(found)
         else:
@@ -96,8 +97,13 @@ def _with_weights(graph: ir.Graph) -> Iterator[ir.Node]:
     """Yield the nodes with weights, and products of which both factors depend on the input."""
     for node in graph:
         is_product = operator(node) in PRODUCTS and any(map(_is_float, node.outputs))
-        if is_product or (operator(node) not in _ELEMENTWISE and any(map(_size, _taken(node)))):
+        may_have_weights = operator(node) in _WITH_WEIGHTS or node.domain or _has_graphs(node)
+        if is_product or (may_have_weights and any(map(_size, _taken(node)))):
             yield node
+
+
+def _has_graphs(node: ir.Node) -> bool:
+    return any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
 
 
 def _taken(node: ir.Node) -> Iterator[ir.Value | None]:
@@ -114,10 +120,12 @@ def _is_float(value: ir.Value | None) -> bool:
 
 
 def _size(value: ir.Value | None) -> int:
-    """Return the number of elements of a constant matrix of fp32 numbers, or 0."""
+    """Return the number of elements of a constant matrix of fp32 numbers, or of one with more axes; otherwise 0."""
     tensor = None if value is None else value.const_value
-    is_matrix = tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2
-    return tensor.size if tensor is not None and is_matrix and min(tensor.shape.numpy()[-2:]) > 1 else 0
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return 0
+    is_matrix = tensor.size > max(tensor.shape.numpy(), default=1)
+    return tensor.size if is_matrix else 0
 
 
 def _count_weights(graph: ir.Graph) -> int:

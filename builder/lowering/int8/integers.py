@@ -68,21 +68,20 @@ class IntegerProducts:
         self._node_names = node_names(model)
         self._rows: dict[tuple[ir.Value, bool], _Rows] = {}
         self._constants: dict[str, ir.Value] = {}
-        self._before: ir.Node | None = None
+        self._before: ir.Node
 
     def replace(self, product: Product) -> None:
         """Replace a product by one of integers."""
         node, old = product.node, product.node.outputs[0]
         self._before = node
-        factor = node.inputs[1]
-        assert factor is not None
+        name = f"{node.name}_weights"
         integers, scales = quantized(product.weights)
         rows = self._rows_of(product)
-        weights = self._initializer(f"{factor.name}_int8", integers)
+        weights = self._initializer(f"{name}_int8", integers)
         if integers.ndim == 2:
-            new = self._matrix(rows, weights, self._initializer(f"{factor.name}_scale", scales.reshape(-1)))
+            new = self._matrix(rows, weights, self._initializer(f"{name}_scale", scales.reshape(-1)))
         else:
-            new = self._batch(rows, weights, self._initializer(f"{factor.name}_scale", scales), product.values)
+            new = self._batch(rows, weights, self._initializer(f"{name}_scale", scales), product.values)
         new = self._biased(new, node)
         if rows.leading is not None and integers.ndim == 2:
             columns = self._constant(np.asarray([integers.shape[-1]], np.int64))
@@ -163,7 +162,6 @@ class IntegerProducts:
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
     ) -> ir.Value:
         """Insert a node before the product, and return its output."""
-        assert self._before is not None
         made = ir.node(op_type, inputs, attributes)
         name_nodes([made], self._node_names)
         made.outputs[0].name = free_name(f"{self._before.name}_{op_type}", self._names)

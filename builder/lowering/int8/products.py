@@ -39,20 +39,15 @@ class Product:
 
     Attributes:
         node: The node, a MatMul or a Gemm.
+        values: Its first input.
         weights: The weights, `float32[..., K, n]`: those of a Gemm are transposed and multiplied by alpha.
         is_never_negative: Whether the values are known to be 0 or larger.
     """
 
     node: ir.Node
+    values: ir.Value
     weights: Array
     is_never_negative: bool
-
-    @property
-    def values(self) -> ir.Value:
-        """What is multiplied by the weights."""
-        value = self.node.inputs[0]
-        assert value is not None
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +138,7 @@ def _product(node: ir.Node) -> Product | str:
         return "has no form on integers with a scale for each row"
     values, factor = node.inputs[0], node.inputs[1]
     weights = constant_of(factor)
-    if not (_is_float(values) and _is_float(factor)):
+    if values is None or not (_is_float(values) and _is_float(factor)):
         return "not in fp32"
     if constant_of(values) is not None:
         return "the first factor is constant"
@@ -157,7 +152,7 @@ def _product(node: ir.Node) -> Product | str:
         return "weights are not finite"
     if weights.shape[-2] * 255 * 64 >= LARGEST_SUM:
         return "sums could overflow"
-    return Product(node, weights, _is_never_negative(values))
+    return Product(node, values, weights, _is_never_negative(values))
 
 
 def _weights_of_gemm(node: ir.Node, weights: Array) -> Array:

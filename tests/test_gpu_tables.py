@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GPU = ROOT / "benchmarks" / "gpu"
 MODEL = "encoder_layer_ts17"
+MARKED = re.compile(r"^@pytest\.mark\.gpu$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -150,8 +151,12 @@ def test_the_calls_name_what_there_is(kit: Any) -> None:
     assert sorted(sent) == sorted(str(folder) for folders in laid.values() for folder in folders)
     text = "\n".join(lines)
     assert set(re.findall(r"gpu_table\.py (\w+)", text)) == {"probe", "plans", "onnx", "triton"}
-    for path in {*re.findall(r"benchmarks/\S+\.py", text), *re.findall(r"-m gpu (\S+)", text)}:
+    for path in set(re.findall(r"(?:benchmarks|tests)/\S+\.py", text)):
         assert (ROOT / path).exists()
+    marked = {
+        str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py") if MARKED.search(path.read_text())
+    }
+    assert set(re.findall(r"tests/\S+\.py", text)) == marked
     assert max(map(len, lines)) < 1500
     for packages in wheels.SETS.values():
         for package in packages:

@@ -6,7 +6,6 @@ and TensorRT 10 supports it. A plan runs on the version of TensorRT and the kind
 
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from builder.config import Profile
 from builder.errors import HostError
 from builder.lowering import Precision
 from builder.progress import format_bytes
+from builder.tensorrt.deprecations import quiet
 from builder.tensorrt.diagnosis import diagnosed
 from builder.tensorrt.kinds import Asked
 from builder.tensorrt.layers import LAYERS, read_log
@@ -97,7 +97,7 @@ def build(
 
     where, asked = verified.batched.original.path, _asked(options, library)
     started = time.monotonic()
-    with _file(verified) as file, _quiet_about_caches(), listening(also=LAYERS if library.is_rtx else None) as log:
+    with _file(verified) as file, quiet(), listening(also=LAYERS if library.is_rtx else None) as log:
         parsed = parse(file, verified.batched, log, asked)
         config = CreateConfig(progress_monitor=_progress(library, report), **_config(library, profiles, options))
         cache = str(options.timing_cache) if options.timing_cache is not None else None
@@ -137,15 +137,6 @@ def _file(verified: OnnxFile) -> Iterator[Path]:
             beside.parent.mkdir(parents=True, exist_ok=True)
             beside.symlink_to(weights)
         yield file
-
-
-@contextmanager
-def _quiet_about_caches() -> Iterator[None]:
-    """Hide that Polygraphy uses timing caches and context managers, which TensorRT for RTX and 11 call deprecated."""
-    with warnings.catch_warnings():
-        for text in (".*Timing cache operations are no-ops", "Context managers for TensorRT types are deprecated"):
-            warnings.filterwarnings("ignore", text, DeprecationWarning)
-        yield
 
 
 def _config(library: Library, profiles: Sequence[Profile], options: BuildOptions) -> dict[str, Any]:

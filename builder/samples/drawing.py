@@ -26,6 +26,7 @@ from builder.samples.kinds import (
     Unit,
     in_words,
 )
+from builder.samples.labels import Labels, find_labels
 from builder.samples.sizes import USUAL
 from builder.tensors import Array
 
@@ -44,11 +45,13 @@ class Samples(dict[str, Array]):
 
     Attributes:
         words: In a few words, what each input's samples are.
+        labels: The right answers to them; None if they were drawn.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], words: Mapping[str, str]) -> None:
+    def __init__(self, arrays: Mapping[str, Array], words: Mapping[str, str], labels: Labels | None = None) -> None:
         super().__init__(arrays)
         self.words = words
+        self.labels = labels
 
 
 def draw(
@@ -232,13 +235,14 @@ def read_samples(path: Path, batched: BatchedModel) -> Samples:
     """Read samples, `[rows, *dims]` for every input, from an `.npz` file.
 
     An array may have the input's new name, its original name, or either one as `input:NAME`, as in a published
-    reference. Arrays with other names are ignored.
+    reference. Arrays that are called `label`, `labels` or `label:NAME` are labels, and others are ignored.
 
     Raises:
         ModelError: The file cannot be read, or an array is missing or does not fit its input.
     """
     arrays = _read_npz(path)
-    samples = {tensor.name: _pick(arrays, tensor, path) for tensor in batched.inputs}
+    used = {tensor.name: _name_of(arrays, tensor, path) for tensor in batched.inputs}
+    samples = {name: arrays[used[name]] for name in used}
     rows = {name: len(array) for name, array in samples.items()}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in rows.items())
@@ -247,7 +251,7 @@ def read_samples(path: Path, batched: BatchedModel) -> Samples:
     if min(rows.values(), default=2) < (1 if batched.is_static else 2):
         what = "too few rows: with one sample, mixed-up rows would go unnoticed"
         raise ModelError(path, what, "give at least 2 different samples")
-    return Samples(samples, dict.fromkeys(samples, GIVEN))
+    return Samples(samples, dict.fromkeys(samples, GIVEN), find_labels(path, arrays, {*used.values()}))
 
 
 def _read_npz(path: Path) -> Mapping[str, Array]:
@@ -261,14 +265,16 @@ def _read_npz(path: Path) -> Mapping[str, Array]:
         raise ModelError(path, f"the samples cannot be read: {error}", fix) from error
 
 
-def _pick(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> Array:
+def _name_of(arrays: Mapping[str, Array], tensor: BatchedTensor, path: Path) -> str:
+    """Return the name of the array that has the samples of an input."""
     named = (tensor.name, tensor.original, f"input:{tensor.name}", f"input:{tensor.original}")
-    array = next((arrays[name] for name in named if name in arrays), None)
+    found = next((name for name in named if name in arrays), None)
     wanted = f"{stored_dtype(tensor.dtype).name}[rows{''.join(f', {dim}' for dim in tensor.dims)}]"
-    if array is None:
+    if found is None:
         what = f"no array for input {tensor.name!r}; the file has {', '.join(arrays) or 'no arrays'}"
         raise ModelError(path, what, f"add an array {tensor.name} of type and shape {wanted}")
+    array = arrays[found]
     if not fits(array, tensor.dtype, ("rows", *tensor.dims)):
         what = f"the array for input {tensor.name!r} is {array.dtype.name}{list(array.shape)}"
         raise ModelError(path, what, f"give it as {wanted}")
-    return array
+    return found

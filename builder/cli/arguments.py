@@ -155,6 +155,29 @@ def fraction(text: str) -> float:
     return _number(text)
 
 
+@argument("DROP", fix="write a part or percent of all answers, from 0 up, for example 0.005 or 0.5%")
+def drop(text: str) -> float:
+    """Read how much lower a figure may become: `0.005` or `0.5%`."""
+    is_percent = text.endswith("%")
+    number = _number(text.removesuffix("%")) / (100 if is_percent else 1)
+    if not 0 <= number < 1:
+        what = f"{text} is not from 0 up to less than {'100%' if is_percent else '1'}"
+        is_percent_without_sign = not is_percent and 1 <= number < 100
+        raise MisreadError(what, f"write {text}%, or a part such as 0.005" if is_percent_without_sign else drop.fix)
+    return number
+
+
+@argument("METRIC", fix="name a figure or a function, for example f1 or metrics:mean_average_precision")
+def metric(text: str) -> str:
+    """Read the name of a figure, or of a function."""
+    if ":" in text:
+        return text
+    from builder.proof import Wanted
+
+    Wanted.parse(text)
+    return text
+
+
 @argument("FACTOR", fix="use a number from 1 up, for example 10")
 def factor(text: str) -> float:
     """Read a number from 1 up."""

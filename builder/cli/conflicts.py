@@ -8,6 +8,7 @@ from builder.cli.faults import WrongUsage
 
 if TYPE_CHECKING:
     from builder.config import ConfigOptions
+    from builder.proof import AccuracyOptions
     from builder.publishing import PublishOptions
 
 Conflict = tuple[str, str]
@@ -23,6 +24,7 @@ def check_options(options: "PublishOptions") -> None:
     conflicts = [
         *_batch_conflicts(options),
         *_sample_conflicts(options),
+        *accuracy_conflicts(options.accuracy, options.samples),
         *_config_conflicts(options.config),
         *_speed_conflicts(options),
         *_tensorrt_conflicts(options),
@@ -50,6 +52,26 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
 def _sample_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if options.sizes and options.samples is not None:
         yield "--size is for random inputs, and --samples gives others", "leave out --size or --samples"
+
+
+def accuracy_conflicts(accuracy: "AccuracyOptions", samples: Path | None) -> Iterator[Conflict]:
+    """Yield what is wrong with the options for accuracy."""
+    given = {
+        "--metric": accuracy.metric,
+        "--label-output": accuracy.label_output,
+        "--max-accuracy-drop": accuracy.max_accuracy_drop,
+    }
+    for name, value in given.items():
+        if value is not None and samples is None:
+            yield (
+                f"{name} is about the accuracy on labelled samples, and there is no --samples",
+                f"add --samples FILE.npz with an array label, or leave out {name}",
+            )
+    if accuracy.function is not None and accuracy.label_output is not None:
+        yield (
+            "--label-output has no effect with a function, which gets all outputs",
+            "leave out --label-output, or name a figure with --metric, such as accuracy",
+        )
 
 
 def _config_conflicts(config: "ConfigOptions") -> Iterator[Conflict]:

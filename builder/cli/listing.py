@@ -1,6 +1,7 @@
 """What `list` prints: the models and versions of a repository."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from builder.cli.output import print_result, print_table
@@ -57,6 +58,7 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
         "max_batch_size": manifest.max_batch_size if manifest else None,
         "proven": manifest.proof.effort if manifest else None,
         "proven_batch_sizes": list(manifest.proof.batch_sizes) if manifest else None,
+        "accuracy": asdict(manifest.accuracy) if manifest and manifest.accuracy else None,
     }
 
 

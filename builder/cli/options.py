@@ -10,9 +10,11 @@ import click
 from builder.cli.arguments import (
     FILE_TO_READ,
     digest,
+    drop,
     folder,
     folder_or_bucket,
     header_name,
+    metric,
     names,
     seconds,
     size,
@@ -212,9 +214,38 @@ samples = option(
     section=PROOF,
     type=FILE_TO_READ,
     metavar="FILE.npz",
-    help="Compare on your own inputs. The file holds one array for each input, of shape [rows, ...]. "
-    "Default: random inputs.",
+    help="Compare on your own inputs. The file holds one array for each input, of shape [rows, ...], and can hold the "
+    "right answers, as an array label. Default: random inputs.",
 )
+_metric = option(
+    "--metric",
+    section=PROOF,
+    type=metric,
+    help="What judges the answers by the labels of --samples: accuracy, top-1, top-5, f1, mean-iou or r2; accuracy and "
+    "f1 also with the score above which an answer is yes, as in f1@0.3. Or a function of yours, as "
+    "PACKAGE.MODULE:FUNCTION, which gets (outputs, labels) and returns a number of at most 1, where higher is better. "
+    "Default: what fits the labels.",
+)
+_label_output = option(
+    "--label-output",
+    section=PROOF,
+    metavar="NAME",
+    help="The output that the labels are for. Default: the one that they fit.",
+)
+_max_accuracy_drop = option(
+    "--max-accuracy-drop",
+    section=PROOF,
+    type=drop,
+    help="How much lower than the original's the accuracy may be. For example, 0.5% (or 0.005) lets 97.2% become "
+    "96.7%, but no less. Default: 0.5% in a lower precision, and no limit otherwise.",
+)
+
+
+def accuracy(function: Function) -> Function:
+    """Declare the options for the accuracy on labelled samples."""
+    return _metric(_label_output(_max_accuracy_drop(function)))
+
+
 _timeout = option(
     "--prove-timeout",
     section=LIMITS,

@@ -6,9 +6,19 @@ several sizes and orders, `neighbours` the same rows beside others, and `other_s
 dynamic. `comparison` says when two answers are equal, and `interface` whether Triton would load the model with its
 config. `verify_published` repeats the proof of a published version, and `as_it_is` proves a file that others made.
 `original_runs` tries the original at different sizes of its dynamic dimensions, in a process of its own (`child`).
-`speed` measures a lower precision beside fp32. `session` is ONNX Runtime.
+`accuracy` judges the answers by the user's labels, and `speed` measures a lower precision beside fp32. `session` is
+ONNX Runtime.
 """
 
+from builder.proof.accuracy import (
+    MOST_TOGETHER,
+    AccuracyOptions,
+    Baseline,
+    Batches,
+    Wanted,
+    check_accuracy,
+    measure_original,
+)
 from builder.proof.choosing_sizes import free_sizes
 from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
 from builder.proof.failing import keep_failing
@@ -30,6 +40,10 @@ from builder.proof.verification import VerifiedModel, verify
 
 __all__ = [
     "LEAST_SPEED",
+    "MOST_TOGETHER",
+    "AccuracyOptions",
+    "Baseline",
+    "Batches",
     "Effort",
     "OriginalRuns",
     "Proven",
@@ -37,15 +51,18 @@ __all__ = [
     "Session",
     "Tolerance",
     "VerifiedModel",
+    "Wanted",
     "Wrong",
     "as_numbers",
     "batch_sizes",
     "batches",
+    "check_accuracy",
     "coarsest_precision",
     "compare",
     "dimensions_of",
     "free_sizes",
     "keep_failing",
+    "measure_original",
     "measure_speed",
     "one_line",
     "onnxruntime_errors",

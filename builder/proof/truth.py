@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -146,6 +146,22 @@ class Original:
             with suppress(UnusableSamplesError):
                 return self._ask(inputs, FEW_ROWS).reference
         return None
+
+    def answer_all(self, inputs: Arrays) -> Iterator[tuple[int, Arrays]]:
+        """Yield the answers to all samples: the number of a first row, and `[some rows, *dims]` for each output.
+
+        Raises:
+            VerificationError: The model cannot run one of them.
+        """
+        rows = min(map(len, inputs.values()))
+        for start in range(0, rows, self._batched.static_batch):
+            try:
+                answers = self._answer_chunk(inputs, start)
+            except UnusableSamplesError as error:
+                what = f"the original cannot run the samples from row {start} on: {error}"
+                raise VerificationError(self._batched.original.path, what, "correct them, or leave them out") from error
+            outputs = self._batched.outputs
+            yield start, {each.name: _numbers(each, answers[each.name][: rows - start]) for each in outputs}
 
     def explains(
         self, answer: Array, output: str, row: int, reference: Arrays, tolerance: Tolerance, *, nudge: float

@@ -1,16 +1,18 @@
 """Lower the precision of a model, and prove what comes out."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from builder.batching import BatchedModel
 from builder.bounded import during
 from builder.lowering import QUANTIZED, LoweredModel, LoweringRequest, Runtime, lower
 from builder.progress import Report
-from builder.proof import LEAST_SPEED, VerifiedModel, verify
+from builder.proof import LEAST_SPEED, Baseline, VerifiedModel, check_accuracy, measure_original, verify
 from builder.publishing import summary
 from builder.publishing.faster import lower_fastest
 from builder.publishing.options import PublishOptions
 from builder.record import Accuracy, Quantization, Speed
+from builder.samples import Samples
 from builder.tensors import Arrays
 
 
@@ -39,6 +41,7 @@ def prove_lowered(
     report: Report,
     *,
     keep: frozenset[str] = frozenset(),
+    baseline: Baseline | None = None,
 ) -> ProvenModel:
     """Lower the model to the precision asked for, if that is not fp32, and prove it.
 
@@ -49,14 +52,48 @@ def prove_lowered(
         largest: The largest batch size that will be served.
         report: Called with each step's name and what it found.
         keep: The names of nodes of the graph that stay in fp32.
+        baseline: How right the original is on labelled samples; None if that was not measured.
 
     Raises:
         ModelError: Too little of the model can compute in the precision.
-        VerificationError: The answers are not the original's, or the model is not faster on this CPU.
+        VerificationError: The answers are not the original's, too few of them are right, or the model is not faster on
+            this CPU.
     """
     lowered, speed = _lower(batched, options, samples, largest, report, keep)
     verified = _verify(lowered, samples, largest, options, report)
-    return ProvenModel(verified, lowered.quantization, speed=speed)
+    accuracy = None if baseline is None else _check_accuracy(baseline, verified, lowered, options, report)
+    return ProvenModel(verified, lowered.quantization, accuracy, speed)
+
+
+def baseline_of(
+    batched: BatchedModel, options: PublishOptions, samples: Samples | None, report: Report
+) -> Baseline | None:
+    """Measure how right the original is, if the samples have labels.
+
+    Raises:
+        ModelError: The labels cannot be used.
+    """
+    return measure_original(
+        batched,
+        samples,
+        options.accuracy,
+        is_lowered=options.precision != "fp32",
+        report=partial(report, "accuracy"),
+    )
+
+
+def _check_accuracy(
+    baseline: Baseline, verified: VerifiedModel, lowered: LoweredModel, options: PublishOptions, report: Report
+) -> Accuracy:
+    found = check_accuracy(
+        baseline,
+        verified,
+        lowered.rounded,
+        is_lowered=options.precision != "fp32",
+        report=partial(report, "accuracy"),
+    )
+    report("accuracy", str(found))
+    return found
 
 
 def runtime_of(options: PublishOptions) -> Runtime:

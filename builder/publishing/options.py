@@ -8,7 +8,7 @@ from typing import Any, Literal
 from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
 from builder.lowering import Precision
-from builder.proof import Effort
+from builder.proof import AccuracyOptions, Effort
 from builder.record import Download
 from builder.tensorrt import BuildOptions
 
@@ -51,6 +51,7 @@ class PublishOptions:
         precision: The precision in which the model computes; its inputs and outputs keep their types.
         max_error: The allowed error of floats, as a part of each value and again of the output's largest value.
         min_speedup: The least throughput of a quantized model on this CPU, as a multiple of fp32's. 0 publishes any.
+        accuracy: What the caller asks about the accuracy on `samples` with labels.
         triton: The release of the Triton container that will serve the model, such as `26.10`.
         format: What Triton loads: the ONNX file, or a TensorRT plan made from it.
         profiles: Shapes that TensorRT builds for, each with its input.
@@ -79,6 +80,7 @@ class PublishOptions:
     precision: Precision = "fp32"
     max_error: float | None = None
     min_speedup: float | None = None
+    accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
     triton: str | None = None
     format: Literal["onnx", "tensorrt"] = "onnx"
     profiles: tuple[tuple[str, Shapes], ...] = ()
@@ -107,13 +109,14 @@ class PublishOptions:
             "prove": _unless("sample", self.effort),
             "precision": _unless("fp32", self.precision),
             "max_error": self.max_error,
+            **self.accuracy.to_manifest(),
             "triton": self.triton,
             "format": _unless("onnx", self.format),
             "profile": [f"{name}={shapes}" for name, shapes in self.profiles if self.format == "tensorrt"],
             "version_compatible": self.build.version_compatible,
             "hardware_compatible": self.build.hardware_compatible,
         }
-        return {option: value for option, value in given.items() if value}
+        return {option: value for option, value in given.items() if value or option == "max_accuracy_drop"}
 
 
 def _file_name(value: object) -> object:

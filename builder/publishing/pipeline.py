@@ -29,7 +29,7 @@ from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
 from builder.publishing.installing import check_early, install
-from builder.publishing.lowered import prove_lowered
+from builder.publishing.lowered import baseline_of, prove_lowered
 from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
@@ -143,6 +143,7 @@ def _prepare(
     report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
+    options.accuracy.check()
     host = find_host() if options.format == "tensorrt" else None
     contract = there.interface
     if isinstance(contract, ForeignVersion):
@@ -162,7 +163,8 @@ def _prepare(
             batched = fit(batched, TARGETS[options.triton])
         largest = options.config.max_batch_size or there.max_batch_size or MAX_BATCH_SIZE
         config = _add_profiles(options, batched, largest)
-        proven = prove_lowered(batched, options, samples, largest, report)
+        baseline = baseline_of(batched, options, samples, report)
+        proven = prove_lowered(batched, options, samples, largest, report, baseline=baseline)
         compiled = None if host is None else _compile(proven.verified, config.profiles, options, host, report)
         artifact = make_artifact(
             proven,
@@ -173,7 +175,8 @@ def _prepare(
             download=origin.download,
         )
     labelled = _add_labels(config, artifact.manifest, origin.class_labels)
-    return _Ready(artifact, labelled, tuple(summary.notes(proven.verified, artifact.manifest)))
+    notes = (*summary.notes(proven.verified, artifact.manifest), *(() if baseline is None else baseline.notes))
+    return _Ready(artifact, labelled, notes)
 
 
 def _add_labels(config: ConfigOptions, manifest: Manifest, files: Mapping[str, Path]) -> ConfigOptions:

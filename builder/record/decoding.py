@@ -91,7 +91,7 @@ def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:
     values = {}
     for field in fields(kind):
         if field.name not in document:
-            if field.default is MISSING:
+            if field.default is MISSING and field.default_factory is MISSING:
                 raise MisreadError(f"{at}.{field.name} is missing")
             continue
         values[field.name] = _decode(hints[field.name], document[field.name], f"{at}.{field.name}")

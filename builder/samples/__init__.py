@@ -3,9 +3,9 @@
 `domains` reads from the graph which values each input may hold: token ids that stay inside their table, masks, lengths.
 It uses `reach`, which follows the bounds of an input's values through the graph, and `uses`, which finds out what the
 model does with them. `drawing` draws samples from those values, also `around` the points at which the model does
-something else, and reads samples from a file, with their `labels`. `sizes` has the sizes to try for dynamic dimensions; those that the graph
-shows to be equal, or of one size, come from `constraints`. `asked` reads the sizes that the caller asks for, and
-`relations` finds others near them that keep the relations between the axes.
+something else, and reads samples from a file, with their `labels`. `sizes` has the sizes to try for dynamic dimensions;
+those that the graph shows to be equal, or of one size, come from `constraints`. `asked` reads the sizes that the caller
+asks for, and `relations` finds others near them that keep the relations between the axes.
 """
 
 from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, sizes_of

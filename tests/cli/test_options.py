@@ -15,6 +15,7 @@ from builder.cli.faults import BadValue, WrongUsage
 from builder.cli.filling import field_names, fill, inner_classes
 from builder.config import ConfigOptions, InstanceGroup, Resource, Shapes
 from builder.exporting import ExportOptions, InputSpec
+from builder.proof import AccuracyOptions
 from builder.publishing import PublishOptions
 from builder.tensorrt import BuildOptions
 
@@ -104,6 +105,7 @@ EXPECTED = PublishOptions(
     precision="bf16",
     max_error=0.02,
     min_speedup=1.5,
+    accuracy=AccuracyOptions(metric="f1@0.3", label_output="c", max_accuracy_drop=0.005),
     triton="26.10",
     format="tensorrt",
     profiles=(("a", Shapes((1, 2), (3, 2), (4, 2))), ("a", Shapes((4, 2), (5, 2), (6, 2)))),
@@ -150,13 +152,14 @@ GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
     "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
     "--size time=8,past=7 --size mask:1=8 --samples s.npz --prove full "
-    "--precision bf16 --max-error 0.02 --min-speedup 1.5 --triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
+    "--precision bf16 --max-error 0.02 --min-speedup 1.5 --metric f1@0.3 --label-output c --max-accuracy-drop 0.5% "
+    "--triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
     "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs "
     "--preserve-ordering --priority-levels 3 --default-priority 2 --max-queue-size 100 --queue-timeout-us 7000 "
     "--queue-timeout-action delay --queue-timeout-override --response-cache --labels scores=l.txt --labels other= "
-    "--instance-group 2xgpu:0,1 --instance-group cpu%name=a%host_policy=h%passive%profile=0,2 "
+    "--instance-group 2xgpu:0,1 --instance-group cpu~name=a~host_policy=h~passive~profile=0,2 "
     "--rate-limiter-resource memory=4 --rate-limiter-resource disk=1,global --rate-limiter-priority 2 "
     "--metric-label team=vision --metric-label old= --parameter execution_mode=1 --unset dynamic_batching "
     '--set optimization.graph.level=1 --set parameters["a=b"].string_value=c=d '
@@ -178,7 +181,7 @@ def test_the_command_line_below_gives_every_option() -> None:
 
 
 def test_every_option_of_publish_fills_its_field() -> None:
-    given = (argument.replace("%", " ") for argument in GIVEN.split())
+    given = (argument.replace("~", " ") for argument in GIVEN.split())
     assert fill(PublishOptions, parsed("publish", *given)) == EXPECTED
 
 

@@ -21,6 +21,7 @@ from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import (
     REPOSITORY,
+    accuracy,
     as_json,
     batch_axes,
     download,
@@ -127,6 +128,7 @@ NAMES = "Names of inputs and outputs"
 @samples
 @sizes
 @max_error
+@accuracy
 @config_options
 @target_options
 @option(

@@ -69,13 +69,14 @@ def choose(labels: Array, answers: Arrays, wanted: Wanted, *, output: str | None
     """
     labels = _plain(labels)
     names = list(answers) if output is None else [output]
-    reasons, found = {}, []
+    reasons: dict[str, UnclearLabelsError] = {}
+    found: list[Labelled] = []
     for name in names:
         try:
             found.append(_fit(labels, name, answers[name], wanted))
         except UnclearLabelsError as error:
             reasons[name] = error
-    exact = [each for each in found if isinstance(each, Same)]
+    exact: list[Labelled] = [each for each in found if isinstance(each, Same)]
     if len(exact) == 1 and all(isinstance(each, Same | Classes) for each in found):
         found = exact  # a classifier of scikit-learn answers the class, and beside it a score for each
     if len(found) > 1:
@@ -166,7 +167,8 @@ def _fit_classes(labels: Array, name: str, answers: Array, wanted: Wanted) -> La
     if not axes:
         raise _misfit(labels, name, answers)
     if wanted.name == "r2" or not math.isnan(wanted.threshold):
-        what = f"output {name!r} has a score for each class, which {wanted.name} with these options does not judge"
+        reason = "r2 judges numbers" if wanted.name == "r2" else "the best one is chosen without a threshold"
+        what = f"output {name!r} has a score for each of {answers.shape[axes[0]]} classes, and {reason}"
         raise UnclearLabelsError(what, "leave out --metric, or give accuracy, top-5, f1 or mean-iou")
     classes = answers.shape[axes[0]]
     if len(axes) > 1:

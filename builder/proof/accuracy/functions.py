@@ -27,9 +27,9 @@ class Function(Scoring):
 
     Attributes:
         text: How the user names it.
-        function: Called with the outputs by name, `[rows, *dims]` each, and the labels.
+        function: Called with the outputs by name, `[rows, *dims]` each, and the labels. If the answers differ in shape,
+            an output is a list of `[*dims]`.
         labels: The labels.
-        rows: How many rows there are.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Function(Scoring):
         Raises:
             ModelError: It fails, or does not return a number of at most 1.
         """
-        outputs = dict(kept)
+        outputs = {name: list(array) if array.dtype == object else array for name, array in kept.items()}
         what, fix = "the metric fails", "correct the function; it is called with (outputs, labels)"
         with UserCode(self.text, what, fix), redirect_stdout(sys.stderr):
             found = _number(self.function(outputs, self.labels))

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 
@@ -39,7 +40,7 @@ def test_the_overlap_of_boxes(metrics: ModuleType) -> None:
     ],
 )
 def test_the_average_precision_of_a_detector(
-    metrics: ModuleType, found: list[list[np.ndarray]], scores: list[list[float]], precision: float
+    metrics: ModuleType, found: list[list[npt.NDArray[np.float64]]], scores: list[list[float]], precision: float
 ) -> None:
     labels = np.array([[BOX, NONE], [BOX, NONE]])
     answers = {"boxes": np.array(found), "scores": np.array(scores)}

@@ -94,7 +94,8 @@ def samples(folder: Path, rows: int, *, close: int, name: str = "label", **array
     labels[rows - close :] = 1
     x[0], labels[0] = 0.0, 0  # an answer of 0 for both classes
     path = folder / f"samples{rows}-{close}.npz"
-    np.savez(path, **({"x": x, name: labels} | arrays))
+    given: dict[str, Any] = {"x": x, name: labels, **arrays}
+    np.savez(path, **given)
     return path
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from builder.errors import ModelError
 from builder.samples.labels import find_labels
+from builder.tensors import Array
 
 FILE = Path("samples.npz")
 ROWS = np.arange(3)
@@ -41,7 +42,7 @@ def test_labels_are_found_by_name_unless_an_input_has_it(
     ],
 )
 def test_labels_that_are_missing_or_not_one_for_each_row_are_refused(
-    arrays: dict[str, np.ndarray], used: set[str], message: str
+    arrays: dict[str, Array], used: set[str], message: str
 ) -> None:
     with pytest.raises(ModelError, match=re.escape(message)):
         find_labels(FILE, arrays, used).check(3)
@@ -58,4 +59,6 @@ def test_one_figure_needs_one_array_and_a_function_gets_all_of_them_unchangeable
         given["boxes"][0] = 7
     alone = find_labels(FILE, {"label": ROWS.copy()}, set())
     assert alone.single()[0] == "label"
-    assert np.array_equal(alone.for_function(), ROWS)
+    found = alone.for_function()
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, ROWS)

@@ -51,11 +51,9 @@ def _describe(found: Found) -> Quantization:
     kept: dict[str, Counter[str]] = {}
     for node, reason in found.reasons.items():
         kept.setdefault(reason, Counter())[node.op_type] += 1
-    weights = sum(product.weights.size for product in found.products)
-    part = min(1.0, weights / found.weights) if found.weights else 0.0
     # Plain dictionaries: `dataclasses.asdict` makes something else of a Counter.
     counts = {reason: dict(counter) for reason, counter in kept.items()}
-    return Quantization("cpu", len(found.products), round(part, 4), 0, counts)
+    return Quantization("cpu", len(found.products), round(found.part, 4), 0, counts)
 
 
 def _in_words(quantization: Quantization) -> str:

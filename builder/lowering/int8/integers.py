@@ -17,6 +17,7 @@ answer.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class _Rows:
 class IntegerProducts:
     """Replaces products in the main graph of a model, in place, in the order of the graph.
 
-    Products of the same values share their integers.
+    Products of the same values share their integers, and equal weights are stored once.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -67,7 +68,7 @@ class IntegerProducts:
         self._names = value_names(model)
         self._node_names = node_names(model)
         self._rows: dict[tuple[ir.Value, bool], _Rows] = {}
-        self._constants: dict[str, ir.Value] = {}
+        self._constants: dict[bytes, ir.Value] = {}
         self._before: ir.Node
 
     def replace(self, product: Product) -> None:
@@ -77,11 +78,11 @@ class IntegerProducts:
         name = f"{node.name}_weights"
         integers, scales = quantized(product.weights)
         rows = self._rows_of(product)
-        weights = self._initializer(f"{name}_int8", integers)
+        weights = self._constant(integers, f"{name}_int8")
         if integers.ndim == 2:
-            new = self._matrix(rows, weights, self._initializer(f"{name}_scale", scales.reshape(-1)))
+            new = self._matrix(rows, weights, self._constant(scales.reshape(-1), f"{name}_scale"))
         else:
-            new = self._batch(rows, weights, self._initializer(f"{name}_scale", scales), product.values)
+            new = self._batch(rows, weights, self._constant(scales, f"{name}_scale"), product.values)
         new = self._biased(new, node)
         if rows.leading is not None and integers.ndim == 2:
             columns = self._constant(np.asarray([integers.shape[-1]], np.int64))
@@ -168,21 +169,18 @@ class IntegerProducts:
         self._graph.insert_before(self._before, made)
         return made.outputs[0]
 
-    def _constant(self, array: Any) -> ir.Value:
-        """Return a small constant; equal ones are shared."""
+    def _constant(self, array: Any, wanted: str = "int8_constant") -> ir.Value:
+        """Return a constant; equal ones are shared."""
         array = np.asarray(array)
-        key = f"{array.dtype} {array.tolist()}"
+        key = sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()
         if key not in self._constants:
-            self._constants[key] = self._initializer("int8_constant", array)
+            tensor = ir.tensor(array, name=free_name(wanted, self._names))
+            made = ir.Value(
+                name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+            )
+            self._graph.register_initializer(made)
+            self._constants[key] = made
         return self._constants[key]
-
-    def _initializer(self, wanted: str, array: Array) -> ir.Value:
-        tensor = ir.tensor(array, name=free_name(wanted, self._names))
-        made = ir.Value(
-            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-        )
-        self._graph.register_initializer(made)
-        return made
 
 
 def quantized(weights: Array) -> tuple[Array, Array]:

@@ -116,6 +116,16 @@ def test_values_that_share_a_product_are_quantized_once(tmp_path: Path) -> None:
     assert op_types(lower(batched(tmp_path, body, weights, x=shape), REQUEST).batched).count("QuantizeLinear") == 1
 
 
+def test_equal_weights_are_stored_once_and_count_once(tmp_path: Path) -> None:
+    w = random(K, K)
+    body = "a = MatMul (x, w) v = Identity (w) b = MatMul (a, v) t = Transpose (u) y = MatMul (b, t)"
+    lowered = lower(batched(tmp_path, body, {"w": w, "u": w.T}, y=f"1, {K}"), REQUEST)
+    constants = [value.const_value for value in lowered.batched.ir.graph.initializers.values()]
+    assert sum(tensor.dtype == ir.DataType.INT8 for tensor in constants if tensor is not None) == 1
+    assert lowered.quantization is not None
+    assert (lowered.quantization.nodes, lowered.quantization.weights) == (3, 1.0)
+
+
 def test_sums_are_exact_where_a_processor_without_vnni_would_cut_them_off(tmp_path: Path) -> None:
     weights = {"w": np.ones((K, COLUMNS)) * np.array([1, -1] * (COLUMNS // 2))}
     x = np.ones((2, K), np.float32)

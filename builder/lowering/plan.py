@@ -99,10 +99,15 @@ class Plan:
     lowered: dict[ir.Node, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     reasons: dict[ir.Node, str] = field(default_factory=dict)
 
-    def weights(self) -> Iterator[tuple[ir.Value, bool]]:
-        """Yield the fp32 constants of the nodes, and whether each is taken in the low precision."""
+    def weights(self, *, but: Collection[str] = frozenset()) -> Iterator[tuple[ir.Value, bool]]:
+        """Yield the fp32 constants of the nodes, and whether each is taken in the low precision.
+
+        Args:
+            but: The names of nodes whose constants are left out.
+        """
         for node in self.reasons:
-            yield from ((value, False) for value in _floats(node) if value.const_value is not None)
+            if node.name not in but:
+                yield from ((value, False) for value in _floats(node) if value.const_value is not None)
         for node, (inputs, _) in self.lowered.items():
             for position in inputs:
                 value = node.inputs[position]
@@ -126,7 +131,7 @@ def make_plan(model: ir.Model, low: Format, largest: Mapping[str, float], keep: 
             continue
         positions = _low_positions(node, model.opset_imports, low)
         if node.name in keep:
-            plan.reasons[node] = "kept in fp32"
+            plan.reasons[node] = "TensorRT refuses it in this precision"
         elif positions is None:
             plan.reasons[node] = "operator does not support it"
         elif operator(node) in FULL_PRECISION or node in exact:

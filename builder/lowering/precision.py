@@ -28,7 +28,10 @@ from builder.lowering.request import Precision
 from builder.tensors import Arrays
 
 ENOUGH = 0.5
-"""The part of the weights that must be in the low precision; with less, the model is refused."""
+"""The part of the weights that must be in the low precision; with less, the model is refused.
+
+The weights of nodes that the caller keeps in fp32 do not count: they could be in it, but for what will run the model.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def reduce_precision(
     largest = largest_values(batched, model, samples)
     plan = make_plan(model, low, largest, keep)
     reduction = _describe(plan, precision)
-    if not plan.lowered or reduction.weights < ENOUGH:
+    if not plan.lowered or _lowered_part(plan, but=keep) < ENOUGH:
         raise _too_little(batched.original.path, reduction)
     rounded = model.clone()
     _lower(rounded, make_plan(rounded, low, largest, keep), low, is_rounded=True)
@@ -118,14 +121,19 @@ def _too_little(where: Path, reduction: Reduction) -> ModelError:
     return ModelError(where, what, fix)
 
 
-def _describe(plan: Plan, precision: Precision) -> Reduction:
-    weights = dict(plan.weights())
+def _lowered_part(plan: Plan, *, but: Collection[str] = frozenset()) -> float:
+    """Return the part of the weights in the low precision, without those of some nodes."""
+    weights = dict(plan.weights(but=but))
     total = sum(map(size_of, weights))
     stored = sum(size_of(value) for value, is_lowered in weights.items() if is_lowered)
+    return stored / total if total else 1.0
+
+
+def _describe(plan: Plan, precision: Precision) -> Reduction:
     kept: dict[str, Counter[str]] = {}
     for node, reason in plan.reasons.items():
         kept.setdefault(reason, Counter())[node.op_type] += 1
-    return Reduction(precision, len(plan.lowered), stored / total if total else 1.0, kept)
+    return Reduction(precision, len(plan.lowered), _lowered_part(plan), kept)
 
 
 # ---------------------------------------------------------------- the graph itself

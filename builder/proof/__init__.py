@@ -26,6 +26,7 @@ from builder.proof.original_runs import OriginalRuns
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
 from builder.proof.published import verify_published
 from builder.proof.results import Effort
+from builder.proof.rewritten import Rewritten
 from builder.proof.session import (
     Session,
     one_line,
@@ -48,6 +49,7 @@ __all__ = [
     "OriginalRuns",
     "Proven",
     "Prover",
+    "Rewritten",
     "Session",
     "Tolerance",
     "VerifiedModel",

@@ -2,11 +2,12 @@
 
 `pipeline` is these steps in order, `options` what the caller can ask for, and `summary` writes the lines that report
 them. `batch` makes the batch dynamic; if that fails, `advice` tries other options (`choices`) and names those that work
-(`wording`). `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the
-files of a version. `installing` makes a version's config and hands both to the repository. `switching` serves another
-version, or goes back: `planning` works out what that changes, `restoring` brings back a config from before, and
-`beside` checks the versions that are served at the same time. `adopting` makes a version known that others put there,
-which `adoptable` proves as it is.
+(`wording`). `lowered` lowers the precision and proves the result, and `compiling` keeps those nodes in fp32 that the
+compiler of a plan refuses. `blame` says whether an unexpected error comes from the model. `version_files` makes the
+manifest and the files of a version. `installing` makes a version's config and hands both to the repository.
+`switching` serves another version, or goes back: `planning` works out what that changes, `restoring` brings back a
+config from before, and `beside` checks the versions that are served at the same time. `adopting` makes a version known
+that others put there, which `adoptable` proves as it is.
 """
 
 from builder.publishing.adoptable import AdoptOptions

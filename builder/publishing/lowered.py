@@ -1,5 +1,6 @@
 """Lower the precision of a model, and prove what comes out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +43,7 @@ def prove_lowered(
     *,
     keep: frozenset[str] = frozenset(),
     baseline: Baseline | None = None,
+    check: Callable[[BatchedModel], None] = lambda _: None,
 ) -> ProvenModel:
     """Lower the model to the precision asked for, if that is not fp32, and prove it.
 
@@ -53,6 +55,7 @@ def prove_lowered(
         report: Called with each step's name and what it found.
         keep: The names of nodes of the graph that stay in fp32.
         baseline: How right the original is on labelled samples; None if that was not measured.
+        check: Called with the lowered model before the proof, which can take minutes.
 
     Raises:
         ModelError: Too little of the model can compute in the precision.
@@ -60,6 +63,7 @@ def prove_lowered(
             this CPU.
     """
     lowered, speed = _lower(batched, options, samples, largest, report, keep)
+    check(lowered.batched)
     verified = _verify(lowered, samples, largest, options, report)
     accuracy = None if baseline is None else _check_accuracy(baseline, verified, lowered, options, report)
     return ProvenModel(verified, lowered.quantization, accuracy, speed)
@@ -112,9 +116,7 @@ def _lower(
 ) -> tuple[LoweredModel, Speed | None]:
     if options.precision == "fp32":
         return LoweredModel(batched), None
-    request = LoweringRequest(
-        options.precision, runtime_of(options), samples=samples, keep=keep, max_error=options.max_error
-    )
+    request = request_of(options, samples, keep)
     is_measured = options.precision in QUANTIZED and request.runtime == "cpu"
     with during(f"it is changed to {options.precision}"):
         lowered, speed = (
@@ -126,6 +128,13 @@ def _lower(
     if options.precision in QUANTIZED:
         report("speed", summary.of_speed(speed, request.runtime))
     return lowered, speed
+
+
+def request_of(options: PublishOptions, samples: Arrays | None, keep: frozenset[str]) -> LoweringRequest:
+    """Return what is asked of a lower precision."""
+    return LoweringRequest(
+        options.precision, runtime_of(options), samples=samples, keep=keep, max_error=options.max_error
+    )
 
 
 def least_speed(options: PublishOptions) -> float:

@@ -27,6 +27,7 @@ from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
+from builder.publishing.compiling import compile_proven
 from builder.publishing.contracts import ForeignVersion, find_contract, read_contract
 from builder.publishing.installing import check_early, install
 from builder.publishing.lowered import baseline_of, prove_lowered
@@ -164,8 +165,20 @@ def _prepare(
         largest = options.config.max_batch_size or there.max_batch_size or MAX_BATCH_SIZE
         config = _add_profiles(options, batched, largest)
         baseline = baseline_of(batched, options, samples, report)
-        proven = prove_lowered(batched, options, samples, largest, report, baseline=baseline)
-        compiled = None if host is None else _compile(proven.verified, config.profiles, options, host, report)
+        compiled: CompiledModel | None = None
+        if host is None:
+            proven = prove_lowered(batched, options, samples, largest, report, baseline=baseline)
+        else:
+            proven, compiled = compile_proven(
+                batched,
+                options,
+                samples,
+                largest,
+                report,
+                profiles=config.profiles,
+                compile_model=partial(_compile, profiles=config.profiles, options=options, host=host, report=report),
+                baseline=baseline,
+            )
         artifact = make_artifact(
             proven,
             options,
@@ -261,8 +274,7 @@ def _compile(
 ) -> CompiledModel:
     _tell(report, "compile", summary.of_compiling(host))
     build = replace(options.build, precision=options.precision)
-    with bounded.untimed():
-        return compile_plan(verified, profiles, build, host, report=lambda phase: report("compile", phase))
+    return compile_plan(verified, profiles, build, host, report=lambda phase: report("compile", phase))
 
 
 def _tell(report: Report, step: str, lines: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from builder.lowering import TARGETS, fit
 from builder.model import Model, fix_inputs, keep_outputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
-from builder.proof import VerifiedModel
+from builder.proof import Baseline, VerifiedModel
 from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
@@ -176,7 +176,14 @@ def _prepare(
                 largest,
                 report,
                 profiles=config.profiles,
-                compile_model=partial(_compile, profiles=config.profiles, options=options, host=host, report=report),
+                compile_model=partial(
+                    _compile,
+                    profiles=config.profiles,
+                    options=options,
+                    host=host,
+                    report=report,
+                    baseline=baseline,
+                ),
                 baseline=baseline,
             )
         artifact = make_artifact(
@@ -270,11 +277,21 @@ def _add_profiles(options: PublishOptions, batched: BatchedModel, largest: int) 
 
 
 def _compile(
-    verified: VerifiedModel, profiles: tuple[Profile, ...], options: PublishOptions, host: Host, report: Report
+    verified: VerifiedModel,
+    profiles: tuple[Profile, ...],
+    options: PublishOptions,
+    host: Host,
+    report: Report,
+    baseline: Baseline | None,
 ) -> CompiledModel:
     _tell(report, "compile", summary.of_compiling(host))
     build = replace(options.build, precision=options.precision)
-    return compile_plan(verified, profiles, build, host, report=lambda phase: report("compile", phase))
+    compiled = compile_plan(
+        verified, profiles, build, host, report=lambda phase: report("compile", phase), baseline=baseline
+    )
+    if compiled.accuracy is not None:
+        report("accuracy", f"of the plan: {compiled.accuracy}")
+    return compiled
 
 
 def _tell(report: Report, step: str, lines: Iterable[str]) -> None:

@@ -76,7 +76,7 @@ def make_artifact(
         plan=None if compiled is None else compiled.facts,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
         quantization=proven.quantization,
-        accuracy=proven.accuracy,
+        accuracy=proven.accuracy if compiled is None else compiled.accuracy,
         speed=proven.speed,
     )
     return Artifact(files, manifest, verified.reference, model.states)

@@ -1,7 +1,8 @@
 """Build a TensorRT plan of a proven model on this machine's GPU, and prove the plan.
 
 `compile_plan` (in `compiling`) builds a plan (`building`), reads the types of its layers (`layers`), runs it
-(`running`), and compares its answers with those of the original model (`proving`). `library` finds TensorRT, or
+(`running`), compares its answers with those of the original model (`proving`), and its accuracy
+on labelled samples (`judging`). `library` finds TensorRT, or
 TensorRT for RTX, and imports it only when it is used; `host` finds the GPU.
 
 TensorRT's own reasons are kept: `parsing` asks its parser which nodes it refuses, `messages` collects what it logs, and
@@ -12,6 +13,7 @@ from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, chec
 from builder.tensorrt.compiling import CompiledModel, compile_plan
 from builder.tensorrt.diagnosis import UnbuildableError
 from builder.tensorrt.host import Host, find_host
+from builder.tensorrt.judging import judge_plan
 from builder.tensorrt.layers import read_formats
 from builder.tensorrt.library import Library, find_library, need_library
 from builder.tensorrt.proving import prove_profile
@@ -30,6 +32,7 @@ __all__ = [
     "compile_plan",
     "find_host",
     "find_library",
+    "judge_plan",
     "need_library",
     "open_plan",
     "prove_profile",

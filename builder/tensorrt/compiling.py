@@ -13,10 +13,11 @@ from builder import digest
 from builder.config import Profile
 from builder.errors import ModelError
 from builder.lowering import Precision
-from builder.proof import Proven, VerifiedModel
-from builder.record import Plan
+from builder.proof import Baseline, Proven, VerifiedModel
+from builder.record import Accuracy, Plan
 from builder.tensorrt.building import BuildOptions, build
 from builder.tensorrt.host import Host
+from builder.tensorrt.judging import fitting_profile, judge_plan
 from builder.tensorrt.layers import count_formats
 from builder.tensorrt.library import need_library
 from builder.tensorrt.proving import prove_profile, sizes_of
@@ -35,12 +36,14 @@ class CompiledModel:
         facts: How it was built, for the manifest.
         proven: The result of the comparison.
         batch_sizes: The batch sizes that were compared.
+        accuracy: How right it is on the user's labelled samples; None if that was not measured.
     """
 
     plan: bytes
     facts: Plan
     proven: Proven
     batch_sizes: tuple[int, ...]
+    accuracy: Accuracy | None = None
 
 
 def compile_plan(
@@ -51,16 +54,21 @@ def compile_plan(
     *,
     report: Callable[[str], None] = lambda _: None,
     failure_dir: Path = Path(),
+    baseline: Baseline | None = None,
 ) -> CompiledModel:
     """Build the plan, and compare it with the original model at the edges and in the middle of each profile.
+
+    With a `baseline`, its accuracy on the user's labelled samples is compared too.
 
     Raises:
         ModelError: TensorRT does not support an operator, or built no layer in the requested precision.
         HostError: The build fails, for example because the GPU has too little memory.
-        VerificationError: A row differs from the original's.
+        VerificationError: A row differs from the original's, or too few labelled rows are right.
     """
     where = verified.batched.original.path
     _check_types(verified)
+    if baseline is not None:
+        fitting_profile(baseline, profiles)  # before a build that takes minutes
     with redirect_stdout(sys.stderr):
         plan = build(verified, profiles, options, report).plan
         with runners(plan, where, len(profiles)) as (engine, runs):
@@ -70,9 +78,10 @@ def compile_plan(
                 prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)
                 for profile, run in zip(profiles, runs, strict=True)
             ]
+            accuracy = None if baseline is None else judge_plan(baseline, profiles, runs, report)
     sizes = sorted({size for profile in profiles for size in sizes_of(verified, profile)})
     facts = _facts(verified, profiles, host, layers)
-    return CompiledModel(plan, facts, reduce(Proven.worse_of, proven), tuple(sizes))
+    return CompiledModel(plan, facts, reduce(Proven.worse_of, proven), tuple(sizes), accuracy)
 
 
 def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, layers: Mapping[str, int]) -> Plan:

@@ -38,6 +38,7 @@ def publish_module(
     Raises:
         BuilderError: `export` or `publish` fails. Nothing on disk has changed then.
     """
+    options.accuracy.check()  # before an export that takes minutes
     stays_static = options.is_static or options.is_per_sample
     asked = ExportOptions(
         inputs=tuple(inputs),

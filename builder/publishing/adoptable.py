@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from builder.model import Model, load
 from builder.naming import Contract, rename
 from builder.printable import counted, was
 from builder.progress import Report
-from builder.proof import Effort, OriginalRuns, Session, as_it_is
+from builder.proof import (
+    MOST_TOGETHER,
+    AccuracyOptions,
+    Batches,
+    Effort,
+    OriginalRuns,
+    Session,
+    as_it_is,
+    measure_original,
+)
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
@@ -38,6 +48,8 @@ class AdoptOptions:
         sizes: The sizes of dynamic axes in random inputs, by name or by `INPUT:AXIS`. Default: sizes that work.
         max_batch_size: The largest batch to prove. Default: the one that is served.
         effort: `sample` compares a few batch sizes, `full` every one up to the largest.
+        accuracy: What the caller asks about the accuracy on `samples` with labels. Default: it is measured, and not
+            limited.
         dry_run: Prove the versions, but write nothing.
         lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
             free.
@@ -50,6 +62,7 @@ class AdoptOptions:
     sizes: Mapping[str, int] = field(default_factory=dict)
     max_batch_size: int | None = None
     effort: Effort = "sample"
+    accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
     dry_run: bool = False
     lock_timeout_s: float | None = None
     limits: Limits = field(default_factory=Limits)
@@ -62,7 +75,7 @@ class AdoptOptions:
             "size": dict(self.sizes),
             "prove": "" if self.effort == "sample" else self.effort,
         }
-        return {option: value for option, value in given.items() if value}
+        return {option: value for option, value in given.items() if value} | self.accuracy.to_manifest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,7 @@ def prove_version(
         VerificationError: An answer is not the right one.
     """
     path = _file_of(directory.version_dir(version), kind)
+    options.accuracy.check()
     with during("it is read"):
         model = load(path)
         model = ask_sizes(model, options.sizes if options.original is None else {})
@@ -122,6 +136,8 @@ def prove_version(
         seen = interface.interface_of(config, manifest, where=directory.config_path)
         truth = batched if options.original is None else _truth(options, batched, manifest)
         own = None if options.samples is None else read_samples(options.samples, truth)
+        tell = partial(report, "accuracy")
+        baseline = measure_original(truth, own, options.accuracy, is_lowered=False, report=tell)
         report("verify", "running it at several batch sizes" if served else "running it")
         with during("its answers are compared"):
             proven = as_it_is.prove_file(
@@ -133,6 +149,12 @@ def prove_version(
                 samples=own,
                 effort=options.effort,
             )
+        accuracy = None
+        if baseline is not None:
+            together = min(MOST_TOGETHER, max(proven.proof.batch_sizes, default=1))
+            accuracy = baseline.measure(Batches(session.run, batched.is_static, together), report=tell)
+            baseline.check(accuracy)
+            tell(str(accuracy))
     _check_sizes(directory, seen, proven.reference)
     manifest = replace(
         manifest,
@@ -140,6 +162,7 @@ def prove_version(
         options=options.to_manifest(),
         proof=proven.proof,
         reference=ReferenceFile(REFERENCE_FILE, proven.proof.rows),
+        accuracy=accuracy,
     )
     made = None
     if text is not None:

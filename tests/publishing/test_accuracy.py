@@ -21,11 +21,9 @@ from builder.tensors import Array
 
 FEATURES = 4
 NARROW = 1.0002
-"""Rounds to 1 in fp16 and bf16."""
+"""How much higher class 1 scores. In fp16 and bf16 it is 1: both classes score the same, and class 0 is chosen."""
 
 CLASSIFIER = "(float[1, 4] x) => (float[1, 2] y) { y = MatMul (x, w) }"
-W = np.array([[1, NARROW], [1, NARROW], [1, NARROW], [1, NARROW]], np.float32)
-"""Class 1 scores 1.0002 times as high as class 0: in a lower precision, both score the same, and class 0 is chosen."""
 
 METRICS = """
 import numpy as np
@@ -71,13 +69,20 @@ number = 3
 """
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "m.onnx"
-    found = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {CLASSIFIER}')
-    found.graph.initializer.append(numpy_helper.from_array(W, "w"))
+def classifier(path: Path, margin: float, *, batch: str = "1") -> Path:
+    """Write a classifier that scores class 1 so many times as high as class 0."""
+    graph = CLASSIFIER.replace("[1,", f"[{batch},")
+    found = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {graph}')
+    weights = np.full((FEATURES, 2), [1, margin], np.float32)
+    found.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(found.SerializeToString())
     return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return classifier(tmp_path / "m.onnx", NARROW)
 
 
 @pytest.fixture
@@ -254,6 +259,27 @@ def test_a_function_that_fails_or_returns_no_number_is_refused(
     with pytest.raises(ModelError, match=re.escape(message)) as refusal:
         put(model, tmp_path / "r", samples=samples(tmp_path, 20, close=5), metric=f"own_metrics:{function}")
     assert refusal.value.where == f"own_metrics:{function}"
+
+
+# ---- A version that is in a repository already
+
+
+def test_an_adopted_version_is_measured_beside_its_original(tmp_path: Path) -> None:
+    root, given = tmp_path / "r", samples(tmp_path, 100, close=30)
+    file = classifier(root / "m" / "1" / "model.onnx", 1, batch="batch")
+    original = classifier(tmp_path / "original.onnx", 1.00005)
+    command = ["adopt", "m", "--repository", str(root), "--samples", str(given), "--original", str(original)]
+    refused = CliRunner().invoke(cli, [*command, "--max-accuracy-drop", "5%"])
+    assert "top-1 falls from 100.00% to 70.00%" in str(refused.exception)
+    assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
+    done = CliRunner().invoke(cli, [*command, "--json"])
+    (version,) = json.loads(done.stdout)["adopted"][0]["versions"]
+    assert (version["accuracy"]["before"], version["accuracy"]["after"]) == (1.0, 0.7)
+
+
+def test_adopt_refuses_options_for_accuracy_without_samples() -> None:
+    done = CliRunner().invoke(cli, ["adopt", "m", "--metric", "f1"], standalone_mode=False)
+    assert "there is no --samples" in str(done.exception)
 
 
 # ---- The command line

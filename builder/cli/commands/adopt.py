@@ -1,15 +1,18 @@
 """`adopt`: prove models that are in a repository already, and treat them as published ones from then on."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.arguments import FILE_TO_READ, VERSION, whole_number
+from builder.cli.conflicts import accuracy_conflicts
 from builder.cli.faults import WrongUsage
+from builder.cli.filling import fill
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import PROOF, as_json, limits, lock_timeout, option, repository, samples, sizes
+from builder.cli.options import PROOF, accuracy, as_json, limits, lock_timeout, option, repository, samples, sizes
 from builder.cli.output import print_json, print_message, print_result, report
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 )
 @samples
 @sizes
+@accuracy
 @option(
     "--prove",
     "effort",
@@ -66,11 +70,11 @@ def adopt(
     """
     _check_usage(names, given)
     from builder import api
-    from builder.bounded import Limits
     from builder.publishing import AdoptOptions
 
-    asked = {option: value for option, value in given.items() if value is not None}
-    options = AdoptOptions(limits=Limits(prove_timeout, prove_memory), **asked)
+    options = fill(AdoptOptions, {**given, "prove_timeout": prove_timeout, "prove_memory": prove_memory})
+    if conflict := next(accuracy_conflicts(options.accuracy, options.samples), None):
+        raise WrongUsage(*conflict)
     with finishing():
         done = api.adopt(names, repository, options=options, report=report)
         if as_json:
@@ -129,6 +133,7 @@ def _to_json(done: "Adoption") -> dict[str, Any]:
                         "max_batch_size": manifest.max_batch_size,
                         "proven_batch_sizes": list(manifest.proof.batch_sizes),
                         "source": {"file": manifest.source.file, "sha256": manifest.source.sha256},
+                        "accuracy": asdict(manifest.accuracy) if manifest.accuracy else None,
                     }
                     for number, manifest in model.versions.items()
                 ],

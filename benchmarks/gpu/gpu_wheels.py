@@ -60,12 +60,12 @@ def tests_in(folder: str) -> str:
 RUNS = {
     "common": (Run("probe", 30, f"{TABLE} probe"),),
     "rtx": (
-        Run("plans", 240, f"{TABLE} plans"),
-        Run("plans-tests", 120, f"{PYTEST} {tests_in('tensorrt')}"),
+        Run("plans", 200, f"{TABLE} plans"),
+        Run("plans-tests", 80, f"{PYTEST} {tests_in('tensorrt')}"),
     ),
     "onnx": (
-        Run("onnx", 180, f"{TABLE} onnx"),
-        Run("onnx-tests", 100, f"{PYTEST} {tests_in('lowering')}"),
+        Run("onnx", 100, f"{TABLE} onnx"),
+        Run("onnx-tests", 80, f"{PYTEST} {tests_in('lowering')}"),
     ),
     "triton": (
         Run("triton", 60, f"{TABLE} triton"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gpu_onnx import LARGEST, milliseconds
 from gpu_table import Asked, Row, failed
@@ -10,6 +11,9 @@ from support.on_gpu import inputs_of, largest_error, outputs_of
 
 from builder.errors import HostError
 from builder.tensorrt import need_library, running
+
+TARGETS = ("this machine", "CURRENT", "SM80")
+"""What an engine is built for: what the compiler takes by itself, this GPU by name, and any GPU from Ampere on."""
 
 
 def rows(asked: Asked) -> Iterator[Row]:
@@ -23,11 +27,48 @@ def rows(asked: Asked) -> Iterator[Row]:
     if asked.has_gpu and missing_engines():
         yield Row("GPU", missing_engines(), is_fine=False)
         return
+    engines = [_engine(library.module, target, has_gpu=asked.has_gpu) for target in TARGETS]
+    yield from engines
+    runs = asked.has_gpu and any(row.is_fine for row in engines)
     for model, precision in asked.pairs():
         try:
-            yield _run(model, precision) if asked.has_gpu else _build(model, precision)
+            yield _run(model, precision) if runs else _build(model, precision)
         except Exception as error:  # the table tells of everything that can go wrong there
             yield failed(f"{model.stem} {precision}", error)
+
+
+def _engine(tensorrt: Any, target: str, *, has_gpu: bool) -> Row:
+    """Build an engine of one node for a target, and load it, to see whether this compiler knows this GPU at all."""
+    heard: list[str] = []
+    base: Any = tensorrt.ILogger
+
+    class Log(base):  # type: ignore[misc]
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (tensorrt.ILogger.INTERNAL_ERROR, tensorrt.ILogger.ERROR):
+                heard.append(" ".join(message.split()))
+
+    what = f"an engine for {target}"
+    try:
+        logger = Log()
+        builder = tensorrt.Builder(logger)
+        network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        values = network.add_input("x", tensorrt.float32, (-1, 64))
+        network.mark_output(network.add_activation(values, tensorrt.ActivationType.RELU).get_output(0))
+        config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+        profile.set_shape("x", (1, 64), (4, 64), (8, 64))
+        config.add_optimization_profile(profile)
+        if target != "this machine":
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(tensorrt.ComputeCapability, target), 0)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            return Row(what, f"not built: {'; '.join(heard)}", is_fine=not has_gpu)
+        engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan)
+    except Exception as error:  # such as a release without this target
+        return failed(what, error)
+    if engine is None:
+        return Row(what, f"built, and not loaded: {'; '.join(heard)}", is_fine=not has_gpu)
+    return Row(what, "built and loaded")
 
 
 def _build(model: Path, precision: str) -> Row:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Inspection,
         Verification,
         adopt,
+        check_plan,
         deploy,
         export,
         inspect,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
-    from builder.publishing import AdoptedModel, Adoption, AdoptOptions, Publication, PublishOptions, Switch
+    from builder.publishing import AdoptedModel, Adoption, AdoptOptions, PlanCheck, Publication, PublishOptions, Switch
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
@@ -55,6 +56,7 @@ _HOMES = {
         "Inspection",
         "Verification",
         "adopt",
+        "check_plan",
         "deploy",
         "export",
         "inspect",
@@ -70,7 +72,15 @@ _HOMES = {
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
-    "builder.publishing": ("AdoptOptions", "AdoptedModel", "Adoption", "Publication", "PublishOptions", "Switch"),
+    "builder.publishing": (
+        "AdoptOptions",
+        "AdoptedModel",
+        "Adoption",
+        "PlanCheck",
+        "Publication",
+        "PublishOptions",
+        "Switch",
+    ),
     "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
@@ -94,6 +104,7 @@ __all__ = [
     "InstanceGroup",
     "Limits",
     "ModelError",
+    "PlanCheck",
     "Pruning",
     "Publication",
     "PublishOptions",
@@ -106,6 +117,7 @@ __all__ = [
     "VerificationError",
     "__version__",
     "adopt",
+    "check_plan",
     "deploy",
     "export",
     "inspect",

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,14 @@ from builder.bucket import wanted
 from builder.config import Interface, check_config, interface, interface_of, pbtxt
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, Kind, Source, publish_module
-from builder.model import Model, TensorSpec, fix_inputs, load
+from builder.model import Model, TensorSpec, fix_inputs, keep_outputs, load
 from builder.progress import Report, silent
 from builder.proof import verify_published
 from builder.publishing import (
     Adoption,
     AdoptOptions,
     Origin,
+    PlanCheck,
     Publication,
     PublishOptions,
     Switch,
@@ -37,7 +38,8 @@ from builder.publishing import (
 )
 from builder.record import Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
-from builder.samples import ask_sizes
+from builder.samples import ask_sizes, ask_sizes_of
+from builder.tensorrt import need_library
 from builder.tensors import Arrays
 
 if TYPE_CHECKING:
@@ -203,6 +205,7 @@ class Inspection:
         optional: Inputs in the file that have a value there. Every request gets it, so clients cannot send them.
         batched: How its batch is made dynamic; None if that is refused.
         refusal: Why it is refused.
+        plan: Whether a plan of it can be built; None if that was not asked for, or its batch was refused.
     """
 
     path: Path
@@ -214,6 +217,7 @@ class Inspection:
     optional: tuple[TensorSpec, ...]
     batched: Batching | None
     refusal: ModelError | None
+    plan: PlanCheck | None = None
 
     @classmethod
     def of(cls, model: Model, found: BatchedModel | ModelError) -> "Inspection":
@@ -258,19 +262,57 @@ def inspect(
     options = PublishOptions(
         batch_axes=batch_axes or {}, constants=constants or {}, sizes=sizes or {}, limits=limits or Limits()
     )
+    return inspect_with(path, options)
+
+
+def inspect_with(path: Path | str, options: PublishOptions) -> Inspection:
+    """Do the same for more of the options that `publish` would be asked for."""
     return bounded.run(partial(_inspect, Path(path), options), where=Path(path), limits=options.limits)
 
 
-def _inspect(path: Path, options: PublishOptions, _: Report) -> Inspection:
+def check_plan(path: Path | str, *, options: PublishOptions | None = None, report: Report = silent) -> Inspection:
+    """Inspect an ONNX file, and build a plan of it that is thrown away; nothing is written.
+
+    It takes the steps of `publish`: the model is named, lowered and proven before the plan is built, unless the effort
+    is `off`. The plan is built by TensorRT, or where that is not installed by TensorRT for RTX, which needs no GPU. It
+    is not run.
+
+    Args:
+        path: The file.
+        options: What `publish` would be asked for.
+        report: Called with each step and what it found.
+
+    Raises:
+        ModelError: The file cannot be read. If its batch cannot be made dynamic, or the plan cannot be built, the
+            result says why.
+        HostError: No compiler is installed, or it takes more time or memory than it may.
+    """
+    asked = replace(options or PublishOptions(), format="tensorrt")
+    work = partial(_inspect, Path(path), asked)
+    # The compiler reserves memory that it does not use, and where it gets none, it may wait for ever.
+    return bounded.run(work, where=Path(path), limits=asked.limits, report=report, has_gpu=True)
+
+
+def _inspect(path: Path, options: PublishOptions, report: Report) -> Inspection:
+    is_plan = options.format == "tensorrt"
+    if is_plan:
+        need_library()
     with bounded.during("it is read"):
-        loaded = ask_sizes(load(path), options.sizes)
-    bounded.expect(sum(file.stat().st_size for file in loaded.files))
+        loaded = ask_sizes(keep_outputs(load(path), options.outputs), options.sizes)
+        if options.samples is not None:
+            loaded = ask_sizes_of(loaded, options.samples, options.batch_axes)
+    bounded.expect(sum(file.stat().st_size for file in loaded.files), all_sizes=options.effort == "full")
     model = fix_inputs(loaded, options.constants)
     try:
         with blamed(model), advised(loaded, options):
-            return Inspection.of(model, make_batch_dynamic(model, options))
+            batched = make_batch_dynamic(model, options)
     except ModelError as refusal:
         return Inspection.of(model, refusal)
+    found = Inspection.of(model, batched)
+    if not is_plan:
+        return found
+    with blamed(model):
+        return replace(found, plan=publishing.check_plan(batched, options, report))
 
 
 def adopt(

@@ -33,6 +33,32 @@ def check_options(options: "PublishOptions") -> None:
         raise WrongUsage(*conflicts[0])
 
 
+def check_inspection(options: "PublishOptions") -> None:
+    """Refuse options of `inspect` that contradict each other, or that only plans need where none is built.
+
+    Raises:
+        WrongUsage: The first contradiction.
+    """
+    given = {
+        "--max-batch-size": options.config.max_batch_size,
+        "--prove": options.effort != "sample",
+        "--samples": options.samples,
+        "--max-error": options.max_error,
+        "--metric": options.accuracy.metric,
+        "--label-output": options.accuracy.label_output,
+        "--max-accuracy-drop": options.accuracy.max_accuracy_drop is not None,
+        "--precision": options.precision != "fp32",
+        "--profile": options.profiles,
+        **_needs_plan(options),
+    }
+    if options.format != "tensorrt":
+        for name, value in given.items():
+            if value:
+                what = f"{name} has no effect on `inspect` without --format tensorrt"
+                raise WrongUsage(what, f"add --format tensorrt, or leave out {name}")
+    check_options(options)
+
+
 def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     largest, preferred = options.config.max_batch_size, options.config.preferred_batch_sizes
     if options.is_static and options.is_per_sample:
@@ -122,16 +148,20 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
             "--profile has no effect without TensorRT",
             "add --format tensorrt or --accelerator tensorrt, or leave out --profile",
         )
-    needs_plan = {
+    for name, value in _needs_plan(options).items():
+        if value and not is_plan:
+            yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
+
+
+def _needs_plan(options: "PublishOptions") -> dict[str, object]:
+    """Return the options that only plans have, with their values."""
+    return {
         "--timing-cache": options.build.timing_cache,
         "--workspace-mb": options.build.workspace_mb,
         "--version-compatible": options.build.version_compatible,
         "--hardware-compatible": options.build.hardware_compatible,
         "--cuda-graphs": options.config.cuda_graphs,
     }
-    for name, value in needs_plan.items():
-        if value and not is_plan:
-            yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
 
 
 def check_origin(model: str, given: Mapping[str, Any]) -> None:

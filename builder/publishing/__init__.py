@@ -7,7 +7,7 @@ compiler of a plan refuses. `blame` says whether an unexpected error comes from 
 manifest and the files of a version. `installing` makes a version's config and hands both to the repository.
 `switching` serves another version, or goes back: `planning` works out what that changes, `restoring` brings back a
 config from before, and `beside` checks the versions that are served at the same time. `adopting` makes a version known
-that others put there, which `adoptable` proves as it is.
+that others put there, which `adoptable` proves as it is. `checking` builds a plan only to see that it can be built.
 """
 
 from builder.publishing.adoptable import AdoptOptions
@@ -15,6 +15,7 @@ from builder.publishing.adopting import AdoptedModel, Adoption, adopt
 from builder.publishing.advice import advised, works_per_sample
 from builder.publishing.batch import make_batch_dynamic
 from builder.publishing.blame import blamed
+from builder.publishing.checking import PlanCheck, check_plan
 from builder.publishing.installing import install
 from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
@@ -27,12 +28,14 @@ __all__ = [
     "Adoption",
     "Origin",
     "Plan",
+    "PlanCheck",
     "Publication",
     "PublishOptions",
     "Switch",
     "adopt",
     "advised",
     "blamed",
+    "check_plan",
     "install",
     "make_batch_dynamic",
     "model_name_of",

@@ -18,7 +18,6 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
-from builder import bounded
 from builder.batching import BatchedModel
 from builder.bounded import during
 from builder.config import Profile
@@ -29,7 +28,7 @@ from builder.progress import Report
 from builder.proof import Baseline, Rewritten, VerifiedModel
 from builder.publishing.lowered import ProvenModel, prove_lowered, request_of
 from builder.publishing.options import PublishOptions
-from builder.tensorrt import UnbuildableError, build, check_parses
+from builder.tensorrt import UnbuildableError, build, build_time, check_parses
 from builder.tensors import Arrays
 
 MOST_ROUNDS = 8
@@ -88,7 +87,7 @@ def compile_proven(
                 baseline=baseline,
                 check=search.check_parses,
             )
-            with bounded.untimed():
+            with build_time():
                 return proven, compile_model(proven.verified)
         except UnbuildableError as error:
             search.keep_more(error)
@@ -212,7 +211,7 @@ class _Search:
     def _is_built(self, keep: frozenset[str]) -> bool:
         try:
             lowered = lower(self._batched, request_of(self._options, self._samples, keep))
-            with bounded.untimed():
+            with build_time():
                 build(self._written(lowered.batched), self._profiles, self._build, lambda _: None)
         except BuilderError:
             return False

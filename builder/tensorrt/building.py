@@ -4,6 +4,7 @@ The network is strongly typed: the ONNX file decides which node computes in whic
 and TensorRT 10 supports it. A plan runs on the version of TensorRT and the kind of GPU that built it.
 """
 
+import re
 import tempfile
 import time
 from collections import Counter
@@ -21,13 +22,18 @@ from builder.lowering import Precision
 from builder.progress import format_bytes
 from builder.tensorrt.deprecations import quiet
 from builder.tensorrt.diagnosis import diagnosed
+from builder.tensorrt.host import IN_CONTAINER
 from builder.tensorrt.kinds import Asked
 from builder.tensorrt.layers import LAYERS, read_log
 from builder.tensorrt.library import Library, need_library
-from builder.tensorrt.messages import listening, reasons
+from builder.tensorrt.messages import Log, listening, reasons
 from builder.tensorrt.parsing import Nodes, parse
+from builder.tensorrt.watching import Watch
 
 _LARGEST_CACHE = 1_000_000_000
+
+_SETTERS = {"setHardwareCompatibilityLevel": "--hardware-compatible"}
+"""The option behind a setter of TensorRT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Built:
     Attributes:
         plan: Its bytes.
         layers: How many outputs of layers have each data type, as the compiler lists them; empty if it lists none.
-        cache: The timing cache that goes with it; None if it was not asked for.
+        cache: The timing cache with all timings of this build; None for TensorRT for RTX, which has none.
         seconds: How long parsing and building took.
     """
 
@@ -96,17 +102,34 @@ def build(
     from polygraphy.exception import PolygraphyException
 
     where, asked = verified.batched.original.path, _asked(options, library)
-    started = time.monotonic()
+    started, watch = time.monotonic(), Watch(library, report)
     with _file(verified) as file, quiet(), listening(also=LAYERS if library.is_rtx else None) as log:
         parsed = parse(file, verified.batched, log, asked)
-        config = CreateConfig(progress_monitor=_progress(library, report), **_config(library, profiles, options))
-        cache = str(options.timing_cache) if options.timing_cache is not None else None
         try:
+            config = CreateConfig(progress_monitor=watch.monitor, **_config(library, profiles, options))(*parsed[:2])
+            _check_config(library, log)
+            cache = str(options.timing_cache) if options.timing_cache is not None else None
             plan = bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
         except (PolygraphyException, RuntimeError) as error:  # the bindings raise RuntimeError for wrong profiles
+            watch.check()
             complaints = Nodes.of(verified.batched.ir).complaints(log.errors or reasons([str(error)]))
             raise diagnosed(where, "cannot build the plan", complaints, asked) from error
-    return Built(plan, read_log(line.text for line in log.lines), seconds=time.monotonic() - started)
+        timings = None if library.is_rtx else bytes(config.get_timing_cache().serialize())
+    layers = read_log(line.text for line in log.lines)
+    return Built(plan, layers, timings, seconds=time.monotonic() - started)
+
+
+def _check_config(library: Library, log: Log) -> None:
+    """Check that the compiler does all that it was asked to. It only warns if it does not know a setting.
+
+    Raises:
+        HostError: It does not.
+    """
+    for line in log.lines:
+        if unknown := re.search(r"\b(set\w+)\(\) is unsupported", line.text):
+            option = _SETTERS.get(unknown[1], unknown[1])
+            what = f"{library} does not support {option}"
+            raise HostError("this machine", what, f"leave out {option}, or use TensorRT itself: {IN_CONTAINER}")
 
 
 def check_parses(model: OnnxFile, options: BuildOptions) -> None:
@@ -144,6 +167,9 @@ def _config(library: Library, profiles: Sequence[Profile], options: BuildOptions
     from polygraphy.backend.trt import Profile as TensorrtProfile
 
     tensorrt = library.module
+    if library.is_rtx and options.timing_cache is not None:
+        what = f"{library} keeps no timings, so a timing cache has no effect"
+        raise HostError("this machine", what, "leave out --timing-cache")
     asked: dict[str, Any] = {"profiles": [TensorrtProfile() for _ in profiles]}
     for target, profile in zip(asked["profiles"], profiles, strict=True):
         for name, shapes in profile.items():
@@ -176,24 +202,3 @@ def has_cache(timing_cache: Path) -> bool:
         what = f"it has {format_bytes(found)}, and a timing cache has at most {format_bytes(_LARGEST_CACHE)}"
         raise HostError(timing_cache, what, "name a file that does not exist yet with --timing-cache")
     return True
-
-
-def _progress(library: Library, report: Callable[[str], None]) -> Any:
-    """Return a monitor that reports the outer phases of a build.
-
-    Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/ProgressMonitor.html
-    """
-    base: Any = library.module.IProgressMonitor
-
-    class Progress(base):  # type: ignore[misc]
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                report(phase_name)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            pass
-
-    return Progress()

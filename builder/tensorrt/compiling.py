@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-import onnx_ir as ir
-
 from builder import digest
 from builder.config import Profile
-from builder.errors import ModelError
-from builder.lowering import Precision
 from builder.proof import Baseline, Proven, VerifiedModel
 from builder.record import Accuracy, Plan
 from builder.tensorrt.building import BuildOptions, build
+from builder.tensorrt.checking import check_precision, check_types
 from builder.tensorrt.host import Host
 from builder.tensorrt.judging import fitting_profile, judge_plan
 from builder.tensorrt.layers import count_formats
 from builder.tensorrt.library import need_library
 from builder.tensorrt.proving import prove_profile, sizes_of
 from builder.tensorrt.running import runners
-
-_NAMES = {"fp16": {"Half", "FP16"}, "bf16": {"BFloat16", "BF16"}}
-"""The engine inspector's names for the formats of a layer's tensors, by precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +60,14 @@ def compile_plan(
         VerificationError: A row differs from the original's, or too few labelled rows are right.
     """
     where = verified.batched.original.path
-    _check_types(verified)
+    check_types(verified)
     if baseline is not None:
         fitting_profile(baseline, profiles)  # before a build that takes minutes
     with redirect_stdout(sys.stderr):
         plan = build(verified, profiles, options, report).plan
         with runners(plan, where, len(profiles)) as (engine, runs):
             layers = count_formats(engine, need_library())
-            _check_precision(where, options.precision, layers)
+            check_precision(where, options.precision, layers)
             proven = [
                 prove_profile(verified, profile, run, options.precision, failure_dir=failure_dir)
                 for profile, run in zip(profiles, runs, strict=True)
@@ -95,20 +89,3 @@ def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, lay
         layers=dict(layers),
         profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
     )
-
-
-def _check_precision(where: Path, precision: Precision, layers: Mapping[str, int]) -> None:
-    """Check that some layers compute in the requested precision, given their number by format."""
-    if precision != "fp32" and not layers.keys() & _NAMES[precision]:
-        counts = ", ".join(f"{count} {name}" for name, count in layers.items())
-        what = f"TensorRT built no layer in {precision}, only {counts}"
-        raise ModelError(where, what, "leave out --precision")
-
-
-def _check_types(verified: VerifiedModel) -> None:
-    batched = verified.batched
-    refused = (ir.DataType.STRING, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
-    for tensor in (*batched.inputs, *batched.outputs):
-        if tensor.dtype in refused:
-            what = f"tensor {tensor.name!r} is {tensor.dtype}, which is not supported for inputs and outputs of a plan"
-            raise ModelError(batched.original.path, what, "publish it with --format onnx")

@@ -14,12 +14,21 @@ ELSEWHERE = "on a machine like this one, `inspect MODEL.onnx --format tensorrt` 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a plan is built with: TensorRT's version, the driver's CUDA version and release, and the GPU's name."""
+    """What a plan is built with.
+
+    Attributes:
+        tensorrt: TensorRT's version.
+        cuda: The version of CUDA that the driver supports.
+        driver: The driver's release.
+        gpu: The name of the GPU.
+        compute_capability: What the GPU can do, as NVIDIA numbers it: `9.0`. Empty if the driver does not say.
+    """
 
     tensorrt: str
     cuda: str
     driver: str
     gpu: str
+    compute_capability: str = ""
 
 
 def find_host() -> Host:
@@ -65,4 +74,15 @@ def _driver() -> Host | None:
         text = ""
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
     major, minor = divmod(version.value, 1000)
-    return Host("", f"{major}.{minor // 10}", found[0] if found else "unknown", name.value.decode())
+    release = found[0] if found else "unknown"
+    return Host("", f"{major}.{minor // 10}", release, name.value.decode(), _compute_capability(cuda, device))
+
+
+def _compute_capability(cuda: ctypes.CDLL, device: ctypes.c_int) -> str:
+    numbers = []
+    for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+        number = ctypes.c_int()
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return ""
+        numbers.append(str(number.value))
+    return ".".join(numbers)

@@ -1,5 +1,6 @@
 """Run a TensorRT plan."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from builder.errors import HostError, RepositoryError
 from builder.tensorrt.diagnosis import diagnosed
 from builder.tensorrt.host import find_host
 from builder.tensorrt.kinds import REBUILD, Asked, Complaint
-from builder.tensorrt.library import need_library
+from builder.tensorrt.layers import count_formats
+from builder.tensorrt.library import Library, need_library
 from builder.tensorrt.messages import listening, reasons
 from builder.tensors import Arrays
 
@@ -68,3 +70,14 @@ def _run(runner: Any, profile: int) -> Run:
         return {name: np.array(answer) for name, answer in answers.items()}  # the runner reuses its buffers
 
     return run
+
+
+def engine_formats(plan: bytes, library: Library) -> Counter[str]:
+    """Count the outputs of layers by data type in a plan that was just built, if it can be loaded here; else none."""
+    from polygraphy.backend.trt import EngineFromBytes
+    from polygraphy.exception import PolygraphyException
+
+    try:
+        return count_formats(EngineFromBytes(plan)(), library)
+    except PolygraphyException:
+        return Counter()

@@ -167,9 +167,6 @@ def _config(library: Library, profiles: Sequence[Profile], options: BuildOptions
     from polygraphy.backend.trt import Profile as TensorrtProfile
 
     tensorrt = library.module
-    if library.is_rtx and options.timing_cache is not None:
-        what = f"{library} keeps no timings, so a timing cache has no effect"
-        raise HostError("this machine", what, "leave out --timing-cache")
     asked: dict[str, Any] = {"profiles": [TensorrtProfile() for _ in profiles]}
     for target, profile in zip(asked["profiles"], profiles, strict=True):
         for name, shapes in profile.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from builder.config import Profile
-from builder.errors import ModelError
+from builder.errors import HostError, ModelError
 from builder.lowering import Precision
 from builder.proof import VerifiedModel
 from builder.tensorrt.building import BuildOptions, build
@@ -56,6 +56,9 @@ def check_build(
         HostError: No compiler is installed, or it cannot do what is asked for.
     """
     library = need_library()
+    if library.is_rtx and options.timing_cache is not None:  # it would overwrite TensorRT's, with nothing in it
+        what = f"{library} keeps no timings, so a timing cache has no effect"
+        raise HostError("this machine", what, "leave out --timing-cache")
     check_types(verified)
     with redirect_stdout(sys.stderr):
         built = build(verified, profiles, options, report)

@@ -1,6 +1,7 @@
 """Measure what a lower precision costs and gains: errors, accuracy and speed of a file beside the one it was made of.
 
     python int8_judge.py ORIGINAL.onnx FP32.onnx OTHER.onnx SAMPLES.npz [--metric MODULE:FUNCTION] [--seconds 4]
+        [--basic]
 
 This program knows nothing of the project: it imports NumPy and ONNX Runtime only. `ORIGINAL.onnx` has a fixed batch of
 1 and answers each row alone; these are the right answers. `OTHER.onnx` answers the same rows in batches of 1 and of 32,
@@ -39,10 +40,12 @@ Answers = dict[str, Values]
 LARGE = 32
 
 
-def opened(path: Path, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU."""
+def opened(path: Path, *, is_basic: bool = False) -> onnxruntime.InferenceSession:
+    """Return a session on one thread of the CPU."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
+    if is_basic:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -50,9 +53,9 @@ def opened(path: Path, *, threads: int = 0) -> onnxruntime.InferenceSession:
 class File:
     """One file, whose inputs and outputs go by their order."""
 
-    def __init__(self, path: Path, outputs: "list[str] | None" = None) -> None:
+    def __init__(self, path: Path, outputs: "list[str] | None" = None, *, is_basic: bool = False) -> None:
         self.path = path
-        self.session = opened(path, threads=1)
+        self.session = opened(path, is_basic=is_basic)
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = outputs or [value.name for value in self.session.get_outputs()]
 
@@ -115,12 +118,19 @@ def rows_of(samples: Mapping[str, Values], inputs: list[str]) -> list[Values]:
 
 
 def judge(
-    original: Path, fp32: Path, other: Path, samples: Mapping[str, Values], metric: "str | None", seconds: float
+    original: Path,
+    fp32: Path,
+    other: Path,
+    samples: Mapping[str, Values],
+    metric: "str | None",
+    seconds: float,
+    *,
+    is_basic: bool = False,
 ) -> dict[str, Any]:
     """Return what was measured."""
     truth = File(original)
     rows, labels = rows_of(samples, truth.inputs), samples["label"]
-    right, file = truth.answer_all(rows, 1), File(other, truth.outputs)
+    right, file = truth.answer_all(rows, 1), File(other, truth.outputs, is_basic=is_basic)
     shuffled = np.random.default_rng(0).permutation(len(labels))
     alone, *batched = file.answer_all(rows, 1), file.answer_all(rows, LARGE), file.answer_all(rows, LARGE, shuffled)
     return {
@@ -161,10 +171,15 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--metric", metavar="MODULE:FUNCTION")
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument(
+        "--basic", action="store_true", help="only basic optimizations, as `level: 1` in a config.pbtxt"
+    )
     asked = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     with np.load(asked.samples) as samples:
-        found = judge(asked.original, asked.fp32, asked.other, dict(samples), asked.metric, asked.seconds)
+        found = judge(
+            asked.original, asked.fp32, asked.other, dict(samples), asked.metric, asked.seconds, is_basic=asked.basic
+        )
     print(json.dumps(found))
 
 

@@ -30,9 +30,13 @@ PROJECT = HERE.parents[1]
 MARKS = ("<!-- int8 -->", "<!-- end of int8 -->")
 MODELS = ("digits", "residual", "encoder", "detector")
 METRICS = {"detector": "int8_metric:average_precision"}
-WITHOUT_LIMITS = ("--max-error=100", "--max-accuracy-drop=100%", "--min-speedup=0")
-AGREED, FASTER = 1e-6, 1.35
-"""How far the project's accuracy may be from the judge's, and how many times its speed."""
+WITHOUT_LIMITS = ("--max-error=1", "--max-accuracy-drop=99%", "--min-speedup=0")
+AGREED, FASTER = 0.0015, 1.35
+"""How far the project's accuracy may be from the judge's, and how many times its speed.
+
+A row whose two best classes are as good as equal may change with the batch that it is in. For fp16 the project takes
+the worse of the file and of the same with every value rounded, which shows how a GPU rounds.
+"""
 
 LONGEST = 160
 """How many characters of a reason the table shows."""
@@ -101,7 +105,7 @@ class Bench:
             data += [f"--calibration={model}_calibration.npz"]
         if model in METRICS:
             data += [f"--metric={METRICS[model]}"]
-        where = ["--repository=repository", f"--name={target.name}", "--json"]
+        where = ["--repository=repository", f"--name={target.name}", "--json", "--intra-op-thread-count=1"]
         command = [sys.executable, "-m", "builder", "publish", f"{model}.onnx", *where, *data]
         return self.run([*command, *(way.options or ()), *options])
 
@@ -139,11 +143,18 @@ class Bench:
         if file.exists():
             files = [f"{model}.onnx", str(self.file(model, WAYS[0])), str(file), f"{model}_samples.npz"]
             metric = [f"--metric={METRICS[model]}"] if model in METRICS else []
-            done = self.run([sys.executable, str(HERE / "int8_judge.py"), *files, *metric])
+            level = ["--basic"] if "level: 1" in config_of(file) else []
+            done = self.run([sys.executable, str(HERE / "int8_judge.py"), *files, *metric, *level])
             found["judged"] = json.loads(done.stdout) if done.returncode == 0 else None
             if done.returncode:
                 found |= {"outcome": "FAILED", "why": f"the judge cannot run the file: {done.stderr.strip()[-300:]}"}
         return found
+
+
+def config_of(file: Path) -> str:
+    """Return the config.pbtxt that a file is served with; nothing if it is not in a repository."""
+    config = file.parents[1] / "config.pbtxt"
+    return config.read_text() if config.exists() else ""
 
 
 def said(text: str) -> str:
@@ -166,10 +177,11 @@ def disagreements(way: Way, outcome: Outcome) -> Iterator[str]:
 
 
 def slower(speed: Mapping[str, Any], judged: Mapping[str, float]) -> Iterator[str]:
-    """Yield the speed that the project gives, if the judge has another one at that batch size."""
-    ratio, batch = speed["ratio"], str(speed["batch_size"])
-    if batch in judged and not 1 / FASTER < ratio / judged[batch] < FASTER:
-        yield f"speed at batch {batch}: {ratio:.2f}, and the judge has {judged[batch]:.2f}"
+    """Yield the speeds that the project gives, where the judge has others."""
+    for batch in speed["batches"]:
+        ratio, size = batch["ratio"], str(batch["batch_size"])
+        if size in judged and not 1 / FASTER < ratio / judged[size] < FASTER:
+            yield f"speed at batch {size}: {ratio:.2f}, and the judge has {judged[size]:.2f}"
 
 
 def percent(value: float) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from rich.progress import track
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 MARKS = ("<!-- int8 -->", "<!-- end of int8 -->")
 MODELS = ("digits", "residual", "encoder", "detector")

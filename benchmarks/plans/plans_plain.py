@@ -35,12 +35,12 @@ def build(model: str) -> dict[str, Any]:
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(model):
         error = parser.get_error(0)
-        return {"outcome": "refused", "why": f"{error.node_operator()} {error.node_name()!r}: {error.desc()}"}
+        return {"outcome": "refused by it", "why": f"{error.node_operator()} {error.node_name()!r}: {error.desc()}"}
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        return {"outcome": "refused", "why": next(iter(log.errors), "it gave no reason")}
+        return {"outcome": "refused by it", "why": next(iter(log.errors), "it gave no reason")}
     return {"outcome": "built", "bytes": plan.nbytes}
 
 

@@ -1,7 +1,7 @@
 """Let NVIDIA's compiler build every model of a folder, as it is and as this project makes it, and print a table.
 
     python benchmarks/plans/run_plans.py FOLDER [--precision fp32,fp16,bf16,int8] [--only WORD]…
-        [--results FILE.json] [--again] [--page FILE.md] [--json]
+        [--jobs N] [--results FILE.json] [--again] [--page FILE.md] [--json]
 
 Nothing needs a GPU: TensorRT for RTX is installed by the extra `rtx` and builds plans without one, which are not run.
 *As exported* is what that compiler says to the file itself (`plans_plain.py`, which uses nothing of this project). The
@@ -22,18 +22,25 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 MARKS = ("<!-- plans -->", "<!-- end of plans -->")
 PLAIN = "as exported"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic")
 BY_IT = re.compile(r"TensorRT(?: for RTX)? (?:cannot|does not|built no|refuses)")
 """What this project says when the compiler refused."""
+
+SAID = re.compile(r"TensorRT(?: for RTX)? cannot (?:parse the model|build the plan): ")
+"""What the table need not repeat."""
+
+REFUSED = (3, 4, 6)
+"""The exit codes of this project for a model, its answers, and what a machine has not enough of."""
 
 SECONDS, MEGABYTES = 600, 6000
 """The limits of one process: twice those that the product keeps itself, which are meant to be hit first."""
@@ -88,7 +95,8 @@ def outcome_of(model: Path, precision: str, axes: Sequence[str]) -> dict[str, An
     if found["code"] == 0 and answer:
         return built(answer) | cost
     error = re.search(r"^error: (.*)", found["err"], re.MULTILINE | re.DOTALL)
-    if error is None or "Traceback (most recent call last)" in found["err"]:
+    is_refusal = error is not None and found["code"] in REFUSED and "Traceback (most recent" not in found["err"]
+    if error is None or not is_refusal:
         last = (found["err"].strip().splitlines() or ["no output"])[-1]
         return {"outcome": "FAILED", "why": f"exit code {found['code']}: {last}"} | cost
     why = error[1].replace(f"{model.resolve()}: ", "").strip()
@@ -123,7 +131,7 @@ def reason(outcome: Outcome) -> str:
     text = lines[0] if lines else ""
     if text.endswith(":") and len(lines) > 1:
         text = f"{text} {lines[1]}"
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", SAID.sub("", text))
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -134,7 +142,7 @@ def cell(outcome: "Outcome | None") -> str:
     if outcome["outcome"] == "built":
         layers = ", ".join(f"{count} {name}" for name, count in sorted(outcome.get("layers", {}).items()))
         return f"{outcome['bytes'] / 1e6:.1f} MB, {outcome['seconds']:.1f} s" + (f": {layers}" if layers else "")
-    said = {"refused": "refused by us", "FAILED": "**FAILED**"}.get(outcome["outcome"], "refused by it")
+    said = {"refused": "refused by us", "FAILED": "**FAILED**"}.get(outcome["outcome"], outcome["outcome"])
     return f"{said}: {reason(outcome)}"
 
 
@@ -151,10 +159,8 @@ def totals(outcomes: Mapping[str, Mapping[str, Outcome]], precisions: Sequence[s
         found = [of[precision] for of in outcomes.values() if precision in of]
         by = Counter(outcome["outcome"] for outcome in found)
         layers: Counter[str] = sum((Counter(outcome.get("layers", {})) for outcome in found), Counter())
-        by_it = by["refused by it"] + (by["refused"] if precision == PLAIN else 0)
-        by_us = 0 if precision == PLAIN else by["refused"]
         types = ", ".join(f"{count:,} {name}" for name, count in layers.most_common())
-        yield escaped([precision, *map(str, (by["built"], by_us, by_it, by["FAILED"])), types])
+        yield escaped([precision, *map(str, (by["built"], by["refused"], by["refused by it"], by["FAILED"])), types])
 
 
 def table(outcomes: Mapping[str, Mapping[str, Outcome]], precisions: Sequence[str]) -> str:
@@ -181,6 +187,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", default="fp32,fp16,bf16", help="comma-separated")
     parser.add_argument("--only", action="append", default=[], metavar="WORD")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many models at once")
     parser.add_argument("--results", type=Path, metavar="FILE.json")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--page", type=Path, metavar="FILE.md")
@@ -194,17 +201,24 @@ def models_of(folder: Path, words: Sequence[str]) -> list[Path]:
 
 
 def build_all(options: argparse.Namespace, outcomes: dict[str, dict[str, Any]]) -> None:
-    """Add what is missing in the outcomes, and keep them after each step."""
+    """Add what is missing in the outcomes, and keep them after each model."""
     axes, models = axes_of(options.folder), models_of(options.folder, options.only)
-    for model in track(models, description="build", disable=not sys.stderr.isatty()):
+
+    def build(model: Path) -> str:
         of = outcomes.setdefault(model.stem, {})
         for precision in (PLAIN, *options.precision.split(",")):
             if options.again or precision not in of:
                 of[precision] = outcome_of(model, precision, axes.get(model.stem, []))
-                if options.results:
-                    options.results.write_text(json.dumps(outcomes, indent=1))
-        if is_fault(of):
-            print(f"{model.stem}: {[(p, o['outcome'], o.get('why')) for p, o in of.items()]}", file=sys.stderr)
+        return model.stem
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        done = as_completed([pool.submit(build, model) for model in models])
+        for future in track(done, description="build", total=len(models), disable=not sys.stderr.isatty()):
+            of = outcomes[future.result()]
+            if options.results:
+                options.results.write_text(json.dumps(dict(sorted(outcomes.items())), indent=1))
+            if is_fault(of):
+                print(f"{future.result()}: {'; '.join(map(cell, of.values()))}", file=sys.stderr)
 
 
 def main() -> int:

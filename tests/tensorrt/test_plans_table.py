@@ -36,6 +36,7 @@ def driver() -> ModuleType:
         ({"code": 1, "err": "Traceback (most recent call last):\nerror: m.onnx: TensorRT cannot parse\n"}, "FAILED"),
         ({"code": -11, "err": ""}, "FAILED"),
         ({"code": 0, "out": "not JSON"}, "FAILED"),
+        ({"code": 2, "err": "error: there is no option --format\nfix: see --help\n"}, "FAILED"),
     ],
 )
 def test_the_outcome_says_who_refused(
@@ -52,9 +53,9 @@ def test_a_fault_is_what_the_compiler_takes_only_from_the_exporter(driver: Modul
         return found
 
     assert is_fault("built", "refused by it")
-    assert is_fault("refused", "FAILED")
+    assert is_fault("refused by it", "FAILED")
     assert not is_fault("built", "refused")
-    assert not is_fault("refused", "refused by it")
+    assert not is_fault("refused by it", "refused by it")
     assert not is_fault("built", "built")
 
 

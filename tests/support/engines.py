@@ -1,9 +1,10 @@
-"""Plans of whichever compiler is installed, TensorRT or TensorRT for RTX, without publishing them."""
+"""Plans of whichever compiler is installed, TensorRT or TensorRT for RTX, made as `publish` does, and not published."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from builder.batching import add_batch_axis
 from builder.config import Profile, make_profiles
@@ -13,9 +14,11 @@ from builder.naming import rename
 from builder.progress import silent
 from builder.proof import VerifiedModel
 from builder.publishing import PublishOptions
-from builder.publishing.lowered import prove_lowered
+from builder.publishing.compiling import compile_proven
 from builder.tensorrt import BuildOptions, Built, CompiledModel, build, compile_plan, host, need_library
 from support.on_gpu import missing_gpu
+
+Made = TypeVar("Made")
 
 
 @cache
@@ -28,23 +31,36 @@ def missing_engines() -> str:
     return missing_gpu()
 
 
-def proven(model: Path, precision: Any, *, largest: int) -> tuple[VerifiedModel, tuple[Profile, ...]]:
-    """Make the batch of a model dynamic, lower it for TensorRT, and prove it; return it with its profile."""
-    options = PublishOptions(format="tensorrt", precision=precision)
-    verified = prove_lowered(rename(add_batch_axis(load(model))), options, None, largest, silent).verified
-    return verified, make_profiles(verified.batched, (), max_batch_size=largest)
-
-
 def built(model: Path, precision: Any, *, largest: int) -> Built:
     """Build a plan, which needs no GPU with TensorRT for RTX."""
-    verified, profiles = proven(model, precision, largest=largest)
-    return build(verified, profiles, BuildOptions(precision=precision), lambda _: None)
+    return _made(model, precision, largest, partial(_build, BuildOptions(precision=precision)))[1]
 
 
 def compiled(model: Path, precision: Any, *, largest: int) -> tuple[VerifiedModel, CompiledModel]:
     """Build a plan, run it on the GPU, and compare each row with the original's."""
-    verified, profiles = proven(model, precision, largest=largest)
     gpu = host._driver()
     assert gpu is not None
     gpu = replace(gpu, tensorrt=str(need_library()))
-    return verified, compile_plan(verified, profiles, BuildOptions(precision=precision), gpu)
+    return _made(model, precision, largest, partial(_compile, BuildOptions(precision=precision), gpu))
+
+
+def _made(
+    model: Path, precision: Any, largest: int, make: Callable[[tuple[Profile, ...], VerifiedModel], Made]
+) -> tuple[VerifiedModel, Made]:
+    batched = rename(add_batch_axis(load(model)))
+    profiles = make_profiles(batched, (), max_batch_size=largest)
+    options = PublishOptions(format="tensorrt", precision=precision)
+    proven, made = compile_proven(
+        batched, options, None, largest, silent, profiles=profiles, compile_model=partial(make, profiles)
+    )
+    return proven.verified, made
+
+
+def _build(options: BuildOptions, profiles: tuple[Profile, ...], verified: VerifiedModel) -> Built:
+    return build(verified, profiles, options, lambda _: None)
+
+
+def _compile(
+    options: BuildOptions, gpu: host.Host, profiles: tuple[Profile, ...], verified: VerifiedModel
+) -> CompiledModel:
+    return compile_plan(verified, profiles, options, gpu)

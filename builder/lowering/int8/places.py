@@ -1,0 +1,190 @@
+"""Decide which nodes can compute on integers, and where values are quantized.
+
+A convolution or a product of matrices is quantized with constant weights: an integer for each weight, with a scale for
+each output channel. What it takes is quantized right before it:
+
+    x ─ QuantizeLinear ─ DequantizeLinear ─ Conv ─ Relu ─ …
+                   w ─ DequantizeLinear ────┘
+
+ONNX Runtime and TensorRT fuse such a group into one kernel on integers. They want different places for the rest:
+
+- ONNX Runtime on a CPU has convolutions from integers to integers only. So what a convolution makes is quantized too,
+  behind its activation. A sum or a concatenation of such values then runs on integers, because all around it is
+  quantized. A product of matrices has a kernel that makes floats, so what it makes stays as it is.
+- TensorRT quantizes what a convolution makes by itself where the next one takes it. In a sum with a convolution it fuses
+  the convolution, so the other term should be quantized.
+
+Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html, "Q/DQ Placement
+Recommendations"; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.lowering.request import Runtime
+from builder.model import operator
+
+PRODUCTS = (("", "Conv"), ("", "Gemm"), ("", "MatMul"))
+"""The operators that have kernels on integers."""
+
+_TABLES = (("", "Gather"), ("", "GatherElements"), ("", "GatherND"))
+"""Operators that only look weights up."""
+
+_ACTIVATIONS = (("", "Relu"), ("", "Clip"))
+"""What is fused into a convolution."""
+
+_OF_IMAGES = frozenset(
+    ("", op_type)
+    for op_type in (
+        *("Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool"),
+        *("Pad", "Relu", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    )
+)
+"""Operators that run on integers between convolutions, because all around them is quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a graph can be quantized.
+
+    Attributes:
+        units: The nodes that can be, by name: for each, the names of all that have the same weights, itself included.
+        reasons: Why each other node with weights, or product of matrices, cannot be.
+        outputs: Values to quantize because of the node that makes them, by that node's name.
+        beside: Values to quantize because they are added to what a node makes, by that node's name.
+    """
+
+    units: Mapping[str, tuple[str, ...]]
+    reasons: Mapping[ir.Node, str]
+    outputs: Mapping[str, ir.Value]
+    beside: Mapping[str, ir.Value]
+
+    def taken(self, graph: ir.Graph) -> Mapping[str, ir.Value]:
+        """Return what each node takes and is quantized for it, by the node's name."""
+        return {str(node.name): _first(node) for node in graph if node.name in self.units}
+
+
+def find_places(graph: ir.Graph, runtime: Runtime) -> Places:
+    """Decide for every node of a graph whose constants are initializers and whose nodes have names."""
+    reasons: dict[ir.Node, str] = {}
+    able: list[ir.Node] = []
+    for node in graph:
+        if operator(node) in PRODUCTS or _weights(node):
+            reason = _why_not(node, runtime)
+            if reason is None:
+                able.append(node)
+            else:
+                reasons[node] = reason
+    by_weights: dict[ir.Value | None, list[str]] = {}
+    for node in able:
+        by_weights.setdefault(node.inputs[1], []).append(str(node.name))
+    units = {name: tuple(names) for names in by_weights.values() for name in names}
+    convolutions = [node for node in able if node.op_type == "Conv"]
+    return Places(
+        units,
+        reasons,
+        {str(node.name): _behind(node) for node in convolutions} if runtime == "cpu" else {},
+        dict(_other_terms(convolutions)) if runtime == "tensorrt" else {},
+    )
+
+
+def is_of_images(value: ir.Value | None) -> bool:
+    """Return whether a value comes from convolutions, through nothing but operators that run on integers between them.
+
+    What makes it is quantized too then, so that whoever takes it can take the quantized value.
+    """
+    seen: set[ir.Value] = set()
+    stack = [value]
+    while stack:
+        found = stack.pop()
+        node = None if found is None else found.producer()
+        if found is None or node is None or found in seen or operator(node) not in _OF_IMAGES:
+            continue
+        if operator(node) == ("", "Conv"):
+            return True
+        seen.add(found)
+        stack += node.inputs
+    return False
+
+
+def runs_on_integers(node: ir.Node) -> bool:
+    """Return whether a node between convolutions runs on integers if all around it is quantized."""
+    return operator(node) in _OF_IMAGES
+
+
+def weights_of_products(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """Yield the fp32 constants that nodes compute with; those that are only looked up are left out."""
+    for node in graph:
+        if operator(node) not in _TABLES:
+            for value in node.inputs:
+                if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+                    yield node, value
+
+
+def _first(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _weights(node: ir.Node) -> bool:
+    """Return whether a node has weights: fp32 constants of two axes or more."""
+    return operator(node) not in _TABLES and any(
+        value is not None
+        and value.const_value is not None
+        and value.dtype == ir.DataType.FLOAT
+        and len(value.const_value.shape) > 1
+        and value.const_value.size > max(value.const_value.shape)
+        for value in node.inputs
+    )
+
+
+def _why_not(node: ir.Node, runtime: Runtime) -> str | None:
+    """Return why a node cannot compute on integers."""
+    kind = operator(node)
+    if kind not in PRODUCTS and not (runtime == "tensorrt" and kind == ("", "ConvTranspose")):
+        return "operator does not support it"
+    taken, weights, *bias = node.inputs
+    if taken is None or weights is None or taken.dtype != ir.DataType.FLOAT or taken.const_value is not None:
+        return "not a product of fp32 values and weights"
+    if weights.const_value is None or weights.dtype != ir.DataType.FLOAT:
+        return "no constant weights"
+    if kind != ("", "Conv") and len(weights.const_value.shape) != 2 and kind != ("", "ConvTranspose"):
+        return "weights are not a matrix"
+    if any(value is not None and value.const_value is None for value in bias):
+        return "bias is not constant"
+    if kind == ("", "Gemm") and _is_scaled(node):
+        return "scaled or transposed product"
+    array = weights.const_value.numpy()
+    if not np.isfinite(array).all():
+        return "weights are infinite or NaN"
+    return None
+
+
+def _is_scaled(node: ir.Node) -> bool:
+    defaults = {"alpha": 1.0, "beta": 1.0, "transA": 0.0}
+    found = {name: node.attributes[name].value for name in defaults if name in node.attributes}
+    return any(float(value) != defaults[name] for name, value in found.items())
+
+
+def _behind(node: ir.Node) -> ir.Value:
+    """Return what a convolution makes, behind the activation that is fused into it."""
+    value = node.outputs[0]
+    uses = list(value.uses())
+    if len(uses) == 1 and not value.is_graph_output() and operator(uses[0][0]) in _ACTIVATIONS and uses[0][1] == 0:
+        return uses[0][0].outputs[0]
+    return value
+
+
+def _other_terms(convolutions: Collection[ir.Node]) -> Iterator[tuple[str, ir.Value]]:
+    """Yield the other term of each sum with what a convolution makes; if both are convolutions, of the later one."""
+    sums: dict[ir.Node, tuple[str, ir.Value]] = {}
+    for node in convolutions:
+        for user, position in node.outputs[0].uses():
+            other = user.inputs[1 - position] if operator(user) == ("", "Add") else None
+            if other is not None and other.const_value is None and len(list(node.outputs[0].uses())) == 1:
+                sums[user] = (str(node.name), other)
+    yield from sums.values()

@@ -1,0 +1,46 @@
+"""Raise the opset of a graph to 13, the first in which each channel of a weight can have a scale of its own."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from builder.errors import ModelError
+from builder.model import why_not
+
+LEAST = 13
+
+_CHANGED = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
+"""Operators that flatten what is behind their axis before opset 13, which nothing in a node shows."""
+
+
+def raised(model: ir.Model, *, where: Path) -> ir.Model:
+    """Return the model in opset 13, or as it is if its opset is as high.
+
+    If every node means the same there, only the number changes. Otherwise ONNX's converter writes the nodes anew.
+
+    Raises:
+        ModelError: It cannot.
+    """
+    opset = model.opset_imports.get("", 0)
+    if opset >= LEAST:
+        return model
+    nodes = list(model.graph.all_nodes())
+    if all(node.op_type not in _CHANGED and why_not(node, opset, LEAST) is None for node in nodes if not node.domain):
+        same = model.clone()
+        for graph in same.graphs():
+            graph.opset_imports[""] = LEAST
+        return same
+    fix = f"export the model with opset {LEAST} or later"
+    what = f"int8 requires opset {LEAST}, and the model has {opset}, from which it cannot be converted"
+    if len(nodes) > len(model.graph):
+        raise ModelError(where, f"{what}: it has graphs inside its nodes", fix)
+    from onnx import version_converter
+
+    try:
+        converted = version_converter.convert_version(ir.to_proto(model), LEAST)
+        onnx.checker.check_model(converted)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason is given")
+        raise ModelError(where, f"{what}: {reason}", fix) from error
+    return ir.from_proto(converted)

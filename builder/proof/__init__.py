@@ -20,7 +20,16 @@ from builder.proof.accuracy import (
     measure_original,
 )
 from builder.proof.choosing_sizes import free_sizes
-from builder.proof.comparison import Tolerance, Wrong, as_numbers, coarsest_precision, compare, tolerance_for
+from builder.proof.comparison import (
+    Tolerance,
+    Wrong,
+    as_numbers,
+    coarsest_precision,
+    compare,
+    differences,
+    mean_limit,
+    tolerance_for,
+)
 from builder.proof.failing import keep_failing
 from builder.proof.original_runs import OriginalRuns
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
@@ -35,6 +44,7 @@ from builder.proof.session import (
     open_original,
     open_rewritten,
     refuse_stale_shapes,
+    run_errors,
 )
 from builder.proof.speed import LEAST_SPEED, measure_speed
 from builder.proof.verification import VerifiedModel, verify
@@ -61,9 +71,11 @@ __all__ = [
     "check_accuracy",
     "coarsest_precision",
     "compare",
+    "differences",
     "dimensions_of",
     "free_sizes",
     "keep_failing",
+    "mean_limit",
     "measure_original",
     "measure_speed",
     "one_line",
@@ -72,6 +84,7 @@ __all__ = [
     "open_original",
     "open_rewritten",
     "refuse_stale_shapes",
+    "run_errors",
     "tolerance_for",
     "verify",
     "verify_published",

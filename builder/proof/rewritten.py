@@ -1,6 +1,7 @@
 """The rewritten model as it runs in ONNX Runtime."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -21,7 +22,8 @@ class Rewritten:
         batched: The model.
         rounded: For fp16 and bf16, the same model in fp32 with every value rounded; otherwise None.
         is_lowered: Whether it computes in a lower precision than the original.
-        precision: The least precise number type in the model, as `coarsest_precision` names it.
+        precision: The least precise number type in the model, as `coarsest_precision` names it; or
+            `INT8` if it was quantized just now.
         float_precision: The least precise float type in it, as `coarsest_float` names it.
         model_bytes: The .onnx file, without the weights that are in external files.
     """
@@ -39,7 +41,10 @@ class Rewritten:
         # Unless the precision is lowered, rewriting changes no number types, so the original's graph shows all of them.
         graph = (batched.ir if is_lowered else batched.original.ir).graph
         model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
-        return cls(batched, rounded, is_lowered, coarsest_precision(graph), coarsest_float(graph), model_bytes)
+        precision = coarsest_precision(graph)
+        if is_lowered and precision == "QUANTIZED":
+            precision = "INT8"
+        return cls(batched, rounded, is_lowered, precision, coarsest_float(graph), model_bytes)
 
     @property
     def bfloat16(self) -> frozenset[str]:
@@ -58,7 +63,10 @@ class Rewritten:
     def open_sessions(self, *, is_trial: bool = False) -> list[Session]:
         """Open sessions on everything that has to answer as the original does: the bytes, and the rounded model.
 
-        ONNX Runtime has no BF16 operators on a CPU, so for BF16 only the rounded model can run.
+        ONNX Runtime has no BF16 operators on a CPU, so for BF16 only the rounded model can run. A model that was
+        quantized with calibration data runs as it is written too, and that is what every other processor computes. If
+        its values are int8, as TensorRT wants them, it runs in no other way here: without VNNI, ONNX Runtime's kernels
+        for a CPU add such products in 16 bits, and a sum that does not fit is cut off.
 
         Args:
             is_trial: The model may fail on the samples; it then runs on one thread.
@@ -68,6 +76,10 @@ class Rewritten:
         """
         source = self.batched.original.path
         sessions = []
+        if self._quantizes:
+            open_bytes = partial(open_rewritten, self.model_bytes, where=source, folder=source.parent)
+            ways = (True,) if ir.DataType.INT8 in self._quantizes else (False, True)
+            return [open_bytes(is_trial=is_trial, as_written=as_written) for as_written in ways]
         if self.rounded is None or self.precision != "BFLOAT16":
             sessions.append(
                 open_rewritten(
@@ -85,6 +97,15 @@ class Rewritten:
             rounded_bytes = ir.to_proto(self.rounded).SerializeToString()
             sessions.append(open_rewritten(rounded_bytes, where=source, folder=source.parent, is_trial=is_trial))
         return sessions
+
+    @property
+    def _quantizes(self) -> frozenset[ir.DataType]:
+        """The types to which the values of a model are rounded that was quantized just now."""
+        if self.precision != "INT8":
+            return frozenset()
+        nodes = (node for node in self.batched.ir.graph if node.op_type == "QuantizeLinear")
+        made = (node.outputs[0].dtype or node.inputs[2].dtype for node in nodes if node.inputs[2] is not None)
+        return frozenset(dtype for dtype in made if dtype is not None)
 
     @property
     def is_large(self) -> bool:

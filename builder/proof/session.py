@@ -156,6 +156,7 @@ def open_rewritten(
     folder: Path | None = None,
     keep_layout: bool = False,
     keep_mapped: bool = False,
+    as_written: bool = False,
     is_trial: bool = False,
     threads: int | None = None,
     fix: str = "report this error",
@@ -170,6 +171,8 @@ def open_rewritten(
             is followed by a MatMul in fp16 (seen with 1.31.1).
         keep_mapped: Read external weights where they are mapped into memory, instead of copying them in packed form.
             This changes the rounding of fp32 answers by about 1e-6 of their scale.
+        as_written: Turn off all optimizations. A quantized model then computes in fp32 between its QuantizeLinear
+            nodes, exactly as it is written. With them, it runs on integers, and some CPUs add those in 16 bits.
         is_trial: See `open_original`.
         threads: The number of threads. Default: one for each core.
         fix: What to do if it cannot be loaded.
@@ -187,6 +190,7 @@ def open_rewritten(
             folder=folder,
             keep_layout=keep_layout,
             keep_mapped=keep_mapped,
+            as_written=as_written,
             threads=1 if is_trial else threads,
         )
     except errors as error:
@@ -203,6 +207,7 @@ def _open(
     folder: Path | None = None,
     keep_layout: bool = False,
     keep_mapped: bool = False,
+    as_written: bool = False,
     without: Sequence[str] = (),
     threads: int | None = None,
 ) -> Session:
@@ -218,6 +223,8 @@ def _open(
     options.intra_op_num_threads = threads or 0  # 0 is for one for each core
     if keep_layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if keep_mapped:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if folder is not None:

@@ -186,7 +186,7 @@ class _Comparison:
         tolerances = tolerances_for(reference, model.bfloat16, model.precision, max_error=self.max_error)
 
         def is_excused(answer: Array, output: str, row: int) -> bool:
-            return self.original.explains(answer, output, row, reference, tolerances[output], nudge=_nudge(model))
+            return self.original.explains(answer, output, row, reference, tolerances[output], nudge=_noise(model))
 
         return Prover(
             where=model.batched.original.path,
@@ -212,8 +212,17 @@ def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -
         prove_extreme_neighbours(trial, model.float_precision, largest=largest, nudge=_nudge(model))
 
 
-def _nudge(model: Rewritten) -> float:
+def _noise(model: Rewritten) -> float:
+    """Return by which part the inputs are changed to see whether a lower precision explains another answer."""
     return relative_tolerance(model.precision) / 10 if model.is_lowered else NUDGE
+
+
+def _nudge(model: Rewritten) -> float:
+    """Return by which part a row is changed to see whether the rounding of floats explains a neighbour's influence.
+
+    Integers are no reason: a scale that the rows of a batch share would go unnoticed.
+    """
+    return relative_tolerance(model.float_precision) / 10 if model.is_lowered else NUDGE
 
 
 def _prove_all(provers: Sequence[Prover], sizes: Sequence[int]) -> Proven:

@@ -16,6 +16,7 @@ class Quantization:
             it runs.
         kept: The nodes that stay in fp32: their number by reason and operator.
         kept_nodes: Those that stay in fp32 because of the error that was measured, by name.
+        is_over: Whether the time was up before it was known which nodes these are; then their neighbours are among them.
     """
 
     runtime: str
@@ -24,3 +25,4 @@ class Quantization:
     calibration: int
     kept: Mapping[str, Mapping[str, int]]
     kept_nodes: tuple[str, ...] = ()
+    is_over: bool = False

@@ -30,8 +30,8 @@ from builder.model import operator
 PRODUCTS = (("", "Conv"), ("", "Gemm"), ("", "MatMul"))
 """The operators that have kernels on integers."""
 
-_TABLES = (("", "Gather"), ("", "GatherElements"), ("", "GatherND"))
-"""Operators that only look weights up."""
+_OTHER_PRODUCTS = frozenset(("", op_type) for op_type in ("ConvTranspose", "Einsum", "GRU", "LSTM", "RNN"))
+"""Operators that multiply by their weights too, and of which ONNX Runtime has none on integers."""
 
 _ACTIVATIONS = (("", "Relu"), ("", "Clip"))
 """What is fused into a convolution."""
@@ -62,9 +62,11 @@ class Places:
     outputs: Mapping[str, ir.Value]
     beside: Mapping[str, ir.Value]
 
-    def taken(self, graph: ir.Graph) -> Mapping[str, ir.Value]:
-        """Return what each node takes and is quantized for it, by the node's name."""
-        return {str(node.name): _first(node) for node in graph if node.name in self.units}
+    def values(self, graph: ir.Graph) -> dict[str, ir.Value]:
+        """Return the values that are quantized, by name."""
+        taken = [node.inputs[0] for node in graph if node.name in self.units]
+        found = [*taken, *self.outputs.values(), *self.beside.values()]
+        return {str(value.name): value for value in found if value is not None}
 
 
 def find_places(graph: ir.Graph, runtime: Runtime) -> Places:
@@ -72,7 +74,7 @@ def find_places(graph: ir.Graph, runtime: Runtime) -> Places:
     reasons: dict[ir.Node, str] = {}
     able: list[ir.Node] = []
     for node in graph:
-        if operator(node) in PRODUCTS or _weights(node):
+        if is_product(node):
             reason = _why_not(node, runtime)
             if reason is None:
                 able.append(node)
@@ -110,36 +112,27 @@ def is_of_images(value: ir.Value | None) -> bool:
     return False
 
 
-def runs_on_integers(node: ir.Node) -> bool:
-    """Return whether a node between convolutions runs on integers if all around it is quantized."""
-    return operator(node) in _OF_IMAGES
-
-
 def weights_of_products(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value]]:
-    """Yield the fp32 constants that nodes compute with; those that are only looked up are left out."""
+    """Yield the fp32 weights of products; tables that are only looked up, or added, are left out."""
     for node in graph:
-        if operator(node) not in _TABLES:
+        if is_product(node):
             for value in node.inputs:
                 if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
                     yield node, value
 
 
-def _first(node: ir.Node) -> ir.Value:
-    value = node.inputs[0]
-    assert value is not None
-    return value
-
-
-def _weights(node: ir.Node) -> bool:
-    """Return whether a node has weights: fp32 constants of two axes or more."""
-    return operator(node) not in _TABLES and any(
+def is_product(node: ir.Node) -> bool:
+    """Return whether a node multiplies by weights, or two matrices that are both computed."""
+    if operator(node) in PRODUCTS:
+        return True
+    has_weights = any(
         value is not None
         and value.const_value is not None
         and value.dtype == ir.DataType.FLOAT
-        and len(value.const_value.shape) > 1
-        and value.const_value.size > max(value.const_value.shape)
+        and sum(size > 1 for size in value.const_value.shape) > 1
         for value in node.inputs
     )
+    return has_weights and (operator(node) in _OTHER_PRODUCTS or bool(node.domain))
 
 
 def _why_not(node: ir.Node, runtime: Runtime) -> str | None:
@@ -156,6 +149,8 @@ def _why_not(node: ir.Node, runtime: Runtime) -> str | None:
         return "weights are not a matrix"
     if any(value is not None and value.const_value is None for value in bias):
         return "bias is not constant"
+    if taken.is_graph_input() and taken.is_graph_output():
+        return "takes an input that is an output too"
     if kind == ("", "Gemm") and _is_scaled(node):
         return "scaled or transposed product"
     array = weights.const_value.numpy()

@@ -1,13 +1,238 @@
 """Quantize weights and values to int8, with ranges that were measured on calibration data."""
 
-from builder.batching import BatchedModel
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from builder.batching import BatchedModel, Rewrite
+from builder.errors import Listing, ModelError
+from builder.lowering.edges import Edges
+from builder.lowering.int8.inserting import DEQUANTIZE, QUANTIZE, Quantized, quantize
+from builder.lowering.int8.places import Places, find_places, weights_of_products
+from builder.lowering.int8.raising import raised
+from builder.lowering.int8.ranges import Range, measure_ranges
+from builder.lowering.int8.sensitivity import FEWEST_ROWS, Kept, keep_sensitive
+from builder.lowering.precision import ENOUGH
+from builder.lowering.preparing import prepared
 from builder.lowering.request import LoweredModel, LoweringRequest
+from builder.model import name_nodes, node_names, operator
+from builder.printable import counted
+from builder.record import Quantization
+from builder.tensors import Arrays
+
+HELD_OUT = 5
+"""One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
+
+ASKED, SENSITIVE, UNBOUNDED = "asked for", "too large an error", "values are infinite or NaN"
+
+_QUANTIZERS = {QUANTIZE, DEQUANTIZE, ("", "DynamicQuantizeLinear")}
 
 
 def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> LoweredModel:
     """Quantize the model, with the ranges of its values on the calibration data.
 
+    Args:
+        batched: The model, with its final names.
+        request: What the caller asks for. The ranges are measured on its calibration data, or else on its samples.
+
     Raises:
-        ModelError: Too little of the model can compute on integers.
+        ModelError: There are no data, the model is quantized already, or too little of it can compute on integers
+            without too large an error.
     """
-    raise NotImplementedError(f"{request.precision} of {batched.original.path}")
+    where = batched.original.path
+    rows = _rows(request, where)
+    model = _prepare(batched, where)
+    places = find_places(model.graph, request.runtime)
+    measured, held_out = _parted(rows)
+    ranges = measure_ranges(batched, model, measured, places.values(model.graph))
+    places = _without(places, model, ranges)
+    if not places.units:
+        raise _too_little(where, "nothing in this model can be in int8", _counted(model.graph, places.reasons))
+    _apart(model, places)
+    quantized = quantize(model, places, ranges, request.runtime)
+    asked = _whole(request.keep, places)
+    units = [unit for unit in dict.fromkeys(places.units.values()) if not asked & set(unit)]
+    kept = keep_sensitive(
+        batched,
+        units,
+        lambda names: quantized.keeping(names | asked),
+        _to_compare(request, held_out, measured),
+        max_error=request.max_error,
+    )
+    return _lowered(batched, request, quantized, kept, asked, len(next(iter(measured.values()))))
+
+
+def _rows(request: LoweringRequest, where: Path) -> Arrays:
+    """Return the data to measure on.
+
+    Raises:
+        ModelError: There are none, or they cannot be used.
+    """
+    rows = request.samples if request.calibration is None else request.calibration
+    if rows is None:
+        what = "int8 needs real inputs, to measure the ranges of the values inside the model"
+        fix = "give some with --calibration FILE.npz, or use --precision int8-dynamic, which needs none"
+        raise ModelError(where, what, fix)
+    if min(map(len, rows.values())) < 2:
+        what = "one row of calibration data does not show the ranges of values"
+        raise ModelError(where, what, "give at least 2 rows; 100 to 500 are usual")
+    for name, array in rows.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+            what = f"row {row} of the calibration data has values in input {name!r} that are infinite or NaN"
+            raise ModelError(where, what, "leave such rows out of the calibration data")
+    return rows
+
+
+def _prepare(batched: BatchedModel, where: Path) -> ir.Model:
+    """Return the graph in opset 13 or later, with names for its nodes and constants as initializers."""
+    if any(operator(node) in _QUANTIZERS or "Integer" in node.op_type for node in batched.ir.graph.all_nodes()):
+        fix = "publish it without --precision, or quantize the model in fp32 that it was made from"
+        raise ModelError(where, "the model is quantized already", fix)
+    model = prepared(batched.ir, where)
+    up = raised(model, where=where)
+    if up is not model:
+        model = prepared(up, where)
+    name_nodes(model.graph, node_names(model))
+    return model
+
+
+def _parted(rows: Arrays) -> tuple[Arrays, Arrays]:
+    """Return the rows to measure ranges on, and the others; with few rows, all and none."""
+    count = min(map(len, rows.values()))
+    if count < 2 * HELD_OUT:
+        return rows, {name: array[:0] for name, array in rows.items()}
+    others = np.arange(count) % HELD_OUT == HELD_OUT - 1
+    return (
+        {name: array[:count][~others] for name, array in rows.items()},
+        {name: array[:count][others] for name, array in rows.items()},
+    )
+
+
+def _to_compare(request: LoweringRequest, held_out: Arrays, measured: Arrays) -> Arrays:
+    """Return the rows on which to measure the error: those of the proof, those held out, and a few of the others."""
+    parts = [held_out, {name: array[:FEWEST_ROWS] for name, array in measured.items()}]
+    if request.calibration is not None and request.samples is not None:
+        parts.insert(0, request.samples)
+    if any(len({part[name].shape[1:] for part in parts}) > 1 for name in held_out):
+        return parts[0] if len(next(iter(parts[0].values()))) else measured
+    return {name: np.concatenate([part[name] for part in parts]) for name in held_out}
+
+
+def _without(places: Places, model: ir.Model, ranges: Mapping[str, Range]) -> Places:
+    """Return the places without nodes that take or make values without a range."""
+    endless = {name for name, bounds in ranges.items() if not np.isfinite(bounds).all()}
+    if not endless:
+        return places
+    reasons = dict(places.reasons)
+    for node in model.graph:
+        made = places.outputs.get(str(node.name))
+        values = (node.inputs[0] if node.inputs else None, made)
+        if node.name in places.units and any(value is not None and value.name in endless for value in values):
+            reasons |= {each: UNBOUNDED for each in model.graph if each.name in places.units[str(node.name)]}
+    gone = {str(node.name) for node in reasons}
+    return Places(
+        {name: unit for name, unit in places.units.items() if name not in gone},
+        reasons,
+        {name: value for name, value in places.outputs.items() if name not in gone},
+        {name: value for name, value in places.beside.items() if name not in gone and value.name not in endless},
+    )
+
+
+def _apart(model: ir.Model, places: Places) -> None:
+    """Give outputs of the graph that are quantized a value of their own, and weights that others take too a copy."""
+    edges, names = Edges(model), node_names(model)
+    for value in places.values(model.graph).values():
+        if value.is_graph_output():
+            node = ir.node("Identity", [value])
+            name_nodes([node], names)
+            model.graph.append(node)
+            made = node.outputs[0]
+            made.name, made.type, made.shape = f"{value.name}_quantized_inside", value.type, value.shape
+            edges.replace(value, made, [])
+    for node in model.graph:
+        if node.name not in places.units:
+            continue
+        for position in range(1, len(node.inputs)):
+            value = node.inputs[position]
+            others = [] if value is None else [user for user, _ in value.uses() if user.name not in places.units]
+            if value is not None and others and value.const_value is not None:
+                node.replace_input_with(position, edges.constant(value, value.const_value.numpy()))
+
+
+def _whole(keep: Collection[str], places: Places) -> frozenset[str]:
+    """Return the nodes to keep, with those that share weights with them."""
+    return frozenset(name for asked in keep if asked in places.units for name in places.units[asked])
+
+
+def _lowered(
+    batched: BatchedModel, request: LoweringRequest, quantized: Quantized, kept: Kept, asked: frozenset[str], rows: int
+) -> LoweredModel:
+    where, graph = batched.original.path, quantized.floats.graph
+    stays = {name: ASKED for name in asked} | {name: SENSITIVE for name in kept.names}
+    reasons = dict(quantized.places.reasons)
+    reasons |= {node: stays[str(node.name)] for node in graph if node.name in stays}
+    counts = _counted(graph, reasons)
+    chosen = quantized.places.units.keys() - stays.keys()
+    part = _part_of_weights(graph, chosen)
+    if part < ENOUGH:
+        raise _too_little(where, f"only {part:.0%} of the weights can be in int8", counts, kept)
+    nodes = counted(len(chosen), "node")
+    what = f"{nodes} and {part:.0%} of the weights in int8, for {request.runtime}, calibrated on {counted(rows, 'row')}"
+    if counts:
+        what += f"; still in fp32: {_listed(counts)}"
+    if kept.is_over:
+        what += "; the time was up before single nodes were told apart"
+    facts = Quantization(
+        request.runtime, len(chosen), round(part, 3), rows, counts, tuple(sorted(kept.names)), kept.is_over
+    )
+    rewrites = (*batched.rewrites, Rewrite("", "QuantizeLinear", what))
+    rewrites += tuple(Rewrite(str(n.name), n.op_type, f"stays in fp32: {why}") for n, why in reasons.items())
+    return LoweredModel(
+        replace(batched, ir=quantized.keeping(stays), rewrites=rewrites),
+        description=what,
+        kept=counts,
+        quantization=facts,
+    )
+
+
+def _part_of_weights(graph: ir.Graph, chosen: Collection[str]) -> float:
+    """Return the part of the constants that nodes compute with which are in int8."""
+    sizes: dict[ir.Value, int] = {}
+    lowered: set[ir.Value] = set()
+    for node, value in weights_of_products(graph):
+        sizes[value] = 0 if value.const_value is None else value.const_value.size
+        if node.name in chosen:
+            lowered.add(value)
+    total = sum(sizes.values())
+    return sum(sizes[value] for value in lowered) / total if total else 0.0
+
+
+def _counted(graph: ir.Graph, reasons: Mapping[ir.Node, str]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for node in graph:
+        if node in reasons:
+            counts.setdefault(reasons[node], Counter())[node.op_type] += 1
+    return {reason: dict(found) for reason, found in counts.items()}
+
+
+def _listed(counts: Mapping[str, Mapping[str, int]]) -> str:
+    return "; ".join(
+        f"{', '.join(f'{n} {op_type}' for op_type, n in found.items())} ({reason})" for reason, found in counts.items()
+    )
+
+
+def _too_little(
+    where: Path, what: str, counts: Mapping[str, Mapping[str, int]], kept: Kept | None = None
+) -> ModelError:
+    errors = sorted((kept.errors if kept is not None else {}).items(), key=lambda item: -item[1])[:10]
+    listed = [f"{name}: {error:.1f} times the allowed error by itself" for name, error in errors]
+    said = f"{what}: {_listed(counts) or 'it has no products of matrices and no convolutions with constant weights'}"
+    fix = "leave out --precision, or try --precision fp16"
+    if counts.get(SENSITIVE):
+        fix = f"allow larger errors with --max-error PART, give more calibration data, or {fix}"
+    return ModelError(where, Listing(f"{said}; the worst:", listed) if listed else said, fix)

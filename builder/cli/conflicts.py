@@ -27,6 +27,7 @@ def check_options(options: "PublishOptions") -> None:
         *accuracy_conflicts(options.accuracy, options.samples),
         *_config_conflicts(options.config),
         *_speed_conflicts(options),
+        *_int8_conflicts(options),
         *_tensorrt_conflicts(options),
     ]
     if conflicts:
@@ -129,6 +130,22 @@ def _speed_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     elif options.format == "tensorrt" or options.config.accelerator == "tensorrt":
         what = "--min-speedup is about this CPU, and the model is for TensorRT"
         yield what, "leave out --min-speedup"
+
+
+def _int8_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
+    is_int8 = options.precision == "int8"
+    if is_int8 and options.calibration is None and options.samples is None:
+        yield (
+            "--precision int8 needs real inputs, to measure the ranges of the values inside the model",
+            "give some with --calibration FILE.npz, or use --precision int8-dynamic, which needs none",
+        )
+    for name, value in {"--calibration": options.calibration, "--for": options.runtime}.items():
+        if value is not None and not is_int8:
+            yield f"{name} is only for --precision int8", f"add --precision int8, or leave out {name}"
+    is_tensorrt = options.format == "tensorrt" or options.config.accelerator == "tensorrt"
+    if is_int8 and options.runtime == "cpu" and is_tensorrt:
+        what = "TensorRT does not accept what --for cpu makes: its values have a zero point that is not 0"
+        yield what, "leave out --for"
 
 
 def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:

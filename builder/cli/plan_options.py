@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from builder.cli.arguments import fraction, profile, whole_number
+from builder.cli.arguments import FILE_TO_READ, fraction, profile, whole_number
 from builder.cli.options import BATCH, PROOF, Function, option
 
 TARGET = "Precision and Triton release"
@@ -48,18 +48,36 @@ max_error = option(
     type=fraction,
     help="The largest error to allow, as a fraction of each value plus the same fraction of the output's largest "
     "value. For example, 0.02. Default: by the coarsest numbers in the model, 0.0001 for float32, 0.01 for fp16, "
-    "0.02 for bf16 and 0.03 for quantized ones.",
+    "0.02 for bf16, 0.03 for models that come quantized and 0.1 for --precision int8. With --precision int8 the mean "
+    "error may be a fifth of that fraction of the largest value.",
 )
 
 _TARGET: tuple[Callable[..., Any], ...] = (
     option(
         "--precision",
         section=TARGET,
-        type=click.Choice(["fp32", "fp16", "bf16", "int8-dynamic"]),
+        type=click.Choice(["fp32", "fp16", "bf16", "int8", "int8-dynamic"]),
         default="fp32",
         show_default=True,
         help="The precision to compute in; inputs and outputs keep their types. fp32 changes nothing, and bf16 needs a "
-        "GPU. int8-dynamic multiplies matrices as integers on a CPU, and measures their ranges while it runs.",
+        "GPU. int8 computes on integers, and needs real inputs: --calibration or --samples. int8-dynamic multiplies "
+        "matrices as integers on a CPU, and measures their ranges while it runs.",
+    ),
+    option(
+        "--calibration",
+        section=TARGET,
+        type=FILE_TO_READ,
+        metavar="FILE.npz",
+        help="Real inputs, on which --precision int8 measures the ranges of the values inside the model. The file has "
+        "one array for each input, of shape [rows, ...]. 100 to 500 rows are usual. Default: the file of --samples.",
+    ),
+    option(
+        "--for",
+        "runtime",
+        section=TARGET,
+        type=click.Choice(["cpu", "tensorrt"]),
+        help="What --precision int8 is for: ONNX Runtime on any CPU, or TensorRT. Default: tensorrt with --format "
+        "tensorrt or --accelerator tensorrt, otherwise cpu.",
     ),
 )
 

@@ -27,10 +27,10 @@ _RELATIVE: Mapping[str, tuple[float, float]] = {
     # A value near the border between two quantized steps can be rounded to the other one. A step is 1/127 of the
     # range, and a few layers add theirs.
     "QUANTIZED": (2e-2, 3e-2),
-    # The original is in fp32, so every value is rounded to one of 255 steps, layer after layer. Of 20 networks, 17 stay
-    # within this on their own calibration data without keeping a node in fp32. A wrong row is off by about the whole
-    # value.
-    "INT8": (5e-2, 5e-2),
+    # The original is in fp32, so that every value is rounded to one of 255 steps, layer after layer. Trained networks
+    # whose accuracy stays the same are off by up to 8 % of the largest value in their worst value, and by less than 1 %
+    # in the mean, which `mean_limit` bounds. A wrong row is off by about the whole value.
+    "INT8": (1e-1, 1e-1),
 }
 """By the least precise number type in the graph: `rtol`, and `atol` as a part of the output's largest value."""
 
@@ -47,10 +47,12 @@ sums give equal numbers."""
 
 
 _MEAN: Mapping[str, float] = {"INT8": 2e-2}
-"""The mean error that is allowed too, as a part of the output's largest value. Where all values are off by a little, and
-not a few by more, the model has lost something."""
+"""The mean error that is allowed too, as a part of the output's largest value.
 
-_MEAN_PART = 0.4
+Where all values are off by a little, and not a few by more, the model has lost something.
+"""
+
+_MEAN_PART = 0.2
 """The mean error that is allowed if the caller sets the largest, as a part of that."""
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from builder.batching import BatchedModel
 from builder.errors import VerificationError
 from builder.proof.choosing_sizes import free_sizes
-from builder.proof.comparison import relative_tolerance, tolerances_for
+from builder.proof.comparison import mean_limit, relative_tolerance, tolerances_for
 from builder.proof.interface import check_interface
 from builder.proof.neighbours import prove_extreme_neighbours, prove_neighbours
 from builder.proof.other_sizes import prove_other_sizes
@@ -121,6 +121,7 @@ def verify(
     with onnxruntime_warnings() as warnings:
         if effort != "off":
             proven = _prove_all(provers, sizes)
+            against.refuse_mean(proven, truth.reference)
             _prove_apart(model, provers, largest=max(sizes, default=1))
             for session, (_, found) in product(sessions, elsewhere):
                 against.prover(session, found).prove([size for size in sizes if size <= MOST_ELSEWHERE])
@@ -199,6 +200,18 @@ class _Comparison:
             fix=REDUCED if model.is_lowered else INDEPENDENT if model.batched.is_kept else REPORT,
             is_about_batch=not model.is_lowered and not model.batched.is_static,
         )
+
+    def refuse_mean(self, proven: Proven, reference: Arrays) -> None:
+        """Refuse a model whose values are off by too much in the mean, if that is limited for its numbers.
+
+        Raises:
+            VerificationError: They are.
+        """
+        for name, mean in proven.mean.items():
+            limit = mean_limit(reference[f"output:{name}"], self.model.precision, max_error=self.max_error)
+            if limit is not None and mean > limit:
+                what = f"output {name!r} is off by {mean:.3g} in the mean, and only {limit:g} is allowed"
+                raise VerificationError(self.model.batched.original.path, what, REDUCED)
 
 
 def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -> None:

@@ -210,7 +210,7 @@ class _Search:
 
     def _is_built(self, keep: frozenset[str]) -> bool:
         try:
-            lowered = lower(self._batched, request_of(self._options, self._samples, keep))
+            lowered = lower(self._batched, request_of(self._batched, self._options, self._samples, keep))
             with build_time():
                 build(self._written(lowered.batched), self._profiles, self._build, lambda _: None)
         except BuilderError:

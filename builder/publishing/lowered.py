@@ -13,7 +13,7 @@ from builder.publishing import summary
 from builder.publishing.faster import lower_fastest
 from builder.publishing.options import PublishOptions
 from builder.record import Accuracy, Quantization, Speed
-from builder.samples import Samples
+from builder.samples import Samples, read_samples
 from builder.tensors import Arrays
 
 
@@ -62,8 +62,11 @@ def prove_lowered(
         VerificationError: The answers are not the original's, too few of them are right, or the model is not faster on
             this CPU.
     """
-    lowered, speed = _lower(batched, options, samples, largest, report, keep)
+    request = request_of(batched, options, samples, keep)
+    lowered, speed = _lower(batched, options, request, largest, report)
     check(lowered.batched)
+    # Inputs that are drawn may be far from those on which the ranges were measured.
+    samples = request.calibration if samples is None else samples
     verified = _verify(lowered, samples, largest, options, report)
     accuracy = None if baseline is None else _check_accuracy(baseline, verified, lowered, options, report)
     return ProvenModel(verified, lowered.quantization, accuracy, speed)
@@ -103,20 +106,18 @@ def _check_accuracy(
 def runtime_of(options: PublishOptions) -> Runtime:
     """Return what will run the model."""
     is_tensorrt = options.format == "tensorrt" or options.config.accelerator == "tensorrt"
-    return "tensorrt" if is_tensorrt else "cpu"
+    return options.runtime or ("tensorrt" if is_tensorrt else "cpu")
 
 
 def _lower(
     batched: BatchedModel,
     options: PublishOptions,
-    samples: Arrays | None,
+    request: LoweringRequest,
     largest: int,
     report: Report,
-    keep: frozenset[str],
 ) -> tuple[LoweredModel, Speed | None]:
     if options.precision == "fp32":
         return LoweredModel(batched), None
-    request = request_of(options, samples, keep)
     is_measured = options.precision in QUANTIZED and request.runtime == "cpu"
     with during(f"it is changed to {options.precision}"):
         lowered, speed = (
@@ -130,10 +131,22 @@ def _lower(
     return lowered, speed
 
 
-def request_of(options: PublishOptions, samples: Arrays | None, keep: frozenset[str]) -> LoweringRequest:
-    """Return what is asked of a lower precision."""
+def request_of(
+    batched: BatchedModel, options: PublishOptions, samples: Arrays | None, keep: frozenset[str]
+) -> LoweringRequest:
+    """Return what is asked of a lower precision, with the calibration data if the caller gave some.
+
+    Raises:
+        ModelError: They cannot be read.
+    """
+    calibration = None if options.calibration is None else read_samples(options.calibration, batched)
     return LoweringRequest(
-        options.precision, runtime_of(options), samples=samples, keep=keep, max_error=options.max_error
+        options.precision,
+        runtime_of(options),
+        samples=samples,
+        calibration=calibration,
+        keep=keep,
+        max_error=options.max_error,
     )
 
 

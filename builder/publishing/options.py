@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
-from builder.lowering import Precision
+from builder.lowering import Precision, Runtime
 from builder.proof import AccuracyOptions, Effort
 from builder.record import Download
 from builder.tensorrt import BuildOptions
@@ -49,6 +49,8 @@ class PublishOptions:
         samples: An .npz file of samples to prove the model with.
         effort: How many batch sizes the proof runs.
         precision: The precision in which the model computes; its inputs and outputs keep their types.
+        calibration: An .npz file of inputs on which `int8` measures ranges; by default `samples`.
+        runtime: What `int8` is for; by default what `format` and the accelerator of the config say.
         max_error: The allowed error of floats, as a part of each value and again of the output's largest value.
         min_speedup: The least throughput of a quantized model on this CPU, as a multiple of fp32's. 0 publishes any.
         accuracy: What the caller asks about the accuracy on `samples` with labels.
@@ -78,6 +80,8 @@ class PublishOptions:
     samples: Path | None = None
     effort: Effort = "sample"
     precision: Precision = "fp32"
+    calibration: Path | None = None
+    runtime: Runtime | None = None
     max_error: float | None = None
     min_speedup: float | None = None
     accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
@@ -108,6 +112,8 @@ class PublishOptions:
             "samples": _file_name(self.samples),
             "prove": _unless("sample", self.effort),
             "precision": _unless("fp32", self.precision),
+            "calibration": _file_name(self.calibration),
+            "for": self.runtime,
             "max_error": self.max_error,
             **self.accuracy.to_manifest(),
             "triton": self.triton,

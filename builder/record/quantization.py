@@ -16,7 +16,7 @@ class Quantization:
             it runs.
         kept: The nodes that stay in fp32: their number by reason and operator.
         kept_nodes: Those that stay in fp32 because of the error that was measured, by name.
-        is_over: Whether the time was up before it was known which nodes these are; then their neighbours are among them.
+        is_over: Whether the time was up before single nodes were told apart, so that neighbours are among them.
     """
 
     runtime: str

@@ -103,6 +103,8 @@ EXPECTED = PublishOptions(
     samples=Path("s.npz"),
     effort="full",
     precision="bf16",
+    calibration=Path("c.npz"),
+    runtime="tensorrt",
     max_error=0.02,
     min_speedup=1.5,
     accuracy=AccuracyOptions(metric="f1@0.3", label_output="c", max_accuracy_drop=0.005),
@@ -152,7 +154,8 @@ GIVEN = (
     "m.onnx --per-sample --input-names a,b --output-names c --rename x=0=y --rename z=w --batch-axis a=1 "
     "--batch-axis b=none --constant s=0.5 --constant t=t.npy --output c --dynamic a:2=height,3=width "
     "--size time=8,past=7 --size mask:1=8 --samples s.npz --prove full "
-    "--precision bf16 --max-error 0.02 --min-speedup 1.5 --metric f1@0.3 --label-output c --max-accuracy-drop 0.5% "
+    "--precision bf16 --calibration c.npz --for tensorrt "
+    "--max-error 0.02 --min-speedup 1.5 --metric f1@0.3 --label-output c --max-accuracy-drop 0.5% "
     "--triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "

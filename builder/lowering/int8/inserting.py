@@ -1,4 +1,4 @@
-"""Put QuantizeLinear and DequantizeLinear into a graph, with ONNX Runtime's quantizer, and take some of them out again."""
+"""Put QuantizeLinear and DequantizeLinear into a graph with ONNX Runtime's quantizer, and take some out again."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping

@@ -11,11 +11,11 @@ ONNX Runtime and TensorRT fuse such a group into one kernel on integers. They wa
 - ONNX Runtime on a CPU has convolutions from integers to integers only. So what a convolution makes is quantized too,
   behind its activation. A sum or a concatenation of such values then runs on integers, because all around it is
   quantized. A product of matrices has a kernel that makes floats, so what it makes stays as it is.
-- TensorRT quantizes what a convolution makes by itself where the next one takes it. In a sum with a convolution it fuses
-  the convolution, so the other term should be quantized.
+- TensorRT quantizes what a convolution makes by itself where the next one takes it. In a sum with a convolution it
+  fuses the convolution, so the other term should be quantized.
 
-Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html, "Q/DQ Placement
-Recommendations"; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html,
+"Q/DQ Placement Recommendations"; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -129,7 +129,7 @@ def is_product(node: ir.Node) -> bool:
         value is not None
         and value.const_value is not None
         and value.dtype == ir.DataType.FLOAT
-        and sum(size > 1 for size in value.const_value.shape) > 1
+        and sum(size != 1 for size in value.const_value.shape) > 1
         for value in node.inputs
     )
     return has_weights and (operator(node) in _OTHER_PRODUCTS or bool(node.domain))

@@ -9,7 +9,7 @@ from builder.batching import BatchedModel
 from builder.errors import ModelError
 from builder.model import free_name, name_nodes, node_names, value_names
 from builder.proof import one_line, onnxruntime_errors, onnxruntime_warnings, open_rewritten
-from builder.tensors import Arrays
+from builder.tensors import Array, Arrays
 
 BATCH = 8
 """How many rows run at once."""
@@ -52,7 +52,7 @@ def measure_ranges(batched: BatchedModel, model: ir.Model, rows: Arrays, names: 
     return found
 
 
-def batches(rows: Arrays, *, is_static: bool, size: int = BATCH) -> Iterator[dict[str, np.ndarray]]:
+def batches(rows: Arrays, *, is_static: bool, size: int = BATCH) -> Iterator[dict[str, Array]]:
     """Yield the rows, a few at a time; to a model without a batch, each by itself without its axis."""
     count = min(map(len, rows.values()))
     for start in range(0, count, 1 if is_static else size):

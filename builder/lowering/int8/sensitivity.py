@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel
-from builder.errors import ModelError
+from builder.errors import ModelError, VerificationError
 from builder.lowering.int8.ranges import batches
 from builder.proof import (
     Session,
@@ -107,6 +107,7 @@ class _Search:
         self._rows = {name: array[: _affordable(rows)] for name, array in rows.items()}
         self._max_error = max_error
         self._end = end
+        self._failures: tuple[type[Exception], ...] = (ModelError, VerificationError, *run_errors())
         self._wanted = self._answer(batched.ir)
 
     def find(self) -> Kept:
@@ -151,9 +152,7 @@ class _Search:
         middle = len(units) // 2
         return [tuple(name for unit in part for name in unit) for part in (units[:middle], units[middle:])]
 
-    def _fewest(
-        self, worst: Sequence[tuple[str, ...]], left: Sequence[tuple[str, ...]]
-    ) -> tuple[int, float]:
+    def _fewest(self, worst: Sequence[tuple[str, ...]], left: Sequence[tuple[str, ...]]) -> tuple[int, float]:
         """Return how many of the worst groups to keep so that the rest is good enough, and its error."""
         low, high, found = 0, len(worst), 0.0
         while low < high:
@@ -169,7 +168,7 @@ class _Search:
         """Return the largest error of any output as a part of its tolerance; infinite if the model fails."""
         try:
             answers = self._answer(self._quantized(keep))
-        except (ModelError, *run_errors()):
+        except self._failures:
             return np.inf
         return max((self._part(answers[name], wanted) for name, wanted in self._wanted.items()), default=0.0)
 
@@ -181,7 +180,8 @@ class _Search:
         with np.errstate(invalid="ignore"):
             allowed = tolerance.atol + tolerance.rtol * np.abs(wanted.astype(np.float64))
             parts = np.where(errors > 0, errors / allowed, 0.0)
-        mean = float(errors.mean()) / mean_limit(wanted, "INT8", max_error=self._max_error)
+        limit = mean_limit(wanted, "INT8", max_error=self._max_error)
+        mean = float(errors.mean()) / limit if limit else 0.0
         return float(max(parts.max(initial=0.0), mean))
 
     def _answer(self, model: ir.Model) -> dict[str, Array]:

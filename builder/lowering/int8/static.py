@@ -19,7 +19,7 @@ from builder.lowering.int8.sensitivity import FEWEST_ROWS, Kept, keep_sensitive
 from builder.lowering.precision import ENOUGH
 from builder.lowering.preparing import prepared
 from builder.lowering.request import LoweredModel, LoweringRequest
-from builder.model import name_nodes, node_names, operator
+from builder.model import free_name, name_nodes, node_names, operator, value_names
 from builder.printable import counted
 from builder.record import Quantization
 from builder.tensors import Arrays
@@ -145,23 +145,23 @@ def _without(places: Places, model: ir.Model, ranges: Mapping[str, Range]) -> Pl
 
 def _apart(model: ir.Model, places: Places) -> None:
     """Give outputs of the graph that are quantized a value of their own, and weights that others take too a copy."""
-    edges, names = Edges(model), node_names(model)
+    edges, names, taken = Edges(model), node_names(model), value_names(model)
     for value in places.values(model.graph).values():
         if value.is_graph_output():
             node = ir.node("Identity", [value])
             name_nodes([node], names)
             model.graph.append(node)
             made = node.outputs[0]
-            made.name, made.type, made.shape = f"{value.name}_quantized_inside", value.type, value.shape
+            made.name, made.type, made.shape = free_name(f"{value.name}_output", taken), value.type, value.shape
             edges.replace(value, made, [])
     for node in model.graph:
         if node.name not in places.units:
             continue
         for position in range(1, len(node.inputs)):
-            value = node.inputs[position]
-            others = [] if value is None else [user for user, _ in value.uses() if user.name not in places.units]
-            if value is not None and others and value.const_value is not None:
-                node.replace_input_with(position, edges.constant(value, value.const_value.numpy()))
+            shared = node.inputs[position]
+            others = [] if shared is None else [user for user, _ in shared.uses() if user.name not in places.units]
+            if shared is not None and others and shared.const_value is not None:
+                node.replace_input_with(position, edges.constant(shared, shared.const_value.numpy()))
 
 
 def _whole(keep: Collection[str], places: Places) -> frozenset[str]:
@@ -173,7 +173,7 @@ def _lowered(
     batched: BatchedModel, request: LoweringRequest, quantized: Quantized, kept: Kept, asked: frozenset[str], rows: int
 ) -> LoweredModel:
     where, graph = batched.original.path, quantized.floats.graph
-    stays = {name: ASKED for name in asked} | {name: SENSITIVE for name in kept.names}
+    stays = dict.fromkeys(asked, ASKED) | dict.fromkeys(kept.names, SENSITIVE)
     reasons = dict(quantized.places.reasons)
     reasons |= {node: stays[str(node.name)] for node in graph if node.name in stays}
     counts = _counted(graph, reasons)

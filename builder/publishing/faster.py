@@ -50,7 +50,7 @@ def lower_fastest(
             continue  # too little is left
     speeds = measure_speed(
         [ir.to_proto(model).SerializeToString() for model in (batched.ir, *(form.batched.ir for form in forms))],
-        sample_sets(batched, request.samples),
+        sample_sets(batched, request.calibration if request.samples is None else request.samples),
         where=batched.original.path,
         largest=largest,
         threads=threads,

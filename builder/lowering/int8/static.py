@@ -27,7 +27,7 @@ from builder.tensors import Arrays
 HELD_OUT = 5
 """One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
 
-ASKED, SENSITIVE, UNBOUNDED = "asked for", "too large an error", "values are infinite or NaN"
+KEPT, SLOW, SENSITIVE, UNBOUNDED = "kept in fp32", "slower in int8", "too large an error", "values are infinite or NaN"
 
 _QUANTIZERS = {QUANTIZE, DEQUANTIZE, ("", "DynamicQuantizeLinear")}
 
@@ -54,12 +54,12 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
         raise _too_little(where, "nothing in this model can be in int8", _counted(model.graph, places.reasons))
     _apart(model, places)
     quantized = quantize(model, places, ranges, request.runtime)
-    asked = _whole(request.keep, places)
-    units = [unit for unit in dict.fromkeys(places.units.values()) if not asked & set(unit)]
+    asked = dict.fromkeys(_whole(request.slow, places), SLOW) | dict.fromkeys(_whole(request.keep, places), KEPT)
+    units = [unit for unit in dict.fromkeys(places.units.values()) if not asked.keys() & set(unit)]
     kept = keep_sensitive(
         batched,
         units,
-        lambda names: quantized.keeping(names | asked),
+        lambda names: quantized.keeping(names | asked.keys()),
         _to_compare(request, held_out, measured),
         max_error=request.max_error,
     )
@@ -170,10 +170,15 @@ def _whole(keep: Collection[str], places: Places) -> frozenset[str]:
 
 
 def _lowered(
-    batched: BatchedModel, request: LoweringRequest, quantized: Quantized, kept: Kept, asked: frozenset[str], rows: int
+    batched: BatchedModel,
+    request: LoweringRequest,
+    quantized: Quantized,
+    kept: Kept,
+    asked: Mapping[str, str],
+    rows: int,
 ) -> LoweredModel:
     where, graph = batched.original.path, quantized.floats.graph
-    stays = dict.fromkeys(asked, ASKED) | dict.fromkeys(kept.names, SENSITIVE)
+    stays = {**asked, **dict.fromkeys(kept.names, SENSITIVE)}
     reasons = dict(quantized.places.reasons)
     reasons |= {node: stays[str(node.name)] for node in graph if node.name in stays}
     counts = _counted(graph, reasons)

@@ -103,9 +103,9 @@ class Rewritten:
         """The types to which the values of a model are rounded that was quantized just now."""
         if self.precision != "INT8":
             return frozenset()
-        nodes = (node for node in self.batched.ir.graph if node.op_type == "QuantizeLinear")
-        made = (node.outputs[0].dtype or node.inputs[2].dtype for node in nodes if node.inputs[2] is not None)
-        return frozenset(dtype for dtype in made if dtype is not None)
+        nodes = [node for node in self.batched.ir.graph if node.op_type == "QuantizeLinear"]
+        zero_points = [node.inputs[2] if len(node.inputs) > 2 else None for node in nodes]
+        return frozenset(value.dtype if value and value.dtype else ir.DataType.UINT8 for value in zero_points)
 
     @property
     def is_large(self) -> bool:

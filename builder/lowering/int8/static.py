@@ -47,12 +47,12 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     rows = _rows(request, where)
     model = _prepare(batched, where)
     places = find_places(model.graph, request.runtime)
+    _apart(model, places)
     measured, held_out = _parted(rows)
     ranges = measure_ranges(batched, model, measured, places.values(model.graph))
     places = _without(places, model, ranges)
     if not places.units:
         raise _too_little(where, "nothing in this model can be in int8", _counted(model.graph, places.reasons))
-    _apart(model, places)
     quantized = quantize(model, places, ranges, request.runtime)
     asked = dict.fromkeys(_whole(request.slow, places), SLOW) | dict.fromkeys(_whole(request.keep, places), KEPT)
     units = [unit for unit in dict.fromkeys(places.units.values()) if not asked.keys() & set(unit)]

@@ -45,7 +45,12 @@ BESIDE = {"deployment", "server"}
 """The parts of `builder` that are no step of the flow. Only `api` and the command line use them."""
 
 ONLY_IN = {
-    "onnxruntime": {"builder.proof.session", "builder.proof.verification", "builder.server.backends.onnxruntime.model"},
+    "onnxruntime": {
+        "builder.lowering.int8.inserting",
+        "builder.proof.session",
+        "builder.proof.verification",
+        "builder.server.backends.onnxruntime.model",
+    },
     "tensorrt": set(),  # `builder.tensorrt.library` imports what is installed by its name
     "polygraphy": {f"builder.tensorrt.{name}" for name in ("building", "library", "messages", "parsing", "running")},
     "torch": {

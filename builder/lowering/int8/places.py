@@ -30,6 +30,8 @@ from builder.model import operator
 PRODUCTS = (("", "Conv"), ("", "Gemm"), ("", "MatMul"))
 """The operators that have kernels on integers."""
 
+UNBOUNDED = "values are infinite or NaN"
+
 _OTHER_PRODUCTS = frozenset(("", op_type) for op_type in ("ConvTranspose", "Einsum", "GRU", "LSTM", "RNN"))
 """Operators that multiply by their weights too, and of which ONNX Runtime has none on integers."""
 
@@ -62,6 +64,22 @@ class Places:
     outputs: Mapping[str, ir.Value]
     beside: Mapping[str, ir.Value]
 
+    def without(self, graph: ir.Graph, endless: Collection[str]) -> "Places":
+        """Return the places without nodes that take or make one of these values."""
+        gone: set[str] = set()
+        for node in graph:
+            name = str(node.name)
+            made = self.outputs.get(name)
+            touched = {value.name for value in (*node.inputs[:1], made) if value is not None}
+            if name in self.units and touched & set(endless):
+                gone |= set(self.units[name])
+        return Places(
+            {name: unit for name, unit in self.units.items() if name not in gone},
+            {**self.reasons, **{node: UNBOUNDED for node in graph if node.name in gone}},
+            {name: value for name, value in self.outputs.items() if name not in gone},
+            {name: value for name, value in self.beside.items() if name not in gone and value.name not in endless},
+        )
+
     def values(self, graph: ir.Graph) -> dict[str, ir.Value]:
         """Return the values that are quantized, by name."""
         taken = [node.inputs[0] for node in graph if node.name in self.units]
@@ -71,23 +89,15 @@ class Places:
 
 def find_places(graph: ir.Graph, runtime: Runtime) -> Places:
     """Decide for every node of a graph whose constants are initializers and whose nodes have names."""
-    reasons: dict[ir.Node, str] = {}
-    able: list[ir.Node] = []
-    for node in graph:
-        if is_product(node):
-            reason = _why_not(node, runtime)
-            if reason is None:
-                able.append(node)
-            else:
-                reasons[node] = reason
+    whys = {node: _why_not(node, runtime) for node in graph if is_product(node)}
+    able = [node for node, why in whys.items() if why is None]
     by_weights: dict[ir.Value | None, list[str]] = {}
     for node in able:
         by_weights.setdefault(node.inputs[1], []).append(str(node.name))
-    units = {name: tuple(names) for names in by_weights.values() for name in names}
     convolutions = [node for node in able if node.op_type == "Conv"]
     return Places(
-        units,
-        reasons,
+        {name: tuple(names) for names in by_weights.values() for name in names},
+        {node: why for node, why in whys.items() if why is not None},
         {str(node.name): _behind(node) for node in convolutions} if runtime == "cpu" else {},
         dict(_other_terms(convolutions)) if runtime == "tensorrt" else {},
     )
@@ -137,26 +147,27 @@ def is_product(node: ir.Node) -> bool:
 
 def _why_not(node: ir.Node, runtime: Runtime) -> str | None:
     """Return why a node cannot compute on integers."""
-    kind = operator(node)
-    if kind not in PRODUCTS and not (runtime == "tensorrt" and kind == ("", "ConvTranspose")):
+    if operator(node) not in PRODUCTS and not (runtime == "tensorrt" and node.op_type == "ConvTranspose"):
         return "operator does not support it"
     taken, weights, *bias = node.inputs
-    if taken is None or weights is None or taken.dtype != ir.DataType.FLOAT or taken.const_value is not None:
+    if taken is None or taken.dtype != ir.DataType.FLOAT or taken.const_value is not None:
         return "not a product of fp32 values and weights"
-    if weights.const_value is None or weights.dtype != ir.DataType.FLOAT:
-        return "no constant weights"
-    if kind != ("", "Conv") and len(weights.const_value.shape) != 2 and kind != ("", "ConvTranspose"):
-        return "weights are not a matrix"
-    if any(value is not None and value.const_value is None for value in bias):
-        return "bias is not constant"
     if taken.is_graph_input() and taken.is_graph_output():
         return "takes an input that is an output too"
-    if kind == ("", "Gemm") and _is_scaled(node):
+    if any(value is not None and value.const_value is None for value in bias):
+        return "bias is not constant"
+    return _why_not_with(node, weights)
+
+
+def _why_not_with(node: ir.Node, weights: ir.Value | None) -> str | None:
+    """Return why a product with these weights cannot be computed on integers."""
+    if weights is None or weights.const_value is None or weights.dtype != ir.DataType.FLOAT:
+        return "no constant weights"
+    if node.op_type in ("Gemm", "MatMul") and len(weights.const_value.shape) != 2:
+        return "weights are not a matrix"
+    if node.op_type == "Gemm" and _is_scaled(node):
         return "scaled or transposed product"
-    array = weights.const_value.numpy()
-    if not np.isfinite(array).all():
-        return "weights are infinite or NaN"
-    return None
+    return None if np.isfinite(weights.const_value.numpy()).all() else "weights are infinite or NaN"
 
 
 def _is_scaled(node: ir.Node) -> bool:

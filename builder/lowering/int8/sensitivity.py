@@ -41,6 +41,9 @@ MOST_ROWS, MOST_BYTES = 256, 64 << 20
 
 FEWEST_ROWS = 8
 
+Group = tuple[str, ...]
+"""The names of nodes that are quantized, or kept in fp32, together."""
+
 Quantize = Callable[[frozenset[str]], ir.Model]
 """Makes the quantized model, in which the nodes with these names stay in fp32."""
 
@@ -64,7 +67,7 @@ class Kept:
 
 def keep_sensitive(
     batched: BatchedModel,
-    units: Sequence[tuple[str, ...]],
+    units: Sequence[Group],
     quantized: Quantize,
     rows: Arrays,
     *,
@@ -95,7 +98,7 @@ class _Search:
     def __init__(
         self,
         batched: BatchedModel,
-        units: Sequence[tuple[str, ...]],
+        units: Sequence[Group],
         quantized: Quantize,
         rows: Arrays,
         max_error: float | None,
@@ -107,44 +110,49 @@ class _Search:
         self._rows = {name: array[: _affordable(rows)] for name, array in rows.items()}
         self._max_error = max_error
         self._end = end
+        self._everything = frozenset(name for unit in units for name in unit)
+        self._alone: dict[Group, float] = {}
         self._failures: tuple[type[Exception], ...] = (ModelError, VerificationError, *run_errors())
         self._wanted = self._answer(batched.ir)
 
     def find(self) -> Kept:
-        everything = frozenset(name for unit in self._units for name in unit)
+        """Find the nodes."""
         started = time.monotonic()
         error = self._error(frozenset())
         if error <= TARGET or not self._units:
             return Kept(frozenset(), {}, False, error)
-        cost = time.monotonic() - started
-        groups = self._grouped(cost)
-        errors: dict[tuple[str, ...], float] = {}
+        groups = self._grouped(time.monotonic() - started)
         while True:
-            for group in groups:
-                if group not in errors and not self._is_over():
-                    errors[group] = self._error(everything - set(group))
-            worst = sorted((group for group in groups if group in errors), key=errors.__getitem__, reverse=True)
-            count, error = self._fewest(worst, [group for group in groups if group not in errors])
-            kept, left = worst[:count], [group for group in groups if group not in errors]
-            parts = [half for group in (*kept, *left) for half in self._halves(group)]
-            if len(parts) == len(kept) + len(left) or self._is_over():
+            error, kept, others = self._choose(groups)
+            parts = [part for group in kept for part in self._halves(group)]
+            if len(parts) == len(kept) or self._is_over():
                 break
-            groups = [*worst[count:], *parts]
-        names = frozenset(name for group in (*kept, *left) for name in group)
-        is_over = self._is_over() and any(len(self._halves(group)) > 1 for group in (*kept, *left))
-        return Kept(names, {name: errors[group] for group in kept for name in group}, is_over, error)
+            groups = [*others, *parts]
+        names = frozenset(name for group in kept for name in group)
+        alone = {name: self._alone[group] for group in kept if group in self._alone for name in group}
+        return Kept(names, alone, len(parts) > len(kept), error)
+
+    def _choose(self, groups: Sequence[Group]) -> tuple[float, list[Group], list[Group]]:
+        """Return the error that is left, the groups to keep, and the others. What was not tried in time is kept."""
+        for group in groups:
+            if group not in self._alone and not self._is_over():
+                self._alone[group] = self._error(self._everything - set(group))
+        left = [group for group in groups if group not in self._alone]
+        worst = sorted((group for group in groups if group in self._alone), key=self._alone.__getitem__, reverse=True)
+        count, error = self._fewest(worst, left)
+        return error, [*worst[:count], *left], worst[count:]
 
     def _is_over(self) -> bool:
         return time.monotonic() > self._end
 
-    def _grouped(self, cost: float) -> list[tuple[str, ...]]:
+    def _grouped(self, cost: float) -> list[Group]:
         """Return groups of neighbours, as many as half of the time that is left allows to try."""
         most = max(4, int((self._end - time.monotonic()) / 2 / max(cost, 1e-3)))
         size = -(-len(self._units) // most)
         chunks = [self._units[start : start + size] for start in range(0, len(self._units), size)]
         return [tuple(name for unit in chunk for name in unit) for chunk in chunks]
 
-    def _halves(self, group: tuple[str, ...]) -> list[tuple[str, ...]]:
+    def _halves(self, group: Group) -> list[Group]:
         """Return a group's two halves, or the group itself if it is one unit."""
         units = [unit for unit in self._units if unit[0] in group]
         if len(units) < 2:
@@ -152,7 +160,7 @@ class _Search:
         middle = len(units) // 2
         return [tuple(name for unit in part for name in unit) for part in (units[:middle], units[middle:])]
 
-    def _fewest(self, worst: Sequence[tuple[str, ...]], left: Sequence[tuple[str, ...]]) -> tuple[int, float]:
+    def _fewest(self, worst: Sequence[Group], left: Sequence[Group]) -> tuple[int, float]:
         """Return how many of the worst groups to keep so that the rest is good enough, and its error."""
         low, high, found = 0, len(worst), 0.0
         while low < high:

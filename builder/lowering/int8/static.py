@@ -14,7 +14,7 @@ from builder.lowering.edges import Edges
 from builder.lowering.int8.inserting import DEQUANTIZE, QUANTIZE, Quantized, quantize
 from builder.lowering.int8.places import Places, find_places, weights_of_products
 from builder.lowering.int8.raising import raised
-from builder.lowering.int8.ranges import Range, measure_ranges
+from builder.lowering.int8.ranges import measure_ranges
 from builder.lowering.int8.sensitivity import FEWEST_ROWS, Kept, keep_sensitive
 from builder.lowering.precision import ENOUGH
 from builder.lowering.preparing import prepared
@@ -27,7 +27,7 @@ from builder.tensors import Arrays
 HELD_OUT = 5
 """One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
 
-KEPT, SLOW, SENSITIVE, UNBOUNDED = "kept in fp32", "slower in int8", "too large an error", "values are infinite or NaN"
+KEPT, SLOW, SENSITIVE = "kept in fp32", "slower in int8", "too large an error"
 
 _QUANTIZERS = {QUANTIZE, DEQUANTIZE, ("", "DynamicQuantizeLinear")}
 
@@ -50,7 +50,7 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     _apart(model, places)
     measured, held_out = _parted(rows)
     ranges = measure_ranges(batched, model, measured, places.values(model.graph))
-    places = _without(places, model, ranges)
+    places = places.without(model.graph, {name for name, ends in ranges.items() if not np.isfinite(ends).all()})
     if not places.units:
         raise _too_little(where, "nothing in this model can be in int8", _counted(model.graph, places.reasons))
     quantized = quantize(model, places, ranges, request.runtime)
@@ -123,26 +123,6 @@ def _to_compare(request: LoweringRequest, held_out: Arrays, measured: Arrays) ->
     return {name: np.concatenate([part[name] for part in parts]) for name in held_out}
 
 
-def _without(places: Places, model: ir.Model, ranges: Mapping[str, Range]) -> Places:
-    """Return the places without nodes that take or make values without a range."""
-    endless = {name for name, bounds in ranges.items() if not np.isfinite(bounds).all()}
-    if not endless:
-        return places
-    reasons = dict(places.reasons)
-    for node in model.graph:
-        made = places.outputs.get(str(node.name))
-        values = (node.inputs[0] if node.inputs else None, made)
-        if node.name in places.units and any(value is not None and value.name in endless for value in values):
-            reasons |= {each: UNBOUNDED for each in model.graph if each.name in places.units[str(node.name)]}
-    gone = {str(node.name) for node in reasons}
-    return Places(
-        {name: unit for name, unit in places.units.items() if name not in gone},
-        reasons,
-        {name: value for name, value in places.outputs.items() if name not in gone},
-        {name: value for name, value in places.beside.items() if name not in gone and value.name not in endless},
-    )
-
-
 def _apart(model: ir.Model, places: Places) -> None:
     """Give outputs of the graph that are quantized a value of their own, and weights that others take too a copy."""
     edges, names, taken = Edges(model), node_names(model), value_names(model)
@@ -155,13 +135,13 @@ def _apart(model: ir.Model, places: Places) -> None:
             made.name, made.type, made.shape = free_name(f"{value.name}_output", taken), value.type, value.shape
             edges.replace(value, made, [])
     for node in model.graph:
-        if node.name not in places.units:
-            continue
-        for position in range(1, len(node.inputs)):
-            shared = node.inputs[position]
-            others = [] if shared is None else [user for user, _ in shared.uses() if user.name not in places.units]
-            if shared is not None and others and shared.const_value is not None:
+        for position, shared in enumerate(node.inputs if node.name in places.units else ()):
+            if shared is not None and shared.const_value is not None and _is_taken_elsewhere(shared, places):
                 node.replace_input_with(position, edges.constant(shared, shared.const_value.numpy()))
+
+
+def _is_taken_elsewhere(value: ir.Value, places: Places) -> bool:
+    return any(user.name not in places.units for user, _ in value.uses())
 
 
 def _whole(keep: Collection[str], places: Places) -> frozenset[str]:

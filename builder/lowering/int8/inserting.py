@@ -62,20 +62,18 @@ class _Weights:
     def restore(self, node: ir.Node, chosen: Collection[str]) -> None:
         """Let nodes that are not chosen take what a DequantizeLinear makes as it was before."""
         for user, position in list(node.outputs[0].uses()):
-            if user.name not in chosen:
-                source = self._floats[user.name].inputs[position]
-                assert source is not None
+            source = self._floats[user.name].inputs[position] if user.name not in chosen else None
+            if source is not None:
                 user.replace_input_with(position, self._made(source))
 
     def _made(self, source: ir.Value) -> ir.Value:
-        if source in self._restored:
-            return self._restored[source]
-        # The library gives the name of a bias to what DequantizeLinear makes of it.
-        name = free_name(f"{source.name}_fp32", self._names)
-        value = ir.Value(name=name, type=source.type, shape=source.shape, const_value=source.const_value)
-        self._model.graph.register_initializer(value)
-        self._restored[source] = value
-        return value
+        if source not in self._restored:
+            # The library gives the name of a bias to what DequantizeLinear makes of it.
+            name = free_name(f"{source.name}_fp32", self._names)
+            value = ir.Value(name=name, type=source.type, shape=source.shape, const_value=source.const_value)
+            self._model.graph.register_initializer(value)
+            self._restored[source] = value
+        return self._restored[source]
 
 
 def _restore_values(

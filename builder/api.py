@@ -20,12 +20,12 @@ from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, Kind, Source, publish_module
 from builder.model import Model, TensorSpec, fix_inputs, keep_outputs, load
 from builder.progress import Report, silent
-from builder.proof import verify_published
 from builder.publishing import (
     Adoption,
     AdoptOptions,
     Origin,
     PlanCheck,
+    ProvenVersion,
     Publication,
     PublishOptions,
     Switch,
@@ -35,12 +35,12 @@ from builder.publishing import (
     model_name_of,
     roll_back,
     summary,
+    verify_files,
 )
 from builder.record import Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.samples import ask_sizes, ask_sizes_of
 from builder.tensorrt import need_library
-from builder.tensors import Arrays
 
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
@@ -428,8 +428,9 @@ def _verify_version(model: ModelDirectory, version: int | None, limits: Limits, 
     seen = _interface_in_force(model, chosen, manifest)
     report("verify", f"{model.name} version {chosen}, {manifest.reference.rows} rows")
     file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
-    proof = bounded.run(partial(_verify, model, chosen, manifest), where=file, limits=limits, has_gpu=is_plan)
-    return Verification(model.name, chosen, proof, () if seen is None else tuple(_notes(model, chosen, seen)))
+    proven = bounded.run(partial(_verify, model, chosen, manifest), where=file, limits=limits, has_gpu=is_plan)
+    notes = () if seen is None else tuple(_notes(model, chosen, seen))
+    return Verification(model.name, chosen, proven.proof, (*proven.notes, *notes))
 
 
 def _interface_in_force(model: ModelDirectory, version: int, manifest: Manifest) -> Interface | None:
@@ -450,26 +451,8 @@ def _notes(model: ModelDirectory, version: int, seen: Interface) -> Iterator[str
         yield f"{model.config_path} does not list output {', '.join(seen.left_out)}, so no client can get it"
 
 
-def _verify(model: ModelDirectory, version: int, manifest: Manifest, _: Report) -> Proof:
-    reference, folder = model.read_reference(version), model.version_dir(version)
-    bounded.expect(manifest.model.bytes)
-    with (
-        bounded.during("its answers are compared with the stored ones"),
-        _runner(folder / manifest.model.file, is_plan=manifest.plan is not None) as run,
-    ):
-        return verify_published(folder, manifest, reference, run=run)
-
-
-@contextmanager
-def _runner(model: Path, *, is_plan: bool) -> Iterator[Callable[[Arrays], Arrays] | None]:
-    """Yield what runs a plan, or None for an ONNX file, which the proof opens itself."""
-    if not is_plan:
-        yield None
-        return
-    from builder.tensorrt import open_plan
-
-    with open_plan(model) as run:
-        yield run
+def _verify(model: ModelDirectory, version: int, manifest: Manifest, _: Report) -> ProvenVersion:
+    return verify_files(model, version, manifest)
 
 
 def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:

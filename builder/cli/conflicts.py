@@ -168,11 +168,20 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     for name, value in _needs_plan(options).items():
         if value and not is_plan:
             yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
+    if options.fallback and options.precision == "bf16":
+        what = "--fallback onnx does not work with --precision bf16, which ONNX Runtime cannot compute in on a CPU"
+        yield what, "use --precision fp16, or leave out --fallback"
 
 
 def _needs_plan(options: "PublishOptions") -> dict[str, object]:
     """Return the options that only plans have, with their values."""
+    build = options.build
     return {
+        "--fallback": options.fallback,
+        "--keep-plans": options.keep_plans,
+        "--builder-optimization-level": build.builder_optimization_level is not None,
+        "--tiling-optimization-level": build.tiling_optimization_level,
+        "--build-route": build.build_route is not None,
         "--timing-cache": options.build.timing_cache,
         "--workspace-mb": options.build.workspace_mb,
         "--version-compatible": options.build.version_compatible,

@@ -97,7 +97,28 @@ _BUILD: tuple[Callable[..., Any], ...] = (
         section=TENSORRT,
         type=click.Path(path_type=Path, dir_okay=False),
         help="A file that keeps the timings of a build, so that later builds are faster. It is made if it does not "
-        "exist.",
+        "exist. Default: a build starts from the timings that are kept with the served version.",
+    ),
+    option(
+        "--builder-optimization-level",
+        section=TENSORRT,
+        type=whole_number(0, 5, form="LEVEL"),
+        help="How long TensorRT looks for fast kernels, from 0 to 5. A higher level builds longer. Default: TensorRT's "
+        "own, which is 3.",
+    ),
+    option(
+        "--tiling-optimization-level",
+        section=TENSORRT,
+        type=click.Choice(["none", "fast", "moderate", "full"]),
+        help="How long TensorRT looks for ways to keep data in the cache of the GPU from one layer to the next. "
+        "Default: TensorRT's own, which is none.",
+    ),
+    option(
+        "--build-route",
+        section=TENSORRT,
+        metavar="ROUTE",
+        help="Settings of TensorRT's compiler that its Global Performance Tuner (trtexec --tuneBuildRoutes) has found "
+        "to be fast: KNOB=VALUE, separated by spaces. Default: TensorRT's own route.",
     ),
     option(
         "--workspace-mb",

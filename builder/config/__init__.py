@@ -2,10 +2,11 @@
 
 `make_config` builds the config of a version, or edits the one that is there. `options` holds what the caller can ask
 for, and `settings` writes it; `warmup` writes the requests that Triton runs when it loads the model. `profiles` are the
-shapes that TensorRT builds for, `rules` what Triton refuses, `policy` which versions it serves, `interface` what
-clients see of them, `backends` which backend loads the model, `completing` what Triton adds to a config, and `batching`
-gives one a batch. `pbtxt` reads the text and changes it in place, so that comments survive. `lineage` says
-which config a config replaced, and `merging` brings two changes of one together.
+shapes that TensorRT builds for, `plans` says which file of a version a server loads, `rules` what Triton refuses,
+`policy` which versions it serves, `interface` what clients see of them, `backends` which backend loads the model,
+`completing` what Triton adds to a config, and `batching` gives one a batch. `pbtxt` reads the text and changes it in
+place, so that comments survive. `lineage` says which config a config replaced, and `merging` brings two changes of one
+together.
 """
 
 from builder.config import backends, interface, lineage, pbtxt, policy
@@ -14,6 +15,7 @@ from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at, renew_warmup
 from builder.config.merging import ConflictError, merge
 from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
+from builder.config.plans import for_plan
 from builder.config.profiles import Profile, Shapes, make_profiles
 from builder.config.settings import LABEL_FILE, PathError, check_usage
 
@@ -35,6 +37,7 @@ __all__ = [
     "check_config",
     "check_options",
     "check_usage",
+    "for_plan",
     "interface",
     "interface_of",
     "lineage",

@@ -5,6 +5,7 @@ from builder.config.interface import is_partial
 from builder.config.options import ConfigOptions
 from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
+from builder.config.plans import leave_plans
 from builder.config.unknown import check_spelling
 from builder.errors import RepositoryError
 
@@ -35,6 +36,8 @@ def check_options(
         check_spelling(existing, where=where)
     if is_partial(config) and config.max_batch_size == 0:
         config.max_batch_size = int(has_batch)
+    if backend != "tensorrt":
+        leave_plans(config)
     config.backend, config.platform = backend, ""
     settings.check(config, options, where=where)
     checks = (

@@ -13,7 +13,8 @@ from builder.config.interface import Interface, batch_contradictions, interface_
 from builder.config.lineage import PREVIOUS
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions
 from builder.config.pbtxt import FILE, messages
-from builder.config.rules import PLATFORMS, disagreements, problems
+from builder.config.plans import PLATFORMS, forget_plans, leave_plans, name_plans, unread
+from builder.config.rules import disagreements, problems
 from builder.config.unknown import check_spelling, unknown_fields
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor
@@ -207,6 +208,7 @@ def point_at(
     check_spelling(existing, where=where)
     policy.switch_to(config, version, present, beside=beside)
     _drop_provenance(config)
+    forget_plans(config)
     warmup.replace(config, [])
     text = pbtxt.edit(existing, config, where=where)
     pbtxt.check_length(text, where=where)
@@ -217,6 +219,7 @@ def _parse(existing: ExistingConfig, manifest: Manifest, name: str) -> "ModelCon
     """Read the existing config, and refuse one that contradicts the new version."""
     config = pbtxt.parse(existing.text, where=existing.path)
     check_spelling(existing.text, where=existing.path)
+    name_plans(config, manifest)
     is_of_others = existing.served is None or existing.served.adopted
     if is_of_others and manifest.max_batch_size > 0 and batching.can_get_batch(config):
         batching.give_batch(config, manifest.max_batch_size)
@@ -281,6 +284,7 @@ def _notes(config: "ModelConfig", text: str, existing: ExistingConfig | None, wh
     before = None if existing is None else pbtxt.parse(existing.text, where=where)
     if before is not None and config.max_batch_size > 0 and batching.can_get_batch(before):
         yield "the first dimension of every input and output, which was 1, is the batch now"
+    yield from unread(config)
     for unknown in unknown_fields(text):
         yield f"{where}, {unknown}; Triton may not know it either, and then it does not load the model"
     kinds = {group.kind for group in config.instance_group}
@@ -332,6 +336,9 @@ def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:
     """Write what depends on the version: its backend, and where it came from."""
     backend = manifest.backend
     config.name = name
+    name_plans(config, manifest)
+    if backend != "tensorrt":
+        leave_plans(config)
     if config.backend or not config.platform:
         config.backend = backend
     if config.platform:

@@ -83,6 +83,8 @@ class ConfigOptions:
         accelerator: `tensorrt` lets the ONNX Runtime backend build TensorRT engines when it loads the model.
         profiles: With the accelerator, the shapes to build for. With a TensorRT plan, the profiles that it has;
             every instance uses all of them.
+        fallback: `onnx` says that a TensorRT plan lies beside the ONNX file, which `deploy` loads on servers that can
+            run it. The config then lets the ONNX file run everywhere.
         cuda_graphs: With a TensorRT plan, whether to record CUDA graphs at the batch sizes that Triton forms.
             Default: no.
         unset_fields: Paths of fields to remove, before `set_fields`. Example: `dynamic_batching.priority_levels`.
@@ -113,6 +115,7 @@ class ConfigOptions:
     warmup: bool | None = None
     accelerator: Literal["tensorrt"] | None = None
     profiles: tuple[Profile, ...] = ()
+    fallback: Literal["onnx"] | None = None
     cuda_graphs: bool | None = None
     unset_fields: tuple[str, ...] = ()
     set_fields: tuple[tuple[str, str], ...] = ()

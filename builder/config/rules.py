@@ -9,6 +9,7 @@ from builder.config import scheduling
 from builder.config.interface import segments, tensor_contradictions
 from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
+from builder.config.plans import PLATFORMS, file_problems
 from builder.record import Manifest
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 """What Triton takes for the model file of each backend if default_model_filename names none."""
-
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 
 
 def problems(config: "ModelConfig") -> Iterator[str]:
@@ -117,4 +116,6 @@ def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Itera
     file = PurePosixPath(manifest.model.file).parts[0]  # it may be in a folder that Triton is given, model.onnx/
     if (config.default_model_filename or MODEL_FILES[backend]) != file:
         yield f"default_model_filename is {config.default_model_filename!r} instead of {file!r}"
+    if not manifest.adopted:
+        yield from file_problems(config, manifest)
     yield from tensor_contradictions(config, manifest)

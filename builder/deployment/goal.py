@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.config import PROVENANCE_PREFIX, ClientTensor, Config, Interface, interface, interface_of, pbtxt, policy
+from builder.config import (
+    PROVENANCE_PREFIX,
+    ClientTensor,
+    Config,
+    Interface,
+    for_plan,
+    interface,
+    interface_of,
+    pbtxt,
+    policy,
+)
 from builder.errors import RepositoryError
 from builder.proof import as_numbers
 from builder.publishing import plan_switch
@@ -48,6 +58,8 @@ class Goal:
         versions: All versions that are served, ascending.
         plan: The config.pbtxt that serves them, with the files that it names.
         config: The same config, read.
+        plan_config: With what a server loads the TensorRT plan instead, which lies beside the ONNX file that `config`
+            serves; None if there is no plan beside it, in one of the versions.
         is_switch: Whether config.pbtxt has to be changed for it.
         proven: The versions that can be checked, the highest first.
         unproven: The versions served beside `version` that this package did not publish.
@@ -58,6 +70,7 @@ class Goal:
     versions: tuple[int, ...]
     plan: Config
     config: "ModelConfig"
+    plan_config: "ModelConfig | None"
     is_switch: bool
     proven: tuple[Proven, ...]
     unproven: tuple[int, ...]
@@ -93,16 +106,28 @@ def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
     present = model.versions()
     versions = tuple(number for number in policy.named_versions(config, present) if number in present)
     known = [number for number in reversed(versions) if model.is_published(number)]
+    proven = tuple(_read_proven(model, number, config) for number in known)
     return Goal(
         model=model,
         version=version,
         versions=versions,
         plan=plan,
         config=config,
+        plan_config=_plan_config(config, proven, versions),
         is_switch=planned is not None,
-        proven=tuple(_read_proven(model, number, config) for number in known),
+        proven=proven,
         unproven=tuple(number for number in versions if number not in known),
     )
+
+
+def _plan_config(config: "ModelConfig", proven: Sequence[Proven], versions: Sequence[int]) -> "ModelConfig | None":
+    """Return with what a server loads the plans of all versions; None if one of them has no plan beside it.
+
+    One config serves them all, so a version without a plan keeps the others from serving theirs.
+    """
+    if len(proven) < len(versions) or not all(each.manifest.has_fallback for each in proven):
+        return None
+    return for_plan(config, proven[0].manifest)
 
 
 def _read_proven(model: ModelDirectory, version: int, config: "ModelConfig") -> Proven:

@@ -73,11 +73,19 @@ def differences(
             yield setting, there, here
 
 
-_SETTINGS = ("max_batch_size", "the list of served versions", "the model's digest", "the list of inputs", "of outputs")
+_SETTINGS = (
+    "the backend",
+    "max_batch_size",
+    "the list of served versions",
+    "the model's digest",
+    "the list of inputs",
+    "of outputs",
+)
 
 
 def _settings(config: "ModelConfig", written: "ModelConfig", present: tuple[int, ...]) -> Iterator[Any]:
     """Yield the settings that are compared; None for one that the file leaves to the server."""
+    yield config.backend if written.backend else None
     yield config.max_batch_size if written.input and written.output else None
     yield list(policy.named_versions(config, present))
     yield config.parameters[MODEL_SHA256].string_value if MODEL_SHA256 in config.parameters else None

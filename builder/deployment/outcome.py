@@ -14,6 +14,10 @@ State = Literal["deployed", "unchanged", "put back", "not put back"]
 """
 
 
+Runs = Literal["plan", "onnx"]
+"""What a server runs of a version that has both: its TensorRT plan, or its ONNX file."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOutcome:
     """How one server was left.
@@ -28,6 +32,9 @@ class ServerOutcome:
         rows: The number of rows in them.
         largest_difference: The largest difference between an answer and the reference, by output.
         reason: Why the deployment failed on this server, or why it could not be put back; None if neither.
+        runs: What it was told to run, of a version that has a plan and an ONNX file; None for other versions, and if it
+            was told nothing.
+        no_plan: Why it does not run the plan, in its own words; None if it does, and for versions without a choice.
     """
 
     address: str
@@ -39,6 +46,8 @@ class ServerOutcome:
     rows: int = 0
     largest_difference: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
+    runs: Runs | None = None
+    no_plan: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,19 @@ class Candidate:
         finally:
             self._place(None)
 
-    def load(self, server: LiveServer) -> None:
-        """Load it.
+    def load(self, server: LiveServer, *, plan: bool = False) -> None:
+        """Load it: what config.pbtxt serves, or the TensorRT plan beside it.
 
         Raises:
             HostError: The server does not load the version.
         """
-        server.load(self.name, [VERSION], label=f"version {self.goal.version} of {self.goal.model.name!r}")
+        config = None
+        if plan and self.goal.plan_config is not None:
+            config = type(self.goal.plan_config)()
+            config.CopyFrom(self.goal.plan_config)
+            self._rename(config)
+        label = f"version {self.goal.version} of {self.goal.model.name!r}"
+        server.load(self.name, [VERSION], label=label, config=config)
 
     def replace(self) -> None:
         """Put a trivial model in its place, which any server loads.
@@ -126,12 +132,15 @@ class Candidate:
         model, config = self.goal.model, pbtxt.parse(self.goal.plan.text, where=self.goal.model.config_path)
         for file in _named_files(config):
             _copy(file, model.path, folder, self.goal)
+        self._rename(config)
+        disk.write(folder / pbtxt.FILE, pbtxt.render(config).encode())
+        (folder / str(VERSION)).symlink_to(Path("..", model.name, str(self.goal.version)))
+
+    def _rename(self, config: "ModelConfig") -> None:
         config.name = self.name
         config.version_policy.specific.versions[:] = [VERSION]
         config.ClearField("response_cache")  # it would answer what it answered in an earlier rehearsal
-        config.parameters[_MARK].string_value = model.name
-        disk.write(folder / pbtxt.FILE, pbtxt.render(config).encode())
-        (folder / str(VERSION)).symlink_to(Path("..", model.name, str(self.goal.version)))
+        config.parameters[_MARK].string_value = self.goal.model.name
 
 
 def find_strangers(servers: Iterable[LiveServer], goal: Goal, mirror: Mirror) -> list[LiveServer]:

@@ -1,7 +1,7 @@
 """One server in a deployment: what it served before, each step on it, and how it is put back."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from builder.deployment import loaded, rehearsal
 from builder.deployment.goal import Goal, Proven
 from builder.deployment.live_check import Checked, LiveCheck
 from builder.deployment.live_server import LiveServer
-from builder.deployment.outcome import ServerOutcome, State, numbered
+from builder.deployment.outcome import Runs, ServerOutcome, State, numbered
 from builder.deployment.rehearsal import ANOTHER_REPOSITORY, Candidate
 from builder.errors import BuilderError, HostError
 from builder.progress import Report
@@ -51,6 +51,8 @@ class ServerRun:
         state: How it is left.
         after: The versions that it serves at the end; None if that is not known.
         reason: Why the deployment failed here, or why it could not be put back.
+        runs: Which of its two files it runs of a version that has a plan and an ONNX file; None until that is decided.
+        no_plan: Why it does not run the plan.
     """
 
     server: LiveServer
@@ -67,6 +69,8 @@ class ServerRun:
     state: State = "unchanged"
     after: tuple[int, ...] | None = None
     reason: str | None = None
+    runs: Runs | None = None
+    no_plan: str | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +105,7 @@ class ServerRun:
             before is not None
             and before.config is not None
             and before.versions == self.goal.versions
-            and loaded.is_made_from(before.config, self.goal.config)
+            and loaded.is_made_from(before.config, self.goal.plan_config or self.goal.config)
         )
         return not is_same or self.goal.has_cache
 
@@ -113,7 +117,9 @@ class ServerRun:
             VerificationError: An answer is wrong.
         """
         self.was_tried = True
-        candidate.load(self.server)
+        self._choose(lambda: candidate.load(self.server, plan=True))
+        if self.runs != "plan":
+            candidate.load(self.server)
         self.has_candidate = True
         largest = self.server.config(candidate.name).max_batch_size
         check = self._check(
@@ -123,6 +129,22 @@ class ServerRun:
         check.together()
         self.report("rehearse", f"{self.checked.rows} rows match the reference, served as {candidate.name}")
 
+    def _choose(self, load_plan: Callable[[], object]) -> None:
+        """Decide between the plan and the ONNX file beside it by loading the plan, where there is one.
+
+        Whether a server can run it depends on its GPU, its TensorRT and its backends, and no request tells all of that.
+        A server that cannot is left with nothing loaded under that name, and loads the ONNX file there next.
+        """
+        if self.goal.plan_config is None:
+            return
+        try:
+            load_plan()
+            self.runs = "plan"
+            self.report("plan", "it runs the TensorRT plan")
+        except HostError as error:
+            self.runs, self.no_plan = "onnx", str(error.what).rstrip("; ")
+            self.report("plan", f"it runs the ONNX file, because it does not load the plan: {self.no_plan}")
+
     def load(self) -> None:
         """Load what the repository names, in place of what was served before.
 
@@ -130,13 +152,29 @@ class ServerRun:
             HostError: The server refuses, is not ready in time, or loaded another config.
         """
         self.was_tried = self.was_told = True
-        self.load_s = self.server.load(self.name, self.goal.versions)
+        goal, started = self.goal, time.monotonic()
+        if self.runs is None:  # it was not rehearsed
+            self._choose(self._load_plan)
+        elif self.runs == "plan":
+            self._load_plan()
+        if self.runs != "plan":
+            self.server.load(self.name, goal.versions)
+        self.load_s = time.monotonic() - started
         self.is_loaded = True
-        config, goal = self.server.config(self.name), self.goal
-        for setting, there, here in loaded.differences(config, goal.config, goal.model.versions()):
+        config, wanted = self.server.config(self.name), self._wanted
+        for setting, there, here in loaded.differences(config, wanted, goal.model.versions()):
             what = f"it did not load {goal.model.config_path}: {setting} is {there}, but {here} in the file"
             raise HostError(self.server.address, what, ANOTHER_REPOSITORY)
         self.report("load", f"{numbered(goal.versions)} ready after {self.load_s:.1f} s")
+
+    @property
+    def _wanted(self) -> "ModelConfig":
+        """The config that the server is to have loaded."""
+        plan = self.goal.plan_config
+        return self.goal.config if plan is None or self.runs != "plan" else plan
+
+    def _load_plan(self) -> None:
+        self.server.load(self.name, self.goal.versions, config=self.goal.plan_config)
 
     def check(self) -> None:
         """Compare the answers that clients get, from each version.
@@ -219,6 +257,8 @@ class ServerRun:
             rows=self.checked.rows,
             largest_difference=dict(self.checked.largest),
             reason=self.reason,
+            runs=self.runs,
+            no_plan=self.no_plan,
         )
 
     def _checks(self) -> list[LiveCheck]:

@@ -25,6 +25,7 @@ def verify_published(
     *,
     failure_dir: Path = Path(),
     run: Callable[[Arrays], Arrays] | None = None,
+    file: str | None = None,
 ) -> Proof:
     """Run the published bytes again, and compare the answers with the reference.
 
@@ -34,6 +35,7 @@ def verify_published(
         reference: Its samples and answers.
         failure_dir: The folder for the inputs and answers of a batch that differs.
         run: Runs the model where ONNX Runtime cannot, such as a TensorRT plan.
+        file: The file that it runs, if that is not the one that config.pbtxt serves.
 
     Raises:
         RepositoryError: A file is missing, the reference belongs to another version, or the model takes weights from
@@ -42,7 +44,7 @@ def verify_published(
             inputs and outputs of the manifest, or an answer differs.
         HostError: No processor of this machine can run them.
     """
-    model = version_dir / manifest.model.file
+    model = version_dir / (file or manifest.model.file)
     _check_files(version_dir, manifest)
     _check_reference(version_dir, manifest, reference)
     precision = manifest.options.get("precision")

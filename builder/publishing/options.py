@@ -56,6 +56,9 @@ class PublishOptions:
         accuracy: What the caller asks about the accuracy on `samples` with labels.
         triton: The release of the Triton container that will serve the model, such as `26.10`.
         format: What Triton loads: the ONNX file, or a TensorRT plan made from it.
+        fallback: `onnx` stores the proven ONNX file beside the plan: every server can load it, and `deploy` loads the
+            plan where it runs.
+        keep_plans: Whether the version also gets the plans that the served one has for other kinds of GPU.
         profiles: Shapes that TensorRT builds for, each with its input.
         build: How to build a TensorRT plan.
         config: What to set in config.pbtxt.
@@ -87,6 +90,8 @@ class PublishOptions:
     accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
     triton: str | None = None
     format: Literal["onnx", "tensorrt"] = "onnx"
+    fallback: Literal["onnx"] | None = None
+    keep_plans: bool = False
     profiles: tuple[tuple[str, Shapes], ...] = ()
     build: BuildOptions = field(default_factory=BuildOptions)
     config: ConfigOptions = field(default_factory=ConfigOptions)
@@ -121,8 +126,13 @@ class PublishOptions:
             "profile": [f"{name}={shapes}" for name, shapes in self.profiles if self.format == "tensorrt"],
             "version_compatible": self.build.version_compatible,
             "hardware_compatible": self.build.hardware_compatible,
+            "builder_optimization_level": self.build.builder_optimization_level,
+            "tiling_optimization_level": self.build.tiling_optimization_level,
+            "build_route": self.build.build_route,
+            "fallback": self.fallback,
         }
-        return {option: value for option, value in given.items() if value or option == "max_accuracy_drop"}
+        numbers = ("max_accuracy_drop", "builder_optimization_level")  # of which 0 is one, too
+        return {option: value for option, value in given.items() if value or (option in numbers and value is not None)}
 
 
 def _file_name(value: object) -> object:

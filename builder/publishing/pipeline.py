@@ -16,13 +16,12 @@ from pathlib import Path
 from builder import bounded
 from builder.batching import BatchedModel
 from builder.bounded import during
-from builder.config import ConfigOptions, Profile, check_options, make_profiles
+from builder.config import ConfigOptions, check_options, make_profiles
 from builder.errors import BuilderError, HostError, ModelError, RepositoryError
 from builder.lowering import TARGETS, fit
 from builder.model import Model, fix_inputs, keep_outputs, load
 from builder.naming import Contract, rename
 from builder.progress import Report, silent
-from builder.proof import Baseline, VerifiedModel
 from builder.publishing import summary
 from builder.publishing.advice import advised
 from builder.publishing.batch import make_batch_dynamic
@@ -32,11 +31,13 @@ from builder.publishing.contracts import ForeignVersion, find_contract, read_con
 from builder.publishing.installing import check_early, install
 from builder.publishing.lowered import baseline_of, prove_lowered
 from builder.publishing.options import Origin, PublishOptions
+from builder.publishing.plan_building import build_plans, find_compiler
+from builder.publishing.plan_files import KeptPlans, ServedPlans, find_served
 from builder.publishing.version_files import make_artifact
 from builder.record import Manifest
 from builder.repository import Artifact, PublishedVersion, Repository
 from builder.samples import ask_sizes, ask_sizes_of, read_samples
-from builder.tensorrt import CompiledModel, Host, compile_plan, find_host
+from builder.tensorrt import CompiledModel
 
 MAX_BATCH_SIZE = 32
 """The largest batch size when neither the caller nor an existing config gives one."""
@@ -91,7 +92,8 @@ def publish(
     repository.check_writable(name)
     _check_settings(repository, name, options)
     check_early(repository.model(name), serve=options.serve, beside=options.serve_also)
-    there = _Present(contract, repository.model(name).max_batch_size(), repository.model(name).kind().file)
+    model = repository.model(name)
+    there = _Present(contract, model.max_batch_size(), model.kind().file, find_served(model))
     ready = bounded.run(
         partial(_prepare, path, options, there, origin or Origin()),
         where=path,
@@ -120,11 +122,13 @@ class _Present:
         interface: What clients of the served version rely on, or where to read it; None when there is none.
         max_batch_size: The one of the config that is there; None when there is none.
         file: The name that Triton looks for in a version's directory.
+        plans: The served version, if it has plans; None otherwise.
     """
 
     interface: Contract | ForeignVersion | None
     max_batch_size: int | None
     file: str
+    plans: ServedPlans | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def _prepare(
 ) -> _Ready:
     """Do all steps that work on the file."""
     options.accuracy.check()
-    host = find_host() if options.format == "tensorrt" else None
+    host = find_compiler(options)
     contract = there.interface
     if isinstance(contract, ForeignVersion):
         contract = read_contract(contract, is_static=options.is_static)
@@ -166,19 +170,22 @@ def _prepare(
         config = _add_profiles(options, batched, largest)
         baseline = baseline_of(batched, options, samples, report)
         compiled: CompiledModel | None = None
+        kept = KeptPlans()
         if host is None:
             proven = prove_lowered(batched, options, samples, largest, report, baseline=baseline)
         else:
-            proven, compiled = compile_proven(
+            profiles, served = config.profiles, there.plans
+            proven, (compiled, kept) = compile_proven(
                 batched,
                 options,
                 samples,
                 largest,
                 report,
-                profiles=config.profiles,
+                profiles=profiles,
                 compile_model=partial(
-                    _compile,
-                    profiles=config.profiles,
+                    build_plans,
+                    served=served,
+                    profiles=profiles,
                     options=options,
                     host=host,
                     report=report,
@@ -191,6 +198,7 @@ def _prepare(
             options,
             max_batch_size=largest,
             compiled=compiled,
+            kept=kept,
             file=there.file,
             download=origin.download,
         )
@@ -218,9 +226,9 @@ def _check_settings(repository: Repository, name: str, options: PublishOptions) 
         ModelError: A file of labels cannot be used.
     """
     directory = repository.model(name)
-    backend = "tensorrt" if options.format == "tensorrt" else "onnxruntime"
+    backend = "tensorrt" if options.format == "tensorrt" and options.fallback is None else "onnxruntime"
     check_options(
-        options.config,
+        replace(options.config, fallback=options.fallback),
         directory.find_config(),
         backend=backend,
         has_batch=not options.is_static,
@@ -271,27 +279,8 @@ def _add_profiles(options: PublishOptions, batched: BatchedModel, largest: int) 
     if options.format != "tensorrt" and config.accelerator is None:
         return config
     preferred = config.preferred_batch_sizes or ()
-    return replace(
-        config, profiles=make_profiles(batched, options.profiles, max_batch_size=largest, preferred=preferred)
-    )
-
-
-def _compile(
-    verified: VerifiedModel,
-    profiles: tuple[Profile, ...],
-    options: PublishOptions,
-    host: Host,
-    report: Report,
-    baseline: Baseline | None,
-) -> CompiledModel:
-    _tell(report, "compile", summary.of_compiling(host))
-    build = replace(options.build, precision=options.precision)
-    compiled = compile_plan(
-        verified, profiles, build, host, report=lambda phase: report("compile", phase), baseline=baseline
-    )
-    if compiled.accuracy is not None:
-        report("accuracy", f"of the plan: {compiled.accuracy}")
-    return compiled
+    profiles = make_profiles(batched, options.profiles, max_batch_size=largest, preferred=preferred)
+    return replace(config, profiles=profiles, fallback=options.fallback)
 
 
 def _tell(report: Report, step: str, lines: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from builder.model import Model
 from builder.printable import counted, was
 from builder.progress import format_bytes
 from builder.proof import VerifiedModel
-from builder.record import Manifest, Speed
+from builder.record import Manifest, Plan, Speed
 from builder.repository import PublishedVersion
 from builder.samples import list_in_words
 from builder.tensorrt import Host
@@ -122,9 +122,18 @@ def of_speed(speed: Speed | None, runtime: Runtime) -> str:
     return str(speed)
 
 
-def of_compiling(host: Host) -> Iterator[str]:
-    """Say what is about to compile the plan."""
-    yield f"TensorRT {host.tensorrt} on {host.gpu}; this takes minutes"
+def of_compiling(host: Host, *, is_warm: bool = False) -> Iterator[str]:
+    """Say what is about to compile the plan, and whether kernels were measured here before."""
+    takes = "it starts from the timing cache of the served version" if is_warm else "this takes minutes"
+    yield f"TensorRT {host.tensorrt} on {host.gpu}; {takes}"
+
+
+def of_kept_plans(plans: Sequence[Plan]) -> Iterator[str]:
+    """Say which plans of the served version the new one has too."""
+    if not plans:
+        yield "the served version has no plan for another kind of GPU"
+    for plan in plans:
+        yield f"the plan for {plan.gpu} (compute capability {plan.compute_capability}), built from the same ONNX file"
 
 
 def of_version(version: PublishedVersion, place: str | None = None) -> Iterator[str]:

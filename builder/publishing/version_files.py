@@ -1,6 +1,6 @@
 """Make what is stored for a version: the files that Triton loads, the manifest, and the reference."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -11,15 +11,16 @@ from builder.printable import counted, was
 from builder.proof import VerifiedModel
 from builder.publishing.lowered import ProvenModel
 from builder.publishing.options import PublishOptions
+from builder.publishing.plan_files import KeptPlans, plan_files, proof_of_plan
 from builder.record import (
     MANIFEST_FILE,
     MOST_REWRITTEN,
+    PLAN_FILE,
     REFERENCE_FILE,
     Content,
     Download,
     Manifest,
     ModelFile,
-    Proof,
     ReferenceFile,
     ServedTensor,
     Source,
@@ -29,7 +30,6 @@ from builder.tensorrt import CompiledModel
 from builder.version import __version__
 
 MODEL_FILE = "model.onnx"
-PLAN_FILE = "model.plan"
 
 _OWN_FILES = {REFERENCE_FILE, MANIFEST_FILE}
 
@@ -40,6 +40,7 @@ def make_artifact(
     *,
     max_batch_size: int,
     compiled: CompiledModel | None = None,
+    kept: KeptPlans | None = None,
     file: str = MODEL_FILE,
     download: Download | None = None,
 ) -> Artifact:
@@ -49,7 +50,8 @@ def make_artifact(
         proven: The proven model.
         options: What the caller asked for.
         max_batch_size: The largest batch size that may be served; ignored for a static model.
-        compiled: The TensorRT plan to store instead of the ONNX file.
+        compiled: The TensorRT plan to store instead of the ONNX file, or beside it with `--fallback onnx`.
+        kept: The plans of the served version to store beside it.
         file: The name that the config gives to the ONNX file. One that cannot be used is not: installing the version
             then says that the config contradicts it.
         download: Where the model was fetched from; None if it was here.
@@ -62,33 +64,37 @@ def make_artifact(
     model = batched.original
     if file in _OWN_FILES or len(PurePosixPath(file).parts) != 1 or file == PLAN_FILE:
         file = MODEL_FILE
-    files = _onnx_files(verified, file) if compiled is None else {PLAN_FILE: compiled.plan}
+    has_onnx = compiled is None or options.fallback is not None
+    plans = None if compiled is None else plan_files(compiled, verified, kept or KeptPlans(), is_beside=has_onnx)
+    beside = {} if plans is None else plans.contents
+    files = {**beside, **(_onnx_files(verified, file, taken=beside) if has_onnx else {})}
+    served = file if has_onnx else PLAN_FILE
     manifest = Manifest(
         builder=__version__,
         max_batch_size=0 if batched.is_static else max_batch_size,
         source=replace(source_of(batched), download=download),
         options=options.to_manifest(),
-        model=ModelFile.of(file if compiled is None else PLAN_FILE, files, known=model.digests),
+        model=ModelFile.of(served, files, others=beside.keys() - {served}, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
         rewrites=tuple(_listed(_rewrites(batched))),
-        proof=verified.proof if compiled is None else _proof_of_plan(verified, compiled),
-        plan=None if compiled is None else compiled.facts,
+        proof=verified.proof if compiled is None or has_onnx else proof_of_plan(compiled, verified),
+        plan=None if plans is None else plans.plan,
+        other_plans=() if plans is None else plans.others,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
         quantization=proven.quantization,
-        accuracy=proven.accuracy if compiled is None else compiled.accuracy,
+        accuracy=proven.accuracy if compiled is None or has_onnx else compiled.accuracy,
         speed=proven.speed,
     )
     return Artifact(files, manifest, verified.reference, model.states)
 
 
-def _onnx_files(verified: VerifiedModel, file: str) -> dict[str, Content]:
+def _onnx_files(verified: VerifiedModel, file: str, taken: Collection[str]) -> dict[str, Content]:
     """Return the ONNX file and the files of external weights, at the same relative paths as in the original."""
     folder = verified.batched.original.path.parent.resolve()
     weights: dict[str, Content] = {path.relative_to(folder).as_posix(): path for path in verified.external_files}
-    taken = weights.keys() & {file, *_OWN_FILES}
-    if taken:
-        name = taken.pop()
+    if twice := weights.keys() & {file, *_OWN_FILES, *taken}:
+        name = min(twice)
         what = f"this file of weights has the name of a file that every version has, {name}"
         raise ModelError(folder / name, what, "export the model with another name for its external data")
     return {file: verified.model_bytes, **weights}
@@ -129,13 +135,3 @@ def _listed(rewrites: Iterable[Rewrite]) -> Iterator[dict[str, str]]:
             unnamed += 1
     if unnamed:
         yield {"node": "", "op_type": "", "what": f"{counted(unnamed, 'more node')} {was(unnamed)} rewritten"}
-
-
-def _proof_of_plan(verified: VerifiedModel, compiled: CompiledModel) -> Proof:
-    """Return the comparison that the plan passed, in place of the ONNX file's."""
-    found = compiled.proven
-    outputs = {
-        name: replace(proof, largest_difference=found.largest[name], mean_difference=found.mean[name])
-        for name, proof in verified.proof.outputs.items()
-    }
-    return replace(verified.proof, outputs=outputs, batch_sizes=compiled.batch_sizes)

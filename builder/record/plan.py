@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from builder.record.accuracy import Accuracy
 from builder.record.proof import Proof
 
 PLAN_FILE = "model.plan"
@@ -32,6 +33,7 @@ class Plan:
             there is none.
         timing_cache_sha256: The digest of that file.
         proof: The comparison with the original that this plan passed; None if it is that of the version.
+        accuracy: How often this plan is right on the user's data; None if that is said of the version, or not measured.
     """
 
     tensorrt: str
@@ -47,6 +49,7 @@ class Plan:
     timing_cache: str | None = None
     timing_cache_sha256: str = ""
     proof: Proof | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def files(self) -> tuple[str, ...]:

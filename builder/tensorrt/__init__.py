@@ -9,7 +9,7 @@ TensorRT's own reasons are kept: `parsing` asks its parser which nodes it refuse
 `diagnosis` says what to do about it, by the `kinds` of reasons.
 """
 
-from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, check_parses
+from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, check_build_options, check_parses
 from builder.tensorrt.checking import CheckedPlan, check_build
 from builder.tensorrt.compiling import CompiledModel, compile_plan
 from builder.tensorrt.diagnosis import UnbuildableError
@@ -33,6 +33,7 @@ __all__ = [
     "build",
     "build_time",
     "check_build",
+    "check_build_options",
     "check_parses",
     "compile_plan",
     "find_host",

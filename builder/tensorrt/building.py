@@ -22,6 +22,7 @@ from builder.lowering import Precision
 from builder.progress import format_bytes
 from builder.tensorrt.deprecations import quiet
 from builder.tensorrt.diagnosis import diagnosed
+from builder.tensorrt.effort import TilingLevel, check_effort, tiling_level
 from builder.tensorrt.host import IN_CONTAINER
 from builder.tensorrt.kinds import Asked
 from builder.tensorrt.layers import LAYERS, read_log
@@ -43,6 +44,10 @@ class BuildOptions:
     Attributes:
         precision: The precision of the model. A plan without a layer in it is refused.
         timing_cache: The file that keeps measured kernels for the next build.
+        builder_optimization_level: How long to look for fast kernels, from 0 to 5; None is TensorRT's default.
+        tiling_optimization_level: How long to look for ways to keep data in the cache of the GPU; None is TensorRT's
+            default.
+        build_route: Options of the compiler, as `KNOB=VALUE KNOB=VALUE`; None is TensorRT's default.
         workspace_mb: The most scratch memory that a kernel may use. By default TensorRT uses all there is.
         version_compatible: Whether later versions of TensorRT can run the plan too.
         hardware_compatible: Whether later GPU architectures can run the plan too.
@@ -50,6 +55,9 @@ class BuildOptions:
 
     precision: Precision = "fp32"
     timing_cache: Path | None = None
+    builder_optimization_level: int | None = None
+    tiling_optimization_level: TilingLevel | None = None
+    build_route: str | None = None
     workspace_mb: int | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
@@ -108,6 +116,7 @@ def build(
         try:
             config = CreateConfig(progress_monitor=watch.monitor, **_config(library, profiles, options))(*parsed[:2])
             _check_config(library, log)
+            _take_route(library, options.build_route, config)
             cache = str(options.timing_cache) if options.timing_cache is not None else None
             plan = bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
         except (PolygraphyException, RuntimeError) as error:  # the bindings raise RuntimeError for wrong profiles
@@ -173,6 +182,10 @@ def _config(library: Library, profiles: Sequence[Profile], options: BuildOptions
             target.add(name, min=shapes.min, opt=shapes.opt, max=shapes.max)
     if options.timing_cache is not None and has_cache(options.timing_cache):
         asked["load_timing_cache"] = str(options.timing_cache)
+    if options.builder_optimization_level is not None:
+        asked["builder_optimization_level"] = options.builder_optimization_level
+    if options.tiling_optimization_level is not None:
+        asked["tiling_optimization_level"] = tiling_level(library, options.tiling_optimization_level)
     if options.workspace_mb is not None:
         asked["memory_pool_limits"] = {tensorrt.MemoryPoolType.WORKSPACE: options.workspace_mb << 20}
     if options.version_compatible:
@@ -180,6 +193,34 @@ def _config(library: Library, profiles: Sequence[Profile], options: BuildOptions
     if options.hardware_compatible:
         asked["hardware_compatibility_level"] = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
     return asked
+
+
+def check_build_options(options: BuildOptions) -> None:
+    """Refuse options that the installed compiler does not have, before a model is proven for them.
+
+    Raises:
+        HostError: It does not have one of them.
+    """
+    check_effort(
+        need_library(),
+        level=options.builder_optimization_level,
+        tiling=options.tiling_optimization_level,
+        route=options.build_route,
+    )
+
+
+def _take_route(library: Library, route: str | None, config: Any) -> None:
+    """Set the build route, and see that the compiler took it.
+
+    Raises:
+        HostError: It did not.
+    """
+    if route is None:
+        return
+    config.build_route = route
+    if config.build_route != route:
+        what = f"{library} did not take this build route, and has {config.build_route!r} instead"
+        raise HostError("--build-route", what, "leave out --build-route, or write the route as it is there")
 
 
 def has_cache(timing_cache: Path) -> bool:

@@ -31,6 +31,7 @@ class CompiledModel:
         proven: The result of the comparison.
         batch_sizes: The batch sizes that were compared.
         accuracy: How right it is on the user's labelled samples; None if that was not measured.
+        cache: The timing cache that the next build starts from; None if there is none.
     """
 
     plan: bytes
@@ -38,6 +39,7 @@ class CompiledModel:
     proven: Proven
     batch_sizes: tuple[int, ...]
     accuracy: Accuracy | None = None
+    cache: bytes | None = None
 
 
 def compile_plan(
@@ -64,8 +66,8 @@ def compile_plan(
     if baseline is not None:
         fitting_profile(baseline, profiles)  # before a build that takes minutes
     with redirect_stdout(sys.stderr):
-        plan = build(verified, profiles, options, report).plan
-        with runners(plan, where, len(profiles)) as (engine, runs):
+        built = build(verified, profiles, options, report)
+        with runners(built.plan, where, len(profiles)) as (engine, runs):
             layers = count_formats(engine, need_library())
             check_precision(where, options.precision, layers)
             proven = [
@@ -75,7 +77,9 @@ def compile_plan(
             accuracy = None if baseline is None else judge_plan(baseline, profiles, runs, report)
     sizes = sorted({size for profile in profiles for size in sizes_of(verified, profile)})
     facts = _facts(verified, profiles, host, layers)
-    return CompiledModel(plan, facts, reduce(Proven.worse_of, proven), tuple(sizes), accuracy)
+    return CompiledModel(
+        built.plan, facts, reduce(Proven.worse_of, proven), tuple(sizes), accuracy=accuracy, cache=built.cache
+    )
 
 
 def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, layers: Mapping[str, int]) -> Plan:
@@ -88,4 +92,5 @@ def _facts(verified: VerifiedModel, profiles: Sequence[Profile], host: Host, lay
         onnx_sha256=digest.of_model([digest.of(verified.model_bytes), *weights]),
         layers=dict(layers),
         profiles=tuple({name: str(shapes) for name, shapes in profile.items()} for profile in profiles),
+        compute_capability=host.compute_capability,
     )

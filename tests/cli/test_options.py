@@ -110,9 +110,12 @@ EXPECTED = PublishOptions(
     accuracy=AccuracyOptions(metric="f1@0.3", label_output="c", max_accuracy_drop=0.005),
     triton="26.10",
     format="tensorrt",
+    fallback="onnx",
+    keep_plans=True,
     profiles=(("a", Shapes((1, 2), (3, 2), (4, 2))), ("a", Shapes((4, 2), (5, 2), (6, 2)))),
     build=BuildOptions(
-        timing_cache=Path("cache"), workspace_mb=64, version_compatible=True, hardware_compatible=True
+        timing_cache=Path("cache"), workspace_mb=64, version_compatible=True, hardware_compatible=True,
+        builder_optimization_level=4, tiling_optimization_level="fast", build_route="-a=1",
     ),
     config=ConfigOptions(
         max_batch_size=64,
@@ -157,6 +160,7 @@ GIVEN = (
     "--precision bf16 --calibration c.npz --for tensorrt "
     "--max-error 0.02 --min-speedup 1.5 --metric f1@0.3 --label-output c --max-accuracy-drop 0.5% "
     "--triton 26.10-py3 --format tensorrt --profile a=1x2:3x2:4x2 "
+    "--fallback onnx --keep-plans --builder-optimization-level 4 --tiling-optimization-level fast --build-route -a=1 "
     "--profile a=4x2:5x2:6x2 --timing-cache cache --workspace-mb 64 --version-compatible --hardware-compatible "
     "--max-batch-size 64 --max-queue-delay-us 500 --preferred-batch-size 8,16 --instances 2 --kind gpu "
     "--intra-op-thread-count 3 --no-warmup --accelerator tensorrt --cuda-graphs "
@@ -180,7 +184,12 @@ def unchanged(options: Any, defaults: Any) -> set[str]:
 
 
 def test_the_command_line_below_gives_every_option() -> None:
-    assert unchanged(EXPECTED, PublishOptions()) == {"is_static", "profiles", "precision"}  # the last two: inner ones
+    assert unchanged(EXPECTED, PublishOptions()) == {
+        "is_static",
+        "profiles",
+        "precision",
+        "fallback",
+    }  # the last: inner ones
 
 
 def test_every_option_of_publish_fills_its_field() -> None:

@@ -15,6 +15,16 @@ from builder.cli import cli
         (["--timing-cache", "cache"], "--timing-cache is only for TensorRT plans"),
         (["--workspace-mb", "64", "--accelerator", "tensorrt"], "--workspace-mb is only for TensorRT plans"),
         (["--format", "tensorrt", "--accelerator", "tensorrt"], "--accelerator is for an ONNX file"),
+        (["--fallback", "onnx"], "--fallback is only for TensorRT plans"),
+        (["--keep-plans"], "--keep-plans is only for TensorRT plans"),
+        (["--builder-optimization-level", "0"], "--builder-optimization-level is only for TensorRT plans"),
+        (["--builder-optimization-level", "6", "--format", "tensorrt"], "6 is too large"),
+        (["--tiling-optimization-level", "fast"], "--tiling-optimization-level is only for TensorRT plans"),
+        (["--build-route", "-a=1"], "--build-route is only for TensorRT plans"),
+        (
+            ["--format", "tensorrt", "--fallback", "onnx", "--precision", "bf16"],
+            "--fallback onnx does not work with --precision bf16",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_a_usage_error(options: list[str], reason: str, tmp_path: Path) -> None:

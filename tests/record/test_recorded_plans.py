@@ -44,7 +44,7 @@ def test_a_manifest_of_an_earlier_release_has_one_plan_without_these_facts() -> 
     before = Plan("11.1.0", "13.3", "NVIDIA H200", "580.1", "0" * 64, {"Half": 3}, ({"x": "1x3:4x3:8x3"},))
     old = json.loads(replace(manifest(), model=ModelFile("model.plan", "0" * 64, 1), plan=before).to_json())
     del old["other_plans"], old["model"]["others"]
-    for name in ("compute_capability", "file", "sha256", "timing_cache", "timing_cache_sha256", "proof"):
+    for name in ("compute_capability", "file", "sha256", "timing_cache", "timing_cache_sha256", "proof", "accuracy"):
         del old["plan"][name]
     found = Manifest.from_json(json.dumps(old), where="test")
     assert (found.plan, found.other_plans) == (before, ())

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.plans import small
@@ -48,3 +49,18 @@ def test_a_plan_is_built_without_a_gpu(tmp_path: Path) -> None:
     assert len(built.plan) > 1000
     assert built.seconds > 0
     assert phases
+
+
+@pytest.mark.rtx
+def test_a_plan_is_built_at_the_levels_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified = verify(small(tmp_path), max_batch_size=4, effort="off")
+    profiles = make_profiles(verified.batched, (), max_batch_size=4)
+    seen: list[tuple[int, str]] = []
+
+    def look(library: object, route: object, config: Any) -> None:
+        seen.append((config.builder_optimization_level, config.tiling_optimization_level.name))
+
+    monkeypatch.setattr(building, "_take_route", look)
+    options = BuildOptions(builder_optimization_level=1, tiling_optimization_level="moderate")
+    assert build(verified, profiles, options, lambda _: None).plan
+    assert seen == [(1, "MODERATE")]

@@ -133,13 +133,20 @@ def _told(name: str, done: "list[Deployment]", *, as_json: bool) -> Iterator[Non
     elif len(done[0].servers) > 1:
         _print_servers(done[0])
     else:
-        print_result(f"{name}: {done[0].servers[0].address} serves version {done[0].version}")
+        server = done[0].servers[0]
+        runs = f", with {_RUNS[server.runs]}" if server.runs else ""
+        print_result(f"{name}: {server.address} serves version {done[0].version}{runs}")
+
+
+_RUNS = {"plan": "the TensorRT plan", "onnx": "the ONNX file"}
 
 
 def _print_servers(done: "Deployment") -> None:
     """Print how every server was left."""
-    heads = ("server", "served before", "serves now", "state", "load s", "requests")
-    print_table(heads, [_row(server) for server in done.servers], title=f"{done.name} version {done.version}")
+    heads = ("server", "served before", "serves now", "state", "load s", "requests", "runs")
+    shown = len(heads) if any(server.runs for server in done.servers) else len(heads) - 1
+    rows = [_row(server)[:shown] for server in done.servers]
+    print_table(heads[:shown], rows, title=f"{done.name} version {done.version}")
 
 
 def _row(server: "ServerOutcome") -> tuple[str, ...]:
@@ -151,6 +158,7 @@ def _row(server: "ServerOutcome") -> tuple[str, ...]:
         server.state,
         load,
         str(server.requests),
+        _RUNS[server.runs] if server.runs else "",
     )
 
 

@@ -154,6 +154,20 @@ NAMES = "Names of inputs and outputs"
     help="What Triton loads: the ONNX file, or a TensorRT plan built from it. Building a plan needs a GPU.",
 )
 @option(
+    "--fallback",
+    section=TENSORRT,
+    type=click.Choice(["onnx"]),
+    help="Store the proven ONNX file beside the plan. Every server can load it, and `deploy` loads the plan on those "
+    "that can run it. Default: only the plan.",
+)
+@option(
+    "--keep-plans",
+    section=TENSORRT,
+    is_flag=True,
+    help="Also keep the plans that the served version has for other kinds of GPU. They must have been built from the "
+    "same ONNX file. Default: only the plan for the GPU of this machine.",
+)
+@option(
     "--accelerator",
     section=TENSORRT,
     type=click.Choice(["tensorrt"]),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from builder.config.options import ConfigOptions
 from builder.config.pbtxt import messages
+from builder.config.plans import PLATFORMS
 from builder.config.profiles import Profile
-from builder.config.rules import PLATFORMS
 from builder.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
         RepositoryError: The model does not run on a GPU, or is no TensorRT plan.
     """
     is_plan = config.backend == "tensorrt" or config.platform == PLATFORMS["tensorrt"]
-    _refuse_cpu(options, where, is_plan=is_plan)
+    _refuse_cpu(options, where, is_plan=is_plan or options.fallback is not None)
     if options.accelerator is not None:
         _accelerate(config, options.profiles)
     elif is_plan and options.profiles:
@@ -33,8 +33,10 @@ def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
             group.kind = messages().ModelInstanceGroup.KIND_GPU
             if not any(asked.profiles for asked in options.instance_groups):
                 group.profile[:] = [str(index) for index in range(len(options.profiles))]
+    elif options.fallback is not None:
+        _run_anywhere(config, options)
     if options.cuda_graphs is not None:
-        if not is_plan:
+        if not (is_plan or options.fallback):
             raise RepositoryError(where, "CUDA graphs need a TensorRT plan", "publish with --format tensorrt")
         config.optimization.cuda.graphs = options.cuda_graphs
 
@@ -49,6 +51,14 @@ def _refuse_cpu(options: ConfigOptions, where: object, *, is_plan: bool) -> None
         if others:
             what = f"TensorRT runs only on GPUs, but an --instance-group is {others[0]}"
             raise RepositoryError(where, what, f"use --instance-group 1xgpu, or leave out {option}")
+
+
+def _run_anywhere(config: "ModelConfig", options: ConfigOptions) -> None:
+    """Let the ONNX file beside a plan run on a CPU where there is no GPU: the config may be that of a plan before."""
+    kinds = messages().ModelInstanceGroup
+    if options.kind is None and not options.instance_groups:
+        for group in config.instance_group:
+            group.kind = kinds.KIND_AUTO if group.kind == kinds.KIND_GPU else group.kind
 
 
 def _accelerate(config: "ModelConfig", profiles: Sequence[Profile]) -> None:

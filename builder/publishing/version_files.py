@@ -1,7 +1,7 @@
 """Make what is stored for a version: the files that Triton loads, the manifest, and the reference."""
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from builder.batching import BatchedModel, Rewrite
@@ -17,10 +17,13 @@ from builder.record import (
     MOST_REWRITTEN,
     PLAN_FILE,
     REFERENCE_FILE,
+    Accuracy,
     Content,
     Download,
     Manifest,
     ModelFile,
+    Plan,
+    Proof,
     ReferenceFile,
     ServedTensor,
     Source,
@@ -64,32 +67,67 @@ def make_artifact(
     model = batched.original
     if file in _OWN_FILES or len(PurePosixPath(file).parts) != 1 or file == PLAN_FILE:
         file = MODEL_FILE
-    has_onnx = compiled is None or options.fallback is not None
-    plans = None if compiled is None else plan_files(compiled, verified, kept or KeptPlans(), is_beside=has_onnx)
-    beside = {} if plans is None else plans.contents
-    files = {**beside, **(_onnx_files(verified, file, taken=beside) if has_onnx else {})}
-    served = file if has_onnx else PLAN_FILE
+    stored = _stored(proven, compiled, kept or KeptPlans(), file, has_fallback=options.fallback is not None)
     manifest = Manifest(
         builder=__version__,
         max_batch_size=0 if batched.is_static else max_batch_size,
         source=replace(source_of(batched), download=download),
         options=options.to_manifest(),
-        model=ModelFile.of(served, files, others=beside.keys() - {served}, known=model.digests),
+        model=ModelFile.of(stored.file, stored.files, others=stored.others, known=model.digests),
         inputs=tuple(map(ServedTensor.of, batched.inputs)),
         outputs=tuple(map(ServedTensor.of, batched.outputs)),
         rewrites=tuple(_listed(_rewrites(batched))),
-        proof=verified.proof if compiled is None or has_onnx else proof_of_plan(compiled, verified),
-        plan=None if plans is None else plans.plan,
-        other_plans=() if plans is None else plans.others,
+        proof=stored.proof,
+        plan=stored.plan,
+        other_plans=stored.other_plans,
         reference=ReferenceFile(REFERENCE_FILE, verified.proof.rows),
         quantization=proven.quantization,
-        accuracy=proven.accuracy if compiled is None or has_onnx else compiled.accuracy,
+        accuracy=stored.accuracy,
         speed=proven.speed,
     )
-    return Artifact(files, manifest, verified.reference, model.states)
+    return Artifact(stored.files, manifest, verified.reference, model.states)
 
 
-def _onnx_files(verified: VerifiedModel, file: str, taken: Collection[str]) -> dict[str, Content]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The files of a version, and what was found out about the one that config.pbtxt serves.
+
+    Attributes:
+        file: That file.
+        files: All files, by name.
+        proof: The comparison with the original that it passed.
+        accuracy: How often it is right on the user's data; None if that was not measured.
+        others: The files that are neither the model nor its weights.
+        plan: The plan that was built; None if none was.
+        other_plans: Plans for other GPUs.
+    """
+
+    file: str
+    files: Mapping[str, Content]
+    proof: Proof
+    accuracy: Accuracy | None
+    others: Collection[str] = ()
+    plan: Plan | None = None
+    other_plans: tuple[Plan, ...] = ()
+
+
+def _stored(
+    proven: ProvenModel, compiled: CompiledModel | None, kept: KeptPlans, file: str, *, has_fallback: bool
+) -> _Stored:
+    """Choose what is stored: an ONNX file, plans, or both."""
+    verified = proven.verified
+    if compiled is None:
+        return _Stored(file, _onnx_files(verified, file), verified.proof, proven.accuracy)
+    found = plan_files(compiled, verified, kept, is_beside=has_fallback)
+    beside = found.contents
+    if has_fallback:
+        files = {**_onnx_files(verified, file, taken=beside), **beside}
+        return _Stored(file, files, verified.proof, proven.accuracy, beside.keys(), found.plan, found.others)
+    proof, others = proof_of_plan(compiled, verified), beside.keys() - {PLAN_FILE}
+    return _Stored(PLAN_FILE, beside, proof, compiled.accuracy, others, found.plan, found.others)
+
+
+def _onnx_files(verified: VerifiedModel, file: str, taken: Collection[str] = ()) -> dict[str, Content]:
     """Return the ONNX file and the files of external weights, at the same relative paths as in the original."""
     folder = verified.batched.original.path.parent.resolve()
     weights: dict[str, Content] = {path.relative_to(folder).as_posix(): path for path in verified.external_files}

@@ -43,6 +43,8 @@ MOST_TRIALS = 16
 MOST_S = 900.0
 """The longest time for these builds, seconds. The one that goes on is not interrupted."""
 
+INSTEAD = "publish with --format onnx"
+
 Compiled = TypeVar("Compiled")
 
 
@@ -87,7 +89,7 @@ def compile_proven(
                 baseline=baseline,
                 check=search.check_parses,
             )
-            with build_time():
+            with build_time(), during("the plan is built"):
                 return proven, compile_model(proven.verified)
         except UnbuildableError as error:
             search.keep_more(error)
@@ -126,7 +128,9 @@ class _Search:
             UnbuildableError: It refuses it.
         """
         self._lowered = lowered
-        with during("the compiler parses it"):
+        where = lowered.original.path
+        failed = UnbuildableError(where, "the compiler's parser crashes on it, or needs more memory or time", INSTEAD)
+        with bounded.fall_back(failed), during("the compiler parses it"):
             check_parses(self._written(lowered), self._build)
 
     def keep_more(self, error: UnbuildableError) -> None:

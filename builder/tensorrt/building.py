@@ -121,7 +121,7 @@ def build(
             plan = bytes(EngineBytesFromNetwork(parsed, config, save_timing_cache=cache)())
         except (PolygraphyException, RuntimeError) as error:  # the bindings raise RuntimeError for wrong profiles
             watch.check()
-            complaints = Nodes.of(verified.batched.ir).complaints(log.errors or reasons([str(error)]))
+            complaints = Nodes.of(verified.batched).complaints(log.errors or reasons([str(error)]))
             raise diagnosed(where, "cannot build the plan", complaints, asked) from error
         timings = None if library.is_rtx else bytes(config.get_timing_cache().serialize())
     layers = read_log(line.text for line in log.lines)

@@ -5,7 +5,7 @@ The fix is that of the first reason's kind. A reason of no known kind is shown a
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,17 @@ class _Found:
 
 
 def _listing(doing: str, first: Complaint, complaints: Sequence[Complaint], asked: Asked) -> Listing:
+    """List the first complaint and the others: those of one operator with the same reason are counted."""
+    alike: dict[str, list[str]] = {}
+    for other in dict.fromkeys(complaints):
+        if other != first:
+            alike.setdefault(_line(replace(other, node="", is_added=False), asked), []).append(_line(other, asked))
+    listed = [
+        lines[0] if len(lines) == 1 else f"{counted(len(lines), 'other node')}: {line}" for line, lines in alike.items()
+    ]
+    if len(listed) > MOST_LISTED:
+        listed[MOST_LISTED:] = [f"and {counted(len(listed) - MOST_LISTED, 'other reason')}"]
     clause = f"{doing}: {_line(first, asked)}"
-    lines = dict.fromkeys(_line(each, asked) for each in complaints if each is not first)
-    lines.pop(_line(first, asked), None)
-    listed = list(lines)[:MOST_LISTED]
-    if len(lines) > len(listed):
-        listed.append(f"and {counted(len(lines) - len(listed), 'other reason')}")
     return Listing(f"{clause}; also:" if listed else clause, listed)
 
 

@@ -38,18 +38,20 @@ class Complaint:
         node: The name of the ONNX node that it is about; empty if it names none.
         operator: The node's operator, with its domain unless that is ONNX's own; empty if it is not known.
         tensor: The input that it is about instead of a node.
+        is_added: Whether the node has no such name in the user's file.
     """
 
     reason: str
     node: str = ""
     operator: str = ""
     tensor: str = ""
+    is_added: bool = False
 
     @property
     def at(self) -> str:
         """Where it is, as messages name it; empty if that is not known."""
         if self.node:
-            return f"{self.operator or 'node'} {self.node}"
+            return f"{self.operator or 'node'} {self.node}{' (a name that builder gave)' if self.is_added else ''}"
         return self.operator or (f"input {self.tensor!r}" if self.tensor else "")
 
 
@@ -80,11 +82,15 @@ def without_precision(complaint: Complaint, asked: Asked) -> str:
     return ONNX if asked.precision == "fp32" else f"leave out --precision {asked.precision}, or {ONNX}"
 
 
+def _quantized(complaint: Complaint, asked: Asked) -> str:
+    if asked.precision == "int8-dynamic":
+        return f"use --precision int8 --calibration FILE.npz, which TensorRT has operators for, or {ONNX}"
+    return f"start from the model before it was quantized, with --precision int8 --for tensorrt, or {ONNX}"
+
+
 def _missing_operator(complaint: Complaint, asked: Asked) -> str:
     if complaint.operator.startswith(("MatMulInteger", "ConvInteger", "QLinear", "DynamicQuantizeLinear")):
-        if asked.precision == "int8-dynamic":
-            return f"use --precision int8 --calibration FILE.npz, which TensorRT has operators for, or {ONNX}"
-        return f"start from the model before it was quantized, with --precision int8 --for tensorrt, or {ONNX}"
+        return _quantized(complaint, asked)
     if complaint.operator.startswith("com.microsoft."):
         return f"export it without ONNX Runtime's optimizations, which write that operator, or {ONNX}"
     return f"export it without that operator, or {ONNX}"
@@ -215,7 +221,8 @@ _SHAPES = (
 
 _OPERATORS = (
     _kind(
-        r"non-zero zero point|shiftIsAllZeros|zero.?points? (?:must|should) be (?:all )?(?:zero|0)",
+        r"non-zero zero point|shiftIsAllZeros|only supports symmetric quantization|supports only zero shifts"
+        r"|must (?:be|contains?) all zeros",
         _zero_points,
         "its zero point is not 0, and TensorRT only quantizes symmetrically",
     ),
@@ -228,6 +235,15 @@ _OPERATORS = (
         r"^false$|plugin not found|no importer registered|could not find plugin",
         _missing_operator,
         "TensorRT has no such operator",
+    ),
+    _kind(
+        r"not support uint8 types|with uint8 zero_point",
+        _quantized,
+        "TensorRT has no uint8 numbers inside of a network, only int8",
+    ),
+    _kind(
+        r"at least opset 7|pre-opset 7",
+        f"export it with opset 13 or higher, or {ONNX}",
     ),
     _kind(
         r"convert onnx dimensions|exceeds dims::max_dims",
@@ -255,8 +271,13 @@ _OPERATORS = (
 
 _FILES = (
     _kind(
-        r"maximum protobuf size|2 ?GB limit|exceeds the maximum (?:supported )?element count",
+        r"maximum protobuf size|2 ?GB limit",
         f"keep large weights in an external file, as torch.onnx.export does with external_data=True, or {ONNX}",
+    ),
+    _kind(
+        r"size of weights exceeds|exceeds the maximum (?:supported )?element count|tensor volume exceeds",
+        f"split that tensor in the model, or {ONNX}",
+        "it is larger than TensorRT supports: {reason}",
     ),
 )
 

@@ -28,7 +28,8 @@ _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[\w+\](?:_output)?(?:: ?)?")
 _ASSERTED = re.compile(r'^(?:Assertion failed: )?.*&& "(?P<what>.+)"$', re.DOTALL)
 _NOTED = re.compile(r"^Assertion failed: .*?[)\w\]]: (?P<what>\S.*)$", re.DOTALL)
 _FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\S.*)$", re.DOTALL)
-_OTHER_HARDWARE = re.compile(r" Please set kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA\b.*?(?:\.|$)")
+_OTHER_HARDWARE = re.compile(r" (?:Please set|For UINT8 quantization, the) k[A-Z0-9_]+\b.*$", re.DOTALL)
+"""Advice to set a flag of the parser, for hardware that Triton does not serve on."""
 
 _NODE = re.compile(r"\S*--- Begin node ---.*?(?:--- End node ---|$)", re.DOTALL)
 """The text of a node, which the parser adds to the message about it."""

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +39,21 @@ class Nodes:
 
     Attributes:
         operators: Their operators, by name, in the order of the graph. The domain is part of it, unless it is ONNX's.
+        original: The names of the nodes in the user's file.
     """
 
     operators: Mapping[str, str]
+    original: Collection[str] = frozenset()
 
     @classmethod
-    def of(cls, model: ir.Model) -> "Nodes":
+    def of(cls, batched: BatchedModel) -> "Nodes":
         """List the nodes of a model, also those inside of other nodes and of functions."""
-        inside = (node for function in model.functions.values() for node in function.all_nodes())
-        nodes = [node for node in (*model.graph.all_nodes(), *inside) if node.name]
-        return cls({str(node.name): f"{node.domain}.{node.op_type}".removeprefix(".") for node in nodes})
+        operators = {
+            str(node.name): f"{node.domain}.{node.op_type}".removeprefix(".")
+            for node in _nodes(batched.ir)
+            if node.name
+        }
+        return cls(operators, {str(node.name) for node in _nodes(batched.original.ir)})
 
     def complaint(self, reason: str, node: str = "", operator: str = "", tensor: str = "") -> Complaint:
         """Return a complaint about a node, with its operator and without its name in the reason."""
@@ -57,7 +62,8 @@ class Nodes:
             node = same[0] if len(same) == 1 else ""
         if node:  # it is named before the reason, by itself and as a layer: "ITopKLayer /topk: /topk: K exceeds ..."
             reason = re.sub(rf"(?<![^\s:])(?:I\w+Layer )?{re.escape(node)}(?:_\d+)?: ", "", reason)
-        return Complaint(reason, node, self.operators.get(node, operator), tensor)
+        is_added = node in self.operators and node not in self.original
+        return Complaint(reason, node, self.operators.get(node, operator), tensor, is_added)
 
     def complaints(self, texts: Sequence[str]) -> list[Complaint]:
         """Return what messages of a build complain about, as far as they name nodes."""
@@ -72,6 +78,12 @@ class Nodes:
             for match in re.finditer(f"{_BEFORE_NAME}({re.escape(name)}){_AFTER_NAME}", text):
                 found[match.start(1)] = max(found.get(match.start(1), ""), name, key=len)
         return tuple(dict.fromkeys(found[place] for place in sorted(found)))
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
 
 
 def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = None) -> tuple[Any, Any, Any]:
@@ -101,7 +113,7 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
     parser = trt.OnnxParser(network, get_trt_logger())
     with _printed() as printed:
         succeeded = parser.parse_from_file(str(file))
-    nodes = Nodes.of(batched.ir)
+    nodes = Nodes.of(batched)
     if succeeded and not parser.num_errors:
         # Polygraphy would take the shapes of a profile for the values of such an input.
         inputs = map(network.get_input, range(network.num_inputs))

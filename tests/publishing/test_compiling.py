@@ -1,6 +1,9 @@
 """Nodes that the compiler refuses in a lower precision stay in fp32, and the model is proven and built with them."""
 
+import faulthandler
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,12 @@ import onnx_ir as ir
 import pytest
 from support.by_hand import original
 
-from builder.batching import BatchedModel, add_batch_axis
+from builder import bounded
+from builder.batching import BatchedModel, add_batch_axis, keep_static
+from builder.bounded import Limits
 from builder.config import make_profiles
 from builder.errors import HostError, ModelError
+from builder.model import load
 from builder.proof import VerifiedModel
 from builder.publishing import compiling, lowered
 from builder.publishing.compiling import MOST_ROUNDS, compile_proven
@@ -22,8 +28,9 @@ NAMES = ("one", "two", "three", "four", "five", "six")
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> BatchedModel:
-    """Six products with the identity, named in `NAMES`, one after the other."""
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchedModel:
+    """Six products with the identity, named in `NAMES`, one after the other. No compiler has to be installed."""
+    monkeypatch.setattr(compiling, "build_time", nullcontext)
     values = ("x", "a", "b", "c", "d", "e", "y")
     nodes = " ".join(
         f"[{name}] {made} = MatMul ({taken}, w)" for name, taken, made in zip(NAMES, values, values[1:], strict=False)
@@ -214,3 +221,26 @@ def test_an_lstm_with_lengths_stays_in_fp32_for_a_plan(tmp_path: Path) -> None:
     }
     assert built.layers["Half"] > 0
     assert any(line.startswith("lstm stays in fp32, because TensorRT for RTX cannot parse the model") for line in lines)
+
+
+CRASHING = (
+    "g (float[1, 9, 4] b, float[1, 2, 9] s) => (int64[M, 3] y) "
+    "<float t = {0}> { y = NonMaxSuppression (b, s, s, t, t) }"
+)
+"""The number of boxes has to be a scalar. NVIDIA's parser 1.7.1 reads it without a look at its shape."""
+
+
+def compile_without_proof(path: Path, report: Any) -> None:
+    faulthandler.disable()  # pytest's report would look like a failure
+    options = PublishOptions(format="tensorrt", effort="off")
+    batched = keep_static(load(path))
+    compile_proven(batched, options, None, 1, report, profiles=[{}], compile_model=lambda found: None)
+
+
+@pytest.mark.rtx
+@pytest.mark.slow
+def test_a_crash_of_the_parser_is_an_error(tmp_path: Path) -> None:
+    path = original(tmp_path, CRASHING).path
+    with pytest.raises(UnbuildableError, match="the compiler's parser crashes on it") as failed:
+        bounded.run(partial(compile_without_proof, path), where=path, limits=Limits(), has_gpu=True)
+    assert failed.value.fix == "publish with --format onnx"

@@ -34,6 +34,15 @@ REFUSED = [
     ("Failed to convert ONNX dimensions to TensorRT dimensions", "", "more than the 8 dimensions", "reshape it", False),
     ("must have same input types. But they are of types Float and Half", "Add", "same input types", "leave out", True),
     ("Error Code 10: Internal Error (Could not find any implementation for node /a.)", "Conv", "kernel", "leave", True),
+    (
+        "TensorRT does not support UINT8 types for intermediate tensors!",
+        "Cast",
+        "no uint8",
+        "before it was quantiz",
+        False,
+    ),
+    ("Size of weights exceeds maximum!", "Gemm", "larger than TensorRT supports", "split that tensor", False),
+    ("TensorRT supports ONNX graphs generated with at least opset 7.", "", "opset 7", "opset 13", False),
     ("Unsupported reduction type", "ScatterElements", "Unsupported reduction type", "--format onnx", True),
 ]
 
@@ -139,11 +148,22 @@ def test_the_machine_explains_the_other_reasons() -> None:
 
 
 def test_the_other_reasons_are_listed_and_counted() -> None:
-    complaints = [Complaint("false", f"/n/{number}", "Det") for number in range(MOST_LISTED + 3)]
+    complaints = [Complaint("false", f"/n/{number}", f"Det{number}") for number in range(MOST_LISTED + 3)]
     lines = str(diagnosed(WHERE, "cannot parse the model", complaints)).splitlines()
-    assert lines[0] == "model.onnx: TensorRT cannot parse the model: Det /n/0: TensorRT has no such operator; also:"
-    assert lines[1].strip() == "Det /n/1: TensorRT has no such operator"
+    assert lines[0] == "model.onnx: TensorRT cannot parse the model: Det0 /n/0: TensorRT has no such operator; also:"
+    assert lines[1].strip() == "Det1 /n/1: TensorRT has no such operator"
     assert lines[MOST_LISTED + 1].strip() == "and 2 other reasons"
+
+
+def test_nodes_of_one_operator_are_counted() -> None:
+    complaints = [Complaint("false", f"/n/{number}", "Det") for number in range(12)]
+    lines = str(diagnosed(WHERE, "cannot parse the model", complaints)).splitlines()
+    assert lines[1:-1] == ["    11 other nodes: Det: TensorRT has no such operator"]
+
+
+def test_a_node_that_is_not_in_the_file_by_its_name_is_told_as_such() -> None:
+    error = diagnosed(WHERE, "cannot parse the model", [Complaint("it fails", "node_Cast_17", "Cast", is_added=True)])
+    assert "Cast node_Cast_17 (a name that builder gave): it fails" in error.what
 
 
 def test_without_any_reason_the_error_says_that() -> None:

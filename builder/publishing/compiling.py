@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
+from builder import bounded
 from builder.batching import BatchedModel
 from builder.bounded import during
 from builder.config import Profile

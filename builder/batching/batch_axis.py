@@ -29,7 +29,7 @@ from builder.batching.pins import (
     has_names,
     unrelated_batch,
 )
-from builder.batching.rule import Mixing, Random, SharedScale, Undecided
+from builder.batching.rule import Mixing, Random, SharedScale, SharedSteps, Undecided
 from builder.batching.rules import WITHOUT_RANDOM
 from builder.errors import Listing, ModelError
 from builder.model import Model, inlined
@@ -288,4 +288,6 @@ def _refused(model: Model, axes: Axes, problems: Sequence[Problem]) -> ModelErro
         fix = WITHOUT_RANDOM
     elif min(frozen, default=1) > 1:
         fix = f"{fix}, or with a batch of 1, which --per-sample needs"
+    if any(isinstance(problem.refusal, SharedScale | SharedSteps) for problem in problems):
+        fix = f"{fix}, or publish the model in fp32 with --precision int8-dynamic, which takes a scale for each row"
     return ModelError(model.path, what, fix, is_about_batch=True)

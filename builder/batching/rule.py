@@ -41,6 +41,10 @@ class SharedScale(Refusal):
     """The node quantizes the whole batch with one scale. With a scale for each row, the answers are as good."""
 
 
+class SharedSteps(Refusal):
+    """The node quantizes the whole batch with one scale in every step, for which there is no other form."""
+
+
 class Random(Refusal):
     """The node draws random numbers, so no answer can be compared with another."""
 

@@ -29,6 +29,7 @@ from builder.batching.rule import (
     Random,
     Refusal,
     Rule,
+    SharedSteps,
     Static,
     Undecided,
 )
@@ -218,6 +219,8 @@ class Walk:
     def _carry(self, node: ir.Node, inputs: Sequence[Operand | None]) -> Sequence[Operand]:
         key = operator(node)
         if key in REFUSED:
+            if key == ("com.microsoft", "DynamicQuantizeLSTM"):
+                raise SharedSteps(REFUSED[key])
             is_random = not key[0] and key[1] in RANDOM
             raise (Random if is_random else Refusal)(REFUSED[key])
         numbering.check(node, inputs)

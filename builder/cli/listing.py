@@ -58,7 +58,10 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
         "max_batch_size": manifest.max_batch_size if manifest else None,
         "proven": manifest.proof.effort if manifest else None,
         "proven_batch_sizes": list(manifest.proof.batch_sizes) if manifest else None,
+        "precision": manifest.options.get("precision", "fp32") if manifest else None,
+        "quantization": asdict(manifest.quantization) if manifest and manifest.quantization else None,
         "accuracy": asdict(manifest.accuracy) if manifest and manifest.accuracy else None,
+        "speed": asdict(manifest.speed) if manifest and manifest.speed else None,
     }
 
 

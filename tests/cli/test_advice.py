@@ -144,6 +144,11 @@ CASES = {
         f"export it without these nodes; {NOTHING}",
         {"g": (4,)},
     ),
+    "one scale for several samples": Case(
+        "(float[3,4] x) => (float[3,4] y) { q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z) }",
+        ["with --batch-axis x=none", STATIC],
+        f"{ONE_SAMPLE}, or publish the model in fp32 with --precision int8-dynamic, which takes a scale for each row",
+    ),
     "random numbers": Case(
         "(float[1,4] x) => (float[1,4] y) { r = RandomNormalLike(x) y = Add(x, r) }",
         [],

@@ -12,13 +12,14 @@ used: it takes one scale for all rows.
 The values become bytes from 1 to 255, with 128 for zero, or from 0 to 255 if they are never negative. The weights
 become whole numbers from -63 to 63. A processor without VNNI adds two products in 16 bits first, and what does not fit
 is cut off without a warning. Here it fits: 255 * 63 * 2 = 32,130 is less than 2^15. So every processor gives the same
-answer.
+answer. Where 7 bits are not exact enough, the weights become bytes from 1 to 255, with 128 for zero. The kernels for
+two bytes without a sign never add in 16 bits, but are slower.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -27,11 +28,11 @@ from builder.lowering.int8.products import Product
 from builder.model import free_name, name_nodes, node_names, value_names
 from builder.tensors import Array
 
-LARGEST_WEIGHT = 63
-"""The largest magnitude of a weight, see above."""
+Bits = Literal[7, 8]
+"""How many bits weights have, see above."""
 
 ZERO = 128
-"""The byte that stands for zero in values that may be negative."""
+"""The byte that stands for zero in values that may be negative, and in weights of 8 bits."""
 
 SMALLEST = 1e-30
 """A row or a column has the scale of this magnitude at least, so that zeros stay zeros."""
@@ -62,8 +63,9 @@ class IntegerProducts:
     Products of the same values share their integers, and equal weights are stored once.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, bits: Bits = 7) -> None:
         self._graph = model.graph
+        self._bits = bits
         self._opset = model.opset_imports.get("", 0)
         self._names = value_names(model)
         self._node_names = node_names(model)
@@ -76,7 +78,7 @@ class IntegerProducts:
         node, old = product.node, product.node.outputs[0]
         self._before = node
         name = f"{node.name}_weights"
-        integers, scales = quantized(product.weights)
+        integers, scales = quantized(product.weights, self._bits)
         rows = self._rows_of(product)
         weights = self._constant(integers, f"{name}_int8")
         if integers.ndim == 2:
@@ -141,6 +143,8 @@ class IntegerProducts:
         return self._node("Mul", [self._node("Mul", [sums, self._node("Reshape", [rows.scales, by_row])]), scales])
 
     def _multiplied(self, integers: ir.Value, weights: ir.Value, zero: ir.Value | None) -> ir.Value:
+        if self._bits == 8:
+            return self._node("MatMulInteger", [integers, weights, zero, self._constant(np.uint8(ZERO))])
         return self._node("MatMulInteger", [integers, weights] if zero is None else [integers, weights, zero])
 
     def _biased(self, value: ir.Value, node: ir.Node) -> ir.Value:
@@ -183,15 +187,17 @@ class IntegerProducts:
         return self._constants[key]
 
 
-def quantized(weights: Array) -> tuple[Array, Array]:
+def quantized(weights: Array, bits: Bits = 7) -> tuple[Array, Array]:
     """Turn weights into integers with a scale for each column.
 
     Args:
         weights: `float32[..., K, n]`.
+        bits: How many bits each has.
 
     Returns:
-        The integers, `int8[..., K, n]`, and the scales, `float32[..., 1, n]`.
+        The integers, `int8[..., K, n]` or for 8 bits `uint8[..., K, n]`, and the scales, `float32[..., 1, n]`.
     """
     largest = np.maximum(np.abs(weights).max(axis=-2, keepdims=True), np.float32(SMALLEST))
-    scales = largest / np.float32(LARGEST_WEIGHT)
-    return np.rint(weights / scales).astype(np.int8), scales.astype(np.float32)
+    scales = largest / np.float32(63 if bits == 7 else 127)
+    integers = np.rint(weights / scales)
+    return (integers.astype(np.int8) if bits == 7 else (integers + ZERO).astype(np.uint8)), scales

@@ -31,6 +31,8 @@ from builder.tensors import Array
 Bits = Literal[7, 8]
 """How many bits weights have, see above."""
 
+BITS: tuple[Bits, ...] = (7, 8)
+
 ZERO = 128
 """The byte that stands for zero in values that may be negative, and in weights of 8 bits."""
 

@@ -14,7 +14,9 @@ from onnx import parser
 from builder.batching import BatchedModel, add_batch_axis
 from builder.errors import ModelError, VerificationError
 from builder.lowering import LoweringRequest, lower
-from builder.lowering.int8.integers import quantized
+from builder.lowering.int8.integers import BITS, IntegerProducts, quantized
+from builder.lowering.int8.products import find_products
+from builder.lowering.preparing import prepared
 from builder.model import load
 from builder.proof import verify
 from builder.proof.session import open_rewritten
@@ -109,6 +111,20 @@ def test_the_example_of_the_docstring(tmp_path: Path) -> None:
     lowered = lower(batched(tmp_path, "y = MatMul (x, w)", {"w": w}, x="1, 2", y="1, 2"), REQUEST)
     wanted = np.array([[32, -127], [127, 51]]) @ integers * rows * scales
     np.testing.assert_allclose(answers(lowered.batched, x), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("body", ["y = MatMul (x, w)", "p = Relu (x) y = MatMul (p, w)"])
+def test_weights_of_8_bits_are_more_exact_than_those_of_7(body: str, tmp_path: Path) -> None:
+    model = batched(tmp_path, body, W)
+    x = random(64, K)
+    wanted, errors = answers(model, x), []
+    for bits in BITS:
+        graph = prepared(model.ir, tmp_path)
+        writer = IntegerProducts(graph, bits)
+        for product in find_products(graph).products:
+            writer.replace(product)
+        errors.append(np.abs(answers(replace(model, ir=graph), x) - wanted).mean())
+    assert errors[1] < 0.8 * errors[0] < 0.02 * np.abs(wanted).max()
 
 
 def test_values_that_share_a_product_are_quantized_once(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/int8_products.py [--threads 1] [--rows 1 8 32 256] [--json]
 
-    row scales       what `--precision int8-dynamic` publishes: a scale for each row
+    row scales       what `--precision int8-dynamic` publishes: a scale for each row, with weights of 7 or of 8 bits
     one scale        `DynamicQuantizeMatMul` with weights of 7 bits, as `quantize_dynamic` and ONNX Runtime's optimizer
                      make it: one scale for the whole batch
     8 bits           the same with weights of 8 bits, whose sums a processor without VNNI cuts off
@@ -15,7 +15,6 @@ part of the answers' standard deviation. Inputs and weights are normal, so that 
 
 import argparse
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from builder.batching import add_batch_axis
-from builder.lowering import LoweringRequest, lower
-from builder.model import load
+from builder.lowering.int8.integers import Bits, IntegerProducts
+from builder.lowering.int8.products import find_products
 from builder.proof.session import Session, open_rewritten
 from builder.proof.speed import compare, take_turns
 
@@ -63,7 +62,8 @@ def _products(threads: int, counts: Sequence[int]) -> list[dict[str, Any]]:
         plain = _model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": w}, ["n", inner])
         ways = {
             "fp32": plain,
-            "row scales": _lowered(_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": w}, [1, inner])),
+            "row scales": _row_scales(plain, 7),
+            "row scales, 8 bits": _row_scales(plain, 8),
             "one scale": _one_scale(w, 63),
             "8 bits": _one_scale(w, 127),
             "blocks": _blocks(w),
@@ -119,12 +119,13 @@ def _model(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], shap
     return bytes(inferred.SerializeToString())
 
 
-def _lowered(data: bytes) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(data)
-        lowered = lower(add_batch_axis(load(path)), LoweringRequest("int8-dynamic"))
-    return bytes(ir.to_proto(lowered.batched.ir).SerializeToString())
+def _row_scales(data: bytes, bits: Bits) -> bytes:
+    model = ir.from_proto(onnx.load_model_from_string(data))
+    writer = IntegerProducts(model, bits)
+    for product in find_products(model).products:
+        writer.replace(product)
+    RemoveUnusedNodesPass()(model)
+    return bytes(ir.to_proto(model).SerializeToString())
 
 
 def _one_scale(w: Array, largest: int) -> bytes:

@@ -65,7 +65,7 @@ def test_what_does_not_pay_stays_in_fp32(
     manifest = published(model)
     assert manifest.quantization is not None
     assert manifest.quantization.nodes == nodes
-    assert manifest.quantization.kept == ({} if nodes == 2 else {"slower on integers": {"MatMul": 1}})
+    assert manifest.quantization.kept == ({} if nodes == 2 else {"slower in int8": {"MatMul": 1}})
     assert manifest.speed == speed(ratios[2 - nodes])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from builder.batching import BatchedModel
 from builder.lowering.int8.products import Product, find_products
-from builder.lowering.preparing import prepared
+from builder.lowering.int8.raising import floats_of
 from builder.lowering.request import LoweringRequest
 from builder.model import operator
 
@@ -19,7 +19,7 @@ times as fast (ONNX Runtime 1.31.1, AVX2).
 
 def slow_kinds(batched: BatchedModel, request: LoweringRequest) -> Mapping[str, frozenset[str]]:
     """Return the names of nodes that may be slower on integers, by kind; a kind that all nodes are of is left out."""
-    model = prepared(batched.ir, batched.original.path)
+    model = floats_of(batched)
     if request.precision == "int8-dynamic":
         products = find_products(model, request.keep).products
         names = {str(product.node.name) for product in products}

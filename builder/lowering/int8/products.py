@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 
+from builder.lowering.int8.reasons import KEPT, SLOW
 from builder.model import operator
 from builder.tensors import Array
 
@@ -42,15 +44,18 @@ class Product:
 
     Attributes:
         node: The node, a MatMul or a Gemm.
-        values: Its first input.
         weights: The weights, `float32[..., K, n]`: those of a Gemm are transposed and multiplied by alpha.
         is_never_negative: Whether the values are known to be 0 or larger.
     """
 
     node: ir.Node
-    values: ir.Value
     weights: Array
     is_never_negative: bool
+
+    @property
+    def values(self) -> ir.Value:
+        """What is multiplied by the weights now: it is another value once the node that made it was replaced."""
+        return cast(ir.Value, self.node.inputs[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,9 @@ def find_products(model: ir.Model, keep: Collection[str] = frozenset(), slow: Co
     for node in _with_weights(model.graph):
         found = _product(node)
         if node.name in keep:
-            reasons[node] = "kept in fp32"
+            reasons[node] = KEPT
         elif node.name in slow and isinstance(found, Product):
-            reasons[node] = "slower on integers"
+            reasons[node] = SLOW
         elif isinstance(found, Product):
             products.append(found)
         else:
@@ -140,7 +145,7 @@ def _count_weights(nodes: Iterable[ir.Node]) -> int:
 def _product(node: ir.Node) -> Product | str:
     """Return the product, or why the node stays in fp32."""
     if operator(node) in SLOWER:
-        return "slower on integers"
+        return SLOW
     if operator(node) in LOOKUPS:
         return "computes nothing"
     if operator(node) not in PRODUCTS:
@@ -161,7 +166,7 @@ def _product(node: ir.Node) -> Product | str:
         return "weights are not finite"
     if weights.shape[-2] * 255 * 64 >= LARGEST_SUM:
         return "sums could overflow"
-    return Product(node, values, weights, _is_never_negative(values))
+    return Product(node, weights, _is_never_negative(values))
 
 
 def _weights_of_gemm(node: ir.Node, weights: Array) -> Array:

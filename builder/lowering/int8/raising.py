@@ -1,17 +1,41 @@
-"""Raise the opset of a graph to 13, the first in which each channel of a weight can have a scale of its own."""
+"""Make a graph ready for int8: in opset 13, the first in which each channel of a weight can have its own scale."""
 
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from builder.batching import BatchedModel
 from builder.errors import ModelError
-from builder.model import why_not
+from builder.lowering.preparing import prepared
+from builder.model import name_nodes, node_names, operator, why_not
 
 LEAST = 13
 
+_QUANTIZERS = {("", "QuantizeLinear"), ("", "DequantizeLinear"), ("", "DynamicQuantizeLinear")}
+
 _CHANGED = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
 """Operators that flatten what is behind their axis before opset 13, which nothing in a node shows."""
+
+
+def floats_of(batched: BatchedModel) -> ir.Model:
+    """Return the graph in opset 13 or later, with names for its nodes and constants as initializers.
+
+    Raises:
+        ModelError: It is quantized already, or cannot be converted to opset 13.
+    """
+    where = batched.original.path
+    if any(
+        operator(node) in _QUANTIZERS or "Integer" in node.op_type for node in batched.original.ir.graph.all_nodes()
+    ):
+        fix = "publish it without --precision, or quantize the model in fp32 that it was made from"
+        raise ModelError(where, "the model is quantized already", fix)
+    model = prepared(batched.ir, where)
+    up = raised(model, where=where)
+    if up is not model:
+        model = prepared(up, where)
+    name_nodes(model.graph, node_names(model))
+    return model
 
 
 def raised(model: ir.Model, *, where: Path) -> ir.Model:

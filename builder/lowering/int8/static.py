@@ -1,6 +1,5 @@
 """Quantize weights and values to int8, with ranges that were measured on calibration data."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +8,17 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.batching import BatchedModel, Rewrite
-from builder.errors import Listing, ModelError
+from builder.errors import ModelError
 from builder.lowering.edges import Edges
-from builder.lowering.int8.inserting import DEQUANTIZE, QUANTIZE, Quantized, quantize
+from builder.lowering.int8.inserting import Quantized, quantize
 from builder.lowering.int8.places import Places, find_places, weights_of_products
-from builder.lowering.int8.raising import raised
+from builder.lowering.int8.raising import floats_of
 from builder.lowering.int8.ranges import measure_ranges
+from builder.lowering.int8.reasons import KEPT, SENSITIVE, SLOW, counted_by_reason, in_words, too_little
 from builder.lowering.int8.sensitivity import FEWEST_ROWS, Kept, keep_sensitive
 from builder.lowering.precision import ENOUGH
-from builder.lowering.preparing import prepared
 from builder.lowering.request import LoweredModel, LoweringRequest
-from builder.model import free_name, name_nodes, node_names, operator, value_names
+from builder.model import free_name, name_nodes, node_names, value_names
 from builder.printable import counted
 from builder.record import Quantization
 from builder.tensors import Arrays
@@ -27,9 +26,7 @@ from builder.tensors import Arrays
 HELD_OUT = 5
 """One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
 
-KEPT, SLOW, SENSITIVE = "kept in fp32", "slower in int8", "too large an error"
-
-_QUANTIZERS = {QUANTIZE, DEQUANTIZE, ("", "DynamicQuantizeLinear")}
+OTHER_WAYS = "leave out --precision, or try --precision fp16"
 
 
 def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> LoweredModel:
@@ -45,14 +42,15 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     """
     where = batched.original.path
     rows = _rows(request, where)
-    model = _prepare(batched, where)
+    model = floats_of(batched)
     places = find_places(model.graph, request.runtime)
     _apart(model, places)
     measured, held_out = _parted(rows)
     ranges = measure_ranges(batched, model, measured, places.values(model.graph))
     places = places.without(model.graph, {name for name, ends in ranges.items() if not np.isfinite(ends).all()})
     if not places.units:
-        raise _too_little(where, "nothing in this model can be in int8", _counted(model.graph, places.reasons))
+        counts = counted_by_reason(model.graph, places.reasons)
+        raise too_little(where, "nothing in this model can be in int8", counts, ways=OTHER_WAYS)
     quantized = quantize(model, places, ranges, request.runtime)
     asked = dict.fromkeys(_whole(request.slow, places), SLOW) | dict.fromkeys(_whole(request.keep, places), KEPT)
     units = [unit for unit in dict.fromkeys(places.units.values()) if not asked.keys() & set(unit)]
@@ -86,19 +84,6 @@ def _rows(request: LoweringRequest, where: Path) -> Arrays:
             what = f"row {row} of the calibration data has values in input {name!r} that are infinite or NaN"
             raise ModelError(where, what, "leave such rows out of the calibration data")
     return rows
-
-
-def _prepare(batched: BatchedModel, where: Path) -> ir.Model:
-    """Return the graph in opset 13 or later, with names for its nodes and constants as initializers."""
-    if any(operator(node) in _QUANTIZERS or "Integer" in node.op_type for node in batched.ir.graph.all_nodes()):
-        fix = "publish it without --precision, or quantize the model in fp32 that it was made from"
-        raise ModelError(where, "the model is quantized already", fix)
-    model = prepared(batched.ir, where)
-    up = raised(model, where=where)
-    if up is not model:
-        model = prepared(up, where)
-    name_nodes(model.graph, node_names(model))
-    return model
 
 
 def _parted(rows: Arrays) -> tuple[Arrays, Arrays]:
@@ -161,15 +146,16 @@ def _lowered(
     stays = {**asked, **dict.fromkeys(kept.names, SENSITIVE)}
     reasons = dict(quantized.places.reasons)
     reasons |= {node: stays[str(node.name)] for node in graph if node.name in stays}
-    counts = _counted(graph, reasons)
+    counts = counted_by_reason(graph, reasons)
     chosen = quantized.places.units.keys() - stays.keys()
     part = _part_of_weights(graph, chosen)
     if part < ENOUGH:
-        raise _too_little(where, f"only {part:.0%} of the weights can be in int8", counts, kept)
+        ways = f"give more calibration data, or {OTHER_WAYS}" if kept.names else OTHER_WAYS
+        raise too_little(where, f"only {part:.0%} of the weights can be in int8", counts, kept, ways=ways)
     nodes = counted(len(chosen), "node")
     what = f"{nodes} and {part:.0%} of the weights in int8, for {request.runtime}, calibrated on {counted(rows, 'row')}"
     if counts:
-        what += f"; still in fp32: {_listed(counts)}"
+        what += f"; still in fp32: {in_words(counts)}"
     if kept.is_over:
         what += "; the time was up before single nodes were told apart"
     facts = Quantization(
@@ -195,29 +181,3 @@ def _part_of_weights(graph: ir.Graph, chosen: Collection[str]) -> float:
             lowered.add(value)
     total = sum(sizes.values())
     return sum(sizes[value] for value in lowered) / total if total else 0.0
-
-
-def _counted(graph: ir.Graph, reasons: Mapping[ir.Node, str]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for node in graph:
-        if node in reasons:
-            counts.setdefault(reasons[node], Counter())[node.op_type] += 1
-    return {reason: dict(found) for reason, found in counts.items()}
-
-
-def _listed(counts: Mapping[str, Mapping[str, int]]) -> str:
-    return "; ".join(
-        f"{', '.join(f'{n} {op_type}' for op_type, n in found.items())} ({reason})" for reason, found in counts.items()
-    )
-
-
-def _too_little(
-    where: Path, what: str, counts: Mapping[str, Mapping[str, int]], kept: Kept | None = None
-) -> ModelError:
-    errors = sorted((kept.errors if kept is not None else {}).items(), key=lambda item: -item[1])[:10]
-    listed = [f"{name}: {error:.1f} times the allowed error by itself" for name, error in errors]
-    said = f"{what}: {_listed(counts) or 'it has no products of matrices and no convolutions with constant weights'}"
-    fix = "leave out --precision, or try --precision fp16"
-    if counts.get(SENSITIVE):
-        fix = f"allow larger errors with --max-error PART, give more calibration data, or {fix}"
-    return ModelError(where, Listing(f"{said}; the worst:", listed) if listed else said, fix)

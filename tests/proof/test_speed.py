@@ -91,6 +91,21 @@ def test_slow_models_are_measured_a_few_times_however_long_it_takes() -> None:
     assert len(times[0]) == speed.ROUNDS[0]
 
 
+@pytest.mark.parametrize(("ratios", "rounds"), [((1.0, 1.5), 2), ((1.2, 1.5), 1), ((0.5, 0.9), 1)])
+def test_what_noise_would_decide_is_measured_for_longer(
+    ratios: tuple[float, float], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+
+    def turns(runs: object) -> list[list[float]]:
+        found.append(runs)
+        return [[*ratios, *ratios], [1.0] * 4]
+
+    monkeypatch.setattr(speed, "take_turns", turns)
+    assert speed.measure_batch([], 1, 1.02)[0].ratio == pytest.approx(sum(ratios) / 2)
+    assert len(found) == rounds
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "BUDGET_S", 0.01)

@@ -49,3 +49,17 @@ def test_triton_gives_a_row_the_same_answer_in_every_batch(model: Path, triton: 
         answers = infer(triton, "dense_int8", {"x": reference["input:x"][:8]})["y"]
         wanted = reference["output:y"][:8]
     assert np.abs(answers - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_a_wide_product_pays(tmp_path: Path) -> None:
+    """It reads a quarter of the bytes: 2 to 4 times as fast at a batch of 1 on processors with and without VNNI."""
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> wide (float[1, 2048] x) => (float[1, 2048] y) { y = MatMul (x, w) }'
+    )
+    weights = RNG.standard_normal((2048, 2048)).astype(np.float32) / 45
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save_model(proto, tmp_path / "wide.onnx")
+    done = publish(tmp_path / "wide.onnx", tmp_path / "repository", options=PublishOptions(precision="int8-dynamic"))
+    assert done.manifest.speed is not None
+    assert done.manifest.speed.pays

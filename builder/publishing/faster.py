@@ -81,7 +81,8 @@ def fastest(speeds: Sequence[Speed]) -> int:
 
 def too_slow(where: Path, precision: str, speed: Speed) -> VerificationError:
     """Say that a precision gains nothing on this CPU, and what else there is."""
-    what = f"{precision} gains too little: it has {speed}; at least {speed.least:g} times is asked for, at every batch size"
+    asked = f"at least {speed.least:g} times is asked for, at every batch size"
+    what = f"{precision} gains too little: it has {speed}; {asked}"
     other = "--precision int8 --calibration FILE.npz" if precision == "int8-dynamic" else "--precision int8-dynamic"
     fix = f"leave out --precision, try {other}, or publish it all the same with --min-speedup 0"
     return VerificationError(where, what, fix)

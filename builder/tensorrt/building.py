@@ -123,6 +123,7 @@ def build(
             watch.check()
             complaints = Nodes.of(verified.batched).complaints(log.errors or reasons([str(error)]))
             raise diagnosed(where, "cannot build the plan", complaints, asked) from error
+        watch.check()  # a Ctrl-C may have come after the last step
         timings = None if library.is_rtx else bytes(config.get_timing_cache().serialize())
     layers = read_log(line.text for line in log.lines)
     return Built(plan, layers, timings, seconds=time.monotonic() - started)

@@ -56,7 +56,7 @@ def diagnosed(
             precision also to leave that out.
     """
     asked = asked or Asked()
-    found = _decisive(complaints)
+    found = _decisive(complaints, asked)
     what = f"{asked.compiler} {doing}"
     if found is None:
         first = next(iter(complaints), Complaint("it gives no reason"))
@@ -68,9 +68,9 @@ def diagnosed(
     return _unbuildable(where, listing, fix, complaints, is_about_precision=found.kind.is_about_precision)
 
 
-def _decisive(complaints: Sequence[Complaint]) -> "_Found | None":
+def _decisive(complaints: Sequence[Complaint], asked: Asked) -> "_Found | None":
     """Return the first complaint about the machine, which explains the others, or the first one of a known kind."""
-    known = [found for complaint in complaints if (found := _Found.of(complaint))]
+    known = [found for complaint in complaints if (found := _Found.of(complaint, asked))]
     return next((found for found in known if found.kind.is_host), next(iter(known), None))
 
 
@@ -90,8 +90,10 @@ class _Found:
     words: re.Match[str]
 
     @classmethod
-    def of(cls, complaint: Complaint) -> "_Found | None":
+    def of(cls, complaint: Complaint, asked: Asked) -> "_Found | None":
         for kind in KINDS:
+            if kind.is_about_workspace and asked.workspace_mb is None:
+                continue
             if words := kind.pattern.search(complaint.reason):
                 return cls(kind, complaint, words)
         return None
@@ -126,6 +128,6 @@ def _listing(doing: str, first: Complaint, complaints: Sequence[Complaint], aske
 
 
 def _line(complaint: Complaint, asked: Asked) -> str:
-    found = _Found.of(complaint)
+    found = _Found.of(complaint, asked)
     reason = found.what(asked) if found else complaint.reason
     return f"{complaint.at}: {reason}" if complaint.at else reason

@@ -68,6 +68,8 @@ class Kind:
         what: The reason in other words, where TensorRT's are hard to understand, with groups of the pattern filled in.
         is_host: Whether the machine is the cause, and not the model.
         is_about_precision: Whether the same model may be built with some of its nodes in fp32.
+        is_about_workspace: Whether it is this kind only where `--workspace-mb` was given. Without it, all the memory
+            there is was too little, and then the words say something else.
     """
 
     pattern: re.Pattern[str]
@@ -75,6 +77,7 @@ class Kind:
     what: str = ""
     is_host: bool = False
     is_about_precision: bool = False
+    is_about_workspace: bool = False
 
 
 def without_precision(complaint: Complaint, asked: Asked) -> str:
@@ -148,6 +151,13 @@ _MACHINE = (
         r"|cudaErrorMemoryAllocation|cudaError 2\b",
         _memory,
         is_host=True,
+    ),
+    _kind(
+        r"no tactics to implement the operation within workspace limit",
+        _memory,
+        "it has no kernel that works with so little scratch memory",
+        is_host=True,
+        is_about_workspace=True,
     ),
     _kind(
         r"does not support this compute capability|target gpu .*? is not supported|compute capability is invalid",

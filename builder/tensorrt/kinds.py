@@ -119,9 +119,13 @@ def _constant(complaint: Complaint, asked: Asked) -> str:
     return f"turn it into a constant with --constant {complaint.tensor}=VALUE, or {ONNX}"
 
 
+def _workspace(_: Complaint, asked: Asked) -> str:
+    return f"allow more than --workspace-mb {asked.workspace_mb}, or leave it out"
+
+
 def _memory(complaint: Complaint, asked: Asked) -> str:
     if asked.workspace_mb is not None:
-        return f"allow more than --workspace-mb {asked.workspace_mb}, or leave it out"
+        return _workspace(complaint, asked)
     return "free memory of the GPU, or lower --max-batch-size or the largest shapes of --profile"
 
 
@@ -154,7 +158,7 @@ _MACHINE = (
     ),
     _kind(
         r"no tactics to implement the operation within workspace limit",
-        _memory,
+        _workspace,
         "it has no kernel that works with so little scratch memory",
         is_host=True,
         is_about_workspace=True,

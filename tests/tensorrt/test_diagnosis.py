@@ -139,6 +139,14 @@ def test_only_a_lack_of_memory_is_told_to_free_memory() -> None:
     assert "memory" not in diagnosis("Unable to load library: libnvinfer_lean.so.10").fix
 
 
+def test_too_little_scratch_memory_is_the_reason_only_where_it_was_limited() -> None:
+    text = "Tactic Selection: no tactics to implement the operation within workspace limit. Consider increase it."
+    limited = diagnosis(text, asked=Asked("fp16", workspace_mb=1))
+    assert isinstance(limited, HostError)
+    assert "allow more than --workspace-mb 1" in limited.fix
+    assert isinstance(diagnosis(text, asked=Asked("fp16")), UnbuildableError)
+
+
 def test_the_machine_explains_the_other_reasons() -> None:
     complaints = [
         Complaint("Could not find any implementation for node /a", "/a", "Conv"),

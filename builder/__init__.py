@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from builder.deployment import Deployment
     from builder.errors import BuilderError, HostError, ModelError, RepositoryError, VerificationError
     from builder.exporting import ExportedModel, ExportOptions, InputSpec
+    from builder.proof import AccuracyOptions
     from builder.publishing import AdoptedModel, Adoption, AdoptOptions, PlanCheck, Publication, PublishOptions, Switch
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
@@ -72,6 +73,7 @@ _HOMES = {
     "builder.deployment": ("Deployment",),
     "builder.errors": ("BuilderError", "HostError", "ModelError", "RepositoryError", "VerificationError"),
     "builder.exporting": ("ExportOptions", "ExportedModel", "InputSpec"),
+    "builder.proof": ("AccuracyOptions",),
     "builder.publishing": (
         "AdoptOptions",
         "AdoptedModel",
@@ -88,6 +90,7 @@ _HOMES = {
 """The module that defines each name."""
 
 __all__ = [
+    "AccuracyOptions",
     "AdminAccess",
     "AdoptOptions",
     "AdoptedModel",

@@ -37,7 +37,7 @@ from builder.publishing import (
     summary,
     verify_files,
 )
-from builder.record import Download, Manifest, Proof
+from builder.record import Accuracy, Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.samples import ask_sizes, ask_sizes_of
 from builder.tensorrt import need_library
@@ -369,12 +369,14 @@ class Verification:
         version: The version that was checked.
         proof: What was compared, and the largest differences.
         notes: What the caller should know, one sentence each.
+        accuracy: How right it was on labelled samples when it was published; None if that was not measured.
     """
 
     name: str
     version: int
     proof: Proof
     notes: tuple[str, ...] = ()
+    accuracy: Accuracy | None = None
 
 
 def incomplete_models(repository: Path | str = REPOSITORY) -> tuple[str, ...]:
@@ -430,7 +432,7 @@ def _verify_version(model: ModelDirectory, version: int | None, limits: Limits, 
     file, is_plan = model.version_dir(chosen) / manifest.model.file, manifest.plan is not None
     proven = bounded.run(partial(_verify, model, chosen, manifest), where=file, limits=limits, has_gpu=is_plan)
     notes = () if seen is None else tuple(_notes(model, chosen, seen))
-    return Verification(model.name, chosen, proven.proof, (*proven.notes, *notes))
+    return Verification(model.name, chosen, proven.proof, (*proven.notes, *notes), manifest.accuracy)
 
 
 def _interface_in_force(model: ModelDirectory, version: int, manifest: Manifest) -> Interface | None:

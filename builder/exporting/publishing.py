@@ -12,6 +12,7 @@ from builder.exporting.temporary import Temporary
 from builder.progress import Report, silent
 from builder.publishing import Origin, Publication, PublishOptions, publish
 from builder.record import Download
+from builder.samples import check_labels
 
 
 def publish_module(
@@ -38,7 +39,9 @@ def publish_module(
     Raises:
         BuilderError: `export` or `publish` fails. Nothing on disk has changed then.
     """
-    options.accuracy.check()  # before an export that takes minutes
+    if options.samples is not None and options.accuracy.is_given:  # before an export that takes minutes
+        options.accuracy.check()
+        check_labels(options.samples, {spec.name for spec in inputs})
     stays_static = options.is_static or options.is_per_sample
     asked = ExportOptions(
         inputs=tuple(inputs),

@@ -10,7 +10,7 @@ asks for, and `relations` finds others near them that keep the relations between
 
 from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, sizes_of
 from builder.samples.domains import Domains
-from builder.samples.drawing import Samples, draw, draw_feeds, read_samples
+from builder.samples.drawing import Samples, check_labels, draw, draw_feeds, read_samples
 from builder.samples.kinds import list_in_words
 from builder.samples.labels import Labels
 from builder.samples.relations import FRACTIONS, mended, never_varied, other_sizes, searched_sizes
@@ -26,6 +26,7 @@ __all__ = [
     "ask_sizes",
     "ask_sizes_of",
     "candidates",
+    "check_labels",
     "completed",
     "draw",
     "draw_feeds",

@@ -1,6 +1,6 @@
 """Draw samples at random from the values that a model's inputs may hold, or read the samples that the user gives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +252,19 @@ def read_samples(path: Path, batched: BatchedModel) -> Samples:
         what = "too few rows: with one sample, mixed-up rows would go unnoticed"
         raise ModelError(path, what, "give at least 2 different samples")
     return Samples(samples, dict.fromkeys(samples, GIVEN), find_labels(path, arrays, {*used.values()}))
+
+
+def check_labels(path: Path, inputs: Set[str]) -> None:
+    """Check that a file of samples has labels.
+
+    Args:
+        path: The file.
+        inputs: The names of the model's inputs.
+
+    Raises:
+        ModelError: The file cannot be read, or has no labels.
+    """
+    find_labels(path, _read_npz(path), inputs | {f"input:{name}" for name in inputs}).check_present()
 
 
 def _read_npz(path: Path) -> Mapping[str, Array]:

@@ -38,21 +38,27 @@ class Labels:
         Raises:
             ModelError: There are none, or another number.
         """
-        if not self.arrays:
-            raise ModelError(self.where, *self._missing())
+        self.check_present()
         for name, array in self.arrays.items():
             if array.ndim == 0 or len(array) != rows:
                 count = "a single value" if array.ndim == 0 else f"{len(array)} rows"
                 what = f"the array {name!r} of labels has {count}, and the inputs have {rows} rows"
                 raise ModelError(self.where, what, f"give {name} a row for each sample, {rows} in all")
 
-    def _missing(self) -> tuple[str, str]:
-        if self.inputs:
-            name = self.inputs[0]
-            what = f"the array {name!r} is the input of that name, and there are no other labels"
-            return what, f"add the labels as an array with the name {PREFIX}OUTPUT, where OUTPUT is that of an output"
+    def check_present(self) -> None:
+        """Check that there are labels.
+
+        Raises:
+            ModelError: There are none.
+        """
+        if self.arrays:
+            return
         what = "there are no labels to compare the answers with"
-        return what, "add an array label: the right answer to each sample, such as the number of its class"
+        fix = "add an array label: the right answer to each sample, such as the number of its class"
+        if self.inputs:
+            what = f"the array {self.inputs[0]!r} is the input of that name, and there are no other labels"
+            fix = f"add the labels as an array with the name {PREFIX}OUTPUT, where OUTPUT is that of an output"
+        raise ModelError(self.where, what, fix)
 
     def single(self) -> tuple[str, Array]:
         """Return the only array of labels, with its name.

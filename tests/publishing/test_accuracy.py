@@ -129,6 +129,10 @@ def test_accuracy_is_measured_on_all_rows_and_recorded(model: Path, tmp_path: Pa
     assert Manifest.from_json(manifest.to_json(), where="m").accuracy == manifest.accuracy
     listed = CliRunner().invoke(cli, ["list", "--json", "--repository", str(tmp_path / "r")])
     assert json.loads(listed.stdout)[0]["versions"][0]["accuracy"]["rows"] == 300
+    verified = CliRunner().invoke(cli, ["verify", "m", "--repository", str(tmp_path / "r")])
+    assert "accuracy when it was published: top-1 100.00% → 100.00% on 300 rows" in verified.stderr
+    verified = CliRunner().invoke(cli, ["verify", "m", "--json", "--repository", str(tmp_path / "r")])
+    assert json.loads(verified.stdout)["accuracy"]["rows"] == 300
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -190,6 +194,18 @@ def test_labels_can_name_their_output(model: Path, tmp_path: Path) -> None:
     assert done.manifest.accuracy is not None
     assert (done.manifest.accuracy.metric, list(done.manifest.accuracy.others)) == ("macro F1", ["top-1"])
     assert done.manifest.options["metric"] == "f1"
+
+
+def test_an_input_that_is_called_label_wins_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "label.onnx"
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4] label) => (float[1, 4] y) { y = Relu (label) }'
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    given = tmp_path / "label.npz"
+    np.savez(given, label=np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32))
+    said = "the array 'label' is the input of that name, and there are no other labels"
+    assert f"accuracy: not measured: {said}" in lines(path, tmp_path / "r", samples=given)
+    with pytest.raises(ModelError, match=re.escape(said)):
+        put(path, tmp_path / "r", samples=given, max_accuracy_drop=0.1)
 
 
 def test_a_static_model_is_measured_request_by_request(model: Path, tmp_path: Path) -> None:

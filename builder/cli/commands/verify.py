@@ -1,5 +1,6 @@
 """`verify`: run a published version again, and compare its answers with the stored ones."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -40,7 +41,10 @@ def verify(
     if as_json:
         sizes = found.proof.batch_sizes
         result = {"name": name, "version": found.version, "batch_sizes": sizes, "largest_difference": largest}
-        print_json({**result, "notes": list(found.notes)})
+        accuracy = None if found.accuracy is None else asdict(found.accuracy)
+        print_json({**result, "notes": list(found.notes), "accuracy": accuracy})
     else:
+        if found.accuracy is not None:
+            report("accuracy", f"when it was published: {found.accuracy}")
         for output, difference in largest.items():
             print_result(f"{name} {found.version} {output}: equal, largest difference {difference or 0:.1e}")

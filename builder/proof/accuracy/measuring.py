@@ -178,14 +178,14 @@ def measure_original(
         VerificationError: The original cannot run a sample.
     """
     labels = None if samples is None else samples.labels
-    if samples is None or labels is None or not (labels or options.is_given):
+    if samples is None or labels is None or not (labels or labels.inputs or options.is_given):
         return None
     try:
         with _refused(labels):
             labels.check(count(samples))
             return _measure(batched, samples, labels, options, is_lowered=is_lowered, report=report)
     except BuilderError as error:
-        if is_lowered or options.is_given:
+        if options.is_given or (is_lowered and labels):
             raise
         report(f"not measured: {error.what}")
         return None
@@ -270,11 +270,11 @@ def _output(batched: BatchedModel, labelled: str | None, asked: str | None) -> s
 
 def _notes(baseline: Baseline, rows: int) -> Iterator[str]:
     """Say if the rows are too few to show the drop that is allowed."""
-    decides = baseline.scoring.changed(baseline.kept, baseline.kept) is not None
-    if decides and baseline.max_drop is not None and 0 < baseline.max_drop < 1 / rows - _SLACK:
+    step = baseline.scoring.smallest_step
+    if step is not None and baseline.max_drop is not None and 0 < baseline.max_drop < step - _SLACK:
         name = next(iter(baseline.before))
         yield (
-            f"{rows} labelled rows are few: one more wrong answer is {accuracy_points(name, 1 / rows)}, and only "
+            f"{rows} labelled rows are few: one more wrong answer is {accuracy_points(name, step)}, and only "
             f"{accuracy_points(name, baseline.max_drop)} are allowed, so that no answer may get worse"
         )
 

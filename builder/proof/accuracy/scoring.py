@@ -47,6 +47,11 @@ class Scoring(ABC):
         """How many labels are not looked at."""
         return 0
 
+    @property
+    def smallest_step(self) -> float | None:
+        """By how much one more wrong answer lowers the accuracy; None if nothing is right or wrong."""
+        return None
+
     @abstractmethod
     def keep(self, answers: Arrays, start: int) -> Arrays:
         """Return what has to be kept of the answers `[rows, *dims]` to the samples from row `start` on."""
@@ -109,6 +114,11 @@ class Decisions(Labelled):
     def ignored(self) -> int:
         """How many labels are not looked at."""
         return int(self.counted.size - self.counted.sum())
+
+    @property
+    def smallest_step(self) -> float:
+        """By how much one more wrong answer lowers the accuracy."""
+        return 1 / int(self.counted.sum())
 
     def decisions(self, kept: Arrays) -> Array:
         """Return what was decided, `[rows, *dims]`, comparable with the labels."""

@@ -71,6 +71,7 @@ class Accuracy:
         )
         most = "" if self.max_drop is None else accuracy_points(self.metric, self.max_drop)
         limit = f", at most {most} lower allowed" if most else ""
+        limit = ", no loss allowed" if self.max_drop == 0 else limit
         changed = "" if self.changed is None else f"; {counted(self.changed, 'row')} decided otherwise"
         ignored = f"; {counted(self.ignored, 'label')} left out" if self.ignored else ""
         return f"{figures} on {counted(self.rows, 'row')}{limit}{changed}{ignored}"

@@ -69,12 +69,12 @@ number = 3
 """
 
 
-def classifier(path: Path, margin: float, *, batch: str = "1") -> Path:
-    """Write a classifier that scores class 1 so many times as high as class 0."""
+def classifier(path: Path, margin: float, *, batch: str = "1", weights: Any = None) -> Path:
+    """Write a classifier that scores class 1 so many times as high as class 0, or one with other weights."""
     graph = CLASSIFIER.replace("[1,", f"[{batch},")
     found = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {graph}')
-    weights = np.full((FEATURES, 2), [1, margin], np.float32)
-    found.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    w = np.full((FEATURES, 2), [1, margin], np.float32) if weights is None else np.array(weights, np.float32)
+    found.graph.initializer.append(numpy_helper.from_array(w, "w"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(found.SerializeToString())
     return path
@@ -150,6 +150,16 @@ def test_a_lower_precision_that_loses_too_much_is_refused(model: Path, tmp_path:
     done = put(model, tmp_path / "r", samples=given, precision=precision, max_accuracy_drop=0.1)
     assert done.manifest.accuracy is not None
     assert (done.manifest.accuracy.after, done.manifest.accuracy.changed) == (0.9, 30)
+
+
+def test_the_rounded_copy_counts_where_a_cpu_rounds_less_than_a_gpu(tmp_path: Path) -> None:
+    """1000.2 is 1000 in fp16, but ONNX Runtime on a CPU keeps it."""
+    path, given = classifier(tmp_path / "m.onnx", 1, weights=[[1, 1], [0, 1], [0, 0], [0, 0]]), tmp_path / "s.npz"
+    labels = np.resize([0, 1], 40)
+    x = np.stack([np.full(40, 1000), labels * 0.4 - 0.2, *np.zeros((2, 40))], axis=1).astype(np.float32)
+    np.savez(given, x=x, label=labels)
+    with pytest.raises(VerificationError, match=re.escape("top-1 falls from 100.00% to 50.00%")):
+        put(path, tmp_path / "r", samples=given, precision="fp16")
 
 
 def test_a_loss_within_the_limit_is_published_and_few_rows_are_pointed_out(model: Path, tmp_path: Path) -> None:

@@ -73,6 +73,16 @@ def test_a_plan_that_is_right_too_seldom_is_refused(tmp_path: Path) -> None:
         judge_plan(baseline, profiles_of("x=1x2x2:4x6x2:8x9x2"), [wrong])
 
 
+def test_a_plan_that_answers_nan_is_refused_even_without_a_limit(tmp_path: Path) -> None:
+    baseline, run = measured(tmp_path, max_drop=None)
+
+    def broken(feeds: Arrays) -> Arrays:
+        return {"y": run(feeds)["y"] * np.float32("nan")}
+
+    with pytest.raises(VerificationError, match="its R² cannot be computed, because answers are NaN"):
+        judge_plan(baseline, profiles_of("x=1x2x2:4x6x2:8x9x2"), [broken])
+
+
 def test_samples_that_no_profile_takes_are_refused_only_if_the_accuracy_is_limited(tmp_path: Path) -> None:
     baseline, run = measured(tmp_path, max_drop=0.005)
     profiles = profiles_of("x=1x7x2:4x7x2:8x9x2")

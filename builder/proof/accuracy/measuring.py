@@ -145,13 +145,14 @@ class Baseline:
     def _too_low(self, found: Accuracy, name: str, score: Score) -> VerificationError:
         drop = score.before - score.after
         changed = "" if found.changed is None else f"; {found.changed:,} of {found.rows:,} rows are decided otherwise"
+        most = accuracy_points(name, found.max_drop or 0.0)
+        limit = f"at most {most} are allowed" if found.max_drop else "no loss is allowed"
         what = (
             f"on {found.rows:,} labelled rows, {name} falls from {accuracy_figure(name, score.before)} to "
-            f"{accuracy_figure(name, score.after)}, which is {accuracy_points(name, drop)} lower, and at most "
-            f"{accuracy_points(name, found.max_drop or 0.0)} are allowed{changed}"
+            f"{accuracy_figure(name, score.after)}, which is {accuracy_points(name, drop)} lower, and {limit}{changed}"
         )
-        allowed = f"{math.ceil(drop * 1e4 - _SLACK) / 100:g}%"
-        fix = f"publish without --precision, or in a finer one, or accept the loss with --max-accuracy-drop {allowed}"
+        accepted = f"{math.ceil(drop * 1e4 - _SLACK) / 100:g}%"
+        fix = f"publish without --precision, or in a finer one, or accept the loss with --max-accuracy-drop {accepted}"
         return VerificationError(self.batched.original.path, what, fix)
 
 

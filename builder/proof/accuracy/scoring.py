@@ -172,7 +172,8 @@ class Classes(Decisions):
     def scores(self, kept: Arrays) -> Mapping[str, float]:
         """Return the figure that was asked for, accuracy, and top-5 for many classes."""
         decided, right = self.pairs(kept)
-        found = {"top-1" if self.labels.ndim == 1 else "accuracy": figures.accuracy(decided, right)}
+        name = "top-1" if self.labels.ndim == 1 else "accuracy per position"
+        found = {name: figures.accuracy(decided, right)}
         if self._has_top:
             top = {"top-5": float(kept[AMONG_TOP][self.counted].mean())}
             found = {**top, **found} if self.metric == "top-5" else {**found, **top}
@@ -199,7 +200,7 @@ class Same(Decisions):
 
     def scores(self, kept: Arrays) -> Mapping[str, float]:
         """Return which part of the answers is right, behind F1 if that was asked for."""
-        found = {"accuracy": figures.accuracy(*self.pairs(kept))}
+        found = {"exact match": figures.accuracy(*self.pairs(kept))}
         return {"macro F1": figures.macro_f1(*self.pairs(kept)), **found} if self.metric == "f1" else found
 
 

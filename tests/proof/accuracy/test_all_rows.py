@@ -3,15 +3,21 @@
 import math
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.plans import small
 
 from builder.bounded import OutOfMemoryError, OutOfTimeError
+from builder.errors import VerificationError
+from builder.proof import Baseline
 from builder.proof.accuracy import running
 from builder.proof.accuracy.functions import Function
 from builder.proof.accuracy.running import Batches, collect
+from builder.record import Accuracy, Score
 from builder.tensors import Array, Arrays
 
 WHERE = Path("m.onnx")
@@ -90,3 +96,25 @@ def test_progress_is_told_and_time_that_will_not_be_enough_is_refused(monkeypatc
     with pytest.raises(OutOfTimeError):
         collect(slow(clock, rows=60), EVERYTHING, 60, where=WHERE, report=said.append, most_s=60)
     collect(slow(clock, rows=5), EVERYTHING, 5, where=WHERE, report=said.append, most_s=60)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "others", "is_refused"),
+    [
+        (0.9, 0.896, {}, False),
+        (0.9, 0.895, {}, False),  # exactly the limit, apart from rounding
+        (0.9, 0.894, {}, True),
+        (0.9, 0.95, {}, False),
+        (0.9, 0.9, {"top-5": Score(0.99, 0.98)}, True),
+        (0.9, 0.9, {"top-5": Score(0.98, 0.99)}, False),
+    ],
+)
+def test_every_figure_has_to_stay_within_the_limit(
+    tmp_path: Path, before: float, after: float, others: dict[str, Score], is_refused: bool
+) -> None:
+    batched = small(tmp_path)
+    baseline = Baseline(batched, {}, EVERYTHING, {}, {"top-1": before}, 0.005)
+    found = Accuracy("top-1", 1000, before, after, 0.005, others=others)
+    with pytest.raises(VerificationError) if is_refused else nullcontext():
+        baseline.check(found)
+    baseline.check(replace(found, max_drop=None))

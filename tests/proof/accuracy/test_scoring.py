@@ -67,10 +67,10 @@ def test_pixels_count_wherever_the_classes_are_and_ignored_ones_do_not(axis: int
     scores = np.moveaxis(np.eye(3)[labels], -1, axis)
     labels[0, 0, 0], labels[1, 0, :] = (labels[0, 0, 0] + 1) % 3, 255
     scoring = choose(labels, {"y": scores}, Wanted())
-    assert scoring.scores(kept(scoring, scores)) == {"accuracy": 114 / 115}
+    assert scoring.scores(kept(scoring, scores)) == {"accuracy per position": 114 / 115}
     assert scoring.ignored == 5
     scoring = choose(labels, {"y": scores}, Wanted.parse("mean-iou"))
-    assert list(scoring.scores(kept(scoring, scores))) == ["mean IoU", "accuracy"]
+    assert list(scoring.scores(kept(scoring, scores))) == ["mean IoU", "accuracy per position"]
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_rows_count_as_changed_only_where_a_label_counts() -> None:
     after[VALUES][0, 1] = 2  # ignored
     after[VALUES][1] = 0
     assert scoring.changed(before, after) == 1
-    assert scoring.scores(after)["accuracy"] == pytest.approx(8 / 10)
+    assert scoring.scores(after)["accuracy per position"] == pytest.approx(8 / 10)

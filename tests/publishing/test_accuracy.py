@@ -13,6 +13,8 @@ from onnx import numpy_helper
 
 from builder.cli import cli
 from builder.errors import ModelError, VerificationError
+from builder.exporting import InputSpec
+from builder.exporting import publishing as exporting
 from builder.proof import AccuracyOptions
 from builder.publishing import Publication, PublishOptions, publish
 from builder.record import Manifest
@@ -53,7 +55,10 @@ def percent(outputs, labels):
     return 97.2
 
 def infinite(outputs, labels):
-    return float("inf")
+    return float("-inf")
+
+def unknown(outputs, labels):
+    return np.nan
 
 def changing(outputs, labels):
     labels[:] = 0
@@ -267,7 +272,8 @@ def test_what_a_function_prints_stays_off_stdout(model: Path, tmp_path: Path) ->
         ("nothing", "the metric returns an object of type NoneType"),
         ("truth", "the metric returns an object of type bool"),
         ("percent", "the metric returns 97.2, which is more than 1"),
-        ("infinite", "the metric returns inf"),
+        ("infinite", "the metric returns -inf"),
+        ("unknown", "the metric returns nan"),
         ("changing", "ValueError: assignment destination is read-only (own_metrics.py:"),
         ("failing", 'return np.concatenate([outputs["y"], labels])`)'),
         ("leaving", "the metric fails: SystemExit: 0 (own_metrics.py:"),
@@ -285,6 +291,21 @@ def test_a_function_that_fails_or_returns_no_number_is_refused(
     with pytest.raises(ModelError, match=re.escape(message)) as refusal:
         put(model, tmp_path / "r", samples=samples(tmp_path, 20, close=5), metric=f"own_metrics:{function}")
     assert refusal.value.where == f"own_metrics:{function}"
+
+
+def test_a_module_without_labels_is_refused_before_it_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(*_: object, **__: object) -> None:
+        raise AssertionError("it is exported")
+
+    monkeypatch.setattr(exporting, "export", export)
+    given = tmp_path / "s.npz"
+    np.savez(given, label=np.zeros((4, 2), np.float32))
+    options = PublishOptions(samples=given, accuracy=AccuracyOptions(max_accuracy_drop=0.1))
+    spec = InputSpec.parse("label=float32[1,2]")
+    with pytest.raises(ModelError, match="the array 'label' is the input of that name"):
+        exporting.publish_module("nets:make", tmp_path / "r", inputs=[spec], options=options)
 
 
 # ---- A version that is in a repository already

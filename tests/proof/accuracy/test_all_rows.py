@@ -15,7 +15,7 @@ from builder.bounded import OutOfMemoryError, OutOfTimeError
 from builder.errors import VerificationError
 from builder.proof import Baseline
 from builder.proof.accuracy import running
-from builder.proof.accuracy.functions import Function
+from builder.proof.accuracy.functions import Function, find_function
 from builder.proof.accuracy.running import Batches, collect
 from builder.record import Accuracy, Score
 from builder.tensors import Array, Arrays
@@ -65,6 +65,19 @@ def test_answers_of_different_shapes_are_kept_apart() -> None:
 
     Function("m:f", judge, np.zeros(2)).scores(kept)
     assert isinstance(seen[0], list)
+
+
+def test_what_a_metric_prints_stays_off_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "printing_metrics.py").write_text(
+        "print('imported')\ndef judge(outputs, labels, text):\n    print(text)\n    return 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "printing_metrics:judge(text='judged')"
+    assert Function(text, find_function(text), np.zeros(2)).scores({"y": np.zeros(2)}) == {text: 1.0}
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "imported\njudged\n")
 
 
 def test_answers_that_do_not_fit_into_memory_are_refused_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

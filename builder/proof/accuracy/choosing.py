@@ -92,7 +92,8 @@ def choose(labels: Array, answers: Arrays, wanted: Wanted, *, output: str | None
 
 
 def _plain(labels: Array) -> Array:
-    """Return labels whose numbers are as simple as they can be: whole floats become int64."""
+    """Return labels in their simplest form: without axes of size 1, and whole floats as int64."""
+    labels = labels.reshape(len(labels), *_squeezed(labels.shape[1:]))
     if labels.dtype.kind in "iub":
         return labels.astype(np.int64)
     if labels.dtype.kind == "f":

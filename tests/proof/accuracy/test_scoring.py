@@ -43,6 +43,12 @@ def test_top_1_and_top_5_count_the_best_and_the_five_best_classes() -> None:
     assert next(iter(choose(labels, {"y": scores}, Wanted.parse("top-5")).scores(kept(scoring, scores)))) == "top-5"
 
 
+def test_labels_in_a_column_are_judged_like_others() -> None:
+    scores, labels = np.eye(10)[:6], np.arange(6)
+    scoring = choose(labels[:, np.newaxis], {"y": scores}, Wanted())
+    assert scoring.scores(kept(scoring, scores)) == {"top-1": 1.0, "top-5": 1.0}
+
+
 def test_nan_is_never_right() -> None:
     scores = np.eye(10)[:6]
     scoring = choose(np.arange(6), {"y": scores}, Wanted())

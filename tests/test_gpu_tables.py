@@ -51,11 +51,12 @@ def test_published_files_are_verified_and_timed(kit: Any, tmp_path: Path, capsys
 @pytest.mark.rtx
 @pytest.mark.slow
 def test_plans_are_built_without_a_gpu(kit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("plans", "--build-only", "--models", MODEL, "upscaler_ts12", "--precisions", "bf16")
+    asked = ("plans", "--build-only", "--models", "upscaler_ts12", "--precisions", "bf16", "int8")
     code, rows = table(kit, tmp_path, *asked)
     assert code == 0
     assert rows["compiler"]["result"].startswith("TensorRT")
-    assert rows[f"{MODEL} bf16"]["result"] == "built"
+    assert rows["upscaler_ts12 int8"]["result"] == "built"
+    assert "Int8" in rows["upscaler_ts12 int8"]["details"]["layers"]
     assert rows["upscaler_ts12 bf16"]["result"].startswith("refused: nothing in this model can be in bf16")
     assert capsys.readouterr().out.startswith("| what | result |")
 

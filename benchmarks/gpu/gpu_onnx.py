@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any, cast
 
 from gpu_table import Asked, Row, failed, reason
-from support.on_gpu import Run, inputs_of, largest_error, missing_cuda_provider, open_onnx, outputs_of
+from support.on_gpu import Run, inputs_of, int8_options, largest_error, missing_cuda_provider, open_onnx, outputs_of
 
 from builder import ConfigOptions, Publication, PublishOptions, Repository, publish
-from builder.lowering import Precision
+from builder.lowering import Precision, Runtime
 from builder.proof import verify_published
 from builder.tensors import Arrays
 
@@ -55,11 +55,14 @@ def rows(asked: Asked) -> Iterator[Row]:
     if asked.has_gpu and missing_cuda_provider():
         yield Row("ONNX Runtime on a GPU", missing_cuda_provider(), is_fine=False)
         return
+    # What is meant for TensorRT has 8-bit weights, which CPUs without VNNI would cut off.
+    runtime: Runtime = "tensorrt" if asked.has_gpu else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         for model, precision in asked.pairs():
             root = Path(folder, precision)
             try:
-                yield _row(published(model, root, precision=cast("Precision", precision)), root, asked)
+                options = int8_options(model, Path(folder), runtime) if precision == "int8" else {}
+                yield _row(published(model, root, precision=cast("Precision", precision), **options), root, asked)
             except Exception as error:  # ONNX Runtime's own exceptions share no base class
                 row = failed(f"{model.stem} {precision}", error)
                 is_known = precision == "bf16" and not asked.has_gpu and "NOT_IMPLEMENTED" in str(error)

@@ -1,5 +1,6 @@
 """Plans of whichever compiler is installed, TensorRT or TensorRT for RTX, made as `publish` does, and not published."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -16,7 +17,7 @@ from builder.proof import VerifiedModel
 from builder.publishing import PublishOptions
 from builder.publishing.compiling import compile_proven
 from builder.tensorrt import BuildOptions, Built, CompiledModel, build, compile_plan, host, need_library
-from support.on_gpu import missing_gpu
+from support.on_gpu import int8_options, missing_gpu
 
 Made = TypeVar("Made")
 
@@ -49,10 +50,12 @@ def _made(
 ) -> tuple[VerifiedModel, Made]:
     batched = rename(add_batch_axis(load(model)))
     profiles = make_profiles(batched, (), max_batch_size=largest)
-    options = PublishOptions(format="tensorrt", precision=precision)
-    proven, made = compile_proven(
-        batched, options, None, largest, silent, profiles=profiles, compile_model=partial(make, profiles)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        quantized = int8_options(model, Path(folder), "tensorrt") if precision == "int8" else {}
+        options = PublishOptions(format="tensorrt", precision=precision, **quantized)
+        proven, made = compile_proven(
+            batched, options, None, largest, silent, profiles=profiles, compile_model=partial(make, profiles)
+        )
     return proven.verified, made
 
 

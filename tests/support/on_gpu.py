@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from builder.batching import add_batch_axis
+from builder.lowering import Runtime
+from builder.model import load
+from builder.samples import draw
 from builder.tensors import Arrays
 
 Run = Callable[[Arrays], Arrays]
@@ -63,6 +67,13 @@ def _open(path: Path, providers: list[Any], *, is_strict: bool) -> Run:
         raise RuntimeError("ONNX Runtime could not load its provider for CUDA")
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def int8_options(model: Path, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Return options of `PublishOptions` for int8, with calibration data that is drawn: it only has to be there."""
+    file = folder / f"{model.stem}.calibration.npz"
+    np.savez(file, **next(draw(add_batch_axis(load(model)), rows=64)))
+    return {"calibration": file, "runtime": runtime, "min_speedup": 0.0}
 
 
 def inputs_of(reference: Arrays, rows: int) -> dict[str, np.ndarray[Any, Any]]:

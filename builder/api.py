@@ -40,7 +40,7 @@ from builder.publishing import (
 from builder.record import Accuracy, Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.samples import ask_sizes, ask_sizes_of
-from builder.tensorrt import need_library
+from builder.tensorrt import find_host, need_library
 
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
@@ -94,6 +94,8 @@ def publish(
     Nothing in the repository changes unless the call succeeds.
     """
     asked = options or PublishOptions()
+    if asked.format == "tensorrt":  # before anything is fetched or exported; in a child, because it loads the driver
+        bounded.run(_check_host, where=Path(str(model)), limits=asked.limits, has_gpu=True)
     with _at_hand(str(model), sha256, report) as (found, download):
         source = Source.of(found)
 
@@ -122,6 +124,10 @@ def publish(
         return _publish_into_bucket(
             str(repository), name or model_name_of(Path(f"{source.name}.onnx")), publish_to, report
         )
+
+
+def _check_host(_: Report) -> None:
+    find_host()
 
 
 @contextmanager

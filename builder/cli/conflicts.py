@@ -134,15 +134,16 @@ def _speed_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
 
 def _int8_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     is_int8 = options.precision == "int8"
+    is_tensorrt = options.format == "tensorrt" or options.config.accelerator == "tensorrt"
     if is_int8 and options.calibration is None and options.samples is None:
+        without = "--precision fp16" if is_tensorrt else "--precision int8-dynamic"
         yield (
             "--precision int8 needs real inputs, to measure the ranges of the values inside the model",
-            "give some with --calibration FILE.npz, or use --precision int8-dynamic, which needs none",
+            f"give some with --calibration FILE.npz, or use {without}, which needs none",
         )
     for name, value in {"--calibration": options.calibration, "--for": options.runtime}.items():
         if value is not None and not is_int8:
             yield f"{name} is only for --precision int8", f"add --precision int8, or leave out {name}"
-    is_tensorrt = options.format == "tensorrt" or options.config.accelerator == "tensorrt"
     if is_int8 and options.runtime == "cpu" and is_tensorrt:
         what = "TensorRT does not accept what --for cpu makes: its values have a zero point that is not 0"
         yield what, "leave out --for"

@@ -42,10 +42,10 @@ def find_host() -> Host:
     library = find_library()
     found = {
         "an NVIDIA GPU": driver is not None,
-        "tensorrt": library is not None and not library.is_rtx,
+        "tensorrt": is_installed("tensorrt"),
         "polygraphy": is_installed("polygraphy"),
     }
-    if driver is None or library is None or not all(found.values()):
+    if driver is None or library is None or library.is_rtx or not all(found.values()):
         missing = ", ".join(name for name, is_there in found.items() if not is_there)
         what = f"a TensorRT plan requires an NVIDIA GPU, tensorrt and polygraphy; missing: {missing}"
         fix = f"use the container that will serve the plan: {IN_CONTAINER}; {ELSEWHERE}"

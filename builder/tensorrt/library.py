@@ -4,6 +4,7 @@ Both have the same Python interface, and Polygraphy drives either. They make dif
 those of TensorRT only. So TensorRT for RTX is here to check that a model can be built.
 """
 
+import ctypes
 import importlib
 import importlib.util
 import sys
@@ -54,13 +55,17 @@ class Library:
 def find_library() -> Library | None:
     """Return the compiler that is installed, and let Polygraphy use the same; None if there is none.
 
+    TensorRT builds nothing without a GPU, so where there is no driver, TensorRT for RTX comes before it.
+
     Raises:
         HostError: It is installed, but cannot be imported.
     """
-    for module, name in _MODULES:
-        if is_installed(module):
-            return _load(module, name)
-    return None
+    found = [(module, name) for module, name in _MODULES if is_installed(module)]
+    if not found:
+        return None
+    if found[0][1] == "TensorRT" and len(found) > 1 and not has_driver():
+        return _load(*found[1])
+    return _load(*found[0])
 
 
 def need_library() -> Library:
@@ -76,6 +81,15 @@ def need_library() -> Library:
     if not is_installed("polygraphy"):
         raise HostError("this machine", f"to build a plan with {library}, Polygraphy is needed", install("polygraphy"))
     return library
+
+
+def has_driver() -> bool:
+    """Return whether there is a driver for an NVIDIA GPU."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def is_installed(module: str) -> bool:

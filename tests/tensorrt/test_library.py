@@ -18,6 +18,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("tensorrt_of_tests", "rtx_of_tests"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(library, "_tell_polygraphy", lambda _: None)
+    monkeypatch.setattr(library, "has_driver", lambda: True)
     return tmp_path
 
 
@@ -31,6 +32,14 @@ def test_tensorrt_comes_before_tensorrt_for_rtx(modules: Path) -> None:
     found = find_library()
     assert found is not None
     assert (str(found), found.is_rtx) == ("TensorRT 11.1", False)
+
+
+def test_without_a_driver_the_one_that_needs_no_gpu_comes_first(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "has_driver", lambda: False)
+    (modules / "tensorrt_of_tests.py").write_text("__version__ = '11.1'")
+    assert str(find_library()) == "TensorRT 11.1"
+    (modules / "rtx_of_tests.py").write_text("__version__ = '1.7'")
+    assert str(find_library()) == "TensorRT for RTX 1.7"
 
 
 def test_a_folder_of_that_name_is_no_library(modules: Path) -> None:

@@ -29,7 +29,7 @@ from builder.progress import Report
 from builder.proof import Baseline, Rewritten, VerifiedModel
 from builder.publishing.lowered import ProvenModel, prove_lowered, request_of
 from builder.publishing.options import PublishOptions
-from builder.tensorrt import UnbuildableError, build, build_time, check_parses
+from builder.tensorrt import UnbuildableError, build, build_time, check_builds, check_parses
 from builder.tensors import Arrays
 
 MOST_ROUNDS = 8
@@ -74,9 +74,12 @@ def compile_proven(
 
     Raises:
         UnbuildableError: The compiler refuses the model for another reason than the precision of a few nodes.
+        HostError: This machine cannot build plans, or not with these options.
         ModelError: Too little of the model can compute in the precision.
         VerificationError: The answers are not the original's.
     """
+    with build_time(), during("the compiler is tried"):
+        check_builds(options.build)
     search = _Search(batched, options, samples, profiles, report)
     while True:
         try:

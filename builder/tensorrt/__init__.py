@@ -6,7 +6,8 @@
 TensorRT for RTX, and imports it only when it is used; `host` finds the GPU.
 
 TensorRT's own reasons are kept: `parsing` asks its parser which nodes it refuses, `messages` collects what it logs, and
-`diagnosis` says what to do about it, by the `kinds` of reasons.
+`diagnosis` says what to do about it, by the `kinds` of reasons. Before the long proof, `trial` builds a tiny plan, to
+see whether this machine can.
 """
 
 from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, check_build_options, check_parses
@@ -19,6 +20,7 @@ from builder.tensorrt.layers import read_formats
 from builder.tensorrt.library import Library, find_library, need_library
 from builder.tensorrt.proving import prove_profile
 from builder.tensorrt.running import open_plan
+from builder.tensorrt.trial import check_builds
 from builder.tensorrt.watching import build_time
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "build_time",
     "check_build",
     "check_build_options",
+    "check_builds",
     "check_parses",
     "compile_plan",
     "find_host",

@@ -31,6 +31,7 @@ NAMES = ("one", "two", "three", "four", "five", "six")
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchedModel:
     """Six products with the identity, named in `NAMES`, one after the other. No compiler has to be installed."""
     monkeypatch.setattr(compiling, "build_time", nullcontext)
+    monkeypatch.setattr(compiling, "check_builds", lambda options: None)
     values = ("x", "a", "b", "c", "d", "e", "y")
     nodes = " ".join(
         f"[{name}] {made} = MatMul ({taken}, w)" for name, taken, made in zip(NAMES, values, values[1:], strict=False)
@@ -221,6 +222,17 @@ def test_an_lstm_with_lengths_stays_in_fp32_for_a_plan(tmp_path: Path) -> None:
     }
     assert built.layers["Half"] > 0
     assert any(line.startswith("lstm stays in fp32, because TensorRT for RTX cannot parse the model") for line in lines)
+
+
+@pytest.mark.rtx
+def test_a_machine_that_cannot_build_is_refused_before_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "prove_lowered", lambda *_, **__: pytest.fail("it is proven"))
+    batched = add_batch_axis(original(tmp_path, "g (float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }"))
+    options = PublishOptions(format="tensorrt", build=BuildOptions(version_compatible=True))
+    with pytest.raises(HostError, match=r"this machine: TensorRT for RTX cannot build the plan: .*libnvinfer_lean"):
+        compile_proven(batched, options, None, 1, lambda *_: None, profiles=[{}], compile_model=lambda found: None)
 
 
 CRASHING = (

@@ -127,7 +127,7 @@ def _speed_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     if options.precision not in QUANTIZED:
         what = f"--min-speedup has no effect with --precision {options.precision}"
         yield what, "leave out --min-speedup, or add --precision int8-dynamic"
-    elif options.format == "tensorrt" or options.config.accelerator == "tensorrt":
+    elif "tensorrt" in (options.format, options.config.accelerator, options.runtime):
         what = "--min-speedup is about this CPU, and the model is for TensorRT"
         yield what, "leave out --min-speedup"
 

@@ -56,7 +56,14 @@ def verify_published(
     with onnxruntime_warnings() as warnings:
         if run is None:
             _check_weights(version_dir, manifest)
-            session = open_rewritten(model, where=model, keep_layout=precision == "fp16", fix=_REPLACE)
+            quantization = manifest.quantization
+            session = open_rewritten(
+                model,
+                where=model,
+                keep_layout=precision == "fp16",
+                as_written=quantization is not None and quantization.runtime == "tensorrt",
+                fix=_REPLACE,
+            )
             has_batch = manifest.max_batch_size > 0
             check_interface(model, session, manifest.inputs, manifest.outputs, has_batch=has_batch)
             run = session.run

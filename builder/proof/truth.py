@@ -19,7 +19,7 @@ from builder.model import stored_dtype
 from builder.proof.comparison import Tolerance, as_numbers, differences
 from builder.proof.failing import keep_failing
 from builder.proof.session import Session, one_line, open_original, run_errors
-from builder.samples import Samples, Sizes, draw
+from builder.samples import Samples, Sizes, draw, resized
 from builder.tensors import Array, Arrays
 
 MIN_ROWS, MAX_ROWS = 8, 32
@@ -136,13 +136,18 @@ class Original:
         what = f"the original model gives no answers to compare with: {first}"
         raise VerificationError(self._batched.original.path, what, fix, is_about_batch=not self._batched.is_static)
 
-    def answer_at(self, sizes: Sizes) -> Arrays | None:
+    def answer_at(self, sizes: Sizes, like: Arrays | None = None) -> Arrays | None:
         """Return a few samples with other sizes, and the answers to them; None if there are no usable answers.
+
+        Args:
+            sizes: The sizes, by name.
+            like: The samples to make them from, `[rows, *dims]` by input; drawn at random if it is None.
 
         Raises:
             VerificationError: The shapes of the answers depend on the samples.
         """
-        for inputs in draw(self._batched, rows=FEW_ROWS, sizes=sizes):
+        found = () if like is None else (resized(self._batched, like, sizes, rows=FEW_ROWS),)
+        for inputs in found or draw(self._batched, rows=FEW_ROWS, sizes=sizes):
             with suppress(UnusableSamplesError):
                 return self._ask(inputs, FEW_ROWS).reference
         return None

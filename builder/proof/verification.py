@@ -103,7 +103,9 @@ def verify(
     original = Original(batched, failure_dir)
     usual, *choices = free_sizes(batched, samples) or ({},)
     truth = original.find_truth(samples, max_batch_size=max_batch_size, sizes=usual)
-    elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes)) is not None]
+    # Ranges that were measured on the caller's data say nothing about inputs that are drawn.
+    like = samples if is_lowered and rounded is None else None
+    elsewhere = [(sizes, found) for sizes in choices if (found := original.answer_at(sizes, like)) is not None]
     original.close()
     # Before serializing: looking at the original's constants names them, and the bytes contain these names.
     sizes = sizes_to_run(batched, truth.largest_affordable(max_batch_size), effort)

@@ -8,7 +8,7 @@ those that the graph shows to be equal, or of one size, come from `constraints`.
 asks for, and `relations` finds others near them that keep the relations between the axes.
 """
 
-from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, sizes_of
+from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, resized, sizes_of
 from builder.samples.domains import Domains
 from builder.samples.drawing import Samples, check_labels, draw, draw_feeds, read_samples
 from builder.samples.kinds import list_in_words
@@ -37,6 +37,7 @@ __all__ = [
     "other_sizes",
     "read_samples",
     "refuse_batch_sizes",
+    "resized",
     "searched_sizes",
     "sizes_of",
 ]

@@ -5,12 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from builder.arrays import read_npz
 from builder.batching import BatchedModel
 from builder.errors import ModelError
 from builder.model import Model, TensorSpec
-from builder.samples.sizes import free_names
-from builder.tensors import Arrays
+from builder.samples.sizes import Sizes, free_names
+from builder.tensors import Array, Arrays
 
 
 def ask_sizes(model: Model, asked: Mapping[str, int]) -> Model:
@@ -99,6 +101,25 @@ def sizes_of(batched: BatchedModel, samples: Arrays) -> dict[str, int]:
         for dim, size in zip(tensor.static_dims, samples[tensor.name].shape[1:], strict=True)
         if isinstance(dim, str)
     }
+
+
+def resized(batched: BatchedModel, samples: Arrays, sizes: Sizes, *, rows: int) -> dict[str, Array]:
+    """Return a few samples with other sizes of dynamic axes: shorter ones are cut, longer ones begin again.
+
+    Args:
+        batched: The model.
+        samples: The caller's samples, `[rows, *dims]` by input.
+        sizes: The sizes, by the axes' names in the file.
+        rows: How many samples.
+    """
+    found: dict[str, Array] = {}
+    for tensor in batched.inputs:
+        array = samples[tensor.name][:rows]
+        for axis, dim in enumerate(tensor.static_dims, start=1):
+            if isinstance(dim, str) and dim in sizes and array.shape[axis]:
+                array = np.take(array, np.arange(sizes[dim]), axis=axis, mode="wrap")
+        found[tensor.name] = array
+    return found
 
 
 def refuse_batch_sizes(batched: BatchedModel) -> None:

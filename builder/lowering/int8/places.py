@@ -150,8 +150,10 @@ def _why_not(node: ir.Node, runtime: Runtime) -> str | None:
     if operator(node) not in PRODUCTS and not (runtime == "tensorrt" and node.op_type == "ConvTranspose"):
         return "operator does not support it"
     taken, weights, *bias = node.inputs
-    if taken is None or taken.dtype != ir.DataType.FLOAT or taken.const_value is not None:
-        return "not a product of fp32 values and weights"
+    if taken is None or taken.dtype != ir.DataType.FLOAT:
+        return "values are not fp32"
+    if taken.const_value is not None:
+        return "weights are the first factor"
     if taken.is_graph_input() and taken.is_graph_output():
         return "takes an input that is an output too"
     if any(value is not None and value.const_value is None for value in bias):

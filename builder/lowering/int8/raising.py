@@ -12,6 +12,9 @@ from builder.model import name_nodes, node_names, operator, why_not
 
 LEAST = 13
 
+_LEAST_IR = 7
+"""The IR version of opset 13. Up to IR 3, the converter makes an input of every constant."""
+
 _QUANTIZERS = {("", "QuantizeLinear"), ("", "DequantizeLinear"), ("", "DynamicQuantizeLinear")}
 
 _CHANGED = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
@@ -61,8 +64,10 @@ def raised(model: ir.Model, *, where: Path) -> ir.Model:
         raise ModelError(where, f"{what}: it has graphs inside its nodes", fix)
     from onnx import version_converter
 
+    proto = ir.to_proto(model)
+    proto.ir_version = max(proto.ir_version, _LEAST_IR)
     try:
-        converted = version_converter.convert_version(ir.to_proto(model), LEAST)
+        converted = version_converter.convert_version(proto, LEAST)
         onnx.checker.check_model(converted)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason is given")

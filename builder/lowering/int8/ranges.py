@@ -17,7 +17,9 @@ BATCH = 8
 Range = tuple[float, float]
 
 
-def measure_ranges(batched: BatchedModel, model: ir.Model, rows: Arrays, names: Collection[str]) -> dict[str, Range]:
+def measure_ranges(
+    batched: BatchedModel, model: ir.Model, rows: Arrays, names: Collection[str], *, leave_out: int | None = None
+) -> dict[str, Range]:
     """Return the smallest and the largest of each of these values, by name.
 
     Args:
@@ -25,6 +27,7 @@ def measure_ranges(batched: BatchedModel, model: ir.Model, rows: Arrays, names: 
         model: The graph to measure, with the inputs of `batched`.
         rows: The calibration data, `[rows, *dims]` by input.
         names: The fp32 values to measure.
+        leave_out: Leave out one row in so many.
 
     Raises:
         ModelError: The model fails on the data.
@@ -38,7 +41,7 @@ def measure_ranges(batched: BatchedModel, model: ir.Model, rows: Arrays, names: 
     with onnxruntime_warnings():
         probe = ir.to_proto(_with_probes(model, probes)).SerializeToString()
         session = open_rewritten(probe, where=path, folder=path.parent)
-        for feeds in batches(rows, is_static=batched.is_static):
+        for feeds in batches(rows, is_static=batched.is_static, leave_out=leave_out):
             try:
                 seen = session.run(feeds)
             except onnxruntime_errors() as error:
@@ -52,14 +55,18 @@ def measure_ranges(batched: BatchedModel, model: ir.Model, rows: Arrays, names: 
     return found
 
 
-def batches(rows: Arrays, *, is_static: bool, size: int = BATCH) -> Iterator[dict[str, Array]]:
+def batches(
+    rows: Arrays, *, is_static: bool, size: int = BATCH, leave_out: int | None = None
+) -> Iterator[dict[str, Array]]:
     """Yield the rows, a few at a time; to a model without a batch, each by itself without its axis."""
-    count = min(map(len, rows.values()))
-    for start in range(0, count, 1 if is_static else size):
+    order = np.arange(min(map(len, rows.values())))
+    if leave_out is not None:
+        order = order[order % leave_out != leave_out - 1]
+    for start in range(0, len(order), 1 if is_static else size):
         if is_static:
-            yield {name: np.asarray(array[start]) for name, array in rows.items()}
+            yield {name: np.asarray(array[order[start]]) for name, array in rows.items()}
         else:
-            yield {name: array[start : start + size] for name, array in rows.items()}
+            yield {name: array[order[start : start + size]] for name, array in rows.items()}
 
 
 def _with_probes(model: ir.Model, probes: dict[str, tuple[str, str]]) -> ir.Model:

@@ -10,16 +10,18 @@ import onnx_ir as ir
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.lowering.edges import Edges
+from builder.lowering.int8.folding import fold_normalization
 from builder.lowering.int8.inserting import Quantized, quantize
 from builder.lowering.int8.places import Places, find_places, weights_of_products
 from builder.lowering.int8.raising import floats_of
 from builder.lowering.int8.ranges import measure_ranges
 from builder.lowering.int8.reasons import KEPT, SENSITIVE, SLOW, counted_by_reason, in_words, too_little
-from builder.lowering.int8.sensitivity import FEWEST_ROWS, Kept, keep_sensitive
+from builder.lowering.int8.sensitivity import FEWEST_ROWS, MOST_ROWS, Kept, keep_sensitive
 from builder.lowering.precision import ENOUGH
 from builder.lowering.request import LoweredModel, LoweringRequest
 from builder.model import free_name, name_nodes, node_names, value_names
 from builder.printable import counted
+from builder.progress import format_bytes
 from builder.record import Quantization
 from builder.tensors import Arrays
 
@@ -27,6 +29,9 @@ HELD_OUT = 5
 """One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
 
 OTHER_WAYS = "leave out --precision, or try --precision fp16"
+
+LARGEST_BYTES = 2_000_000_000
+"""The largest model. Protocol buffers end at 2 GiB."""
 
 
 def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> LoweredModel:
@@ -42,11 +47,12 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     """
     where = batched.original.path
     rows = _rows(request, where)
-    model = floats_of(batched)
+    model = _prepare(batched)
     places = find_places(model.graph, request.runtime)
     _apart(model, places)
-    measured, held_out = _parted(rows)
-    ranges = measure_ranges(batched, model, measured, places.values(model.graph))
+    count = min(map(len, rows.values()))
+    leave_out = HELD_OUT if count >= 2 * HELD_OUT else None
+    ranges = measure_ranges(batched, model, rows, places.values(model.graph), leave_out=leave_out)
     places = places.without(model.graph, {name for name, ends in ranges.items() if not np.isfinite(ends).all()})
     if not places.units:
         counts = counted_by_reason(model.graph, places.reasons)
@@ -58,10 +64,11 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
         batched,
         units,
         lambda names: quantized.keeping(names | asked.keys()),
-        _to_compare(request, held_out, measured),
+        _to_compare(request, rows, leave_out),
         max_error=request.max_error,
     )
-    return _lowered(batched, request, quantized, kept, asked, len(next(iter(measured.values()))))
+    measured = count if leave_out is None else count - count // leave_out
+    return _lowered(batched, request, quantized, kept, asked, measured)
 
 
 def _rows(request: LoweringRequest, where: Path) -> Arrays:
@@ -86,26 +93,32 @@ def _rows(request: LoweringRequest, where: Path) -> Arrays:
     return rows
 
 
-def _parted(rows: Arrays) -> tuple[Arrays, Arrays]:
-    """Return the rows to measure ranges on, and the others; with few rows, all and none."""
-    count = min(map(len, rows.values()))
-    if count < 2 * HELD_OUT:
-        return rows, {name: array[:0] for name, array in rows.items()}
-    others = np.arange(count) % HELD_OUT == HELD_OUT - 1
-    return (
-        {name: array[:count][~others] for name, array in rows.items()},
-        {name: array[:count][others] for name, array in rows.items()},
-    )
+def _prepare(batched: BatchedModel) -> ir.Model:
+    """Return the graph to quantize, with all weights in memory.
+
+    Raises:
+        ModelError: It is quantized already, or has more weights than fit into one ONNX file, which is what the
+            quantizer works on.
+    """
+    size = sum(file.stat().st_size for file in batched.original.files)
+    if size > LARGEST_BYTES:
+        what = f"int8 needs all weights in one ONNX file of at most 2 GB, and the model has {format_bytes(size)}"
+        raise ModelError(batched.original.path, what, "use --precision fp16")
+    model = floats_of(batched)
+    ir.external_data.load_to_model(model)
+    fold_normalization(model)
+    return model
 
 
-def _to_compare(request: LoweringRequest, held_out: Arrays, measured: Arrays) -> Arrays:
-    """Return the rows on which to measure the error: those of the proof, those held out, and a few of the others."""
-    parts = [held_out, {name: array[:FEWEST_ROWS] for name, array in measured.items()}]
+def _to_compare(request: LoweringRequest, rows: Arrays, leave_out: int | None) -> Arrays:
+    """Return the rows on which to measure the error: those of the proof, those left out, and a few of the others."""
+    held_out = {name: array[leave_out - 1 :: leave_out] if leave_out else array for name, array in rows.items()}
+    parts: list[Arrays] = [held_out, {name: array[:FEWEST_ROWS] for name, array in rows.items()}]
     if request.calibration is not None and request.samples is not None:
         parts.insert(0, request.samples)
-    if any(len({part[name].shape[1:] for part in parts}) > 1 for name in held_out):
-        return parts[0] if len(next(iter(parts[0].values()))) else measured
-    return {name: np.concatenate([part[name] for part in parts]) for name in held_out}
+    if any(len({part[name].shape[1:] for part in parts}) > 1 for name in rows):
+        return parts[0]
+    return {name: np.concatenate([part[name][:MOST_ROWS] for part in parts]) for name in rows}
 
 
 def _apart(model: ir.Model, places: Places) -> None:

@@ -16,6 +16,7 @@ from builder.batching import BatchedModel, add_batch_axis
 from builder.errors import ModelError, VerificationError
 from builder.lowering import LoweredModel, LoweringRequest, Runtime, lower
 from builder.lowering.int8 import sensitivity
+from builder.lowering.int8.folding import fold_normalization
 from builder.model import load
 from builder.proof import verify
 from builder.proof.session import open_rewritten
@@ -349,3 +350,48 @@ def _renamed(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     renamed: onnx.ModelProto = onnx.compose.add_prefix(proto, "inner_")
     assert renamed.graph.input[0].name == f"inner_{name}"
     return renamed
+
+
+# ---------------------------------------------------------------- what is done before
+
+
+def test_a_normalization_behind_a_convolution_is_folded_into_its_weights(tmp_path: Path) -> None:
+    body = """c = Conv <kernel_shape = [3, 3]> (x, w) n = BatchNormalization <epsilon = 0.01> (c, s, b, m, v)
+        y = Relu (n)"""
+    weights = {"w": random(8, 3, 3, 3), "s": random(8), "b": random(8), "m": random(8), "v": np.abs(random(8))}
+    model = batched(tmp_path, body, weights, x="1, 3, 6, 6", y="1, 8, 4, 4")
+    lowered = quantized(model, IMAGES).batched.ir
+    assert "BatchNormalization" not in {node.op_type for node in lowered.graph}
+    folded = model.ir.clone()
+    fold_normalization(folded)
+    assert np.allclose(answers(folded, IMAGES), answers(model.ir, IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "c = Conv <kernel_shape = [3, 3]> (x, w) n = BatchNormalization (c, s, b, m, v) y = Add (n, c)",
+        "c = Conv <kernel_shape = [3, 3]> (x, w) t = Tanh (c) y = BatchNormalization (t, s, b, m, v)",
+    ],
+)
+def test_a_normalization_of_something_else_stays(body: str, tmp_path: Path) -> None:
+    weights = {"w": random(8, 3, 3, 3), "s": random(8), "b": random(8), "m": random(8), "v": np.abs(random(8))}
+    model = batched(tmp_path, body, weights, x="1, 3, 6, 6", y="1, 8, 4, 4").ir.clone()
+    fold_normalization(model)
+    assert "BatchNormalization" in {node.op_type for node in model.graph}
+
+
+def test_weights_in_a_file_of_their_own_are_quantized_too(tmp_path: Path) -> None:
+    batched(tmp_path, MLP, MLP_WEIGHTS)
+    path = tmp_path / "outside.onnx"
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.save_model(proto, path, save_as_external_data=True, location="weights", size_threshold=0)
+    lowered = quantized(add_batch_axis(load(path)), x := random(40, 16))
+    found = verify(lowered.batched, max_batch_size=4, samples={"x": x}, is_lowered=True, failure_dir=tmp_path)
+    assert found.external_files == ()
+
+
+def test_a_model_that_does_not_fit_into_one_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.lowering.int8.static.LARGEST_BYTES", 100)
+    with pytest.raises(ModelError, match="in one ONNX file of at most 2 GB"):
+        quantized(batched(tmp_path, MLP, MLP_WEIGHTS), random(40, 16))

@@ -1,0 +1,131 @@
+"""Versions that were quantized to int8: published, listed, verified again and served."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+from support.serving import infer, load
+
+import builder
+from builder.cli.listing import to_json
+from builder.errors import ModelError, VerificationError
+from builder.publishing import Publication, PublishOptions, publish
+from builder.record import first_row, read_reference
+from builder.server import Server
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.random((60, 3, 8, 8), np.float32)
+"""Pixels from 0 to 1, which random inputs are not."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small network of convolutions, and calibration data beside it."""
+    folder = tmp_path_factory.mktemp("int8")
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 3, 8, 8] x) => (float[1, 5] y) {'
+        "a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w, b) r = Relu (a) "
+        "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (r, v) s = Add (c, r) t = Relu (s) "
+        "p = GlobalAveragePool (t) f = Flatten (p) y = MatMul (f, u) }"
+    )
+    for name, shape in (("w", (8, 3, 3, 3)), ("b", (8,)), ("v", (8, 8, 3, 3)), ("u", (8, 5))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal(shape).astype("f"), name))
+    onnx.save_model(proto, folder / "net.onnx")
+    np.savez(folder / "images.npz", x=IMAGES)
+    return folder / "net.onnx"
+
+
+def published(model: Path, root: Path, **asked: Any) -> Publication:
+    asked = {"min_speedup": 0.0, "calibration": model.parent / "images.npz", **asked}
+    return publish(model, root, options=PublishOptions(precision="int8", **asked))
+
+
+@pytest.fixture(scope="module")
+def repository(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with a version for a CPU and one for TensorRT."""
+    root = tmp_path_factory.mktemp("repository")
+    published(model, root)
+    published(model, root, runtime="tensorrt")
+    return root
+
+
+def test_the_manifest_says_how_it_was_quantized(repository: Path) -> None:
+    for version, runtime in ((1, "cpu"), (2, "tensorrt")):
+        manifest = json.loads((repository / "net" / str(version) / "manifest.json").read_text())
+        assert manifest["quantization"] == {
+            "runtime": runtime, "nodes": 3, "weights": 1.0, "calibration": 48, "kept": {}, "kept_nodes": [],
+            "is_over": False,
+        }  # fmt: skip
+        assert manifest["options"]["precision"] == "int8"
+        assert manifest["options"]["calibration"] == "images.npz"
+
+
+def test_without_samples_the_proof_takes_the_calibration_data(repository: Path) -> None:
+    reference = np.load(repository / "net" / "1" / "reference.npz")
+    assert np.array_equal(reference["input:x"], IMAGES)
+
+
+def test_publishing_it_again_changes_nothing(model: Path, repository: Path) -> None:
+    assert not published(model, repository, runtime="tensorrt").version.created
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_it_is_verified_again_within_its_tolerance(version: int, repository: Path) -> None:
+    proof = builder.verify("net", repository, version=version).proof
+    assert 0 < (proof.outputs["y"].largest_difference or 0) <= proof.outputs["y"].atol
+
+
+def test_a_file_that_was_changed_is_found(model: Path, tmp_path: Path) -> None:
+    done = published(model, tmp_path)
+    file = done.version.path / "model.onnx"
+    proto = onnx.load(file)
+    next(each for each in proto.graph.initializer if each.name == "u_quantized").raw_data = bytes(40)
+    onnx.save_model(proto, file)
+    with pytest.raises(VerificationError, match="changed after they were published"):
+        builder.verify("net", tmp_path)
+
+
+def test_list_shows_how_it_was_quantized(repository: Path) -> None:
+    (listed,) = to_json(builder.list_models(repository))
+    assert [version["precision"] for version in listed["versions"]] == ["int8", "int8"]
+    assert {version["quantization"]["runtime"] for version in listed["versions"]} == {"cpu", "tensorrt"}
+
+
+def test_axes_that_vary_are_proven_on_the_callers_data_too(tmp_path: Path) -> None:
+    """Pixels that are drawn at random would be far outside of the ranges."""
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 3, h, w] x) => (float[1, 5] y) {'
+        "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, v) r = Relu (c) "
+        "p = GlobalAveragePool (r) f = Flatten (p) y = MatMul (f, u) }"
+    )
+    for name, shape in (("v", (8, 3, 3, 3)), ("u", (8, 5))):
+        array = np.abs(RNG.standard_normal(shape)).astype("f")
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save_model(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "images.npz", x=IMAGES / 1000)
+    proof = published(tmp_path / "net.onnx", tmp_path / "repository").manifest.proof
+    assert proof.other_sizes
+
+
+@pytest.mark.parametrize("rows", [1, 0])
+def test_calibration_data_without_rows_are_refused(rows: int, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", x=IMAGES[:rows])
+    with pytest.raises(ModelError, match="rows"):
+        published(model, tmp_path / "repository", calibration=tmp_path / "few.npz")
+
+
+@pytest.mark.slow
+def test_triton_gives_the_answers_that_were_proven(model: Path, triton: Server) -> None:
+    done = published(model, triton.repository)
+    load(triton, "net")
+    reference = read_reference(done.version.path, done.manifest)
+    answer = infer(triton, "net", {"x": reference["input:x"][:4]})["y"]
+    proof = done.manifest.proof.outputs["y"]
+    wanted = reference["output:y"][:4]
+    assert np.abs(answer - wanted).max() <= proof.atol + proof.rtol * np.abs(wanted).max()
+    assert not np.array_equal(answer, wanted)  # it does compute on integers
+    assert first_row(reference)["x"].shape == (3, 8, 8)

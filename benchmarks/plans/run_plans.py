@@ -5,10 +5,11 @@
 
 Nothing needs a GPU: TensorRT for RTX is installed by the extra `rtx` and builds plans without one, which are not run.
 *As exported* is what that compiler says to the file itself (`plans_plain.py`, which uses nothing of this project). The
-other columns are one `python -m builder inspect --format tensorrt` each. Each is a process of its own, within limits of
-time and memory. A model that is built as exported, and refused by the compiler as this project makes it, is a fault of
-this project: exit code 1, as for a crash. With `--results`, outcomes are kept in that file after each model, and a run
-that was stopped goes on where it was; `--again` forgets those that it is asked for.
+other columns are one `python -m builder inspect --format tensorrt` each; for int8, calibration data is drawn
+(`plans_calibration.py`). Each is a process of its own, within limits of time and memory. A model that is built as
+exported, and refused by the compiler as this project makes it, is a fault of this project: exit code 1, as for a crash.
+With `--results`, outcomes are kept in that file after each model, and a run that was stopped goes on where it was;
+`--again` forgets those that it is asked for.
 
 Where the folder has a `manifest.json` that names the axis of a batch, as that of our corpus does, it is passed on.
 """
@@ -45,6 +46,8 @@ REFUSED = (3, 4, 6)
 SECONDS, MEGABYTES = 600, 6000
 """The limits of one process: twice those that the product keeps itself, which are meant to be hit first."""
 
+CALIBRATION = "calibration.npz"
+
 LONGEST = 110
 """How many characters of a reason the table shows."""
 
@@ -52,12 +55,14 @@ Outcome = Mapping[str, Any]
 
 
 def axes_of(folder: Path) -> dict[str, list[str]]:
-    """Return the options that say where the batch is, by the model's name, from the manifest of the folder."""
+    """Return where the batch of each model is, as INPUT=AXIS, by the model's name, from the manifest of the folder."""
     file = folder / "manifest.json"
     if not file.exists():
         return {}
     return {
-        entry["stem"]: [f"--batch-axis={i['name']}={i['batch_axis']}" for i in entry["inputs"] if i["batch_axis"]]
+        entry["stem"]: [
+            f"{tensor['name']}={tensor['batch_axis']}" for tensor in entry["inputs"] if tensor["batch_axis"]
+        ]
         for entry in json.loads(file.read_text())["models"]
     }
 
@@ -68,7 +73,8 @@ def command(model: Path, precision: str, axes: Iterable[str]) -> list[str]:
         return [sys.executable, str(HERE / "plans_plain.py"), str(model)]
     limits = [f"--prove-timeout={SECONDS // 2}s", f"--prove-memory={MEGABYTES // 2}MB"]
     shown = [sys.executable, "-m", "builder", "inspect", str(model), "--format=tensorrt", f"--precision={precision}"]
-    return [*shown, "--json", *limits, *axes]
+    data = [f"--calibration={CALIBRATION}"] if precision == "int8" else []
+    return [*shown, "--json", *limits, *data, *(f"--batch-axis={axis}" for axis in axes)]
 
 
 def run(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -87,6 +93,11 @@ def run(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
 def outcome_of(model: Path, precision: str, axes: Sequence[str]) -> dict[str, Any]:
     """Return what came of one model in one precision."""
     with tempfile.TemporaryDirectory() as folder:
+        if precision == "int8":
+            run(
+                [sys.executable, str(HERE / "plans_calibration.py"), str(model.resolve()), CALIBRATION, *axes],
+                Path(folder),
+            )
         found = run(command(model.resolve(), precision, axes), Path(folder))
     cost = {"cpu": round(found["cpu"], 1), "memory": found["memory"]}
     answer = parsed(found["out"])

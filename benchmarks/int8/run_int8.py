@@ -53,19 +53,27 @@ class Way:
         options: Of `publish`; None if it is another program's.
         is_calibrated: Whether it is given the calibration file.
         has_speed: Whether its speed on this CPU says anything.
+        has_plan: Whether NVIDIA's compiler is asked for a plan of it.
     """
 
     name: str
     options: "tuple[str, ...] | None" = None
     is_calibrated: bool = False
     has_speed: bool = True
+    has_plan: bool = False
 
 
 WAYS = (
-    Way("fp32", ()),
-    Way("fp16", ("--precision=fp16",)),
+    Way("fp32", (), has_plan=True),
+    Way("fp16", ("--precision=fp16",), has_plan=True),
     Way("int8", ("--precision=int8",), is_calibrated=True),
-    Way("int8 --for tensorrt", ("--precision=int8", "--for=tensorrt"), is_calibrated=True, has_speed=False),
+    Way(
+        "int8 --for tensorrt",
+        ("--precision=int8", "--for=tensorrt"),
+        is_calibrated=True,
+        has_speed=False,
+        has_plan=True,
+    ),
     Way("int8-dynamic", ("--precision=int8-dynamic",)),
     Way("onnxruntime-static"),
     Way("onnxruntime-dynamic"),
@@ -96,18 +104,29 @@ class Bench:
             return self.folder / f"{model}.{name}.onnx"
         return self.folder / "repository" / f"{model}.{name}" / "1" / "model.onnx"
 
+    def data(self, model: str, way: Way) -> list[str]:
+        """Return the options that name the data of a model."""
+        calibration = [f"--calibration={model}_calibration.npz"] if way.is_calibrated else []
+        metric = [f"--metric={METRICS[model]}"] if model in METRICS else []
+        return [f"--samples={model}_samples.npz", *calibration, *metric, *(way.options or ())]
+
     def publish(self, model: str, way: Way, *options: str) -> "subprocess.CompletedProcess[str]":
         """Publish a model as a user would."""
         target = self.file(model, way).parents[1]
         self.run(["rm", "-rf", str(target)])
-        data = [f"--samples={model}_samples.npz"]
-        if way.is_calibrated:
-            data += [f"--calibration={model}_calibration.npz"]
-        if model in METRICS:
-            data += [f"--metric={METRICS[model]}"]
         where = ["--repository=repository", f"--name={target.name}", "--json", "--intra-op-thread-count=1"]
-        command = [sys.executable, "-m", "builder", "publish", f"{model}.onnx", *where, *data]
-        return self.run([*command, *(way.options or ()), *options])
+        command = [sys.executable, "-m", "builder", "publish", f"{model}.onnx", *where]
+        return self.run([*command, *self.data(model, way), *options])
+
+    def plan(self, model: str, way: Way) -> dict[str, Any]:
+        """Return what NVIDIA's compiler makes of a model, and why if it makes nothing."""
+        options = [option for option in self.data(model, way) if option != "--for=tensorrt"]
+        command = [sys.executable, "-m", "builder", "inspect", f"{model}.onnx", "--format=tensorrt", "--json"]
+        done = self.run([*command, *options])
+        if done.returncode:
+            return {"why": said(done.stderr)}
+        plan: dict[str, Any] = json.loads(done.stdout)["plan"]
+        return {key: plan[key] for key in ("bytes", "seconds", "layers")}
 
     def ours(self, model: str, way: Way) -> dict[str, Any]:
         """Publish a model, without limits where it is refused with them, and return what the project says of it."""
@@ -148,6 +167,8 @@ class Bench:
             found["judged"] = json.loads(done.stdout) if done.returncode == 0 else None
             if done.returncode:
                 found |= {"outcome": "FAILED", "why": f"the judge cannot run the file: {done.stderr.strip()[-300:]}"}
+        if way.has_plan:
+            found["plan"] = self.plan(model, way)
         return found
 
 
@@ -196,17 +217,46 @@ def row(model: str, way: Way, outcome: Outcome) -> list[str]:
     shown = reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
     cells = [model, way.name, outcome["outcome"] + (f": {shown}" if reason else "")]
     if not judged:
-        return [*cells, *[""] * 6]
+        return [*cells, *[""] * 7]
     errors = [", ".join(percent(value) for value in judged[key].values()) for key in ("largest_error", "mean_error")]
-    changed = f" ({judged['changed']} rows)" if judged["changed"] else ""
+    rows = "row" if judged["changed"] == 1 else "rows"
+    changed = f" ({judged['changed']} {rows})" if judged["changed"] else ""
     accuracy = f"{judged['before'] * 100:.1f} → {judged['after'] * 100:.1f}{changed}"
     speed = ", ".join(f"{value:.2f}" for value in judged["speed"].values()) if way.has_speed else ""
-    return [*cells, *errors, accuracy, percent(judged["neighbours"]), speed, f"{judged['bytes'] / 1e3:,.0f} kB"]
+    return [
+        *cells,
+        *errors,
+        accuracy,
+        percent(judged["neighbours"]),
+        speed,
+        f"{judged['bytes'] / 1e3:,.0f} kB",
+        layers(outcome),
+    ]
+
+
+def layers(outcome: Outcome) -> str:
+    """Return the types of the outputs of a plan's layers, or why there is no plan."""
+    plan = outcome.get("plan")
+    if not plan:
+        return ""
+    types = sorted(plan.get("layers", {}).items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {name}" for name, count in types) or f"**{plan['why']}**"
 
 
 def table(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     """Return the table in Markdown."""
-    head = ["model", "way", "outcome", "largest error", "mean error", "accuracy", "neighbours", "speed", "file"]
+    head = [
+        "model",
+        "way",
+        "outcome",
+        "largest error",
+        "mean error",
+        "accuracy",
+        "neighbours",
+        "speed",
+        "file",
+        "layers of the plan",
+    ]
     rows = [row(m, way, outcomes[m][way.name]) for m in MODELS for way in WAYS if way.name in outcomes.get(m, {})]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (head, *rows)]
     lines.insert(1, "|" + "---|" * len(head))
@@ -223,7 +273,8 @@ def stays(outcome: Outcome) -> str:
         f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())} ({why})"
         for why, kinds in quantization["kept"].items()
     ]
-    return f"{percent(quantization['weights'])} of the weights are int8; " + ("; ".join(reasons) or "nothing stays")
+    told = "; ".join(reasons) or "nothing that could be int8"
+    return f"{percent(quantization['weights'])} of the weights are int8; {told}"
 
 
 def put_into(page: Path, text: str) -> None:
@@ -262,6 +313,7 @@ def arguments() -> argparse.Namespace:
 def problems_of(model: str, way: Way, outcome: Outcome) -> list[str]:
     """Return what is wrong with an outcome, and print it."""
     problems = [str(outcome["why"])] if outcome["outcome"] == "FAILED" else list(disagreements(way, outcome))
+    problems += [f"no plan: {outcome['plan']['why']}"] if "why" in outcome.get("plan", {}) else []
     for problem in problems:
         print(f"{model}, {way.name}: {problem}", file=sys.stderr)
     return problems

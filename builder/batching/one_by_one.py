@@ -25,6 +25,9 @@ SCAN_WITHOUT_BATCH = 9
 AXES_AS_INPUT = 13
 """The opset from which Squeeze and Unsqueeze take their axes as an input."""
 
+STATE = ir.DataType.INT32
+"""The type of the state of a Scan: one that no precision lowers."""
+
 Fresh = Callable[[str], str]
 """Returns a name that no value has yet, and that begins with the given one."""
 
@@ -98,27 +101,31 @@ def _wrapped(
     graph.remove(nodes)
     before, rows = _body_inputs(graph, inputs, opset, fresh)
     after, answers = _body_outputs(graph, outputs, opset, fresh)
-    name_nodes([*before, *after], taken)
-    body = ir.Graph(rows, answers, nodes=[*before, *nodes, *after], name="one_sample")
+    state, kept, keep = _state(fresh)
+    name_nodes([*before, *after, keep], taken)
+    body = ir.Graph(
+        [kept, *rows], [keep.outputs[0], *answers], nodes=[keep, *before, *nodes, *after], name="one_sample"
+    )
+    samples = [_batched(t) for t in inputs]
     scan = ir.Node(
         "",
         "Scan",
-        [_batched(t) for t in inputs],
+        [state, *samples],
         [
             ir.Attr("body", ir.AttributeType.GRAPH, body),
             ir.Attr("num_scan_inputs", ir.AttributeType.INT, len(rows)),
         ],
-        outputs=[_batched(t) for t in outputs],
+        outputs=[_value(fresh("state.last"), STATE, ()), *map(_batched, outputs)],
         name=free_name("batch", taken),
     )
-    initializers = list(graph.initializers.values())
+    initializers = [state, *graph.initializers.values()]
     graph.initializers.clear()
     graph.outputs.clear()  # a weight may be one
     graph.inputs.clear()  # before IR version 4, the initializers are among them
     return ir.Model(
         ir.Graph(
-            [v for v in scan.inputs if v is not None],
-            scan.outputs,
+            samples,
+            scan.outputs[1:],
             nodes=[scan],
             initializers=initializers,
             opset_imports=source.opset_imports,
@@ -131,6 +138,20 @@ def _wrapped(
         functions=list(source.functions.values()),
         metadata_props=source.metadata_props,
     )
+
+
+def _state(fresh: Fresh) -> tuple[ir.Value, ir.Value, ir.Node]:
+    """Return a state that never changes: before the first sample, in the body, and the node that hands it on.
+
+    The parser of TensorRT 11 refuses a Scan without a state, with the words "Invalid Node": it asks for the first one.
+
+    Source: `DEFINE_BUILTIN_OP_IMPORTER(Scan)` in onnxOpImporters.cpp of onnx/onnx-tensorrt
+    """
+    first = _value(fresh("state.first"), STATE, ())
+    first.const_value = ir.tensor(np.zeros((), np.int32), name=first.name)
+    kept = _value(fresh("state"), STATE, ())
+    keep = ir.Node("", "Identity", [kept], outputs=[_value(fresh("state.next"), STATE, ())])
+    return first, kept, keep
 
 
 def _namer(model: ir.Model) -> Fresh:

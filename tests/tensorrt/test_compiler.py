@@ -12,7 +12,7 @@ import pytest
 from support.plans import MODELS, ask, long, small
 
 from builder import bounded
-from builder.batching import add_batch_axis
+from builder.batching import add_batch_axis, run_one_by_one
 from builder.bounded import Limits
 from builder.config import Shapes, make_profiles
 from builder.errors import HostError
@@ -74,6 +74,13 @@ def test_weights_beside_the_file_are_found(tmp_path: Path) -> None:
     assert [file.name for file in verified.external_files] == ["w.bin"]
     built = build(verified, make_profiles(verified.batched, (), max_batch_size=4), BuildOptions(), SILENT)
     assert len(built.plan) > (tmp_path / "weights" / "w.bin").stat().st_size
+
+
+def test_a_model_that_runs_one_sample_at_a_time_is_built() -> None:
+    """NVIDIA's parser refuses a Scan without a state."""
+    batched = rename(run_one_by_one(load(MODELS / "conv_view_ts11.onnx")))
+    checked = on(verify(batched, max_batch_size=8, effort="off"))
+    assert checked.bytes > 10_000
 
 
 # ---------------------------------------------------------------- options

@@ -101,7 +101,7 @@ def find_products(model: ir.Model, keep: Collection[str] = frozenset(), slow: Co
 def _with_weights(graph: ir.Graph) -> Iterator[ir.Node]:
     """Yield the nodes with weights, and products of which both factors depend on the input."""
     for node in graph:
-        is_product = operator(node) in PRODUCTS and any(map(_is_float, node.outputs))
+        is_product = operator(node) in PRODUCTS and any(map(_is_floating, node.outputs))
         may_have_weights = operator(node) in _WITH_WEIGHTS or node.domain or _has_graphs(node)
         if is_product or (may_have_weights and any(map(_size, _taken(node)))):
             yield node
@@ -129,10 +129,14 @@ def _is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 
+def _is_floating(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype is not None and value.dtype.is_floating_point()
+
+
 def _size(value: ir.Value | None) -> int:
-    """Return the number of elements of a constant matrix of fp32 numbers, or of one with more axes; otherwise 0."""
+    """Return the number of elements of a constant matrix of floats, or of one with more axes; otherwise 0."""
     tensor = None if value is None else value.const_value
-    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+    if tensor is None or not tensor.dtype.is_floating_point():
         return 0
     is_matrix = tensor.size > max(tensor.shape.numpy(), default=1)
     return tensor.size if is_matrix else 0
@@ -144,18 +148,14 @@ def _count_weights(nodes: Iterable[ir.Node]) -> int:
 
 def _product(node: ir.Node) -> Product | str:
     """Return the product, or why the node stays in fp32."""
-    if operator(node) in SLOWER:
-        return SLOW
-    if operator(node) in LOOKUPS:
-        return "computes nothing"
-    if operator(node) not in PRODUCTS:
-        return "has no form on integers with a scale for each row"
+    if reason := _other(node):
+        return reason
     values, factor = node.inputs[0], node.inputs[1]
-    weights = constant_of(factor)
-    if values is None or not (_is_float(values) and _is_float(factor)):
+    if not (_is_float(values) and _is_float(factor)):
         return "not in fp32"
     if constant_of(values) is not None:
         return "the first factor is constant"
+    weights = constant_of(factor)
     if weights is None:
         return "has no weights"
     if node.op_type == "Gemm":
@@ -167,6 +167,19 @@ def _product(node: ir.Node) -> Product | str:
     if weights.shape[-2] * 255 * 64 >= LARGEST_SUM:
         return "sums could overflow"
     return Product(node, weights, _is_never_negative(values))
+
+
+def _other(node: ir.Node) -> str | None:
+    """Return why a node stays in fp32 that is no product; None if it is one."""
+    if _has_graphs(node):
+        return "is a loop or a branch"
+    if not any(map(_is_float, node.outputs)):
+        return "not in fp32"
+    if operator(node) in SLOWER:
+        return SLOW
+    if operator(node) in LOOKUPS:
+        return "computes nothing"
+    return None if operator(node) in PRODUCTS else "has no form on integers with a scale for each row"
 
 
 def _weights_of_gemm(node: ir.Node, weights: Array) -> Array:

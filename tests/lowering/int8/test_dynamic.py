@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import parser
 
-from builder.batching import BatchedModel, add_batch_axis
+from builder.batching import BatchedModel, add_batch_axis, run_one_by_one
 from builder.errors import ModelError, VerificationError
 from builder.lowering import LoweringRequest, lower
 from builder.lowering.int8.integers import BITS, IntegerProducts, quantized
@@ -24,7 +24,6 @@ from builder.proof.session import open_rewritten
 Floats = np.ndarray[Any, Any]
 
 REQUEST = LoweringRequest("int8-dynamic")
-RNG = np.random.default_rng(0)
 K, COLUMNS = 32, 8
 
 
@@ -51,7 +50,8 @@ def op_types(model: BatchedModel) -> list[str]:
 
 
 def random(*shape: int) -> Floats:
-    return RNG.standard_normal(shape).astype(np.float32)
+    """Return normal numbers, the same for the same shape."""
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
 
 
 # ---------------------------------------------------------------- the arithmetic
@@ -247,6 +247,13 @@ def test_weights_that_are_not_finite_stay_in_fp32(tmp_path: Path) -> None:
     [
         ("y = Relu (x)", 18, "cpu", "nothing in this model can be in int8: it has no products of matrices"),
         (
+            """h = Cast <to = 10> (x) t = Transpose <perm = [0, 2, 1]> (h) m = MatMul (h, t) z = MatMul (m, h)
+               y = Cast <to = 1> (z)""",
+            18,
+            "cpu",
+            r"int8: 2 MatMul \(not in fp32\)",
+        ),
+        (
             "t = Transpose <perm = [0, 2, 1]> (x) m = MatMul (x, t) y = MatMul (m, x)",
             18,
             "cpu",
@@ -261,3 +268,38 @@ def test_what_is_refused(body: str, opset: int, runtime: Any, says: str, tmp_pat
     model = batched(tmp_path, body, W if "w)" in body else {}, x=x, y="" if "w)" in body else x, opset=opset)
     with pytest.raises(ModelError, match=says):
         lower(model, replace(REQUEST, runtime=runtime))
+
+
+def test_products_that_are_run_row_by_row_are_not_found(tmp_path: Path) -> None:
+    model = batched(tmp_path, "y = MatMul (x, w)", W)
+    with pytest.raises(ModelError, match=r"int8: 1 Scan \(is a loop or a branch\)"):
+        lower(run_one_by_one(model.original), REQUEST)
+
+
+def test_a_product_that_is_too_inexact_stays_in_fp32(tmp_path: Path) -> None:
+    """The first row of v is 1e4 times as large as the others, and the product with u takes it away again."""
+    v, u = random(K, K), random(K, COLUMNS)
+    v[:, 0] *= 1e4
+    u[0] *= 0
+    body = "a = MatMul (x, w) h = MatMul (x, v) b = MatMul (h, u) y = Add (a, b)"
+    lowered = lower(batched(tmp_path, body, W | {"v": v, "u": u}), REQUEST)
+    assert lowered.quantization is not None
+    assert lowered.kept == {"too large an error": {"MatMul": 1}}
+    assert len(lowered.quantization.kept_nodes) == 1
+    assert "(8 bits)" in lowered.description
+    x = random(16, K)
+    wanted = answers(lowered.batched, x), answers(batched(tmp_path, body, W | {"v": v, "u": u}), x)
+    assert np.abs(wanted[0] - wanted[1]).max() < 0.1 * np.abs(wanted[1]).max()
+
+
+@pytest.mark.parametrize(("max_error", "says"), [(0.03, "(7 bits)"), (0.017, "(8 bits)")])
+def test_weights_have_as_few_bits_as_are_exact_enough(max_error: float, says: str, tmp_path: Path) -> None:
+    model = batched(tmp_path, "y = MatMul (x, w)", W)
+    assert says in lower(model, replace(REQUEST, max_error=max_error)).description
+
+
+def test_a_model_without_an_exact_enough_form_is_refused_with_the_errors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="times the allowed error by itself") as caught:
+        lower(batched(tmp_path, "y = MatMul (x, w)", W), replace(REQUEST, max_error=1e-4))
+    assert "only 0% of the weights can be in int8: 1 MatMul (too large an error)" in str(caught.value)
+    assert caught.value.fix.startswith("allow larger errors with --max-error PART, leave out --precision")

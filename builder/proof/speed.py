@@ -3,6 +3,10 @@
 The models take turns, so that whatever else the machine does slows all of them: one batch of the first, one of the
 second, and so on, then in reverse order. What counts is the median of the ratios of times that belong together, not the
 ratio of two means.
+
+Processor time is measured beside the time that passes, and the smaller of the two ratios counts. Where other programs
+run, long batches are interrupted more often than short ones: a model that needs half of the processor time can take a
+quarter of the time then. And a model whose threads wait for each other needs less processor time than it takes.
 """
 
 import os
@@ -11,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +38,16 @@ LONGEST_BATCH_S = 0.25
 
 SHORTEST_S = 0.002
 """A batch that takes less is run several times in a row for each measurement."""
+
+
+class Seconds(NamedTuple):
+    """A time on two clocks: what passes, and what the threads of this process compute."""
+
+    passed: float
+    computed: float
+
+
+Clock = Callable[[], Seconds]
 
 Runs = Sequence[Callable[[], object]]
 """Functions that run a batch, one for each model; the first one is fp32."""
@@ -108,7 +123,7 @@ def _batches(
     one = _batch(rows, 1)
     yield 1, one
     session.run(one)
-    size = min(largest, max(1, int(LONGEST_BATCH_S / _seconds(partial(session.run, one)))))
+    size = min(largest, max(1, int(LONGEST_BATCH_S / _seconds(partial(session.run, one)).passed)))
     if size > 1:
         yield size, _batch(rows, size)
 
@@ -123,20 +138,25 @@ def measure_batch(runs: Runs, size: int, least: float) -> list[SpeedOfBatch]:
     return [compare(size, times[0], other) for other in times[1:]]
 
 
-def take_turns(runs: Runs, *, clock: Callable[[], float] = time.perf_counter) -> list[list[float]]:
-    """Return the times of one batch, in seconds: a list for each function, in the order of the rounds.
+def now() -> Seconds:
+    """Return what two clocks show."""
+    return Seconds(time.perf_counter(), time.process_time())
+
+
+def take_turns(runs: Runs, *, clock: Clock = now) -> list[list[Seconds]]:
+    """Return the times of one batch: a list for each function, in the order of the rounds.
 
     Every second round goes through the functions in reverse order.
     """
     for run in runs:
         run()
     # The second run is the first one that finds its memory.
-    repeats = [max(1, round(SHORTEST_S / max(_seconds(run, 1, clock), 1e-6))) for run in runs]
-    times: list[list[float]] = [[] for _ in runs]
+    repeats = [max(1, round(SHORTEST_S / max(_seconds(run, 1, clock).passed, 1e-6))) for run in runs]
+    times: list[list[Seconds]] = [[] for _ in runs]
     fewest, most = ROUNDS
-    end = clock() + BUDGET_S
+    end = clock().passed + BUDGET_S
     for number in range(most):
-        if number >= fewest and clock() > end:
+        if number >= fewest and clock().passed > end:
             break
         order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
         for i in order:
@@ -144,22 +164,25 @@ def take_turns(runs: Runs, *, clock: Callable[[], float] = time.perf_counter) ->
     return times
 
 
-def _seconds(run: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+def _seconds(run: Callable[[], object], repeats: int = 1, clock: Clock = now) -> Seconds:
     """Return how long a run takes."""
     start = clock()
     for _ in range(repeats):
         run()
-    return (clock() - start) / repeats
+    passed, computed = (end - begin for end, begin in zip(clock(), start, strict=True))
+    return Seconds(passed / repeats, computed / repeats)
 
 
-def compare(size: int, fp32: Sequence[float], other: Sequence[float]) -> SpeedOfBatch:
-    """Compare times that were taken in turns, in seconds: `fp32[i]` and `other[i]` belong together."""
-    ratios = [one / two for one, two in zip(fp32, other, strict=True)]
+def compare(size: int, fp32: Sequence[Seconds], other: Sequence[Seconds]) -> SpeedOfBatch:
+    """Compare times that were taken in turns: `fp32[i]` and `other[i]` belong together."""
+    passed = [one.passed / two.passed for one, two in zip(fp32, other, strict=True)]
+    computed = [one.computed / two.computed for one, two in zip(fp32, other, strict=True) if two.computed]
+    ratios = min((each for each in (passed, computed) if each), key=statistics.median)
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return SpeedOfBatch(
         batch_size=size,
-        fp32_ms=round(statistics.median(fp32) * 1000, 4),
-        ms=round(statistics.median(other) * 1000, 4),
+        fp32_ms=round(statistics.median(one.passed for one in fp32) * 1000, 4),
+        ms=round(statistics.median(two.passed for two in other) * 1000, 4),
         ratio=round(median, 3),
         low=round(low, 3),
         high=round(high, 3),

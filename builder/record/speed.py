@@ -11,9 +11,10 @@ class SpeedOfBatch:
         batch_size: The number of rows.
         fp32_ms: The median time of a batch in the fp32 model, in milliseconds.
         ms: The same in the model that computes in the lower precision.
-        ratio: The median of how many times as fast it is as fp32; each value is from two times measured in succession.
-        low: The value that a quarter of these are below.
-        high: The value that a quarter of these are above.
+        ratio: How many times as fast it is as fp32: the median of ratios of times that were measured in succession, of
+            the time that passed or of the processor time, whichever ratio is smaller.
+        low: A quarter of these ratios are smaller.
+        high: A quarter of these ratios are larger.
     """
 
     batch_size: int

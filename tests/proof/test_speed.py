@@ -9,10 +9,15 @@ import pytest
 from support.by_hand import original
 
 from builder.proof import measure_speed, speed
-from builder.proof.speed import compare, take_turns
+from builder.proof.speed import Seconds, compare, take_turns
 from builder.record import Speed
 
 Work = Callable[[], None]
+
+
+def seconds(*passed: float) -> list[Seconds]:
+    """Return times that are the same on both clocks."""
+    return [Seconds(each, each) for each in passed]
 
 
 class Clock:
@@ -22,8 +27,8 @@ class Clock:
         self.now = 0.0
         self.log: list[str] = []
 
-    def __call__(self) -> float:
-        return self.now
+    def __call__(self) -> Seconds:
+        return Seconds(self.now, self.now)
 
     def run(self, name: str, seconds: Iterator[float]) -> Work:
         """Return a run that takes the next of these times."""
@@ -41,14 +46,29 @@ def always(seconds: float) -> Iterator[float]:
 
 def test_the_ratio_is_the_median_of_neighbours_and_not_the_ratio_of_means() -> None:
     """In the fourth round the machine was busy for both; in the fifth for one."""
-    found = compare(8, [0.2, 0.2, 0.2, 2.0, 0.2], [0.1, 0.1, 0.1, 1.0, 4.0])
+    found = compare(8, seconds(0.2, 0.2, 0.2, 2.0, 0.2), seconds(0.1, 0.1, 0.1, 1.0, 4.0))
     assert (found.batch_size, found.ratio, found.low, found.high) == (8, 2.0, 2.0, 2.0)
     assert (found.fp32_ms, found.ms) == (200.0, 100.0)
 
 
 def test_the_spread_holds_the_middle_half() -> None:
-    found = compare(1, [1.0] * 5, [1.0, 0.8, 0.5, 0.4, 0.25])
+    found = compare(1, seconds(1, 1, 1, 1, 1), seconds(1.0, 0.8, 0.5, 0.4, 0.25))
     assert (found.low, found.ratio, found.high) == (1.25, 2.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("passed", "computed", "ratio"),
+    [
+        ((4.0, 1.0), (2.0, 1.0), 2.0),  # fp32 was interrupted more often
+        ((1.2, 1.0), (2.0, 1.0), 1.2),  # the threads of the other wait for each other
+        ((4.0, 1.0), (0.0, 0.0), 4.0),  # a clock of the processor that stands still says nothing
+    ],
+)
+def test_the_smaller_gain_on_two_clocks_counts(
+    passed: tuple[float, float], computed: tuple[float, float], ratio: float
+) -> None:
+    fp32, other = ([Seconds(*each)] * 3 for each in zip(passed, computed, strict=True))
+    assert compare(1, fp32, other).ratio == ratio
 
 
 @pytest.mark.parametrize(
@@ -56,13 +76,15 @@ def test_the_spread_holds_the_middle_half() -> None:
     [((1.02, 3.0), 1.02, True), ((1.019, 3.0), 1.02, False), ((3.0, 1.0), 1.02, False), ((0.3, 0.2), 0.0, True)],
 )
 def test_a_model_pays_if_every_batch_size_gains_enough(ratios: tuple[float, ...], least: float, pays: bool) -> None:
-    found = Speed(2, tuple(compare(size, [ratio, ratio], [1.0, 1.0]) for size, ratio in enumerate(ratios, 1)), least)
+    found = Speed(
+        2, tuple(compare(size, seconds(ratio, ratio), seconds(1, 1)) for size, ratio in enumerate(ratios, 1)), least
+    )
     assert found.pays is pays
     assert found.ratio == min(ratios)
 
 
 def test_it_is_said_in_words() -> None:
-    found = Speed(1, (compare(1, [2.0, 2.0], [1.0, 1.0]), compare(32, [3.0, 3.0], [2.0, 2.0])), 1.02)
+    found = Speed(1, (compare(1, seconds(2, 2), seconds(1, 1)), compare(32, seconds(3, 3), seconds(2, 2))), 1.02)
     assert str(found) == (
         "2.00 times the throughput of fp32 at a batch of 1 (mostly 2.00 to 2.00), 1.50 times at a batch of 32 (mostly "
         "1.50 to 1.50), with 1 thread of this CPU"
@@ -74,7 +96,7 @@ def test_models_take_turns_and_every_second_round_is_in_reverse_order() -> None:
     times = take_turns([clock.run("a", always(0.5)), clock.run("b", always(0.25))], clock=clock)
     assert clock.log[:4] == ["a", "b", "a", "b"]  # to warm up, and to see how long each takes
     assert clock.log[4:] == ["a", "b", "b", "a", "a", "b"]
-    assert times == [[0.5] * 3, [0.25] * 3]
+    assert times == [seconds(0.5, 0.5, 0.5), seconds(0.25, 0.25, 0.25)]
 
 
 def test_short_runs_are_repeated_within_one_measurement_and_the_budget_ends_it() -> None:
@@ -82,7 +104,7 @@ def test_short_runs_are_repeated_within_one_measurement_and_the_budget_ends_it()
     times = take_turns([clock.run("a", always(0.001)), clock.run("b", always(0.004))], clock=clock)
     assert clock.log[4:8] == ["a", "a", "b", "b"]
     assert len(times[0]) == len(times[1]) == speed.ROUNDS[1]
-    assert times[0][0] == pytest.approx(0.001)
+    assert times[0][0].passed == pytest.approx(0.001)
 
 
 def test_slow_models_are_measured_a_few_times_however_long_it_takes() -> None:
@@ -97,9 +119,9 @@ def test_what_noise_would_decide_is_measured_for_longer(
 ) -> None:
     found: list[object] = []
 
-    def turns(runs: object) -> list[list[float]]:
+    def turns(runs: object) -> list[list[Seconds]]:
         found.append(runs)
-        return [[*ratios, *ratios], [1.0] * 4]
+        return [seconds(*ratios, *ratios), seconds(1, 1, 1, 1)]
 
     monkeypatch.setattr(speed, "take_turns", turns)
     assert speed.measure_batch([], 1, 1.02)[0].ratio == pytest.approx(sum(ratios) / 2)

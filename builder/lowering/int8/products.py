@@ -65,7 +65,8 @@ class Found:
     Attributes:
         products: Those that can be computed on integers.
         reasons: The reason for each other node that has weights or multiplies matrices.
-        part: The part of all weights that is in the products, 0 to 1. Weights that several nodes have count once.
+        part: The part of all weights that is in the products, 0 to 1. Weights that several nodes have count once, and
+            tables that are only looked up do not count.
     """
 
     products: tuple[Product, ...]
@@ -143,7 +144,7 @@ def _size(value: ir.Value | None) -> int:
 
 
 def _count_weights(nodes: Iterable[ir.Node]) -> int:
-    return sum(map(_size, {value for node in nodes for value in _taken(node)}))
+    return sum(map(_size, {value for node in nodes if operator(node) not in LOOKUPS for value in _taken(node)}))
 
 
 def _product(node: ir.Node) -> Product | str:

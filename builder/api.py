@@ -15,7 +15,7 @@ from builder import bounded, bucket, exporting, fetching, publishing
 from builder.batching import BatchedModel, BatchedTensor, Rewrite
 from builder.bounded import Limits
 from builder.bucket import wanted
-from builder.config import Interface, check_config, interface, interface_of, pbtxt
+from builder.config import Interface, check_config, interface, interface_of, pbtxt, unproven_files
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, Kind, Source, publish_module
 from builder.model import Model, TensorSpec, fix_inputs, keep_outputs, load
@@ -398,6 +398,22 @@ def incomplete_models(repository: Path | str = REPOSITORY) -> tuple[str, ...]:
     return tuple(name for name, kind in described if kind is not None and kind.is_onnx and not kind.is_complete)
 
 
+def models_with_unused_plans(repository: Path | str = REPOSITORY) -> tuple[str, ...]:
+    """Return the models whose served version has a TensorRT plan beside the ONNX file that a CPU serves.
+
+    Args:
+        repository: The folder of the model repository.
+
+    Raises:
+        RepositoryError: The repository does not exist, or cannot be read.
+    """
+    return tuple(
+        model.name
+        for model in Repository(Path(repository)).list_models()
+        if any(version.served and version.manifest and version.manifest.has_fallback for version in model.versions)
+    )
+
+
 def verify(
     name: str,
     repository: Path | str = REPOSITORY,
@@ -455,6 +471,8 @@ def _notes(model: ModelDirectory, version: int, seen: Interface) -> Iterator[str
     reference = model.read_reference(version)
     if (what := interface.misfit(seen, {t.name: reference[f"input:{t.name}"] for t in seen.inputs})) is not None:
         yield f"the stored samples were compared, but no client can send them: {what}"
+    config = pbtxt.parse(model.find_config() or "", where=model.config_path)
+    yield from (f"{model.config_path}: {what}" for what in unproven_files(config, model.read_manifest(version)))
     if seen.left_out:
         yield f"{model.config_path} does not list output {', '.join(seen.left_out)}, so no client can get it"
 

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from builder.proof import AccuracyOptions
     from builder.publishing import PublishOptions
 
+_NO_FALLBACK = {
+    "bf16": "ONNX Runtime cannot compute in bf16 on a CPU",
+    "int8": "a file that is quantized for TensorRT can answer wrongly on a CPU, where sums of its products overflow",
+}
+"""Why a file in a precision is of no use to a server that cannot run its plan."""
+
 Conflict = tuple[str, str]
 """What is wrong, and how to fix it."""
 
@@ -169,8 +175,8 @@ def _tensorrt_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     for name, value in _needs_plan(options).items():
         if value and not is_plan:
             yield f"{name} is only for TensorRT plans", f"add --format tensorrt, or leave out {name}"
-    if options.fallback and options.precision == "bf16":
-        what = "--fallback onnx does not work with --precision bf16, which ONNX Runtime cannot compute in on a CPU"
+    if options.fallback and (why := _NO_FALLBACK.get(options.precision)):
+        what = f"--fallback onnx does not work with --precision {options.precision}: {why}"
         yield what, "use --precision fp16, or leave out --fallback"
 
 

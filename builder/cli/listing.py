@@ -7,7 +7,7 @@ from typing import Any
 from builder.cli.output import print_result, print_table
 from builder.printable import counted
 from builder.progress import format_bytes
-from builder.record import Proof
+from builder.record import Manifest, Plan, Proof
 from builder.repository import Kind, ListedModel, ListedVersion
 
 HEADS = (
@@ -60,8 +60,19 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
         "proven_batch_sizes": list(manifest.proof.batch_sizes) if manifest else None,
         "precision": manifest.options.get("precision", "fp32") if manifest else None,
         "quantization": asdict(manifest.quantization) if manifest and manifest.quantization else None,
+        "plans": [_plan_to_json(plan) for plan in manifest.plans] if manifest else [],
+        "has_fallback": manifest.has_fallback if manifest else False,
         "accuracy": asdict(manifest.accuracy) if manifest and manifest.accuracy else None,
         "speed": asdict(manifest.speed) if manifest and manifest.speed else None,
+    }
+
+
+def _plan_to_json(plan: Plan) -> dict[str, str]:
+    return {
+        "file": plan.file,
+        "gpu": plan.gpu,
+        "compute_capability": plan.compute_capability,
+        "tensorrt": plan.tensorrt,
     }
 
 
@@ -97,6 +108,8 @@ def _notes(model: ListedModel) -> Iterator[str]:
     for version in model.versions:
         if version.is_prepared:
             yield f"version {version.version} is not served yet"
+        if version.manifest is not None and version.manifest.plans:
+            yield f"version {version.version} {_plans(version.manifest)}"
     if model.kind is None:
         return
     if not model.kind.has_config and not model.problem:
@@ -107,6 +120,13 @@ def _notes(model: ListedModel) -> Iterator[str]:
         yield f"other configs: {', '.join(model.kind.other_configs)}"
     for name in model.missing_members:
         yield f"its member {name} is not in this repository"
+
+
+def _plans(manifest: Manifest) -> str:
+    """Say for which GPUs a version has plans, and what else there is."""
+    plans = [f"{plan.gpu} (TensorRT {plan.tensorrt})" for plan in manifest.plans]
+    beside = " beside its ONNX file" if manifest.has_fallback else ""
+    return f"has {'a plan' if len(plans) == 1 else 'plans'} for {' and '.join(plans)}{beside}"
 
 
 def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:

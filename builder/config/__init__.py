@@ -15,7 +15,7 @@ from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at, renew_warmup
 from builder.config.merging import ConflictError, merge
 from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
-from builder.config.plans import for_plan
+from builder.config.plans import for_plan, unproven_files
 from builder.config.profiles import Profile, Shapes, make_profiles
 from builder.config.settings import LABEL_FILE, PathError, check_usage
 
@@ -48,4 +48,5 @@ __all__ = [
     "point_at",
     "policy",
     "renew_warmup",
+    "unproven_files",
 ]

@@ -5,7 +5,8 @@ from builder.config.interface import is_partial
 from builder.config.options import ConfigOptions
 from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
-from builder.config.plans import leave_plans
+from builder.config.plans import forget_plans, leave_plans, other_files
+from builder.config.rules import MODEL_FILES
 from builder.config.unknown import check_spelling
 from builder.errors import RepositoryError
 
@@ -38,6 +39,7 @@ def check_options(
         config.max_batch_size = int(has_batch)
     if backend != "tensorrt":
         leave_plans(config)
+    forget_plans(config)
     config.backend, config.platform = backend, ""
     settings.check(config, options, where=where)
     checks = (
@@ -46,6 +48,7 @@ def check_options(
         scheduling.metric_problems,
         parameter_problems,
     )
-    if reasons := [reason for check in checks for reason in check(config)]:
+    own = {config.default_model_filename or MODEL_FILES[backend]}
+    if reasons := [*other_files(config, own), *(reason for check in checks for reason in check(config))]:
         fix = "change the options of publish" if existing is None else "change the options of publish, or this file"
         raise RepositoryError(where, "; ".join(reasons[:10]), fix)

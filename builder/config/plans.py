@@ -6,7 +6,7 @@ the file that `cc_model_filenames` has for `MAJOR.MINOR`, its compute capability
 `default_model_filename`. The name has to be equal, and other keys are not looked at. An instance on a CPU never looks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from builder.config.pbtxt import messages
@@ -71,11 +71,14 @@ def for_plan(config: "ModelConfig", manifest: Manifest) -> "ModelConfig":
     return own
 
 
-def file_problems(config: "ModelConfig", manifest: Manifest) -> Iterator[str]:
+def unproven_files(config: "ModelConfig", manifest: Manifest) -> Iterator[str]:
     """Yield which files a config names for a kind of GPU that were not proven with the version, one clause each."""
-    proven = {manifest.model.file}
-    if manifest.backend == "tensorrt":
-        proven |= {plan.file for plan in manifest.plans}
+    plans = {plan.file for plan in manifest.plans} if manifest.backend == "tensorrt" else set[str]()
+    return other_files(config, {manifest.model.file, *plans})
+
+
+def other_files(config: "ModelConfig", proven: Collection[str]) -> Iterator[str]:
+    """Yield which files a config names for a kind of GPU beside those that are proven, one clause each."""
     for kind, file in sorted(config.cc_model_filenames.items()):
         if COMPUTE_CAPABILITY.fullmatch(kind) and file not in proven:
             yield f"cc_model_filenames names {file!r} for {kind}, which is not among the files that were proven"

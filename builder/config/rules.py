@@ -9,7 +9,7 @@ from builder.config import scheduling
 from builder.config.interface import segments, tensor_contradictions
 from builder.config.parameters import parameter_problems
 from builder.config.pbtxt import messages
-from builder.config.plans import PLATFORMS, file_problems
+from builder.config.plans import PLATFORMS, unproven_files
 from builder.record import Manifest
 
 if TYPE_CHECKING:
@@ -117,5 +117,5 @@ def disagreements(config: "ModelConfig", manifest: Manifest, name: str) -> Itera
     if (config.default_model_filename or MODEL_FILES[backend]) != file:
         yield f"default_model_filename is {config.default_model_filename!r} instead of {file!r}"
     if not manifest.adopted:
-        yield from file_problems(config, manifest)
+        yield from unproven_files(config, manifest)
     yield from tensor_contradictions(config, manifest)

@@ -23,7 +23,11 @@ from builder.cli import cli
         (["--build-route", "-a=1"], "--build-route is only for TensorRT plans"),
         (
             ["--format", "tensorrt", "--fallback", "onnx", "--precision", "bf16"],
-            "--fallback onnx does not work with --precision bf16",
+            "--fallback onnx does not work with --precision bf16: ONNX Runtime cannot compute in bf16 on a CPU",
+        ),
+        (
+            ["--format", "tensorrt", "--fallback", "onnx", "--precision", "int8", "--calibration", "rows.npz"],
+            "--fallback onnx does not work with --precision int8: a file that is quantized for TensorRT can answer",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """What config.pbtxt says about plans, and about TensorRT as an accelerator."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from builder.config import (
     Profile,
     Shapes,
     check_config,
+    check_options,
     for_plan,
     make_config,
     pbtxt,
@@ -107,6 +109,14 @@ def test_plans_that_others_have_named_are_refused_if_they_were_not_proven_and_el
     never_read = again(text + 'cc_model_filenames { key: "75" value: "t4.plan" }\n', ONE, ONE)
     assert 'key: "75"' in never_read.text
     assert any("an entry for '75', which no GPU looks for" in note for note in never_read.notes)
+
+
+def test_files_for_gpus_that_a_new_version_would_not_have_are_refused_before_it_is_proven() -> None:
+    text = config(scale().manifest, ConfigOptions()).text
+    for kind, file, is_fine in (("8.0", "a.onnx", False), ("8.0", "model.onnx", True), ("80", "a.onnx", True)):
+        existing = f'{text}cc_model_filenames {{ key: "{kind}" value: "{file}" }}\n'
+        with nullcontext() if is_fine else pytest.raises(RepositoryError, match=r"'a\.onnx' for 8\.0"):
+            check_options(ConfigOptions(), existing, backend="onnxruntime", has_batch=True, where="m")
 
 
 def test_an_adopted_model_may_name_other_files_for_gpus() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.artifacts import tree
 from support.plan_versions import with_plan
 
 from builder import api
+from builder.cli import cli
 from builder.config import ConfigOptions, pbtxt
 from builder.config.profiles import parse
 from builder.errors import HostError, RepositoryError, VerificationError
@@ -131,6 +133,11 @@ def test_a_version_keeps_the_plans_for_other_kinds_of_gpu(gpu: Gpu, tmp_path: Pa
     ]
     assert (third.version.path / "timing-9.0.cache").read_text() == "+NVIDIA H200+NVIDIA H200"
     assert (third.version.path / "timing-8.0.cache").read_text() == "+NVIDIA A100"
+
+    listed = CliRunner().invoke(cli, ["list", "--repository", str(root)]).output
+    one, other = "NVIDIA H200 (TensorRT 11.1.0)", "NVIDIA A100 (TensorRT 11.1.0)"
+    assert f"version 1 has a plan for {one}\n" in listed
+    assert f"version 3 has plans for {one} and {other}\n" in listed
 
     api.rollback("encoder_layer_ts17", root)
     config = pbtxt.parse((done.version.path.parent / "config.pbtxt").read_text(), where="test")

@@ -88,6 +88,8 @@ def serve(repository: Path, flags: tuple[str, ...], admin_key_file: Path | None,
     if incomplete:
         what = "no complete config.pbtxt, so Triton makes up what is missing (adopt NAME proves the model)"
         report("config", f"{', '.join(incomplete)}: {what}")
+    if beside := api.models_with_unused_plans(repository) if repository.is_dir() else ():
+        report("plan", f"{', '.join(beside)}: the ONNX file is served, because a TensorRT plan needs a GPU")
     try:
         serve(repository, admin=admin, flags=flags, auto_complete=bool(incomplete), **how)
     except FlagError as error:

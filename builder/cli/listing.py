@@ -43,7 +43,6 @@ def to_json(models: Sequence[ListedModel]) -> list[dict[str, Any]]:
 
 
 def _version_to_json(version: ListedVersion) -> dict[str, Any]:
-    manifest = version.manifest
     return {
         "version": version.version,
         "served": version.served,
@@ -54,16 +53,31 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
         "bytes": version.bytes,
         "published": version.published.isoformat() if version.published else None,
         "problem": version.problem,
-        "source": {"file": manifest.source.file, "sha256": manifest.source.sha256} if manifest else None,
-        "max_batch_size": manifest.max_batch_size if manifest else None,
-        "proven": manifest.proof.effort if manifest else None,
-        "proven_batch_sizes": list(manifest.proof.batch_sizes) if manifest else None,
-        "precision": manifest.options.get("precision", "fp32") if manifest else None,
-        "quantization": asdict(manifest.quantization) if manifest and manifest.quantization else None,
-        "plans": [_plan_to_json(plan) for plan in manifest.plans] if manifest else [],
-        "has_fallback": manifest.has_fallback if manifest else False,
-        "accuracy": asdict(manifest.accuracy) if manifest and manifest.accuracy else None,
-        "speed": asdict(manifest.speed) if manifest and manifest.speed else None,
+        **(_UNKNOWN if version.manifest is None else _manifest_to_json(version.manifest)),
+    }
+
+
+_UNKNOWN = {
+    **dict.fromkeys(("source", "max_batch_size", "proven", "proven_batch_sizes", "precision", "quantization")),
+    "plans": [],
+    "has_fallback": False,
+    **dict.fromkeys(("accuracy", "speed")),
+}
+"""What there is to say about a version that was neither published nor adopted."""
+
+
+def _manifest_to_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "source": {"file": manifest.source.file, "sha256": manifest.source.sha256},
+        "max_batch_size": manifest.max_batch_size,
+        "proven": manifest.proof.effort,
+        "proven_batch_sizes": list(manifest.proof.batch_sizes),
+        "precision": manifest.options.get("precision", "fp32"),
+        "quantization": asdict(manifest.quantization) if manifest.quantization else None,
+        "plans": [_plan_to_json(plan) for plan in manifest.plans],
+        "has_fallback": manifest.has_fallback,
+        "accuracy": asdict(manifest.accuracy) if manifest.accuracy else None,
+        "speed": asdict(manifest.speed) if manifest.speed else None,
     }
 
 
@@ -106,10 +120,7 @@ def _notes(model: ListedModel) -> Iterator[str]:
         when = f"{model.config_changed.astimezone():%Y-%m-%d %H:%M}"
         yield f"its config.pbtxt was last changed at {when}, with {counted(earlier, 'earlier config')} kept"
     for version in model.versions:
-        if version.is_prepared:
-            yield f"version {version.version} is not served yet"
-        if version.manifest is not None and version.manifest.plans:
-            yield f"version {version.version} {_plans(version.manifest)}"
+        yield from _version_notes(version)
     if model.kind is None:
         return
     if not model.kind.has_config and not model.problem:
@@ -120,6 +131,13 @@ def _notes(model: ListedModel) -> Iterator[str]:
         yield f"other configs: {', '.join(model.kind.other_configs)}"
     for name in model.missing_members:
         yield f"its member {name} is not in this repository"
+
+
+def _version_notes(version: ListedVersion) -> Iterator[str]:
+    if version.is_prepared:
+        yield f"version {version.version} is not served yet"
+    if version.manifest is not None and version.manifest.plans:
+        yield f"version {version.version} {_plans(version.manifest)}"
 
 
 def _plans(manifest: Manifest) -> str:

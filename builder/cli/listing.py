@@ -57,7 +57,7 @@ def _version_to_json(version: ListedVersion) -> dict[str, Any]:
     }
 
 
-_UNKNOWN = {
+_UNKNOWN: dict[str, Any] = {
     **dict.fromkeys(("source", "max_batch_size", "proven", "proven_batch_sizes", "precision", "quantization")),
     "plans": [],
     "has_fallback": False,

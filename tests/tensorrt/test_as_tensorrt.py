@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "tests" / "models" / "encoder_layer_ts17.onnx"
 
 STAND_IN = """
 import warnings
@@ -63,24 +63,68 @@ print(json.dumps([str(find_library()), len(first.plan), len(second.cache), writt
 """
 
 
+PUBLISHING = """
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from builder.cli import cli
+from builder.proof.session import open_rewritten
+from builder.tensorrt import Host, compiling, host
+
+built = []
+
+def build(verified, *arguments):
+    built.append(verified)
+    return compiling_build(verified, *arguments)
+
+@contextmanager
+def runners(plan, where, profiles):
+    session = open_rewritten(built[-1].model_bytes, where=where, folder=where.parent, keep_layout=True)
+    yield None, [session.run] * profiles
+
+compiling_build, compiling.build, compiling.runners = compiling.build, build, runners
+compiling.count_formats = lambda *_: Counter({"Half": 3, "Float": 2})
+host._driver = lambda: Host("", "13.3", "580.1", "NVIDIA H200", "9.0")
+cli(sys.argv[1:])
+"""
+"""`publish` on a machine that seems to have a GPU, on which ONNX Runtime runs the proven file in place of the plan."""
+
+
+def run(script: str, *arguments: str, version: str, folder: Path) -> str:
+    """Run a script with a stand-in for a version of TensorRT; return what it prints to stdout."""
+    (folder / "tensorrt").mkdir()
+    (folder / "tensorrt" / "__init__.py").write_text(STAND_IN.format(version=version))
+    paths = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
+    command = [sys.executable, "-W", "error", "-c", script, *arguments]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.rtx
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.16.0.72", "11.1.0.106"])
 def test_a_plan_is_built_and_its_timings_are_kept(version: str, tmp_path: Path) -> None:
-    (tmp_path / "tensorrt").mkdir()
-    (tmp_path / "tensorrt" / "__init__.py").write_text(STAND_IN.format(version=version))
-    paths = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "tests")))
-    command = [sys.executable, "-W", "error", "-c", BUILDING, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    compiler, size, cache, written, refused = read(done.stdout)
+    printed = run(BUILDING, str(tmp_path), version=version, folder=tmp_path)
+    compiler, size, cache, written, refused = json.loads(printed.splitlines()[-1])
     assert compiler == f"TensorRT {version}"
     assert size > 1000
     assert cache == written > 0
     assert refused.startswith("TensorRT cannot load the plan") or not refused  # nothing, on a GPU
 
 
-def read(printed: str) -> tuple[Any, ...]:
-    """Return the last line, which is JSON."""
-    return tuple(json.loads(printed.splitlines()[-1]))
+@pytest.mark.rtx
+@pytest.mark.slow
+def test_a_plan_is_published(tmp_path: Path) -> None:
+    """All of `publish`, from its options to what lies in the repository, but for the running of the plan."""
+    asked = ["--format", "tensorrt", "--precision", "fp16", "--fallback", "onnx", "--max-batch-size", "4", "--json"]
+    printed = run(PUBLISHING, "publish", str(MODEL), *asked, version="11.1.0.106", folder=tmp_path)
+    assert json.loads(printed)["name"] == MODEL.stem
+    folder = tmp_path / "model_repository" / MODEL.stem / "1"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["plan"]["tensorrt"], manifest["plan"]["gpu"]) == ("11.1.0.106", "NVIDIA H200")
+    assert manifest["plan"]["layers"] == {"Half": 3, "Float": 2}
+    assert (folder / "model.plan").stat().st_size > 100_000
+    assert (folder / "timing-9.0.cache").stat().st_size > 0
+    assert (folder / "model.onnx").exists()

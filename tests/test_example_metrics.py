@@ -42,6 +42,7 @@ def test_the_overlap_of_boxes(metrics: ModuleType) -> None:
 def test_the_average_precision_of_a_detector(
     metrics: ModuleType, found: list[list[npt.NDArray[np.float64]]], scores: list[list[float]], precision: float
 ) -> None:
-    labels = np.array([[BOX, NONE], [BOX, NONE]])
-    answers = {"boxes": np.array(found), "scores": np.array(scores)}
-    assert metrics.average_precision(answers, labels) == pytest.approx(precision)
+    labels = np.array([[[0, *BOX], [-1, *NONE]], [[0, *BOX], [1, *APART]]])
+    of_first, of_second = np.array(scores), np.array([[0.0, 0], [0, 1]])
+    answers = {"boxes": np.array(found), "scores": np.stack([of_first, of_second], axis=-1)}
+    assert metrics.average_precision(answers, labels) == pytest.approx((precision + 1) / 2)

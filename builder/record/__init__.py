@@ -6,7 +6,7 @@ of the version (`model_file`), what was compared (`proof`), its TensorRT plans (
 `accuracy` and `speed` found. `reference` has the arrays in `reference.npz`.
 """
 
-from builder.record.accuracy import Accuracy, Score, accuracy_figure, accuracy_points
+from builder.record.accuracy import Accuracy, Score, accuracy_figure, accuracy_limit, accuracy_points
 from builder.record.manifest import FILE as MANIFEST_FILE
 from builder.record.manifest import (
     MOST_REWRITTEN,
@@ -48,6 +48,7 @@ __all__ = [
     "Speed",
     "SpeedOfBatch",
     "accuracy_figure",
+    "accuracy_limit",
     "accuracy_points",
     "check_served",
     "first_row",

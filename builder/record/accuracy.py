@@ -1,5 +1,6 @@
 """The record of a model's accuracy on the user's own data, for the manifest."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,12 @@ def accuracy_figure(name: str, value: float) -> str:
 def accuracy_points(name: str, difference: float) -> str:
     """Write a difference of two values of a figure: `0.5 points` for parts, where 1 point is 1%, or else `0.005`."""
     return f"{100 * difference:.3g} points" if _is_part(name) else f"{difference:.3g}"
+
+
+def accuracy_limit(name: str, difference: float) -> str:
+    """Write the smallest limit that allows a difference, as the command line takes it: `0.4%` for parts, or `0.004`."""
+    rounded = math.ceil(difference * 1e4 - 1e-6) / 1e4
+    return f"{100 * rounded:g}%" if _is_part(name) else f"{rounded:g}"
 
 
 def _is_part(name: str) -> bool:

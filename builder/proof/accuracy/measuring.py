@@ -14,7 +14,7 @@ from builder.proof.accuracy.running import Batches, collect, count
 from builder.proof.accuracy.scoring import Scoring
 from builder.proof.accuracy.unclear import UnclearLabelsError
 from builder.proof.truth import Original
-from builder.record import Accuracy, Score, accuracy_figure, accuracy_points
+from builder.record import Accuracy, Score, accuracy_figure, accuracy_limit, accuracy_points
 from builder.samples import Labels, Samples
 from builder.tensors import Array, Arrays
 
@@ -151,8 +151,8 @@ class Baseline:
             f"on {found.rows:,} labelled rows, {name} falls from {accuracy_figure(name, score.before)} to "
             f"{accuracy_figure(name, score.after)}, which is {accuracy_points(name, drop)} lower, and {limit}{changed}"
         )
-        accepted = f"{math.ceil(drop * 1e4 - _SLACK) / 100:g}%"
-        fix = f"publish without --precision, or in a finer one, or accept the loss with --max-accuracy-drop {accepted}"
+        accept = f"--max-accuracy-drop {accuracy_limit(name, drop)}"
+        fix = f"publish without --precision, or in a finer one, or accept the loss with {accept}"
         return VerificationError(self.batched.original.path, what, fix)
 
 

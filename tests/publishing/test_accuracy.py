@@ -245,8 +245,9 @@ def test_a_function_judges_all_answers(model: Path, tmp_path: Path) -> None:
     assert found is not None
     assert (found.metric, found.before, found.changed) == ("own_metrics:right", 1.0, None)
     assert found.after == pytest.approx(0.9)
-    with pytest.raises(VerificationError, match=re.escape("right falls from 1 to 0.9, which is 0.1 lower")):
+    with pytest.raises(VerificationError, match=re.escape("right falls from 1 to 0.9, which is 0.1 lower")) as refusal:
         put(model, tmp_path / "r", samples=given, precision="fp16", metric="own_metrics:right")
+    assert refusal.value.fix.endswith("or accept the loss with --max-accuracy-drop 0.1")
     several = samples(tmp_path, 10, close=3, name="label:classes", **{"label:boxes": np.ones((10, 4))})
     done = put(model, tmp_path / "r", samples=several, metric="own_metrics:boxes")
     assert done.manifest.accuracy is not None
@@ -318,6 +319,7 @@ def test_an_adopted_version_is_measured_beside_its_original(tmp_path: Path) -> N
     command = ["adopt", "m", "--repository", str(root), "--samples", str(given), "--original", str(original)]
     refused = CliRunner().invoke(cli, [*command, "--max-accuracy-drop", "5%"])
     assert "top-1 falls from 100.00% to 70.00%" in str(refused.exception)
+    assert "fix: accept the loss with --max-accuracy-drop 30%" in str(refused.exception)
     assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
     done = CliRunner().invoke(cli, [*command, "--json"])
     (version,) = json.loads(done.stdout)["adopted"][0]["versions"]

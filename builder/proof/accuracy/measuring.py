@@ -89,6 +89,7 @@ class Baseline:
         kept: What was kept of the original's answers.
         before: Its figures by name, the main one first.
         max_drop: How much lower they may become; None for any.
+        is_lowered: Whether a model in a lower precision is to take its place.
         notes: What the caller should know, one sentence each.
     """
 
@@ -98,6 +99,7 @@ class Baseline:
     kept: Arrays
     before: Mapping[str, float]
     max_drop: float | None
+    is_lowered: bool = False
     notes: tuple[str, ...] = field(default=())
 
     def measure(self, batches: Batches, *, report: Tell = lambda _: None) -> Accuracy:
@@ -109,13 +111,13 @@ class Baseline:
         """
         rows, where = count(self.inputs), self.batched.original.path
         with during("its accuracy is measured"):
-            chunks = batches.answers(self.inputs, where, "publish without --precision, or leave this sample out")
+            chunks = batches.answers(self.inputs, where, self._fix("leave this sample out"))
             kept = collect(chunks, self.scoring, rows, where=where, report=report)
         after = self.scoring.scores(kept)
         for name, value in after.items():
             if not math.isfinite(value):
                 what = f"its {name} cannot be computed, because answers are NaN or infinite"
-                raise VerificationError(where, what, "publish without --precision")
+                raise VerificationError(where, what, self._fix("leave out the samples with such answers"))
         metric, *others = self.before
         return Accuracy(
             metric=metric,
@@ -142,6 +144,9 @@ class Baseline:
             if drop > found.max_drop + _SLACK:
                 raise self._too_low(found, name, score)
 
+    def _fix(self, otherwise: str) -> str:
+        return f"publish without --precision, or in a finer one, or {otherwise}" if self.is_lowered else otherwise
+
     def _too_low(self, found: Accuracy, name: str, score: Score) -> VerificationError:
         drop = score.before - score.after
         changed = "" if found.changed is None else f"; {found.changed:,} of {found.rows:,} rows are decided otherwise"
@@ -151,8 +156,7 @@ class Baseline:
             f"on {found.rows:,} labelled rows, {name} falls from {accuracy_figure(name, score.before)} to "
             f"{accuracy_figure(name, score.after)}, which is {accuracy_points(name, drop)} lower, and {limit}{changed}"
         )
-        accept = f"--max-accuracy-drop {accuracy_limit(name, drop)}"
-        fix = f"publish without --precision, or in a finer one, or accept the loss with {accept}"
+        fix = self._fix(f"accept the loss with --max-accuracy-drop {accuracy_limit(name, drop)}")
         return VerificationError(self.batched.original.path, what, fix)
 
 
@@ -236,7 +240,7 @@ def _measure(
     max_drop = options.max_accuracy_drop
     if max_drop is None and is_lowered:
         max_drop = DEFAULT_DROP
-    baseline = Baseline(batched, dict(samples), scoring, kept, before, max_drop)
+    baseline = Baseline(batched, dict(samples), scoring, kept, before, max_drop, is_lowered)
     return replace(baseline, notes=tuple(_notes(baseline, rows)))
 
 

@@ -241,7 +241,7 @@ _OPERATORS = (
         "its zero point is not 0, and TensorRT only quantizes symmetrically",
     ),
     _kind(
-        r"plugin creator version \d+ was not found|not found in (?:the )?plugin registry",
+        r"plugin creator version \d+ was not found|not found in (?:the )?plugin registry|failed to load \w+ plugin",
         _missing_operator,
         "the plugin that TensorRT has for it is not installed here",
     ),
@@ -273,6 +273,11 @@ _OPERATORS = (
         r"(?:have|of|be) (?:the )?same (?:input )?(?:data ?)?types?|inconsistent types|types? mismatch",
         without_precision,
         is_about_precision=True,
+    ),
+    _kind(
+        r"(?P<operator>\w+) operation was not supported by a dedicated kernel",
+        f"export it with opset 22 or lower, where attention is made of MatMul and Softmax, or {ONNX}",
+        "TensorRT has no kernel for an {operator} of these shapes and types",
     ),
     _kind(
         r"no runners that implement it|could not find any implementation|no implementation available"

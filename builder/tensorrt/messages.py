@@ -10,7 +10,10 @@ Of it, `plain` keeps "ISelectLayer must have `thenInput` and `elseInput` of same
 """
 
 import logging
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +27,13 @@ _PREFIXES = re.compile(
     r"|In function \w+:(?: |$)|\d+: |(?:\w+::)+\w+: )+"
 )
 _WRAPPED = re.compile(r"^Error Code \d+: (?P<kind>[\w ]+) \((?P<what>.*)\)\.?$", re.DOTALL)
+_NESTED = re.compile(r"^.*\bIn node -?\d+ with name:.{0,200}?\(\w+\): [A-Z_]+: ", re.DOTALL)
+_COMPILER = re.compile(r"^Myelin\w*: [\w.]+:\d+: (?:CHECK\(.*?\) failed\. )?(?=\S)", re.DOTALL)
+"""What TensorRT's compiler of fused layers puts in front of a reason."""
+
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[\w+\](?:_output)?(?:: ?)?")
 _ASSERTED = re.compile(r'^(?:Assertion failed: )?.*&& "(?P<what>.+)"$', re.DOTALL)
-_NOTED = re.compile(r"^Assertion failed: .*?[)\w\]]: (?P<what>\S.*)$", re.DOTALL)
+_NOTED = re.compile(r"^Assertion failed: .*?[)\w\]\"]: (?P<what>\S.*)$", re.DOTALL)
 _FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\S.*)$", re.DOTALL)
 _OTHER_HARDWARE = re.compile(r" (?:Please set|For UINT8 quantization, the) k[A-Z0-9_]+\b.*$", re.DOTALL)
 """Advice to set a flag of the parser, for hardware that Triton does not serve on."""
@@ -96,6 +103,9 @@ class _Handler(logging.Handler):
 def listening(*, also: str | None = None) -> Iterator[Log]:
     """Collect what TensorRT and Polygraphy warn about during the block, instead of printing it.
 
+    That includes what TensorRT's compiler writes to file descriptor 1 itself, past its own logger: "WARNING: in op
+    clamp, operand beta payload type requires precision-lose casting". On standard output it would be in front of JSON.
+
     Args:
         also: Collect other messages too if they begin with this.
 
@@ -103,7 +113,7 @@ def listening(*, also: str | None = None) -> Iterator[Log]:
     """
     from polygraphy.logger import G_LOGGER
 
-    log = Log()
+    log, lines = Log(), list[str]()
     handler, logger = _Handler(log, also or "\0"), logging.getLogger("Polygraphy")
     level = logging.WARNING if also is None else G_LOGGER.EXTRA_VERBOSE
     settings = ("module_severity", "colors", "letter", "use_python_logging_system")
@@ -116,13 +126,33 @@ def listening(*, also: str | None = None) -> Iterator[Log]:
     logger.setLevel(1)
     logger.addHandler(handler)
     try:
-        yield log
+        with printed(1) as lines:
+            yield log
     finally:
+        log.lines.extend(Line(logging.WARNING, line) for line in lines)
         logger.removeHandler(handler)
         logger.propagate = propagated
         logger.setLevel(own_level)
         for name, value in before.items():
             setattr(G_LOGGER, name, value)
+
+
+@contextmanager
+def printed(descriptor: int) -> Iterator[list[str]]:
+    """Collect the lines that are written to a file descriptor during the block; they are in the list at its end."""
+    lines: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as stream:
+        kept = os.dup(descriptor)
+        os.dup2(stream.fileno(), descriptor)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, descriptor)
+            os.close(kept)
+            stream.seek(0)
+            lines.extend(stream.read().decode(errors="replace").splitlines())
 
 
 def reasons(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
@@ -150,7 +180,7 @@ def plain(text: str) -> str:
         kind, line = wrapped["kind"], _PREFIXES.sub("", wrapped["what"])
         if kind == "OutOfMemory":
             line = f"out of memory: {line}"
-    line = _PLACE.sub("", line).strip()
+    line = _COMPILER.sub("", _NESTED.sub("", _PLACE.sub("", line).strip()))
     if line.startswith("(cudaError"):
         line = line.strip("()")
     if asserted := _ASSERTED.match(line):

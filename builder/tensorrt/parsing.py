@@ -4,12 +4,8 @@ Polygraphy's own loader raises "Could not parse ONNX correctly" and logs the rea
 of its errors has the node, the operator and the assertion that failed.
 """
 
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ import onnx_ir as ir
 from builder.batching import BatchedModel
 from builder.tensorrt.diagnosis import diagnosed
 from builder.tensorrt.kinds import DECIDES_SHAPES, Asked, Complaint
-from builder.tensorrt.messages import Log, reasons
+from builder.tensorrt.messages import Log, printed, reasons
 
 _IMPORTER = re.compile(r"import([A-Z]\w*)")
 """The parser's function for an operator: errors that do not name the operator name the function.
@@ -111,7 +107,7 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
         raise diagnosed(where, "does not start", [Complaint(text) for text in texts], asked) from error
     trt.init_libnvinfer_plugins(get_trt_logger(), "")
     parser = trt.OnnxParser(network, get_trt_logger())
-    with _printed() as printed:
+    with printed(2) as lines:  # "Unsupported ONNX data type: UINT32 (12)"
         succeeded = parser.parse_from_file(str(file))
     nodes = Nodes.of(batched)
     if succeeded and not parser.num_errors:
@@ -121,7 +117,7 @@ def parse(file: Path, batched: BatchedModel, log: Log, asked: Asked | None = Non
             raise diagnosed(where, "cannot build a plan of the model", shapes, asked)
         return builder, network, parser
     complaints = [_complaint(parser.get_error(index), nodes) for index in range(parser.num_errors)]
-    said = [_without(file.parent, text) for text in (*log.errors, *reasons(printed))]
+    said = [_without(file.parent, text) for text in (*log.errors, *reasons(lines))]
     raise diagnosed(where, "cannot parse the model", complaints or nodes.complaints(said), asked)
 
 
@@ -143,20 +139,3 @@ def _complaint(error: Any, nodes: Nodes) -> Complaint:
 def _without(folder: Path, text: str) -> str:
     """Return a message without the path of the temporary folder."""
     return text.replace(f"{folder}/", "")
-
-
-@contextmanager
-def _printed() -> Iterator[list[str]]:
-    """Collect what the parser writes to file descriptor 2 itself: "Unsupported ONNX data type: UINT32 (12)"."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as stream:
-        kept = os.dup(2)
-        os.dup2(stream.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            stream.seek(0)
-            lines.extend(stream.read().decode(errors="replace").splitlines())

@@ -43,6 +43,8 @@ REFUSED = [
     ),
     ("Size of weights exceeds maximum!", "Gemm", "larger than TensorRT supports", "split that tensor", False),
     ("TensorRT supports ONNX graphs generated with at least opset 7.", "", "opset 7", "opset 13", False),
+    ("failed to load CausalConvWithState plugin", "CausalConvWithState", "the plugin", "--format onnx", False),
+    ("Attention operation was not supported by a dedicated kernel", "", "kernel for an Attention", "opset 22", False),
     ("Unsupported reduction type", "ScatterElements", "Unsupported reduction type", "--format onnx", True),
 ]
 

@@ -1,6 +1,7 @@
 """What is kept of the messages of TensorRT and its parser: the reason, in one readable line."""
 
 import logging
+import os
 
 import pytest
 
@@ -49,6 +50,17 @@ WORDED = {
     ),
     "ModelImporter.cpp:151: ERROR: onnxOpImporters.cpp:7476 In function importScatterElements:\n[9] Unsupported "
     "reduction type": "Unsupported reduction type",
+    'Assertion failed: mode == "none": ScatterND with reduction is not supported': (
+        "ScatterND with reduction is not supported"
+    ),
+    "Initializers: Failed to import initializer: In node -1 with name:  and operator:  (importInitializers): "
+    "UNSUPPORTED_NODE: Assertion failed: ctx->convert(initializer, &weights): Failed to import initializer: d": (
+        "Failed to import initializer: d"
+    ),
+    "[myelin.cpp::f::1] Error Code 9: Internal Error (MyelinCheckException: decompose_composite_ops.cpp:59: "
+    "CHECK(composite_op->is_decomposable()) failed. Attention operation was not supported by a dedicated kernel.)": (
+        "Attention operation was not supported by a dedicated kernel"
+    ),
     # TensorRT 8 and 10, from reports
     "2: [builder.cpp::createCaskKernelLibraryImpl::157] Error Code 2: Internal Error (Assertion "
     "validateCaskKLibSize(buffer.size) failed. )": "Assertion validateCaskKLibSize(buffer.size) failed",
@@ -118,6 +130,8 @@ def test_what_polygraphy_logs_is_collected_and_its_settings_stay() -> None:
 def test_nothing_that_is_collected_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     from polygraphy.logger import G_LOGGER as logger  # noqa: N811
 
-    with listening():
+    with listening() as log:
         logger.error("it fails")
+        os.write(1, b"WARNING: in op clamp, operand beta requires precision-lose casting\n")  # as TensorRT for RTX does
+    assert [line.text[:7] for line in log.lines] == ["it fail", "WARNING"]
     assert capfd.readouterr() == ("", "")

@@ -40,7 +40,7 @@ from builder.publishing import (
 from builder.record import Accuracy, Download, Manifest, Proof
 from builder.repository import ListedModel, ModelDirectory, Pruning, Repository
 from builder.samples import ask_sizes, ask_sizes_of
-from builder.tensorrt import find_host, need_library
+from builder.tensorrt import check_request, find_host
 
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
@@ -302,7 +302,7 @@ def check_plan(path: Path | str, *, options: PublishOptions | None = None, repor
 def _inspect(path: Path, options: PublishOptions, report: Report) -> Inspection:
     is_plan = options.format == "tensorrt"
     if is_plan:
-        need_library()
+        check_request(options.build)
     with bounded.during("it is read"):
         loaded = ask_sizes(keep_outputs(load(path), options.outputs), options.sizes)
         if options.samples is not None:

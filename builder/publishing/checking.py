@@ -16,7 +16,7 @@ from builder.publishing.lowered import baseline_of
 from builder.publishing.options import PublishOptions
 from builder.record import Accuracy, Proof
 from builder.samples import read_samples
-from builder.tensorrt import CheckedPlan, Library, check_build, need_library
+from builder.tensorrt import CheckedPlan, Library, check_build, check_request
 
 MAX_BATCH_SIZE = 32
 """The largest batch size when the caller gives none."""
@@ -74,7 +74,7 @@ def check_plan(batched: BatchedModel, options: PublishOptions, report: Report) -
     Raises:
         HostError: No compiler is installed, or there is not enough time or memory.
     """
-    library = need_library()
+    library = check_request(options.build)
     check = PlanCheck(library.name, library.version, options.precision)
     try:
         return _check(batched, options, library, check, report)

@@ -11,7 +11,7 @@ see whether this machine can.
 """
 
 from builder.tensorrt.building import BuildOptions, Built, OnnxFile, build, check_build_options, check_parses
-from builder.tensorrt.checking import CheckedPlan, check_build
+from builder.tensorrt.checking import CheckedPlan, check_build, check_request
 from builder.tensorrt.compiling import CompiledModel, compile_plan
 from builder.tensorrt.diagnosis import UnbuildableError
 from builder.tensorrt.host import Host, find_host
@@ -38,6 +38,7 @@ __all__ = [
     "check_build_options",
     "check_builds",
     "check_parses",
+    "check_request",
     "compile_plan",
     "find_host",
     "find_library",

@@ -202,12 +202,28 @@ def check_build_options(options: BuildOptions) -> None:
     Raises:
         HostError: It does not have one of them.
     """
+    library = need_library()
     check_effort(
-        need_library(),
+        library,
         level=options.builder_optimization_level,
         tiling=options.tiling_optimization_level,
         route=options.build_route,
     )
+    if options.hardware_compatible:
+        _try_config(library, options)
+
+
+def _try_config(library: Library, options: BuildOptions) -> None:
+    """Set the options for an empty network, and see what the compiler says.
+
+    Raises:
+        HostError: It does not have one of them.
+    """
+    from polygraphy.backend.trt import CreateConfig, CreateNetwork
+
+    with quiet(), listening() as log:
+        CreateConfig(**_config(library, (), options))(*CreateNetwork(strongly_typed=True)())
+    _check_config(library, log)
 
 
 def _take_route(library: Library, route: str | None, config: Any) -> None:

@@ -12,8 +12,8 @@ from builder.config import Profile
 from builder.errors import HostError, ModelError
 from builder.lowering import Precision
 from builder.proof import VerifiedModel
-from builder.tensorrt.building import BuildOptions, build
-from builder.tensorrt.library import need_library
+from builder.tensorrt.building import BuildOptions, build, check_build_options
+from builder.tensorrt.library import Library, need_library
 from builder.tensorrt.running import engine_formats
 
 _NAMES: Mapping[Precision, frozenset[str]] = {
@@ -55,10 +55,7 @@ def check_build(
         ModelError: The compiler does not support the model, or built no layer in the precision.
         HostError: No compiler is installed, or it cannot do what is asked for.
     """
-    library = need_library()
-    if library.is_rtx and options.timing_cache is not None:  # it would overwrite TensorRT's, with nothing in it
-        what = f"{library} keeps no timings, so a timing cache has no effect"
-        raise HostError("this machine", what, "leave out --timing-cache")
+    library = check_request(options)
     check_types(verified)
     with redirect_stdout(sys.stderr):
         built = build(verified, profiles, options, report)
@@ -67,6 +64,20 @@ def check_build(
     return CheckedPlan(
         library.name, library.version, len(built.plan), built.seconds, dict(layers), tuple(map(_shown, profiles))
     )
+
+
+def check_request(options: BuildOptions) -> Library:
+    """Return the compiler that is installed, if it can do what is asked for.
+
+    Raises:
+        HostError: None is installed, or it cannot.
+    """
+    library = need_library()
+    if library.is_rtx and options.timing_cache is not None:  # it would overwrite TensorRT's, with nothing in it
+        what = f"{library} keeps no timings, so a timing cache has no effect"
+        raise HostError("this machine", what, "leave out --timing-cache")
+    check_build_options(options)
+    return library
 
 
 def check_types(verified: VerifiedModel) -> None:

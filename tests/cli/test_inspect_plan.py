@@ -73,6 +73,15 @@ def test_a_lowered_model_that_is_too_wrong_is_not_built(tmp_path: Path) -> None:
     assert plan_of(result)["built"] is False
 
 
+@pytest.mark.rtx
+@pytest.mark.parametrize("option", ["--hardware-compatible", "--timing-cache=cache"])
+def test_what_the_compiler_cannot_do_is_refused_before_the_model_is_read(tmp_path: Path, option: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    result = inspect(tmp_path / "m.onnx", option)
+    assert getattr(result.exception, "exit_code", None) == 6
+    assert option.partition("=")[0] in str(result.exception)
+
+
 def test_without_a_compiler_the_command_that_installs_one_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_MODULES", ())
     result = inspect(ENCODER)

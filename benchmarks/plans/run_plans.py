@@ -34,7 +34,7 @@ PROJECT = HERE.parents[1]
 MARKS = ("<!-- plans -->", "<!-- end of plans -->")
 PLAIN = "as exported"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic")
-BY_IT = re.compile(r"TensorRT(?: for RTX)? (?:cannot|does not|built no|refuses)")
+BY_IT = re.compile(r"TensorRT(?: for RTX)? (?:cannot|does not|built no|refuses)|the plan has no layer")
 """What this project says when the compiler refused."""
 
 SAID = re.compile(r"TensorRT(?: for RTX)? cannot (?:parse the model|build the plan): ")

@@ -96,7 +96,7 @@ def find_products(model: ir.Model, keep: Collection[str] = frozenset(), slow: Co
             reasons[node] = found
     nodes = [product.node for product in products]
     total = _count_weights([*nodes, *reasons])
-    return Found(tuple(products), reasons, _count_weights(nodes) / total if total else 0.0)
+    return Found(tuple(products), reasons, _count_weights(nodes) / total if total else 1.0)
 
 
 def _with_weights(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -102,6 +102,17 @@ def test_a_product_on_integers_is_close_to_the_one_in_fp32(form: str, opset: int
     onnx.checker.check_model(ir.to_proto(lowered.batched.ir), full_check=True)
 
 
+def test_weights_in_a_file_of_their_own_are_found_in_an_older_opset_too(tmp_path: Path) -> None:
+    """ONNX's converter writes the Softmax anew."""
+    model = batched(tmp_path, "h = MatMul (x, w) y = Softmax <axis = 1> (h)", W, opset=11)
+    proto = ir.to_proto(model.ir)
+    onnx.save_model(proto, tmp_path / "apart.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    apart = add_batch_axis(load(tmp_path / "apart.onnx"))
+    x = random(5, K)
+    wanted = answers(model, x)
+    assert np.abs(answers(lower(apart, REQUEST).batched, x) - wanted).max() < 0.1 * wanted.max()
+
+
 def test_the_example_of_the_docstring(tmp_path: Path) -> None:
     w = np.array([[0.9, 0.1], [-0.3, 0.4]], np.float32)
     integers, scales = quantized(w)
@@ -148,7 +159,9 @@ def test_sums_are_exact_where_a_processor_without_vnni_would_cut_them_off(tmp_pa
     x = np.ones((2, K), np.float32)
     for body in ("y = MatMul (x, w)", "p = Relu (x) y = MatMul (p, w)"):
         model = batched(tmp_path, body, weights)
-        np.testing.assert_allclose(answers(lower(model, REQUEST).batched, x), answers(model, x), rtol=1e-5)
+        lowered = lower(model, REQUEST)
+        assert "(7 bits)" in lowered.description  # with sums that are cut off, 8 bits would be taken
+        np.testing.assert_allclose(answers(lowered.batched, x), answers(model, x), rtol=1e-5)
 
 
 # ---------------------------------------------------------------- rows

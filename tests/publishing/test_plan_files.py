@@ -65,6 +65,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     gpu = Gpu(H200)
     monkeypatch.setattr(plan_building, "find_host", lambda: gpu.host)
     monkeypatch.setattr(plan_building, "check_build_options", lambda _: None)
+    monkeypatch.setattr(compiling, "check_builds", lambda _: None)
     monkeypatch.setattr(compiling, "check_parses", lambda *_: None)
     monkeypatch.setattr(plan_building, "compile_plan", lambda *args, **options: gpu.compile(*args, **options))
     return gpu

@@ -23,7 +23,7 @@ class Rewritten:
         rounded: For fp16 and bf16, the same model in fp32 with every value rounded; otherwise None.
         is_lowered: Whether it computes in a lower precision than the original.
         precision: The least precise number type in the model, as `coarsest_precision` names it; or
-            `INT8` if it was quantized just now.
+            `LOWERED_TO_INT8` if it was quantized just now.
         float_precision: The least precise float type in it, as `coarsest_float` names it.
         model_bytes: The .onnx file, without the weights that are in external files.
     """
@@ -43,7 +43,7 @@ class Rewritten:
         model_bytes = ir.to_proto(batched.ir).SerializeToString(deterministic=True)
         precision = coarsest_precision(graph)
         if is_lowered and precision == "QUANTIZED":
-            precision = "INT8"
+            precision = "LOWERED_TO_INT8"
         return cls(batched, rounded, is_lowered, precision, coarsest_float(graph), model_bytes)
 
     @property
@@ -101,7 +101,7 @@ class Rewritten:
     @property
     def _quantizes(self) -> frozenset[ir.DataType]:
         """The types to which the values of a model are rounded that was quantized just now."""
-        if self.precision != "INT8":
+        if self.precision != "LOWERED_TO_INT8":
             return frozenset()
         nodes = [node for node in self.batched.ir.graph if node.op_type == "QuantizeLinear"]
         zero_points = [node.inputs[2] if len(node.inputs) > 2 else None for node in nodes]

@@ -183,12 +183,12 @@ class _Search:
     def _part(self, answer: Array, wanted: Array) -> float:
         if wanted.dtype.kind != "f" or not wanted.size:
             return 0.0
-        tolerance = tolerance_for(wanted, "INT8", max_error=self._max_error)
+        tolerance = tolerance_for(wanted, "LOWERED_TO_INT8", max_error=self._max_error)
         errors, _ = differences(answer, wanted, tolerance)
         with np.errstate(invalid="ignore"):
             allowed = tolerance.atol + tolerance.rtol * np.abs(wanted.astype(np.float64))
             parts = np.where(errors > 0, errors / allowed, 0.0)
-        limit = mean_limit(wanted, "INT8", max_error=self._max_error)
+        limit = mean_limit(wanted, "LOWERED_TO_INT8", max_error=self._max_error)
         mean = float(errors.mean()) / limit if limit else 0.0
         return float(max(parts.max(initial=0.0), mean))
 

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from support.plans import MODELS
 
+from builder.cli import cli
 from builder.errors import HostError
 from builder.tensorrt import BuildOptions, check_build_options
 from builder.tensorrt.building import _take_route
@@ -81,3 +84,14 @@ def test_tensorrt_for_rtx_has_levels_but_no_build_routes() -> None:
     if need_library().is_rtx:
         with pytest.raises(HostError, match=r"TensorRT for RTX .* offers no build routes here"):
             check_build_options(BuildOptions(build_route="-fuse=on"))
+
+
+@pytest.mark.rtx
+def test_inspect_refuses_what_the_compiler_does_not_have_before_it_proves_the_model() -> None:
+    if not need_library().is_rtx:
+        pytest.skip("TensorRT has build routes")
+    arguments = ["inspect", str(MODELS / "conv_view_ts11.onnx"), "--format", "tensorrt", "--build-route", "-fuse=on"]
+    result = CliRunner().invoke(cli, arguments)
+    assert isinstance(result.exception, HostError)
+    assert "offers no build routes here" in result.exception.what
+    assert "verify" not in result.output

@@ -30,6 +30,7 @@ class LoweringRequest:
         calibration: The user's inputs to measure ranges of values on, in the same form; None if there are none.
         keep: The names of nodes of the batched graph that stay in fp32.
         slow: The names of those that stay in fp32 because they are slower in the lower precision.
+        sensitive: The names of those that are known to cause too large an error.
         max_error: The allowed error, as `verify` takes it; None for the default of the precision.
     """
 
@@ -39,6 +40,7 @@ class LoweringRequest:
     calibration: Arrays | None = None
     keep: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
+    sensitive: frozenset[str] = frozenset()
     max_error: float | None = None
 
 

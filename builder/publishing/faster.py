@@ -42,10 +42,13 @@ def lower_fastest(
         VerificationError: No form is as fast as `least`.
     """
     forms = [lower(batched, request)]
+    found = forms[0].quantization
+    # What is in fp32 already needs no search again.
+    known = frozenset(() if found is None or request.precision != "int8" else found.kept_nodes)
     kinds = {} if is_large(batched) else slow_kinds(batched, request)
     for names in kinds.values():
         try:
-            forms.append(lower(batched, replace(request, slow=names)))
+            forms.append(lower(batched, replace(request, slow=names, sensitive=known)))
         except ModelError:
             continue  # too little is left
     speeds = measure_speed(

@@ -196,6 +196,11 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             "config.pbtxt serves the ONNX file, which every server can load; `deploy` loads the plan on those that can "
             "run it"
         )
+    if "calibration" in manifest.options and "samples" not in manifest.options:
+        yield (
+            "compared on the calibration data only; give others with --samples FILE.npz to see that it is right on "
+            "those too"
+        )
     proven = max(manifest.proof.batch_sizes, default=0)
     if manifest.proof.effort == "off":
         yield "the answers were not compared with the original's (--prove off)"

@@ -1,4 +1,7 @@
-"""Fold the normalization behind a convolution into its weights, so that only one of them is quantized.
+"""Fold what surrounds a product into its weights, so that only the weights are quantized.
+
+A weight behind Transpose or Identity becomes a constant, and the factors alpha and beta of a Gemm become part of it. So
+does the normalization behind a convolution:
 
 `BatchNormalization(Conv(x, w) + b)` is `Conv(x, w * k) + (b - mean) * k + shift`, where `k` is
 `scale / sqrt(variance + epsilon)` for each output channel. ONNX Runtime does the same when it loads a model, but not
@@ -13,10 +16,37 @@ import numpy as np
 import onnx_ir as ir
 
 from builder.lowering.edges import Edges
+from builder.lowering.int8.places import PRODUCTS
+from builder.lowering.int8.products import constant_of
 from builder.model import operator
 from builder.tensors import Array
 
 EPSILON = 1e-5
+
+_WEIGHTS, _BIAS = 1, 2
+
+
+def fold_weights(model: ir.Model) -> None:
+    """Give products constants in place of rearranged ones, and a Gemm without factors, in place."""
+    edges = Edges(model)
+    for node in model.graph:
+        if operator(node) in PRODUCTS:
+            for position, value in enumerate(node.inputs[_WEIGHTS:], start=_WEIGHTS):
+                array = constant_of(value)
+                if value is not None and array is not None and value.const_value is None:
+                    node.replace_input_with(position, edges.constant(value, np.ascontiguousarray(array)))
+        if operator(node) == ("", "Gemm") and all(map(_is_constant, node.inputs[_WEIGHTS:])):
+            _multiply(edges, node, "alpha", _WEIGHTS)
+            _multiply(edges, node, "beta", _BIAS)
+
+
+def _multiply(edges: Edges, node: ir.Node, name: str, position: int) -> None:
+    """Multiply a constant input of a Gemm by a factor, and take the factor away."""
+    factor = node.attributes.get_float(name, 1.0)
+    value = node.inputs[position] if len(node.inputs) > position else None
+    if value is not None and value.const_value is not None and factor != 1:
+        node.replace_input_with(position, edges.constant(value, value.const_value.numpy() * np.float32(factor)))
+    node.attributes.pop(name, None)
 
 
 def fold_normalization(model: ir.Model) -> None:

@@ -1,5 +1,6 @@
 """Say which nodes stay in fp32, and why."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,10 @@ def in_words(counts: Mapping[str, Mapping[str, int]]) -> str:
     )
 
 
+def _times(error: float) -> str:
+    return f"{error:.1f} times" if math.isfinite(error) else "infinitely many times"
+
+
 def too_little(
     where: Path, what: str, counts: Mapping[str, Mapping[str, int]], kept: Kept | None = None, *, ways: str
 ) -> ModelError:
@@ -41,7 +46,7 @@ def too_little(
         ways: What else the user can do.
     """
     errors = sorted((kept.errors if kept is not None else {}).items(), key=lambda item: -item[1])[:10]
-    listed = [f"{name}: {error:.1f} times the allowed error by itself" for name, error in errors]
+    listed = [f"{name}: {_times(error)} the allowed error by itself" for name, error in errors]
     said = f"{what}: {in_words(counts) or 'it has no products of matrices and no convolutions with constant weights'}"
     fix = f"allow larger errors with --max-error PART, {ways}" if counts.get(SENSITIVE) else ways
     return ModelError(where, Listing(f"{said}; the worst:", listed) if listed else said, fix)

@@ -181,13 +181,15 @@ class _Search:
         return max((self._part(answers[name], wanted) for name, wanted in self._wanted.items()), default=0.0)
 
     def _part(self, answer: Array, wanted: Array) -> float:
+        if answer.shape != wanted.shape:
+            return np.inf
         if wanted.dtype.kind != "f" or not wanted.size:
             return 0.0
         tolerance = tolerance_for(wanted, "LOWERED_TO_INT8", max_error=self._max_error)
         errors, _ = differences(answer, wanted, tolerance)
         with np.errstate(invalid="ignore"):
             allowed = tolerance.atol + tolerance.rtol * np.abs(wanted.astype(np.float64))
-            parts = np.where(errors > 0, errors / allowed, 0.0)
+            parts = np.nan_to_num(np.where(errors > 0, errors / allowed, 0.0), nan=np.inf, posinf=np.inf)
         limit = mean_limit(wanted, "LOWERED_TO_INT8", max_error=self._max_error)
         mean = float(errors.mean()) / limit if limit else 0.0
         return float(max(parts.max(initial=0.0), mean))
@@ -204,7 +206,11 @@ class _Search:
                 raise ModelError(path, what, "give inputs that it accepts with --calibration FILE.npz") from error
         if self._batched.is_static:
             answers = [{name: array[np.newaxis] for name, array in each.items()} for each in answers]
-        return {name: np.concatenate([each[name] for each in answers]) for name in answers[0]}
+        try:
+            return {name: np.concatenate([each[name] for each in answers]) for name in answers[0]}
+        except ValueError as error:
+            what = "the shapes of its answers depend on the calibration data, so their errors cannot be measured"
+            raise ModelError(path, what, "leave out --precision") from error
 
     def _open(self, model: ir.Model) -> Session:
         path = self._batched.original.path

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from builder.batching import BatchedModel, Rewrite
 from builder.errors import ModelError
 from builder.lowering.edges import Edges
-from builder.lowering.int8.folding import fold_normalization
+from builder.lowering.int8.folding import fold_normalization, fold_weights
 from builder.lowering.int8.inserting import Quantized, quantize
 from builder.lowering.int8.places import Places, find_places, weights_of_products
 from builder.lowering.int8.raising import floats_of
@@ -29,6 +29,9 @@ HELD_OUT = 5
 """One row in so many of the calibration data is not used for the ranges, but to measure the error only."""
 
 OTHER_WAYS = "leave out --precision, or try --precision fp16"
+
+LARGEST_VALUE = 1e30
+"""Values beyond it have no scale: the difference of two of them may be infinite in fp32."""
 
 LARGEST_BYTES = 2_000_000_000
 """The largest model. Protocol buffers end at 2 GiB."""
@@ -53,12 +56,16 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     count = min(map(len, rows.values()))
     leave_out = HELD_OUT if count >= 2 * HELD_OUT else None
     ranges = measure_ranges(batched, model, rows, places.values(model.graph), leave_out=leave_out)
-    places = places.without(model.graph, {name for name, ends in ranges.items() if not np.isfinite(ends).all()})
+    places = places.without(model.graph, {name for name, ends in ranges.items() if not _is_bounded(*ends)})
     if not places.units:
         counts = counted_by_reason(model.graph, places.reasons)
         raise too_little(where, "nothing in this model can be in int8", counts, ways=OTHER_WAYS)
     quantized = quantize(model, places, ranges, request.runtime)
-    asked = dict.fromkeys(_whole(request.slow, places), SLOW) | dict.fromkeys(_whole(request.keep, places), KEPT)
+    asked = {
+        name: why
+        for names, why in ((request.sensitive, SENSITIVE), (request.slow, SLOW), (request.keep, KEPT))
+        for name in _whole(names, places)
+    }
     units = [unit for unit in dict.fromkeys(places.units.values()) if not asked.keys() & set(unit)]
     kept = keep_sensitive(
         batched,
@@ -85,12 +92,19 @@ def _rows(request: LoweringRequest, where: Path) -> Arrays:
     if min(map(len, rows.values())) < 2:
         what = "one row of calibration data does not show the ranges of values"
         raise ModelError(where, what, "give at least 2 rows; 100 to 500 are usual")
+    if all((array[1:] == array[:1]).all() for array in rows.values()):
+        what = "all rows of the calibration data are equal, so they do not show the ranges of values"
+        raise ModelError(where, what, "give different rows, as clients will send them; 100 to 500 are usual")
     for name, array in rows.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
             what = f"row {row} of the calibration data has values in input {name!r} that are infinite or NaN"
             raise ModelError(where, what, "leave such rows out of the calibration data")
     return rows
+
+
+def _is_bounded(low: float, high: float) -> bool:
+    return bool(np.isfinite([low, high]).all()) and max(abs(low), abs(high)) < LARGEST_VALUE
 
 
 def _prepare(batched: BatchedModel) -> ir.Model:
@@ -106,6 +120,7 @@ def _prepare(batched: BatchedModel) -> ir.Model:
         raise ModelError(batched.original.path, what, "use --precision fp16")
     model = floats_of(batched)
     ir.external_data.load_to_model(model)
+    fold_weights(model)
     fold_normalization(model)
     return model
 
@@ -171,9 +186,8 @@ def _lowered(
         what += f"; still in fp32: {in_words(counts)}"
     if kept.is_over:
         what += "; the time was up before single nodes were told apart"
-    facts = Quantization(
-        request.runtime, len(chosen), round(part, 3), rows, counts, tuple(sorted(kept.names)), kept.is_over
-    )
+    sensitive = tuple(sorted(name for name, why in stays.items() if why == SENSITIVE))
+    facts = Quantization(request.runtime, len(chosen), round(part, 3), rows, counts, sensitive, kept.is_over)
     rewrites = (*batched.rewrites, Rewrite("", "QuantizeLinear", what))
     rewrites += tuple(Rewrite(str(n.name), n.op_type, f"stays in fp32: {why}") for n, why in reasons.items())
     return LoweredModel(

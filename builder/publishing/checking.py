@@ -16,7 +16,7 @@ from builder.publishing.lowered import baseline_of
 from builder.publishing.options import PublishOptions
 from builder.record import Accuracy, Proof
 from builder.samples import read_samples
-from builder.tensorrt import CheckedPlan, Library, check_build, check_build_options, check_request
+from builder.tensorrt import CheckedPlan, Library, check_build, check_request
 
 MAX_BATCH_SIZE = 32
 """The largest batch size when the caller gives none."""
@@ -75,7 +75,6 @@ def check_plan(batched: BatchedModel, options: PublishOptions, report: Report) -
         HostError: No compiler is installed, it does not have one of the options, or there is not enough time or memory.
     """
     library = check_request(options.build)
-    check_build_options(options.build)
     check = PlanCheck(library.name, library.version, options.precision)
     try:
         return _check(batched, options, library, check, report)

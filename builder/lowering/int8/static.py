@@ -16,7 +16,7 @@ from builder.lowering.int8.places import Places, find_places, weights_of_product
 from builder.lowering.int8.raising import floats_of
 from builder.lowering.int8.ranges import measure_ranges
 from builder.lowering.int8.reasons import KEPT, SENSITIVE, SLOW, counted_by_reason, in_words, too_little
-from builder.lowering.int8.sensitivity import FEWEST_ROWS, MOST_ROWS, Kept, keep_sensitive
+from builder.lowering.int8.sensitivity import MOST_ROWS, Kept, keep_sensitive
 from builder.lowering.precision import ENOUGH
 from builder.lowering.request import LoweredModel, LoweringRequest
 from builder.model import free_name, name_nodes, node_names, value_names
@@ -71,7 +71,7 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
         batched,
         units,
         lambda names: quantized.keeping(names | asked.keys()),
-        _to_compare(request, rows, leave_out),
+        _to_compare(request, rows),
         max_error=request.max_error,
     )
     measured = count if leave_out is None else count - count // leave_out
@@ -125,15 +125,13 @@ def _prepare(batched: BatchedModel) -> ir.Model:
     return model
 
 
-def _to_compare(request: LoweringRequest, rows: Arrays, leave_out: int | None) -> Arrays:
-    """Return the rows on which to measure the error: those of the proof, those left out, and a few of the others."""
-    held_out = {name: array[leave_out - 1 :: leave_out] if leave_out else array for name, array in rows.items()}
-    parts: list[Arrays] = [held_out, {name: array[:FEWEST_ROWS] for name, array in rows.items()}]
-    if request.calibration is not None and request.samples is not None:
-        parts.insert(0, request.samples)
-    if any(len({part[name].shape[1:] for part in parts}) > 1 for name in rows):
-        return parts[0]
-    return {name: np.concatenate([part[name][:MOST_ROWS] for part in parts]) for name in rows}
+def _to_compare(request: LoweringRequest, rows: Arrays) -> Arrays:
+    """Return the rows on which to measure the error: those of the proof, which are the first of the caller's samples.
+
+    Without samples they are the calibration data, of which one row in five was left out when ranges were measured.
+    """
+    compared = rows if request.samples is None else request.samples
+    return {name: array[:MOST_ROWS] for name, array in compared.items()}
 
 
 def _apart(model: ir.Model, places: Places) -> None:

@@ -6,8 +6,8 @@ several sizes and orders, `neighbours` the same rows beside others, and `other_s
 dynamic. `comparison` says when two answers are equal, and `interface` whether Triton would load the model with its
 config. `verify_published` repeats the proof of a published version, and `as_it_is` proves a file that others made.
 `original_runs` tries the original at different sizes of its dynamic dimensions, in a process of its own (`child`).
-`accuracy` judges the answers by the user's labels, and `speed` measures a lower precision beside fp32. `session` is
-ONNX Runtime.
+`telling` finds outputs about which a proof says little. `accuracy` judges the answers by the user's labels, and `speed`
+measures a lower precision beside fp32. `session` is ONNX Runtime.
 """
 
 from builder.proof.accuracy import (
@@ -47,6 +47,7 @@ from builder.proof.session import (
     run_errors,
 )
 from builder.proof.speed import LEAST_SPEED, measure_speed
+from builder.proof.telling import lost_outputs, says_nothing
 from builder.proof.verification import VerifiedModel, verify
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "dimensions_of",
     "free_sizes",
     "keep_failing",
+    "lost_outputs",
     "mean_limit",
     "measure_original",
     "measure_speed",
@@ -85,6 +87,7 @@ __all__ = [
     "open_rewritten",
     "refuse_stale_shapes",
     "run_errors",
+    "says_nothing",
     "tolerance_for",
     "verify",
     "verify_published",

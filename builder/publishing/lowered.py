@@ -6,9 +6,19 @@ from functools import partial
 
 from builder.batching import BatchedModel
 from builder.bounded import during
+from builder.errors import VerificationError
 from builder.lowering import QUANTIZED, LoweredModel, LoweringRequest, Runtime, lower
 from builder.progress import Report
-from builder.proof import LEAST_SPEED, Baseline, VerifiedModel, check_accuracy, measure_original, verify
+from builder.proof import (
+    LEAST_SPEED,
+    Baseline,
+    VerifiedModel,
+    check_accuracy,
+    lost_outputs,
+    measure_original,
+    says_nothing,
+    verify,
+)
 from builder.publishing import summary
 from builder.publishing.faster import lower_fastest
 from builder.publishing.options import PublishOptions
@@ -66,10 +76,24 @@ def prove_lowered(
     lowered, speed = _lower(batched, options, request, largest, report)
     check(lowered.batched)
     # Inputs that are drawn may be far from those on which the ranges were measured.
-    samples = request.calibration if samples is None else samples
-    verified = _verify(lowered, samples, largest, options, report)
+    verified = _verify(lowered, request.calibration if samples is None else samples, largest, options, report)
+    if request.calibration is not None and samples is None and options.effort != "off":
+        _check_telling(verified)
     accuracy = None if baseline is None else _check_accuracy(baseline, verified, lowered, options, report)
     return ProvenModel(verified, lowered.quantization, accuracy, speed)
+
+
+def _check_telling(verified: VerifiedModel) -> None:
+    """Check that calibration data with which a model was proven too tell a right answer from a wrong one.
+
+    Raises:
+        VerificationError: They do not.
+    """
+    if says_nothing(verified):
+        found = "; ".join(map(str, lost_outputs(verified))) or "the answers to all rows are the same"
+        what = f"the calibration data do not show whether the answers are right: {found}"
+        fix = "give rows that differ as those of clients do, or prove it with other samples: --samples FILE.npz"
+        raise VerificationError(verified.batched.original.path, what, fix)
 
 
 def baseline_of(

@@ -9,10 +9,10 @@ from builder.lowering import Runtime
 from builder.model import Model
 from builder.printable import counted, was
 from builder.progress import format_bytes
-from builder.proof import VerifiedModel
+from builder.proof import VerifiedModel, lost_outputs
 from builder.record import Manifest, Plan, Speed
 from builder.repository import PublishedVersion
-from builder.samples import list_in_words
+from builder.samples import GIVEN, list_in_words
 from builder.tensorrt import Host
 
 _MOST_NAMES = 5
@@ -196,10 +196,12 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             "config.pbtxt serves the ONNX file, which every server can load; `deploy` loads the plan on those that can "
             "run it"
         )
+    if manifest.options.get("precision") is not None:
+        yield from _about_samples(verified)
     if "calibration" in manifest.options and "samples" not in manifest.options:
         yield (
-            "compared on the calibration data only; give others with --samples FILE.npz to see that it is right on "
-            "those too"
+            f"compared on the calibration data only ({_described(verified)}); give others with --samples FILE.npz to "
+            "see that it is right on those too"
         )
     proven = max(manifest.proof.batch_sizes, default=0)
     if manifest.proof.effort == "off":
@@ -209,6 +211,28 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             f"proven up to batch size {proven}, not up to max_batch_size {manifest.max_batch_size}: "
             "larger batches need too much time or memory here"
         )
+
+
+def _about_samples(verified: VerifiedModel) -> Iterator[str]:
+    """Yield a note for each output and each input of which the samples show too little in a lower precision."""
+    for lost in lost_outputs(verified):
+        yield f"the proof says little about output {lost}"
+    for name, words in (verified.proof.drawn or {}).items():
+        rows = verified.reference[f"input:{name}"]
+        if words == GIVEN and len(rows) > 1 and (rows == rows[:1]).all():
+            yield f"all samples have the same {name}, so the proof says nothing about other values of it"
+
+
+def _described(verified: VerifiedModel) -> str:
+    """Say how many rows there are, and between which values: `60 rows, 2 of them different; x: 0 to 1`."""
+    inputs = [(tensor.name, verified.reference[f"input:{tensor.name}"]) for tensor in verified.batched.inputs]
+    count = min((len(rows) for _, rows in inputs), default=0)
+    different = len({tuple(rows[row].tobytes() for _, rows in inputs) for row in range(count)})
+    said = [counted(count, "row") + (f", {different:,} of them different" if different < count else "")]
+    said += [
+        f"{name}: {rows.min():g} to {rows.max():g}" for name, rows in inputs if rows.size and rows.dtype.kind in "iuf"
+    ]
+    return "; ".join(said[: 1 + _MOST_NAMES])
 
 
 def of_optional(model: Model) -> Iterator[str]:

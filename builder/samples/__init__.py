@@ -10,7 +10,7 @@ asks for, and `relations` finds others near them that keep the relations between
 
 from builder.samples.asked import ask_sizes, ask_sizes_of, refuse_batch_sizes, resized, sizes_of
 from builder.samples.domains import Domains
-from builder.samples.drawing import Samples, check_labels, draw, draw_feeds, read_samples
+from builder.samples.drawing import GIVEN, Samples, check_labels, draw, draw_feeds, read_samples
 from builder.samples.kinds import list_in_words
 from builder.samples.labels import Labels
 from builder.samples.relations import FRACTIONS, mended, never_varied, other_sizes, searched_sizes
@@ -18,6 +18,7 @@ from builder.samples.sizes import USUAL, Sizes, candidates, completed, free_name
 
 __all__ = [
     "FRACTIONS",
+    "GIVEN",
     "USUAL",
     "Domains",
     "Labels",

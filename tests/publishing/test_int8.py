@@ -118,6 +118,32 @@ def test_calibration_data_without_rows_are_refused(rows: int, model: Path, tmp_p
         published(model, tmp_path / "repository", calibration=tmp_path / "few.npz")
 
 
+NEARLY_ONE = np.concatenate([np.repeat(IMAGES[:1], 40, axis=0), IMAGES[:1] * np.float32(1.001)])
+
+
+@pytest.mark.parametrize("rows", [IMAGES * np.float32(1e-30), NEARLY_ONE], ids=["nearly 0", "nearly one row"])
+def test_calibration_data_that_hide_the_error_are_no_proof(rows: Any, model: Path, tmp_path: Path) -> None:
+    """Where all rows have nearly the same answer, the error of int8 is larger than what tells them apart."""
+    np.savez(tmp_path / "rows.npz", x=rows)
+    with pytest.raises(VerificationError, match=r"do not show whether the answers are right: y differs by up to"):
+        published(model, tmp_path / "repository", calibration=tmp_path / "rows.npz")
+
+
+def test_a_note_says_what_else_was_not_compared(tmp_path: Path) -> None:
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 8] x, float[1, 8] z) => (float[1, 4] y) {'
+        "s = Add (x, z) y = MatMul (s, w) }"
+    )
+    array = RNG.standard_normal((8, 4)).astype("f")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(array, "w"))
+    onnx.save_model(proto, tmp_path / "net.onnx")
+    rows = np.linspace(-1, 3, 6 * 8, dtype=np.float32).reshape(6, 8)
+    np.savez(tmp_path / "images.npz", x=np.tile(rows, (5, 1)), z=np.zeros((30, 8), np.float32))
+    notes = "\n".join(published(tmp_path / "net.onnx", tmp_path / "repository").notes)
+    assert "calibration data only (30 rows, 6 of them different; x: -1 to 3; z: 0 to 0)" in notes
+    assert "all samples have the same z, so the proof says nothing about other values of it" in notes
+
+
 @pytest.mark.slow
 def test_triton_gives_the_answers_that_were_proven(model: Path, triton: Server) -> None:
     done = published(model, triton.repository)

@@ -33,7 +33,7 @@ from builder.proof.comparison import (
 from builder.proof.failing import keep_failing
 from builder.proof.original_runs import OriginalRuns
 from builder.proof.prover import Proven, Prover, batch_sizes, batches, dimensions_of
-from builder.proof.published import verify_published
+from builder.proof.published import check_files, verify_published
 from builder.proof.results import Effort
 from builder.proof.rewritten import Rewritten
 from builder.proof.session import (
@@ -70,6 +70,7 @@ __all__ = [
     "batch_sizes",
     "batches",
     "check_accuracy",
+    "check_files",
     "coarsest_precision",
     "compare",
     "differences",

@@ -45,7 +45,7 @@ def verify_published(
         HostError: No processor of this machine can run them.
     """
     model = version_dir / (file or manifest.model.file)
-    _check_files(version_dir, manifest)
+    check_files(version_dir, manifest)
     _check_reference(version_dir, manifest, reference)
     precision = manifest.options.get("precision")
     if run is None and precision == "bf16":
@@ -82,7 +82,13 @@ def verify_published(
     return make_proof(sizes, reference, tolerances, proven, drawn=manifest.proof.drawn)
 
 
-def _check_files(version_dir: Path, manifest: Manifest) -> None:
+def check_files(version_dir: Path, manifest: Manifest) -> None:
+    """Check that the files of a version are those that were proven.
+
+    Raises:
+        RepositoryError: A file is missing, or is not a regular one of its version.
+        VerificationError: They changed.
+    """
     model = version_dir / manifest.model.file
     try:
         found = manifest.model.at(version_dir)

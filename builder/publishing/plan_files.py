@@ -85,13 +85,18 @@ def start_from(served: ServedPlans | None, host: Host) -> Path | None:
     if served is None:
         return None
     for plan in served.manifest.plans:
-        same = (plan.gpu, plan.tensorrt) == (host.gpu, host.tensorrt)
-        if same and plan.timing_cache is not None:
-            path = served.folder / plan.timing_cache
-            with suppress(OSError):
-                if digest.of(path, inside=served.folder) == plan.timing_cache_sha256:
-                    return path
+        if plan.timing_cache is None or (plan.gpu, plan.tensorrt) != (host.gpu, host.tensorrt):
+            continue
+        if _is_as_published(served.folder, plan.timing_cache, plan.timing_cache_sha256):
+            return served.folder / plan.timing_cache
     return None
+
+
+def _is_as_published(folder: Path, file: str, sha256: str) -> bool:
+    try:
+        return digest.of(folder / file, inside=folder) == sha256
+    except OSError:
+        return False
 
 
 def keep_plans(
@@ -124,11 +129,13 @@ def keep_plans(
     for plan in served.manifest.plans:
         if plan.compute_capability == host.compute_capability:
             continue
-        reasons = list(_differences(plan, served.manifest, verified, options, profiles, host))
+        reasons = list(_differences(plan, served, verified, options, profiles, host))
         if reasons:
             what = f"its plan for {plan.gpu} cannot be kept: {'; '.join(reasons)}"
             fix = "leave out --keep-plans, then publish on that GPU too, with --keep-plans"
             raise RepositoryError(served.folder, what, fix)
+        if not _is_as_published(served.folder, plan.timing_cache or "", plan.timing_cache_sha256):
+            plan = replace(plan, timing_cache=None, timing_cache_sha256="")  # it can be measured again
         renamed = replace(
             plan,
             file=plan_file(plan.compute_capability),
@@ -143,15 +150,18 @@ def keep_plans(
 
 def _differences(
     plan: Plan,
-    manifest: Manifest,
+    served: ServedPlans,
     verified: VerifiedModel,
     options: PublishOptions,
     profiles: tuple[Mapping[str, str], ...],
     host: Host,
 ) -> Iterator[str]:
     """Yield why a plan would not be the same as one that is built for its GPU now, one clause each."""
+    manifest = served.manifest
     if not COMPUTE_CAPABILITY.fullmatch(plan.compute_capability) or not plan.sha256:
         yield "an earlier release built it, which did not record the kind of GPU"
+    elif not _is_as_published(served.folder, plan.file, plan.sha256):
+        yield f"{plan.file} is missing, or changed after it was published"
     if plan.onnx_sha256 != onnx_digest(verified):
         yield "it was built from another ONNX file"
     asked = options.to_manifest()

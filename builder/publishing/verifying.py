@@ -6,7 +6,7 @@ from pathlib import Path
 
 from builder import bounded
 from builder.errors import HostError
-from builder.proof import verify_published
+from builder.proof import check_files, verify_published
 from builder.record import Manifest, Plan, Proof
 from builder.repository import ModelDirectory
 from builder.tensorrt import Host, find_host, open_plan
@@ -67,6 +67,8 @@ def _plan_for(host: Host, manifest: Manifest) -> Plan:
 
 
 def _verify_plan(folder: Path, plan: Plan, manifest: Manifest, reference: Arrays) -> Proof:
+    """Run a plan. Its files are compared first: a plan holds code, which runs as soon as TensorRT loads it."""
+    check_files(folder, manifest)
     own = replace(manifest, proof=plan.proof or manifest.proof)
     with bounded.during("its answers are compared with the stored ones"), open_plan(folder / plan.file) as run:
         return verify_published(folder, own, reference, run=run, file=plan.file)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,12 +161,16 @@ def _asked(options: BuildOptions, library: Library) -> Asked:
 @contextmanager
 def _file(verified: OnnxFile) -> Iterator[Path]:
     """Write the model to a temporary folder, because the compiler reads external weights beside a file."""
-    where = verified.batched.original.path
+    original = verified.batched.original.path.parent.resolve()
+    weights_at = {weights.relative_to(original): weights for weights in verified.external_files}
+    name = "model.onnx"
+    while any(relative.parts[0] == name for relative in weights_at):
+        name = f"_{name}"
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "model.onnx")
+        file = Path(folder, name)
         file.write_bytes(verified.model_bytes)
-        for weights in verified.external_files:
-            beside = Path(folder, weights.relative_to(where.parent.resolve()))
+        for relative, weights in weights_at.items():
+            beside = Path(folder, relative)
             beside.parent.mkdir(parents=True, exist_ok=True)
             beside.symlink_to(weights)
         yield file
@@ -220,8 +224,13 @@ def _try_config(library: Library, options: BuildOptions) -> None:
         HostError: It does not have one of them.
     """
     from polygraphy.backend.trt import CreateConfig, CreateNetwork
+    from polygraphy.exception import PolygraphyException
 
-    with quiet(), listening() as log:
+    with (
+        quiet(),
+        listening() as log,
+        suppress(PolygraphyException, TypeError),
+    ):  # it does not start: the first build says
         CreateConfig(**_config(library, (), options))(*CreateNetwork(strongly_typed=True)())
     _check_config(library, log)
 

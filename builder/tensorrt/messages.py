@@ -31,6 +31,9 @@ _NESTED = re.compile(r"^.*\bIn node -?\d+ with name:.{0,200}?\(\w+\): [A-Z_]+: "
 _COMPILER = re.compile(r"^Myelin\w*: [\w.]+:\d+: (?:CHECK\(.*?\) failed\. )?(?=\S)", re.DOTALL)
 """What TensorRT's compiler of fused layers puts in front of a reason."""
 
+_CHECKS = re.compile(r"^The following checks failed: (?:Error during .*?\bError is: )?", re.DOTALL)
+"""What it puts in front of a reason that it only finds in its own form of the graph."""
+
 _UNNAMED = re.compile(r"\(Unnamed Layer\* \d+\) \[\w+\](?:_output)?(?:: ?)?")
 _ASSERTED = re.compile(r'^(?:Assertion failed: )?.*&& "(?P<what>.+)"$', re.DOTALL)
 _NOTED = re.compile(r"^Assertion failed: .*?[)\w\]\"]: (?P<what>\S.*)$", re.DOTALL)
@@ -167,8 +170,14 @@ def reasons(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """Return the messages that are joined in one, without those that only say that there was another."""
+    """Return the messages that are joined in one, without those that only say that there was another.
+
+    One that begins with "Error Code 1: Myelin (" ends with the parenthesis, which may be some lines further down.
+    """
     lines = [_COLOUR.sub("", line).strip() for line in _NODE.sub("", text).splitlines()]
+    whole = " ".join(filter(None, lines))
+    if lines and not lines[0].endswith((")", ").")) and _WRAPPED.match(_PREFIXES.sub("", whole)):
+        lines = [whole]
     stripped = [_PREFIXES.sub("", line) for line in lines]
     return [line for line, bare in zip(lines, stripped, strict=True) if bare and not bare.startswith(_CONSEQUENCES)]
 
@@ -180,11 +189,11 @@ def plain(text: str) -> str:
         kind, line = wrapped["kind"], _PREFIXES.sub("", wrapped["what"])
         if kind == "OutOfMemory":
             line = f"out of memory: {line}"
-    line = _COMPILER.sub("", _NESTED.sub("", _PLACE.sub("", line).strip()))
+    line = _CHECKS.sub("", _COMPILER.sub("", _NESTED.sub("", _PLACE.sub("", line).strip())))
     if line.startswith("(cudaError"):
         line = line.strip("()")
     if asserted := _ASSERTED.match(line):
         line = asserted["what"].replace('" "', "")
     elif noted := _NOTED.match(line) or _FAILED.match(line):
         line = noted["what"]
-    return _UNNAMED.sub("", _OTHER_HARDWARE.sub("", line)).strip().rstrip(".!")
+    return _UNNAMED.sub("", _OTHER_HARDWARE.sub("", line)).rstrip(" ;.!").lstrip()

@@ -77,7 +77,8 @@ def engine_formats(plan: bytes, library: Library) -> Counter[str]:
     from polygraphy.backend.trt import EngineFromBytes
     from polygraphy.exception import PolygraphyException
 
-    try:
-        return count_formats(EngineFromBytes(plan)(), library)
-    except PolygraphyException:
-        return Counter()
+    with listening():
+        try:
+            return count_formats(EngineFromBytes(plan)(), library)
+        except PolygraphyException:
+            return Counter()

@@ -173,6 +173,28 @@ def test_a_plan_that_is_not_of_this_file_is_not_kept(
     assert tree(tmp_path / "models") == before
 
 
+def test_a_plan_that_changed_after_it_was_published_is_not_kept(gpu: Gpu, tmp_path: Path) -> None:
+    folder = gpu.publish(tmp_path / "models").version.path
+    content = (folder / "model.plan").read_bytes()
+    (folder / "model.plan").write_bytes(content[:-1] + b"X")
+    gpu.host = A100
+    with pytest.raises(RepositoryError, match=r"model\.plan is missing, or changed after it was published"):
+        gpu.publish(tmp_path / "models", keep_plans=True)
+    (folder / "model.plan").unlink()
+    (folder / "model.plan").symlink_to("/dev/zero")
+    with pytest.raises(RepositoryError, match=r"model\.plan is missing, or changed after it was published"):
+        gpu.publish(tmp_path / "models", keep_plans=True)
+
+
+def test_of_a_plan_that_is_kept_a_damaged_timing_cache_is_left_out(gpu: Gpu, tmp_path: Path) -> None:
+    folder = gpu.publish(tmp_path / "models").version.path
+    (folder / "timing-9.0.cache").write_text("others")
+    gpu.host = A100
+    done = gpu.publish(tmp_path / "models", keep_plans=True)
+    assert done.manifest.model.others == ("model-9.0.plan", "timing-8.0.cache")
+    assert done.manifest.other_plans[0].timing_cache is None
+
+
 def profiles_of(root: Path) -> list[dict[str, str]]:
     manifest = Repository(root).model("encoder_layer_ts17").read_manifest(1)
     assert manifest.plan is not None
@@ -210,6 +232,19 @@ class TestVerifying:
         install(Repository(tmp_path / "models"), "m", with_plan())
         found = api.verify("m", tmp_path / "models")
         assert found.notes == ("its ONNX file and its plan for NVIDIA H200 were compared",)
+
+    @pytest.mark.parametrize("has_onnx", [True, False])
+    def test_a_plan_that_changed_is_not_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_onnx: bool
+    ) -> None:
+        version = install(Repository(tmp_path / "models"), "m", with_plan(has_onnx=has_onnx))
+        content = (version.path / "model.plan").read_bytes()
+        (version.path / "model.plan").write_bytes(content[:-1] + b"X")
+        opened = tmp_path / "opened"  # in a child process
+        monkeypatch.setattr(verifying, "open_plan", lambda _: nullcontext(opened.write_text("")))
+        with pytest.raises(VerificationError, match="the model's files changed after they were published"):
+            api.verify("m", tmp_path / "models")
+        assert not opened.exists()
 
     def test_a_plan_that_answers_wrongly_is_found(self, tmp_path: Path) -> None:
         install(Repository(tmp_path / "models"), "m", with_plan(plan_factor=3.0))

@@ -11,7 +11,7 @@ from support.plans import small
 from builder.config import make_profiles
 from builder.errors import HostError, RepositoryError
 from builder.proof import verify
-from builder.tensorrt import BuildOptions, build, building, running
+from builder.tensorrt import BuildOptions, build, building, check_build_options, running
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,12 @@ def test_a_plan_is_built_at_the_levels_that_are_asked_for(tmp_path: Path, monkey
     options = BuildOptions(builder_optimization_level=1, tiling_optimization_level="moderate")
     assert build(verified, profiles, options, lambda _: None).plan
     assert seen == [(1, "MODERATE")]
+
+
+@pytest.mark.rtx
+def test_without_a_driver_the_first_build_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(**_: Any) -> Any:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr("polygraphy.backend.trt.CreateNetwork", create)
+    check_build_options(BuildOptions(hardware_compatible=True))

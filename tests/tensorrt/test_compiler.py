@@ -65,15 +65,16 @@ def test_a_profile_that_contradicts_the_network_names_the_input(fixed: VerifiedM
 # ---------------------------------------------------------------- weights
 
 
-def test_weights_beside_the_file_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("location", ["weights/w.bin", "model.onnx"])
+def test_weights_beside_the_file_are_found(tmp_path: Path, location: str) -> None:
     """In a folder of their own, where the compiler only finds them through the link that is made for it."""
-    model = onnx.load(MODELS / "conv_view_ts11.onnx")
-    (tmp_path / "weights").mkdir()
-    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights/w.bin", size_threshold=64)
+    model, weights = onnx.load(MODELS / "conv_view_ts11.onnx"), tmp_path / location
+    weights.parent.mkdir(exist_ok=True)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location=location, size_threshold=64)
     verified = verify(rename(add_batch_axis(load(tmp_path / "m.onnx"))), max_batch_size=4, effort="off")
-    assert [file.name for file in verified.external_files] == ["w.bin"]
+    assert verified.external_files == (weights,)
     built = build(verified, make_profiles(verified.batched, (), max_batch_size=4), BuildOptions(), SILENT)
-    assert len(built.plan) > (tmp_path / "weights" / "w.bin").stat().st_size
+    assert len(built.plan) > weights.stat().st_size
 
 
 def test_a_model_that_runs_one_sample_at_a_time_is_built() -> None:
@@ -160,11 +161,15 @@ def test_phases_are_reported(fixed: VerifiedModel) -> None:
 # ---------------------------------------------------------------- running
 
 
-def test_without_a_gpu_a_plan_that_was_built_is_not_run(fixed: VerifiedModel, tmp_path: Path) -> None:
+def test_without_a_gpu_a_plan_that_was_built_is_not_run(
+    fixed: VerifiedModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     built = build(fixed, make_profiles(fixed.batched, (), max_batch_size=8), BuildOptions(), SILENT)
     with pytest.raises(HostError, match="no driver for an NVIDIA GPU"), running.runners(built.plan, tmp_path, 1):
         pass
+    capfd.readouterr()
     assert running.engine_formats(built.plan, need_library()) == {}
+    assert capfd.readouterr().out == ""
 
 
 def test_the_compiler_survives_a_fork(fixed: VerifiedModel, tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_a_route_that_the_compiler_does_not_have_is_refused(
     assert caught.value.fix == fix
 
 
+def test_without_a_driver_the_first_build_says_what_is_missing() -> None:
+    def create(_: Any) -> Any:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    library = compiler("")
+    library.module.Builder = create
+    check(library, "-fuse=on")
+
+
 def test_a_level_that_the_compiler_does_not_have_is_refused() -> None:
     with pytest.raises(HostError, match=r"TensorRT 11\.1\.0 does not have IBuilderConfig\.tiling"):
         check_effort(compiler(""), level=3, tiling="fast", route=None)

@@ -61,6 +61,11 @@ WORDED = {
     "CHECK(composite_op->is_decomposable()) failed. Attention operation was not supported by a dedicated kernel.)": (
         "Attention operation was not supported by a dedicated kernel"
     ),
+    "IBuilder::buildSerializedNetwork: Error Code 1: Myelin ([backpropagation.cpp:193: throw_errors] The following "
+    "checks failed:\n\nError during shape inference of\n__resh6195 = reshape(transposed.1), shape=(1, n, 4)\nError "
+    "is:\nMismatched number of elements in reshape op: __resh6195\n; \x1b[m)": (
+        "Mismatched number of elements in reshape op: __resh6195"
+    ),
     # TensorRT 8 and 10, from reports
     "2: [builder.cpp::createCaskKernelLibraryImpl::157] Error Code 2: Internal Error (Assertion "
     "validateCaskKLibSize(buffer.size) failed. )": "Assertion validateCaskKLibSize(buffer.size) failed",

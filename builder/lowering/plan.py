@@ -53,6 +53,10 @@ FORMATS: Mapping[str, Format] = {
 }
 """The low precisions, by name."""
 
+NEWEST = 22
+"""The newest opset that a model is raised to. It is the one in which convolutions, poolings and recurrent networks got
+bf16, and TensorRT and the ONNX Runtime of this project support it."""
+
 HEADROOM = 8.0
 """Values may become this many times larger than on the samples that were run."""
 
@@ -94,10 +98,12 @@ class Plan:
     Attributes:
         lowered: The positions of the inputs and of the outputs that are in it, for each node that computes in it.
         reasons: The reason for each other node with fp32 outputs.
+        opsets: The later opset that each of those nodes needs which could be in it for all other reasons.
     """
 
     lowered: dict[ir.Node, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     reasons: dict[ir.Node, str] = field(default_factory=dict)
+    opsets: dict[ir.Node, int] = field(default_factory=dict)
 
     def weights(self, *, but: Collection[str] = frozenset()) -> Iterator[tuple[ir.Value, bool]]:
         """Yield the fp32 constants of the nodes, and whether each is taken in the low precision.
@@ -130,14 +136,17 @@ def make_plan(model: ir.Model, low: Format, largest: Mapping[str, float], keep: 
         if not any(is_float(value) for value in node.outputs):
             continue
         positions = _low_positions(node, model.opset_imports, low)
+        unfit = "needs full precision" if operator(node) in FULL_PRECISION or node in exact else ""
+        unfit = unfit or next(filter(None, (_unfit(value, low, largest) for value in _floats(node))), "")
         if node.name in keep:
             plan.reasons[node] = "TensorRT refuses it in this precision"
         elif positions is None:
-            plan.reasons[node] = "operator does not support it"
-        elif operator(node) in FULL_PRECISION or node in exact:
-            plan.reasons[node] = "needs full precision"
-        elif reason := next(filter(None, (_unfit(value, low, largest) for value in _floats(node))), None):
-            plan.reasons[node] = reason
+            later = None if unfit else _later_opset(node, model.opset_imports, low)
+            plan.reasons[node] = "operator does not support it" if later is None else f"needs opset {later}"
+            if later is not None:
+                plan.opsets[node] = later
+        elif unfit:
+            plan.reasons[node] = unfit
         else:
             plan.lowered[node] = positions
     return plan
@@ -184,6 +193,14 @@ def _low_positions(
     inputs = frozenset(position for position, variable in taken.items() if variable in lowered)
     outputs = frozenset(position for position, variable in made.items() if variable in lowered)
     return (inputs, outputs) if inputs and outputs else None
+
+
+def _later_opset(node: ir.Node, opsets: Mapping[str, int], low: Format) -> int | None:
+    """Return the first later opset, up to `NEWEST`, in which the node can compute in the low precision."""
+    if node.domain or "" not in opsets:
+        return None
+    later = range(opsets[""] + 1, NEWEST + 1)
+    return next((opset for opset in later if _low_positions(node, {**opsets, "": opset}, low) is not None), None)
 
 
 def _variables_that_allow(schema: onnx.defs.OpSchema, low: Format) -> set[str]:

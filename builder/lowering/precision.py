@@ -19,12 +19,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from builder.batching import BatchedModel, Rewrite
-from builder.errors import ModelError
+from builder.errors import BuilderError, ModelError, VerificationError
 from builder.lowering.edges import Edges
 from builder.lowering.magnitudes import largest_values
 from builder.lowering.plan import FORMATS, Format, Plan, make_plan, size_of
 from builder.lowering.preparing import prepared
+from builder.lowering.raising import CannotRaiseError, raised
 from builder.lowering.request import Precision
+from builder.proof import one_line, onnxruntime_errors
 from builder.tensors import Arrays
 
 ENOUGH = 0.5
@@ -43,16 +45,19 @@ class Reduction:
         nodes: The number of nodes that compute in it.
         weights: The part of the weights stored in it, 0 to 1.
         kept: The nodes that stay in fp32: their number by reason and operator.
+        raised: For a model in a later opset, what became of it: `opset 17 became 22`; otherwise empty.
     """
 
     precision: Precision
     nodes: int
     weights: float
     kept: Mapping[str, Mapping[str, int]]
+    raised: str = ""
 
     def __str__(self) -> str:
         stayed = f"; still in fp32: {self.list_kept()}" if self.kept else ""
-        return f"{self.nodes} nodes and {self.weights:.0%} of the weights in {self.precision}{stayed}"
+        raised = f"; {self.raised}, in which more operators support it" if self.raised else ""
+        return f"{self.nodes} nodes and {self.weights:.0%} of the weights in {self.precision}{raised}{stayed}"
 
     def list_kept(self) -> str:
         """List the nodes that stay in fp32: `3 Conv, 1 Relu (operator does not support it); 1 Sin (needs …)`."""
@@ -83,6 +88,7 @@ def reduce_precision(
     *,
     samples: Arrays | None = None,
     keep: Collection[str] = frozenset(),
+    raise_to: int = 0,
 ) -> ReducedModel:
     """Let the model compute in fp16 or bf16 wherever that keeps its answers.
 
@@ -91,33 +97,95 @@ def reduce_precision(
         precision: The precision to compute in.
         samples: The user's samples, `[rows, *dims]` by input. Random ones are drawn if it is None.
         keep: The names of nodes that stay in fp32.
+        raise_to: The newest opset that the model is raised to if more of it can be lowered then; 0 if it is to stay.
 
     Raises:
         ModelError: Too little of the model can compute in it, or the model fails on every sample.
     """
     low = FORMATS[precision]
-    model = prepared(batched.ir, batched.original.path)
-    largest = largest_values(batched, model, samples)
-    plan = make_plan(model, low, largest, keep)
-    reduction = _describe(plan, precision)
+    chosen = _choose(batched, low, samples, keep, raise_to)
+    model, plan = chosen.model, chosen.plan
+    reduction = _describe(plan, precision, chosen.raised)
     if not plan.lowered or _lowered_part(plan, but=keep) < ENOUGH:
-        raise _too_little(batched.original.path, reduction)
+        raise _too_little(batched.original.path, reduction, chosen, raise_to)
     rounded = model.clone()
-    _lower(rounded, make_plan(rounded, low, largest, keep), low, is_rounded=True)
+    _lower(rounded, make_plan(rounded, low, chosen.largest, keep), low, is_rounded=True)
     _lower(model, plan, low, is_rounded=False)
     rewrites = (*batched.rewrites, Rewrite("", "Cast", str(reduction)))
     return ReducedModel(replace(batched, ir=model, rewrites=rewrites), rounded, reduction)
 
 
-def _too_little(where: Path, reduction: Reduction) -> ModelError:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The graph to lower, in its own opset or a later one.
+
+    Attributes:
+        model: The graph.
+        largest: The largest magnitude of each value, by name.
+        plan: What is lowered.
+        raised: For a later opset, what became of it: `opset 17 became 22`; otherwise empty.
+        why_not: Why the opset that more nodes need cannot be had, if it was tried.
+    """
+
+    model: ir.Model
+    largest: Mapping[str, float]
+    plan: Plan
+    raised: str = ""
+    why_not: str = ""
+
+    def is_less_than(self, other: "_Choice") -> bool:
+        """Return whether more is lowered in another form."""
+        mine, others = ((_lowered_part(of.plan), len(of.plan.lowered)) for of in (self, other))
+        return mine < others
+
+
+def _choose(
+    batched: BatchedModel, low: Format, samples: Arrays | None, keep: Collection[str], raise_to: int
+) -> _Choice:
+    """Return the graph in the latest opset, up to `raise_to`, that lets more of it be lowered; or in its own."""
+    where = batched.original.path
+    model = prepared(batched.ir, where)
+    largest = largest_values(batched, model, samples)
+    own = _Choice(model, largest, make_plan(model, low, largest, keep))
+    for opset in sorted(set(own.plan.opsets.values()), reverse=True):
+        if opset > raise_to:
+            continue
+        try:
+            higher = raised(model, opset, where=where)
+            largest = largest_values(batched, higher, samples)
+        except (CannotRaiseError, ModelError, VerificationError, *onnxruntime_errors()) as error:
+            own = replace(own, why_not=own.why_not or f"it cannot be converted to opset {opset}: {_reason(error)}")
+            continue
+        became = f"opset {model.opset_imports['']} became {opset}"
+        found = _Choice(higher, largest, make_plan(higher, low, largest, keep), became)
+        if own.is_less_than(found):
+            return found
+    return own
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(error.what if isinstance(error, BuilderError) else error)
+
+
+def _too_little(where: Path, reduction: Reduction, chosen: _Choice, raise_to: int) -> ModelError:
     precision = reduction.precision
     if reduction.nodes:
         what = f"less than half of the weights can be in {precision}: {reduction}"
     else:
         what = f"nothing in this model can be in {precision}: {reduction.list_kept() or 'it has no fp32 values'}"
-    fix = "leave out --precision"
+    ways = ["leave out --precision"]
     if precision == "bf16":
-        fix += ", or try --precision fp16, which more operators support"
+        ways.append("try --precision fp16, which more operators support")
+    if needed := max(chosen.plan.opsets.values(), default=0):
+        if chosen.why_not:
+            what += f"; {chosen.why_not}"
+            ways.append(f"export the model with opset {needed}")
+        elif not raise_to:
+            ways.append("publish it for TensorRT with --format tensorrt or --accelerator tensorrt")
+        elif raise_to < needed:
+            what += f"; this Triton accepts opset {raise_to}"
+            ways.append(f"name a --triton that accepts opset {needed}")
+    fix = ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])}, or {ways[-1]}"
     return ModelError(where, what, fix)
 
 
@@ -129,11 +197,11 @@ def _lowered_part(plan: Plan, *, but: Collection[str] = frozenset()) -> float:
     return stored / total if total else 1.0
 
 
-def _describe(plan: Plan, precision: Precision) -> Reduction:
+def _describe(plan: Plan, precision: Precision, raised: str) -> Reduction:
     kept: dict[str, Counter[str]] = {}
     for node, reason in plan.reasons.items():
         kept.setdefault(reason, Counter())[node.op_type] += 1
-    return Reduction(precision, len(plan.lowered), _lowered_part(plan), kept)
+    return Reduction(precision, len(plan.lowered), _lowered_part(plan), kept, raised)
 
 
 # ---------------------------------------------------------------- the graph itself

@@ -25,7 +25,8 @@ class LoweringRequest:
 
     Attributes:
         precision: The precision to compute in.
-        runtime: What will run the model. Only quantized models differ by it.
+        runtime: What will run the model. Quantized models differ by it, and only TensorRT's opset is raised.
+        newest_opset: The newest opset that what serves the model accepts; None if that is not known.
         samples: The user's samples, `[rows, *dims]` by input; None if there are none.
         calibration: The user's inputs to measure ranges of values on, in the same form; None if there are none.
         keep: The names of nodes of the batched graph that stay in fp32.
@@ -36,6 +37,7 @@ class LoweringRequest:
 
     precision: Precision
     runtime: Runtime = "cpu"
+    newest_opset: int | None = None
     samples: Arrays | None = None
     calibration: Arrays | None = None
     keep: frozenset[str] = frozenset()

@@ -71,6 +71,8 @@ def why_not(node: ir.Node, opset: int, other: int) -> str | None:
         return f"the operator was added in opset {since}"
     if here.since_version == there.since_version:
         return None
+    if here.deprecated != there.deprecated:
+        return f"the operator does not exist from opset {max(here.since_version, there.since_version)} on"
     changed = CHANGED.get(node.op_type, 0)
     if min(opset, other) < changed <= max(opset, other):
         return f"the operator means something else from opset {changed} on"
@@ -81,7 +83,19 @@ def why_not(node: ir.Node, opset: int, other: int) -> str | None:
     )
 
 
-CHANGED = {"BatchNormalization": 14, "GroupNormalization": 21, "Resize": 11, "RoiAlign": 16}
+CHANGED = {
+    "BatchNormalization": 14,  # its outputs in training mode
+    "DFT": 20,  # the axis became an input, with another default
+    "GridSample": 20,  # the modes have other names
+    "GroupNormalization": 21,  # scale and bias became those of channels
+    "Hardmax": 13,  # before, it flattens what is behind its axis, as Softmax and LogSoftmax do
+    "LogSoftmax": 13,
+    "Resize": 11,  # the coordinates that it takes
+    "RoiAlign": 16,  # the coordinates that it takes
+    "Scan": 9,  # before, it loops over the batch, too
+    "Softmax": 13,
+    "Split": 18,  # equal parts have to be counted
+}
 """Operators of ONNX's own domain that mean something else from an opset on, although nothing in a node shows it."""
 
 

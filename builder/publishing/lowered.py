@@ -7,7 +7,7 @@ from functools import partial
 from builder.batching import BatchedModel
 from builder.bounded import during
 from builder.errors import VerificationError
-from builder.lowering import QUANTIZED, LoweredModel, LoweringRequest, Runtime, lower
+from builder.lowering import QUANTIZED, TARGETS, LoweredModel, LoweringRequest, Runtime, lower
 from builder.progress import Report
 from builder.proof import (
     LEAST_SPEED,
@@ -167,6 +167,7 @@ def request_of(
     return LoweringRequest(
         options.precision,
         runtime_of(options),
+        newest_opset=None if options.triton is None else TARGETS[options.triton].opset,
         samples=samples,
         calibration=calibration,
         keep=keep,

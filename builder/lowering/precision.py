@@ -147,13 +147,14 @@ def _choose(
     model = prepared(batched.ir, where)
     largest = largest_values(batched, model, samples)
     own = _Choice(model, largest, make_plan(model, low, largest, keep))
+    failures: tuple[type[Exception], ...] = (CannotRaiseError, ModelError, VerificationError, *onnxruntime_errors())
     for opset in sorted(set(own.plan.opsets.values()), reverse=True):
         if opset > raise_to:
             continue
         try:
             higher = raised(model, opset, where=where)
             largest = largest_values(batched, higher, samples)
-        except (CannotRaiseError, ModelError, VerificationError, *onnxruntime_errors()) as error:
+        except failures as error:
             own = replace(own, why_not=own.why_not or f"it cannot be converted to opset {opset}: {_reason(error)}")
             continue
         became = f"opset {model.opset_imports['']} became {opset}"
@@ -163,8 +164,8 @@ def _choose(
     return own
 
 
-def _reason(error: BaseException) -> str:
-    return one_line(error.what if isinstance(error, BuilderError) else error)
+def _reason(error: Exception) -> str:
+    return str(error.what).splitlines()[0] if isinstance(error, BuilderError) else one_line(error)
 
 
 def _too_little(where: Path, reduction: Reduction, chosen: _Choice, raise_to: int) -> ModelError:

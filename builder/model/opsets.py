@@ -71,13 +71,9 @@ def why_not(node: ir.Node, opset: int, other: int) -> str | None:
         return f"the operator was added in opset {since}"
     if here.since_version == there.since_version:
         return None
-    if here.deprecated != there.deprecated:
-        return f"the operator does not exist from opset {max(here.since_version, there.since_version)} on"
-    changed = CHANGED.get(node.op_type, 0)
-    if min(opset, other) < changed <= max(opset, other):
-        return f"the operator means something else from opset {changed} on"
     return (
         _attribute_problem(node, here, there, other)
+        or _meaning_problem(node, here, there)
         or _count_problem(node, there, other)
         or _type_problem(node, there, other)
     )
@@ -97,6 +93,15 @@ CHANGED = {
     "Split": 18,  # equal parts have to be counted
 }
 """Operators of ONNX's own domain that mean something else from an opset on, although nothing in a node shows it."""
+
+
+def _meaning_problem(node: ir.Node, here: onnx.defs.OpSchema, there: onnx.defs.OpSchema) -> str | None:
+    changed = CHANGED.get(node.op_type, 0)
+    if min(here.since_version, there.since_version) < changed <= max(here.since_version, there.since_version):
+        return f"the operator means something else from opset {changed} on"
+    if there.deprecated and not here.deprecated:
+        return f"the operator is gone from opset {there.since_version} on"
+    return None
 
 
 def _attribute_problem(node: ir.Node, here: onnx.defs.OpSchema, there: onnx.defs.OpSchema, other: int) -> str | None:

@@ -71,8 +71,15 @@ def test_a_function_of_another_opset_is_batched_correctly(
             18,
             "GroupNormalization 'b' of function 'f': the operator means something else from opset 21 on",
         ),
+        ("b = Softmax <axis = 1> (c)", 13, 12, "Softmax 'b' .* means something else from opset 13 on"),
+        (
+            "s = Constant <value_floats = [1.0, 1.0, 2.0]> () b = Upsample (c, s)",
+            10,
+            9,
+            "Upsample 'b' of function 'f': the operator is gone from opset 10 on",
+        ),
     ],
-    ids=["attribute", "default", "operator", "inputs", "operator that changed"],
+    ids=["attribute", "default", "operator", "inputs", "operator that changed", "its default changed too", "gone"],
 )
 def test_a_node_that_means_something_else_is_named(
     tmp_path: Path, body: str, model_opset: int, function_opset: int, reason: str

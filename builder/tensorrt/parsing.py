@@ -28,6 +28,12 @@ _AFTER_NAME = r"(?:_\d+)?(?=$|: |\.\.\.|[\])}'\"`,.;]| (?:has|must|is|in|\+|\[|\
 """What stands around the name of a node in a message. TensorRT names its layers after the nodes, with a number behind
 the name if a node became several layers: `/r/LSTM_12 has no runners`, `{ForeignNode[/a/Conv.../b/Relu]}`."""
 
+_OPERATION = re.compile(r"\bfor operation: \d+: \w+: (\S+)")
+"""What the compiler calls an operation, among the names of many others: the name of a node, or of its output.
+
+`Could not infer output types for operation: 382: deconv: /u/ConvTranspose_output_0_before_bias- | /d/Relu_output_0-(…`
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
@@ -63,7 +69,12 @@ class Nodes:
 
     def complaints(self, texts: Sequence[str]) -> list[Complaint]:
         """Return what messages of a build complain about, as far as they name nodes."""
-        return [self.complaint(text, next(iter(self.named_in(text)), "")) for text in texts]
+        return [self.complaint(text, self._operation_in(text) or next(iter(self.named_in(text)), "")) for text in texts]
+
+    def _operation_in(self, text: str) -> str:
+        """Return the node that the message says it is about, if it says so."""
+        called = _OPERATION.search(text)
+        return max((name for name in self.operators if called and called[1].startswith(name)), key=len, default="")
 
     def named_in(self, text: str) -> tuple[str, ...]:
         """Return the nodes that a message names, in the order of the message; the longest where several names fit."""

@@ -35,6 +35,15 @@ def test_the_nodes_are_found_in_a_message(text: str, named: tuple[str, ...]) -> 
     assert NODES.named_in(text) == named
 
 
+def test_the_operation_that_a_message_is_about_comes_before_others_that_it_names() -> None:
+    text = (
+        "Could not infer output types for operation: 382: deconv: /a/Conv_1_output_0_before_bias- | "
+        "/r/LSTM_output_0-(bf16[{ForeignNode[/r/LSTM...y_cast]}_shapeInput,16,8,8][]so[], mem_prop=0)"
+    )
+    assert [complaint.node for complaint in NODES.complaints([text])] == ["/a/Conv_1"]
+    assert [complaint.node for complaint in NODES.complaints([text.replace("/a/Conv_1_", "other_")])] == ["/r/LSTM"]
+
+
 def test_a_node_is_named_once() -> None:
     complaint = NODES.complaint("ITopKLayer /a: /a: K exceeds the maximum value allowed (3840)", "/a")
     assert complaint.reason == "K exceeds the maximum value allowed (3840)"

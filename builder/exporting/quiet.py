@@ -5,7 +5,6 @@ user's own code prints or warns about is shown.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import sys
@@ -14,6 +13,8 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+
+from builder.user_code import stdout_on_stderr
 
 LIBRARIES = ("torch", "onnxscript", "onnx_ir", "onnxruntime")
 """The packages whose logs and warnings are hidden."""
@@ -29,29 +30,10 @@ def as_exported(*, is_verbose: bool) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         quiet = contextlib.nullcontext() if is_verbose else _libraries_quiet()
-        with contextlib.redirect_stdout(sys.stderr), _stdout_on_stderr(), quiet:
+        with stdout_on_stderr(), quiet:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(is_fast)
-
-
-@contextlib.contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
-    """Send what C++ and other programs write to file descriptor 1 to descriptor 2: stdout is for the result."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # it is closed
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):
-            os.dup2(2, 1)
-        yield
-    finally:
-        with contextlib.suppress(AttributeError, OSError):
-            ctypes.CDLL(None).fflush(None)  # what C keeps back would reach stdout later
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def eagerly() -> contextlib.AbstractContextManager[object]:

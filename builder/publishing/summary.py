@@ -230,7 +230,9 @@ def _described(verified: VerifiedModel) -> str:
     different = len({tuple(rows[row].tobytes() for _, rows in inputs) for row in range(count)})
     said = [counted(count, "row") + (f", {different:,} of them different" if different < count else "")]
     said += [
-        f"{name}: {rows.min():.4g} to {rows.max():.4g}" for name, rows in inputs if rows.size and rows.dtype.kind in "iuf"
+        f"{name}: {rows.min():.4g} to {rows.max():.4g}"
+        for name, rows in inputs
+        if rows.size and rows.dtype.kind in "iuf"
     ]
     return "; ".join(said[: 1 + _MOST_NAMES])
 

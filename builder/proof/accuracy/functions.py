@@ -1,9 +1,7 @@
 """Judge answers with a function of the user's: `--metric package.module:function`."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from builder.errors import ModelError
 from builder.proof.accuracy.scoring import Scoring
 from builder.tensors import Array, Arrays
-from builder.user_code import UserCode, import_from, parse
+from builder.user_code import UserCode, import_from, parse, stdout_on_stderr
 
 FORM = "package.module:function"
 EXAMPLE = "metrics:mean_average_precision or 'metrics:top_k(k=3)'"
@@ -48,7 +46,7 @@ class Function(Scoring):
         """
         outputs = {name: list(array) if array.dtype == object else array for name, array in kept.items()}
         what, fix = "the metric fails", "correct the function; it is called with (outputs, labels)"
-        with UserCode(self.text, what, fix), redirect_stdout(sys.stderr):
+        with UserCode(self.text, what, fix), stdout_on_stderr():
             found = _number(self.function(outputs, self.labels))
         return {self.text: self._checked(found)}
 
@@ -85,7 +83,7 @@ def find_function(text: str) -> Callable[..., Any]:
         ModelError: It cannot be imported, or is not a function.
     """
     call = parse(text, form=FORM, example=EXAMPLE)
-    with redirect_stdout(sys.stderr):
+    with stdout_on_stderr():
         function = import_from(text, call)
     if not callable(function):
         what = f"{call.name} is of type {type(function).__name__}, and cannot be called"

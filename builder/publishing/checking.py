@@ -74,6 +74,7 @@ def check_plan(batched: BatchedModel, options: PublishOptions, report: Report) -
     Raises:
         HostError: No compiler is installed, it does not have one of the options, or there is not enough time or memory.
     """
+    options.check()
     library = check_request(options.build)
     check = PlanCheck(library.name, library.version, options.precision)
     try:

@@ -1,12 +1,14 @@
 """What the caller of `publish` can ask for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from builder.bounded import Limits
 from builder.config import ConfigOptions, Shapes
+from builder.errors import ModelError
 from builder.lowering import Precision, Runtime
 from builder.proof import AccuracyOptions, Effort
 from builder.record import Download
@@ -100,6 +102,23 @@ class PublishOptions:
     dry_run: bool = False
     lock_timeout_s: float | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Check the numbers that limit what may be published: with a NaN, any error would be allowed.
+
+        Raises:
+            ModelError: One is no such number, or the metric cannot be had.
+        """
+        if self.max_error is not None and not 0 < self.max_error <= 1:
+            what = f"{self.max_error:g} is not a number above 0 and up to 1"
+            raise ModelError("max_error", what, "use a part of the values, for example 0.02")
+        if self.min_speedup is not None and not 0 <= self.min_speedup < math.inf:
+            what = f"{self.min_speedup:g} is not a number from 0 up"
+            raise ModelError("min_speedup", what, "use a multiple of the throughput in fp32, for example 1.1")
+        if self.precision not in get_args(Precision):
+            what = f"{self.precision!r} is no precision"
+            raise ModelError("precision", what, f"use one of {', '.join(get_args(Precision))}")
+        self.accuracy.check()
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the options that shape the model's files, as `manifest.json` records them; defaults are left out."""

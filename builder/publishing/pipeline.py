@@ -148,7 +148,7 @@ def _prepare(
     report: Report,
 ) -> _Ready:
     """Do all steps that work on the file."""
-    options.accuracy.check()
+    options.check()
     host = find_compiler(options)
     contract = there.interface
     if isinstance(contract, ForeignVersion):

@@ -1,6 +1,7 @@
 """The accuracy on labelled samples is measured before and after, and a model that loses too much is refused."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ import numpy as np
 def right(outputs, labels):
     assert outputs["y"].shape == (len(labels), 2), outputs["y"].shape
     return np.float32((outputs["y"].argmax(1) == labels).mean())
+
+def loss(outputs, labels):
+    return -20 * float((outputs["y"].argmax(1) != labels).mean())
 
 def at_least(outputs, labels, part):
     print("judging")
@@ -254,6 +258,33 @@ def test_a_function_judges_all_answers(model: Path, tmp_path: Path) -> None:
     done = put(model, tmp_path / "r", samples=several, metric="own_metrics:boxes")
     assert done.manifest.accuracy is not None
     assert done.manifest.accuracy.before < 0
+
+
+@pytest.mark.usefixtures("own_code")
+def test_a_loss_that_no_limit_allows_names_no_limit(model: Path, tmp_path: Path) -> None:
+    given = samples(tmp_path, 300, close=30)
+    with pytest.raises(VerificationError, match=re.escape("loss falls from 0 to -2, which is 2 lower")) as refusal:
+        put(model, tmp_path / "r", samples=given, precision="fp16", metric="own_metrics:loss", max_accuracy_drop=0.3)
+    assert refusal.value.fix == "publish without --precision, or in a finer one"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"metric": "auc"}, "metric: 'auc' is neither accuracy"),
+        ({"max_accuracy_drop": math.nan}, "max_accuracy_drop: the accuracy may not drop by nan"),
+        ({"max_accuracy_drop": -0.1}, "may not drop by -0.1"),
+        ({"max_error": math.nan}, "max_error: nan is not a number above 0"),
+        ({"min_speedup": math.nan, "precision": "int8-dynamic"}, "min_speedup: nan is not a number from 0 up"),
+        ({"precision": "int4"}, "precision: 'int4' is no precision\nfix: use one of fp32, fp16"),
+    ],
+)
+def test_limits_that_nothing_could_be_beyond_are_refused(
+    asked: dict[str, Any], said: str, model: Path, tmp_path: Path
+) -> None:
+    """The command line refuses them before; from Python, every comparison with a NaN would pass."""
+    with pytest.raises(ModelError, match=re.escape(said)):
+        put(model, tmp_path / "r", samples=samples(tmp_path, 10, close=3), **{"precision": "fp16", **asked})
 
 
 @pytest.mark.usefixtures("own_code")

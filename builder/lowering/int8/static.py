@@ -12,7 +12,7 @@ from builder.errors import ModelError
 from builder.lowering.edges import Edges
 from builder.lowering.int8.folding import fold_normalization, fold_weights
 from builder.lowering.int8.inserting import Quantized, quantize
-from builder.lowering.int8.places import Places, find_places, weights_of_products
+from builder.lowering.int8.places import UNBOUNDED, Places, find_places, weights_of_products
 from builder.lowering.int8.raising import floats_of
 from builder.lowering.int8.ranges import measure_ranges
 from builder.lowering.int8.reasons import KEPT, SENSITIVE, SLOW, counted_by_reason, in_words, too_little
@@ -59,7 +59,7 @@ def quantize_statically(batched: BatchedModel, request: LoweringRequest) -> Lowe
     places = places.without(model.graph, {name for name, ends in ranges.items() if not _is_bounded(*ends)})
     if not places.units:
         counts = counted_by_reason(model.graph, places.reasons)
-        raise too_little(where, "nothing in this model can be in int8", counts, ways=OTHER_WAYS)
+        raise too_little(where, "nothing in this model can be in int8", counts, ways=_ways(counts))
     quantized = quantize(model, places, ranges, request.runtime)
     asked = {
         name: why
@@ -176,7 +176,7 @@ def _lowered(
     chosen = quantized.places.units.keys() - stays.keys()
     part = _part_of_weights(graph, chosen)
     if part < ENOUGH:
-        ways = f"give more calibration data, or {OTHER_WAYS}" if kept.names else OTHER_WAYS
+        ways = f"give more calibration data, or {_ways(counts)}" if kept.names else _ways(counts)
         raise too_little(where, f"only {part:.0%} of the weights can be in int8", counts, kept, ways=ways)
     nodes = counted(len(chosen), "node")
     what = f"{nodes} and {part:.0%} of the weights in int8, for {request.runtime}, calibrated on {counted(rows, 'row')}"
@@ -194,6 +194,12 @@ def _lowered(
         kept=counts,
         quantization=facts,
     )
+
+
+def _ways(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return what the user can do."""
+    rows = "leave out rows of the calibration data that give such values, or "
+    return f"{rows if UNBOUNDED in counts else ''}{OTHER_WAYS}"
 
 
 def _part_of_weights(graph: ir.Graph, chosen: Collection[str]) -> float:

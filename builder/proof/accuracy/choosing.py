@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +51,12 @@ class Wanted:
         name = "accuracy" if found[1] == "top-1" else found[1]
         if found[2] is None:
             return cls(name)
-        if name not in ("accuracy", "f1") or not math.isfinite(float(found[2])):
+        if name not in ("accuracy", "f1"):
             raise ValueError(f"{found[1]} has no threshold: only accuracy and f1 can have one")
-        return cls(name, float(found[2]))
+        with suppress(ValueError):
+            if math.isfinite(threshold := float(found[2])):
+                return cls(name, threshold)
+        raise ValueError(f"{found[2]!r} is no threshold: it has to be a number, as in {name}@0.3")
 
 
 def choose(labels: Array, answers: Arrays, wanted: Wanted, *, output: str | None = None) -> Labelled:

@@ -65,7 +65,7 @@ class Function(Scoring):
     def _checked(self, found: object) -> float:
         if isinstance(found, bool | np.bool_) or not isinstance(found, Real):
             raise ModelError(self.text, f"the metric returns an object of type {type(found).__name__}", _FIX)
-        number = float(found)
+        number = float(found) + 0.0  # -0.0 would be written as -0
         if not math.isfinite(number):
             raise ModelError(self.text, f"the metric returns {number}", _FIX)
         if number > 1:

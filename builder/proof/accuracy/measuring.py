@@ -21,6 +21,11 @@ from builder.tensors import Array, Arrays
 DEFAULT_DROP = 0.005
 """How much lower a figure of a model in a lower precision may be, unless the caller says: half a point of a hundred."""
 
+MOST_DROP = 0.999
+"""The largest drop that can be allowed, with room for rounding."""
+
+FINER = "publish without --precision, or in a finer one"
+
 MOST_TOGETHER = 32
 """The largest batch in which a model runs the samples."""
 
@@ -69,13 +74,23 @@ class AccuracyOptions:
         return {option: value for option, value in given.items() if value is not None}
 
     def check(self) -> None:
-        """Check that the metric can be had, which may import code of the user's.
+        """Check that the metric can be had, which may import code of the user's, and that the limit is a part.
 
         Raises:
-            ModelError: It cannot.
+            ModelError: One of them is not.
         """
+        if self.max_accuracy_drop is not None and not 0 <= self.max_accuracy_drop < 1:
+            what = f"the accuracy may not drop by {self.max_accuracy_drop:g}"
+            raise ModelError("max_accuracy_drop", what, "give a part from 0 up to less than 1, such as 0.005")
         if self.function is not None:
             find_function(self.function)
+        elif self.metric is not None:
+            try:
+                Wanted.parse(self.metric)
+            except ValueError as error:
+                raise ModelError(
+                    "metric", str(error), "name a figure such as f1, or package.module:function"
+                ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +160,7 @@ class Baseline:
                 raise self._too_low(found, name, score)
 
     def _fix(self, otherwise: str) -> str:
-        return f"publish without --precision, or in a finer one, or {otherwise}" if self.is_lowered else otherwise
+        return f"{FINER}, or {otherwise}" if self.is_lowered else otherwise
 
     def _too_low(self, found: Accuracy, name: str, score: Score) -> VerificationError:
         drop = score.before - score.after
@@ -157,6 +172,8 @@ class Baseline:
             f"{accuracy_figure(name, score.after)}, which is {accuracy_points(name, drop)} lower, and {limit}{changed}"
         )
         fix = self._fix(f"accept the loss with --max-accuracy-drop {accuracy_limit(name, drop)}")
+        if drop >= MOST_DROP:  # R² and what a function returns can fall by more than the option takes
+            fix = FINER if self.is_lowered else "leave out --max-accuracy-drop"
         return VerificationError(self.batched.original.path, what, fix)
 
 

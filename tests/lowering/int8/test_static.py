@@ -290,6 +290,14 @@ def test_what_makes_no_sense_is_refused(
         quantized(batched(tmp_path, body, weights), x)
 
 
+def test_rows_with_values_that_have_no_scale_are_named(tmp_path: Path) -> None:
+    rows = random(9, 16)
+    rows[7] = 1e33
+    with pytest.raises(ModelError, match="beyond 1e30") as refused:
+        quantized(batched(tmp_path, MLP, MLP_WEIGHTS), rows)
+    assert refused.value.fix.startswith("leave out rows of the calibration data that give such values, or leave out")
+
+
 def test_without_data_the_other_precision_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="needs real inputs") as error:
         lower(batched(tmp_path, MLP, MLP_WEIGHTS), LoweringRequest("int8"))

@@ -102,7 +102,13 @@ def test_the_output_and_the_figure_that_the_user_names_are_taken() -> None:
 
 @pytest.mark.parametrize("text", ["", "auc", "top-5@0.5", "f1@", "f1@nan", "accuracy@x", "f1@1e999"])
 def test_what_is_no_figure_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"neither|threshold|float"):
+    with pytest.raises(ValueError, match=r"neither|threshold"):
+        Wanted.parse(text)
+
+
+@pytest.mark.parametrize("text", ["f1@1e", "accuracy@1e999", "top-1@."])
+def test_a_threshold_that_is_no_number_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text.partition('@')[2]}' is no threshold: it has to be a number"):
         Wanted.parse(text)
 
 

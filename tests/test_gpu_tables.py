@@ -90,7 +90,10 @@ def test_an_error_fails_the_table_and_a_refusal_does_not(kit: Any) -> None:
     failed = kit("gpu_table").failed
     refused = failed("model", errors.ModelError("here", "nothing can be in bf16", "leave it out"))
     assert (refused.is_fine, refused.result) == (True, "refused: nothing can be in bf16")
-    for error in (errors.VerificationError("here", "a row differs", "report it"), RuntimeError("CUDA error")):
+    with pytest.raises(errors.ModelError) as without:
+        importlib.import_module("builder.tensorrt.checking").check_precision(Path("m.onnx"), "fp16", {"Float": 3})
+    told = errors.VerificationError("here", "a row differs", "report it")
+    for error in (told, RuntimeError("CUDA error"), without.value):
         assert not failed("model", error).is_fine
     assert "| **NOT FINE** RuntimeError: CUDA error |" in kit("gpu_table").table_of(
         [failed("m", RuntimeError("CUDA error"))]

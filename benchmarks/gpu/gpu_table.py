@@ -82,8 +82,13 @@ def reason(error: BaseException, longest: int = 300) -> str:
 
 
 def failed(what: str, error: BaseException) -> Row:
-    """Return the row of what raised an error. A model that cannot be in a precision is refused, as it should be."""
-    if isinstance(error, ModelError):
+    """Return the row of what raised an error. A model that cannot be in a precision is refused, as it should be.
+
+    What the compiler refuses, or builds without a layer in the precision, is a result to look at.
+    """
+    from builder.tensorrt import UnbuildableError
+
+    if isinstance(error, ModelError) and not isinstance(error, UnbuildableError):
         return Row(what, f"refused: {' '.join(error.what.split())}"[:150])
     return Row(what, reason(error), is_fine=False)
 

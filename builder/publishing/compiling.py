@@ -221,6 +221,8 @@ class _Search:
             lowered = lower(self._batched, request_of(self._batched, self._options, self._samples, keep))
             with build_time():
                 build(self._written(lowered.batched), self._profiles, self._build, lambda _: None)
+        except bounded.LimitError:
+            raise
         except BuilderError:
             return False
         return True

@@ -43,9 +43,18 @@ def verify_files(model: ModelDirectory, version: int, manifest: Manifest) -> Pro
     if manifest.plan is None:
         with bounded.during("its answers are compared with the stored ones"):
             return ProvenVersion(verify_published(folder, manifest, reference))
-    plan = _plan_for(find_host(), manifest)
+    plan = _plan_for(_host(model.name), manifest)
     proof = _verify_plan(folder, plan, manifest, reference)
     return ProvenVersion(proof, tuple(_unverified(manifest, plan)))
+
+
+def _host(name: str) -> Host:
+    try:
+        return find_host()
+    except HostError as error:
+        fix = f"run it in the container that serves the plan: docker compose run --rm builder verify {name}; "
+        deploy = "or run `python -m builder deploy`, which compares the answers on a Triton with a GPU"
+        raise HostError(error.where, error.what, f"{fix}{deploy}") from error
 
 
 def _verify_plan_beside(folder: Path, manifest: Manifest, reference: Arrays) -> Iterator[str]:

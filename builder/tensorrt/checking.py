@@ -13,6 +13,7 @@ from builder.errors import HostError, ModelError
 from builder.lowering import Precision
 from builder.proof import VerifiedModel
 from builder.tensorrt.building import BuildOptions, build, check_build_options
+from builder.tensorrt.diagnosis import UnbuildableError
 from builder.tensorrt.library import Library, need_library
 from builder.tensorrt.running import engine_formats
 
@@ -98,11 +99,11 @@ def check_precision(where: Path, precision: Precision, layers: Mapping[str, int]
     """Check that some layers compute in the requested precision, given the number of outputs by data type.
 
     Raises:
-        ModelError: None does.
+        UnbuildableError: None does.
     """
     if precision != "fp32" and not layers.keys() & _NAMES[precision]:
         counts = ", ".join(f"{count} {name}" for name, count in layers.items()) or "layers of unknown types"
-        raise ModelError(where, f"the plan has no layer in {precision}, only {counts}", "leave out --precision")
+        raise UnbuildableError(where, f"the plan has no layer in {precision}, only {counts}", "leave out --precision")
 
 
 def _shown(profile: Profile) -> dict[str, str]:

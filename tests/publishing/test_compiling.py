@@ -192,6 +192,17 @@ def test_an_error_of_the_machine_is_not_searched_for(chain: BatchedModel, monkey
         compiled(chain, compile_model=compile_model)
 
 
+def test_a_search_ends_when_its_time_is_up(chain: BatchedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_time(*_: object) -> None:
+        raise bounded.OutOfTimeError("model.onnx", "it was stopped after 10m", "allow more time")
+
+    monkeypatch.setattr(compiling, "check_parses", lambda *_: None)
+    monkeypatch.setattr(compiling, "build", out_of_time)
+    refuse = refusing("four", named=False)
+    with pytest.raises(bounded.OutOfTimeError):
+        compiled(chain, compile_model=lambda found: refuse(found, BuildOptions()))
+
+
 LSTM = (
     "g (float[1, 5, 4] x, int32[1] lengths) => (float[1, 5, 4] y) "
     "<float[1, 16, 4] w, float[1, 16, 4] r, float[4, 4] v> { "

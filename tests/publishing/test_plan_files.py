@@ -25,7 +25,7 @@ from builder.publishing import PublishOptions, compiling, install, pipeline, pla
 from builder.publishing.plan_files import onnx_digest
 from builder.record import Plan
 from builder.repository import Repository
-from builder.tensorrt import CompiledModel, Host
+from builder.tensorrt import CompiledModel, Host, host
 
 MODEL = Path(__file__).parents[1] / "models" / "encoder_layer_ts17.onnx"
 A100 = Host("11.1.0", "13.3", "580.1", "NVIDIA A100", "8.0")
@@ -214,6 +214,14 @@ def test_where_the_kind_of_gpu_is_not_known_no_plan_is_kept(gpu: Gpu, tmp_path: 
     gpu.host = replace(H200, compute_capability="")
     with pytest.raises(HostError, match="does not tell the compute capability of NVIDIA H200"):
         gpu.publish(tmp_path / "models", keep_plans=True)
+
+
+def test_without_a_gpu_it_is_said_where_a_plan_can_be_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_driver", lambda: None)
+    install(Repository(tmp_path / "models"), "m", with_plan(has_onnx=False))
+    with pytest.raises(HostError, match="requires an NVIDIA GPU") as caught:
+        api.verify("m", tmp_path / "models")
+    assert "docker compose run --rm builder verify m" in (caught.value.fix or "")
 
 
 class TestVerifying:

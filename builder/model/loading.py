@@ -17,7 +17,7 @@ from builder.model import external_data, file_state, nodes, size, soundness, wei
 from builder.model.file_state import FileState
 from builder.model.ordering import sort_nodes
 from builder.model.recognition import refuse_as
-from builder.model.types import TensorSpec
+from builder.model.types import TensorSpec, own_domain
 from builder.progress import format_bytes
 from builder.tensors import Array
 
@@ -208,6 +208,9 @@ def _refuse_other_encoding(path: Path) -> None:
 
 def _deserialize(path: Path, proto: onnx.ModelProto) -> ir.Model:
     """Turn the message into the representation that all following steps work on."""
+    for imports in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        for opset in imports:
+            opset.domain = own_domain(opset.domain)  # as the domains of nodes are: ONNX's own is also "ai.onnx"
     try:
         model = ir.from_proto(proto)
     except ir.serde.SerdeError as error:

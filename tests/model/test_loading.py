@@ -231,6 +231,12 @@ def test_an_invalid_model_is_refused_with_the_reason(tmp_path: Path, model: onnx
     assert what in refusal(written(tmp_path, model)).what
 
 
+def test_onnx_has_one_name_among_the_opsets(tmp_path: Path) -> None:
+    model = parsed("(float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }")
+    model.opset_import[0].domain = "ai.onnx"
+    assert load(written(tmp_path, model)).ir.opset_imports[""] == 17
+
+
 def without_opsets(model: onnx.ModelProto) -> None:
     del model.opset_import[:]
 

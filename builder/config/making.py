@@ -121,10 +121,19 @@ def make_config(
 def _contradictions(config: "ModelConfig", manifest: Manifest, name: str) -> Iterator[str]:
     """Yield where a config contradicts the version."""
     yield from disagreements(config, manifest, name)
+    why = _why_gpu(manifest)
+    cpu = messages().ModelInstanceGroup.KIND_CPU
+    if why is not None and any(group.kind == cpu for group in config.instance_group):
+        yield f"an instance_group is KIND_CPU, but {why}"
+
+
+def _why_gpu(manifest: Manifest) -> str | None:
+    """Return why a version must not run on a CPU; None if it may."""
     if manifest.options.get("precision") == "bf16":
-        cpu = messages().ModelInstanceGroup.KIND_CPU
-        if any(group.kind == cpu for group in config.instance_group):
-            yield "an instance_group is KIND_CPU, but ONNX Runtime computes in bf16 only on GPUs"
+        return "ONNX Runtime computes in bf16 only on GPUs"
+    if manifest.quantization is not None and manifest.quantization.runtime == "tensorrt":
+        return "the model is quantized for TensorRT, and sums of its products can overflow on a CPU"
+    return None
 
 
 def _missing(config: "ModelConfig", existing: ExistingConfig | None, written: Iterable[str]) -> Iterator[str]:
@@ -343,7 +352,7 @@ def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:
         config.backend = backend
     if config.platform:
         config.platform = PLATFORMS[backend]
-    _suit_precision(config, manifest.options.get("precision"))
+    _suit_precision(config, manifest)
     _drop_provenance(config)
     provenance = {
         "version": manifest.builder,
@@ -355,12 +364,13 @@ def _bind(config: "ModelConfig", manifest: Manifest, name: str) -> None:
         config.parameters[PROVENANCE_PREFIX + key].string_value = value
 
 
-def _suit_precision(config: "ModelConfig", precision: str | None) -> None:
-    """Turn off layout optimizations for fp16, which can crash on a CPU, and put bf16 on GPUs: it runs nowhere else."""
+def _suit_precision(config: "ModelConfig", manifest: Manifest) -> None:
+    """Turn off layout optimizations for fp16, which can crash on a CPU, and put on GPUs what is right only there."""
     kinds = messages().ModelInstanceGroup
+    precision = manifest.options.get("precision")
     if precision == "fp16" and config.backend == "onnxruntime" and not config.optimization.HasField("graph"):
         config.optimization.graph.level = 1
-    if precision == "bf16":
+    if _why_gpu(manifest) is not None:
         for group in config.instance_group:
             group.kind = kinds.KIND_GPU if group.kind == kinds.KIND_AUTO else group.kind
 

@@ -191,6 +191,11 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
             "proven in fp32 with every value rounded to bf16, because ONNX Runtime cannot compute in bf16 on a CPU; "
             "serve this version on a GPU"
         )
+    if manifest.quantization is not None and manifest.quantization.runtime == "tensorrt" and not manifest.plans:
+        yield (
+            "quantized for TensorRT: on a CPU without VNNI, sums of its products overflow without a warning; serve "
+            "this version on a GPU"
+        )
     if manifest.has_fallback:
         yield (
             "config.pbtxt serves the ONNX file, which every server can load; `deploy` loads the plan on those that can "

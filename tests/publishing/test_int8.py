@@ -12,7 +12,8 @@ from support.serving import infer, load
 
 import builder
 from builder.cli.listing import to_json
-from builder.errors import ModelError, VerificationError
+from builder.config import ConfigOptions
+from builder.errors import ModelError, RepositoryError, VerificationError
 from builder.publishing import Publication, PublishOptions, publish
 from builder.record import first_row, read_reference
 from builder.server import Server
@@ -116,6 +117,16 @@ def test_calibration_data_without_rows_are_refused(rows: int, model: Path, tmp_p
     np.savez(tmp_path / "few.npz", x=IMAGES[:rows])
     with pytest.raises(ModelError, match="rows"):
         published(model, tmp_path / "repository", calibration=tmp_path / "few.npz")
+
+
+def test_a_version_for_tensorrt_is_served_on_gpus_only(model: Path, tmp_path: Path) -> None:
+    """On a CPU without VNNI, its sums overflow, which its proof cannot show: that runs it as it is written."""
+    done = published(model, tmp_path, runtime="tensorrt")
+    assert "kind: KIND_GPU" in (tmp_path / "net" / "config.pbtxt").read_text()
+    assert any("serve this version on a GPU" in note for note in done.notes)
+    with pytest.raises(RepositoryError, match="KIND_CPU, but the model is quantized for TensorRT"):
+        published(model, tmp_path / "cpu", runtime="tensorrt", config=ConfigOptions(kind="cpu"))
+    assert "KIND_GPU" not in (published(model, tmp_path / "other").version.path.parent / "config.pbtxt").read_text()
 
 
 NEARLY_ONE = np.concatenate([np.repeat(IMAGES[:1], 40, axis=0), IMAGES[:1] * np.float32(1.001)])

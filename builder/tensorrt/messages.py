@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m|(?<=; )\[m(?=\)$)")
+"""A code that colours a terminal. TensorRT's compiler leaves out the first character at the end of a message."""
+
 _PLACE = re.compile(r"[ ,]*\bIn [\w:~<>&*,() ]{1,200}? at \S+\.(?:cpp|cu|h|hpp|inl|c):\d+")
 """Where in NVIDIA's sources a message comes from: ` In validateTypes at /_src/optimizer/selectNode.cpp:27`."""
 
@@ -41,7 +43,10 @@ _FAILED = re.compile(r"^(?:\w+ )?[Aa]ssertion \S.*? failed\. ?(?P<what>\S.*)$", 
 _OTHER_HARDWARE = re.compile(r" (?:Please set|For UINT8 quantization, the) k[A-Z0-9_]+\b.*$", re.DOTALL)
 """Advice to set a flag of the parser, for hardware that Triton does not serve on."""
 
-_NODE = re.compile(r"\S*--- Begin node ---.*?(?:--- End node ---|$)", re.DOTALL)
+_LONGEST = 10_000
+"""How many characters of a message are read. It may have names from a file, which may be of any length."""
+
+_NODE = re.compile(r"\S{0,200}--- Begin node ---.*?(?:--- End node ---|$)", re.DOTALL)
 """The text of a node, which the parser adds to the message about it."""
 
 _NO_KERNEL = re.compile(r"could not find any implementation|no runners that implement", re.IGNORECASE)
@@ -174,7 +179,7 @@ def _split(text: str) -> list[str]:
 
     One that begins with "Error Code 1: Myelin (" ends with the parenthesis, which may be some lines further down.
     """
-    lines = [_COLOUR.sub("", line).strip() for line in _NODE.sub("", text).splitlines()]
+    lines = [_COLOUR.sub("", line).strip() for line in _NODE.sub("", text)[:_LONGEST].splitlines()]
     whole = " ".join(filter(None, lines))
     if lines and not lines[0].endswith((")", ").")) and _WRAPPED.match(_PREFIXES.sub("", whole)):
         lines = [whole]
@@ -184,7 +189,7 @@ def _split(text: str) -> list[str]:
 
 def plain(text: str) -> str:
     """Return a message in one line, without places in NVIDIA's sources, error codes and names of NVIDIA's own."""
-    line = _PREFIXES.sub("", " ".join(_COLOUR.sub("", text).split()))
+    line = _PREFIXES.sub("", " ".join(_COLOUR.sub("", text[:_LONGEST]).split()))
     if wrapped := _WRAPPED.match(line):
         kind, line = wrapped["kind"], _PREFIXES.sub("", wrapped["what"])
         if kind == "OutOfMemory":

@@ -1,8 +1,10 @@
 """Lower the precision of a model, and prove what comes out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+
+import numpy as np
 
 from builder.batching import BatchedModel
 from builder.bounded import during
@@ -77,10 +79,19 @@ def prove_lowered(
     check(lowered.batched)
     # Inputs that are drawn may be far from those on which the ranges were measured.
     verified = _verify(lowered, request.calibration if samples is None else samples, largest, options, report)
-    if request.calibration is not None and samples is None and options.effort != "off":
+    if _is_circular(request) and options.effort != "off":
         _check_telling(verified)
+        verified = replace(verified, notes=(*verified.notes, summary.of_same_data(verified)))
     accuracy = None if baseline is None else _check_accuracy(baseline, verified, lowered, options, report)
     return ProvenModel(verified, lowered.quantization, accuracy, speed)
+
+
+def _is_circular(request: LoweringRequest) -> bool:
+    """Return whether a model is proven on the data on which its ranges were measured."""
+    if request.precision != "int8" or request.samples is None or request.calibration is None:
+        return request.precision == "int8"
+    calibration, samples = request.calibration, request.samples
+    return all(np.array_equal(samples[name], calibration[name]) for name in samples)
 
 
 def _check_telling(verified: VerifiedModel) -> None:

@@ -203,11 +203,6 @@ def notes(verified: VerifiedModel, manifest: Manifest) -> Iterator[str]:
         )
     if manifest.options.get("precision") is not None:
         yield from _about_samples(verified)
-    if "calibration" in manifest.options and "samples" not in manifest.options:
-        yield (
-            f"compared on the calibration data only ({_described(verified)}); give others with --samples FILE.npz to "
-            "see that it is right on those too"
-        )
     proven = max(manifest.proof.batch_sizes, default=0)
     if manifest.proof.effort == "off":
         yield "the answers were not compared with the original's (--prove off)"
@@ -226,6 +221,14 @@ def _about_samples(verified: VerifiedModel) -> Iterator[str]:
         rows = verified.reference[f"input:{name}"]
         if words == GIVEN and len(rows) > 1 and (rows == rows[:1]).all():
             yield f"all samples have the same {name}, so the proof says nothing about other values of it"
+
+
+def of_same_data(verified: VerifiedModel) -> str:
+    """Say that a model was proven on the data that it was calibrated on, and which they are."""
+    return (
+        f"calibrated and compared on the same data ({_described(verified)}); give different ones with --calibration "
+        "and --samples to see that it is right on others too"
+    )
 
 
 def _described(verified: VerifiedModel) -> str:

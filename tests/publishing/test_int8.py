@@ -132,12 +132,21 @@ def test_a_version_for_tensorrt_is_served_on_gpus_only(model: Path, tmp_path: Pa
 NEARLY_ONE = np.concatenate([np.repeat(IMAGES[:1], 40, axis=0), IMAGES[:1] * np.float32(1.001)])
 
 
+@pytest.mark.parametrize("given", [{"calibration"}, {"samples"}, {"calibration", "samples"}])
 @pytest.mark.parametrize("rows", [IMAGES * np.float32(1e-30), NEARLY_ONE], ids=["nearly 0", "nearly one row"])
-def test_calibration_data_that_hide_the_error_are_no_proof(rows: Any, model: Path, tmp_path: Path) -> None:
+def test_calibration_data_that_hide_the_error_are_no_proof(
+    rows: Any, given: set[str], model: Path, tmp_path: Path
+) -> None:
     """Where all rows have nearly the same answer, the error of int8 is larger than what tells them apart."""
     np.savez(tmp_path / "rows.npz", x=rows)
     with pytest.raises(VerificationError, match=r"do not show whether the answers are right: y differs by up to"):
-        published(model, tmp_path / "repository", calibration=tmp_path / "rows.npz")
+        published(model, tmp_path / "r", **{"calibration": None, **dict.fromkeys(given, tmp_path / "rows.npz")})
+
+
+def test_other_samples_are_a_proof_without_a_note(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "others.npz", x=IMAGES[::-1] * np.float32(0.9))
+    notes = published(model, tmp_path / "r", samples=tmp_path / "others.npz").notes
+    assert not any("same data" in note for note in notes)
 
 
 def test_a_note_says_what_else_was_not_compared(tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_a_note_says_what_else_was_not_compared(tmp_path: Path) -> None:
     rows = np.linspace(-1, 3, 6 * 8, dtype=np.float32).reshape(6, 8)
     np.savez(tmp_path / "images.npz", x=np.tile(rows, (5, 1)), z=np.zeros((30, 8), np.float32))
     notes = "\n".join(published(tmp_path / "net.onnx", tmp_path / "repository").notes)
-    assert "calibration data only (30 rows, 6 of them different; x: -1 to 3; z: 0 to 0)" in notes
+    assert "calibrated and compared on the same data (30 rows, 6 of them different; x: -1 to 3; z: 0 to 0)" in notes
     assert "all samples have the same z, so the proof says nothing about other values of it" in notes
 
 

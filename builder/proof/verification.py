@@ -187,9 +187,10 @@ class _Comparison:
         """Return what compares a session's answers with a reference."""
         model = self.model
         tolerances = tolerances_for(reference, model.bfloat16, model.precision, max_error=self.max_error)
+        noise = _noise(model, self.max_error)
 
         def is_excused(answer: Array, output: str, row: int) -> bool:
-            return self.original.explains(answer, output, row, reference, tolerances[output], nudge=_noise(model))
+            return self.original.explains(answer, output, row, reference, tolerances[output], nudge=noise)
 
         return Prover(
             where=model.batched.original.path,
@@ -227,9 +228,14 @@ def _prove_apart(model: Rewritten, provers: Sequence[Prover], *, largest: int) -
         prove_extreme_neighbours(trial, model.float_precision, largest=largest, nudge=_nudge(model))
 
 
-def _noise(model: Rewritten) -> float:
-    """Return by which part the inputs are changed to see whether a lower precision explains another answer."""
-    return relative_tolerance(model.precision) / 10 if model.is_lowered else NUDGE
+def _noise(model: Rewritten, max_error: float | None) -> float:
+    """Return by which part the inputs are changed to see whether a lower precision explains another answer.
+
+    A caller who allows larger errors of floats allows the other whole numbers that follow from them.
+    """
+    if not model.is_lowered:
+        return NUDGE
+    return max(relative_tolerance(model.precision), max_error or 0.0) / 10
 
 
 def _nudge(model: Rewritten) -> float:

@@ -164,6 +164,25 @@ def test_a_note_says_what_else_was_not_compared(tmp_path: Path) -> None:
     assert "all samples have the same z, so the proof says nothing about other values of it" in notes
 
 
+def test_a_larger_error_allows_other_classes_that_follow_from_it(tmp_path: Path) -> None:
+    """The output is a number of a class, which has to be equal, unless inputs that are a little different give it."""
+    rng = np.random.default_rng(7)
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 32] x) => (int64[1] y) {'
+        "a = MatMul (x, w) r = Relu (a) b = MatMul (r, u) t = Relu (b) s = MatMul (t, v) "
+        "y = ArgMax <axis = 1, keepdims = 0> (s) }"
+    )
+    for name, shape in (("w", (32, 64)), ("u", (64, 64)), ("v", (64, 300))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(shape).astype("f"), name))
+    onnx.save_model(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "images.npz", x=rng.standard_normal((200, 32)).astype("f"))
+    with pytest.raises(VerificationError, match="they have to be equal") as refused:
+        published(tmp_path / "net.onnx", tmp_path / "r")
+    assert "--max-error PART" in refused.value.fix
+    published(tmp_path / "net.onnx", tmp_path / "r", max_error=0.5)
+    assert builder.verify("net", tmp_path / "r").proof.rows
+
+
 @pytest.mark.slow
 def test_triton_gives_the_answers_that_were_proven(model: Path, triton: Server) -> None:
     done = published(model, triton.repository)

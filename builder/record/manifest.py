@@ -284,13 +284,13 @@ def _tensor_problems(tensor: ServedTensor) -> Iterator[str]:
 
 
 def _proof_problems(manifest: Manifest) -> Iterator[str]:
-    proof = manifest.proof
     if manifest.reference.rows < 1:
         yield f"its reference has {manifest.reference.rows} rows"
-    if any(not 1 <= size <= manifest.max_batch_size for size in proof.batch_sizes):
-        yield f"proof.batch_sizes has a size that is not from 1 to {manifest.max_batch_size}"
-    if proof.outputs.keys() != {tensor.name for tensor in manifest.outputs}:
-        yield "proof.outputs are not its outputs"
-    for name, output in proof.outputs.items():
-        if min(output.rtol, output.atol) < 0:
-            yield f"proof.outputs {name[:200]!r}: its tolerance is negative"
+    for proof in (manifest.proof, *(plan.proof for plan in manifest.plans if plan.proof is not None)):
+        if any(not 1 <= size <= manifest.max_batch_size for size in proof.batch_sizes):
+            yield f"proof.batch_sizes has a size that is not from 1 to {manifest.max_batch_size}"
+        if proof.outputs.keys() != {tensor.name for tensor in manifest.outputs}:
+            yield "proof.outputs are not its outputs"
+        for name, output in proof.outputs.items():
+            if min(output.rtol, output.atol) < 0:
+                yield f"proof.outputs {name[:200]!r}: its tolerance is negative"

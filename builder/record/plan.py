@@ -81,6 +81,8 @@ def plan_problems(plan: Plan | None, others: tuple[Plan, ...], listed: Collectio
     kinds = [each.compute_capability for each in plans]
     if len(set(kinds)) < len(kinds) or (others and not all(map(COMPUTE_CAPABILITY.fullmatch, kinds))):
         yield f"its plans are for the GPUs {kinds[:20]}"
+    if len({each.file for each in plans}) < len(plans):
+        yield "two of its plans are the same file"
     for each in plans:
         if unknown := sorted(set(each.files) - set(listed)):
             yield f"its plan has the file {unknown[0][:200]!r}, which is none of the version's files"

@@ -17,6 +17,8 @@ PLAN = Plan(
     timing_cache_sha256="2" * 64,
 )
 OTHER = replace(PLAN, gpu="NVIDIA A100", compute_capability="8.0", file="model-8.0.plan", timing_cache=None)
+PROOF = scale().manifest.proof
+NEGATIVE = replace(PROOF, outputs={name: replace(found, rtol=-1.0) for name, found in PROOF.outputs.items()})
 FILES = ModelFile("model.plan", "0" * 64, 1, others=("model-8.0.plan", "timing-9.0.cache"))
 
 
@@ -57,6 +59,10 @@ def test_a_manifest_of_an_earlier_release_has_one_plan_without_these_facts() -> 
         ({"other_plans": (replace(OTHER, compute_capability="9.0"),)}, "its plans are for the GPUs"),
         ({"other_plans": (replace(OTHER, compute_capability="sm_80"),)}, "its plans are for the GPUs"),
         ({"other_plans": (replace(OTHER, file="../model.plan"),)}, "which is none of the version's files"),
+        ({"other_plans": (replace(OTHER, file="model.plan"),)}, "two of its plans are the same file"),
+        ({"plan": replace(PLAN, proof=Proof((), 4, "1.31.0", {}))}, "proof.outputs are not its outputs"),
+        ({"plan": replace(PLAN, proof=replace(PROOF, batch_sizes=(10**9,)))}, "a size that is not from 1 to 8"),
+        ({"other_plans": (replace(OTHER, proof=NEGATIVE),)}, "its tolerance is negative"),
         ({"plan": replace(PLAN, timing_cache="elsewhere")}, "'elsewhere', which is none of the version's files"),
     ],
 )

@@ -278,7 +278,9 @@ class ModelDirectory:
         except OSError as error:
             raise RepositoryError(error.filename, f"this file cannot be read: {files.reason(error)}", fix) from error
         if size != model.bytes:
-            what = f"{model.file} has {counted(size, 'byte')}, but {model.bytes:,} were published"
+            others = len(model.files) - 1
+            whose = f"{model.file} and {counted(others, 'other file')} have" if others else f"{model.file} has"
+            what = f"{whose} {counted(size, 'byte')}, but {model.bytes:,} were published"
             raise RepositoryError(folder, what, fix)
 
     @contextmanager

@@ -195,6 +195,15 @@ def test_of_a_plan_that_is_kept_a_damaged_timing_cache_is_left_out(gpu: Gpu, tmp
     assert done.manifest.other_plans[0].timing_cache is None
 
 
+def test_a_plan_that_was_cut_short_beside_an_onnx_file_is_not_put_on_the_onnx_file(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "models")
+    install(repository, "m", with_plan())
+    (install(repository, "m", with_plan(factor=3.0)).path / "model.plan").write_bytes(b"short")
+    api.switch("m", repository.root, to=1)
+    with pytest.raises(RepositoryError, match=r"model\.onnx and 2 other files have \d+ bytes, but"):
+        api.switch("m", repository.root, to=2)
+
+
 def profiles_of(root: Path) -> list[dict[str, str]]:
     manifest = Repository(root).model("encoder_layer_ts17").read_manifest(1)
     assert manifest.plan is not None

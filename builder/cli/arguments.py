@@ -155,6 +155,10 @@ def fraction(text: str) -> float:
     return _number(text)
 
 
+_UNCLEAR_DROP = 0.1
+"""From here up, a drop without a percent sign most likely lacks it: `0.5` is 50 points, and `0.5%` half a point."""
+
+
 @argument("DROP", fix="write a part or percent of all answers, from 0 up, for example 0.005 or 0.5%")
 def drop(text: str) -> float:
     """Read how much lower a figure may become: `0.005` or `0.5%`."""
@@ -164,6 +168,9 @@ def drop(text: str) -> float:
         what = f"{text} is not from 0 up to less than {'100%' if is_percent else '1'}"
         is_percent_without_sign = not is_percent and 1 <= number < 100
         raise MisreadError(what, f"write {text}%, or a part such as 0.005" if is_percent_without_sign else drop.fix)
+    if not is_percent and number >= _UNCLEAR_DROP:
+        what = f"{text} would let the figure fall by {number:.0%}, which is most likely not meant"
+        raise MisreadError(what, f"write {text}%, or {100 * number:g}% if it is")
     return number
 
 

@@ -375,6 +375,7 @@ def test_adopt_refuses_options_for_accuracy_without_samples() -> None:
         ("--label-output y", "--label-output is about the accuracy", "leave out --label-output"),
         ("--samples s.npz --metric m:f --label-output y", "--label-output has no effect with a function", "leave out"),
         ("--max-accuracy-drop 5", "5 is not from 0 up to less than 1", "write 5%, or a part such as 0.005"),
+        ("--max-accuracy-drop 0.5", "0.5 would let the figure fall by 50%", "write 0.5%, or 50% if it is"),
         ("--max-accuracy-drop 120%", "120% is not from 0 up to less than 100%", "for example 0.005 or 0.5%"),
         ("--max-accuracy-drop -1%", "-1% is not from 0", "for example"),
         ("--max-accuracy-drop nan", "nan is not from 0", "for example"),

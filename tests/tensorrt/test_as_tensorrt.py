@@ -45,7 +45,7 @@ from support.plans import small
 from builder.config import make_profiles
 from builder.errors import HostError
 from builder.proof import verify
-from builder.tensorrt import BuildOptions, build, find_library, library
+from builder.tensorrt import BuildOptions, build, check_builds, find_library, library
 from builder.tensorrt.running import runners
 
 library.has_driver = lambda: True
@@ -60,7 +60,15 @@ try:
 except HostError as error:
     refused = error.what
 written = options.timing_cache.stat().st_size
-print(json.dumps([str(find_library()), len(first.plan), len(second.cache), written, refused]))
+check_builds(options)  # another build may extend it
+other = folder / "weights.bin"
+other.write_bytes(b"of some other program")
+try:
+    check_builds(BuildOptions(timing_cache=other))
+    taken = ""
+except HostError as error:
+    taken = error.what
+print(json.dumps([str(find_library()), len(first.plan), len(second.cache), written, refused, taken]))
 """
 
 
@@ -109,11 +117,13 @@ def run(script: str, *arguments: str, version: str, folder: Path) -> str:
 @pytest.mark.parametrize("version", ["10.16.0.72", "11.1.0.106"])
 def test_a_plan_is_built_and_its_timings_are_kept(version: str, tmp_path: Path) -> None:
     printed = run(BUILDING, str(tmp_path), version=version, folder=tmp_path)
-    compiler, size, cache, written, refused = json.loads(printed.splitlines()[-1])
+    compiler, size, cache, written, refused, taken = json.loads(printed.splitlines()[-1])
     assert compiler == f"TensorRT {version}"
     assert size > 1000
     assert cache == written > 0
     assert refused.startswith("TensorRT cannot load the plan") or not refused  # nothing, on a GPU
+    assert taken == "it is not a timing cache of the installed TensorRT, and the build would overwrite it"
+    assert (tmp_path / "weights.bin").read_bytes() == b"of some other program"
 
 
 @pytest.mark.rtx

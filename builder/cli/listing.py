@@ -17,6 +17,7 @@ HEADS = (
     "size",
     "published",
     "made from",
+    "precision",
     "max batch",
     "proven at batch sizes",
 )
@@ -152,12 +153,18 @@ def _columns(version: ListedVersion, model: ListedModel) -> tuple[str, ...]:
     first = f"{mark} {version.version}", format_bytes(version.bytes)
     manifest, published = version.manifest, version.published
     if manifest is None or published is None:
-        return *first, "", version.problem or _described(model.kind), _largest(version, model), ""
+        return *first, "", version.problem or _described(model.kind), "", _largest(version, model), ""
     source = f"{manifest.source.file} ({manifest.source.sha256[:8]})"
     if manifest.adopted:
         source = f"adopted: {source}"
     when = f"{published.astimezone():%Y-%m-%d %H:%M}"
-    return *first, when, source, _largest(version, model), _proven(manifest.proof)
+    return *first, when, source, _precision(manifest), _largest(version, model), _proven(manifest.proof)
+
+
+def _precision(manifest: Manifest) -> str:
+    """Return the precision, with what an int8 model is for; empty for fp32, which is that of the file."""
+    runtime = manifest.quantization.runtime if manifest.quantization else ""
+    return " for ".join(filter(None, (str(manifest.options.get("precision", "")), runtime)))
 
 
 def _largest(version: ListedVersion, model: ListedModel) -> str:

@@ -11,7 +11,7 @@ from onnx import parser
 from support.serving import infer, load
 
 import builder
-from builder.cli.listing import to_json
+from builder.cli.listing import show, to_json
 from builder.config import ConfigOptions
 from builder.errors import ModelError, RepositoryError, VerificationError
 from builder.publishing import Publication, PublishOptions, publish
@@ -90,8 +90,13 @@ def test_a_file_that_was_changed_is_found(model: Path, tmp_path: Path) -> None:
         builder.verify("net", tmp_path)
 
 
-def test_list_shows_how_it_was_quantized(repository: Path) -> None:
-    (listed,) = to_json(builder.list_models(repository))
+def test_list_shows_how_it_was_quantized(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = builder.list_models(repository)
+    show(models)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "precision" in printed
+    assert "int8 for" in printed
+    (listed,) = to_json(models)
     assert [version["precision"] for version in listed["versions"]] == ["int8", "int8"]
     assert {version["quantization"]["runtime"] for version in listed["versions"]} == {"cpu", "tensorrt"}
 

@@ -27,8 +27,8 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def table(kit: Any, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Print a table; return its exit code, and its rows by what was tried."""
-    code = kit("gpu_table").main([*arguments, "--out", str(folder)])
-    rows = json.loads((folder / f"{arguments[0]}.json").read_text())
+    code = kit("gpu_table").main([*arguments, "--out", str(folder / "out")])
+    rows = json.loads((folder / "out" / f"{arguments[0]}.json").read_text())
     return code, {row["what"]: row for row in rows}
 
 

@@ -145,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="the folder for PART.json")
     asked = parser.parse_args(arguments)
+    asked.out.mkdir(parents=True, exist_ok=True)
     started, rows = time.monotonic(), []
     with redirect_stdout(sys.stderr):  # where Polygraphy logs
         for row in _part(asked.part)(Asked(asked.models, asked.precisions, has_gpu=not asked.build_only)):

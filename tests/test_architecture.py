@@ -41,7 +41,7 @@ FLOWS = {
 }  # fmt: skip
 """The parts of a package from left to right: none may reach one to its right, not even through others."""
 
-BESIDE = {"deployment", "server"}
+BESIDE = {"deployment", "server", "tuning"}
 """The parts of `builder` that are no step of the flow. Only `api` and the command line use them."""
 
 ONLY_IN = {

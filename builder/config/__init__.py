@@ -14,14 +14,17 @@ from builder.config.early import check_options
 from builder.config.interface import ClientTensor, Interface, interface_of
 from builder.config.making import Config, ExistingConfig, check_config, make_config, point_at, renew_warmup
 from builder.config.merging import ConflictError, merge
-from builder.config.options import PROVENANCE_PREFIX, ConfigOptions, InstanceGroup, Resource
+from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions, InstanceGroup, Resource
 from builder.config.plans import for_plan, unproven_files
 from builder.config.profiles import Profile, Shapes, make_profiles
 from builder.config.settings import LABEL_FILE, PathError, check_usage
+from builder.config.settings import apply as apply_options
+from builder.config.warmup import reduce as reduce_warmup
 
 __all__ = [
     "LABEL_FILE",
     "PROVENANCE_PREFIX",
+    "THREADS",
     "ClientTensor",
     "Config",
     "ConfigOptions",
@@ -33,6 +36,7 @@ __all__ = [
     "Profile",
     "Resource",
     "Shapes",
+    "apply_options",
     "backends",
     "check_config",
     "check_options",
@@ -47,6 +51,7 @@ __all__ = [
     "pbtxt",
     "point_at",
     "policy",
+    "reduce_warmup",
     "renew_warmup",
     "unproven_files",
 ]

@@ -92,3 +92,15 @@ def replace(config: "ModelConfig", entries: Sequence[Any]) -> None:
     kept = [entry for entry in config.model_warmup if not entry.name.startswith(PREFIX)]
     del config.model_warmup[:]
     config.model_warmup.extend([*kept, *entries])
+
+
+def reduce(config: "ModelConfig") -> None:
+    """Take out what is larger than `max_batch_size` in our entries of model_warmup: 1 and 32 become 1 and 8 at 8."""
+    largest, kept = max(1, config.max_batch_size), dict[int, Any]()
+    for entry in own_entries(config):
+        fitting = messages().ModelWarmup()
+        fitting.CopyFrom(entry)
+        fitting.batch_size = min(entry.batch_size, largest)
+        fitting.name = f"{PREFIX}{fitting.batch_size}"
+        kept.setdefault(fitting.batch_size, fitting)
+    replace(config, [kept[size] for size in sorted(kept)])

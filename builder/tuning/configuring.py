@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from builder.config import THREADS, ConfigOptions, InstanceGroup, apply_options
+from builder.config import THREADS, ConfigOptions, InstanceGroup, apply_options, reduce_warmup
 from builder.errors import RepositoryError
 from builder.tuning.measurement import Configuration
 

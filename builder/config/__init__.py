@@ -17,6 +17,7 @@ from builder.config.merging import ConflictError, merge
 from builder.config.options import PROVENANCE_PREFIX, THREADS, ConfigOptions, InstanceGroup, Resource
 from builder.config.plans import for_plan, unproven_files
 from builder.config.profiles import Profile, Shapes, make_profiles
+from builder.config.profiles import parse as parse_profile
 from builder.config.settings import LABEL_FILE, PathError, check_usage
 from builder.config.settings import apply as apply_options
 from builder.config.warmup import reduce as reduce_warmup
@@ -48,6 +49,7 @@ __all__ = [
     "make_config",
     "make_profiles",
     "merge",
+    "parse_profile",
     "pbtxt",
     "point_at",
     "policy",

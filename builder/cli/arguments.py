@@ -21,6 +21,9 @@ LARGEST_INT32 = 2**31 - 1
 
 LARGEST_INT64 = 2**63 - 1
 
+_LONGEST_MS = 3_600_000
+_HIGHEST_RATE = 1_000_000
+
 Parsed = TypeVar("Parsed")
 
 Read = Callable[[str], Any]
@@ -172,6 +175,38 @@ def drop(text: str) -> float:
         what = f"{text} would let the figure fall by {number:.0%}, which is most likely not meant"
         raise MisreadError(what, f"write {text}%, or {100 * number:g}% if it is")
     return number
+
+
+@argument("MS", fix="use a number of milliseconds above 0, for example 20")
+def milliseconds(text: str) -> float:
+    """Read a time in milliseconds, and return it in seconds."""
+    if not 0 < _number(text) <= _LONGEST_MS:
+        raise ValueError(f"{text} is not a number above 0 and up to {_LONGEST_MS:,}")
+    return _number(text) / 1000
+
+
+@argument("REQUESTS_PER_S", fix="use a number of requests each second above 0, for example 300")
+def rate(text: str) -> float:
+    """Read how many requests are sent each second."""
+    if not 0 < _number(text) <= _HIGHEST_RATE:
+        raise ValueError(f"{text} is not a number above 0 and up to {_HIGHEST_RATE:,}")
+    return _number(text)
+
+
+@argument("N[=WEIGHT],...", example="1=8,16=1")
+def row_mix(text: str) -> tuple[tuple[int, float], ...]:
+    """Read how many rows requests have, as pairs of rows and weight, ascending: `4`, or `1=8,16=1`."""
+    mix: dict[int, float] = {}
+    for part in text.split(","):
+        rows, equals, weight = part.strip().partition("=")
+        if not rows.isdecimal() or not 1 <= int(rows) <= LARGEST_INT32:
+            raise ValueError(f"{rows!r} is not a number of rows")
+        if int(rows) in mix:
+            raise MisreadError(f"{rows} rows are named twice", f"give {rows} rows one weight")
+        mix[int(rows)] = _number(weight) if equals else 1.0
+        if not 0 < mix[int(rows)] < float("inf"):
+            raise ValueError(f"{weight} is not a weight above 0")
+    return tuple(sorted(mix.items()))
 
 
 @argument("METRIC", fix="name a figure or a function, for example f1 or metrics:mean_average_precision")

@@ -1,0 +1,148 @@
+"""`tune`: find the configuration with the most throughput under a latency limit."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.arguments import VERSION, address, milliseconds, rate, row_mix, seconds, whole_number
+from builder.cli.conflicts import check_tuning
+from builder.cli.finishing import finishing
+from builder.cli.help_pages import Command
+from builder.cli.options import as_json, lock_timeout, option, repository
+from builder.cli.output import report
+from builder.cli.servers import ACCESS, server_access
+
+LOAD = "Load and limit"
+MEASURING = "Measuring"
+RESULT = "Result"
+
+
+@click.command(
+    cls=Command,
+    short_help="Find the fastest settings under a latency limit.",
+    examples=(
+        "tune digits --max-p99-ms 20",
+        "tune digits --max-p99-ms 20 --concurrency 16 --apply --report-dir tuning",
+        "tune digits --undo",
+        "tune digits ranker --max-p99-ms 20 --share --server grpc://127.0.0.1:8001",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", help="The model; several with --share.")
+@repository
+@option("--version", type=VERSION, help="The version to measure. Default: the one that config.pbtxt names.")
+@option(
+    "--max-p99-ms",
+    "max_p99_s",
+    section=LOAD,
+    type=milliseconds,
+    help="The limit: 99% of the requests must be answered within this time. For example, 20.",
+)
+@option(
+    "--concurrency",
+    "users",
+    section=LOAD,
+    type=whole_number(1, 4096, form="USERS"),
+    help="Find the highest throughput with this many users, each of whom sends one request after the other. For "
+    "example, 16. Default: the number of users is part of the answer.",
+)
+@option(
+    "--rate",
+    section=LOAD,
+    type=rate,
+    help="Find the lowest p99 at this many requests each second, however slow the answers are. For example, 300.",
+)
+@option(
+    "--rows",
+    section=LOAD,
+    type=row_mix,
+    help="How many rows a request has. Several numbers are mixed by their weights, as in 1=8,16=1. Default: 1.",
+)
+@option(
+    "--runs",
+    section=MEASURING,
+    type=whole_number(4, 1000),
+    help="The most load tests that are run. Fewer are run if nothing better is to be expected. Default: 10.",
+)
+@option(
+    "--stage-time",
+    "stage_time_s",
+    section=MEASURING,
+    type=seconds,
+    help="How long each load test is measured. For example, 5s. Default: 5s.",
+)
+@option(
+    "--protocol",
+    section=MEASURING,
+    type=click.Choice(["http", "grpc"]),
+    metavar="[http|grpc]",
+    help="How the load test talks to the server. Default: grpc.",
+)
+@option(
+    "--share",
+    section=MEASURING,
+    is_flag=True,
+    help="Tune several models that share one server, one after the other, while the others are under load too.",
+)
+@option(
+    "--fresh",
+    "is_fresh",
+    section=MEASURING,
+    is_flag=True,
+    help="Measure everything anew. Without it, a tuning that was interrupted goes on where it stopped.",
+)
+@option(
+    "--apply",
+    section=RESULT,
+    is_flag=True,
+    help="Write the best settings to config.pbtxt if they are better than the current ones, and check them live. "
+    "With --server, deploy them there.",
+)
+@option(
+    "--undo",
+    section=RESULT,
+    is_flag=True,
+    help="Bring back the settings that the last --apply replaced, and deploy them where that had deployed its own.",
+)
+@option(
+    "--report-dir",
+    section=RESULT,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write report.html, a page with pictures, and tune.json, all that was measured, to this folder.",
+)
+@option(
+    "--server",
+    section=ACCESS,
+    type=address,
+    help="The gRPC address of a Triton that serves the repository with --model-control-mode=explicit, to measure on "
+    "it. For example, grpc://127.0.0.1:8001. Default: a Triton that is started on this machine for the tuning.",
+)
+@option(
+    "--http-address",
+    section=ACCESS,
+    metavar="HOST:PORT",
+    help="The HTTP address of --server. Default: its host, and the port before that of gRPC.",
+)
+@server_access
+@lock_timeout
+@as_json
+def tune(
+    names: tuple[str, ...],
+    repository: Path | str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find the settings of NAME with the highest throughput that keeps a latency limit.
+
+    Settings are instances, threads, batch sizes and the queue delay. They are measured by short load tests, in which
+    every answer is checked, under another name beside the served model, which stays as it is. The exit code is 0 if
+    better settings were found, or if none are better than the current ones, and 6 if none keep the limit.
+    """
+    check_tuning(names, given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` cleans up, as Ctrl-C does
+    from builder.cli import tuning
+
+    with finishing():
+        tuning.run(names, repository, given, as_json=as_json, report=report)

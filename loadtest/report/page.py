@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loadtest.report.charts import make_charts
 from loadtest.report.verdict import describe_pass
@@ -17,13 +17,26 @@ _NOT_SHOWN = {"windows", "latency_histogram"}
 
 def to_html(result: Mapping[str, Any]) -> str:
     """Return the report: a page with its result, its charts and the library that draws them."""
-    page = read_page().replace("@PLOTLY@", b64encode(compress_plotly()).decode())
-    return page.replace('"@SHOWN@"', to_script(to_shown(result)))
+    return fill_page(read_page(), to_shown(result))
 
 
-def read_page() -> str:
-    """Return the page without a result: it asks the server that it came from for the newest one."""
-    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+def read_page(of: Literal["run", "tuning"] = "run") -> str:
+    """Return the page of a load test or a tuning without a result.
+
+    That of a load test then asks the server that it came from for the newest one.
+    """
+    folder = Path(__file__).parent
+    page, content = (
+        (folder / name).read_text(encoding="utf-8") for name in ("page.html", f"{of}_page.js")
+    )
+    title = {"run": "Triton load test", "tuning": "Triton tuning"}[of]
+    return page.replace("@TITLE@", title).replace("/* @CONTENT@ */", content)
+
+
+def fill_page(page: str, shown: Mapping[str, Any]) -> str:
+    """Put what is shown, and the library that draws the charts, into a page."""
+    with_plotly = page.replace("@PLOTLY@", b64encode(compress_plotly()).decode())
+    return with_plotly.replace('"@SHOWN@"', to_script(shown))
 
 
 def to_shown(result: Mapping[str, Any], *, is_over: bool = True) -> dict[str, Any]:

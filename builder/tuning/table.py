@@ -1,0 +1,111 @@
+"""What a tuning did and found, as a table and as lines of text."""
+
+from collections.abc import Iterator
+
+from builder.tuning.found import Found, Result, Step
+from builder.tuning.goal import Goal
+from builder.tuning.measurement import Configuration, Measurement
+from builder.tuning.wording import (
+    NO_FIGURE,
+    count,
+    figure,
+    say_changes,
+    say_configuration,
+    say_gain,
+    say_load,
+    say_ms,
+    say_throughput,
+)
+
+HEADS = ("run", "settings", "load", "predicted rows/s", "rows/s", "p99, ms", "mean batch", "verdict")
+
+
+def to_rows(found: Found, current: Configuration) -> Iterator[tuple[str, ...]]:
+    """Yield a row of the table for each run."""
+    for step in found.steps:
+        if step.measurement is not None:
+            yield _row(step, step.measurement, found, current)
+
+
+def _row(step: Step, measured: Measurement, found: Found, current: Configuration) -> tuple[str, ...]:
+    is_current = step.configuration == current
+    return (
+        str(step.number),
+        "current settings" if is_current else say_changes(step.configuration, current),
+        say_load(step.load),
+        NO_FIGURE if step.predicted is None else figure(step.predicted.throughput),
+        say_throughput(measured.throughput),
+        _p99(measured),
+        figure(measured.mean_batch) if measured.batches or measured.mean_batch else NO_FIGURE,
+        say_verdict(step, found.best),
+    )
+
+
+def _p99(measured: Measurement) -> str:
+    """Return p99 and its upper bound, which is what has to keep the limit: `12.3 (≤ 13.1)`."""
+    if measured.p99_s is None:
+        return NO_FIGURE
+    return f"{figure(1e3 * measured.p99_s.value)} (≤ {figure(1e3 * measured.p99_s.high)})"
+
+
+def say_verdict(step: Step, best: Result | None = None) -> str:
+    """Return what a run showed about a configuration, in a few words."""
+    measured = step.measurement
+    if measured is None:
+        return ""
+    if measured.error:
+        return measured.error
+    if measured.wrong:
+        return f"out: {count(measured.wrong, 'wrong answer')}"
+    if step.purpose == "calibration":
+        return "to learn from"
+    if step.keeps is False:
+        return _why_not(measured)
+    is_best = best is not None and (step.configuration, step.load) == (best.configuration, best.load)
+    return "best" if is_best else "keeps the limit"
+
+
+def _why_not(measured: Measurement) -> str:
+    if measured.failed:
+        return f"out: {count(measured.failed, 'failed request')}"
+    if measured.unchecked:
+        return f"out: {count(measured.unchecked, 'answer')} not checked"
+    return "misses the limit"
+
+
+def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
+    """Yield the result in lines: the verdict, the settings to use, what is as good, and what limits the result."""
+    yield f"{found.verdict}: {found.why}"
+    if found.best is not None:
+        is_current = found.best.configuration == current
+        settings = "the current settings" if is_current else say_configuration(found.best.configuration)
+        yield f"best: {settings}, {say_load(found.best.load)}: {say_figures(found.best, goal)}"
+    if found.baseline is not None and (found.best is None or found.baseline.configuration != found.best.configuration):
+        load = say_load(found.baseline.load)
+        yield f"current: {say_configuration(current)}, {load}: {say_figures(found.baseline, goal)}"
+    if found.gain is not None and found.verdict == "better":
+        low, high = say_gain(found.gain.low), say_gain(found.gain.high)
+        what = "lower p99" if goal.rate is not None else "throughput"
+        yield f"gain: {say_gain(found.gain.value)} {what} ({low} to {high})"
+    if found.nearest is not None:
+        where = f"{say_configuration(found.nearest.configuration)}, {say_load(found.nearest.load)}"
+        yield f"nearest: {where}: {say_figures(found.nearest, goal)}"
+    yield from _others(found, current)
+
+
+def _others(found: Found, current: Configuration) -> Iterator[str]:
+    for tie in found.ties:
+        yield f"as good: {say_changes(tie.configuration, current)}, {say_load(tie.load)}: {_short(tie)}"
+    for configuration in found.wrong:
+        yield f"wrong answers: {say_configuration(configuration)}"
+    yield from (f"note: {note}" for note in found.notes)
+
+
+def say_figures(result: Result, goal: Goal) -> str:
+    """Return what was measured of a configuration, beside the limit."""
+    limit = f"limit {figure(1e3 * goal.max_p99_s)} ms"
+    return f"{say_throughput(result.throughput)} rows/s, p99 {say_ms(result.p99_s)}, {limit}"
+
+
+def _short(result: Result) -> str:
+    return f"{say_throughput(result.throughput)} rows/s, p99 {say_ms(result.p99_s)}"

@@ -45,6 +45,7 @@ from builder.tensorrt import check_request, find_host
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
     from builder.server import AdminAccess
+    from builder.tuning import ServerAccess, Step, TuneOptions, Tuning
 
 REPOSITORY = Path("model_repository")
 """The model repository, when none is given."""
@@ -728,3 +729,41 @@ def deploy(
             )
         )
         return done
+
+
+def tune(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    options: "TuneOptions",
+    server: "ServerAccess | None" = None,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+    observed: "Callable[[Step], None]" = lambda step: None,
+) -> "Tuning":
+    """Find the configuration of a model with the highest throughput that keeps a latency limit.
+
+    It is measured under another name beside the served model, by load tests in which every answer is checked. What is
+    served does not change, unless `options.apply` asks for it and something better was found.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        options: The limit, the load, and how much is measured.
+        server: A Triton that serves the repository in explicit mode, to measure on it. Default: one that is started on
+            this machine for the tuning.
+        lock_timeout_s: How long to wait for another tuning or deployment of the model, in seconds. Default: until it is
+            over.
+        report: Called with each step and what it found.
+        observed: Called before each load test, and after it.
+
+    Raises:
+        RepositoryError: There is no such model or version, its answers cannot be compared, or the repository is a
+            bucket.
+        VerificationError: The current configuration answers wrongly.
+        HostError: There is no server that can be controlled, or it ended.
+    """
+    from builder import tuning  # gRPC takes 0.1 s to import, which no other call needs
+
+    place = Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
+    return tuning.tune(place, name, options, server=server, report=report, observed=observed)

@@ -93,13 +93,19 @@ def print_json(result: Any) -> None:
     _write(lines, sys.stdout)
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table; a cell may be any text."""
+def print_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str | None = None,
+    least_width: int = _TABLE_WIDTH,
+) -> None:
+    """Print a table, at least this many columns wide; a cell may be any text."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, _TABLE_WIDTH)
+    console.width = max(console.width, least_width)
     table = Table(title=None if title is None else printable(title))
     for head in heads:
         table.add_column(head, overflow="fold")  # by default, a long name would lose its end

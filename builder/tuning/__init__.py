@@ -1,13 +1,17 @@
 """Find the configuration of a model that gives the most throughput under a latency limit, and write it back.
 
 `measurement` says what is tried and what was measured, `space` which configurations there are, `goal` what is better,
-`search` finds it, and `found` is what comes out. Everything is measured by load tests of the real server, in
-which every answer is checked.
+`search` finds it, and `found` is what comes out. `pipeline` does all of that in order. Everything is measured by load
+tests of the real server, in which every answer is checked. `table` and `wording` say it in words.
 """
 
+from builder.tuning import table, wording
+from builder.tuning.bench import ServerAccess
 from builder.tuning.found import Found, Result, Step, Verdict
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
+from builder.tuning.options import TuneOptions
+from builder.tuning.pipeline import Tuning, tune
 from builder.tuning.space import Space
 
 __all__ = [
@@ -20,7 +24,13 @@ __all__ = [
     "Load",
     "Measurement",
     "Result",
+    "ServerAccess",
     "Space",
     "Step",
+    "TuneOptions",
+    "Tuning",
     "Verdict",
+    "table",
+    "tune",
+    "wording",
 ]

@@ -11,9 +11,10 @@ from builder.cli.commands.publish import publish
 from builder.cli.commands.rollback import rollback
 from builder.cli.commands.serve import serve
 from builder.cli.commands.switch import switch
+from builder.cli.commands.tune import tune
 from builder.cli.commands.verify import verify
 
-COMMANDS = (publish, export, inspect, list_, adopt, verify, switch, rollback, prune, serve, deploy, demo)
+COMMANDS = (publish, export, inspect, list_, adopt, verify, switch, rollback, prune, serve, deploy, tune, demo)
 """In the order of a model's life, which is the order in docs/cli.md."""
 
 __all__ = ["COMMANDS"]

@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,7 +11,6 @@ from builder.cli.conflicts import check_tuning
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import as_json, lock_timeout, option, repository
-from builder.cli.output import report
 from builder.cli.servers import ACCESS, server_access
 
 LOAD = "Load and limit"
@@ -145,4 +144,4 @@ def tune(
     from builder.cli import tuning
 
     with finishing():
-        tuning.run(names, repository, given, as_json=as_json, report=report)
+        tuning.run(names, repository, given, as_json=as_json)

@@ -26,9 +26,7 @@ def read_page(of: Literal["run", "tuning"] = "run") -> str:
     That of a load test then asks the server that it came from for the newest one.
     """
     folder = Path(__file__).parent
-    page, content = (
-        (folder / name).read_text(encoding="utf-8") for name in ("page.html", f"{of}_page.js")
-    )
+    page, content = ((folder / name).read_text(encoding="utf-8") for name in ("page.html", f"{of}_page.js"))
     title = {"run": "Triton load test", "tuning": "Triton tuning"}[of]
     return page.replace("@TITLE@", title).replace("/* @CONTENT@ */", content)
 

@@ -23,7 +23,7 @@ _Profile = Mapping[str, Shapes]
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class PlanUse:
     """One way to run a plan.
 
     Attributes:
@@ -45,11 +45,13 @@ class PlanChoices:
 
     Attributes:
         profiles: The shapes by input, for each profile.
-        max_batch_size: The largest batch of the version; 0 when it has no batch.
+        served: The largest batch that clients may send now; 0 when the version has no batch.
+        proven: The largest batch that the version was proven for.
     """
 
     profiles: tuple[_Profile, ...]
-    max_batch_size: int
+    served: int
+    proven: int
 
     @classmethod
     def of(cls, config: "ModelConfig", manifest: Manifest, *, where: object) -> "PlanChoices | None":
@@ -73,9 +75,9 @@ class PlanChoices:
         except ValueError as error:
             what = f"the profiles of its plan cannot be read from the manifest: {error}"
             raise RepositoryError(where, what, "restore the manifest, or publish the model again") from error
-        return cls(profiles, config.max_batch_size)
+        return cls(profiles, config.max_batch_size, manifest.max_batch_size)
 
-    def engines(self, current: Configuration) -> tuple[Engine, ...]:
+    def uses(self, current: Configuration) -> tuple[PlanUse, ...]:
         """Return the ways to run the plan that are worth a measurement, the current one first.
 
         All profiles together, or a single one that takes every shape that any of them takes: it needs less memory, and
@@ -83,7 +85,7 @@ class PlanChoices:
         """
         sets = list(dict.fromkeys((current.profiles, *self._sets())))
         graphs = (current.cuda_graphs, not current.cuda_graphs)
-        return tuple(self._engine(numbers, is_graph) for is_graph in graphs for numbers in sets)
+        return tuple(self._use(numbers, is_graph) for is_graph in graphs for numbers in sets)
 
     def _sets(self) -> Iterator[tuple[int, ...]]:
         every = tuple(range(len(self.profiles)))
@@ -92,9 +94,9 @@ class PlanChoices:
             yield from ((number,) for number in every if self._takes_all(number))
 
     def _takes_all(self, number: int) -> bool:
-        """Return whether one profile takes what any other one takes, up to the largest batch that is served."""
+        """Return whether one profile takes what any other one takes, up to the largest batch that clients may send."""
         return all(
-            low <= smallest and (high >= largest or (axis == 0 and 0 < self.max_batch_size <= high))
+            low <= smallest and (high >= largest or (axis == 0 and 0 < self.served <= high))
             for name, own in self.profiles[number].items()
             for axis, (low, high) in enumerate(zip(own.min, own.max, strict=True))
             for smallest, largest in [self._bounds(name, axis)]
@@ -104,14 +106,14 @@ class PlanChoices:
         shapes = [profile[name] for profile in self.profiles]
         return min(each.min[axis] for each in shapes), max(each.max[axis] for each in shapes)
 
-    def _engine(self, numbers: tuple[int, ...], is_graph: bool) -> Engine:
-        if self.max_batch_size == 0:
-            return Engine(numbers, is_graph, 0, ())
+    def _use(self, numbers: tuple[int, ...], is_graph: bool) -> PlanUse:
+        if self.served == 0:
+            return PlanUse(numbers, is_graph, 0, ())
         used = [self.profiles[number] for number in numbers or (0,) if number < len(self.profiles)]
         batches = [next(iter(profile.values())) for profile in used]
-        largest = min(self.max_batch_size, max((each.max[0] for each in batches), default=self.max_batch_size))
+        largest = min(self.proven, max((each.max[0] for each in batches), default=self.served))
         usual = sorted({each.opt[0] for each in batches if each.opt[0] < largest})
-        return Engine(numbers, is_graph, largest, tuple(usual))
+        return PlanUse(numbers, is_graph, largest, tuple(usual))
 
 
 def _read(texts: Sequence[Sequence[tuple[str, str]]]) -> tuple[_Profile, ...]:

@@ -1,11 +1,12 @@
 """The configurations that are tried, in a fixed order, and which of two is the simpler."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from builder.tuning.measurement import Configuration
+from builder.tuning.plan_choices import PlanUse
 
 Kind = Literal["cpu", "gpu", "tensorrt"]
 """What runs the model: ONNX Runtime on the CPU, ONNX Runtime on a GPU, or a TensorRT plan."""
@@ -50,6 +51,7 @@ class Space:
         largest_request: int = 1,
         kind: Kind = "cpu",
         max_p99_s: float = math.inf,
+        plan: Sequence[PlanUse] = (),
     ) -> "Space":
         """List what can be tried.
 
@@ -60,16 +62,19 @@ class Space:
             largest_request: The most rows of a request. No batch is smaller.
             kind: What runs the model. Threads are tried on the CPU only.
             max_p99_s: The limit of p99, in seconds. Delays of more than a part of it are left out.
+            plan: The ways to run a TensorRT plan. Each is combined with all others, up to the batch that it takes.
         """
         largest = max(1, current.max_batch_size, proven_max_batch if current.max_batch_size else 0)
         pairs = _pairs(current, cores) if kind == "cpu" else [(count, current.threads) for count in GPU_INSTANCES]
         longest_us = max_p99_s * PART_OF_LIMIT * 1e6
         delays = [0, *(delay for delay in DELAYS_US if delay <= longest_us)]
         found = {current: None}
-        for instances, threads in pairs:
-            shape = replace(current, instances=instances, threads=threads)
-            for configuration in _batching(shape, current.max_batch_size, largest, largest_request, delays):
-                found[configuration] = None
+        for use in plan or [PlanUse(current.profiles, current.cuda_graphs, largest, ())]:
+            caps = _steps(largest_request, use.largest, use.usual)
+            for instances, threads in pairs:
+                shape = replace(current, instances=instances, threads=threads)
+                shape = replace(shape, profiles=use.profiles, cuda_graphs=use.cuda_graphs)
+                found.update(dict.fromkeys(_batching(shape, current.max_batch_size, caps, delays)))
         return cls(current, tuple(found), cores, largest)
 
     def simplicity(self, configuration: Configuration) -> tuple[float, ...]:
@@ -121,14 +126,12 @@ def _pairs(current: Configuration, cores: int) -> list[tuple[int, int | None]]:
     return pairs
 
 
-def _batching(
-    shape: Configuration, served: int, largest: int, largest_request: int, delays: list[int]
-) -> Iterator[Configuration]:
+def _batching(shape: Configuration, served: int, caps: list[int], delays: list[int]) -> Iterator[Configuration]:
     """Yield every way to batch with these instances: caps and delays, for a model that has a batch."""
     if not served:
         yield shape
         return
-    for cap in _steps(largest_request, largest):
+    for cap in caps:
         for delay in delays if cap > 1 else [0]:
             if cap < served:
                 yield replace(shape, preferred=(cap,), delay_us=delay)
@@ -136,7 +139,7 @@ def _batching(
                 yield replace(shape, max_batch_size=cap, preferred=(), delay_us=delay)
 
 
-def _steps(least: int, most: int) -> list[int]:
-    """Return the powers of two from `least` to `most`, and both ends."""
-    powers = [2**power for power in range(most.bit_length())]
-    return sorted({min(least, most), most, *(power for power in powers if least <= power <= most)})
+def _steps(least: int, most: int, also: Iterable[int] = ()) -> list[int]:
+    """Return the powers of two from `least` to `most`, both ends, and other sizes that lie between them."""
+    inner = [*(2**power for power in range(most.bit_length())), *also]
+    return sorted({min(least, most), most, *(size for size in inner if least <= size <= most)})

@@ -11,7 +11,8 @@ from builder.config import pbtxt
 from builder.errors import RepositoryError
 from builder.record import Manifest
 from builder.tuning.configuring import read_configuration
-from builder.tuning.plan_choices import Engine, PlanChoices
+from builder.tuning.plan_choices import PlanChoices, PlanUse
+from builder.tuning.space import Space
 
 SMALL_AND_ALL = ({"x": "1x3:1x3:2x3"}, {"x": "1x3:4x3:8x3"})
 """A profile for batches of up to 2, and one for all."""
@@ -26,11 +27,11 @@ def served(*profiles: Mapping[str, str]) -> Manifest:
     return replace(manifest, plan=replace(manifest.plan, profiles=profiles))
 
 
-def engines(manifest: Manifest, text: str) -> tuple[Engine, ...]:
+def uses(manifest: Manifest, text: str) -> tuple[PlanUse, ...]:
     config = pbtxt.parse(text, where="config.pbtxt")
     choices = PlanChoices.of(config, manifest, where="m")
     assert choices is not None
-    return choices.engines(read_configuration(config, where="m"))
+    return choices.uses(read_configuration(config, where="m"))
 
 
 def config(profiles: str, *, max_batch_size: int = 8, graphs: bool = False) -> str:
@@ -40,47 +41,46 @@ def config(profiles: str, *, max_batch_size: int = 8, graphs: bool = False) -> s
 
 
 def test_one_profile_is_tried_with_and_without_graphs() -> None:
-    assert engines(served({"x": "1x3:4x3:8x3"}), config('"0"')) == (
-        Engine((0,), False, 8, (4,)),
-        Engine((0,), True, 8, (4,)),
+    assert uses(served({"x": "1x3:4x3:8x3"}), config('"0"')) == (
+        PlanUse((0,), False, 8, (4,)),
+        PlanUse((0,), True, 8, (4,)),
     )
 
 
 def test_the_current_way_comes_first() -> None:
-    found = engines(served(*SMALL_AND_ALL), config('"1"', graphs=True))
-    assert found[0] == Engine((1,), True, 8, (4,))
+    found = uses(served(*SMALL_AND_ALL), config('"1"', graphs=True))
+    assert found[0] == PlanUse((1,), True, 8, (4,))
     assert len(set(found)) == len(found) == 4
 
 
 def test_a_profile_stands_alone_only_if_it_takes_every_batch() -> None:
-    found = {engine.profiles for engine in engines(served(*SMALL_AND_ALL), config('"0", "1"'))}
+    found = {use.profiles for use in uses(served(*SMALL_AND_ALL), config('"0", "1"'))}
     assert found == {(0, 1), (1,)}
-    assert {engine.profiles for engine in engines(served(*APART), config('"0", "1"'))} == {(0, 1)}
+    assert {use.profiles for use in uses(served(*APART), config('"0", "1"'))} == {(0, 1)}
 
 
 def test_a_smaller_largest_batch_lets_a_smaller_profile_stand_alone() -> None:
-    found = {engine.profiles for engine in engines(served(*SMALL_AND_ALL), config('"0", "1"', max_batch_size=2))}
+    found = {use.profiles for use in uses(served(*SMALL_AND_ALL), config('"0", "1"', max_batch_size=2))}
     assert found == {(0, 1), (0,), (1,)}
 
 
 def test_a_profile_does_not_stand_alone_for_shapes_that_another_one_takes() -> None:
     lengths = ({"x": "1x16:4x16:8x32"}, {"x": "1x32:4x64:8x128"})
-    assert {engine.profiles for engine in engines(served(*lengths), config('"0", "1"'))} == {(0, 1)}
+    assert {use.profiles for use in uses(served(*lengths), config('"0", "1"'))} == {(0, 1)}
 
 
 def test_no_profile_in_the_config_means_the_first_one() -> None:
-    found = engines(served(*SMALL_AND_ALL), config(""))
-    assert found[0] == Engine((), False, 2, (1,))
+    found = uses(served(*SMALL_AND_ALL), config(""))
+    assert found[0] == PlanUse((), False, 2, (1,))
 
 
-def test_the_batch_is_limited_by_the_config_as_well() -> None:
-    found = engines(served(*SMALL_AND_ALL), config('"1"', max_batch_size=4))
-    assert (found[0].largest, found[0].usual) == (4, ())
+def test_the_batch_is_limited_by_the_proof_and_not_by_the_config() -> None:
+    assert uses(served({"x": "1x3:4x3:16x3"}), config('"0"', max_batch_size=4))[0] == PlanUse((0,), False, 8, (4,))
 
 
 def test_a_plan_without_a_batch_has_no_sizes() -> None:
-    found = engines(served({"x": "3:3:3"}), config('"0"', max_batch_size=0))
-    assert {(engine.largest, engine.usual) for engine in found} == {(0, ())}
+    found = uses(served({"x": "3:3:3"}), config('"0"', max_batch_size=0))
+    assert {(use.largest, use.usual) for use in found} == {(0, ())}
 
 
 @pytest.mark.parametrize("manifest", [scale().manifest, with_plan().manifest])
@@ -91,7 +91,7 @@ def test_an_onnx_file_has_no_choices_even_beside_a_plan(manifest: Manifest) -> N
 def test_plans_with_other_profiles_cannot_be_searched_together() -> None:
     other = replace(plan_of(b"x", kind="8.0"), profiles=SMALL_AND_ALL)
     with pytest.raises(RepositoryError, match="different profiles"):
-        engines(replace(served({"x": "1x3:4x3:8x3"}), other_plans=(other,)), config('"0"'))
+        uses(replace(served({"x": "1x3:4x3:8x3"}), other_plans=(other,)), config('"0"'))
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,20 @@ def test_plans_with_other_profiles_cannot_be_searched_together() -> None:
 )
 def test_a_manifest_with_impossible_profiles_is_refused(profiles: tuple[Mapping[str, str], ...]) -> None:
     with pytest.raises(RepositoryError, match="cannot be read from the manifest"):
-        engines(served(*profiles), config('"0"'))
+        uses(served(*profiles), config('"0"'))
+
+
+def test_the_space_has_every_way_to_run_a_plan() -> None:
+    text = config('"0", "1"')
+    current = read_configuration(pbtxt.parse(text, where=""), where="")
+    manifest = served({"x": "1x3:1x3:2x3"}, {"x": "1x3:6x3:8x3"})
+    space = Space.of(current, cores=2, proven_max_batch=8, kind="tensorrt", plan=uses(manifest, text))
+    assert space.configurations[0] == current
+    found = set(space.configurations)
+    assert {(each.profiles, each.cuda_graphs) for each in found} == {
+        ((0, 1), False), ((0, 1), True), ((1,), False), ((1,), True)
+    }  # fmt: skip
+    assert {each.threads for each in found} == {None}
+    assert {each.preferred for each in found} == {(), (1,), (2,), (4,), (6,)}
+    assert {each.max_batch_size for each in found} == {8}
+    assert len(found) == len(space.configurations)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from loadtest import server
+from loadtest.report.bounds import find_bounds
 from loadtest.report.notes import find_notes
 from loadtest.report.search import find_search
 from loadtest.report.verdict import find_knee, find_reasons
@@ -165,6 +166,7 @@ def _stage(record: StageRecord, limits: Limits, found: server.Summary) -> Result
         "latency_us": total.latency_us.summarize(),
         "latency_histogram": total.latency_us.to_text(),
         "p99_of_requests_us": p99_us if p99_us != math.inf else None,
+        "intervals": find_bounds(record),
         "keeps_p99": record.keeps_p99(limits),
         "goodput": record.find_goodput(limits),
         "verdict": record.find_verdict(limits).value if record.counts else None,

@@ -218,6 +218,11 @@ def _describe(executed: Counts, requests: int) -> dict[str, Any]:
         "executions": executed.executions,
         "mean_batch": round(executed.inferences / executed.executions, 3) if executed.executions else 0.0,
         "batch_sizes": {str(size): executed.batch_sizes[size] for size in sorted(executed.batch_sizes)},
+        "batch_times_us": {
+            str(size): round(executed.batch_nanoseconds[size] / count / 1000, 1)
+            for size, count in sorted(executed.batch_sizes.items())
+            if count
+        },
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SPLIT = ("queue", "compute_input", "compute_infer", "compute_output")
+_COMPUTE = SPLIT[1:]
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Counts:
         failed: Those that did not.
         nanoseconds: Their time, by part; parts that the server does not count are missing.
         batch_sizes: Executions by rows; empty if the server does not count them.
+        batch_nanoseconds: Their time by rows, from the start of the input to the end of the output.
     """
 
     inferences: int = 0
@@ -30,6 +32,7 @@ class Counts:
     failed: int = 0
     nanoseconds: dict[str, int] = field(default_factory=dict)
     batch_sizes: Counter[int] = field(default_factory=Counter)
+    batch_nanoseconds: Counter[int] = field(default_factory=Counter)
 
     def minus(self, earlier: "Counts") -> "Counts":
         """Return what was added since `earlier`."""
@@ -40,6 +43,7 @@ class Counts:
             self.failed - earlier.failed,
             {part: ns - earlier.nanoseconds.get(part, 0) for part, ns in self.nanoseconds.items()},
             self.batch_sizes - earlier.batch_sizes,
+            self.batch_nanoseconds - earlier.batch_nanoseconds,
         )
 
     def plus(self, other: "Counts") -> "Counts":
@@ -54,6 +58,7 @@ class Counts:
                 for part in {**self.nanoseconds, **other.nanoseconds}
             },
             self.batch_sizes + other.batch_sizes,
+            self.batch_nanoseconds + other.batch_nanoseconds,
         )
 
     def is_below(self, earlier: "Counts") -> bool:
@@ -76,13 +81,21 @@ def read_statistics(answer: Mapping[str, Any]) -> Iterator[tuple[str, str, Count
     """
     for entry in answer["model_stats"]:
         stats = entry["inference_stats"]
-        sizes = {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in entry["batch_stats"]}
+        batches = [(int(batch["batch_size"]), batch) for batch in entry["batch_stats"]]
         counts = Counts(
             inferences=int(entry["inference_count"]),
             executions=int(entry["execution_count"]),
             requests=int(stats["success"]["count"]),
             failed=int(stats["fail"]["count"]),
             nanoseconds={part: int(stats[part]["ns"]) for part in SPLIT},
-            batch_sizes=Counter(sizes),
+            batch_sizes=Counter({size: int(batch["compute_infer"]["count"]) for size, batch in batches}),
+            batch_nanoseconds=Counter(
+                {size: sum(int(batch[part]["ns"]) for part in _COMPUTE) for size, batch in batches}
+            ),
         )
         yield str(entry["name"]), str(entry["version"]), counts
+
+
+def _time_of(batch: Mapping[str, Any]) -> int:
+    """Return how long batches of one size took; a part that the server does not count is left out."""
+    return sum(int(batch[part]["ns"]) for part in _COMPUTE if part in batch)

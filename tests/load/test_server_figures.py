@@ -9,7 +9,7 @@ from loadtest.scenarios import Stage
 from loadtest.server import Seen, Snapshot, Summary, summarize
 from loadtest.server.meter import Models
 from loadtest.server.metrics import read_counters, read_gauges
-from loadtest.server.statistics import Counts
+from loadtest.server.statistics import Counts, read_statistics
 
 SILENT = Snapshot({}, {}, "the server did not answer: timed out")
 
@@ -42,6 +42,24 @@ def test_the_figures_are_what_was_counted_between_the_first_and_the_last_snapsho
     assert (figures["queue_us"], figures["compute_infer_us"], figures["compute_input_us"]) == (200.0, 100.0, None)
     assert (figures["requests"], figures["inferences"], figures["executions"]) == (200, 800, 100)
     assert (figures["mean_batch"], figures["batch_sizes"], figures["models"]) == (8.0, {"8": 100}, [])
+
+
+def test_the_time_of_a_batch_is_that_of_its_input_inference_and_output() -> None:
+    """Batches of 8 rows: 10 took 1 ms each before, and 20 take 2.1 ms each from the first to the last snapshot."""
+
+    def at(count: int, infer_us: int, output_us: int) -> Snapshot:
+        split = {part: {"count": count, "ns": 0} for part in ("success", "fail", "queue")}
+        times = {"compute_input": 100 * count, "compute_infer": infer_us, "compute_output": output_us}
+        parts = {part: {"count": count, "ns": us * 1000} for part, us in times.items()}
+        entry = {"name": "m", "version": "1", "inference_count": 8 * count, "execution_count": count}
+        batches = [{"batch_size": 8, **parts}]
+        answer = {"model_stats": [{**entry, "inference_stats": {**split, **parts}, "batch_stats": batches}]}
+        (counted,) = [one for _, _, one in read_statistics(answer)]
+        return Snapshot({("", "m", "1"): counted}, {}, models=Models(("m",)))
+
+    figures = summary(at(10, 9_000, 0), at(30, 47_000, 2_000), answered=20).figures
+    assert figures is not None
+    assert (figures["batch_sizes"], figures["batch_times_us"]) == ({"8": 20}, {"8": 2100.0})
 
 
 def test_without_two_snapshots_there_are_no_figures_and_the_reason_is_given() -> None:

@@ -1,7 +1,7 @@
 """Compare two results, or two sets of repeated runs, stage by stage.
 
 `read_run` reads each result.json. `compare` matches the stages of the two sides (`matching`), gives every figure and
-every ratio its 95 % interval (`intervals`), and finds what else differs between the runs (`differences`). The
+every ratio its 95 % interval (`report.intervals`), and finds what else differs between the runs (`differences`). The
 `Comparison` that it returns is shown as text (`text`), as JSON or as a picture (`picture`).
 """
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from loadtest.errors import SettingsError
 from loadtest.report.compare.differences import Difference, find_differences, find_doubts
-from loadtest.report.compare.intervals import Estimate, bootstrap, estimate, pool, ratio
 from loadtest.report.compare.runs import FIGURES, Run, Stage
+from loadtest.report.intervals import Estimate, bootstrap, estimate, pool, ratio
 
 _PERCENTS = {"p50_us": 50, "p99_us": 99}
 

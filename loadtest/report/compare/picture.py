@@ -5,9 +5,9 @@ from pathlib import Path
 
 from loadtest.errors import SettingsError, reason
 from loadtest.printable import printable
-from loadtest.report.compare.intervals import Estimate
 from loadtest.report.compare.matching import Comparison
 from loadtest.report.compare.text import TITLES
+from loadtest.report.intervals import Estimate
 
 _LABEL_LENGTH, _NAME_LENGTH = 60, 20
 _MOST_NAMES = 12

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from loadtest.errors import SettingsError, reason
 from loadtest.files import read_json
-from loadtest.report.compare.intervals import Array, Windows
+from loadtest.report.bounds import tabulate
+from loadtest.report.intervals import Windows
 from loadtest.report.result import SCHEMA
 from loadtest.run import Latencies
 
 FIGURES = ("throughput_rows_per_s", "mean_us", "p50_us", "p99_us")
 _FIX = "name the result.json of a finished run"
 _TOO_LARGE = 1e15
-_MOST_WINDOWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,30 +169,10 @@ def _stage(values: Mapping[str, Any]) -> Stage:
 
 
 def _windows(values: Sequence[Mapping[str, Any]]) -> Windows:
-    """Read the windows of a stage: their histograms become one table, a line for each window."""
-    seconds, rates, means = (_column(values, name) for name in ("seconds", "throughput_rows_per_s", "mean_us"))
-    if not len(seconds) or not seconds.all():
-        raise ValueError("a stage has no windows, or one without a duration")
-    batches = np.array_split(np.arange(len(values)), min(len(values), _MOST_WINDOWS))
-    tables = [Latencies.counts_of_text(window["latency_histogram"]) for window in values]
-    answers = np.array([sum(table.values()) for table in tables])
-    values_us = sorted(set().union(*tables))
-    places = {value: place for place, value in enumerate(values_us)}
-    counts = np.zeros((len(batches), len(values_us)))
-    for line, batch in enumerate(batches):
-        for value, count in (pair for number in batch for pair in tables[number].items()):
-            counts[line, places[value]] += count
-    return Windows(
-        seconds=np.array([seconds[batch].sum() for batch in batches]),
-        rows=np.array([(rates * seconds)[batch].sum() for batch in batches]),
-        total_us=np.array([(answers * means)[batch].sum() for batch in batches]),
-        values_us=np.array(values_us, np.float64),
-        counts=counts,
-    )
-
-
-def _column(windows: Sequence[Mapping[str, Any]], name: str) -> Array:
-    return np.array([_number(window[name]) for window in windows])
+    for window in values:
+        for name in ("seconds", "throughput_rows_per_s", "mean_us"):
+            _number(window[name])
+    return tabulate(values)
 
 
 def _number(value: Any) -> float:

@@ -6,9 +6,9 @@ from typing import Any
 
 from loadtest.console import NO_FIGURE
 from loadtest.report.compare.differences import Difference
-from loadtest.report.compare.intervals import Estimate
 from loadtest.report.compare.matching import Change, Comparison, Row
 from loadtest.report.compare.runs import FIGURES
+from loadtest.report.intervals import Estimate
 
 TITLES = {
     "throughput_rows_per_s": "throughput, rows/s",

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from loadtest.report.compare import intervals
-from loadtest.report.compare.intervals import (
+from loadtest.report import intervals
+from loadtest.report.intervals import (
     Array,
     Estimate,
     Windows,

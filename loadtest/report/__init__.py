@@ -1,8 +1,9 @@
 """The result of a run: its verdict, its files, and the page that shows it.
 
 At the end of a run, `Outcome` makes the result (`result`: the values of result.json, with the verdict of `verdict`,
-the intervals of `bounds` and the remarks of `notes`), writes the report (`files`), sets the exit code and prints a summary. During a run, `web`
-shows the result so far in Locust's page. The package `compare` and `reproduce` work on the files of finished runs.
+the intervals of `bounds` and the remarks of `notes`), writes the report (`files`), sets the exit code and prints a
+summary. During a run, `web` shows the result so far in Locust's page. The package `compare` and `reproduce` work on the
+files of finished runs.
 """
 
 from loadtest.report.files import read_schema

@@ -1,33 +1,53 @@
-"""Write docs/result-schema.md: the keys of result.json, as the JSON Schema of the load test describes them.
+"""Write docs/result-schema.md and docs/tuning-schema.md: the keys of result.json and tune.json.
 
-`python docs/result_schema.py > docs/result-schema.md`, after a change of loadtest/report/result.schema.json.
+Each is made from a JSON Schema in loadtest/report. After a change of it:
+
+    python docs/result_schema.py > docs/result-schema.md
+    python docs/result_schema.py tuning > docs/tuning-schema.md
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-SCHEMA = Path(__file__).parents[1] / "loadtest" / "report" / "result.schema.json"
+REPORT = Path(__file__).parents[1] / "loadtest" / "report"
 
-INTRODUCTION = """# `result.json`, schema {number}
+INTRODUCTION = """# `{file}`, schema {number}
 
-This page is generated from the JSON Schema [result.schema.json](../loadtest/report/result.schema.json), which
-`python -m loadtest schema` prints: change that file, and run `python docs/result_schema.py > docs/result-schema.md`.
+This page is generated from the JSON Schema [{of}.schema.json](../loadtest/report/{of}.schema.json), which
+`python -m loadtest schema{argument}` prints: change that file, and run
+`python docs/result_schema.py{argument} > {page}`.
 
 The number in `schema` increases if a change could mislead a program that reads the file. New keys may be added without
 increasing it.
 
-The name of a time ends in its unit. `rows` counts samples, `requests` counts calls. Every key is there unless this page
-says otherwise; what does not apply is null.
+{conventions}
 """
+CONVENTIONS = {
+    "result": """\
+The name of a time ends in its unit. `rows` counts samples, `requests` counts calls. Every key is there unless this page
+says otherwise; what does not apply is null.""",
+    "tuning": """\
+`python -m builder tune` prints this with `--json`, and writes it to `tune.json` in its `--report-dir`. Times are in
+seconds unless the name of the key ends in another unit. Every key is there; what does not apply is null.""",
+}
+FILES = {"result": "result.json", "tuning": "tune.json"}
 
 Schema = Mapping[str, Any]
 
 
-def page(schema: Schema) -> Iterator[str]:
+def page(schema: Schema, of: str) -> Iterator[str]:
     """Yield the page's blocks: the top level, then a section for each kind of object."""
-    yield INTRODUCTION.format(number=schema["properties"]["schema"]["const"])
+    yield INTRODUCTION.format(
+        file=FILES[of],
+        number=schema["properties"]["schema"]["const"],
+        of=of,
+        argument="" if of == "result" else f" {of}",
+        page=f"docs/{of}-schema.md",
+        conventions=CONVENTIONS[of],
+    )
     yield f"## Top level\n\n{table(schema)}\n"
     for name, kind in schema["$defs"].items():
         keys = f"\n\n{table(kind)}" if "properties" in kind else ""
@@ -61,4 +81,6 @@ def type_of(value: Schema) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(page(json.loads(SCHEMA.read_text(encoding="utf-8")))), end="")
+    of = sys.argv[1] if len(sys.argv) > 1 else "result"
+    schema = json.loads((REPORT / f"{of}.schema.json").read_text(encoding="utf-8"))
+    print("\n".join(page(schema, of)), end="")

@@ -33,10 +33,10 @@ def run_load_test(arguments: tuple[str, ...]) -> None:
         print_line(line)
 
 
-@main.command(short_help="Print the JSON Schema of result.json, or of a comparison.")
-@click.argument("of", type=click.Choice(["result", "comparison"]), default="result")
+@main.command(short_help="Print the JSON Schema of result.json, of a comparison or of a tuning.")
+@click.argument("of", type=click.Choice(["result", "comparison", "tuning"]), default="result")
 def schema(of: str) -> None:
-    """Print the JSON Schema of result.json, or of what `compare --json` prints."""
+    """Print the JSON Schema of result.json, of what `compare --json` prints, or of tune.json."""
     from loadtest.report import read_schema
 
     for line in read_schema(of).splitlines():
@@ -119,6 +119,26 @@ def _sides(files: tuple[str, ...]) -> tuple[list[str], list[str]]:
         )
         raise SettingsError("compare", "these names do not say which files are to be compared", fix)
     return first, second
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="tune.json")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.html",
+    help="The page to write, as in --output report.html.",
+)
+def tuning(file: Path, output: Path) -> None:
+    """Make a page of a tuning.
+
+    tune.json is what `python -m builder tune` writes into its --report-dir, or prints with --json.
+    """
+    from loadtest.report import tuning as pages
+
+    pages.write(pages.read_document(file), output)
+    print_note(f"page: {output}")
 
 
 @main.command()

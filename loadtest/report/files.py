@@ -92,5 +92,5 @@ def _cell(value: Any) -> Any:
 
 
 def read_schema(of: str = "result") -> str:
-    """Return the JSON Schema of result.json, or of a `comparison`."""
+    """Return the JSON Schema of result.json, or of a `comparison` or a `tuning`."""
     return (Path(__file__).parent / f"{of}.schema.json").read_text(encoding="utf-8")

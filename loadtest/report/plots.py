@@ -192,6 +192,14 @@ def shares(
     return chart
 
 
+def points(title: str, unit: str, axis: Axis, traces: list[Chart]) -> Chart:
+    """Return series of points, and lines beside them."""
+    chart = _chart(title, unit, axis, traces)
+    chart["layout"]["xaxis"] |= {"rangemode": "tozero"}
+    chart["layout"] |= {"hovermode": "closest", "showlegend": True}
+    return chart
+
+
 def category_axis(title: str) -> dict[str, Any]:
     """Return an axis with a place for each name."""
     return {"title": title, "type": "category"}

@@ -11,6 +11,16 @@ from builder.tuning.simulator import Predicted
 CURRENT = Configuration(1, 2, 32)
 BEST = Configuration(2, 1, 32, (8,))
 GOAL = Goal(0.02)
+WORDS = (
+    CURRENT,
+    BEST,
+    Configuration(1, None, 0),
+    Configuration(2, 1, 32, (8, 16), 1500),
+    Configuration(2, 1, 32, (8,), 500),
+    Configuration(2, None, 8, (), 0, (0, 2), True),
+    Configuration(2, None, 8, (), 0, (1,)),
+)
+"""Configurations of every kind, whose words are compared."""
 DIFF = """--- model_repository/digits/config.pbtxt
 +++ model_repository/digits/config.pbtxt
 @@ -20,5 +20,7 @@

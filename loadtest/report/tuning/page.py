@@ -15,6 +15,12 @@ _RUN_HEADS = (
     "verdict", "why it was tried",
 )  # fmt: skip
 _RESULT_HEADS = ("", "settings", "load", "rows/s", "p99 (ms)", "runs")
+_TITLES = {
+    "": "not over yet",
+    "better": "better settings were found",
+    "as it is": "the current settings are the best",
+    "not distinguishable": "nothing is distinguishably better than the current settings",
+}
 _TEXTS = {"", "settings", "load", "verdict", "why it was tried"}
 
 
@@ -39,7 +45,7 @@ def to_html(tuning: Document) -> str:
 def to_result(tuning: Document) -> dict[str, Any]:
     """Return what the page shows besides the charts: texts, and tables of texts."""
     return {
-        "title": f"{tuning.name}: {tuning.verdict or 'not over yet'}",
+        "title": f"{tuning.name}: {_TITLES.get(tuning.verdict, tuning.verdict)}",
         "good": tuning.is_good,
         "why": tuning.why,
         "applied": tuning.applied,

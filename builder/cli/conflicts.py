@@ -312,6 +312,9 @@ def _goal_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
             f"{len(names)} models are named, and each is tuned as if it had the server to itself",
             "add --share to tune them on one server together, or name one model",
         )
+    if given["share"] and given["users"] is None and given["rate"] is None:
+        what = "--share compares settings at one load of all models, and none is given"
+        yield what, "add --concurrency USERS or --rate REQUESTS_PER_S, for each model"
     if len(names) == 1 and given["share"]:
         yield "--share is for several models, and one is named", "name the other models on the server, or leave it out"
     if given["stage_time_s"] is not None and not 1 <= given["stage_time_s"] <= 600:

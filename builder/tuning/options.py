@@ -24,6 +24,6 @@ class TuneOptions:
     version: int | None = None
     runs: int = 10
     stage_time_s: float = 5.0
-    protocol: Literal["http", "grpc"] = "grpc"
+    protocol: Literal["http", "grpc"] = "http"
     is_fresh: bool = False
     apply: bool = False

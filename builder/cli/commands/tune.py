@@ -76,7 +76,7 @@ RESULT = "Result"
     section=MEASURING,
     type=click.Choice(["http", "grpc"]),
     metavar="[http|grpc]",
-    help="How the load test talks to the server. Default: grpc.",
+    help="How the load test talks to the server. Default: http.",
 )
 @option(
     "--share",

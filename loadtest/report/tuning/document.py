@@ -214,7 +214,9 @@ def _known(interval: Interval | None) -> Interval:
 
 
 def _interval(values: Mapping[str, Any] | None, scale: float = 1.0) -> Interval | None:
-    return values and Interval(*(scale * _number(values[name]) for name in ("value", "low", "high")))
+    if values is None:
+        return None
+    return Interval(*(scale * _number(values[name]) for name in ("value", "low", "high")))
 
 
 def _number(value: Any) -> float:

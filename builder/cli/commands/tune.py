@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from builder.cli.arguments import VERSION, address, milliseconds, rate, row_mix, seconds, whole_number
-from builder.cli.conflicts import check_tuning
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
 from builder.cli.options import as_json, lock_timeout, option, repository
 from builder.cli.servers import ACCESS, server_access
+from builder.cli.tuning_conflicts import check_tuning
 
 LOAD = "Load and limit"
 MEASURING = "Measuring"

@@ -1,0 +1,93 @@
+"""Options of `tune` that contradict each other, or that have no effect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from builder.cli.conflicts import Conflict
+from builder.cli.faults import WrongUsage
+
+
+def check_tuning(names: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse options of `tune` that contradict each other, or that have no effect.
+
+    Raises:
+        WrongUsage: The first of them.
+    """
+    conflicts = (
+        [*_undo_conflicts(names, given)] if given["undo"] else [*_goal_conflicts(given), *_name_conflicts(names, given)]
+    )
+    conflicts += _access_conflicts(given)
+    if conflicts:
+        raise WrongUsage(*conflicts[0])
+
+
+_FOR_TUNING = {
+    "max_p99_s": "--max-p99-ms",
+    "users": "--concurrency",
+    "rate": "--rate",
+    "rows": "--rows",
+    "version": "--version",
+    "runs": "--runs",
+    "stage_time_s": "--stage-time",
+    "protocol": "--protocol",
+    "share": "--share",
+    "is_fresh": "--fresh",
+    "apply": "--apply",
+    "report_dir": "--report-dir",
+}
+"""What has no effect with --undo, which measures nothing."""
+
+
+def _undo_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[Conflict]:
+    for parameter, name in _FOR_TUNING.items():
+        if given[parameter] not in (None, False):
+            yield f"{name} has no effect with --undo, which measures nothing", f"leave out {name} or --undo"
+    if len(names) > 1:
+        yield f"--undo is for one model, and {len(names)} are named", f"name one, as in {names[0]} --undo"
+
+
+def _goal_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if given["max_p99_s"] is None:
+        yield (
+            "no limit is given, and the highest throughput without one has the longest latency",
+            "add --max-p99-ms, for example --max-p99-ms 20; --undo alone needs none",
+        )
+    if given["users"] is not None and given["rate"] is not None:
+        what = "--concurrency is for users who wait for each answer, and --rate for requests that wait for none"
+        yield what, "leave out --concurrency or --rate"
+    if given["stage_time_s"] is not None and not 1 <= given["stage_time_s"] <= 600:
+        yield f"--stage-time {given['stage_time_s']:g}s is not from 1s to 10m", "use 5s, for example"
+
+
+def _name_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        yield f"{twice[0]} is named twice", f"name {twice[0]} once"
+    if len(names) > 1 and not given["share"]:
+        yield (
+            f"{len(names)} models are named, and each is tuned as if it had the server to itself",
+            "add --share to tune them on one server together, or name one model",
+        )
+    if given["share"] and given["users"] is None and given["rate"] is None:
+        what = "--share compares settings at one load of all models, and none is given"
+        yield what, "add --concurrency USERS or --rate REQUESTS_PER_S, for each model"
+    if len(names) == 1 and given["share"]:
+        yield "--share is for several models, and one is named", "name the other models on the server, or leave it out"
+
+
+_FOR_SERVER = {
+    "admin_key_file": "--admin-key-file",
+    "header_file": "--header-file",
+    "ca_file": "--ca-file",
+    "client_cert": "--client-cert",
+    "client_key": "--client-key",
+    "http_address": "--http-address",
+}
+
+
+def _access_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    for parameter, name in _FOR_SERVER.items():
+        if given[parameter] is not None and not given["server"] and not given["undo"]:
+            yield (
+                f"{name} is for a server of yours, and there is no --server",
+                f"add --server grpc://HOST:8001, or leave out {name}",
+            )

@@ -28,6 +28,11 @@ class Configuration:
     profiles: tuple[int, ...] = ()
     cuda_graphs: bool = False
 
+    @property
+    def engine(self) -> tuple[int | None, tuple[int, ...], bool]:
+        """What the time of a batch depends on: the threads, and for a TensorRT plan the profiles and CUDA graphs."""
+        return self.threads, self.profiles, self.cuda_graphs
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

@@ -3,9 +3,9 @@
 `deploy` (in `rollout`) takes the servers in `waves`. It tries the version under another name (`rehearsal`), lets the
 config name it (`switched`), loads it, compares the answers with the stored ones (`live_check`), and can watch it for a
 while. `goal` is what all servers are to serve, `server_run` the work on one of them, and `outcome` how they were left.
-`live_server` controls a running server at an `address` over gRPC, with the certificates and headers of `access`, and
-`inference` sends requests to it. A `mirror` keeps a bucket the same as the folder that is changed. `in_use` asks which
-versions servers answer with, for `prune`.
+`trial` only tries a version out, on a server that nobody else uses. `live_server` controls a running server at an
+`address` over gRPC, with the certificates and headers of `access`, and `inference` sends requests to it. A `mirror`
+keeps a bucket the same as the folder that is changed. `in_use` asks which versions servers answer with, for `prune`.
 """
 
 from builder.deployment.access import Certificates, read_headers
@@ -15,6 +15,7 @@ from builder.deployment.live_server import LiveServer
 from builder.deployment.mirror import Mirror
 from builder.deployment.outcome import Deployment, ServerOutcome
 from builder.deployment.rollout import deploy
+from builder.deployment.trial import try_out
 from builder.deployment.waves import Reach
 from builder.deployment.waves import parse as parse_waves
 
@@ -33,4 +34,5 @@ __all__ = [
     "parse_waves",
     "read_headers",
     "read_servers",
+    "try_out",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.config import (
@@ -17,7 +18,7 @@ from builder.config import (
 )
 from builder.errors import RepositoryError
 from builder.proof import as_numbers
-from builder.publishing import plan_switch
+from builder.publishing import ConfigChange, plan_switch
 from builder.record import Manifest
 from builder.repository import ModelDirectory, Repository
 from builder.tensors import Array
@@ -60,7 +61,7 @@ class Goal:
         config: The same config, read.
         plan_config: With what a server loads the TensorRT plan instead, which lies beside the ONNX file that `config`
             serves; None if there is no plan beside it, in one of the versions.
-        is_switch: Whether config.pbtxt has to be changed for it.
+        change: How config.pbtxt has to be changed for it; None if it is right already.
         proven: The versions that can be checked, the highest first.
         unproven: The versions served beside `version` that this package did not publish.
     """
@@ -71,7 +72,7 @@ class Goal:
     plan: Config
     config: "ModelConfig"
     plan_config: "ModelConfig | None"
-    is_switch: bool
+    change: ConfigChange | None
     proven: tuple[Proven, ...]
     unproven: tuple[int, ...]
 
@@ -81,13 +82,16 @@ class Goal:
         return bool(self.config.response_cache.enable)
 
 
-def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
+def make_goal(
+    repository: Repository, name: str, version: int | None = None, change: ConfigChange | None = None
+) -> Goal:
     """Read what is needed to deploy a version, and check that its answers can be checked. Nothing is changed.
 
     Args:
         repository: The repository.
         name: The model.
         version: The version to deploy; None takes the one that config.pbtxt names.
+        change: A change of config.pbtxt to deploy, which says itself which version it serves.
 
     Raises:
         RepositoryError: There is no such version, it has no reference, a file is missing, or its answers cannot be
@@ -97,10 +101,15 @@ def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
     model = repository.model(name)
     text, named = model.read_config(), model.served_version()
     version = named if version is None else version
+    if change is None and version != named:
+        change = ConfigChange(f"switch {name}", partial(plan_switch, to=version))
+    planned = None if change is None else change.plan(model)
+    if planned is not None and planned.content == planned.replaced:
+        change = None
+    version = version if planned is None else planned.after
     model.read_manifest(version)
     model.check_complete(version)
-    planned = plan_switch(model, version).config if version != named else None
-    plan = planned or Config(text, {})
+    plan = Config(text, {}) if planned is None else planned.config
     config = pbtxt.parse(plan.text, where=model.config_path)
     _refuse_uncheckable(config, model)
     present = model.versions()
@@ -114,7 +123,7 @@ def make_goal(repository: Repository, name: str, version: int | None) -> Goal:
         plan=plan,
         config=config,
         plan_config=_plan_config(config, proven, versions),
-        is_switch=planned is not None,
+        change=change,
         proven=proven,
         unproven=tuple(number for number in versions if number not in known),
     )

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from builder import interrupts
 from builder.deployment import rehearsal, waves
@@ -34,6 +35,7 @@ from builder.deployment.together import in_turn, naming, on_each, raise_all, rai
 from builder.deployment.waves import Reach
 from builder.errors import BuilderError, HostError, Listing, RepositoryError
 from builder.progress import Report, silent
+from builder.publishing import ConfigChange
 from builder.repository import DeploymentRecord, Repository, Wait, deploying, reported
 
 WATCH_EVERY_S = 1.0
@@ -49,6 +51,7 @@ def deploy(
     servers: Sequence[LiveServer] | LiveServer,
     *,
     version: int | None = None,
+    change: ConfigChange | None = None,
     rehearse: bool = True,
     watch_s: float = 0.0,
     slack: float = 1.0,
@@ -67,6 +70,7 @@ def deploy(
         name: The model.
         servers: Servers in explicit mode.
         version: The version to deploy. By default the one that the repository names.
+        change: A change of its config to deploy instead, such as one of its settings.
         rehearse: Try the version under another name first, so that clients never get the answers of a bad one.
         watch_s: How long to continue checking after each wave, seconds.
         slack: A factor for the tolerances in the version's manifest.
@@ -84,8 +88,9 @@ def deploy(
     every = [servers] if isinstance(servers, LiveServer) else list(servers)
     if not every:
         raise ValueError("there is no server to deploy to")
-    with _alone(repository, name, report) as record:
-        rollout = _begin(repository, name, version, every, rehearse, slack, mirror or OnDisk(), report, record)
+    with alone(repository, name, report) as record:
+        make = partial(make_goal, repository, name, version, change)
+        rollout = _begin(repository, make, every, rehearse, slack, mirror or OnDisk(), report, record)
         with rollout.finishing(finished):
             rollout.look()
             for wave in waves.split(rollout.runs, steps):
@@ -96,7 +101,7 @@ def deploy(
 
 
 @contextmanager
-def _alone(repository: Repository, name: str, report: Report) -> Iterator[DeploymentRecord]:
+def alone(repository: Repository, name: str, report: Report) -> Iterator[DeploymentRecord]:
     """Make other deployments of this model from this repository wait, and yield the record of where it is deployed."""
     path = repository.model(name).path
     with ExitStack() as stack:
@@ -110,8 +115,7 @@ def _alone(repository: Repository, name: str, report: Report) -> Iterator[Deploy
 
 def _begin(
     repository: Repository,
-    name: str,
-    version: int | None,
+    make: Callable[[], Goal],
     servers: Sequence[LiveServer],
     rehearse: bool,
     slack: float,
@@ -121,7 +125,7 @@ def _begin(
 ) -> "_Rollout":
     """Read everything that is needed from the repository."""
     with mirror.changing():
-        goal = make_goal(repository, name, version)
+        goal = make()
         switched = SwitchedConfig.now(repository, goal, mirror, report)
     largest = goal.proven[0].interface.max_batch_size
     if goal.has_cache and largest < 2 and not rehearse:

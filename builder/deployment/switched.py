@@ -9,7 +9,7 @@ from builder.deployment.goal import Goal
 from builder.deployment.mirror import Mirror
 from builder.errors import BuilderError, RepositoryError
 from builder.progress import Report
-from builder.publishing import put_back, switch
+from builder.publishing import carry_out, put_back
 from builder.repository import KeptConfig, Repository
 
 if TYPE_CHECKING:
@@ -63,12 +63,15 @@ class SwitchedConfig:
             if _content(self.goal) != (self.former if self.written is None else self.written):
                 what = f"somebody has changed it since the deployment of version {self.goal.version} began"
                 raise RepositoryError(self.goal.model.config_path, what, "deploy again")
-            if not self.goal.is_switch or self.written is not None:
+            if self.goal.change is None or self.written is not None:
                 return
-            done = switch(self.repository, self.goal.model.name, self.goal.version)
+            done = carry_out(self.repository, self.goal.model.name, self.goal.change)
             self.written, self.diff = _content(self.goal), done.diff
             self.kept = done.kept if done.is_newly_kept else None
-        self.report("switch", f"the repository names version {done.after} instead of {done.before}")
+        if done.after == done.before:
+            self.report("switch", f"the repository has the new config of version {done.after}")
+        else:
+            self.report("switch", f"the repository names version {done.after} instead of {done.before}")
 
     def put_back(self, instead: int | None = None) -> str:
         """Put the former config back, if this deployment has changed it, and say what the repository names.

@@ -7,7 +7,8 @@ compiler of a plan refuses. `plan_building` builds a plan, and `plan_files` says
 `blame` says whether an unexpected error comes from the model. `version_files` makes the manifest and the files of a
 version, and `verifying` proves these files again. `installing` makes a version's config and hands both to the
 repository. `switching` serves another version, or goes back: `planning` works out what that changes, `restoring` brings
-back a config from before, and `beside` checks the versions that are served at the same time. `adopting` makes a version
+back a config from before, and `beside` checks the versions that are served at the same time. `reconfiguring` changes
+settings of the config alone. `adopting` makes a version
 known that others put there, which `adoptable` proves as it is. `checking` builds a plan only to see that it can be.
 """
 
@@ -21,13 +22,15 @@ from builder.publishing.installing import install
 from builder.publishing.options import Origin, PublishOptions
 from builder.publishing.pipeline import Publication, model_name_of, publish
 from builder.publishing.planning import Plan, plan_rollback, plan_switch
-from builder.publishing.switching import Switch, put_back, roll_back, switch
+from builder.publishing.reconfiguring import plan_config, plan_reconfigure, reconfigure
+from builder.publishing.switching import ConfigChange, Switch, carry_out, put_back, roll_back, switch
 from builder.publishing.verifying import ProvenVersion, verify_files
 
 __all__ = [
     "AdoptOptions",
     "AdoptedModel",
     "Adoption",
+    "ConfigChange",
     "Origin",
     "Plan",
     "PlanCheck",
@@ -38,14 +41,18 @@ __all__ = [
     "adopt",
     "advised",
     "blamed",
+    "carry_out",
     "check_plan",
     "install",
     "make_batch_dynamic",
     "model_name_of",
+    "plan_config",
+    "plan_reconfigure",
     "plan_rollback",
     "plan_switch",
     "publish",
     "put_back",
+    "reconfigure",
     "roll_back",
     "switch",
     "verify_files",

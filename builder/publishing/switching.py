@@ -1,4 +1,4 @@
-"""Serve another version that is there, go back to a config from before, or put one back.
+"""Change the config of a model: serve another version that is there, go back to a config from before, or put one back.
 
 Each holds the repository's lock from before it reads the config that is there until the new config is in place. So
 the config is always made from what it replaces, however many others publish at the same time.
@@ -57,6 +57,22 @@ class Switch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigChange:
+    """A change of a model's config, as `carry_out` makes it.
+
+    Attributes:
+        command: What makes it, such as `switch digits`, to tell whoever waits for the repository's lock.
+        plan: Works out what it changes, from the model as it is.
+        writing: Called with what is about to be written, while the lock is held. What it raises keeps everything as it
+            was.
+    """
+
+    command: str
+    plan: Callable[[ModelDirectory], Plan]
+    writing: Callable[[Plan], None] = lambda plan: None
+
+
 def switch(
     repository: Repository,
     name: str,
@@ -86,7 +102,7 @@ def switch(
     def plan(model: ModelDirectory) -> Plan:
         return plan_switch(model, to, number=number, keep_settings=keep_settings, beside=beside)
 
-    return _carry_out(repository, name, f"switch {name}", plan, dry_run=dry_run)
+    return carry_out(repository, name, ConfigChange(f"switch {name}", plan), dry_run=dry_run)
 
 
 def roll_back(
@@ -107,19 +123,30 @@ def roll_back(
     def plan(model: ModelDirectory) -> Plan:
         return plan_rollback(model, to, number=number, keep_settings=keep_settings, beside=beside)
 
-    return _carry_out(repository, name, f"rollback {name}", plan, dry_run=dry_run)
+    return carry_out(repository, name, ConfigChange(f"rollback {name}", plan), dry_run=dry_run)
 
 
-def _carry_out(
-    repository: Repository, name: str, command: str, plan: Callable[[ModelDirectory], Plan], *, dry_run: bool
-) -> Switch:
+def carry_out(repository: Repository, name: str, change: ConfigChange, *, dry_run: bool = False) -> Switch:
+    """Make a change, completely or not at all.
+
+    Args:
+        repository: The repository.
+        name: The model.
+        change: What to change.
+        dry_run: Whether to say only what would be done; nothing is written.
+
+    Raises:
+        RepositoryError: There is no such model, the change cannot be made, or the repository cannot be written to.
+            Nothing on disk changed.
+    """
     repository.model(name).read_config()  # refuses an unknown model before anything is created
     if dry_run:
-        return Switch.of(plan(repository.model(name)))
-    with repository.changing(name, command) as change:
-        planned = plan(change.model)
-        change.serve(planned.replacement)
-    return Switch.of(planned, change.notes)
+        return Switch.of(change.plan(repository.model(name)))
+    with repository.changing(name, change.command) as changing:
+        planned = change.plan(changing.model)
+        change.writing(planned)
+        changing.serve(planned.replacement)
+    return Switch.of(planned, changing.notes)
 
 
 def put_back(

@@ -16,6 +16,7 @@ T = TypeVar("T")
 _MAX_DEPTH = 32
 _MAX_VALUES = 100_000
 _LARGEST_INT = 2**63 - 1
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character in UTF-16, which JSON can spell but no text contains."""
 
@@ -42,8 +43,8 @@ def decode(kind: type[T], document: Any, at: str) -> T:
     """Turn a parsed document into a dataclass; keys that it has no field for are skipped.
 
     Args:
-        kind: The dataclass. Its fields may be dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, scalars, `X | None` and
-            `Any`, which stands for any JSON.
+        kind: The dataclass. Its fields may be dataclasses, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]`,
+            `Mapping[int, X]` with the keys as text, scalars, `X | None` and `Any`, which stands for any JSON.
         document: What `parse` returned.
         at: What messages call the document.
 
@@ -74,16 +75,33 @@ def _decode(kind: Any, value: Any, at: str) -> Any:
     if origin is types.UnionType:
         return None if value is None else _decode(arguments[0], value, at)
     if origin is tuple:
-        items = _expect(list, value, at)
-        return tuple(_decode(arguments[0], item, f"{at}[{i}]") for i, item in enumerate(items))
+        return _decode_tuple(arguments, _expect(list, value, at), at)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         entries = _expect(dict, value, at)
         return {
-            _scalar(str, key, at): _decode(arguments[1], item, f"{at}.{key[:200]}") for key, item in entries.items()
+            _key(arguments[0], key, at): _decode(arguments[1], item, f"{at}.{key[:200]}")
+            for key, item in entries.items()
         }
     if kind is float and type(value) is int:
         value = float(_scalar(int, value, at))
     return _scalar(kind, value, at)
+
+
+def _decode_tuple(kinds: tuple[Any, ...], items: list[Any], at: str) -> tuple[Any, ...]:
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(items)
+    if len(items) != len(kinds):
+        raise MisreadError(f"{at} has {len(items)} values instead of {len(kinds)}")
+    return tuple(_decode(kind, item, f"{at}[{i}]") for i, (kind, item) in enumerate(zip(kinds, items, strict=True)))
+
+
+def _key(kind: type, key: str, at: str) -> Any:
+    """Return a key, which JSON has as text: a number has one spelling, so that no two keys are the same."""
+    if kind is str:
+        return _scalar(str, key, at)
+    if not _WHOLE.fullmatch(key):
+        raise MisreadError(f"{at} has the key {reprlib.repr(key)}, which is no whole number")
+    return int(key)
 
 
 def _decode_dataclass(kind: type, document: dict[str, Any], at: str) -> Any:

@@ -10,10 +10,9 @@ after the last deployment to it; whoever changes that server in another way is n
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +27,7 @@ from builder.repository.own_folder import OpenFolder, OwnFolder
 FORMAT = 1
 
 _LOCK = re.compile(r"[^/]+\.lock")
-_NAMES = re.compile(r"[^/]+(\.lock\.holder|\.deployed\.json|\.deployed\.new)")
+_NAMES = re.compile(r"[^/]+(\.lock\.holder|\.deployed\.json(\.new)?|\.deployed\.new)")
 _LIMIT = 4 * 2**20
 """The most bytes of a record: some ten thousand servers."""
 
@@ -99,15 +98,8 @@ class DeploymentRecord:
             raise ValueError("the record of a model that was never deployed cannot be written here")
         servers = {entry.server: {"versions": entry.versions, "at": entry.at.isoformat()} for entry in entries.values()}
         text = json.dumps({"format": FORMAT, "model": self._name, "servers": servers}, indent=2)
-        new, descriptor = f"{self._name}.deployed.new", self._folder.descriptor
         with reported(self._folder.path):
-            with suppress(FileNotFoundError):
-                self._folder.remove(new)  # of a process that was killed
-            self._folder.write(new, f"{text}\n".encode())
-            with _opened(new, descriptor) as file:
-                os.fsync(file)
-            os.rename(new, _file(self._name), src_dir_fd=descriptor, dst_dir_fd=descriptor)
-            os.fsync(descriptor)
+            self._folder.replace(_file(self._name), f"{text}\n".encode())
 
 
 @contextmanager
@@ -187,12 +179,3 @@ def _entries(record: Any) -> Iterator[tuple[str, Deployed]]:
         if at.tzinfo is None or not all(type(version) is int and version > 0 for version in versions):
             raise ValueError("an entry is not as it is written")
         yield server, Deployed(server, tuple(versions), at)
-
-
-@contextmanager
-def _opened(name: str, folder: int) -> Iterator[int]:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -49,11 +49,27 @@ class OpenFolder:
         """Return the names in the folder."""
         return entries(self.descriptor)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, is_flushed: bool = False) -> None:
         """Write a file that must not exist yet."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(name, flags, 0o666, dir_fd=self.descriptor), "wb") as stream:
             stream.write(content)
+            if is_flushed:
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file in place of the one that is there, if one is; it is on disk when this returns.
+
+        Whoever reads it has the old content or the new one. A process that is killed may leave `NAME.new` behind, which
+        the next call replaces.
+        """
+        new = f"{name}.new"
+        with suppress(FileNotFoundError):
+            self.remove(new)
+        self.write(new, content, is_flushed=True)
+        os.rename(new, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        os.fsync(self.descriptor)
 
     def read(self, name: str, *, limit: int) -> bytes:
         """Read a small file.
@@ -71,7 +87,7 @@ class OpenFolder:
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise ValueError("it is not a file")
-            content = os.read(file, limit + 1)
+            content = _read_all(file, limit + 1)
         finally:
             close(file)
         if len(content) > limit:
@@ -220,6 +236,15 @@ def entries(folder: int) -> list[str]:
     """Return the names in an open folder."""
     with os.scandir(folder) as found:
         return [entry.name for entry in found]
+
+
+def _read_all(file: int, most: int) -> bytes:
+    """Read up to this many bytes, in as many calls as that takes."""
+    parts: list[bytes] = []
+    while most > 0 and (part := os.read(file, min(most, 1 << 20))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 def _exists(name: str, folder: int) -> bool:

@@ -3,7 +3,8 @@
 The proof makes both, config.pbtxt is made from them, and the repository stores them with the model, so that `verify`
 and `deploy` can compare the version's answers again later. `manifest` reads and writes `manifest.json`, with the files
 of the version (`model_file`), what was compared (`proof`), its TensorRT plans (`plan`), and what `quantization`,
-`accuracy` and `speed` found. `reference` has the arrays in `reference.npz`.
+`accuracy` and `speed` found. `reference` has the arrays in `reference.npz`, and `decoding` reads JSON that anybody may
+have written.
 """
 
 from builder.record.accuracy import Accuracy, Score, accuracy_figure, accuracy_limit, accuracy_points

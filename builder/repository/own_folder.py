@@ -68,7 +68,11 @@ class OpenFolder:
         with suppress(FileNotFoundError):
             self.remove(new)
         self.write(new, content, is_flushed=True)
-        os.rename(new, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        self.rename(new, name)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name, in place of the file that has that name, if one does."""
+        os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         os.fsync(self.descriptor)
 
     def read(self, name: str, *, limit: int) -> bytes:

@@ -99,17 +99,9 @@ def make_goal(
         VerificationError: The config fixes a size that the stored samples do not have.
     """
     model = repository.model(name)
-    text, named = model.read_config(), model.served_version()
-    version = named if version is None else version
-    if change is None and version != named:
-        change = ConfigChange(f"switch {name}", partial(plan_switch, to=version))
-    planned = None if change is None else change.plan(model)
-    if planned is not None and planned.content == planned.replaced:
-        change = None
-    version = version if planned is None else planned.after
+    change, version, plan = _planned(model, version, change)
     model.read_manifest(version)
     model.check_complete(version)
-    plan = Config(text, {}) if planned is None else planned.config
     config = pbtxt.parse(plan.text, where=model.config_path)
     _refuse_uncheckable(config, model)
     present = model.versions()
@@ -127,6 +119,20 @@ def make_goal(
         proven=proven,
         unproven=tuple(number for number in versions if number not in known),
     )
+
+
+def _planned(
+    model: ModelDirectory, version: int | None, change: ConfigChange | None
+) -> tuple[ConfigChange | None, int, Config]:
+    """Return how config.pbtxt has to be changed, if at all, the version that it serves then, and what it says."""
+    text, named = model.read_config(), model.served_version()
+    version = named if version is None else version
+    if change is None and version != named:
+        change = ConfigChange(f"switch {model.name}", partial(plan_switch, to=version))
+    if change is None:
+        return None, version, Config(text, {})
+    planned = change.plan(model)
+    return (change if planned.content != planned.replaced else None), planned.after, planned.config
 
 
 def _plan_config(config: "ModelConfig", proven: Sequence[Proven], versions: Sequence[int]) -> "ModelConfig | None":

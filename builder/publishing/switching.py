@@ -144,7 +144,8 @@ def carry_out(repository: Repository, name: str, change: ConfigChange, *, dry_ru
         return Switch.of(change.plan(repository.model(name)))
     with repository.changing(name, change.command) as changing:
         planned = change.plan(changing.model)
-        change.writing(planned)
+        if planned.content != planned.replaced:
+            change.writing(planned)
         changing.serve(planned.replacement)
     return Switch.of(planned, changing.notes)
 

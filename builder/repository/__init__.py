@@ -13,7 +13,7 @@ they are on disk afterwards.
 
 from builder.repository import disk, kept, transaction
 from builder.repository.change import AdoptedVersion, Change, PublishedVersion, Replacement
-from builder.repository.deployed import Deployed, DeploymentRecord, deploying
+from builder.repository.deployed import Deployed, DeploymentRecord, deploying, recorded
 from builder.repository.disk import reported
 from builder.repository.kept import Keeping, KeptConfig
 from builder.repository.kinds import Kind
@@ -55,6 +55,7 @@ __all__ = [
     "find_slot",
     "kept",
     "locked",
+    "recorded",
     "reported",
     "transaction",
 ]

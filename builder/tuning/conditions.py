@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from builder.config import lineage, pbtxt
+from builder.config import THREADS, lineage, pbtxt
 from builder.errors import RepositoryError
 from builder.repository import ModelDirectory
 from builder.tuning.goal import Goal
 from builder.tuning.machine import MachineFacts
+
+_TUNED = ("max_batch_size", "dynamic_batching", "sequence_batching", "instance_group", "optimization")
+"""Fields at the top of a config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,14 @@ def changed_fields(before: str, now: str) -> tuple[str, ...]:
     except RepositoryError:
         return () if before == now else (pbtxt.FILE,)
     return tuple(each.name for each in old.DESCRIPTOR.fields if _differs(each.name, old, new))
+
+
+def tuned_changes(before: str, now: str) -> tuple[str, ...]:
+    """Return in which of the settings two configs differ that a tuning sets, or that decide what these mean."""
+    old, new = (pbtxt.parse(text, where=pbtxt.FILE) for text in (before, now))
+    fields = tuple(name for name in _TUNED if _differs(name, old, new))
+    threads = tuple(str(config.parameters.get(THREADS)) for config in (old, new))
+    return fields if threads[0] == threads[1] else (*fields, THREADS)
 
 
 def _differs(name: str, old: object, new: object) -> bool:

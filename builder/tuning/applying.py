@@ -199,8 +199,9 @@ def _on_embedded(repository: Repository, name: str, slack: float, report: Report
     """Return what tries a change on an embedded server, which nobody else uses."""
 
     def prove(change: ConfigChange) -> None:
-        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-        with Server.start(repository.root, model_control_mode="explicit", **ports) as server:
+        with Server.start(
+            repository.root, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit"
+        ) as server:
             address = Address.parse(f"grpc://{server.grpc_address}")
             with LiveServer(address, admin=server.admin) as live:
                 try_out(repository, name, live, change, slack=slack, report=report)

@@ -15,7 +15,7 @@ from builder import bounded, bucket, exporting, fetching, publishing
 from builder.batching import BatchedModel, BatchedTensor, Rewrite
 from builder.bounded import Limits
 from builder.bucket import wanted
-from builder.config import Interface, check_config, interface, interface_of, pbtxt, unproven_files
+from builder.config import ConfigOptions, Interface, check_config, interface, interface_of, pbtxt, unproven_files
 from builder.errors import ModelError
 from builder.exporting import ExportedModel, ExportOptions, InputSpec, Kind, Source, publish_module
 from builder.model import Model, TensorSpec, fix_inputs, keep_outputs, load
@@ -489,6 +489,39 @@ def list_models(repository: Path | str = REPOSITORY) -> list[ListedModel]:
         RepositoryError: There is no such folder, or it cannot be read.
     """
     return bucket.read_all(repository, lambda root: list(Repository(root).list_models()))
+
+
+def configure(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    options: ConfigOptions,
+    dry_run: bool = False,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+) -> Switch:
+    """Change settings of the config that serves a model, in one atomic change, without a new version.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository, or the URL of a bucket.
+        options: The settings; None keeps what config.pbtxt says. `max_batch_size` may be at most what was proven.
+        dry_run: Only say what would be changed.
+        lock_timeout_s: How long to wait while somebody else changes the repository, in seconds. Default: until it is
+            free.
+        report: Called with `wait` and who holds the lock if the wait takes more than a second, and with `note`.
+
+    Raises:
+        RepositoryError: There is no such model, the served version was neither published nor adopted, or the options
+            contradict the config or the version. Nothing on disk changed.
+        ModelError: A file of labels cannot be used.
+    """
+
+    def configure_in(root: Path, report: Report) -> Switch:
+        target = Repository(root, report=report, lock_timeout_s=lock_timeout_s)
+        return publishing.reconfigure(target, name, options, dry_run=dry_run)
+
+    return bucket.change(repository, name, configure_in, wanted=wanted.to_configure, report=report)
 
 
 def switch(

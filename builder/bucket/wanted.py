@@ -42,6 +42,11 @@ def to_adopt(version: int | None) -> Wanted:
     return wanted
 
 
+def to_configure(model: ModelDirectory) -> Iterable[str]:
+    """Return the samples of the version that is served, for the warm-up."""
+    return (f"{model.served_version()}/{REFERENCE_FILE}",)
+
+
 def to_switch(to: int | None) -> Wanted:
     """Return the samples of the versions that are served, or may be switched to: the given one, or the one before."""
 

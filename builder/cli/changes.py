@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from builder.publishing import Switch
 
 
-def show(switch: "Switch", *, as_json: bool, dry_run: bool) -> None:
-    """Print what a switch or a rollback changed, or would change."""
+def show(switch: "Switch", *, as_json: bool, dry_run: bool, same: str | None = None) -> None:
+    """Print what a change of the config changed, or would change; `same` says why it changed nothing."""
     if as_json:
         print_json(_to_json(switch, dry_run=dry_run))
         return
@@ -20,7 +20,7 @@ def show(switch: "Switch", *, as_json: bool, dry_run: bool) -> None:
         report("kept", f"the config before is in {switch.model_name}/{kept.file}; {back}")
     for note in switch.notes:
         report("note", note)
-    print_result(_in_words(switch) + ("; this was a dry run, and nothing was changed" if dry_run else ""))
+    print_result(_in_words(switch, same) + ("; this was a dry run, and nothing was changed" if dry_run else ""))
 
 
 def is_new(diff: str) -> bool:
@@ -28,10 +28,10 @@ def is_new(diff: str) -> bool:
     return diff.startswith("--- /dev/null\n")
 
 
-def _in_words(switch: "Switch") -> str:
+def _in_words(switch: "Switch", same: str | None) -> str:
     name = switch.model_name
     if not switch.diff:
-        return f"{name}: version {switch.after} is already served"
+        return f"{name}: {same or f'version {switch.after} is already served'}"
     if switch.before != switch.after:
         return f"{name}: version {switch.before} → {switch.after}"
     if switch.restored is not None:

@@ -66,6 +66,27 @@ def check_inspection(options: "PublishOptions") -> None:
     check_options(options)
 
 
+def check_settings(config: "ConfigOptions") -> None:
+    """Refuse settings of config.pbtxt that contradict each other, and a call that names none.
+
+    Raises:
+        WrongUsage: The first contradiction.
+    """
+    if config == type(config)():
+        what = "no setting is named, so there is nothing to change"
+        raise WrongUsage(what, "name one, such as --instances 2; `configure --help` lists them")
+    conflicts = [*_size_conflicts(config), *_config_conflicts(config)]
+    if conflicts:
+        raise WrongUsage(*conflicts[0])
+
+
+def _size_conflicts(config: "ConfigOptions") -> Iterator[Conflict]:
+    largest, preferred = config.max_batch_size, config.preferred_batch_sizes
+    if largest and max(preferred or (0,)) > largest:
+        what = f"--preferred-batch-size {max(preferred or (0,))} is larger than --max-batch-size {largest}"
+        yield what, f"use preferred sizes of at most {largest}, or a larger --max-batch-size"
+
+
 def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
     largest, preferred = options.config.max_batch_size, options.config.preferred_batch_sizes
     if options.is_static and options.is_per_sample:
@@ -77,9 +98,7 @@ def _batch_conflicts(options: "PublishOptions") -> Iterator[Conflict]:
         yield "--preferred-batch-size has no effect with --static", "leave out --preferred-batch-size or --static"
     if options.is_static and largest:
         yield "--max-batch-size has no effect with --static", "leave out --max-batch-size or --static"
-    if largest and max(preferred or (0,)) > largest:
-        what = f"--preferred-batch-size {max(preferred or (0,))} is larger than --max-batch-size {largest}"
-        yield what, f"use preferred sizes of at most {largest}, or a larger --max-batch-size"
+    yield from _size_conflicts(options.config)
 
 
 def _sample_conflicts(options: "PublishOptions") -> Iterator[Conflict]:

@@ -18,6 +18,12 @@ max_batch_size = option(
     type=whole_number(1),
     help="The largest batch that Triton may form. Default: the value in config.pbtxt, or 32 for a new model.",
 )
+cuda_graphs = option(
+    "--cuda-graphs/--no-cuda-graphs",
+    section=TENSORRT,
+    default=None,
+    help="Let Triton run a plan with CUDA graphs, which lowers the cost of small batches. Default: no.",
+)
 per_sample = option(
     "--per-sample",
     "is_per_sample",

@@ -49,6 +49,7 @@ from builder.cli.plan_options import (
     TARGET,
     TENSORRT,
     build_options,
+    cuda_graphs,
     effort,
     max_batch_size,
     max_error,
@@ -174,12 +175,7 @@ NAMES = "Names of inputs and outputs"
     help="Keep the ONNX file, and let ONNX Runtime build TensorRT engines when Triton loads it. Default: no engines.",
 )
 @build_options
-@option(
-    "--cuda-graphs/--no-cuda-graphs",
-    section=TENSORRT,
-    default=None,
-    help="Let Triton run a plan with CUDA graphs, which lowers the cost of small batches. Default: no.",
-)
+@cuda_graphs
 @limits
 @inputs
 @exporter

@@ -50,5 +50,5 @@ def check_options(
     )
     own = {config.default_model_filename or MODEL_FILES[backend]}
     if reasons := [*other_files(config, own), *(reason for check in checks for reason in check(config))]:
-        fix = "change the options of publish" if existing is None else "change the options of publish, or this file"
+        fix = "change the options" if existing is None else "change the options of publish, or this file"
         raise RepositoryError(where, "; ".join(reasons[:10]), fix)

@@ -100,7 +100,7 @@ def make_config(
     else:
         policy.switch_to(config, version, present, beside=beside)
     labels = settings.apply(config, options, where=where)
-    fix = "change the options of publish" if existing is None else "correct this file, or change the options of publish"
+    fix = "change the options" if existing is None else "correct this file, or change the options of publish"
     _refuse(where, _contradictions(config, manifest, name), fix)
     seen = interface_of(config, manifest, where=where)
     unfit = _check_warmup(seen, sample, options.warmup, where)
@@ -273,7 +273,7 @@ def _max_batch_size(
 def _unproven(wanted: int, proven: int, *, is_asked: bool) -> tuple[str, str]:
     """Say why a version that was proven up to one batch size cannot be served with another, and what to do."""
     if proven == 0:
-        fix = "publish without --max-batch-size" if is_asked else "set max_batch_size to 0 in this file"
+        fix = "leave out --max-batch-size" if is_asked else "set max_batch_size to 0 in this file"
         return "this version has no batch", fix
     if wanted == 0:
         return "this version has a batch", f"set max_batch_size to {proven} in this file, or publish with --static"

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from support.artifacts import scale, scale_model, tree
 
 from builder.cli import cli
-from builder.cli.faults import BadValue
+from builder.cli.faults import BadValue, WrongUsage
 from builder.config import ConfigOptions
 from builder.publishing import install
 from builder.repository import Repository
@@ -124,3 +124,38 @@ def test_none_and_a_version_beside_contradict_each_other(root: Path) -> None:
         cli.commands["switch"].make_context("switch", ["m", "--to", "2", "--serve-also", "none", "--serve-also", "1"])
     with pytest.raises(BadValue, match="'old' is not a whole number"):
         cli.commands["switch"].make_context("switch", ["m", "--to", "2", "--serve-also", "old"])
+
+
+def test_configure_changes_settings_and_says_how_to_take_them_back(root: Path) -> None:
+    done = run(root, "configure", "scale", "--instances", "2", "--intra-op-thread-count", "1")
+
+    assert done.stdout == "scale: version 2 is served with another config\n"
+    assert "+  count: 2" in done.stderr.splitlines()
+    back = "`rollback scale --to 2 --config 1` brings it back"
+    assert done.stderr.splitlines()[-1] == f"kept     the config before is in scale/2/config.1.pbtxt; {back}"
+    assert run(root, "configure", "scale", "--instances", "2").stdout == "scale: it has these settings already\n"
+
+
+def test_a_dry_run_of_configure_changes_nothing(root: Path) -> None:
+    before = tree(root)
+
+    done = result(root, "configure", "scale", "--max-batch-size", "4", "--dry-run")
+
+    assert (done["before"], done["after"], done["dry_run"]) == (2, 2, True)
+    assert "+max_batch_size: 4" in done["config_diff"].splitlines()
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ((), "no setting is named"),
+        (("--instances", "2", "--instance-group", "2xcpu"), "--instances and --instance-group cannot be used together"),
+        (("--max-batch-size", "4", "--preferred-batch-size", "8"), "is larger than --max-batch-size 4"),
+    ],
+)
+def test_configure_refuses_settings_that_contradict_each_other(
+    root: Path, arguments: tuple[str, ...], what: str
+) -> None:
+    with pytest.raises(WrongUsage, match=what):
+        cli.main(["configure", "scale", *arguments, "--repository", str(root)], standalone_mode=False)

@@ -59,6 +59,14 @@ def test_every_field_of_export_has_one_option_and_every_option_a_field() -> None
     assert mismatches(declared("export"), ExportOptions, {"model", "file", "sha256", "as_json"}) == []
 
 
+def test_every_option_of_configure_is_a_field_of_the_config_and_only_what_the_proof_decides_has_none() -> None:
+    others = {"name", "repository", "dry_run", "lock_timeout_s", "as_json"}
+    decided = {"accelerator", "profiles", "fallback"}
+    assert mismatches(declared("configure"), ConfigOptions, others) == [
+        f"no option: {name}" for name in sorted(decided)
+    ]
+
+
 @dataclass(frozen=True)
 class Inner:
     depth: int = 1

@@ -58,7 +58,7 @@ def _given(values: Mapping[str, object]) -> dict[str, object]:
 
 def _no_effect(where: object, why: str, options: Mapping[str, object]) -> RepositoryError:
     names = " and ".join(options)
-    return RepositoryError(where, f"{why}, so {names} would have no effect", f"publish without {names}")
+    return RepositoryError(where, f"{why}, so {names} would have no effect", f"leave out {names}")
 
 
 def _write_batches(batching: Any, options: ConfigOptions) -> None:
@@ -81,7 +81,7 @@ def _write_priorities(batching: Any, options: ConfigOptions, where: object) -> N
     if options.default_priority is not None:
         if batching.priority_levels == 0:
             what = "it has no priority levels, so --default-priority would have no effect"
-            raise RepositoryError(where, what, "add --priority-levels N, or publish without --default-priority")
+            raise RepositoryError(where, what, "add --priority-levels N, or leave out --default-priority")
         batching.default_priority_level = options.default_priority
     if batching.priority_levels and batching.default_priority_level == 0:
         levels = batching.priority_levels
@@ -136,4 +136,4 @@ def _refuse_without_timeout(policy: Any, options: ConfigOptions, where: object) 
     useless = " and ".join(name for name, is_set in needing.items() if is_set)
     if useless and policy.default_timeout_microseconds == 0:
         what = f"no request has a timeout, so {useless} would have no effect"
-        raise RepositoryError(where, what, f"add --queue-timeout-us N, or publish without {useless}")
+        raise RepositoryError(where, what, f"add --queue-timeout-us N, or leave out {useless}")

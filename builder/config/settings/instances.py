@@ -75,7 +75,7 @@ def _write_rate_limiter(
     groups = [group for group in config.instance_group if not group.passive]
     if not groups:
         what = "all its instance groups are passive, so a rate limiter would have no effect"
-        fix = "publish without --rate-limiter-resource and --rate-limiter-priority"
+        fix = "leave out --rate-limiter-resource and --rate-limiter-priority"
         raise RepositoryError(where, what, fix)
     _refuse_absent(groups, resources, where)
     for group in groups:
@@ -88,7 +88,7 @@ def _refuse_absent(groups: Sequence[Any], resources: Mapping[str, Resource], whe
     for name, resource in resources.items():
         if resource.count == 0 and name not in listed:
             what = f"no instance group has a resource {name!r} that --rate-limiter-resource {name}=0 could remove"
-            raise RepositoryError(where, what, f"publish without --rate-limiter-resource {name}=0")
+            raise RepositoryError(where, what, f"leave out --rate-limiter-resource {name}=0")
 
 
 def _limit(group: Any, resources: Mapping[str, Resource], priority: int | None) -> None:

@@ -48,7 +48,7 @@ def write(config: "ModelConfig", asked: Mapping[str, Path | None], where: object
         if file is None:
             if not output.label_filename:
                 what = f"output {name!r} has no labels that --labels {name}= could remove"
-                raise RepositoryError(where, what, f"publish without --labels {name}=")
+                raise RepositoryError(where, what, f"leave out --labels {name}=")
             output.ClearField("label_filename")
             continue
         lines = _read(Path(file))

@@ -26,7 +26,7 @@ def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
     for key, value in options.parameters.items():
         if key.startswith(PROVENANCE_PREFIX):
             what = f"parameters that start with {PROVENANCE_PREFIX} say where a version came from, so publish sets them"
-            raise RepositoryError(where, what, f"publish without --parameter {key}, or use another name")
+            raise RepositoryError(where, what, f"leave out --parameter {key}, or use another name")
         if value:
             config.parameters[key].string_value = value
         else:
@@ -47,7 +47,7 @@ def write(config: "ModelConfig", options: ConfigOptions, where: object) -> None:
 def _refuse_absent(entries: Mapping[str, object], option: str, key: str, where: object) -> None:
     if key not in entries:
         there = ", ".join(map(repr, sorted(key for key in entries if not key.startswith(PROVENANCE_PREFIX))))
-        fix = f"name one of those that are there: {there}" if there else f"publish without {option} {key}="
+        fix = f"name one of those that are there: {there}" if there else f"leave out {option} {key}="
         raise RepositoryError(where, f"there is no {key!r} that {option} {key}= could remove", fix)
 
 

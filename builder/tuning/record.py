@@ -24,7 +24,7 @@ from builder.record.decoding import MisreadError, decode, parse
 from builder.repository import OpenFolder, OwnFolder, Repository, Wait, locked, reported
 from builder.tuning.conditions import Conditions, differences
 from builder.tuning.found import Found, Step
-from builder.tuning.measurement import Measurement
+from builder.tuning.measurement import Configuration, Measurement
 from builder.version import __version__
 
 SCHEMA = 1
@@ -44,6 +44,7 @@ class Record:
     Attributes:
         name: The model.
         conditions: What the measurements hold for.
+        current: The configuration in config.pbtxt.
         runs: The most runs that it may make.
         started: When it began, in UTC, as in `2026-11-27T15:00:00+00:00`.
         finished: When it was over; None while it goes on, or if it was interrupted.
@@ -51,10 +52,12 @@ class Record:
         found: What came out; None before the end.
         config_diff: What the best configuration changes in config.pbtxt, as a unified diff; empty if nothing.
         applied: What was written back, as JSON; None if nothing was.
+        notes: What a reader must know about the server and about earlier records; one sentence each.
     """
 
     name: str
     conditions: Conditions
+    current: Configuration
     runs: int
     started: str
     finished: str | None = None
@@ -62,6 +65,7 @@ class Record:
     found: Found | None = None
     config_diff: str = ""
     applied: Any = None
+    notes: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """Return the record as JSON: the fields of all dataclasses by their names, the conditions at the top."""
@@ -75,11 +79,13 @@ class Record:
             "started": self.started,
             "finished": self.finished,
             **as_document(self.conditions),
+            "current": as_document(self.current),
             "runs": self.runs,
             "steps": as_document(self.steps),
             "found": found,
             "config_diff": self.config_diff,
             "applied": as_document(self.applied),
+            "notes": as_document(self.notes),
         }
 
 

@@ -1,16 +1,14 @@
 """What an install that is killed before any of its calls leaves on disk, and what the next change does about it."""
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.artifacts import EMPTY, names, scale, tree
+from support.crashing import crash
 from support.serving import client, infer, load, unload
 
 from builder.config import pbtxt
@@ -20,20 +18,6 @@ from builder.repository import Artifact, Repository
 from builder.server import Server
 
 pytestmark = pytest.mark.slow
-
-TESTS = Path(__file__).parents[1]
-
-
-def crash(before: Path, out: Path, change: str = "install") -> list[Path]:
-    """Kill a change before each of its calls; return the folders left, the last of a change that completed."""
-    script = [sys.executable, "-W", "ignore", str(TESTS / "support" / "crashes.py"), str(before), str(out), change]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    subprocess.run(script, check=True, env=environment)
-    return sorted(out.iterdir(), key=lambda folder: int(folder.name))
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_a_server_keeps_what_was_last_recorded_and_the_newest_deployment_is_the_
 
 def test_the_record_is_replaced_at_once_and_one_that_was_half_written_is_no_obstacle(root: Path) -> None:
     change(root, lambda record: record.set("grpc://a:8001", [1]))
-    (folder(root) / "digits.deployed.new").write_text("{half")
+    (folder(root) / "digits.deployed.json.new").write_text("{half")
     first = (folder(root) / FILE).stat().st_ino
     assert change(root, lambda record: record.set("grpc://a:8001", [2])) == {"grpc://a:8001": (2,)}
     assert (folder(root) / FILE).stat().st_ino != first

@@ -17,6 +17,7 @@ from builder.config import ConfigOptions
 from builder.publishing import install, roll_back
 from builder.repository import AdoptedVersion, Repository
 from support.artifacts import scale
+from support.tuned import apply_to, undo_in
 
 CALLS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "fcntl.flock"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -41,6 +42,8 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
     "adopt": adopt,
     "first config": lambda repository: install(repository, "scale", scale(5.0)),
     "unserved": lambda repository: install(repository, "scale", scale(4.0), serve=False),
+    "tune": apply_to,
+    "undo tuning": undo_in,
     "prune": lambda repository: repository.prune("scale", keep=1),
 }
 

@@ -1,26 +1,19 @@
 """The best configuration is written to config.pbtxt once it was proven, and taken back."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.artifacts import scale, tree
+from support.tuned import apply_to, entries, facts, found, undo_in
 
 from builder.config import ConfigOptions, pbtxt
 from builder.errors import RepositoryError, VerificationError
 from builder.publishing import ConfigChange, install, reconfigure, roll_back
 from builder.repository import Repository
-from builder.tuning.applied import AppliedTunings
-from builder.tuning.applying import Applied, apply, undo
-from builder.tuning.conditions import ModelFacts
-from builder.tuning.found import Found, Result
-from builder.tuning.measurement import Configuration, Interval, Load
+from builder.tuning.found import Verdict
+from builder.tuning.measurement import Configuration
 from builder.tuning.record import tuning
-
-BEST = Configuration(instances=2, threads=1, max_batch_size=8, preferred=(4,), delay_us=500)
-FIGURE = Interval(100.0, 90.0, 110.0)
 
 
 @pytest.fixture
@@ -31,49 +24,8 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
-@contextmanager
-def no_server(addresses: Sequence[str]) -> Iterator[Sequence[object]]:
-    raise AssertionError(f"nothing was deployed, but {addresses} are asked")
-    yield ()
-
-
-def found(best: Configuration = BEST) -> Found:
-    result = Result(best, Load(users=8), FIGURE, Interval(0.01, 0.009, 0.011), 2, keeps=True)
-    return Found("better", "it gives 30 % more", result, None)
-
-
-def facts(repository: Repository, version: int = 2) -> ModelFacts:
-    return ModelFacts.of(repository.model("scale"), version)
-
-
-def proven(change: ConfigChange) -> None:
-    """Stand for a server that gives the right answers."""
-
-
-def apply_to(repository: Repository, measured: ModelFacts | None = None, best: Configuration = BEST) -> Applied:
-    facts_of_model = facts(repository) if measured is None else measured
-    with tuning(repository, "scale", "tune scale") as store:
-        return apply(repository, "scale", store, measured=facts_of_model, found=found(best), prove=proven)
-
-
-def undo_in(repository: Repository) -> Applied:
-    with tuning(repository, "scale", "tune scale") as store:
-        return undo(repository, "scale", store, connect=no_server)  # type: ignore[arg-type]
-
-
 def config_of(repository: Repository) -> bytes:
     return repository.model("scale").config_path.read_bytes()
-
-
-def edit(repository: Repository, old: str, new: str) -> None:
-    path = repository.model("scale").config_path
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
-def states(repository: Repository) -> list[str]:
-    with tuning(repository, "scale", "look") as store:
-        return [entry.state for entry in AppliedTunings(store, repository.model("scale")).entries()]
 
 
 def test_the_best_configuration_is_in_the_config_and_undo_brings_back_every_byte(repository: Repository) -> None:
@@ -98,7 +50,7 @@ def test_the_best_configuration_is_in_the_config_and_undo_brings_back_every_byte
 
     assert config_of(repository) == before
     assert (back.is_changed, back.after_sha256) == (True, done.before_sha256)
-    assert states(repository) == []
+    assert entries(repository) == ()
 
 
 def test_rollback_takes_it_back_too_and_then_there_is_nothing_to_undo(repository: Repository) -> None:
@@ -118,7 +70,7 @@ def test_undo_takes_back_one_tuning_after_the_other_and_then_says_that_there_is_
     first = config_of(repository)
     apply_to(repository)
     second = config_of(repository)
-    apply_to(repository, best=Configuration(instances=4, threads=1, max_batch_size=4))
+    apply_to(repository, what=found(Configuration(instances=4, threads=1, max_batch_size=4)))
 
     assert undo_in(repository).is_changed
     assert config_of(repository) == second
@@ -129,12 +81,10 @@ def test_undo_takes_back_one_tuning_after_the_other_and_then_says_that_there_is_
 
 
 @pytest.mark.parametrize("verdict", ["not distinguishable", "as it is", "no configuration keeps the limit"])
-def test_nothing_is_applied_that_is_not_better(repository: Repository, verdict: str) -> None:
+def test_nothing_is_applied_that_is_not_better(repository: Repository, verdict: Verdict) -> None:
     before = tree(repository.root)
-    none_better = Found(verdict, "they differ by less than the noise", found().best, None)  # type: ignore[arg-type]
 
-    with tuning(repository, "scale", "tune scale") as store:
-        said = apply(repository, "scale", store, measured=facts(repository), found=none_better, prove=proven)
+    said = apply_to(repository, what=found(verdict=verdict, why="they differ by less than the noise"))
 
     assert (said.is_changed, said.why) == (False, "nothing is applied: they differ by less than the noise")
     assert tree(repository.root) == before
@@ -146,11 +96,11 @@ def test_a_configuration_that_fails_its_check_is_not_applied(repository: Reposit
     def fails(change: ConfigChange) -> None:
         raise VerificationError("scale", "wrong", "look")
 
-    with tuning(repository, "scale", "tune scale") as store, pytest.raises(VerificationError):
-        apply(repository, "scale", store, measured=facts(repository), found=found(), prove=fails)
+    with pytest.raises(VerificationError):
+        apply_to(repository, prove=fails)
 
     assert tree(repository.root) == before
-    assert states(repository) == []
+    assert entries(repository) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Apply a made-up result of a tuning to a repository, and undo it, without a server."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from builder.deployment import LiveServer
+from builder.publishing import ConfigChange
+from builder.repository import Repository
+from builder.tuning.applied import AppliedTunings, Entry
+from builder.tuning.applying import Applied, Prove, apply, undo
+from builder.tuning.conditions import ModelFacts
+from builder.tuning.found import Found, Result, Verdict
+from builder.tuning.measurement import Configuration, Interval, Load
+from builder.tuning.record import tuning
+
+BEST = Configuration(instances=2, threads=1, max_batch_size=8, preferred=(4,), delay_us=500)
+
+
+def found(best: Configuration = BEST, verdict: Verdict = "better", why: str = "it gives 30 % more") -> Found:
+    """Return what a tuning found."""
+    result = Result(best, Load(users=8), Interval(100.0, 90.0, 110.0), Interval(0.01, 0.009, 0.011), 2, keeps=True)
+    return Found(verdict, why, result, None)
+
+
+def facts(repository: Repository) -> ModelFacts:
+    """Return what is measured of the model `scale` as it is now."""
+    model = repository.model("scale")
+    return ModelFacts.of(model, model.served_version())
+
+
+def trusted(change: ConfigChange) -> None:
+    """Stand for a server that gives the right answers."""
+
+
+def apply_to(
+    repository: Repository,
+    measured: ModelFacts | None = None,
+    what: Found | None = None,
+    *,
+    servers: Sequence[LiveServer] = (),
+    prove: Prove | None = trusted,
+) -> Applied:
+    """Apply what a tuning found to the model `scale`."""
+    with tuning(repository, "scale", "tune scale") as store:
+        return apply(
+            repository,
+            "scale",
+            store,
+            measured=facts(repository) if measured is None else measured,
+            found=found() if what is None else what,
+            servers=servers,
+            prove=prove,
+        )
+
+
+@contextmanager
+def no_servers(addresses: Sequence[str]) -> Iterator[Sequence[LiveServer]]:
+    """Fail, because nothing was deployed."""
+    raise AssertionError(f"nothing was deployed, but {addresses} are asked")
+    yield ()
+
+
+def undo_in(repository: Repository) -> Applied:
+    """Undo the last tuning that was applied to the model `scale`."""
+    with tuning(repository, "scale", "tune scale --undo") as store:
+        return undo(repository, "scale", store, connect=no_servers)
+
+
+def entries(repository: Repository) -> tuple[Entry, ...]:
+    """Return what is recorded about the tunings of the model `scale` that were applied."""
+    with tuning(repository, "scale", "look") as store:
+        return AppliedTunings(store, repository.model("scale")).entries()

@@ -1,29 +1,26 @@
-"""Write the best configuration to config.pbtxt once a server has given the right answers with it, and take it back."""
+"""Write the best configuration to config.pbtxt, once a server has given the right answers with it."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from builder.config import ConfigOptions, ConflictError, merge, pbtxt
+from builder.config import pbtxt
 from builder.deployment import Address, LiveServer, deploy, is_stopped, try_out
-from builder.errors import BuilderError, RepositoryError
+from builder.errors import RepositoryError
 from builder.progress import Report, silent
-from builder.publishing import ConfigChange, Plan, carry_out, plan_config, plan_reconfigure, plan_rollback
-from builder.repository import KeptConfig, ModelDirectory, Repository, Wait, kept, recorded
+from builder.publishing import ConfigChange, Plan, carry_out, plan_reconfigure
+from builder.repository import ModelDirectory, Repository, Wait, recorded
 from builder.server import Server
-from builder.tuning.applied import AppliedTunings, Entry, content_of
+from builder.tuning.applied import AppliedTunings, Entry
 from builder.tuning.conditions import ModelFacts, changed_fields, tuned_changes
-from builder.tuning.configuring import options_of, read_configuration
+from builder.tuning.configuring import configured, options_of, read_configuration
 from builder.tuning.found import Found, Result
 from builder.tuning.record import TuningStore, now
+from builder.tuning.wording import say_configuration
 
 Prove = Callable[[ConfigChange], None]
 """Raises an error unless a server gives the right answers with a change of the config."""
-
-Connect = Callable[[Sequence[str]], AbstractContextManager[Sequence[LiveServer]]]
-"""Connects to servers by their addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ def apply(
     """Write the best configuration to config.pbtxt, if it is better than the one that is there.
 
     It is tried first, as `NAME.candidate`: on the servers, which then load it, or on an embedded one. If it fails
-    anywhere, config.pbtxt and every server are as they were. `undo` takes it back, and so does `roll_back`.
+    anywhere, config.pbtxt and every server are as they were. `undo` takes it back, and so does a rollback.
 
     Args:
         repository: The repository.
@@ -107,81 +104,27 @@ def apply(
     try:
         if not servers:
             (prove or _on_embedded(repository, name, slack, report))(change)
-        _carry_out(repository, name, change, servers, slack, report)
+        make(repository, name, change, servers, slack, report)
     finally:
         tunings.settle()
     others = changed_fields(measured.config, planned.replaced.decode())
     edited = [f"{', '.join(others)} in config.pbtxt was changed since it was measured, and stays so"] if others else []
-    notes = (*planned.notes, *edited, *_outdated(repository, name, addresses))
-    return _done(planned, "the best configuration is in config.pbtxt", addresses, notes)
+    notes = (*planned.notes, *edited, *find_outdated(repository, name, addresses))
+    return summarize(planned, "the best configuration is in config.pbtxt", addresses, notes)
 
 
-def undo(
-    repository: Repository, name: str, store: TuningStore, *, connect: Connect, report: Report = silent
-) -> Applied:
-    """Bring back the config from before the last tuning that was applied, also on the servers that have it.
-
-    What was changed elsewhere in the config since stays. Each further call takes back the tuning before.
-
-    Args:
-        repository: The repository.
-        name: The model.
-        store: The model's records.
-        connect: Connects to the servers.
-        report: Called with each step.
+def preview(repository: Repository, name: str, *, measured: ModelFacts, found: Found) -> str:
+    """Return what `apply` would change in config.pbtxt, as a unified diff; empty if nothing. Nothing is written.
 
     Raises:
-        RepositoryError: The settings that were tuned have been changed since, or the repository cannot be written to.
-        HostError: A server does not load it, or does not answer.
-        VerificationError: An answer is not the proven one.
+        RepositoryError: `apply` would refuse it.
     """
-    model = repository.model(name)
-    tunings = AppliedTunings(store, model)
-    tunings.settle()
-    last, there = tunings.last(), content_of(model)
-    if last is None:
-        return Applied(name, is_changed=False, why=f"nothing to undo: no tuning of {name} was applied here")
-    if last.state == "undoing" and there == last.back:
-        return _complete(repository, name, tunings, last, connect, report)
-    if there == last.before:
-        tunings.drop_last()
-        why = f"nothing to undo: config.pbtxt is as it was before the tuning of {last.at}"
-        return Applied(name, is_changed=False, why=why)
-
-    def writing(plan: Plan) -> None:
-        tunings.change_last(state="undoing", back=plan.content.decode())
-
-    change = ConfigChange(f"tune {name} --undo", partial(_plan_undo, entry=last), writing)
-    planned = change.plan(model)
-    try:
-        with connect(last.servers) if last.servers else nullcontext(()) as servers:
-            _carry_out(repository, name, change, servers, 1.0, report)
-    except BuilderError as error:
-        if content_of(model) == there:
-            tunings.change_last(state="applied", back=None)
-        raise _with_rollback(error, name, last) from error
-    tunings.drop_last()
-    notes = (*planned.notes, *_outdated(repository, name, last.servers))
-    return _done(planned, f"the config from before the tuning of {last.at} is back", last.servers, notes)
+    if found.verdict != "better" or found.best is None:
+        return ""
+    return _plan_apply(repository.model(name), measured, found.best).diff
 
 
-def _complete(
-    repository: Repository, name: str, tunings: AppliedTunings, entry: Entry, connect: Connect, report: Report
-) -> Applied:
-    """Complete an undoing that was interrupted after the config was put back: servers may still have the other one."""
-    if entry.servers:
-        try:
-            with connect(entry.servers) as servers:
-                deploy(repository, name, servers, report=report)
-        except BuilderError as error:
-            raise _with_rollback(error, name, entry) from error
-    tunings.drop_last()
-    digest = _sha256((entry.back or "").encode())
-    why = f"the config from before the tuning of {entry.at} is back; an earlier --undo had been interrupted"
-    return Applied(name, is_changed=True, why=why, after_sha256=digest, servers=entry.servers, at=now())
-
-
-def _carry_out(
+def make(
     repository: Repository,
     name: str,
     change: ConfigChange,
@@ -189,6 +132,7 @@ def _carry_out(
     slack: float,
     report: Report,
 ) -> None:
+    """Make a change: on these servers by a deployment, or in the repository alone if there are none."""
     if servers:
         deploy(repository, name, servers, change=change, slack=slack, report=report)
     else:
@@ -224,55 +168,17 @@ def _plan_apply(model: ModelDirectory, measured: ModelFacts, best: Result) -> Pl
     if changed := tuned_changes(measured.config, text):
         what = f"{', '.join(changed)} was changed after the model was measured with another one"
         raise RepositoryError(model.config_path, what, again)
-    current = read_configuration(pbtxt.parse(text, where=model.config_path), where=model.config_path)
-    return plan_reconfigure(model, options_of(best.configuration, current))
+    where = model.config_path
+    config = pbtxt.parse(text, where=where)
+    plan = plan_reconfigure(model, options_of(best.configuration, read_configuration(config, where=where)))
+    written = read_configuration(pbtxt.parse(plan.config.text, where=where), where=where)
+    if written != read_configuration(configured(config, best.configuration, where=where), where=where):
+        what = f"it would get {say_configuration(written)}, and {say_configuration(best.configuration)} was measured"
+        raise RepositoryError(where, what, again)
+    return plan
 
 
-def _plan_undo(model: ModelDirectory, entry: Entry) -> Plan:
-    """Plan to bring back the config from before a tuning, with what was changed elsewhere in it since.
-
-    Raises:
-        RepositoryError: What the tuning changed was changed again.
-    """
-    there = content_of(model)
-    before, after = (pbtxt.decode(text.encode()) for text in (entry.before, entry.after))
-    if there == entry.after:
-        return _plan_exact(model, entry) or plan_config(model, before, ConfigOptions())
-    try:
-        merged = merge(after, before, pbtxt.decode(there.encode()), where=model.config_path)
-    except ConflictError as conflict:
-        what = f"the tuning of {entry.at} changed {conflict}, and so has somebody since"
-        back = _rollback(model.name, entry)
-        raise RepositoryError(model.config_path, what, f"change it by hand, or go back with `{back}`") from conflict
-    return plan_config(model, merged, ConfigOptions())
-
-
-def _plan_exact(model: ModelDirectory, entry: Entry) -> Plan | None:
-    """Plan to bring the config back byte for byte; None if that is not possible any more."""
-    source = KeptConfig.parse(entry.kept or "")
-    with suppress(RepositoryError):
-        if source is not None and kept.read(model, source) == entry.before.encode():
-            plan = plan_rollback(model, entry.version, number=source.number)
-            return plan if plan.content == entry.before.encode() else None
-    return None
-
-
-def _rollback(name: str, entry: Entry) -> str:
-    """Return the command that goes back in the repository, whatever was changed since."""
-    version, _, number = (entry.kept or "").partition("/")
-    to = f" --to {version} --config {number}" if number else ""
-    return f"python -m builder rollback {name}{to}"
-
-
-def _with_rollback(error: BuilderError, name: str, entry: Entry) -> BuilderError:
-    """Return the error of a server with the way back that needs no server."""
-    if not entry.servers:
-        return error
-    fix = f"{error.fix}; or run `{_rollback(name, entry)}`, which changes the repository alone"
-    return type(error)(error.where, error.what, fix)
-
-
-def _outdated(repository: Repository, name: str, servers: Collection[str]) -> Iterator[str]:
+def find_outdated(repository: Repository, name: str, servers: Collection[str]) -> Iterator[str]:
     """Yield which servers have another config now, as far as `deploy` has written down where the model is."""
     wait = Wait(repository.report, repository.lock_timeout_s)
     with recorded(repository.root, name, f"tune {name}", wait, to_change=False) as record:
@@ -282,7 +188,8 @@ def _outdated(repository: Repository, name: str, servers: Collection[str]) -> It
                 yield f"{known.server} may have the config that was replaced until you run `{again}`"
 
 
-def _done(planned: Plan, why: str, servers: Sequence[str], notes: Iterable[str]) -> Applied:
+def summarize(planned: Plan, why: str, servers: Sequence[str], notes: Iterable[str]) -> Applied:
+    """Return what a plan that was carried out has changed."""
     keeping = planned.replacement.keeping
     return Applied(
         name=planned.model.name,

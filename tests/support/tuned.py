@@ -7,11 +7,12 @@ from builder.deployment import LiveServer
 from builder.publishing import ConfigChange
 from builder.repository import Repository
 from builder.tuning.applied import AppliedTunings, Entry
-from builder.tuning.applying import Applied, Prove, apply, undo
+from builder.tuning.applying import Applied, Prove, apply
 from builder.tuning.conditions import ModelFacts
 from builder.tuning.found import Found, Result, Verdict
 from builder.tuning.measurement import Configuration, Interval, Load
 from builder.tuning.record import tuning
+from builder.tuning.undoing import Connect, undo
 
 BEST = Configuration(instances=2, threads=1, max_batch_size=8, preferred=(4,), delay_us=500)
 
@@ -22,9 +23,9 @@ def found(best: Configuration = BEST, verdict: Verdict = "better", why: str = "i
     return Found(verdict, why, result, None)
 
 
-def facts(repository: Repository) -> ModelFacts:
-    """Return what is measured of the model `scale` as it is now."""
-    model = repository.model("scale")
+def facts(repository: Repository, name: str = "scale") -> ModelFacts:
+    """Return what is measured of a model as it is now."""
+    model = repository.model(name)
     return ModelFacts.of(model, model.served_version())
 
 
@@ -39,14 +40,15 @@ def apply_to(
     *,
     servers: Sequence[LiveServer] = (),
     prove: Prove | None = trusted,
+    name: str = "scale",
 ) -> Applied:
-    """Apply what a tuning found to the model `scale`."""
-    with tuning(repository, "scale", "tune scale") as store:
+    """Apply what a tuning found to a model."""
+    with tuning(repository, name, f"tune {name}") as store:
         return apply(
             repository,
-            "scale",
+            name,
             store,
-            measured=facts(repository) if measured is None else measured,
+            measured=facts(repository, name) if measured is None else measured,
             found=found() if what is None else what,
             servers=servers,
             prove=prove,
@@ -60,13 +62,13 @@ def no_servers(addresses: Sequence[str]) -> Iterator[Sequence[LiveServer]]:
     yield ()
 
 
-def undo_in(repository: Repository) -> Applied:
-    """Undo the last tuning that was applied to the model `scale`."""
-    with tuning(repository, "scale", "tune scale --undo") as store:
-        return undo(repository, "scale", store, connect=no_servers)
+def undo_in(repository: Repository, connect: Connect = no_servers, name: str = "scale") -> Applied:
+    """Undo the last tuning that was applied to a model."""
+    with tuning(repository, name, f"tune {name} --undo") as store:
+        return undo(repository, name, store, connect=connect)
 
 
-def entries(repository: Repository) -> tuple[Entry, ...]:
-    """Return what is recorded about the tunings of the model `scale` that were applied."""
-    with tuning(repository, "scale", "look") as store:
-        return AppliedTunings(store, repository.model("scale")).entries()
+def entries(repository: Repository, name: str = "scale") -> tuple[Entry, ...]:
+    """Return what is recorded about the tunings of a model that were applied."""
+    with tuning(repository, name, "look") as store:
+        return AppliedTunings(store, repository.model(name)).entries()

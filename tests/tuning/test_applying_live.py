@@ -24,7 +24,7 @@ def live(triton: Server) -> Iterator[LiveServer]:
 
 
 def instances(live: LiveServer, name: str) -> int:
-    return live.config(name).instance_group[0].count
+    return int(live.config(name).instance_group[0].count)
 
 
 def break_answers(repository: Repository, name: str) -> None:

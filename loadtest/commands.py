@@ -33,6 +33,15 @@ def run_load_test(arguments: tuple[str, ...]) -> None:
         print_line(line)
 
 
+@main.command(hidden=True)
+@click.option("--result", "descriptor", type=int, required=True, help="The number of an open file for the result.")
+def standby(descriptor: int) -> None:
+    """Wait for the options of a run on stdin, and run it."""
+    from loadtest import launch
+
+    launch.stand_by(descriptor)
+
+
 @main.command(short_help="Print the JSON Schema of result.json, of a comparison or of a tuning.")
 @click.argument("of", type=click.Choice(["result", "comparison", "tuning"]), default="result")
 def schema(of: str) -> None:

@@ -1,1 +1,144 @@
-"""Run `python -m loadtest` as a process of its own, and read what it measured."""
+"""Run load tests, each in a process of its own that waits for its options, so that none of its start is waited for."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import builder
+from builder.errors import HostError
+from builder.tuning.machine import process_seconds
+
+_WHERE = "the load test"
+_REPORT_IT = "run the command again; if that does not help, report it with this message"
+_ENDS_S = 10.0
+"""How long a process that was told to end may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A load test that has ended.
+
+    Attributes:
+        result: What result.json would have.
+        cpu_s: The processor time of its process since it was told its options, in seconds.
+    """
+
+    result: Mapping[str, Any]
+    cpu_s: float
+
+
+class LoadTest:
+    """A process for one load test, which waits for its options.
+
+    It ends with this process, however that ends, and leaves no file behind.
+    """
+
+    def __init__(self) -> None:
+        self._result = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `stop`
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        descriptor = self._result.fileno()
+        root = str(Path(builder.__file__).resolve().parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "standby", "--result", str(descriptor)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            pass_fds=[descriptor],
+            start_new_session=True,  # so that Ctrl-C reaches this process alone, which ends it
+        )
+        self._cpu_before = 0.0
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Tell it the options of `loadtest run`.
+
+        Raises:
+            HostError: It has ended already.
+        """
+        self._cpu_before = process_seconds(self._process.pid)
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{json.dumps([*arguments])}\n".encode())
+            self._process.stdin.close()
+        except BrokenPipeError as error:
+            self._process.wait()
+            raise HostError(_WHERE, f"it did not start: {self._last_words()}", _REPORT_IT) from error
+
+    def result(self, *, timeout_s: float) -> Ended:
+        """Wait for its end, and return what it measured.
+
+        Args:
+            timeout_s: How long it may take, in seconds.
+
+        Raises:
+            HostError: It measured nothing, as when the server does not answer; or it takes too long.
+        """
+        before = _children_seconds()
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            self.stop()
+            raise HostError(_WHERE, f"it did not end within {timeout_s:.0f} s", _REPORT_IT) from error
+        cpu_s = _children_seconds() - before - self._cpu_before
+        self._result.seek(0)
+        text = self._result.read()
+        if not text:
+            raise self._failure(status)
+        try:
+            result = json.loads(text)
+            if not isinstance(result, dict):
+                raise ValueError("it is not an object")
+        except ValueError as error:
+            raise HostError(_WHERE, f"its result cannot be read: {error}", _REPORT_IT) from error
+        return Ended(result, max(cpu_s, 0.0))
+
+    def stop(self) -> None:
+        """End it, if it has not ended, and let go of what it had. A second call does nothing."""
+        if self._process.poll() is None:
+            self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDS_S)
+        files: tuple[IO[bytes] | None, ...] = (self._process.stdin, self._result, self._said)
+        for file in files:
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+
+    def __enter__(self) -> "LoadTest":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _failure(self, status: int) -> HostError:
+        """Return why there is no result: what it said as an error, or else how it ended."""
+        said = self._words()
+        for number, line in enumerate(said):
+            if line.startswith("error: "):
+                where, _, what = line.removeprefix("error: ").partition(": ")
+                fixes = [later.removeprefix("fix: ") for later in said[number:] if later.startswith("fix: ")]
+                return HostError(where, what or "it failed", fixes[0] if fixes else _REPORT_IT)
+        return HostError(_WHERE, f"it ended with status {status}: {self._last_words()}", _REPORT_IT)
+
+    def _words(self) -> list[str]:
+        self._said.seek(0)
+        return self._said.read().decode("utf-8", "replace").splitlines()
+
+    def _last_words(self) -> str:
+        return next((line.strip() for line in reversed(self._words()) if line.strip()), "it said nothing")
+
+
+def _children_seconds() -> float:
+    """Return the processor time of the processes that this one has waited for, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -7,8 +7,8 @@ files of finished runs. The package `tuning` makes the page of a tuning, from th
 """
 
 from loadtest.report.files import read_schema
-from loadtest.report.outcome import Outcome, print_refusal
+from loadtest.report.outcome import Outcome, heard, print_refusal
 from loadtest.report.reproduce import send_again
 from loadtest.report.result import SCHEMA, make_result
 
-__all__ = ["SCHEMA", "Outcome", "make_result", "print_refusal", "read_schema", "send_again"]
+__all__ = ["SCHEMA", "Outcome", "heard", "make_result", "print_refusal", "read_schema", "send_again"]

@@ -1,6 +1,6 @@
 """End a run: write the report, set the exit code, and print a summary."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from loadtest.report.verdict import describe_pass
 from loadtest.run import Leader, Run, append
 
 _PASSED = "PASSED"
+
+heard: list[Callable[[Mapping[str, object]], object]] = []
+"""Called with the result of each run, when it has ended."""
 
 
 class Outcome:
@@ -71,6 +74,8 @@ class Outcome:
         """Work out the result, and write the files that the options ask for."""
         self._result = make_result(run)
         self._lines = summarize(self._result)
+        for hear in heard:
+            hear(self._result)
         _write(run, self._result)
 
     def _on_quitting(self, **_: Any) -> None:

@@ -54,10 +54,11 @@ def start(arguments: Sequence[str]) -> None:
 
 
 def stand_by(descriptor: int) -> None:
-    """Import what a run needs, wait for its options on stdin, and run it: a program that makes many runs saves a second.
+    """Import what a run needs, wait for its options on stdin, and run it.
 
-    The options are one line of JSON, a list of texts. The result is written to an open file, as result.json has it. The
-    process ends with the one that started it, however that ends.
+    So a program that makes many runs saves a second in each. The options are one line of JSON, a list of texts. The
+    result is written to an open file, as result.json has it. The process ends with the one that started it, however
+    that ends.
 
     Args:
         descriptor: The open file.

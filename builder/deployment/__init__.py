@@ -10,27 +10,35 @@ keeps a bucket the same as the folder that is changed. `in_use` asks which versi
 
 from builder.deployment.access import Certificates, read_headers
 from builder.deployment.address import Address, every_server, read_servers
+from builder.deployment.goal import Goal, make_goal
 from builder.deployment.in_use import ask, is_stopped
 from builder.deployment.live_server import LiveServer
-from builder.deployment.mirror import Mirror
+from builder.deployment.mirror import Mirror, OnDisk
 from builder.deployment.outcome import Deployment, ServerOutcome
+from builder.deployment.rehearsal import ANOTHER_REPOSITORY, SEE_S, Candidate
 from builder.deployment.rollout import deploy
 from builder.deployment.trial import try_out
 from builder.deployment.waves import Reach
 from builder.deployment.waves import parse as parse_waves
 
 __all__ = [
+    "ANOTHER_REPOSITORY",
+    "SEE_S",
     "Address",
+    "Candidate",
     "Certificates",
     "Deployment",
+    "Goal",
     "LiveServer",
     "Mirror",
+    "OnDisk",
     "Reach",
     "ServerOutcome",
     "ask",
     "deploy",
     "every_server",
     "is_stopped",
+    "make_goal",
     "parse_waves",
     "read_headers",
     "read_servers",

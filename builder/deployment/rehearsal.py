@@ -88,17 +88,27 @@ class Candidate:
         finally:
             self._place(None)
 
-    def load(self, server: LiveServer, *, plan: bool = False) -> None:
+    def config(self, *, plan: bool = False) -> "ModelConfig":
+        """Return the config that it is loaded with: what config.pbtxt serves, or the TensorRT plan beside it."""
+        config = pbtxt.parse(self.goal.plan.text, where=self.goal.model.config_path)
+        if plan and self.goal.plan_config is not None:
+            config.CopyFrom(self.goal.plan_config)
+        self._rename(config)
+        return config
+
+    def load(self, server: LiveServer, *, plan: bool = False, config: "ModelConfig | None" = None) -> None:
         """Load it: what config.pbtxt serves, or the TensorRT plan beside it.
+
+        Args:
+            server: The server.
+            plan: Whether to load the plan, if there is one.
+            config: Another config to load it with, made from that of `config()`.
 
         Raises:
             HostError: The server does not load the version.
         """
-        config = None
-        if plan and self.goal.plan_config is not None:
-            config = type(self.goal.plan_config)()
-            config.CopyFrom(self.goal.plan_config)
-            self._rename(config)
+        if config is None and plan and self.goal.plan_config is not None:
+            config = self.config(plan=True)
         label = f"version {self.goal.version} of {self.goal.model.name!r}"
         server.load(self.name, [VERSION], label=label, config=config)
 

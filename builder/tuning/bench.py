@@ -1,16 +1,59 @@
-"""Measure configurations of a model on a real server: `NAME.candidate` beside the model that clients use."""
+"""Measure configurations of a model on a real server: `NAME.candidate` beside the model that clients use.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+The folder of the candidate is put into the repository once. Each configuration is loaded from memory, with the config
+that the model would have. So nothing of the served model changes, on disk or on the server.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from builder.deployment import Address
+from builder.config import pbtxt
+from builder.deployment import (
+    ANOTHER_REPOSITORY,
+    SEE_S,
+    Address,
+    Candidate,
+    Certificates,
+    Goal,
+    LiveServer,
+    OnDisk,
+    make_goal,
+    read_headers,
+)
+from builder.errors import HostError, RepositoryError
 from builder.progress import Report, silent
-from builder.repository import Repository
-from builder.server import AdminAccess
+from builder.repository import Repository, Wait, deploying
+from builder.server import AdminAccess, Server, is_loopback, servers_of
+from builder.tuning.configuring import configured, read_configuration
+from builder.tuning.driving import LoadTest
+from builder.tuning.machine import Stopwatch, find_below, usable_cores
 from builder.tuning.measurement import Configuration, Load, Measurement
+from builder.tuning.plan_choices import PlanChoices, PlanUse
+from builder.tuning.reading import read_measurement
+
+if TYPE_CHECKING:
+    pass
+
+Protocol = Literal["http", "grpc"]
+
+_LONGEST = 10
+"""How many times its usual time a stage may take until it has enough requests, see the load test's --min-requests."""
+
+_ENOUGH = 400
+"""So many requests bound p99 from above; it takes 368."""
+
+_BEFORE_AND_AFTER_S = 60.0
+"""How long a load test may take besides what it measures, in seconds."""
+
+_WARM_UP_S = 1.0
+
+_IN_FLIGHT_S = 0.5
+"""How long requests of an open loop may take on average before more of them wait here. Each of those that may be in
+flight is a user of the load test, and 100 of them start in a second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +81,99 @@ class ServerAccess:
     client_key: Path | None = None
     timeout_s: float = 300.0
 
+    def connect(self) -> LiveServer:
+        """Return a client that controls the server.
+
+        Raises:
+            HostError: A file cannot be read.
+        """
+        return LiveServer(
+            self.address,
+            admin=self.admin,
+            headers=read_headers(self.header_file) if self.header_file else None,
+            certificates=Certificates.read(self.ca_file, self.client_cert, self.client_key),
+            timeout_s=self.timeout_s,
+        )
+
+    def options(self) -> list[str]:
+        """Return the options of a load test that reach it."""
+        address = self.address
+        files: Mapping[str, Path | None] = {
+            "--header-file": self.header_file,
+            "--ca-file": self.ca_file,
+            "--client-cert": self.client_cert,
+            "--client-key": self.client_key,
+        }
+        given = [part for name, file in files.items() if file is not None for part in (name, str(file))]
+        grpc = f"{'grpcs' if address.tls else 'grpc'}://{address.name or address.target}"
+        return ["--host", self._http_url(), "--grpc-address", grpc, "--server-metrics", "none", *given]
+
+    def _http_url(self) -> str:
+        scheme = "https" if self.address.tls else "http"
+        if self.http is not None:
+            return self.http if "://" in self.http else f"{scheme}://{self.http}"
+        host, _, port = (self.address.name or self.address.target).rpartition(":")
+        return f"{scheme}://{host}:{int(port) - 1}"
+
 
 class ServerBench:
-    """Measures configurations of a model on a real server.
+    """Measures configurations of a model on a real server; `open_bench` makes one.
 
     Attributes:
         current: The configuration that config.pbtxt says now.
         version: The version that is measured.
         proven_max_batch: Up to which batch size it was proven; 0 for a model without a batch.
         kind: Where the instances run: `cpu` or `gpu`.
-        cores: How many cores the server has, if it is on this machine; else those that are assumed: this machine's.
+        plan: The ways to run a TensorRT plan; empty for other models.
+        cores: How many cores the server has, if it is on this machine; else this machine's.
         is_here: Whether the server is on this machine.
         server: The address of the server; empty for the embedded one.
-        notes: What a reader of the result must know about the server.
     """
 
-    current: Configuration
-    version: int
-    proven_max_batch: int
-    kind: Literal["cpu", "gpu"]
-    cores: int
-    is_here: bool
-    server: str
-    notes: tuple[str, ...]
+    def __init__(
+        self,
+        goal: Goal,
+        candidate: Candidate,
+        live: LiveServer,
+        access: ServerAccess,
+        *,
+        embedded: Server | None,
+        process: int | None,
+        stage_time_s: float,
+        protocol: Protocol,
+        report: Report,
+    ) -> None:
+        self._goal, self._candidate, self._live, self._access = goal, candidate, live, access
+        self._embedded, self._process, self._report = embedded, process, report
+        self._stage_time_s, self._protocol = stage_time_s, protocol
+        self._where = goal.model.config_path
+        self._config = candidate.config()
+        self._loaded: Configuration | None = None
+        self._test: LoadTest | None = None
+        self._runs = 0
+        manifest = next(proven.manifest for proven in goal.proven if proven.version == goal.version)
+        choices = PlanChoices.of(goal.config, manifest, where=self._where)
+        self.current = read_configuration(goal.config, where=self._where)
+        self.version = goal.version
+        self.proven_max_batch = manifest.max_batch_size
+        self.plan: tuple[PlanUse, ...] = choices.uses(self.current) if choices else ()
+        self.kind: Literal["cpu", "gpu"] = "cpu"
+        self.cores = usable_cores()
+        self.is_here = embedded is not None or process is not None
+        self.server = "" if embedded is not None else str(access.address)
+        self._answered_before = self._answered()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result must know about the server and the model."""
+        notes = []
+        if self._goal.has_cache:
+            notes.append("the candidate has no response cache, so that every request runs the model")
+        if self._embedded is None and not self.is_here:
+            notes.append("the server is elsewhere: latencies include the network from here, and its load is not known")
+        if answered := self._answered() - self._answered_before:
+            notes.append(f"meanwhile, the server answered {answered:,} requests for {self._goal.model.name}")
+        return tuple(notes)
 
     def measure(self, configuration: Configuration, load: Load) -> Measurement:
         """Load the configuration as `NAME.candidate`, and measure it under this load.
@@ -69,9 +182,125 @@ class ServerBench:
 
         Raises:
             HostError: The server is gone, or the load test does not run.
-            VerificationError: The stored reference cannot be used.
+            RepositoryError: The configuration contradicts the config.
         """
-        raise NotImplementedError
+        test = self._test = self._test or LoadTest()  # it starts while the candidate is loaded
+        if (problem := self.load(configuration)) is not None:
+            return Measurement(configuration, load, None, None, error=problem)
+        try:
+            stopwatch = Stopwatch(self._process)
+            test.start(self.options(load))
+            ended = test.result(timeout_s=_LONGEST * self._stage_time_s + _BEFORE_AND_AFTER_S)
+        finally:
+            test.stop()
+            self._test = None
+        busy = stopwatch.stop(children_s=ended.cpu_s)
+        made = read_measurement(ended.result, configuration, load, busy, is_here=self.is_here)
+        if made.error:
+            self._check_alive()
+        self._test = LoadTest()  # it starts while the next configuration is chosen
+        return made
+
+    def options(self, load: Load) -> list[str]:
+        """Return the options of a load test of what is loaded."""
+        self._runs += 1
+        rows = ",".join(f"{rows}={weight:g}" for rows, weight in load.rows)
+        kind = ["--scenario", "constant", "--concurrency", str(load.users)]
+        if load.rate is not None:
+            at_once = round(min(max(load.rate * _IN_FLIGHT_S, 16), 256))
+            kind = ["--scenario", "rate", "--rate", f"{load.rate:g}", "--arrivals", "poisson"]
+            kind += ["--max-in-flight", str(at_once)]
+        is_mixed_for_times = load.users == 1 and len(load.rows) > 1
+        return [
+            *self._access.options(),
+            *("--model", self._candidate.name, "--repository", str(self._goal.model.path.parent)),
+            *kind,
+            *("--rows", rows, "--protocol", self._protocol, "--seed", str(self._runs)),
+            *("--stage-time", f"{self._stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
+            *("--min-requests", "0" if is_mixed_for_times else str(_ENOUGH)),
+        ]
+
+    def load(self, configuration: Configuration) -> str | None:
+        """Load a configuration, and return why the server does not; None if it did.
+
+        Raises:
+            HostError: The server is gone.
+            RepositoryError: The configuration contradicts the config.
+        """
+        if configuration == self._loaded:
+            return None
+        config = configured(self._config, configuration, where=self._where)
+        self._loaded = None
+        try:
+            self._candidate.load(self._live, config=config)
+        except HostError as error:
+            self._check_alive()
+            self._recover()
+            return error.what
+        served = read_configuration(self._live.config(self._candidate.name), where=self._access.address)
+        if configuration != self.current and served != configuration:
+            what = f"it loaded {served} instead of {configuration}"
+            raise HostError(self._access.address, what, "check that this is NVIDIA's Triton, and report it if it is")
+        self._loaded = configuration
+        return None
+
+    def close(self) -> None:
+        """End what runs, and unload the candidate from a server of the user's."""
+        if self._test is not None:
+            self._test.stop()
+            self._test = None
+        if self._embedded is None:
+            self._candidate.unload(self._live)
+
+    def begin(self) -> None:
+        """Load the model as it is, which has to work before anything else is tried.
+
+        Raises:
+            HostError: It does not load, or the server does not see the candidate in its repository.
+        """
+        self._test = LoadTest()
+        if not self._live.sees(self._candidate.name, wait_s=SEE_S):
+            what = f"it does not see the files in {self._goal.model.path.parent}, so it reads another repository"
+            raise HostError(self._access.address, what, ANOTHER_REPOSITORY)
+        if (problem := self.load(self.current)) is not None:
+            fix = "correct what the server reports, or tune a version that it loads with --version"
+            raise HostError(self._access.address, problem, fix)
+        groups = self._live.config(self._candidate.name).instance_group
+        self.kind = "gpu" if any(group.kind == group.KIND_GPU for group in groups) else "cpu"
+        self._report("bench", f"{self._candidate.name} is loaded as {self._goal.model.name} is configured now")
+
+    def _recover(self) -> None:
+        """Load something after a failure: a server that could not load a version stays "not ready" until it can."""
+        if self._embedded is None:
+            try:
+                self._candidate.load(self._live, config=self._config)
+                self._loaded = self.current
+            except HostError:
+                self._candidate.replace()
+                self._candidate.reload(self._live)
+
+    def _check_alive(self) -> None:
+        """Check that the server is there; start an embedded one again that the last configuration has ended.
+
+        Raises:
+            HostError: It is gone.
+        """
+        if self._embedded is not None:
+            try:
+                self._embedded.ensure_running()
+            except HostError:
+                self._embedded.restart()
+                self._process, self._loaded = self._embedded.pid, None
+        self._live.check_access()
+
+    def _answered(self) -> int:
+        """Return how many requests for the model a server of the user's has answered since it loaded it."""
+        name = self._goal.model.name
+        if self._embedded is not None:
+            return 0
+        with suppress(HostError):
+            return sum(self._live.traffic(name, version).answered for version in self._live.ready_versions(name))
+        return 0
 
 
 @contextmanager
@@ -82,7 +311,7 @@ def open_bench(
     version: int | None = None,
     server: ServerAccess | None = None,
     stage_time_s: float = 5.0,
-    protocol: Literal["http", "grpc"] = "grpc",
+    protocol: Protocol = "http",
     report: Report = silent,
 ) -> Iterator[ServerBench]:
     """Prepare a server to measure a model's configurations, and leave nothing of it behind.
@@ -101,5 +330,60 @@ def open_bench(
         RepositoryError: There is no such version, its answers cannot be compared, or the repository cannot be written.
         HostError: There is no server that can be controlled, or it does not load the model as it is.
     """
-    raise NotImplementedError
-    yield ServerBench()
+    with ExitStack() as stack:
+        goal = _goal(repository, name, version)
+        wait = Wait(report, repository.lock_timeout_s)
+        stack.enter_context(deploying(repository.root, name, f"tune {name}", wait))
+        embedded = None
+        if server is None:
+            embedded = stack.enter_context(_start(repository, report))
+            server = ServerAccess(
+                Address.parse(embedded.grpc_address), http=embedded.http_address, admin=embedded.admin
+            )
+        live = stack.enter_context(server.connect())
+        live.check_control()
+        candidate = Candidate(goal, OnDisk())
+        stack.enter_context(candidate.placed())
+        bench = ServerBench(
+            goal,
+            candidate,
+            live,
+            server,
+            embedded=embedded,
+            process=embedded.pid if embedded is not None else _process_of(server.address, repository.root),
+            stage_time_s=stage_time_s,
+            protocol=protocol,
+            report=report,
+        )
+        stack.callback(bench.close)
+        bench.begin()
+        yield bench
+
+
+def _start(repository: Repository, report: Report) -> Server:
+    report("bench", "starting a Triton for the tuning")
+    return Server.start(
+        repository.root, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit", report=report
+    )
+
+
+def _goal(repository: Repository, name: str, version: int | None) -> Goal:
+    """Read what is measured, and refuse what a load test cannot check request by request.
+
+    Raises:
+        RepositoryError: It is an ensemble, or there is no such version, or its answers cannot be compared.
+    """
+    model = repository.model(name)
+    if pbtxt.parse(model.read_config(), where=model.config_path).HasField("ensemble_scheduling"):
+        what = "it is an ensemble, which has no instances and no batches of its own"
+        raise RepositoryError(model.config_path, what, "tune the models that it calls, one after the other")
+    return make_goal(repository, name, version)
+
+
+def _process_of(address: Address, root: Path) -> int | None:
+    """Return the process of a Triton that this user runs on this machine at an address; None if it is none of ours."""
+    if not is_loopback(address.target):
+        return None
+    port = address.target.rpartition(":")[2]
+    mine = (each for each in servers_of(root) if each.grpc_address.rpartition(":")[2] == port)
+    return next((pid for each in mine for pid in find_below(each.pid, "tritonserver")), None)

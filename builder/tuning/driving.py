@@ -2,16 +2,17 @@
 
 import json
 import os
-import resource
+import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import builder
 from builder.errors import HostError
@@ -19,8 +20,6 @@ from builder.tuning.machine import process_seconds
 
 _WHERE = "the load test"
 _REPORT_IT = "run the command again; if that does not help, report it with this message"
-_ENDS_S = 10.0
-"""How long a process that was told to end may take, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +42,24 @@ class LoadTest:
     """
 
     def __init__(self) -> None:
-        self._result = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `stop`
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        descriptor = self._result.fileno()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `stop`
+        self._result, descriptor = os.pipe()
         root = str(Path(builder.__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest", "standby", "--result", str(descriptor)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            pass_fds=[descriptor],
-            start_new_session=True,  # so that Ctrl-C reaches this process alone, which ends it
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "loadtest", "standby", "--result", str(descriptor)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=[descriptor],
+                start_new_session=True,  # so that Ctrl-C reaches this process alone, which ends it
+            )
+        finally:
+            os.close(descriptor)
         self._cpu_before = 0.0
+        self._is_stopped = False
 
     def start(self, arguments: Sequence[str]) -> None:
         """Tell it the options of `loadtest run`.
@@ -66,16 +68,16 @@ class LoadTest:
             HostError: It has ended already.
         """
         self._cpu_before = process_seconds(self._process.pid)
-        assert self._process.stdin is not None
+        stdin = cast("IO[bytes]", self._process.stdin)
         try:
-            self._process.stdin.write(f"{json.dumps([*arguments])}\n".encode())
-            self._process.stdin.close()
+            stdin.write(f"{json.dumps([*arguments])}\n".encode())
+            stdin.close()
         except BrokenPipeError as error:
             self._process.wait()
             raise HostError(_WHERE, f"it did not start: {self._last_words()}", _REPORT_IT) from error
 
     def result(self, *, timeout_s: float) -> Ended:
-        """Wait for its end, and return what it measured.
+        """Wait for its result, and return what it measured. It is not waited for any longer: its end takes a second.
 
         Args:
             timeout_s: How long it may take, in seconds.
@@ -83,17 +85,12 @@ class LoadTest:
         Raises:
             HostError: It measured nothing, as when the server does not answer; or it takes too long.
         """
-        before = _children_seconds()
-        try:
-            status = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            self.stop()
-            raise HostError(_WHERE, f"it did not end within {timeout_s:.0f} s", _REPORT_IT) from error
-        cpu_s = _children_seconds() - before - self._cpu_before
-        self._result.seek(0)
-        text = self._result.read()
+        text = self._read(time.monotonic() + timeout_s)
+        if text is None:
+            raise HostError(_WHERE, f"it did not end within {timeout_s:.0f} s", _REPORT_IT)
+        cpu_s = process_seconds(self._process.pid) - self._cpu_before
         if not text:
-            raise self._failure(status)
+            raise self._failure(self._process.wait())
         try:
             result = json.loads(text)
             if not isinstance(result, dict):
@@ -102,17 +99,28 @@ class LoadTest:
             raise HostError(_WHERE, f"its result cannot be read: {error}", _REPORT_IT) from error
         return Ended(result, max(cpu_s, 0.0))
 
+    def _read(self, until: float) -> bytes | None:
+        """Return what it writes until it closes its end; None if it has not in time."""
+        parts = []
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self._result], [], [], left)[0]:
+                part = os.read(self._result, 1 << 16)
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+        return None
+
     def stop(self) -> None:
         """End it, if it has not ended, and let go of what it had. A second call does nothing."""
-        if self._process.poll() is None:
-            self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDS_S)
-        files: tuple[IO[bytes] | None, ...] = (self._process.stdin, self._result, self._said)
-        for file in files:
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._process.kill()
+        self._process.wait()
+        os.close(self._result)
+        self._said.close()
+        with suppress(OSError):
+            cast("IO[bytes]", self._process.stdin).close()
 
     def __enter__(self) -> "LoadTest":
         return self
@@ -136,9 +144,3 @@ class LoadTest:
 
     def _last_words(self) -> str:
         return next((line.strip() for line in reversed(self._words()) if line.strip()), "it said nothing")
-
-
-def _children_seconds() -> float:
-    """Return the processor time of the processes that this one has waited for, in seconds."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

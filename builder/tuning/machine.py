@@ -69,14 +69,20 @@ def process_seconds(pid: int) -> float:
 
 def tree_seconds(root: int) -> float:
     """Return the processor time of a process and of all processes below it, in seconds."""
+    return sum(map(process_seconds, _tree(root)))
+
+
+def find_below(root: int, name: str) -> Iterator[int]:
+    """Yield the processes below one, and itself, whose program has this name."""
+    return (pid for pid in _tree(root) if _text(_PROC / str(pid) / "comm").strip() == name)
+
+
+def _tree(root: int) -> Iterator[int]:
+    """Yield a process and all below it."""
     parents: dict[int, int] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
             parents[int(entry.name)] = int(fields[_PARENT])
-    return sum(process_seconds(pid) for pid in _tree(root, parents))
-
-
-def _tree(root: int, parents: dict[int, int]) -> Iterator[int]:
     waiting = [root]
     while waiting:
         pid = waiting.pop()

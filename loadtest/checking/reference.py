@@ -5,6 +5,7 @@ describes under "On disk".
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +81,7 @@ def read_reference(repository: Path, model: str, version: int) -> Reference:
     Raises:
         SettingsError: The repository does not have this version, or its reference is damaged.
     """
-    folder = repository / model / str(version)
+    folder = _follow(repository / model / str(version), repository)
     manifest = _read_manifest(folder / "manifest.json", folder)
     arrays = _read_arrays(folder / "reference.npz", folder)
     try:
@@ -90,6 +91,16 @@ def read_reference(repository: Path, model: str, version: int) -> Reference:
         what = f"manifest.json and reference.npz do not fit together: {describe(error)}"
         raise SettingsError(folder, what, _PUBLISH_AGAIN) from error
     return reference
+
+
+def _follow(folder: Path, repository: Path) -> Path:
+    """Return the version that a link in the same repository stands for, such as that of `deploy`'s NAME.candidate.
+
+    Any other folder is returned as it is: files are read inside it only.
+    """
+    place = Path(os.path.realpath(folder))
+    is_version_there = place.parent.parent == Path(os.path.realpath(repository)) and is_version(place.name)
+    return place if is_version_there else folder
 
 
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)

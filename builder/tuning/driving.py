@@ -101,7 +101,7 @@ class LoadTest:
 
     def _read(self, until: float) -> bytes | None:
         """Return what it writes until it closes its end; None if it has not in time."""
-        parts = []
+        parts: list[bytes] = []
         while (left := until - time.monotonic()) > 0:
             if select.select([self._result], [], [], left)[0]:
                 part = os.read(self._result, 1 << 16)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
-import builder
 from builder.errors import HostError
 from builder.tuning.machine import process_seconds
 
@@ -44,7 +43,7 @@ class LoadTest:
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `stop`
         self._result, descriptor = os.pipe()
-        root = str(Path(builder.__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self._process = subprocess.Popen(

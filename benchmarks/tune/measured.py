@@ -1,0 +1,227 @@
+"""Measure a configuration on a running server under several loads, one after the other, and keep what was measured.
+
+This is the benchmark's own way to measure, apart from that of `tune`: its tables are the truth that `tune` is held to.
+Both run the same load test, because the question is whether the search is right, not whether the load test is.
+"""
+
+import contextlib
+import fcntl
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hdrh.histogram import HdrHistogram
+from tune_models import ROOT
+
+from builder.config import pbtxt
+from builder.deployment import Address, LiveServer
+from builder.server import Server
+from builder.tuning import Configuration
+
+_Z = 1.96
+_TICK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one configuration gave under one load.
+
+    Attributes:
+        model: The model.
+        configuration: The configuration.
+        users: How many users there were.
+        seconds: How long was measured.
+        requests: How many requests were answered meanwhile.
+        wrong: How many answers were wrong, or no answers, or not checked.
+        windows: Rows per second in each window.
+        p99_ms: The time within which 99 % of the requests were answered; None if there were fewer than 100.
+        p99_high_ms: The upper end of its 95 % interval, by order statistics; None if there were too few for one.
+        mean_batch: The mean number of rows in a batch.
+        others: The share of the machine's cores that other programs took.
+        kind: `ladder` for the first measurement of each point, `again` for the interleaved ones of the best.
+    """
+
+    model: str
+    configuration: Configuration
+    users: int
+    seconds: float
+    requests: int
+    wrong: int
+    windows: tuple[float, ...]
+    p99_ms: float | None
+    p99_high_ms: float | None
+    mean_batch: float
+    others: float
+    kind: str = "ladder"
+    percentiles_ms: tuple[float, ...] = field(default=())
+    """The latencies within which 90, 95, 98, 99, 99.5 and 99.9 % were answered."""
+    stage: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What the load test's result says about the stage, without windows and histograms."""
+
+    @property
+    def throughput(self) -> float:
+        """Rows answered each second."""
+        return sum(self.windows) / len(self.windows)
+
+    @property
+    def key(self) -> tuple[str, Configuration, int]:
+        """What was measured."""
+        return self.model, self.configuration, self.users
+
+
+class Table:
+    """The points measured so far, in a file with a JSON object on each line; a run that was cut off goes on there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.points = [_read(json.loads(line)) for line in lines]
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Keep more points."""
+        self.points += points
+        with self.path.open("a") as file:
+            file.writelines(json.dumps(asdict(point)) + "\n" for point in points)
+
+    def of(self, model: str, kind: str | None = None) -> list[Point]:
+        """Return the points of a model."""
+        return [point for point in self.points if point.model == model and kind in (None, point.kind)]
+
+
+def _read(record: dict[str, Any]) -> Point:
+    given = record.pop("configuration")
+    configuration = Configuration(**{**given, "preferred": tuple(given["preferred"]), "profiles": ()})
+    lists = {name: tuple(record.pop(name)) for name in ("windows", "percentiles_ms")}
+    return Point(configuration=configuration, **lists, **record)
+
+
+@contextlib.contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """Hold a lock that others who share this machine respect, for the block. Without one, do nothing."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """A running server in explicit mode, and how it is measured.
+
+    Attributes:
+        server: The server.
+        live: The connection that loads models on it.
+        lock: Held while something is measured.
+    """
+
+    server: Server
+    live: LiveServer
+    lock: Path | None = None
+
+    def measure(
+        self, model: str, configuration: Configuration, users: Sequence[int], stage_s: float, kind: str = "ladder"
+    ) -> list[Point]:
+        """Load a configuration, and measure it under each load.
+
+        Raises:
+            HostError: It does not load.
+        """
+        with alone(self.lock), tempfile.TemporaryDirectory() as folder:
+            self.live.load(model, [1], config=self._config(model, configuration))
+            before = self._busy()
+            started = time.monotonic()
+            result = self._run(model, users, stage_s, Path(folder))
+            busy = [after - earlier for after, earlier in zip(self._busy(), before, strict=True)]
+            cores = psutil.cpu_count() or 1
+            others = max(0.0, busy[0] - busy[1]) / (time.monotonic() - started) / cores
+        return [_point(model, configuration, stage, round(others, 3), kind) for stage in result["stages"]]
+
+    def _config(self, model: str, wanted: Configuration) -> Any:
+        path = self.server.repository / model / pbtxt.FILE
+        config = pbtxt.parse(path.read_text(), where=path)
+        config.max_batch_size = wanted.max_batch_size
+        config.instance_group[0].count = wanted.instances
+        config.dynamic_batching.preferred_batch_size[:] = wanted.preferred
+        config.dynamic_batching.max_queue_delay_microseconds = wanted.delay_us
+        if wanted.threads is not None:
+            config.parameters["intra_op_thread_count"].string_value = str(wanted.threads)
+        return config
+
+    def _run(self, model: str, users: Sequence[int], stage_s: float, folder: Path) -> dict[str, Any]:
+        command = [sys.executable, "-m", "loadtest", "run", "--host", f"http://{self.server.http_address}"]
+        command += ["--grpc-address", self.server.grpc_address, "--server-metrics", "none", "--model", model]
+        command += ["--repository", str(self.server.repository), "--report-dir", str(folder), "--warm-up", "0.4"]
+        command += ["--scenario", "steps" if len(users) > 1 else "constant", "--stage-time", f"{stage_s:g}"]
+        command += ["--concurrency", ",".join(str(count) for count in users)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        path = folder / "result.json"
+        assert path.exists(), done.stdout + done.stderr
+        return dict(json.loads(path.read_text()))
+
+    def _busy(self) -> tuple[float, float]:
+        """Return the processor time, in seconds, of the whole machine, and of the server and of our children."""
+        with Path("/proc/stat").open() as file:
+            fields = [int(field) for field in file.readline().split()[1:8]]
+        own = resource.getrusage(resource.RUSAGE_CHILDREN)
+        mine = own.ru_utime + own.ru_stime
+        tree = psutil.Process(self.server.pid)
+        for process in (tree, *tree.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                mine += sum(process.cpu_times()[:2])
+        return (sum(fields) - fields[3] - fields[4]) / _TICK, mine
+
+
+@contextlib.contextmanager
+def measuring(repository: Path, lock: Path | None) -> Iterator[Measuring]:
+    """Serve a repository, with no model loaded at first, for the block."""
+    with (
+        Server.start(repository, model_control_mode="explicit", http_port=0, grpc_port=0, metrics_port=0) as server,
+        LiveServer(Address(server.grpc_address), admin=server.admin) as live,
+    ):
+        yield Measuring(server, live, lock)
+
+
+def _point(model: str, configuration: Configuration, stage: dict[str, Any], others: float, kind: str) -> Point:
+    windows = stage["windows"]
+    histogram = HdrHistogram.decode(stage["latency_histogram"])
+    percentiles = [histogram.get_value_at_percentile(percent) / 1000 for percent in (90, 95, 98, 99, 99.5, 99.9)]
+    p99_us = stage["p99_of_requests_us"]
+    return Point(
+        model=model,
+        configuration=configuration,
+        users=stage["concurrency"],
+        seconds=stage["seconds"],
+        requests=stage["requests"],
+        wrong=sum(stage["wrong"].values()) + sum(stage["failures"].values()) + stage["unchecked"],
+        windows=tuple(window["throughput_rows_per_s"] for window in windows),
+        p99_ms=None if p99_us is None else p99_us / 1000,
+        p99_high_ms=_upper(histogram),
+        mean_batch=stage["server"]["mean_batch"] or 0.0,
+        others=others,
+        kind=kind,
+        percentiles_ms=tuple(percentiles),
+        stage={name: value for name, value in stage.items() if name not in ("windows", "latency_histogram")},
+    )
+
+
+def _upper(histogram: Any) -> float | None:
+    """Return the upper end of the 95 % interval of p99, in ms; None if no latency is high enough to be one.
+
+    How many of n latencies are below the true p99 is binomial, with a mean of 0.99 n and a standard deviation of
+    sqrt(0.0099 n). Of 1,000, these are 990 and 3.1, so that the 997th is the upper end.
+    """
+    number = histogram.get_total_count()
+    rank = 0.99 * number + _Z * (0.0099 * number) ** 0.5 + 1
+    if rank > number:
+        return None
+    return float(histogram.get_value_at_percentile(100 * rank / number)) / 1000

@@ -1,6 +1,6 @@
 """Measure every configuration under every load once, and the best ones again: the truth for `tune`, on a real Triton.
 
-    python benchmarks/tune/ladder.py [--models digits,residual] [--stage-time 1.5] [--again 0] [--lock FILE]
+    python benchmarks/tune/ladder.py [--models digits,residual] [--stage-time 1.2] [--again 0] [--lock FILE]
 
 The configurations are those that `tune` chooses from: 1 and 2 instances, 1 and 2 threads each, batches of at most 1, 2,
 4 … 32 rows, and a queue delay of 0, 100, 500 and 2000 µs; the loads are 1, 2, 4 … 16 users. A load at which p99 must
@@ -14,6 +14,7 @@ of several hundred noisy points is too good to be true, and its second measureme
 
 import argparse
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -141,11 +142,12 @@ def _undisturbed(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(SUBJECTS))
-    parser.add_argument("--stage-time", type=float, default=1.5)
+    parser.add_argument("--stage-time", type=float, default=1.2)
     parser.add_argument("--delays", type=lambda text: [int(part) for part in text.split(",")], default=DELAYS_US)
     parser.add_argument("--again", type=int, default=0)
     parser.add_argument("--lock", type=Path, help="a file to lock while something is measured")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what runs in the background
     FOLDER.mkdir(parents=True, exist_ok=True)
     table = Table(TABLE)
     subjects = [replace(SUBJECTS[name]) for name in options.models.split(",")]

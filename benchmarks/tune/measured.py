@@ -103,15 +103,36 @@ def _read(record: dict[str, Any]) -> Point:
     return Point(configuration=configuration, **lists, **record)
 
 
-@contextlib.contextmanager
-def alone(lock: Path | None) -> Iterator[None]:
-    """Hold a lock that others who share this machine respect, for the block. Without one, do nothing."""
-    if lock is None:
-        yield
-        return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class Turns:
+    """A lock that others who share this machine respect: kept from one measurement to the next for a while.
+
+    Args:
+        path: The file that is locked; None locks nothing.
+        seconds: How long it is kept. A measurement that began in time is not cut off.
+    """
+
+    def __init__(self, path: Path | None, seconds: float = 35.0) -> None:
+        self._file = path.open("a") if path else None
+        self._seconds = seconds
+        self._since: float | None = None
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the lock for the block, at least."""
+        if self._file is not None and self._since is None:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._since is not None and time.monotonic() - self._since > self._seconds:
+                self.end()
+
+    def end(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._since = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +142,12 @@ class Measuring:
     Attributes:
         server: The server.
         live: The connection that loads models on it.
-        lock: Held while something is measured.
+        turns: Held while something is measured.
     """
 
     server: Server
     live: LiveServer
-    lock: Path | None = None
+    turns: Turns
 
     def measure(
         self, model: str, configuration: Configuration, users: Sequence[int], stage_s: float, kind: str = "ladder"
@@ -136,7 +157,7 @@ class Measuring:
         Raises:
             HostError: It does not load.
         """
-        with alone(self.lock), tempfile.TemporaryDirectory() as folder:
+        with self.turns.taken(), tempfile.TemporaryDirectory() as folder:
             self.live.load(model, [1], config=self._config(model, configuration))
             before = self._busy()
             started = time.monotonic()
@@ -160,7 +181,7 @@ class Measuring:
     def _run(self, model: str, users: Sequence[int], stage_s: float, folder: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "loadtest", "run", "--host", f"http://{self.server.http_address}"]
         command += ["--grpc-address", self.server.grpc_address, "--server-metrics", "none", "--model", model]
-        command += ["--repository", str(self.server.repository), "--report-dir", str(folder), "--warm-up", "0.4"]
+        command += ["--repository", str(self.server.repository), "--report-dir", str(folder), "--warm-up", "0.3"]
         command += ["--scenario", "steps" if len(users) > 1 else "constant", "--stage-time", f"{stage_s:g}"]
         command += ["--concurrency", ",".join(str(count) for count in users)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -188,7 +209,7 @@ def measuring(repository: Path, lock: Path | None) -> Iterator[Measuring]:
         Server.start(repository, model_control_mode="explicit", http_port=0, grpc_port=0, metrics_port=0) as server,
         LiveServer(Address(server.grpc_address), admin=server.admin) as live,
     ):
-        yield Measuring(server, live, lock)
+        yield Measuring(server, live, Turns(lock))
 
 
 def _point(model: str, configuration: Configuration, stage: dict[str, Any], others: float, kind: str) -> Point:

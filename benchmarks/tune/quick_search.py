@@ -17,7 +17,7 @@ model_analyzer/result/parameter_search.py in https://github.com/triton-inference
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 RADIUS = 3
@@ -189,6 +189,11 @@ class QuickSearch:
             self.trials.append(self._measure(batch, instances, middle))
             low, high = (middle, high) if self.trials[-1].passes else (low, middle)
             last = middle
+
+
+def _new_values(place: Place, covered: Sequence[Collection[int]]) -> int:
+    """Return how many values of a point are new."""
+    return sum(at not in seen for at, seen in zip(place, covered, strict=True))
 
 
 def _gain(first: Trial, second: Trial) -> float:

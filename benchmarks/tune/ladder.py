@@ -38,9 +38,10 @@ CAPS = (1, 2, 4, 8, 16, 32)
 PAIRS = ((1, 1), (1, None), (2, 1), (2, 2))
 """Instances and threads of each; without a number, an instance alone takes one for each core."""
 DEFAULT = Configuration(1, None, LARGEST)
-_BUSY = 0.2
+ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"
+BUSY = 0.05
 """The share of the machine that other programs may take before a measurement is made again."""
-_ATTEMPTS = 2
+_ATTEMPTS = 3
 
 
 def capped(instances: int, threads: int | None, cap: int, delay_us: int) -> Configuration:
@@ -80,7 +81,7 @@ def loads(subject: Subject, configuration: Configuration, points: Sequence[Point
 
 def measure(server: Measuring, subject: Subject, table: Table, delay_us: int, stage_s: float) -> Iterator[str]:
     """Measure what the table lacks of the configurations with a delay, and yield a line for each."""
-    known = {point.configuration for point in table.of(subject.name, "ladder")}
+    known = {point.configuration for point in table.of(subject.name, "ladder") if point.others <= BUSY}
     for configuration in [each for each in space(delay_us) if each not in known]:
         users = loads(subject, configuration, table.of(subject.name))
         if not users:
@@ -88,6 +89,16 @@ def measure(server: Measuring, subject: Subject, table: Table, delay_us: int, st
         points = _undisturbed(server, subject, configuration, users, stage_s, "ladder")
         table.add(points)
         yield f"{subject.name} {describe(configuration)}: " + ", ".join(map(say, points))
+
+
+def calibrate(server: Measuring, subject: Subject, table: Table) -> Iterator[str]:
+    """Measure how long batches of every size take one user, for the replay of calibration runs."""
+    known = {point.configuration for point in table.of(subject.name, "calibration")}
+    for pair in PAIRS:
+        configuration = capped(*pair, LARGEST, 0)
+        if configuration not in known:
+            table.add(server.measure(subject.name, configuration, [1], 4.0, "calibration", ROWS))
+            yield f"{subject.name} {describe(configuration)}: batches"
 
 
 def repeat(server: Measuring, subject: Subject, table: Table, rounds: int, stage_s: float) -> Iterator[str]:
@@ -134,7 +145,7 @@ def _undisturbed(
     tries = []
     for _ in range(_ATTEMPTS):
         tries.append(server.measure(subject.name, configuration, users, stage_s, kind))
-        if tries[-1][0].others <= _BUSY:
+        if tries[-1][0].others <= BUSY:
             break
     return min(tries, key=lambda points: points[0].others)
 
@@ -157,6 +168,9 @@ def main() -> None:
     with measuring(REPOSITORY, options.lock) as server:
         for delay_us, subject in product(options.delays, subjects):
             for line in measure(server, subject, table, delay_us, options.stage_time):
+                print(f"{time.monotonic() - started:6.0f} s {line}", file=sys.stderr, flush=True)
+        for subject in subjects:
+            for line in calibrate(server, subject, table):
                 print(f"{time.monotonic() - started:6.0f} s {line}", file=sys.stderr, flush=True)
         for subject in subjects if options.again else []:
             for line in repeat(server, subject, table, options.again, 5.0):

@@ -46,7 +46,8 @@ class Point:
         p99_high_ms: The upper end of its 95 % interval, by order statistics; None if there were too few for one.
         mean_batch: The mean number of rows in a batch.
         others: The share of the machine's cores that other programs took.
-        kind: `ladder` for the first measurement of each point, `again` for the interleaved ones of the best.
+        kind: `ladder` for the first measurement of each point, `again` for the interleaved ones of the best, and
+            `calibration` for requests of 1 to 32 rows by one user.
     """
 
     model: str
@@ -150,9 +151,15 @@ class Measuring:
     turns: Turns
 
     def measure(
-        self, model: str, configuration: Configuration, users: Sequence[int], stage_s: float, kind: str = "ladder"
+        self,
+        model: str,
+        configuration: Configuration,
+        users: Sequence[int],
+        stage_s: float,
+        kind: str = "ladder",
+        rows: str = "1",
     ) -> list[Point]:
-        """Load a configuration, and measure it under each load.
+        """Load a configuration, and measure it under each load. `rows` is that of the load test.
 
         Raises:
             HostError: It does not load.
@@ -161,7 +168,7 @@ class Measuring:
             self.live.load(model, [1], config=self._config(model, configuration))
             before = self._busy()
             started = time.monotonic()
-            result = self._run(model, users, stage_s, Path(folder))
+            result = self._run(model, users, stage_s, rows, Path(folder))
             busy = [after - earlier for after, earlier in zip(self._busy(), before, strict=True)]
             cores = psutil.cpu_count() or 1
             others = max(0.0, busy[0] - busy[1]) / (time.monotonic() - started) / cores
@@ -178,12 +185,12 @@ class Measuring:
             config.parameters["intra_op_thread_count"].string_value = str(wanted.threads)
         return config
 
-    def _run(self, model: str, users: Sequence[int], stage_s: float, folder: Path) -> dict[str, Any]:
+    def _run(self, model: str, users: Sequence[int], stage_s: float, rows: str, folder: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "loadtest", "run", "--host", f"http://{self.server.http_address}"]
         command += ["--grpc-address", self.server.grpc_address, "--server-metrics", "none", "--model", model]
         command += ["--repository", str(self.server.repository), "--report-dir", str(folder), "--warm-up", "0.3"]
         command += ["--scenario", "steps" if len(users) > 1 else "constant", "--stage-time", f"{stage_s:g}"]
-        command += ["--concurrency", ",".join(str(count) for count in users)]
+        command += ["--concurrency", ",".join(str(count) for count in users), "--rows", rows]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         path = folder / "result.json"
         assert path.exists(), done.stdout + done.stderr

@@ -3,9 +3,9 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ladder import LARGEST, canonical, keeps
+from ladder import BUSY, LARGEST, canonical, keeps
 from measured import Point, Table
 from tune_models import Subject
 
@@ -51,9 +51,11 @@ class Truth:
     def __init__(self, subject: Subject, table: Table) -> None:
         self.subject = subject
         runs: dict[Key, list[Point]] = {}
-        for point in table.of(subject.name):
+        self.calibrations = {point.configuration: point for point in table.of(subject.name, "calibration")}
+        """The runs with requests of several rows."""
+        for point in [*table.of(subject.name, "ladder"), *table.of(subject.name, "again")]:
             runs.setdefault((point.configuration, point.users), []).append(point)
-        self._runs = {key: [p for p in points if p.kind == "again"] or points for key, points in runs.items()}
+        self._runs = {key: _best_runs(points) for key, points in runs.items()}
         self.known = {key: _known(points) for key, points in self._runs.items()}
         self.noise = _noise(self._runs)
         """The standard deviations, from run to run, of the logarithms of throughput and of p99."""
@@ -78,6 +80,10 @@ class Truth:
     def configurations(self) -> list[Configuration]:
         """Return what was measured, with its duplicates: the space in which strategies search."""
         return list({configuration: None for configuration, _ in self.known})
+
+    def calibration(self, configuration: Configuration) -> Point:
+        """Return the run with requests of several rows."""
+        return self.calibrations[replace(_written(configuration), preferred=(), delay_us=0)]
 
     def at(self, configuration: Configuration, users: int) -> Known:
         """Return what is known of a point.
@@ -105,6 +111,13 @@ class Truth:
         """Return the loads at which a configuration was measured, each with the one that stands for it there."""
         same = {users: canonical(_written(configuration), users) for users in self.subject.users}
         return {users: stands for users, stands in same.items() if (stands, users) in self.known}
+
+
+def _best_runs(points: Sequence[Point]) -> list[Point]:
+    """Return the repeated runs that nothing disturbed; if there are none, the run that was disturbed the least."""
+    again = [point for point in points if point.kind == "again"]
+    undisturbed = [point for point in again if point.others <= BUSY]
+    return undisturbed or again or [min(points, key=lambda point: point.others)]
 
 
 def _written(configuration: Configuration) -> Configuration:

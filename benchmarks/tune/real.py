@@ -1,0 +1,216 @@
+"""Run `tune` on the real embedded server, as a user does, and measure afresh what it wrote back.
+
+    python benchmarks/tune/real.py [--models digits] [--tries 5] [--runs 10] [--table] [--lock FILE]
+
+Each try is the command `tune NAME --max-p99-ms LIMIT --apply --fresh --json`. Then another server serves what it wrote,
+and a load test measures it at the load that it named, beside the optimum of the ladder, in turns: `share` is the ratio
+of the two, measured within half a minute. At the end, `tune NAME --undo` has to bring back the config, byte by byte.
+
+The tries go into benchmarks/.cache/tune/real.jsonl, one after the other; `--table` only prints them.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder import FOLDER, REPOSITORY, TABLE, describe
+from measured import Measuring, Point, Table, Turns, measuring
+from truth import Key, Truth
+from tune_models import ROOT, SUBJECTS, Subject, publish
+
+from builder.config import pbtxt
+from builder.tuning import Configuration
+
+TRIES = FOLDER / "real.jsonl"
+AIM, RUNS, SECONDS = 0.97, 10, 120.0
+ROUNDS, FRESH_S = 2, 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One tuning, and the fresh runs of what it wrote.
+
+    Attributes:
+        model: The model.
+        number: Which try of this model.
+        verdict: What the tuning says.
+        chosen: The configuration and the load that it chose.
+        runs: How many runs it made.
+        seconds: How long the command took.
+        throughput: The mean rows per second of the fresh runs.
+        optimum: The mean of those of the ladder's optimum, measured in turns with them.
+        low: The lower end of the 95 % interval of their ratio, from the windows.
+        high: The upper end.
+        p99_ms: The p99 of each fresh run.
+        limit_ms: The limit.
+        wrong: How many answers of the fresh runs were wrong, or not there.
+        restored: Whether `--undo` brought the config back; None if nothing was applied.
+    """
+
+    model: str
+    number: int
+    verdict: str
+    chosen: str
+    runs: int
+    seconds: float
+    throughput: float
+    optimum: float
+    low: float
+    high: float
+    p99_ms: tuple[float, ...]
+    limit_ms: float
+    wrong: int
+    restored: bool | None
+
+    @property
+    def share(self) -> float:
+        """Which part of the optimum it gives."""
+        return self.throughput / self.optimum if self.optimum else 0.0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether every fresh run kept the limit."""
+        return not self.wrong and bool(self.p99_ms) and max(self.p99_ms) <= self.limit_ms
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether it reaches the aim: within 3 % of the optimum, in 10 runs and 2 minutes, within the limit."""
+        return self.share >= AIM and self.keeps and self.runs <= RUNS and self.seconds <= SECONDS
+
+
+def attempt(server: Measuring, truth: Truth, number: int, runs: int) -> Try:
+    """Tune, measure afresh, and bring the config back."""
+    subject, config = truth.subject, REPOSITORY / truth.subject.name / pbtxt.FILE
+    before = config.read_bytes()
+    command = ["--max-p99-ms", f"{subject.limit_ms:g}", "--protocol", "http", "--runs", str(runs)]
+    started = time.monotonic()
+    document = _tune(subject, *command, "--apply", "--fresh", "--json")
+    seconds = time.monotonic() - started
+    found = document["found"] or {"verdict": "none", "best": None}
+    is_applied = config.read_bytes() != before
+    key = _key(found["best"])
+    fresh = _in_turns(server, subject, [key, truth.optimum]) if key else {}
+    restored = None
+    if is_applied:
+        _tune(subject, "--undo", "--json")
+        restored = config.read_bytes() == before
+        config.write_bytes(before)
+    mine, best = (fresh.get(each, []) for each in (key, truth.optimum))
+    low, high = _interval(mine, best)
+    return Try(
+        model=subject.name,
+        number=number,
+        verdict=found["verdict"],
+        chosen=f"{describe(key[0])}, {key[1]} users" if key else "",
+        runs=len(document["steps"]),
+        seconds=seconds,
+        throughput=_mean(mine),
+        optimum=_mean(best) or truth.known[truth.optimum].throughput,
+        low=low,
+        high=high,
+        p99_ms=tuple(point.p99_ms or float("inf") for point in mine),
+        limit_ms=subject.limit_ms,
+        wrong=sum(point.wrong for point in mine),
+        restored=restored,
+    )
+
+
+def _tune(subject: Subject, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "builder", "tune", subject.name, "--repository", str(REPOSITORY), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        return dict(json.loads(done.stdout))
+    except ValueError:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}") from None
+
+
+def _key(best: dict[str, Any] | None) -> Key | None:
+    """Return the configuration and the users of a result."""
+    if best is None or best["load"]["users"] is None:
+        return None
+    given = best["configuration"]
+    lists = {name: tuple(given[name]) for name in ("preferred", "profiles")}
+    return Configuration(**{**given, **lists}), best["load"]["users"]
+
+
+def _in_turns(server: Measuring, subject: Subject, keys: Sequence[Key]) -> dict[Key, list[Point]]:
+    """Measure points in turns."""
+    found: dict[Key, list[Point]] = {key: [] for key in keys}
+    for _ in range(ROUNDS):
+        for key in found:
+            found[key] += server.measure(subject.name, key[0], [key[1]], FRESH_S, "fresh")
+    return found
+
+
+def _mean(points: Sequence[Point]) -> float:
+    return statistics.fmean(point.throughput for point in points) if points else 0.0
+
+
+def _interval(mine: Sequence[Point], best: Sequence[Point]) -> tuple[float, float]:
+    """Return the 95 % interval of the ratio of two means, from how much their windows differ."""
+    if not mine or not best:
+        return 0.0, 0.0
+    windows = [[rows for point in points for rows in point.windows] for points in (mine, best)]
+    means = [statistics.fmean(rows) for rows in windows]
+    errors = [statistics.stdev(rows) / len(rows) ** 0.5 / mean for rows, mean in zip(windows, means, strict=True)]
+    ratio, margin = means[0] / means[1], 2.1 * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    return ratio * (1 - margin), ratio * (1 + margin)
+
+
+def read_tries() -> list[Try]:
+    """Return the tries so far."""
+    lines = TRIES.read_text().splitlines() if TRIES.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [Try(**{**record, "p99_ms": tuple(record["p99_ms"])}) for record in records]
+
+
+def table(tries: Sequence[Try]) -> Iterator[str]:
+    """Yield a line for each try, and what they come to."""
+    yield "| model | try | chosen | verdict | runs | seconds | share of the optimum | p99, limit | reaches the aim |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for one in tries:
+        share = f"{one.share:.3f} ({one.low:.3f} to {one.high:.3f})"
+        p99 = f"{max(one.p99_ms, default=float('nan')):.1f} ms, {one.limit_ms:g} ms"
+        cells = [one.model, one.number + 1, one.chosen, one.verdict, one.runs, f"{one.seconds:.0f}", share, p99]
+        yield f"| {' | '.join(str(cell) for cell in cells)} | {'yes' if one.succeeds else 'no'} |"
+    near = sum(one.share >= AIM for one in tries)
+    kept = sum(one.keeps for one in tries)
+    succeeded = sum(one.succeeds for one in tries)
+    yield f"\n{succeeded} of {len(tries)} reach the aim: {near} are within 3 % of the optimum, {kept} keep the limit"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(SUBJECTS))
+    parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--lock", type=Path, help="a file to lock while something is measured")
+    options = parser.parse_args()
+    subjects = [SUBJECTS[name] for name in options.models.split(",")]
+    if not options.table:
+        measured = Table(TABLE)
+        for subject in subjects:
+            publish(subject, REPOSITORY)
+        with measuring(REPOSITORY, None) as server:
+            for number in range(options.tries):
+                for subject in subjects:
+                    if any((one.model, one.number) == (subject.name, number) for one in read_tries()):
+                        continue
+                    with Turns(options.lock, 0).taken():
+                        one = attempt(server, Truth(subject, measured), number, options.runs)
+                    with TRIES.open("a") as file:
+                        file.write(json.dumps(asdict(one)) + "\n")
+                    print(one, file=sys.stderr, flush=True)
+    print("\n".join(table(read_tries())))
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,8 @@ DEFAULT = Configuration(1, None, LARGEST)
 ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"
 BUSY = 0.05
 """The share of the machine that other programs may take before a measurement is made again."""
+SLOW = 1.1
+"""How many times as long as usual the probe may take."""
 _ATTEMPTS = 3
 
 
@@ -81,7 +83,7 @@ def loads(subject: Subject, configuration: Configuration, points: Sequence[Point
 
 def measure(server: Measuring, subject: Subject, table: Table, delay_us: int, stage_s: float) -> Iterator[str]:
     """Measure what the table lacks of the configurations with a delay, and yield a line for each."""
-    known = {point.configuration for point in table.of(subject.name, "ladder") if point.others <= BUSY}
+    known = {point.configuration for point in table.of(subject.name, "ladder") if is_undisturbed(point)}
     for configuration in [each for each in space(delay_us) if each not in known]:
         users = loads(subject, configuration, table.of(subject.name))
         if not users:
@@ -138,6 +140,16 @@ def keeps(point: Point, subject: Subject, *, slack: float = 1.0) -> bool:
     return not point.wrong and point.p99_ms is not None and point.p99_ms <= slack * subject.limit_ms
 
 
+def is_undisturbed(point: Point) -> bool:
+    """Return whether neither other programs nor neighbours of the machine disturbed a measurement."""
+    return point.others <= BUSY and point.slowdown <= SLOW
+
+
+def disturbance(points: Sequence[Point]) -> float:
+    """Return how much a measurement was disturbed, to choose the least of several."""
+    return points[0].others + points[0].slowdown
+
+
 def _undisturbed(
     server: Measuring, subject: Subject, configuration: Configuration, users: Sequence[int], stage_s: float, kind: str
 ) -> list[Point]:
@@ -145,9 +157,10 @@ def _undisturbed(
     tries = []
     for _ in range(_ATTEMPTS):
         tries.append(server.measure(subject.name, configuration, users, stage_s, kind))
-        if tries[-1][0].others <= BUSY:
+        if is_undisturbed(tries[-1][0]):
             break
-    return min(tries, key=lambda points: points[0].others)
+        print(f"again: others {tries[-1][0].others}, slowdown {tries[-1][0].slowdown}", file=sys.stderr, flush=True)
+    return min(tries, key=disturbance)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from hdrh.histogram import HdrHistogram
 from tune_models import ROOT
@@ -46,6 +47,8 @@ class Point:
         p99_high_ms: The upper end of its 95 % interval, by order statistics; None if there were too few for one.
         mean_batch: The mean number of rows in a batch.
         others: The share of the machine's cores that other programs took.
+        slowdown: How many times as long as usual a fixed computation took before or after, whichever was slower: a
+            virtual machine is slowed down by its neighbours too, and nothing in it says so.
         kind: `ladder` for the first measurement of each point, `again` for the interleaved ones of the best, and
             `calibration` for requests of 1 to 32 rows by one user.
     """
@@ -61,6 +64,7 @@ class Point:
     p99_high_ms: float | None
     mean_batch: float
     others: float
+    slowdown: float
     kind: str = "ladder"
     percentiles_ms: tuple[float, ...] = field(default=())
     """The latencies within which 90, 95, 98, 99, 99.5 and 99.9 % were answered."""
@@ -144,11 +148,13 @@ class Measuring:
         server: The server.
         live: The connection that loads models on it.
         turns: Held while something is measured.
+        probe: Says how fast the machine is.
     """
 
     server: Server
     live: LiveServer
     turns: Turns
+    probe: "Probe"
 
     def measure(
         self,
@@ -166,13 +172,15 @@ class Measuring:
         """
         with self.turns.taken(), tempfile.TemporaryDirectory() as folder:
             self.live.load(model, [1], config=self._config(model, configuration))
+            slowdown = self.probe.slowdown()
             before = self._busy()
             started = time.monotonic()
             result = self._run(model, users, stage_s, rows, Path(folder))
             busy = [after - earlier for after, earlier in zip(self._busy(), before, strict=True)]
             cores = psutil.cpu_count() or 1
+            slowdown = max(slowdown, self.probe.slowdown())
             others = max(0.0, busy[0] - busy[1]) / (time.monotonic() - started) / cores
-        return [_point(model, configuration, stage, round(others, 3), kind) for stage in result["stages"]]
+        return [_point(model, configuration, stage, (round(others, 3), slowdown), kind) for stage in result["stages"]]
 
     def _config(self, model: str, wanted: Configuration) -> Any:
         path = self.server.repository / model / pbtxt.FILE
@@ -216,10 +224,12 @@ def measuring(repository: Path, lock: Path | None) -> Iterator[Measuring]:
         Server.start(repository, model_control_mode="explicit", http_port=0, grpc_port=0, metrics_port=0) as server,
         LiveServer(Address(server.grpc_address), admin=server.admin) as live,
     ):
-        yield Measuring(server, live, Turns(lock))
+        yield Measuring(server, live, Turns(lock), Probe())
 
 
-def _point(model: str, configuration: Configuration, stage: dict[str, Any], others: float, kind: str) -> Point:
+def _point(
+    model: str, configuration: Configuration, stage: dict[str, Any], disturbed: tuple[float, float], kind: str
+) -> Point:
     windows = stage["windows"]
     histogram = HdrHistogram.decode(stage["latency_histogram"])
     percentiles = [histogram.get_value_at_percentile(percent) / 1000 for percent in (90, 95, 98, 99, 99.5, 99.9)]
@@ -235,11 +245,32 @@ def _point(model: str, configuration: Configuration, stage: dict[str, Any], othe
         p99_ms=None if p99_us is None else p99_us / 1000,
         p99_high_ms=_upper(histogram),
         mean_batch=stage["server"]["mean_batch"] or 0.0,
-        others=others,
+        others=disturbed[0],
+        slowdown=disturbed[1],
         kind=kind,
         percentiles_ms=tuple(percentiles),
         stage={name: value for name, value in stage.items() if name not in ("windows", "latency_histogram")},
     )
+
+
+class Probe:
+    """How fast the machine is now, beside the fastest that it has been so far."""
+
+    def __init__(self) -> None:
+        self._fastest = float("inf")
+        self.slowdown()
+
+    def slowdown(self) -> float:
+        """Return how many times as long a fixed computation takes on all cores, at its best."""
+        values = np.ones((768, 768), np.float32)
+        taken = []
+        for _ in range(6):
+            started = time.perf_counter()
+            for _ in range(5):
+                values @ values
+            taken.append(time.perf_counter() - started)
+        self._fastest = min(self._fastest, *taken)
+        return round(min(taken) / self._fastest, 3)
 
 
 def _upper(histogram: Any) -> float | None:

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ladder import BUSY, LARGEST, canonical, keeps
+from ladder import LARGEST, canonical, disturbance, is_undisturbed, keeps
 from measured import Point, Table
 from tune_models import Subject
 
@@ -116,8 +116,8 @@ class Truth:
 def _best_runs(points: Sequence[Point]) -> list[Point]:
     """Return the repeated runs that nothing disturbed; if there are none, the run that was disturbed the least."""
     again = [point for point in points if point.kind == "again"]
-    undisturbed = [point for point in again if point.others <= BUSY]
-    return undisturbed or again or [min(points, key=lambda point: point.others)]
+    undisturbed = [point for point in again if is_undisturbed(point)]
+    return undisturbed or again or [min(points, key=lambda point: disturbance([point]))]
 
 
 def _written(configuration: Configuration) -> Configuration:

@@ -90,7 +90,7 @@ SUBJECTS = {
     each.name: each
     for each in (
         Subject("digits", None, 3.0, (1, 2, 4, 8, 16)),
-        Subject("transformer", transformer, 20.0, (1, 2, 4, 8, 16)),
+        Subject("transformer", transformer, 25.0, (1, 2, 4, 8, 16)),
         Subject("residual", residual, 30.0, (1, 2, 4, 8, 16)),
         Subject("ranker", ranker, 10.0, (1, 2, 4, 8, 16)),
     )

@@ -41,7 +41,7 @@ DEFAULT = Configuration(1, None, LARGEST)
 ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"
 BUSY = 0.05
 """The share of the machine that other programs may take before a measurement is made again."""
-SLOW = 1.1
+SLOW = 1.2
 """How many times as long as usual the probe may take."""
 _ATTEMPTS = 3
 

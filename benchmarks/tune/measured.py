@@ -211,7 +211,8 @@ class Measuring:
         own = resource.getrusage(resource.RUSAGE_CHILDREN)
         mine = own.ru_utime + own.ru_stime
         tree = psutil.Process(self.server.pid)
-        for process in (tree, *tree.children(recursive=True)):
+        mine += sum(tree.cpu_times()[:4])  # with those of its processes that have ended
+        for process in tree.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 mine += sum(process.cpu_times()[:2])
         return (sum(fields) - fields[3] - fields[4]) / _TICK, mine

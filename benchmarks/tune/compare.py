@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,7 @@ def tune(truth: Truth, seed: int, runs: int) -> tuple[Key | None, int]:
 
     limit_s = truth.subject.limit_ms / 1000
     space = Space.of(DEFAULT, cores=CORES, proven_max_batch=LARGEST, kind="cpu", max_p99_s=limit_s)
+    space = replace(space, configurations=tuple(each for each in space.configurations if truth.has(each)))
     bench = Replay(truth, seed)
     found = search(bench, space, Goal(limit_s), runs=runs)
     if found.best is None or found.best.load.users is None:

@@ -81,6 +81,10 @@ class Truth:
         """Return what was measured, with its duplicates: the space in which strategies search."""
         return list({configuration: None for configuration, _ in self.known})
 
+    def has(self, configuration: Configuration) -> bool:
+        """Return whether a configuration was measured."""
+        return bool(self._loads(configuration))
+
     def calibration(self, configuration: Configuration) -> Point:
         """Return the run with requests of several rows."""
         return self.calibrations[replace(_written(configuration), preferred=(), delay_us=0)]

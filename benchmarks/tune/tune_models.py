@@ -92,7 +92,7 @@ SUBJECTS = {
         Subject("digits", None, 3.0, (1, 2, 4, 8, 16)),
         Subject("transformer", transformer, 25.0, (1, 2, 4, 8, 16)),
         Subject("residual", residual, 30.0, (1, 2, 4, 8, 16)),
-        Subject("ranker", ranker, 10.0, (1, 2, 4, 8, 16)),
+        Subject("ranker", ranker, 12.0, (1, 2, 4, 8, 16)),
     )
 }
 

@@ -35,7 +35,7 @@ TABLE = FOLDER / "ladder.jsonl"
 LARGEST = 32
 DELAYS_US = (0, 500, 2000, 100)
 CAPS = (1, 2, 4, 8, 16, 32)
-PAIRS = ((1, 1), (1, None), (2, 1), (2, 2))
+PAIRS: tuple[tuple[int, int | None], ...] = ((1, 1), (1, None), (2, 1), (2, 2))
 """Instances and threads of each; without a number, an instance alone takes one for each core."""
 DEFAULT = Configuration(1, None, LARGEST)
 ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"

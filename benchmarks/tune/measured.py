@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from hdrh.histogram import HdrHistogram
 from tune_models import ROOT
 
@@ -26,9 +25,9 @@ from builder.config import pbtxt
 from builder.deployment import Address, LiveServer
 from builder.server import Server
 from builder.tuning import Configuration
+from builder.tuning.machine import Stopwatch
 
 _Z = 1.96
-_TICK = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +101,11 @@ class Table:
 
 
 def _read(record: dict[str, Any]) -> Point:
-    given = record.pop("configuration")
-    configuration = Configuration(**{**given, "preferred": tuple(given["preferred"]), "profiles": ()})
-    lists = {name: tuple(record.pop(name)) for name in ("windows", "percentiles_ms")}
-    return Point(configuration=configuration, **lists, **record)
+    given = record["configuration"]
+    for name in ("preferred", "profiles"):
+        given[name] = tuple(given[name])
+    lists = {name: tuple(record[name]) for name in ("windows", "percentiles_ms")}
+    return Point(**{**record, **lists, "configuration": Configuration(**given)})
 
 
 class Turns:
@@ -173,13 +173,10 @@ class Measuring:
         with self.turns.taken(), tempfile.TemporaryDirectory() as folder:
             self.live.load(model, [1], config=self._config(model, configuration))
             slowdown = self.probe.slowdown()
-            before = self._busy()
-            started = time.monotonic()
+            watch, before = Stopwatch(self.server.pid), _children_s()
             result = self._run(model, users, stage_s, rows, Path(folder))
-            busy = [after - earlier for after, earlier in zip(self._busy(), before, strict=True)]
-            cores = psutil.cpu_count() or 1
+            others = watch.stop(children_s=_children_s() - before).others or 0.0
             slowdown = max(slowdown, self.probe.slowdown())
-            others = max(0.0, busy[0] - busy[1]) / (time.monotonic() - started) / cores
         return [_point(model, configuration, stage, (round(others, 3), slowdown), kind) for stage in result["stages"]]
 
     def _config(self, model: str, wanted: Configuration) -> Any:
@@ -204,18 +201,11 @@ class Measuring:
         assert path.exists(), done.stdout + done.stderr
         return dict(json.loads(path.read_text()))
 
-    def _busy(self) -> tuple[float, float]:
-        """Return the processor time, in seconds, of the whole machine, and of the server and of our children."""
-        with Path("/proc/stat").open() as file:
-            fields = [int(field) for field in file.readline().split()[1:8]]
-        own = resource.getrusage(resource.RUSAGE_CHILDREN)
-        mine = own.ru_utime + own.ru_stime
-        tree = psutil.Process(self.server.pid)
-        mine += sum(tree.cpu_times()[:4])  # with those of its processes that have ended
-        for process in tree.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                mine += sum(process.cpu_times()[:2])
-        return (sum(fields) - fields[3] - fields[4]) / _TICK, mine
+
+def _children_s() -> float:
+    """Return the processor time of our processes that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextlib.contextmanager

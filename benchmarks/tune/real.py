@@ -102,7 +102,7 @@ def attempt(server: Measuring, truth: Truth, number: int, runs: int) -> Try:
         _tune(subject, "--undo", "--json")
         restored = config.read_bytes() == before
         config.write_bytes(before)
-    mine, best = (fresh.get(each, []) for each in (key, truth.optimum))
+    mine, best = fresh.get(key, []) if key else [], fresh.get(truth.optimum, [])
     low, high = _interval(mine, best)
     return Try(
         model=subject.name,

@@ -6,8 +6,6 @@ table. Calibration runs, with requests of several rows, are played likewise.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from ladder import LARGEST
@@ -62,7 +60,9 @@ class Replay:
             batches=_batches(point),
             seconds=SECONDS,
             others=0.0,
-            **_from_stage(point.stage, load.users / throughput),
+            queue_s=point.stage["server"]["queue_us"] * _US,
+            latency_s=load.users / throughput,
+            client_cpu_s=point.stage["client_cpu_us_per_request"] * _US,
         )
 
     def _drawn(self, configuration: Configuration, users: int) -> tuple[float, float]:
@@ -92,7 +92,9 @@ class Replay:
             batches=batches,
             seconds=point.seconds,
             others=0.0,
-            **_from_stage(point.stage, latency_s),
+            queue_s=point.stage["server"]["queue_us"] * _US,
+            latency_s=latency_s,
+            client_cpu_s=point.stage["client_cpu_us_per_request"] * _US,
         )
 
 
@@ -101,12 +103,3 @@ def _batches(point: Point) -> dict[int, BatchTimes]:
     server = point.stage["server"]
     times = {int(rows): us * _US for rows, us in server["batch_times_us"].items()}
     return {int(rows): BatchTimes(count, times[int(rows)]) for rows, count in server["batch_sizes"].items()}
-
-
-def _from_stage(stage: Mapping[str, Any], latency_s: float) -> dict[str, float | None]:
-    return {
-        "queue_s": stage["server"]["queue_us"] * _US,
-        "latency_s": latency_s,
-        "client_cpu_s": stage["client_cpu_us_per_request"] * _US,
-        "server_cpu_s": None,
-    }

@@ -105,11 +105,17 @@ class Truth:
         above = min(load for load in loads if load > users)
         first, second = (self.known[loads[load], load] for load in (below, above))
         part = math.log(users / below) / math.log(above / below) if above > below else 0.0
-        values = [
-            math.exp((1 - part) * math.log(low) + part * math.log(high))
-            for low, high in zip(_values(first), _values(second), strict=True)
-        ]
-        return Known(*values, first.points)
+
+        def between(low: float, high: float) -> float:
+            return math.exp((1 - part) * math.log(low) + part * math.log(high))
+
+        return Known(
+            between(first.throughput, second.throughput),
+            between(first.low, second.low),
+            between(first.high, second.high),
+            between(first.p99_ms, second.p99_ms),
+            first.points,
+        )
 
     def _loads(self, configuration: Configuration) -> Mapping[int, Configuration]:
         """Return the loads at which a configuration was measured, each with the one that stands for it there."""
@@ -136,10 +142,6 @@ def _written(configuration: Configuration) -> Configuration:
     return Configuration(configuration.instances, threads, LARGEST, preferred, configuration.delay_us)
 
 
-def _values(known: Known) -> tuple[float, float, float, float]:
-    return known.throughput, known.low, known.high, known.p99_ms
-
-
 def _known(points: Sequence[Point]) -> Known:
     """Return the geometric mean of several runs, with the interval that their differences give, or those of windows."""
     logs = [math.log(point.throughput) for point in points]
@@ -150,8 +152,8 @@ def _known(points: Sequence[Point]) -> Known:
         windows = [math.log(rows) for rows in points[0].windows if rows > 0]
         margin = _FEW * statistics.stdev(windows) / len(windows) ** 0.5 if len(windows) > 1 else 0.1
     mean = statistics.fmean(logs)
-    bounds = [math.exp(mean + sign * margin) for sign in (-1, 1)]
-    return Known(math.exp(mean), *bounds, math.exp(statistics.fmean(tails)), tuple(points))
+    low, high = math.exp(mean - margin), math.exp(mean + margin)
+    return Known(math.exp(mean), low, high, math.exp(statistics.fmean(tails)), tuple(points))
 
 
 def _noise(runs: Mapping[Key, Sequence[Point]]) -> tuple[float, float]:

@@ -1,11 +1,31 @@
 """Find the best configuration in few runs: what to try next, and when to stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
-from builder.tuning.found import Found, Step
+from builder.tuning.found import Found, Purpose, Result, Step
 from builder.tuning.goal import Goal
-from builder.tuning.measurement import Bench, Measurement
+from builder.tuning.measurement import Bench, Configuration, Load, Measurement
+from builder.tuning.planner import HOPELESS, WORTH_TRYING, Idea, Outlook, Planner
+from builder.tuning.simulator import Predicted
 from builder.tuning.space import Space
+from builder.tuning.pooling import Runs, Trial
+from builder.tuning.verdict import conclude
+from builder.tuning.wording import count, say_configuration, say_gain, say_load
+
+FEWEST_RUNS = 4
+"""The fewest runs that can find anything: one to learn from, the current configuration, another one, and that again."""
+
+_ALSO_BUSY = 0.15
+"""The share of the machine that other programs may take, so that a run still counts."""
+
+_SIMPLER = 0.01
+"""A simpler configuration is preferred to one that is better by no more than this share, if runs do not tell them
+apart."""
+
+_ENOUGH_RUNS = 3
+"""After so many runs of the baseline and of the best one each, nothing more is repeated."""
 
 
 def search(
@@ -14,24 +34,225 @@ def search(
     goal: Goal,
     *,
     runs: int = 10,
+    here: bool = True,
     done: Sequence[Measurement] = (),
     observed: Callable[[Step], None] = lambda step: None,
 ) -> Found:
     """Find the best configuration of a space.
 
-    The first runs show how long batches take and how instances share the cores. From them, a simulation predicts every
-    configuration under every load. Each further run goes where the expected gain is largest, and corrects the
-    predictions. The last ones repeat the current configuration and the best one in turn.
+    The first runs show how long batches take. From them, a simulation predicts every configuration under every load.
+    Each further run goes where the expected gain is largest, and corrects the predictions. The last ones repeat the
+    current configuration and the best one in turn.
 
     Args:
         bench: What measures: a server, or a simulation of one.
         space: The configurations; the current one is the baseline.
         goal: The limit, the load, and what is better.
         runs: The most runs, all together: 4 or more.
+        here: Whether the load generator runs on the server's machine.
         done: The measurements of an interrupted tuning, in order. They count as runs, and are not made again.
         observed: Called before and after each run.
 
     Raises:
         BuilderError: The bench ended the tuning.
     """
-    raise NotImplementedError
+    one = _Search(bench, space, goal, runs, Planner(space, goal, here), Runs(goal), list(done), observed)
+    one.calibrate()
+    if one.planner.is_ready:
+        one.explore()
+        one.confirm()
+    return conclude(space, one.runs, one.best, one.steps, one.notes)
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search in progress."""
+
+    bench: Bench
+    space: Space
+    goal: Goal
+    of: int
+    planner: Planner
+    runs: Runs
+    done: list[Measurement]
+    observed: Callable[[Step], None]
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """How many runs are left."""
+        return self.of - len(self.steps)
+
+    @property
+    def kept_back(self) -> int:
+        """How many runs are kept for the end, in which the best one and the baseline are repeated."""
+        return min(3, self.of // 4)
+
+    # ---- The three parts
+
+    def calibrate(self) -> None:
+        """Measure how long batches of each size take, for one or two numbers of threads."""
+        for configuration, load, why in _calibrations(self.space, self.of):
+            if configuration not in self.runs.out:
+                self.run((configuration, load), "calibration", why)
+        self.predict()
+        if not self.planner.is_ready and self.left:
+            self.run((self.space.current, self.goal.loads[0]), "calibration", "the current configuration")
+            self.predict()
+
+    def explore(self) -> None:
+        """Measure the baseline, and then whatever promises most."""
+        if self.space.current not in self.runs.out and (usual := self.outlook().usual(self.space.current)):
+            self.run(usual.trial, "search", f"the current configuration, {_say_chance(usual)}", usual.predicted)
+            self.predict()
+        while self.left > self.kept_back:
+            outlook = self.outlook()
+            best = self.best
+            idea = outlook.idea(self.runs.trials, best and (best.configuration, best.load))
+            if best is None:
+                idea = self.last_resort(outlook, idea)
+            elif idea is not None and idea.worth < WORTH_TRYING:
+                return
+            if idea is None:
+                return
+            self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
+
+    def last_resort(self, outlook: Outlook, idea: Idea | None) -> Idea | None:
+        """Return what to try while nothing keeps the limit: the most promising, or what has the lowest p99, once."""
+        if idea is not None and idea.keeps >= HOPELESS:
+            return idea
+        nearest = outlook.nearest()
+        return None if self.runs.of(nearest.trial) else nearest
+
+    def confirm(self) -> None:
+        """Repeat the baseline and the best one in turn, until they can be told apart or the runs are used up."""
+        while self.left:
+            outlook = self.outlook()
+            best, current = self.best, self.space.current
+            if best is None or best.configuration == current:
+                return
+            usual = None if current in self.runs.out else outlook.usual(current)
+            baseline = usual and self.runs.result(usual.trial)
+            if self.is_settled(best, usual, baseline):
+                return
+            again = baseline.runs if baseline else 0
+            if usual is not None and again < best.runs:
+                self.run(usual.trial, "confirmation", "the current configuration again, to compare with", usual.predicted)
+            else:
+                self.run(
+                    (best.configuration, best.load),
+                    "confirmation",
+                    f"again: {say_configuration(best.configuration)} is the best so far",
+                    outlook.expected((best.configuration, best.load)),
+                )
+
+    def is_settled(self, best: Result, usual: Idea | None, baseline: Result | None) -> bool:
+        """Tell whether more runs would say nothing that matters."""
+        if best.runs < 2 or (usual is not None and baseline is None):
+            return False
+        if baseline is None or not baseline.keeps:
+            return True
+        if baseline.runs < 2:
+            return False
+        ratio = self.runs.ratio(best, baseline)
+        return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING or min(best.runs, baseline.runs) >= _ENOUGH_RUNS
+
+    # ---- What they share
+
+    def predict(self) -> None:
+        """Predict everything anew, if there is anything to learn from."""
+        with suppress(ValueError):
+            self.planner.predict(self.measured)
+
+    def outlook(self) -> Outlook:
+        """Return what is expected now."""
+        return self.planner.outlook(self.runs)
+
+    @property
+    def best(self) -> Result | None:
+        """The best result that keeps the limit, as far as is known: what chance gave is not believed."""
+        kept = [result for result in self.runs.results if result.keeps]
+        if not kept or not self.planner.is_ready:
+            return None
+        outlook = self.outlook()
+        values = {one: outlook.value((one.configuration, one.load)) for one in kept}
+        top = max(kept, key=lambda one: values[one])
+        alike = [one for one in kept if values[one] >= values[top] - _SIMPLER and self.runs.ratio(top, one).low <= 1]
+        return min(alike, key=lambda one: self.space.simplicity(one.configuration))
+
+    def run(self, trial: Trial, purpose: Purpose, why: str, predicted: Predicted | None = None) -> None:
+        """Make a run, and once more if other programs disturbed it and there are runs to spare."""
+        busy = self.make(trial, purpose, why, predicted, may_repeat=self.left - 1 > self.kept_back)
+        if busy:
+            self.make(trial, purpose, f"again, because {_say_busy(busy)}", predicted, may_repeat=False)
+
+    def make(
+        self, trial: Trial, purpose: Purpose, why: str, predicted: Predicted | None, *, may_repeat: bool
+    ) -> float | None:
+        """Measure once, or take the measurement of an interrupted tuning.
+
+        Returns:
+            The share of the machine that other programs took, if that was too much and the run does not count.
+        """
+        again = next((one for one in self.done if (one.configuration, one.load) == trial), None)
+        number = len(self.steps) + 1
+        step = Step(number, self.of, *trial, purpose, why, predicted, best=self.best, resumed=again is not None)
+        self.observed(step)
+        if again is not None:
+            self.done.remove(again)
+        measurement = again or self.bench.measure(*trial)
+        busy = measurement.others if (measurement.others or 0.0) > _ALSO_BUSY else None
+        if busy and not may_repeat:
+            self.notes.append(f"{_say_busy(busy)} during run {number}")
+        if not (busy and may_repeat):
+            self.measured.append(measurement)
+            self.runs.add(measurement)
+        keeps = None if purpose == "calibration" else self.goal.is_kept(measurement)
+        self.steps.append(replace(step, measurement=measurement, keeps=keeps, best=self.best))
+        self.observed(self.steps[-1])
+        return busy if may_repeat else None
+
+
+def _calibrations(space: Space, runs: int) -> Iterator[tuple[Configuration, Load, str]]:
+    """Yield the runs that show how long batches take: a user who sends requests of all sizes, one after the other.
+
+    One is enough where there is one engine. Of several numbers of threads, the fewest and the most are measured, and
+    what is between them is interpolated. Larger requests are rarer, so that they do not take all the time.
+    """
+    usual = replace(space.current, instances=1, max_batch_size=space.current.max_batch_size and space.largest_batch)
+    usual = replace(usual, preferred=(), delay_us=0)
+    engines = {_engine(one): replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
+               for one in space.configurations if one.instances == 1}
+    sizes = [2**power for power in range(space.largest_batch.bit_length())]
+    load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
+    chosen = list(engines.values()) or [usual]
+    if len(chosen) > 1:
+        chosen = [chosen[0], chosen[-1]] if runs > FEWEST_RUNS else chosen[-1:]
+    for configuration in chosen:
+        threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""
+        yield configuration, load, f"how long batches of 1 to {sizes[-1]} rows take{threads}"
+
+
+# ---- In words
+
+
+def _say_idea(idea: Idea, best: Result | None) -> str:
+    configuration, load = idea.trial
+    if best is None:
+        return f"{say_configuration(configuration)} at {say_load(load)}: {_say_chance(idea)}"
+    if configuration == best.configuration:
+        return f"the best so far at {say_load(load)}: predicted {say_gain(1 + idea.gain)}, {_say_chance(idea)}"
+    return (
+        f"{say_configuration(configuration)} at {say_load(load)}: predicted {say_gain(1 + idea.gain)},"
+        f" {_say_chance(idea)}"
+    )
+
+
+def _say_chance(idea: Idea) -> str:
+    return f"keeps the limit with {max(1, min(99, round(100 * idea.keeps)))} %"
+
+
+def _say_busy(busy: float) -> str:
+    return f"other programs took {busy:.0%} of the machine"

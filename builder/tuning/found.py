@@ -42,6 +42,11 @@ class Result:
     runs: int
     keeps: bool
 
+    @property
+    def trial(self) -> tuple[Configuration, Load]:
+        """What was tried, and under which load."""
+        return self.configuration, self.load
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

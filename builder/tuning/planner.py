@@ -14,10 +14,10 @@ import numpy as np
 from builder.tuning.fitting import fit
 from builder.tuning.goal import KEEPS_UP, Goal
 from builder.tuning.measurement import Configuration, Interval, Load, Measurement
+from builder.tuning.pooling import Runs, Spread, Trial, Z
 from builder.tuning.residuals import Floats, Scales, features, learn
 from builder.tuning.simulator import Predicted, simulate_all
 from builder.tuning.space import Space, cap_of
-from builder.tuning.pooling import Runs, Spread, Trial, Z
 
 THROUGHPUT, P99 = Scales(0.05, 0.08, 0.05), Scales(0.10, 0.12, 0.12)
 """How far predictions are off before anything is measured."""
@@ -193,10 +193,7 @@ class Outlook:
             best: The best result so far.
         """
         means, spreads = self.values
-        if best is None:
-            gains = np.exp(means - means.max())
-        else:
-            gains = _expected_gain(means - self.value(best), spreads)
+        gains = np.exp(means - means.max()) if best is None else _expected_gain(means - self.value(best), spreads)
         worth = gains * self.keeps
         known = set(tried)
         left = [number for number, case in enumerate(self.cases) if case not in known]
@@ -228,9 +225,7 @@ class Outlook:
         return self._idea(best, None, 0.0)
 
     def _idea(self, number: int, best: Trial | None, worth: float) -> Idea:
-        predicted = Predicted(
-            math.exp(self.throughput[number]), math.exp(self.p99[number]), self.mean_batches[number]
-        )
+        predicted = Predicted(math.exp(self.throughput[number]), math.exp(self.p99[number]), self.mean_batches[number])
         gain = math.exp(self.values[0][number] - self.value(best)) - 1 if best is not None else 0.0
         return Idea(self.cases[number], predicted, gain, float(self.keeps[number]), worth)
 

@@ -8,9 +8,9 @@ from builder.tuning.found import Found, Purpose, Result, Step
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import Bench, Configuration, Load, Measurement
 from builder.tuning.planner import HOPELESS, WORTH_TRYING, Idea, Outlook, Planner
+from builder.tuning.pooling import Runs, Trial
 from builder.tuning.simulator import Predicted
 from builder.tuning.space import Space
-from builder.tuning.pooling import Runs, Trial
 from builder.tuning.verdict import conclude
 from builder.tuning.wording import count, say_configuration, say_gain, say_load
 
@@ -110,7 +110,7 @@ class _Search:
         while self.left > self.kept_back:
             outlook = self.outlook()
             best = self.best
-            idea = outlook.idea(self.runs.trials, best and (best.configuration, best.load))
+            idea = outlook.idea(self.runs.trials, best.trial if best else None)
             if best is None:
                 idea = self.last_resort(outlook, idea)
             elif idea is not None and idea.worth < WORTH_TRYING:
@@ -134,19 +134,15 @@ class _Search:
             if best is None or best.configuration == current:
                 return
             usual = None if current in self.runs.out else outlook.usual(current)
-            baseline = usual and self.runs.result(usual.trial)
+            baseline = self.runs.result(usual.trial) if usual else None
             if self.is_settled(best, usual, baseline):
                 return
-            again = baseline.runs if baseline else 0
-            if usual is not None and again < best.runs:
-                self.run(usual.trial, "confirmation", "the current configuration again, to compare with", usual.predicted)
+            if usual is not None and (baseline.runs if baseline else 0) < best.runs:
+                why = "the current configuration again, to compare with"
+                self.run(usual.trial, "confirmation", why, usual.predicted)
             else:
-                self.run(
-                    (best.configuration, best.load),
-                    "confirmation",
-                    f"again: {say_configuration(best.configuration)} is the best so far",
-                    outlook.expected((best.configuration, best.load)),
-                )
+                why = f"again: {say_configuration(best.configuration)} is the best so far"
+                self.run(best.trial, "confirmation", why, outlook.expected(best.trial))
 
     def is_settled(self, best: Result, usual: Idea | None, baseline: Result | None) -> bool:
         """Tell whether more runs would say nothing that matters."""
@@ -177,7 +173,7 @@ class _Search:
         if not kept or not self.planner.is_ready:
             return None
         outlook = self.outlook()
-        values = {one: outlook.value((one.configuration, one.load)) for one in kept}
+        values = {one: outlook.value(one.trial) for one in kept}
         top = max(kept, key=lambda one: values[one])
         alike = [one for one in kept if values[one] >= values[top] - _SIMPLER and self.runs.ratio(top, one).low <= 1]
         return min(alike, key=lambda one: self.space.simplicity(one.configuration))
@@ -223,8 +219,11 @@ def _calibrations(space: Space, runs: int) -> Iterator[tuple[Configuration, Load
     """
     usual = replace(space.current, instances=1, max_batch_size=space.current.max_batch_size and space.largest_batch)
     usual = replace(usual, preferred=(), delay_us=0)
-    engines = {_engine(one): replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
-               for one in space.configurations if one.instances == 1}
+    engines = {
+        one.engine: replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
+        for one in space.configurations
+        if one.instances == 1
+    }
     sizes = [2**power for power in range(space.largest_batch.bit_length())]
     load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
     chosen = list(engines.values()) or [usual]

@@ -83,7 +83,7 @@ def _say(verdict: Verdict, best: Result, gain: Interval | None, baseline: Result
     if verdict == "as it is":
         return "nothing that was tried or predicted is better than the current configuration"
     if gain is None:
-        reason = "could not be measured" if baseline is None else "does not keep the limit under any load that was tried"
+        reason = "could not be measured" if baseline is None else "keeps the limit under no load that was tried"
         return f"{at} keeps the limit; the current configuration {reason}"
     span = f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)})"
     if verdict == "better":
@@ -97,7 +97,9 @@ def _say_nearest(nearest: Result, runs: Runs) -> str:
     if runs.goal.rate is not None and not runs.goal.keeps_up(nearest.throughput.value):
         answered = figure(nearest.throughput.value / runs.goal.mean_rows)
         return f"no configuration keeps up with {say_load(nearest.load)}: {at} answers {answered} each second"
-    return f"no configuration keeps p99 within {limit}, with certainty: the lowest is {say_ms(nearest.p99_s)}, with {at}"
+    return (
+        f"no configuration keeps p99 within {limit}, with certainty: the lowest is {say_ms(nearest.p99_s)}, with {at}"
+    )
 
 
 def _say_nothing(steps: Sequence[Step]) -> str:
@@ -114,5 +116,5 @@ def _notes(runs: Runs, current: Configuration, best: Result | None, baseline: Re
         which = "the current configuration" if configuration == current else say_configuration(configuration)
         yield f"{which} could not be measured: {error}"
     for result in (best, baseline):
-        for run in runs.of((result.configuration, result.load)) if result else ():
+        for run in runs.of(result.trial) if result else ():
             yield from run.notes

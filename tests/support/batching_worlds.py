@@ -100,7 +100,7 @@ class World:
     def alone_s(self, rows: int, threads: int) -> float:
         """Return how long a batch takes on an idle machine."""
         faster = 1 + self.parallel * (min(threads, self.cores) - 1)
-        return (self.fixed_s + self.row_s * rows**self.bend) / faster
+        return (self.fixed_s + self.row_s * math.pow(rows, self.bend)) / faster
 
     def measure(self, configuration: Configuration, load: Load) -> Measurement:
         """Measure as a bench does: each run is another one."""
@@ -156,7 +156,7 @@ class _Batcher:
         self.number = count()
         self.queue: deque[_Request] = deque()
         self.waiting = 0  # rows
-        self.busy = 0
+        self.busy = self.done = 0
         self.front = 0.0  # when the front end and the client have done what they have to do
         self.timer = -1.0
         self.stall_at = self.random.expovariate(world.stalls) if world.stalls > 0.01 else math.inf
@@ -165,43 +165,43 @@ class _Batcher:
         self.sizes, self.weights = list(sizes), list(weights)
 
     def run(self, requests: int) -> _Run:
-        run, warm, done, now = _Run(), requests // 6, 0, 0.0
-        if self.load.users is not None:
-            for _ in range(self.load.users):
-                self.at(1e-3 * self.random.random(), "send", None)
-        else:
+        run, warm = _Run(), requests // 6
+        if self.load.users is None:
             self.at(0.0, "arrive", None)
-        while done < requests:
+        for _ in range(self.load.users or 0):
+            self.at(1e-3 * self.random.random(), "send", None)
+        while self.done < requests:
             now, _, kind, what = heapq.heappop(self.events)
+            if kind == "arrive":
+                self.at(now + self.random.expovariate(self.load.rate or 1.0), "arrive", None)
             if kind in ("send", "arrive"):
-                if kind == "arrive":
-                    self.at(now + self.random.expovariate(self.load.rate or 1.0), "arrive", None)
                 rows = self.sizes[0] if len(self.sizes) == 1 else self.random.choices(self.sizes, self.weights)[0]
                 self.at(self.through_front(now), "queue", _Request(rows, now))
-            elif kind == "queue" and isinstance(what, _Request):
+            elif isinstance(what, _Request):
                 what.queued = now
                 self.queue.append(what)
                 self.waiting += what.rows
-            elif kind == "done" and isinstance(what, tuple):
-                started, batch = what
-                self.busy -= 1
-                rows = sum(request.rows for request in batch)
-                for request in batch:
-                    done += 1
-                    answered = now + self.world.wire_s * self.random.uniform(0.3, 0.7) + self.world.client_s * 0.5
-                    if done == warm:
-                        run.began = now
-                    if done > warm:
-                        run.latencies.append((now, answered - request.arrived))
-                        run.rows += request.rows
-                        run.queued += started - request.queued
-                    if self.load.users is not None:
-                        self.at(answered, "send", None)
-                if done > warm:
-                    run.batches[rows].append(now - started)
+            elif isinstance(what, tuple):
+                self.answer(run, warm, now, *what)
             self.schedule(now)
-        run.ended = now
+            run.ended = now
         return run
+
+    def answer(self, run: _Run, warm: int, now: float, started: float, batch: list[_Request]) -> None:
+        self.busy -= 1
+        for request in batch:
+            self.done += 1
+            answered = now + self.world.wire_s * self.random.uniform(0.3, 0.7) + self.world.client_s * 0.5
+            if self.done == warm:
+                run.began = now
+            if self.done > warm:
+                run.latencies.append((now, answered - request.arrived))
+                run.rows += request.rows
+                run.queued += started - request.queued
+            if self.load.users is not None:
+                self.at(answered, "send", None)
+        if self.done > warm:
+            run.batches[sum(request.rows for request in batch)].append(now - started)
 
     def at(self, when: float, kind: str, what: object) -> None:
         heapq.heappush(self.events, (when, next(self.number), kind, what))
@@ -285,5 +285,5 @@ def _p99(latencies: list[float]) -> Interval | None:
     late, half = _LATE * number, 1.96 * math.sqrt(number * _LATE * (1 - _LATE))
     if late - half < 1:
         return None
-    low, value, high = (int(number - late + off) for off in (-half, 0, half))
-    return Interval(latencies[low], latencies[value], latencies[min(high, number - 1)])
+    low, middle, high = (latencies[min(int(number - late + off), number - 1)] for off in (-half, 0, half))
+    return Interval(middle, low, high)

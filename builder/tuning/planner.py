@@ -92,7 +92,7 @@ class Planner:
         self._predicted = _look_around(self.space.configurations, self.goal, simulated)
         self._predicted.update(simulated([trial for trial in dict.fromkeys(measured) if trial not in self._predicted]))
         self._cases = list(self._predicted)
-        self._where = features(self._cases)
+        self._where = features(self._cases, self.space.cores)
 
     @property
     def is_ready(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.tuning.curves import engine_of
 from builder.tuning.measurement import Configuration, Load
 from builder.tuning.space import cap_of
 
@@ -47,17 +48,18 @@ class Scales:
         return self.common**2 + self.shape**2 + self.local**2
 
 
-def features(cases: Sequence[tuple[Configuration, Load]]) -> Floats:
-    """Return float64[N, 7]: where each case lies. A distance of 1 is a step to a neighbour."""
-    return np.array([_features(configuration, load) for configuration, load in cases]).reshape(len(cases), 7)
+def features(cases: Sequence[tuple[Configuration, Load]], cores: int) -> Floats:
+    """Return float64[N, 7]: where each case lies on a server with so many cores. Neighbours have a distance of 1."""
+    return np.array([_features(configuration, load, cores) for configuration, load in cases]).reshape(len(cases), 7)
 
 
-def _features(one: Configuration, load: Load) -> tuple[float, ...]:
+def _features(one: Configuration, load: Load, cores: int) -> tuple[float, ...]:
+    threads, profiles, cuda_graphs = engine_of(one, cores)
     return (
         math.log2(one.instances),
-        math.log2(one.threads or 1) if one.threads else -1.0,
-        sum(3.0**profile for profile in one.profiles),
-        float(one.cuda_graphs),
+        math.log2(threads or cores),
+        sum(3.0**profile for profile in profiles),
+        float(cuda_graphs),
         math.log2(cap_of(one)) / 3,
         math.log2(1 + one.delay_us / 100) / 3,
         math.log2(load.users or 1) / 3,

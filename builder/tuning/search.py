@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from builder.tuning.curves import Engine, engine_of
 from builder.tuning.found import Found, Purpose, Result, Step
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import Bench, Configuration, Load, Measurement
@@ -16,6 +17,12 @@ from builder.tuning.wording import count, say_configuration, say_gain, say_load
 
 FEWEST_RUNS = 4
 """The fewest runs that can find anything: one to learn from, the current configuration, another one, and that again."""
+
+_RUNS_FOR_SEVERAL = 6
+"""The fewest runs of which more than one is spent on how long batches take."""
+
+_LARGEST_ALONE = 64
+"""The largest batch that is measured by itself. Of larger ones, the time is extrapolated."""
 
 _ALSO_BUSY = 0.15
 """The share of the machine that other programs may take, so that a run still counts."""
@@ -94,9 +101,8 @@ class _Search:
 
     def calibrate(self) -> None:
         """Measure how long batches of each size take, for one or two numbers of threads."""
-        for configuration, load, why in _calibrations(self.space, self.of):
-            if configuration not in self.runs.out:
-                self.run((configuration, load), "calibration", why)
+        for trial, why in _calibrations(self.space, self.of):
+            self.run(trial, "calibration", why)
         self.predict()
         if not self.planner.is_ready and self.left:
             self.run((self.space.current, self.goal.loads[0]), "calibration", "the current configuration")
@@ -211,27 +217,27 @@ class _Search:
         return busy if may_repeat else None
 
 
-def _calibrations(space: Space, runs: int) -> Iterator[tuple[Configuration, Load, str]]:
-    """Yield the runs that show how long batches take: a user who sends requests of all sizes, one after the other.
+def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:
+    """Yield the runs that show how long batches take: one user sends requests of all sizes, one after the other.
 
-    One is enough where there is one engine. Of several numbers of threads, the fewest and the most are measured, and
-    what is between them is interpolated. Larger requests are rarer, so that they do not take all the time.
+    Of several numbers of threads, the most and the fewest are measured, and what is between them is interpolated. Of
+    the ways to run a plan, the first three are. Larger requests are rarer, so that they do not take all the time.
     """
-    usual = replace(space.current, instances=1, max_batch_size=space.current.max_batch_size and space.largest_batch)
-    usual = replace(usual, preferred=(), delay_us=0)
-    engines = {
-        one.engine: replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
-        for one in space.configurations
-        if one.instances == 1
-    }
-    sizes = [2**power for power in range(space.largest_batch.bit_length())]
+    batch = space.current.max_batch_size and space.largest_batch
+    usual = replace(space.current, instances=1, max_batch_size=batch, preferred=(), delay_us=0)
+    engines: dict[Engine, Configuration] = {}
+    for one in space.configurations:
+        if one.instances == 1:
+            alone = replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
+            engines.setdefault(engine_of(one, space.cores), alone)
+    chosen = [engines[engine] for engine in sorted(engines, key=lambda engine: -(engine[0] or 0))]
+    chosen = [chosen[0], chosen[-1]] if engine_of(chosen[0], space.cores)[0] and len(chosen) > 1 else chosen[:3]
+    sizes = [size for size in (2**power for power in range(_LARGEST_ALONE.bit_length())) if size <= space.largest_batch]
     load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
-    chosen = list(engines.values()) or [usual]
-    if len(chosen) > 1:
-        chosen = [chosen[0], chosen[-1]] if runs > FEWEST_RUNS else chosen[-1:]
-    for configuration in chosen:
+    for configuration in chosen if runs >= _RUNS_FOR_SEVERAL else chosen[:1]:
         threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""
-        yield configuration, load, f"how long batches of 1 to {sizes[-1]} rows take{threads}"
+        batches = f"batches of 1 to {sizes[-1]} rows take" if sizes[1:] else "one request takes"
+        yield (configuration, load), f"how long {batches}{threads}"
 
 
 # ---- In words

@@ -1,0 +1,56 @@
+"""What is better, under which loads, and when a run keeps the limit."""
+
+from dataclasses import replace
+
+import pytest
+
+from builder.tuning import Configuration, Goal, Interval, Load, Measurement
+
+GOOD = Measurement(
+    Configuration(1, 1, 8), Load(users=4), Interval(100, 98, 102), Interval(0.018, 0.017, 0.02), requests=1000
+)
+
+
+def test_without_a_load_the_users_are_part_of_the_answer() -> None:
+    assert [load.users for load in Goal(0.02).loads] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+def test_every_load_has_the_rows_of_the_goal() -> None:
+    rows = ((1, 8.0), (16, 1.0))
+    for goal in (Goal(0.02, rows=rows), Goal(0.02, users=3, rows=rows), Goal(0.02, rate=9.5, rows=rows)):
+        assert {load.rows for load in goal.loads} == {rows}
+    assert goal.largest_request == 16
+    assert goal.mean_rows == pytest.approx((8 + 16) / 9)
+
+
+def test_a_given_load_is_the_only_one() -> None:
+    assert Goal(0.02, users=3).loads == (Load(users=3),)
+    assert Goal(0.02, rate=9.5).loads == (Load(rate=9.5),)
+
+
+def test_users_and_a_rate_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Goal(0.02, users=3, rate=9.5)
+
+
+def test_at_a_rate_the_lowest_latency_is_the_best() -> None:
+    assert Goal(0.02, rate=9.5).value(9.5, 0.01) == 2 * Goal(0.02, rate=9.5).value(9.4, 0.02)
+    assert Goal(0.02).value(200, 0.02) == 2 * Goal(0.02).value(100, 0.001)
+
+
+def test_a_run_keeps_the_limit_up_to_its_upper_bound() -> None:
+    assert Goal(0.02).is_kept(GOOD)
+    assert not Goal(0.0199).is_kept(GOOD)  # although its p99 is 18 ms
+
+
+@pytest.mark.parametrize(
+    "change", [{"wrong": 1}, {"failed": 1}, {"unchecked": 1}, {"p99_s": None}, {"throughput": None}, {"error": "gone"}]
+)
+def test_a_run_that_is_not_in_order_does_not_keep_the_limit(change: dict[str, object]) -> None:
+    assert not Goal(0.02).is_kept(replace(GOOD, **change))  # type: ignore[arg-type]
+
+
+def test_a_run_has_to_keep_up_with_the_rate() -> None:
+    rows = ((1, 1.0), (3, 1.0))  # 2 rows in the mean
+    assert Goal(0.02, rate=50, rows=rows).is_kept(GOOD)
+    assert not Goal(0.02, rate=51, rows=rows).is_kept(GOOD)  # 102 rows were sent each second, and 100 answered

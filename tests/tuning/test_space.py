@@ -86,5 +86,5 @@ def test_what_changes_less_is_simpler() -> None:
 
 
 def test_of_equally_many_changes_fewer_instances_and_a_shorter_delay_are_simpler() -> None:
-    short, long, two = (replace(CURRENT, **one) for one in ({"delay_us": 100}, {"delay_us": 500}, {"instances": 2}))
+    short, long, two = replace(CURRENT, delay_us=100), replace(CURRENT, delay_us=500), replace(CURRENT, instances=2)
     assert sorted([two, long, short], key=TWO_CORES.simplicity) == [short, long, two]

@@ -19,7 +19,7 @@ from builder.tuning.residuals import Floats, Scales, features, learn
 from builder.tuning.simulator import Predicted, simulate_all
 from builder.tuning.space import Space, cap_of
 
-THROUGHPUT, P99 = Scales(0.05, 0.08, 0.05), Scales(0.10, 0.12, 0.12)
+THROUGHPUT, P99 = Scales(0.05, 0.10, 0.03), Scales(0.08, 0.12, 0.10)
 """How far predictions are off before anything is measured."""
 
 WORTH_TRYING = 0.005
@@ -39,6 +39,10 @@ _SPARE = 1.645
 
 _BOUND = 1.04
 """The upper bound of p99 over p99 itself, before anything is measured."""
+
+
+_NOISE = 0.03
+"""By how much chance moves what a run says, before anything is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Planner:
     here: bool = True
     _predicted: dict[Trial, Predicted] = field(default_factory=dict)
     _cases: list[Trial] = field(default_factory=list)
-    _where: Floats = field(default_factory=lambda: np.zeros((0, 7)))
+    _where: Floats = field(default_factory=lambda: np.zeros((0, 8)))
 
     def predict(self, measurements: Sequence[Measurement]) -> None:
         """Predict everything anew, from all measurements.
@@ -112,8 +116,10 @@ class Planner:
                 throughputs.append((run.throughput.value / known.throughput, run.throughput))
                 p99s.append((run.p99_s.value / known.p99_s, run.p99_s))
         spread = runs.spread
-        faster, faster_sd = learn(self._where, measured, *_logs(throughputs, spread.throughput), THROUGHPUT)
-        later, later_sd = learn(self._where, measured, *_logs(p99s, spread.p99), P99)
+        fast, late = _logs(throughputs, spread.throughput), _logs(p99s, spread.p99)
+        faster, faster_sd = learn(self._where, measured, *fast, THROUGHPUT)
+        later, later_sd = learn(self._where, measured, *late, P99)
+        noises = (fast if self.goal.rate is None else late)[1]
         raw = [self._predicted[case] for case in self._cases]
         bounds = [interval.high / interval.value for _, interval in p99s]
         return Outlook(
@@ -127,6 +133,7 @@ class Planner:
             tuple(one.mean_batch for one in raw),
             spread,
             float(np.median(bounds)) if bounds else _BOUND,
+            math.sqrt(np.median(noises)) if noises else _NOISE,
             runs.out,
         )
 
@@ -144,6 +151,7 @@ class Outlook:
         mean_batches: The mean number of rows in a batch.
         spread: By how much runs differ.
         bound: The upper bound of p99 over p99 itself, as runs usually have it.
+        noise: By how much chance moves what a run says of how good a case is: the standard deviation of its logarithm.
         out: Configurations that are out.
     """
 
@@ -157,6 +165,7 @@ class Outlook:
     mean_batches: tuple[float, ...]
     spread: Spread
     bound: float
+    noise: float
     out: frozenset[Configuration]
 
     @property
@@ -193,7 +202,8 @@ class Outlook:
             best: The best result so far.
         """
         means, spreads = self.values
-        gains = np.exp(means - means.max()) if best is None else _expected_gain(means - self.value(best), spreads)
+        learned = spreads**2 / np.hypot(spreads, self.noise)  # how far one run, with its chance, moves what is expected
+        gains = np.exp(means - means.max()) if best is None else _expected_gain(means - self.value(best), learned)
         worth = gains * self.keeps
         known = set(tried)
         left = [number for number, case in enumerate(self.cases) if case not in known]

@@ -24,7 +24,7 @@ from builder.tuning.space import cap_of
 
 Floats = NDArray[np.float64]
 
-_SHAPE = 4
+_SHAPE = 5
 """How many of the features say what an instance is and how many there are."""
 
 
@@ -49,8 +49,8 @@ class Scales:
 
 
 def features(cases: Sequence[tuple[Configuration, Load]], cores: int) -> Floats:
-    """Return float64[N, 7]: where each case lies on a server with so many cores. Neighbours have a distance of 1."""
-    return np.array([_features(configuration, load, cores) for configuration, load in cases]).reshape(len(cases), 7)
+    """Return float64[N, 8]: where each case lies on a server with so many cores. Neighbours have a distance of 1."""
+    return np.array([_features(configuration, load, cores) for configuration, load in cases]).reshape(len(cases), 8)
 
 
 def _features(one: Configuration, load: Load, cores: int) -> tuple[float, ...]:
@@ -58,6 +58,7 @@ def _features(one: Configuration, load: Load, cores: int) -> tuple[float, ...]:
     return (
         math.log2(one.instances),
         math.log2(threads or cores),
+        math.log2(max(1.0, one.instances * (threads or 1) / cores)),
         sum(3.0**profile for profile in profiles),
         float(cuda_graphs),
         math.log2(cap_of(one)) / 3,
@@ -72,7 +73,7 @@ def learn(
     """Return the expected residual of every case, and its standard deviation.
 
     Args:
-        where: float64[N, 7]: the features of all cases.
+        where: float64[N, 8]: the features of all cases.
         measured: Which cases were measured. One may occur several times.
         residuals: The residual of each measurement.
         variances: The variance of each measurement's residual by chance.

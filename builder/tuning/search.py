@@ -1,5 +1,6 @@
 """Find the best configuration in few runs: what to try next, and when to stop."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from builder.tuning.pooling import Runs, Trial
 from builder.tuning.simulator import Predicted
 from builder.tuning.space import Space
 from builder.tuning.verdict import conclude
-from builder.tuning.wording import count, say_configuration, say_gain, say_load
+from builder.tuning.wording import count, figure, say_gain
 
 FEWEST_RUNS = 4
 """The fewest runs that can find anything: one to learn from, the current configuration, another one, and that again."""
@@ -30,6 +31,10 @@ _ALSO_BUSY = 0.15
 _SIMPLER = 0.01
 """A simpler configuration is preferred to one that is better by no more than this share, if runs do not tell them
 apart."""
+
+_SURPRISE, _MOST_RELEARNED = 0.10, 2
+"""How far throughput may be from what was expected, as a logarithm, and p99 twice as far; and how often everything is
+predicted anew because of that."""
 
 _ENOUGH_RUNS = 3
 """After so many runs of the baseline and of the best one each, nothing more is repeated."""
@@ -86,6 +91,7 @@ class _Search:
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     measured: list[Measurement] = field(default_factory=list)
+    relearned: int = 0
 
     @property
     def left(self) -> int:
@@ -105,13 +111,13 @@ class _Search:
             self.run(trial, "calibration", why)
         self.predict()
         if not self.planner.is_ready and self.left:
-            self.run((self.space.current, self.goal.loads[0]), "calibration", "the current configuration")
+            self.run((self.space.current, self.goal.loads[0]), "calibration", "the current settings")
             self.predict()
 
     def explore(self) -> None:
         """Measure the baseline, and then whatever promises most."""
         if self.space.current not in self.runs.out and (usual := self.outlook().usual(self.space.current)):
-            self.run(usual.trial, "search", f"the current configuration, {_say_chance(usual)}", usual.predicted)
+            self.run(usual.trial, "search", f"the current settings, {_say_chance(usual)}", usual.predicted)
             self.predict()
         while self.left > self.kept_back:
             outlook = self.outlook()
@@ -124,6 +130,7 @@ class _Search:
             if idea is None:
                 return
             self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
+            self.relearn(idea)
 
     def last_resort(self, outlook: Outlook, idea: Idea | None) -> Idea | None:
         """Return what to try while nothing keeps the limit: the most promising, or what has the lowest p99, once."""
@@ -144,10 +151,10 @@ class _Search:
             if self.is_settled(best, usual, baseline):
                 return
             if usual is not None and (baseline.runs if baseline else 0) < best.runs:
-                why = "the current configuration again, to compare with"
+                why = "again, to compare with the best so far"
                 self.run(usual.trial, "confirmation", why, usual.predicted)
             else:
-                why = f"again: {say_configuration(best.configuration)} is the best so far"
+                why = "again, to compare with the current settings"
                 self.run(best.trial, "confirmation", why, outlook.expected(best.trial))
 
     def is_settled(self, best: Result, usual: Idea | None, baseline: Result | None) -> bool:
@@ -162,6 +169,20 @@ class _Search:
         return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING or min(best.runs, baseline.runs) >= _ENOUGH_RUNS
 
     # ---- What they share
+
+    def relearn(self, idea: Idea) -> None:
+        """Predict everything anew if the last run was a surprise, which a correction of its neighbours may not explain.
+
+        A new prediction takes seconds, so there are few.
+        """
+        last = self.steps[-1].measurement
+        if last is None or last.throughput is None or last.p99_s is None or self.relearned == _MOST_RELEARNED:
+            return
+        faster = abs(math.log(last.throughput.value / idea.predicted.throughput))
+        later = abs(math.log(last.p99_s.value / idea.predicted.p99_s))
+        if faster > _SURPRISE or later > 2 * _SURPRISE:
+            self.relearned += 1
+            self.predict()
 
     def predict(self) -> None:
         """Predict everything anew, if there is anything to learn from."""
@@ -244,15 +265,10 @@ def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:
 
 
 def _say_idea(idea: Idea, best: Result | None) -> str:
-    configuration, load = idea.trial
     if best is None:
-        return f"{say_configuration(configuration)} at {say_load(load)}: {_say_chance(idea)}"
-    if configuration == best.configuration:
-        return f"the best so far at {say_load(load)}: predicted {say_gain(1 + idea.gain)}, {_say_chance(idea)}"
-    return (
-        f"{say_configuration(configuration)} at {say_load(load)}: predicted {say_gain(1 + idea.gain)},"
-        f" {_say_chance(idea)}"
-    )
+        return f"predicted {figure(idea.predicted.throughput)} rows/s, {_say_chance(idea)}"
+    what = "the best so far under another load, " if idea.trial[0] == best.configuration else ""
+    return f"{what}predicted {say_gain(1 + idea.gain)}, {_say_chance(idea)}"
 
 
 def _say_chance(idea: Idea) -> str:

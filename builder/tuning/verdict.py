@@ -81,14 +81,14 @@ def _ties(space: Space, runs: Runs, best: Result) -> tuple[Result, ...]:
 def _say(verdict: Verdict, best: Result, gain: Interval | None, baseline: Result | None) -> str:
     at = f"{say_configuration(best.configuration)} at {say_load(best.load)}"
     if verdict == "as it is":
-        return "nothing that was tried or predicted is better than the current configuration"
+        return "nothing that was tried or predicted is better than the current settings"
     if gain is None:
-        reason = "could not be measured" if baseline is None else "keeps the limit under no load that was tried"
-        return f"{at} keeps the limit; the current configuration {reason}"
+        reason = "could not be measured" if baseline is None else "keep the limit under no load that was tried"
+        return f"{at} keeps the limit; the current settings {reason}"
     span = f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)})"
     if verdict == "better":
-        return f"{at}: {span} compared with the current configuration"
-    return f"{at} is not distinguishable from the current configuration: {span}; the current one is kept"
+        return f"{at}: {span} compared with the current settings"
+    return f"{at} is not distinguishable from the current settings: {span}; these are kept"
 
 
 def _say_nearest(nearest: Result, runs: Runs) -> str:

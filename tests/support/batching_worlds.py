@@ -35,6 +35,8 @@ class _Run:
     rows: int = 0
     batches: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     queued: float = 0.0
+    worked: float = 0.0  # processor time of all batches
+    answered: int = 0
     began: float = 0.0
     ended: float = 0.0
 
@@ -129,7 +131,7 @@ class World:
             queue_s=run.queued / max(1, number),
             latency_s=sum(latencies) / max(1, number),
             client_cpu_s=self.client_s,
-            server_cpu_s=self.front_s + sum(t for times in run.batches.values() for t in times) / max(1, number),
+            server_cpu_s=self.front_s + run.worked / max(1, run.answered),
             others=others,
             seconds=seconds,
         )
@@ -157,6 +159,7 @@ class _Batcher:
         self.queue: deque[_Request] = deque()
         self.waiting = 0  # rows
         self.busy = self.done = 0
+        self.worked = 0.0
         self.front = 0.0  # when the front end and the client have done what they have to do
         self.timer = -1.0
         self.stall_at = self.random.expovariate(world.stalls) if world.stalls > 0.01 else math.inf
@@ -185,6 +188,7 @@ class _Batcher:
                 self.answer(run, warm, now, *what)
             self.schedule(now)
             run.ended = now
+        run.worked, run.answered = self.worked, self.done
         return run
 
     def answer(self, run: _Run, warm: int, now: float, started: float, batch: list[_Request]) -> None:
@@ -256,8 +260,10 @@ class _Batcher:
         world = self.world
         talking = min(1.0, 0.15 + (self.front - now) / 1e-3) if self.front > now else 0.1
         crowded = max(1.0, (self.busy * self.threads + talking) / world.cores)
+        alone = world.alone_s(rows, self.threads)
+        self.worked += self.threads * alone  # threads without work spin
         together = 1 + world.memory * (self.busy - 1)
-        seconds = world.alone_s(rows, self.threads) * crowded * together * self.slow
+        seconds = alone * crowded * together * self.slow
         seconds *= math.exp(world.noise * self.random.gauss(0, 1))
         if now >= self.stall_at:
             self.stalled_until = now + self.random.uniform(0.003, 0.02)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from builder.tuning.curves import engine_of
 from builder.tuning.fitting import fit
 from builder.tuning.goal import KEEPS_UP, Goal
 from builder.tuning.measurement import Configuration, Interval, Load, Measurement
@@ -213,6 +214,16 @@ class Outlook:
         alike = [number for number in left if worth[number] >= least]
         chosen = min(alike, key=lambda number: (self.space.simplicity(self.cases[number][0]), -worth[number]))
         return self._idea(chosen, best, float(worth[chosen]))
+
+    def crowded(self) -> list[Trial]:
+        """Return the cases that do not have several instances with enough cores for the threads of all of them."""
+        space = self.space
+
+        def fits(one: Configuration) -> bool:
+            threads = engine_of(one, space.cores)[0] or 1
+            return one.instances > 1 and one.instances * threads <= max(space.cores, 2)
+
+        return [case for case in self.cases if not fits(case[0])]
 
     def nearest(self) -> Idea:
         """Return the case with the lowest expected p99, among those that are not out."""

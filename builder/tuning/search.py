@@ -25,6 +25,9 @@ _RUNS_FOR_SEVERAL = 6
 _LARGEST_ALONE = 64
 """The largest batch that is measured by itself. Of larger ones, the time is extrapolated."""
 
+_FAR_BEHIND = -0.4
+"""An expected gain that is so far below nothing that several instances are not tried for what they may teach."""
+
 _ALSO_BUSY = 0.15
 """The share of the machine that other programs may take, so that a run still counts."""
 
@@ -119,6 +122,7 @@ class _Search:
         if self.space.current not in self.runs.out and (usual := self.outlook().usual(self.space.current)):
             self.run(usual.trial, "search", f"the current settings, {_say_chance(usual)}", usual.predicted)
             self.predict()
+        self.share_cores()
         while self.left > self.kept_back:
             outlook = self.outlook()
             best = self.best
@@ -131,6 +135,19 @@ class _Search:
                 return
             self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
             self.relearn(idea)
+
+    def share_cores(self) -> None:
+        """Measure the most promising case of several instances that need no more threads than there are cores.
+
+        How instances slow each other down cannot be known from one that runs alone. The run is left out where even so
+        it is expected to be far behind.
+        """
+        outlook, best = self.outlook(), self.best
+        idea = outlook.idea([*self.runs.trials, *outlook.crowded()], best.trial if best else None)
+        if self.of < _RUNS_FOR_SEVERAL or idea is None or idea.gain < _FAR_BEHIND:
+            return
+        self.run(idea.trial, "search", f"how instances share the cores: {_say_idea(idea, best)}", idea.predicted)
+        self.relearn(idea)
 
     def last_resort(self, outlook: Outlook, idea: Idea | None) -> Idea | None:
         """Return what to try while nothing keeps the limit: the most promising, or what has the lowest p99, once."""
@@ -241,8 +258,23 @@ class _Search:
 def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:
     """Yield the runs that show how long batches take: one user sends requests of all sizes, one after the other.
 
-    Of several numbers of threads, the most and the fewest are measured, and what is between them is interpolated. Of
-    the ways to run a plan, the first three are. Larger requests are rarer, so that they do not take all the time.
+    Larger requests are rarer, so that they do not take all the time.
+    """
+    largest = min(space.largest_batch, _LARGEST_ALONE)
+    sizes = [2**power for power in range(largest.bit_length())]
+    load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
+    batches = f"batches of 1 to {sizes[-1]} rows take" if sizes[1:] else "one request takes"
+    several = _alone(space)
+    for configuration in several if runs >= _RUNS_FOR_SEVERAL else several[:1]:
+        threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""
+        yield (configuration, load), f"how long {batches}{threads}"
+
+
+def _alone(space: Space) -> list[Configuration]:
+    """Return the configurations of one instance whose batches are timed.
+
+    Of several numbers of threads, these are the most and the fewest, and what is between them is interpolated. Of the
+    ways to run a plan, they are the first three.
     """
     batch = space.current.max_batch_size and space.largest_batch
     usual = replace(space.current, instances=1, max_batch_size=batch, preferred=(), delay_us=0)
@@ -251,14 +283,10 @@ def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:
         if one.instances == 1:
             alone = replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
             engines.setdefault(engine_of(one, space.cores), alone)
-    chosen = [engines[engine] for engine in sorted(engines, key=lambda engine: -(engine[0] or 0))]
-    chosen = [chosen[0], chosen[-1]] if engine_of(chosen[0], space.cores)[0] and len(chosen) > 1 else chosen[:3]
-    sizes = [size for size in (2**power for power in range(_LARGEST_ALONE.bit_length())) if size <= space.largest_batch]
-    load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
-    for configuration in chosen if runs >= _RUNS_FOR_SEVERAL else chosen[:1]:
-        threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""
-        batches = f"batches of 1 to {sizes[-1]} rows take" if sizes[1:] else "one request takes"
-        yield (configuration, load), f"how long {batches}{threads}"
+    if len({engine[1:] for engine in engines}) > 1:
+        return list(engines.values())[:3]
+    by_threads = sorted(engines, key=lambda engine: -(engine[0] or 0))
+    return [engines[engine] for engine in dict.fromkeys((by_threads[0], by_threads[-1]))]
 
 
 # ---- In words

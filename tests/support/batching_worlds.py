@@ -233,27 +233,29 @@ class _Batcher:
         Source: DynamicBatchScheduler::GetDynamicBatch, dynamic_batch_scheduler.cc of Triton's core.
         """
         one = self.configuration
-        preferred, cap = set(one.preferred), max(one.preferred, default=0)
-        rows, best, fits, is_full = 0, 0, 0, False
-        for number, request in enumerate(self.queue):
-            if rows + request.rows > max(1, one.max_batch_size):
-                is_full = True
-                break
-            if cap and rows and rows + request.rows > cap and not best:
-                best = number
-            rows += request.rows
-            fits = number + 1
-            if rows in preferred:
-                best = fits
+        fits, best, is_full = self.look(set(one.preferred), max(one.preferred, default=0))
         due = self.queue[0].queued + one.delay_us * 1e-6
         if best and (not one.delay_us or now < due):
             fits = best
-        elif one.delay_us and now < due - 1e-12 and not is_full and rows < one.max_batch_size:
+        elif one.delay_us and now < due - 1e-12 and not is_full:
             if not now < self.timer <= due:
                 self.timer = due
                 self.at(due, "timer", None)
             return []
         return [self.queue.popleft() for _ in range(max(1, fits))]
+
+    def look(self, preferred: set[int], cap: int) -> tuple[int, int, bool]:
+        """Return how many requests fit into a batch, how many make the best preferred one, and whether it is full."""
+        rows, best, largest = 0, 0, max(1, self.configuration.max_batch_size)
+        for number, request in enumerate(self.queue):
+            if rows + request.rows > largest:
+                return number, best, True
+            if cap and rows and rows + request.rows > cap and not best:
+                best = number
+            rows += request.rows
+            if rows in preferred:
+                best = number + 1
+        return len(self.queue), best, rows >= largest
 
     def seconds(self, rows: int, now: float) -> float:
         """Return how long a batch takes that begins now."""

@@ -4,9 +4,9 @@
 for, and `settings` writes it; `warmup` writes the requests that Triton runs when it loads the model. `profiles` are the
 shapes that TensorRT builds for, `plans` says which file of a version a server loads, `rules` what Triton refuses,
 `policy` which versions it serves, `interface` what clients see of them, `backends` which backend loads the model,
-`completing` what Triton adds to a config, and `batching` gives one a batch. `pbtxt` reads the text and changes it in
-place, so that comments survive. `lineage` says which config a config replaced, and `merging` brings two changes of one
-together.
+`completing` what Triton adds to a config, and `batching` gives one a batch. `pbtxt` reads the text, and `editing`
+changes it in place, so that comments survive. `lineage` says which config a config replaced, and
+`merging` brings two changes of one together.
 """
 
 from builder.config import backends, interface, lineage, pbtxt, policy

@@ -1,22 +1,16 @@
-"""Read config.pbtxt, and edit its text in place.
-
-Only the entries that change are written again, so comments, layout and fields of a newer Triton survive.
-"""
+"""Read config.pbtxt, write it, and edit its text in place."""
 
 import difflib
 import functools
 import importlib.util
-import re
-from collections.abc import Iterator, Mapping, MutableSequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
-from google.protobuf.message import Message
 
 from builder import files
+from builder.config.editing import edit_message, elements, render_elements
 from builder.config.spelling import meant_in
 from builder.errors import RepositoryError
 from builder.progress import format_bytes
@@ -137,20 +131,16 @@ def render(config: "ModelConfig") -> str:
     """Return the text of a whole config, the most important fields first; equal configs give equal text."""
     first = {name: i for i, name in enumerate(_FIRST)}
     fields = sorted(config.DESCRIPTOR.fields, key=lambda field: first.get(field.name, len(first)))
-    return "".join(_render_elements(field, _elements(config, field)) for field in fields)
+    return "".join(render_elements(config, field, elements(config, field)) for field in fields)
 
 
 def edit(text: str, config: "ModelConfig", *, where: object) -> str:
-    """Change `text` so that it says what `config` says; only the top-level entries that differ are changed.
+    """Change `text` so that it says what `config` says; only the entries that differ are changed, at every depth.
 
     Raises:
         RepositoryError: An entry that has to change contains a field that this release does not know.
     """
-    before = parse(text, where=where)
-    for field in config.DESCRIPTOR.fields:
-        if _elements(before, field) != _elements(config, field):
-            text = _edit_field(text, field, config, where)
-    return text
+    return edit_message(text, parse(text, where=where), config, "", where)
 
 
 @functools.lru_cache(maxsize=4)
@@ -161,114 +151,3 @@ def unknown_fields(text: str) -> str | None:
     except text_format.ParseError as error:
         return str(error)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A top-level `name: value` or `name { … }`, and its place in the text."""
-
-    name: str
-    start: int
-    end: int
-
-
-TOKEN = re.compile(
-    r"""(?P<space>(?:\s|\#[^\n]*)+) | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*') | (?P<open>[{<\[])
-      | (?P<close>[}>\]]) | (?P<mark>[:;,]) | (?P<word>[^\s\#"'{}<>\[\]:;,]+)""",
-    re.VERBOSE | re.DOTALL,
-)
-"""A token of the text format; what lies between tokens is `space`."""
-
-
-def _entries(text: str) -> Iterator[_Entry]:
-    """Yield the top-level entries of a valid text, each with the separator that follows it."""
-    tokens = [match for match in TOKEN.finditer(text) if match.lastgroup != "space"]
-    names = [i for i, depth in enumerate(_depths(tokens)) if depth == 0 and _is_name(tokens, i)]
-    for i, following in zip(names, [*names, len(tokens)][1:], strict=True):
-        yield _Entry(tokens[i].group(), tokens[i].start(), tokens[following - 1].end())
-
-
-def _depths(tokens: list[re.Match[str]]) -> Iterator[int]:
-    depth = 0
-    for token in tokens:
-        yield depth
-        depth += (token.lastgroup == "open") - (token.lastgroup == "close")
-
-
-def _is_name(tokens: list[re.Match[str]], i: int) -> bool:
-    """Return whether a token is the name of an entry: a word followed by `:` or a bracket."""
-    following = tokens[i + 1].group() if i + 1 < len(tokens) else ""
-    return tokens[i].lastgroup == "word" and following in (":", "{", "<", "[")
-
-
-def _edit_field(text: str, field: Any, config: "ModelConfig", where: object) -> str:
-    """Keep the entries of `field` that are still right, remove the others, and add what is missing."""
-    missing = _elements(config, field)
-    dropped: list[_Entry] = []
-    for entry in (entry for entry in _entries(text) if entry.name == field.name):
-        span = text[entry.start : entry.end]
-        if (unknown := unknown_fields(span)) is not None:
-            what = f"{field.name} has to change, but it has a field that this release does not know: {unknown}"
-            raise RepositoryError(where, what, "upgrade tritonclient, or remove that field from this file")
-        held = _elements(parse(span, where=where), field)
-        if all(element in missing for element in held):
-            for element in held:
-                missing.remove(element)
-        else:
-            dropped.append(entry)
-    return _splice(text, dropped, _render_elements(field, missing))
-
-
-def _splice(text: str, dropped: list[_Entry], added: str) -> str:
-    """Put `added` in place of the first dropped entry, or at the end, and cut the other dropped ones out."""
-    if not dropped:
-        return f"{text.rstrip()}\n{added}" if added else text
-    for entry in reversed(dropped[1:] if added else dropped):
-        text = _cut(text, entry)
-    if added:
-        before, after = text[: dropped[0].start], text[dropped[0].end :]
-        text = before + (added.rstrip("\n") if after[:1].isspace() else added) + after
-    return text
-
-
-def _cut(text: str, entry: _Entry) -> str:
-    """Cut an entry out, and its line too when nothing else is on it."""
-    before, after = text[: entry.start], text[entry.end :]
-    line_start = before.rstrip(" \t")
-    if after.startswith("\n") and line_start[-1:] in ("", "\n"):
-        return line_start + after[1:]
-    return before + after
-
-
-def _elements(config: "ModelConfig", field: Any) -> list[Any]:
-    """Return the values of a field: none, one, or one for each repetition; of a map, pairs of key and value."""
-    value = getattr(config, field.name)
-    if isinstance(value, Mapping):
-        return [(key, value[key]) for key in sorted(value)]
-    if isinstance(value, MutableSequence):
-        return list(value)
-    is_set = config.HasField(field.name) if field.has_presence else value != field.default_value
-    return [value] if is_set else []
-
-
-def _render_elements(field: Any, elements: list[Any]) -> str:
-    config = messages().ModelConfig()
-    target = getattr(config, field.name)
-    for element in elements:
-        if isinstance(target, Mapping):
-            _set(target, *element)
-        elif isinstance(target, MutableSequence):
-            target.append(element)
-        elif field.message_type is not None:
-            target.CopyFrom(element)
-            target.SetInParent()
-        else:
-            setattr(config, field.name, element)
-    return text_format.MessageToString(config, as_utf8=True, use_short_repeated_primitives=True)
-
-
-def _set(target: Any, key: Any, value: Any) -> None:
-    if isinstance(value, Message):
-        target[key].CopyFrom(value)
-    else:
-        target[key] = value

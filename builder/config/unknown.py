@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from builder.config.pbtxt import TOKEN, messages
+from builder.config.editing import TOKEN
+from builder.config.pbtxt import messages
 from builder.config.spelling import closest
 from builder.errors import RepositoryError
 

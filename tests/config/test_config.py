@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.artifacts import scale
 
 from builder.batching import BatchedTensor
-from builder.config import Config, ConfigOptions, ExistingConfig, make_config, pbtxt
+from builder.config import Config, ConfigOptions, ExistingConfig, apply_options, make_config, pbtxt
 from builder.config.rules import problems
 from builder.errors import ModelError, RepositoryError
 from builder.record import Manifest, ServedTensor, reference
@@ -323,11 +323,13 @@ def test_queue_delay_is_refused_with_sequence_batching() -> None:
         make(text, version=2, max_queue_delay_us=1)
 
 
-def test_an_entry_that_must_change_but_has_an_unknown_field_is_refused() -> None:
+def test_an_unknown_field_survives_beside_what_changes_and_is_not_lost_with_what_is_replaced() -> None:
     text = HAND_WRITTEN.replace("versions: 1", "versions: 1 sticky: true")
+    assert "versions: [2] sticky: true" in make(text, version=2).text.replace("\n", " ")
 
+    replaced = re.sub(r"version_policy.*", "version_policy < specific < versions: 1 sticky: true > >", HAND_WRITTEN)
     with pytest.raises(RepositoryError, match=r"version_policy has to change, but .*sticky"):
-        make(text, version=2)
+        make(replaced, version=2)
 
 
 def test_an_input_may_be_narrowed_by_hand_and_an_output_may_not() -> None:
@@ -530,6 +532,51 @@ def test_cutting_an_entry_out_of_a_line_keeps_its_neighbours_separate(text: str,
     config = pbtxt.messages().ModelConfig(max_batch_size=1, platform="p")
 
     assert pbtxt.edit(text, config, where="config.pbtxt") == expected
+
+
+NESTED = """\
+instance_group { # where
+  count: 1  # one is enough
+  # a server with a GPU takes it
+  kind: KIND_AUTO
+}
+dynamic_batching { preferred_batch_size: [ 2, 4 ] max_queue_delay_microseconds: 100 }  # waits
+optimization {
+    graph { level: 1 }  # safe
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        ("instance_group[0].count=2", "count: 1  # one", "count: 2  # one"),
+        ("instance_group[0].gpus=[0]", "  kind: KIND_AUTO\n}", "  kind: KIND_AUTO\n  gpus: [0]\n}"),
+        ("instance_group[0].kind=KIND_CPU", "kind: KIND_AUTO", "kind: KIND_CPU"),
+        ("dynamic_batching.max_queue_delay_microseconds=5", "microseconds: 100 }", "microseconds: 5 }"),
+        (
+            "dynamic_batching.max_queue_delay_microseconds=0",
+            "[ 2, 4 ] max_queue_delay_microseconds: 100 }",
+            "[ 2, 4 ] }",
+        ),
+        ("dynamic_batching.preferred_batch_size=[4, 2]", "[ 2, 4 ] max", "[4, 2] max"),
+        ("dynamic_batching.preserve_ordering=true", "100 }", "100\n  preserve_ordering: true\n}"),
+        (
+            "optimization.cuda.graphs=true",
+            "    graph { level: 1 }  # safe\n}",
+            "    graph { level: 1 }  # safe\n    cuda {\n      graphs: true\n    }\n}",
+        ),
+        ("optimization.graph.level=2", "level: 1 }  # safe", "level: 2 }  # safe"),
+    ],
+)
+def test_inside_an_entry_too_only_what_differs_is_written_again(change: str, before: str, after: str) -> None:
+    config = read(NESTED)
+    apply_options(config, ConfigOptions(set_fields=(tuple(change.split("=", 1)),)), where="config.pbtxt")  # type: ignore[arg-type]
+
+    edited = pbtxt.edit(NESTED, config, where="config.pbtxt")
+
+    assert read(edited) == config
+    assert edited == NESTED.replace(before, after)
 
 
 @settings(max_examples=200, deadline=None)

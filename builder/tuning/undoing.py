@@ -49,7 +49,7 @@ def undo(
     if there == last.before:
         tunings.drop_last()
         why = f"nothing to undo: config.pbtxt is as it was before the tuning of {last.at}"
-        return Applied(name, is_changed=False, why=why)
+        return Applied(name, is_changed=False, why=why, notes=tuple(find_outdated(repository, name, ())))
 
     def writing(plan: Plan) -> None:
         tunings.change_last(state="undoing", back=plan.content.decode())

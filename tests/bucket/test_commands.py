@@ -16,6 +16,7 @@ from support.buckets import publish_scale as publish
 from builder import api
 from builder.bucket import change, commit, wanted, working_copy
 from builder.bucket.storage import Storage
+from builder.config import ConfigOptions
 from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report
 from builder.repository import ListedModel, Pruning, Repository
@@ -107,6 +108,23 @@ def test_a_large_reference_is_downloaded_where_a_rollback_needs_it(url: str, mon
 
     assert api.rollback("scale", url, to=1).after == 1
     assert api.verify("scale", url).version == 1
+
+
+def test_settings_are_configured_in_a_bucket_without_the_model(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(url, 2.0)
+    before = content(url)
+    monkeypatch.setattr(working_copy, "SMALL_BYTES", 0)
+
+    done = api.configure("scale", url, options=ConfigOptions(instances=2, max_batch_size=4))
+
+    after = content(url)
+    assert "+  count: 2" in done.diff.splitlines()
+    assert {path for path in after if after[path] != before.get(path)} == {
+        "scale/config.pbtxt",
+        "scale/1/config.1.pbtxt",
+    }
+    assert after["scale/1/config.1.pbtxt"] == before["scale/config.pbtxt"]
+    api.verify("scale", url)
 
 
 def test_a_version_that_is_incomplete_in_the_bucket_is_not_served_again(url: str) -> None:

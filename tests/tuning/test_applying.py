@@ -1,5 +1,6 @@
 """The best configuration is written to config.pbtxt once it was proven, and taken back."""
 
+import socket
 import threading
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from support.tuned import apply_to, entries, facts, found, undo_in
 
 from builder.config import ConfigOptions, pbtxt
 from builder.errors import RepositoryError, VerificationError
+from builder.progress import silent
 from builder.publishing import ConfigChange, install, reconfigure, roll_back
-from builder.repository import Repository
+from builder.repository import Repository, Wait, deploying
 from builder.tuning.found import Verdict
 from builder.tuning.measurement import Configuration
 from builder.tuning.record import tuning
@@ -64,6 +66,20 @@ def test_rollback_takes_it_back_too_and_then_there_is_nothing_to_undo(repository
     assert (said.is_changed, said.diff) == (False, "")
     assert "as it was before the tuning" in said.why
     assert config_of(repository) == before
+
+
+def test_servers_that_have_the_other_config_are_named(repository: Repository) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = f"grpc://127.0.0.1:{listening.getsockname()[1]}"
+        with deploying(repository.root, "scale", "deploy scale", Wait(silent, None)) as record:
+            record.set(server, [2])
+            record.set("grpc://127.0.0.1:1", [2])  # nothing listens there any more
+
+        again = f"{server} may have the config that was replaced until you run "
+        command = f"`python -m builder deploy scale --server {server}`"
+        assert apply_to(repository).notes == (again + command,)
+        roll_back(repository, "scale")
+        assert undo_in(repository).notes == (again + command,)
 
 
 def test_undo_takes_back_one_tuning_after_the_other_and_then_says_that_there_is_none(repository: Repository) -> None:

@@ -119,7 +119,7 @@ def _change(
     if parts is not None and isinstance(new, Message) and held:
         inside = parts["inside"]
         deeper = _FIRST_INDENT.search(inside)
-        edited = edit_message(inside, *held, new, deeper[1] if deeper else f"{indent}  ", where).rstrip()
+        edited = edit_message(inside, held[0], new, deeper[1] if deeper else f"{indent}  ", where).rstrip()
         is_taller = "\n" in edited and "\n" not in parts["tail"]
         changed = parts["head"] + edited + (f"\n{indent}}}" if is_taller else parts["tail"] if edited else "}")
         if elements(_parsed_as(message, changed), field) == [new]:

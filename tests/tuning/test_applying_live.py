@@ -9,6 +9,7 @@ from support.artifacts import scale, scale_model, tree
 from support.tuned import apply_to, entries, undo_in
 
 from builder.deployment import Address, LiveServer, deploy
+from builder.deployment.server_run import ServerRun
 from builder.errors import HostError, VerificationError
 from builder.publishing import install
 from builder.repository import Repository
@@ -63,16 +64,19 @@ def test_it_is_deployed_to_the_server_and_undo_brings_back_every_byte_there_too(
     live.unload(name)
 
 
+@pytest.mark.parametrize("when", ["as the candidate", "once it is loaded"])
 def test_a_server_that_answers_wrongly_keeps_what_it_had_and_so_does_the_repository(
-    triton: Server, live: LiveServer
+    triton: Server, live: LiveServer, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repository, name = Repository(triton.repository), "tuned_wrong"
+    repository, name = Repository(triton.repository), f"tuned_wrong_{when.split()[0]}"
     install(repository, name, scale())
     deploy(repository, name, live)
     break_answers(repository, name)
+    if when == "once it is loaded":
+        monkeypatch.setattr(ServerRun, "rehearse", lambda run, candidate: None)
     before = tree(repository.root)
 
-    with pytest.raises(VerificationError, match=r"nothing was changed|still serves"):
+    with pytest.raises(VerificationError, match=r"still serves version 1|serves version 1 again"):
         apply_to(repository, servers=[live], name=name)
 
     assert tree(repository.root) == before

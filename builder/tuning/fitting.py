@@ -1,9 +1,54 @@
-"""Find out what a machine is like from what was measured on it."""
+"""Find out what a machine is like from what was measured on it.
 
-from collections.abc import Sequence
+The times of batches come from Triton's own statistics. What else there is to know is a handful of numbers: what a
+request costs the load generator and the server, and how much the cores slow each other down. Each has a first guess,
+from the processor times that were measured; then all of them are moved until the simulation gives the measured
+throughputs, batches and latencies. A number on which the measurements say little stays near its guess.
+"""
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.tuning.curves import Curve, Engine, engine_of, smooth
 from builder.tuning.measurement import Measurement
-from builder.tuning.simulator import Machine
+from builder.tuning.simulator import Machine, Predicted, simulate
+
+_REQUESTS = 250
+"""How many requests each simulation of the fit has."""
+
+_STEPS = 4
+"""How often the numbers are moved, at most."""
+
+_LIGHT = 0.7
+"""What a request costs a busy load generator, as a share of what it costs one that waits for each answer."""
+
+_WEIGHTS = (0.03, 0.15, 0.06, 0.25)
+"""How far throughput, mean batch, mean latency and p99 may be off, as logarithms."""
+
+_WORST = 1.5
+"""Logarithms that are further off count as this: they are of something that the simulation does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number of the machine that is moved.
+
+    Attributes:
+        name: The attribute of `Machine`, or `noise` of its curve.
+        guess: Where it starts, in the unit of the attribute.
+        spread: How far it may move: the standard deviation of its logarithm.
+        step: How far it is moved to see what changes, as a logarithm.
+    """
+
+    name: str
+    guess: float
+    spread: float
+    step: float = 0.1
 
 
 def fit(measurements: Sequence[Measurement], *, cores: int | None, here: bool = True) -> Machine:
@@ -14,9 +59,168 @@ def fit(measurements: Sequence[Measurement], *, cores: int | None, here: bool = 
     Args:
         measurements: What was measured, of any configurations under any loads; failed ones are left out.
         cores: The number of cores of the server's machine; None if it is not known.
-        here: Whether the load generator runs on the server's machine.
+        here: Whether the server and the load generator run on the same machine.
 
     Raises:
-        ValueError: There is no measurement that has the time of a batch.
+        ValueError: No measurement has the time of a batch.
     """
-    raise NotImplementedError
+    useful = [one for one in measurements if not one.error and one.batches and one.throughput is not None]
+    if not useful:
+        raise ValueError("no measurement has the time of a batch")
+    shared = cores if here else None
+    machine = _guess(useful, shared)
+    return _Fit(useful, machine).best()
+
+
+def _guess(useful: Sequence[Measurement], cores: int | None) -> Machine:
+    """Return a machine from the processor times that were measured, and from what is usual."""
+    alone = [one for one in useful if one.load.users == 1] or useful
+    loaded = [one for one in useful if one.load.users != 1]
+    client = _mean(loaded, "client_cpu_s") if loaded else _LIGHT * _mean(alone, "client_cpu_s")
+    front, busy = _processor_times(alone, cores)
+    idle = [one.latency_s - one.queue_s - _batch_s(one) - front - 0.7 * client for one in alone]
+    others = [one.others for one in useful if one.others is not None]
+    return Machine(
+        curve=Curve(_points(useful, cores)),
+        cores=cores,
+        client_cpu_s=max(client, 1e-5),
+        front_cpu_s=front,
+        latency_s=max(float(np.median(idle)), 2e-5),
+        batch_s=3e-5,
+        request_s=1.5e-5,
+        contention=0.08,
+        background=float(np.median(others)) * cores if others and cores else 0.0,
+        busy=busy,
+    )
+
+
+def _points(useful: Sequence[Measurement], cores: int | None) -> Mapping[Engine, tuple[tuple[int, float], ...]]:
+    """Return the curve of each engine: from its runs with one user, in which every batch ran alone, if it has some."""
+    runs: dict[Engine, list[Measurement]] = {}
+    for one in useful:
+        runs.setdefault(engine_of(one.configuration, cores), []).append(one)
+    points = {}
+    for engine, all_runs in runs.items():
+        chosen = [one for one in all_runs if one.load.users == 1] or all_runs
+        points[engine] = smooth(
+            (rows, times.count, times.seconds) for one in chosen for rows, times in one.batches.items()
+        )
+    return points
+
+
+def _processor_times(alone: Sequence[Measurement], cores: int | None) -> tuple[float, tuple[tuple[Engine, float], ...]]:
+    """Return the processor time of a request without the model, and how many cores an instance of each engine uses.
+
+    An instance with one thread keeps one core busy. So what the server took beyond the time of its batches is the rest
+    of the request. What an instance with more threads took beyond that rest, over the time of its batches, is how many
+    cores it kept busy.
+    """
+    known = [(engine_of(one.configuration, cores), one) for one in alone if one.server_cpu_s is not None]
+    if cores is None or not known:
+        return 0.0 if cores is None else 1e-4, ()
+    fewest = min(engine[0] or 1 for engine, _ in known)
+    rest = [(one.server_cpu_s or 0.0) - fewest * _batch_s(one) for engine, one in known if (engine[0] or 1) == fewest]
+    front = max(float(np.median(rest)), 3e-5)
+    busy: dict[Engine, list[float]] = {}
+    for engine, one in known:
+        used = ((one.server_cpu_s or 0.0) - front) / max(_batch_s(one), 1e-9)
+        busy.setdefault(engine, []).append(min(max(used, 0.5), float(engine[0] or 1)))
+    return front, tuple((engine, float(np.median(values))) for engine, values in busy.items())
+
+
+def _batch_s(one: Measurement) -> float:
+    """Return the mean time of a batch."""
+    count = sum(times.count for times in one.batches.values())
+    return sum(times.count * times.seconds for times in one.batches.values()) / max(1, count)
+
+
+def _mean(measurements: Sequence[Measurement], name: str) -> float:
+    weights = [max(1, one.requests) for one in measurements]
+    return float(np.average([getattr(one, name) for one in measurements], weights=weights))
+
+
+class _Fit:
+    """Moves the numbers of a machine: damped least squares, in units of how far each may move.
+
+    Source: Marquardt, An algorithm for least-squares estimation of nonlinear parameters (1963).
+    """
+
+    def __init__(self, useful: Sequence[Measurement], guess: Machine) -> None:
+        self._useful = useful
+        self._guess = guess
+        self._numbers = [*_numbers(guess)]
+
+    def best(self) -> Machine:
+        """Return the machine."""
+        at = np.zeros(len(self._numbers))
+        off = self._residuals(at)
+        for _ in range(_STEPS):
+            slopes = np.column_stack([self._slope(at, off, index) for index in range(len(at))])
+            step = -np.linalg.solve(slopes.T @ slopes + np.eye(len(at)), slopes.T @ off + at)
+            cost = off @ off + at @ at
+            for damped in (step, 0.4 * step, 0.1 * step):
+                after = self._residuals(at + damped)
+                new_cost = after @ after + (at + damped) @ (at + damped)
+                if new_cost < cost:
+                    break
+            else:
+                break
+            at, off = at + damped, after
+            if new_cost > 0.98 * cost:
+                break
+        return self._machine(at)
+
+    def _slope(self, at: NDArray[np.float64], off: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+        number = self._numbers[index]
+        moved = at.copy()
+        moved[index] += number.step / number.spread
+        return (self._residuals(moved) - off) * number.spread / number.step
+
+    def _machine(self, at: NDArray[np.float64]) -> Machine:
+        values: dict[str, Any] = {
+            number.name: number.guess * math.exp(number.spread * float(moved))
+            for number, moved in zip(self._numbers, at, strict=True)
+        }
+        curve = replace(self._guess.curve, noise=values.pop("noise"))
+        return replace(self._guess, curve=curve, **values)
+
+    def _residuals(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        machine = self._machine(at)
+        found: list[float] = []
+        for one in self._useful:
+            others = 0.0 if one.others is None or machine.cores is None else one.others * machine.cores
+            predicted = simulate(
+                one.configuration, one.load, replace(machine, background=others), requests=_REQUESTS, seed=1
+            )
+            found += _differences(one, predicted)
+        return np.array(found)
+
+
+def _numbers(guess: Machine) -> Iterator[_Number]:
+    yield _Number("client_cpu_s", guess.client_cpu_s, 0.15)
+    yield _Number("latency_s", guess.latency_s, 0.4)
+    yield _Number("batch_s", guess.batch_s, 0.8, 0.4)
+    yield _Number("request_s", guess.request_s, 0.8, 0.4)
+    yield _Number("noise", guess.curve.noise, 0.8, 0.3)
+    if guess.cores is not None:
+        yield _Number("front_cpu_s", guess.front_cpu_s, 0.35)
+        yield _Number("contention", guess.contention, 1.0, 0.4)
+
+
+def _differences(one: Measurement, predicted: Predicted) -> Iterator[float]:
+    """Yield how far the prediction is off, in units of how far it may be."""
+    throughput = one.throughput
+    if throughput is None:
+        return
+    noise = (throughput.high - throughput.low) / (4 * throughput.value) if throughput.value > 0 else 0.0
+    p99 = 0.0 if one.p99_s is None else one.p99_s.value
+    for measured, value, allowed in (
+        (throughput.value, predicted.throughput, math.hypot(_WEIGHTS[0], noise)),
+        (one.mean_batch, predicted.mean_batch, _WEIGHTS[1]),
+        (one.latency_s, predicted.latency_s, _WEIGHTS[2]),
+        (p99, predicted.p99_s, _WEIGHTS[3]),
+    ):
+        if measured > 0 and 0 < value < math.inf:
+            yield min(max(math.log(value / measured), -_WORST), _WORST) / allowed
+        else:
+            yield 0.0

@@ -1,0 +1,96 @@
+"""A machine is found again from what was measured on it."""
+
+import pytest
+
+from builder.tuning.curves import Curve, engine_of
+from builder.tuning.fitting import fit
+from builder.tuning.measurement import BatchTimes, Configuration, Interval, Load, Measurement
+from builder.tuning.simulator import Machine, simulate
+
+SIZES = (1, 2, 4, 8, 16, 32)
+MIXED = Load(users=1, rows=tuple((rows, 1 / rows) for rows in SIZES))
+ENGINES = {(1, (), False): 1.0, (2, (), False): 0.7}
+TRUTH = Machine(
+    Curve({engine: tuple((b, share * (4e-4 + 1e-4 * b)) for b in SIZES) for engine, share in ENGINES.items()}, 0.2),
+    cores=2,
+    client_cpu_s=1.2e-4,
+    front_cpu_s=9e-5,
+    latency_s=1.5e-4,
+    batch_s=5e-5,
+    request_s=1e-5,
+    contention=0.2,
+)
+
+
+def measured(configuration: Configuration, load: Load, machine: Machine = TRUTH) -> Measurement:
+    """Return what would be measured on a machine."""
+    predicted = simulate(configuration, load, machine, requests=1500, seed=9)
+    engine = engine_of(configuration, machine.cores)
+    batches = {rows: BatchTimes(int(1000 / rows), machine.curve.seconds(engine, rows)) for rows in SIZES}
+    mean = sum(one.count * one.seconds for one in batches.values()) / sum(one.count for one in batches.values())
+    interval = Interval(predicted.throughput, predicted.throughput * 0.97, predicted.throughput * 1.03)
+    return Measurement(
+        configuration,
+        load,
+        interval,
+        Interval(predicted.p99_s, predicted.p99_s, predicted.p99_s),
+        requests=1500,
+        mean_batch=predicted.mean_batch,
+        batches=batches,
+        latency_s=predicted.latency_s,
+        client_cpu_s=machine.client_cpu_s,
+        server_cpu_s=machine.front_cpu_s + (engine[0] or 1) * mean,
+    )
+
+
+CALIBRATION = (
+    (Configuration(1, 1, 32), MIXED),
+    (Configuration(1, 2, 32), MIXED),
+    (Configuration(2, 1, 32, preferred=(8,)), Load(users=32)),
+)
+OTHERS = (
+    (Configuration(1, 1, 32), Load(users=16)),
+    (Configuration(1, 2, 32), Load(users=64)),
+    (Configuration(2, 1, 32), Load(users=4)),
+    (Configuration(1, 1, 32, delay_us=1000), Load(users=16)),
+    (Configuration(1, 1, 32, preferred=(4,)), Load(users=16)),
+    (Configuration(2, 1, 32), Load(rate=900.0)),
+)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Machine:
+    return fit([measured(*case) for case in CALIBRATION], cores=2)
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_three_runs_predict_others(fitted: Machine, case: tuple[Configuration, Load]) -> None:
+    true, predicted = (simulate(*case, machine, requests=1500, seed=5) for machine in (TRUTH, fitted))
+    assert predicted.throughput == pytest.approx(true.throughput, rel=0.12)
+    assert predicted.p99_s == pytest.approx(true.p99_s, rel=0.35)
+
+
+def test_further_runs_make_it_better() -> None:
+    """A first guess from one run knows nothing of two instances; with their run, it does."""
+    case = Configuration(2, 1, 32), Load(users=16)
+    first = [measured(*CALIBRATION[0])]
+    true = simulate(*case, TRUTH).throughput
+    errors = [
+        abs(simulate(*case, fit(runs, cores=2)).throughput / true - 1) for runs in (first, [*first, measured(*case)])
+    ]
+    assert errors[1] < 0.05
+    assert errors[1] <= errors[0]
+
+
+def test_a_server_elsewhere_shares_no_cores() -> None:
+    machine = fit([measured(*CALIBRATION[0])], cores=2, here=False)
+    assert machine.cores is None
+    assert machine.front_cpu_s == 0
+
+
+def test_measurements_that_failed_are_left_out() -> None:
+    failed = Measurement(Configuration(1, 1, 32), MIXED, None, None, error="it did not load")
+    with pytest.raises(ValueError, match="no measurement"):
+        fit([failed], cores=2)
+    good = measured(*CALIBRATION[0])
+    assert fit([failed, good], cores=2) == fit([good], cores=2)

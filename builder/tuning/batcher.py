@@ -145,8 +145,13 @@ class Batcher:
         if is_full or held + rows >= self._largest:
             self._saturated = True
             return count
-        if is_late or not self._delay:
-            return count
+        return count if is_late or not self._delay else self._wait(held, rows, count)
+
+    def _wait(self, held: int, rows: int, count: int) -> int | None:
+        """Wait for more requests until the first one has waited for the delay, unless the open payload can take these.
+
+        A request that comes meanwhile wakes the batcher only if there are enough for the next preferred size then.
+        """
         larger = (size for size in self._preferred if size > held + rows)
         self._next = next(larger, self._preferred[0]) - held
         if self._next < 0:  # an unsigned number in Triton, so nothing ever reaches it

@@ -66,22 +66,25 @@ class Curve:
         return self._guess(engine, rows)
 
     def _guess(self, engine: Engine, rows: int) -> float:
-        threads, *rest = engine
-        alike = {key[0] or 0: points for key, points in self.points.items() if [*key[1:]] == rest}
-        if not alike:
-            alike = {key[0] or 0: points for key, points in self.points.items()}
+        threads = engine[0] or 0
+        alike = self._alike(engine)
+        below = max((known for known in alike if known <= threads), default=0)
+        above = min((known for known in alike if known >= threads), default=0)
+        nearest = below or above
+        if not threads or not nearest:
+            return _interpolate(alike[max(alike)], rows)
+        if not below or above <= below:
+            return _interpolate(alike[nearest], rows) * math.pow(nearest / threads, _PARALLEL)
+        first, last = (math.log(_interpolate(alike[known], rows)) for known in (below, above))
+        return math.exp(first + (last - first) * math.log(threads / below) / math.log(above / below))
+
+    def _alike(self, engine: Engine) -> Mapping[int, Points]:
+        """Return by threads the curves that differ from the engine in nothing else, or else all curves."""
+        alike = {key[0] or 0: points for key, points in self.points.items() if key[1:] == engine[1:]}
+        alike = alike or {key[0] or 0: points for key, points in self.points.items()}
         if not alike:
             raise ValueError("no time of a batch was measured")
-        if not threads or set(alike) == {0}:
-            return _interpolate(alike[max(alike)], rows)
-        below = max((known for known in alike if 0 < known <= threads), default=None)
-        above = min((known for known in alike if known >= threads), default=None)
-        if below is not None and above is not None and below != above:
-            first, last = (math.log(_interpolate(alike[known], rows)) for known in (below, above))
-            share = math.log(threads / below) / math.log(above / below)
-            return math.exp(first + (last - first) * share)
-        nearest = below or above or max(alike)
-        return _interpolate(alike[nearest], rows) * math.pow(nearest / threads, _PARALLEL)
+        return alike
 
 
 def smooth(times: Iterable[tuple[int, int, float]]) -> Points:

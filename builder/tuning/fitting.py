@@ -27,6 +27,9 @@ _STEPS = 4
 _LIGHT = 0.7
 """What a request costs a busy load generator, as a share of what it costs one that waits for each answer."""
 
+_FRONT_S = 1.2e-4
+"""What a request usually costs the server without the model, in seconds of a processor."""
+
 _WEIGHTS = (0.03, 0.15, 0.06, 0.25)
 """How far throughput, mean batch, mean latency and p99 may be off, as logarithms."""
 
@@ -115,17 +118,21 @@ def _processor_times(alone: Sequence[Measurement], cores: int | None) -> tuple[f
     of the request. What an instance with more threads took beyond that rest, over the time of its batches, is how many
     cores it kept busy.
     """
-    known = [(engine_of(one.configuration, cores), one) for one in alone if one.server_cpu_s is not None]
-    if cores is None or not known:
-        return 0.0 if cores is None else 1e-4, ()
-    fewest = min(engine[0] or 1 for engine, _ in known)
-    rest = [(one.server_cpu_s or 0.0) - fewest * _batch_s(one) for engine, one in known if (engine[0] or 1) == fewest]
-    front = max(float(np.median(rest)), 3e-5)
-    busy: dict[Engine, list[float]] = {}
-    for engine, one in known:
-        used = ((one.server_cpu_s or 0.0) - front) / max(_batch_s(one), 1e-9)
-        busy.setdefault(engine, []).append(min(max(used, 0.5), float(engine[0] or 1)))
-    return front, tuple((engine, float(np.median(values))) for engine, values in busy.items())
+    known = [(engine_of(one.configuration, cores), one.server_cpu_s, _batch_s(one)) for one in alone]
+    measured = [(engine, engine[0] or 1, cpu, batch) for engine, cpu, batch in known if cpu is not None]
+    if cores is None or not measured:
+        return 0.0 if cores is None else _FRONT_S, ()
+    fewest = min(threads for _, threads, _, _ in measured)
+    few = [(cpu - threads * batch, batch) for _, threads, cpu, batch in measured if threads == fewest]
+    rest, batch = (float(np.median(values)) for values in zip(*few, strict=True))
+    # the difference of two large numbers says little, so it counts less the longer the batches are
+    trust = (0.6 * _FRONT_S) ** 2 / ((0.6 * _FRONT_S) ** 2 + (0.08 * batch) ** 2)
+    front = max(_FRONT_S + trust * (rest - _FRONT_S), 0.25 * _FRONT_S)
+    busy = {
+        engine: min(max((cpu - front) / max(batch, 1e-9), 0.5), float(threads))
+        for engine, threads, cpu, batch in measured
+    }
+    return front, tuple(busy.items())
 
 
 def _batch_s(one: Measurement) -> float:

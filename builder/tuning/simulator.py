@@ -28,6 +28,9 @@ _RECEIVING, _SENDING = 0.4, 0.3
 _NONE = -1
 """No request."""
 
+_STALL_S = 0.004
+"""How long an instance is stopped, on average: about a slice of time of Linux' scheduler."""
+
 _GROWTH = 0.03
 """A latency that grows by this share of the time that passes is that of a server which does not keep up."""
 
@@ -40,13 +43,16 @@ class Machine:
         curve: The time of a batch that runs alone.
         cores: The cores that the model, Triton and the load generator share; None if the server runs elsewhere. Then
             nothing is known of its processors, and it is taken to have enough of them.
-        client_cpu_s: The processor time of the load generator for each request, in seconds.
+        client_cpu_s: The processor time of the load generator for each request, in seconds, while it is busy.
+        client_wake_s: How much more a request costs the load generator if it had nothing to do before, in seconds.
         front_cpu_s: The processor time of the server for each request, without the model, in seconds.
         latency_s: What else a request takes when nobody else is there, in seconds: the network, and waking up programs.
         batch_s: How much longer than its batch an instance is busy, in seconds.
         request_s: How much longer a batch takes for each request but the first, in seconds: one of 8 requests of one
             row takes longer than a single request of 8 rows.
         contention: By which share each further busy core slows the others down.
+        stalls_per_s: How often an instance that computes is stopped for a moment, because the cores are given to
+            something else; a stop takes 4 ms on average.
         background: How many cores other programs keep busy.
         busy: How many cores an instance of each engine keeps busy; an engine that is missing keeps one busy for each
             of its threads.
@@ -55,11 +61,13 @@ class Machine:
     curve: Curve
     cores: int | None
     client_cpu_s: float = 0.0
+    client_wake_s: float = 0.0
     front_cpu_s: float = 0.0
     latency_s: float = 0.0
     batch_s: float = 0.0
     request_s: float = 0.0
     contention: float = 0.0
+    stalls_per_s: float = 0.0
     background: float = 0.0
     busy: tuple[tuple[Engine, float], ...] = ()
 
@@ -73,12 +81,18 @@ class Predicted:
         p99_s: The time within which 99 % of the requests are answered, in seconds.
         mean_batch: The mean number of rows in a batch.
         latency_s: The mean latency, in seconds.
+        client_cpu_s: The processor time of the load generator for each request, in seconds.
+        server_cpu_s: The processor time of the server for each request, in seconds.
+        slowdown: How many times longer batches took than they take alone.
     """
 
     throughput: float
     p99_s: float
     mean_batch: float
     latency_s: float = 0.0
+    client_cpu_s: float = 0.0
+    server_cpu_s: float = 0.0
+    slowdown: float = 1.0
 
 
 def simulate(
@@ -114,10 +128,16 @@ def _rows(mix: tuple[tuple[int, float], ...], count: int, seed: int) -> tuple[in
 
 
 @lru_cache(maxsize=64)
-def _factors(noise: float, count: int, seed: int) -> tuple[float, ...]:
-    """Return by which factors the times of batches differ from their mean."""
-    draw = random.Random(seed + 1).gauss
-    return tuple(math.exp(noise * draw(0.0, 1.0) - noise * noise / 2) for _ in range(count))
+def _luck(noise: float, count: int, seed: int) -> tuple[tuple[float, float, float], ...]:
+    """Return for each batch by which factor it differs from the mean, a number between 0 and 1, and seconds of a stall.
+
+    The batch is stalled if the number is below the probability of that.
+    """
+    draw = random.Random(seed + 1)
+    return tuple(
+        (math.exp(noise * draw.gauss(0.0, 1.0) - noise * noise / 2), draw.random(), draw.expovariate(1 / _STALL_S))
+        for _ in range(count)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -144,11 +164,12 @@ class _Run:
         self._idle = configuration.instances
         self._rows = _rows(load.rows, wanted + (load.users or 0), seed)
         self._mean_rows = sum(self._rows) / len(self._rows)
-        self._factors = _factors(machine.curve.noise, wanted, seed)
+        self._luck = _luck(machine.curve.noise, wanted, seed)
         self._since = [0.0] * len(self._rows)
         self._latencies: list[float] = []
         self._sizes: list[int] = []
-        self._sent = self._turns = 0
+        self._sent = self._turns = self._ended = self._wakes = 0
+        self._alone_s = self._ran_s = 0.0
         self._turned_s = 0.0
         self._rings_at: float | None = None
         self._set_costs(configuration, machine)
@@ -168,6 +189,9 @@ class _Run:
         # in an open loop, a request is sent when it is due, and so not in one go with reading an answer
         self._request_s = machine.request_s * own_speed
         self._client_s = machine.client_cpu_s * (1.0 if self._is_closed else 0.5)
+        self._wake_s = machine.client_wake_s
+        self._stalls_per_s = machine.stalls_per_s
+        self._own_speed = own_speed
         self._receiving = _RECEIVING * (1.0 if self._is_closed else 2.0)
         self._jobs: deque[tuple[int, int]] = deque()
         self._job_since: float | None = None
@@ -189,11 +213,12 @@ class _Run:
         """Let the load generator read an answer, send a request, or do one after the other."""
         self._jobs.append((answered, request))
         if self._job_since is None:
-            self._start_job()
+            self._wakes += 1
+            self._start_job(self._client_s + self._wake_s)
 
-    def _start_job(self) -> None:
+    def _start_job(self, seconds: float) -> None:
         self._job_since = self._cores.now
-        self._cores.start(self._client_s, 1.0, self._end_job, self._jobs.popleft())
+        self._cores.start(seconds, 1.0, self._end_job, self._jobs.popleft())
 
     def _end_job(self, job: tuple[int, int]) -> None:
         cores, began = self._cores, self._job_since or 0.0
@@ -211,7 +236,7 @@ class _Run:
             cores.start(self._front_s, self._front_demand, self._arrive, request)
         self._job_since = None
         if self._jobs:
-            self._start_job()
+            self._start_job(self._client_s)
 
     def _arrive(self, request: int) -> None:
         self._cores.free(self._front_demand)
@@ -224,9 +249,11 @@ class _Run:
         while self._idle and (payload := batcher.take(cores.now)) is not None:
             self._idle -= 1
             seconds = self._seconds[payload.rows] + self._request_s * (len(payload.requests) - 1)
-            seconds *= self._factors[len(self._sizes) % len(self._factors)]
+            factor, lot, stall = self._luck[len(self._sizes) % len(self._luck)]
             self._sizes.append(payload.rows)
-            cores.start(seconds, self._demand, self._end_batch, payload)
+            self._alone_s += seconds
+            seconds = seconds * factor + (stall if lot < self._stalls_per_s * seconds else 0.0)
+            cores.start(seconds, self._demand, self._end_batch, (payload, cores.now))
             batcher.run(cores.now)
         rings_at = batcher.rings_at
         if rings_at is not None and rings_at != self._rings_at:
@@ -238,12 +265,15 @@ class _Run:
             self._batcher.run(self._cores.now)
             self._dispatch()
 
-    def _end_batch(self, payload: Payload) -> None:
+    def _end_batch(self, ended: tuple[Payload, float]) -> None:
         """The instance takes what waits at once, before the clients have read their answers."""
+        payload, began = ended
+        self._ran_s += self._cores.now - began
         self._cores.free(self._demand)
         self._idle += 1
         self._batcher.run(self._cores.now)
         self._dispatch()
+        self._ended += len(payload.requests)
         for answered in payload.requests:
             request = self._sent if self._is_closed else _NONE
             self._sent += 1
@@ -255,11 +285,16 @@ class _Run:
             pass
         measured = self._latencies[self._warm :]
         sizes = self._sizes[int(_WARM_UP * len(self._sizes)) :]
+        ended = max(1, self._ended)
+        jobs = 1 if self._is_closed else 2
         return Predicted(
             throughput=self._requests_per_s() * self._mean_rows,
             p99_s=_quantile(sorted(measured), 0.99),
             mean_batch=sum(sizes) / max(1, len(sizes)),
             latency_s=sum(measured) / max(1, len(measured)),
+            client_cpu_s=jobs * self._client_s + self._wake_s * self._wakes / ended,
+            server_cpu_s=self._front_s * self._front_demand + self._demand * self._alone_s / self._own_speed / ended,
+            slowdown=self._ran_s * self._own_speed / self._alone_s if self._alone_s else 1.0,
         )
 
     def _requests_per_s(self) -> float:

@@ -104,7 +104,7 @@ class ServerAccess:
             "--client-cert": self.client_cert,
             "--client-key": self.client_key,
         }
-        given = [part for name, file in files.items() if file is not None for part in (name, str(file))]
+        given = [part for name, file in files.items() if file is not None for part in (name, str(file.absolute()))]
         grpc = f"{'grpcs' if address.tls else 'grpc'}://{address.name or address.target}"
         return ["--host", self._http_url(), "--grpc-address", grpc, "--server-metrics", "none", *given]
 

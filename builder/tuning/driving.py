@@ -17,6 +17,9 @@ from typing import IO, Any, cast
 from builder.errors import HostError
 from builder.tuning.machine import process_seconds
 
+COMMAND = (sys.executable, "-m", "loadtest", "standby")
+"""The program, which is told with `--result` where its result goes."""
+
 _WHERE = "the load test"
 _REPORT_IT = "run the command again; if that does not help, report it with this message"
 
@@ -43,15 +46,13 @@ class LoadTest:
     def __init__(self) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `stop`
         self._result, descriptor = os.pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "loadtest", "standby", "--result", str(descriptor)],
+                [*COMMAND, "--result", str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                cwd=Path(__file__).resolve().parents[2],  # where the package is found
                 pass_fds=[descriptor],
                 start_new_session=True,  # so that Ctrl-C reaches this process alone, which ends it
             )
@@ -60,8 +61,18 @@ class LoadTest:
         self._cpu_before = 0.0
         self._is_stopped = False
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def start(self, arguments: Sequence[str]) -> None:
-        """Tell it the options of `loadtest run`.
+        """Tell it the options of `loadtest run`; it works in another folder, so paths must be absolute.
 
         Raises:
             HostError: It has ended already.

@@ -253,6 +253,19 @@ class LiveServer:
         totals = answer.model_stats[0].inference_stats
         return Traffic(int(totals.success.count), int(totals.fail.count))
 
+    def answered(self) -> Mapping[str, int]:
+        """Return how many requests each model has answered since it was loaded, all its versions together.
+
+        Raises:
+            HostError: It does not answer.
+        """
+        with self._reported("it does not return its statistics", _LOOK_IN_LOG):
+            answer = self._client.get_inference_statistics(headers=self._control_headers, client_timeout=ASK_S)
+        counts: dict[str, int] = {}
+        for model in answer.model_stats:
+            counts[model.name] = counts.get(model.name, 0) + int(model.inference_stats.success.count)
+        return counts
+
     def ask(
         self,
         name: str,

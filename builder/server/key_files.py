@@ -35,10 +35,12 @@ class FoundServer:
     Attributes:
         address: `host:port` of the endpoint that was asked for. The host is a number.
         admin: The key to its administrative APIs.
+        http_address: `host:port` of its HTTP endpoint.
     """
 
     address: str
     admin: AdminAccess
+    http_address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def find_server(address: str) -> FoundServer | None:
     wanted = f"{'127.0.0.1' if host == 'localhost' else host}:{port}"
     for content in _all_contents():
         if wanted in (content.grpc, content.http) and _is_running(content):
-            return FoundServer(wanted, AdminAccess(content.key, content.header))
+            return FoundServer(wanted, AdminAccess(content.key, content.header), content.http)
     return None
 
 

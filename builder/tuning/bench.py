@@ -26,10 +26,10 @@ from builder.deployment import (
 from builder.errors import HostError, RepositoryError
 from builder.progress import Report, silent
 from builder.repository import Repository, Wait, deploying
-from builder.server import AdminAccess, Server, is_loopback, servers_of
+from builder.server import AdminAccess, Server, find_server, is_loopback, servers_of
 from builder.tuning.configuring import configured, read_configuration
-from builder.tuning.driving import LoadTest
-from builder.tuning.machine import Stopwatch, find_below, usable_cores
+from builder.tuning.driving import Ended, LoadTest
+from builder.tuning.machine import Busy, Stopwatch, find_below, usable_cores
 from builder.tuning.measurement import Configuration, Load, Measurement
 from builder.tuning.plan_choices import PlanChoices, PlanUse
 from builder.tuning.reading import read_measurement
@@ -50,6 +50,9 @@ _BEFORE_AND_AFTER_S = 60.0
 
 _WARM_UP_S = 1.0
 
+CANDIDATE = ".candidate"
+"""How the names of models end that are tried."""
+
 _IN_FLIGHT_S = 0.5
 """How long requests of an open loop may take on average before more of them wait here. Each of those that may be in
 flight is a user of the load test, and 100 of them start in a second.
@@ -62,8 +65,8 @@ class ServerAccess:
 
     Attributes:
         address: Its gRPC endpoint.
-        http: `host:port` or the URL of its HTTP endpoint. Default: the port before that of gRPC, with TLS if gRPC has
-            it.
+        http: `host:port` or the URL of its HTTP endpoint. Default: that of this user's server there, or else the port
+            before that of gRPC, with TLS if gRPC has it.
         admin: The key to its restricted APIs, if they are restricted. Default: that of this user's server there.
         header_file: A file with headers to send with every request.
         ca_file: The certificates of the authorities that sign the server's certificate, in PEM.
@@ -85,8 +88,12 @@ class ServerAccess:
         """Return a client that controls the server.
 
         Raises:
-            HostError: A file cannot be read.
+            HostError: A file cannot be read, or the address stands for several servers.
         """
+        servers = self.address.resolved()
+        if len(servers) > 1:
+            what = f"this name stands for {len(servers)} servers, and a tuning measures one"
+            raise HostError(self.address, what, f"name one of them, such as {servers[0]}")
         return LiveServer(
             self.address,
             admin=self.admin,
@@ -112,6 +119,8 @@ class ServerAccess:
         scheme = "https" if self.address.tls else "http"
         if self.http is not None:
             return self.http if "://" in self.http else f"{scheme}://{self.http}"
+        if not self.address.tls and (found := find_server(self.address.target)):
+            return f"{scheme}://{found.http_address}"
         host, _, port = (self.address.name or self.address.target).rpartition(":")
         return f"{scheme}://{host}:{int(port) - 1}"
 
@@ -127,6 +136,8 @@ class ServerBench:
         plan: The ways to run a TensorRT plan; empty for other models.
         cores: How many cores the server has, if it is on this machine; else this machine's.
         is_here: Whether the server is on this machine.
+        process: The server's process, if it is on this machine and one of ours.
+        stage_time_s: How long each run measures, in seconds.
         server: The address of the server; empty for the embedded one.
     """
 
@@ -144,8 +155,8 @@ class ServerBench:
         report: Report,
     ) -> None:
         self._goal, self._candidate, self._live, self._access = goal, candidate, live, access
-        self._embedded, self._process, self._report = embedded, process, report
-        self._stage_time_s, self._protocol = stage_time_s, protocol
+        self._embedded, self.process, self._report = embedded, process, report
+        self.stage_time_s, self._protocol = stage_time_s, protocol
         self._where = goal.model.config_path
         self._config = candidate.config()
         self._loaded: Configuration | None = None
@@ -159,7 +170,8 @@ class ServerBench:
         self.plan: tuple[PlanUse, ...] = choices.uses(self.current) if choices else ()
         self.kind: Literal["cpu", "gpu"] = "cpu"
         self.cores = usable_cores()
-        self.is_here = embedded is not None or process is not None
+        self.is_here = embedded is not None or process is not None or is_loopback(access.address.target)
+        self.software: Mapping[str, str] = {}
         self.server = "" if embedded is not None else str(access.address)
         self._answered_before = self._answered()
 
@@ -171,8 +183,10 @@ class ServerBench:
             notes.append("the candidate has no response cache, so that every request runs the model")
         if self._embedded is None and not self.is_here:
             notes.append("the server is elsewhere: latencies include the network from here, and its load is not known")
-        if answered := self._answered() - self._answered_before:
-            notes.append(f"meanwhile, the server answered {answered:,} requests for {self._goal.model.name}")
+        before = self._answered_before
+        grown = {name: now - before.get(name, 0) for name, now in self._answered().items()}
+        if others := [f"{count:,} of {name}" for name, count in sorted(grown.items()) if count > 0]:
+            notes.append(f"meanwhile, other clients got answers from this server: {', '.join(others)}")
         return tuple(notes)
 
     def measure(self, configuration: Configuration, load: Load) -> Measurement:
@@ -184,21 +198,61 @@ class ServerBench:
             HostError: The server is gone, or the load test does not run.
             RepositoryError: The configuration contradicts the config.
         """
-        test = self._test = self._test or LoadTest()  # it starts while the candidate is loaded
+        self.prepare()
         if (problem := self.load(configuration)) is not None:
             return Measurement(configuration, load, None, None, error=problem)
+        stopwatch = Stopwatch(self.process)
         try:
-            stopwatch = Stopwatch(self._process)
-            test.start(self.options(load))
-            ended = test.result(timeout_s=_LONGEST * self._stage_time_s + _BEFORE_AND_AFTER_S)
+            self.start(load)
+            ended = self.wait()
         finally:
-            test.stop()
+            self.stop()
+        made = self.read(ended, configuration, load, stopwatch.stop(children_s=ended.cpu_s))
+        self.prepare()
+        return made
+
+    def prepare(self) -> LoadTest:
+        """Return the next load test, whose process starts in a while and then waits until it is told what to measure."""
+        self._test = self._test or LoadTest()
+        return self._test
+
+    def start(self, load: Load) -> None:
+        """Begin a load test of what is loaded.
+
+        Raises:
+            HostError: It does not start.
+        """
+        self.prepare().start(self.options(load))
+
+    def wait(self) -> Ended:
+        """Wait for the end of the load test that was begun.
+
+        Raises:
+            HostError: It measured nothing, or takes too long.
+        """
+        return self.prepare().result(timeout_s=_LONGEST * self.stage_time_s + _BEFORE_AND_AFTER_S)
+
+    def stop(self) -> None:
+        """End the load test, if it has not ended. A second call does nothing."""
+        if self._test is not None:
+            self._test.stop()
             self._test = None
-        busy = stopwatch.stop(children_s=ended.cpu_s)
+
+    def read(self, ended: Ended, configuration: Configuration, load: Load, busy: Busy) -> Measurement:
+        """Return what a load test measured.
+
+        Args:
+            ended: The load test.
+            configuration: What was loaded.
+            load: The load that was asked for.
+            busy: What this machine did meanwhile.
+
+        Raises:
+            HostError: The server is gone.
+        """
         made = read_measurement(ended.result, configuration, load, busy, is_here=self.is_here)
         if made.error:
             self._check_alive()
-        self._test = LoadTest()  # it starts while the next configuration is chosen
         return made
 
     def options(self, load: Load) -> list[str]:
@@ -216,7 +270,7 @@ class ServerBench:
             *("--model", self._candidate.name, "--repository", str(self._goal.model.path.parent)),
             *kind,
             *("--rows", rows, "--protocol", self._protocol, "--seed", str(self._runs)),
-            *("--stage-time", f"{self._stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
+            *("--stage-time", f"{self.stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
             *("--min-requests", "0" if is_mixed_for_times else str(_ENOUGH)),
         ]
 
@@ -246,9 +300,7 @@ class ServerBench:
 
     def close(self) -> None:
         """End what runs, and unload the candidate from a server of the user's."""
-        if self._test is not None:
-            self._test.stop()
-            self._test = None
+        self.stop()
         if self._embedded is None:
             self._candidate.unload(self._live)
 
@@ -258,7 +310,7 @@ class ServerBench:
         Raises:
             HostError: It does not load, or the server does not see the candidate in its repository.
         """
-        self._test = LoadTest()
+        self.prepare()
         if not self._live.sees(self._candidate.name, wait_s=SEE_S):
             what = f"it does not see the files in {self._goal.model.path.parent}, so it reads another repository"
             raise HostError(self._access.address, what, ANOTHER_REPOSITORY)
@@ -290,17 +342,17 @@ class ServerBench:
                 self._embedded.ensure_running()
             except HostError:
                 self._embedded.restart()
-                self._process, self._loaded = self._embedded.pid, None
+                self.process, self._loaded = self._embedded.pid, None
         self._live.check_access()
 
-    def _answered(self) -> int:
-        """Return how many requests for the model a server of the user's has answered since it loaded it."""
-        name = self._goal.model.name
+    def _answered(self) -> Mapping[str, int]:
+        """Return how many requests a server of the user's has answered, by model; none is known if it does not say."""
         if self._embedded is not None:
-            return 0
+            return {}
         with suppress(HostError):
-            return sum(self._live.traffic(name, version).answered for version in self._live.ready_versions(name))
-        return 0
+            counts = self._live.answered()
+            return {name: count for name, count in counts.items() if not name.endswith(CANDIDATE)}
+        return {}
 
 
 @contextmanager
@@ -336,7 +388,7 @@ def open_bench(
         stack.enter_context(deploying(repository.root, name, f"tune {name}", wait))
         embedded = None
         if server is None:
-            embedded = stack.enter_context(_start(repository, report))
+            embedded = stack.enter_context(start_server(repository, report))
             server = ServerAccess(
                 Address.parse(embedded.grpc_address), http=embedded.http_address, admin=embedded.admin
             )
@@ -360,7 +412,8 @@ def open_bench(
         yield bench
 
 
-def _start(repository: Repository, report: Report) -> Server:
+def start_server(repository: Repository, report: Report) -> Server:
+    """Start a Triton for a tuning, which loads nothing yet."""
     report("bench", "starting a Triton for the tuning")
     return Server.start(
         repository.root, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit", report=report

@@ -170,7 +170,7 @@ def test_a_server_is_found_by_each_of_its_addresses(runtime: Path, address: str,
         key_file = KeyFile(http, grpc, ADMIN)
         found = find_server(address.replace("127.0.0.1", host))
         assert found is not None
-        assert (found.address, found.admin) == (address, ADMIN)
+        assert (found.address, found.admin, found.http_address) == (address, ADMIN, http)
         key_file.remove()
         assert find_server(address) is None
 

@@ -212,7 +212,7 @@ class ServerBench:
         return made
 
     def prepare(self) -> LoadTest:
-        """Return the next load test, whose process starts in a while and then waits until it is told what to measure."""
+        """Return the next load test. Its process takes a while to start, and then waits for what it is to measure."""
         self._test = self._test or LoadTest()
         return self._test
 

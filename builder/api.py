@@ -45,7 +45,7 @@ from builder.tensorrt import check_request, find_host
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
     from builder.server import AdminAccess
-    from builder.tuning import ServerAccess, Step, TuneOptions, Tuning
+    from builder.tuning import Applied, ServerAccess, Step, TuneOptions, Tuning
 
 REPOSITORY = Path("model_repository")
 """The model repository, when none is given."""
@@ -798,5 +798,40 @@ def tune(
     """
     from builder import tuning  # gRPC takes 0.1 s to import, which no other call needs
 
-    place = Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
+    place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s)
     return tuning.tune(place, name, options, server=server, report=report, observed=observed)
+
+
+def undo_tuning(
+    name: str,
+    repository: Path | str = REPOSITORY,
+    *,
+    admin: "AdminAccess | None" = None,
+    headers: Mapping[str, str] | None = None,
+    certificates: "Certificates | None" = None,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+) -> "Applied":
+    """Bring back the settings from before the last tuning that was applied, also on the servers that got it.
+
+    What was changed elsewhere in config.pbtxt since stays. Each further call takes back the tuning before.
+
+    Args:
+        name: The model.
+        repository: The folder of the model repository.
+        admin: The key to the servers' administrative APIs. Default: that of a server that you run at this address.
+        headers: Other headers to send to them, by name in lower case.
+        certificates: The certificates for `grpcs://`.
+        lock_timeout_s: How long to wait for another tuning or deployment of the model, in seconds. Default: until it is
+            over.
+        report: Called with each step and what it found.
+
+    Raises:
+        RepositoryError: What the tuning changed was changed again since, or the repository is a bucket.
+        VerificationError: An answer is not the proven one.
+        HostError: A server does not load the config, or does not answer.
+    """
+    from builder import tuning  # gRPC takes 0.1 s to import, which no other call needs
+
+    place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s)
+    return tuning.undo_applied(place, name, admin=admin, headers=headers, certificates=certificates, report=report)

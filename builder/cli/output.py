@@ -25,6 +25,9 @@ from builder.printable import escape, printable
 _TABLE_WIDTH = 100
 """The fewest columns of a table, also where no terminal says how wide it is."""
 
+_DENSE_WIDTH = 80
+"""The same of a table with many columns, which folds its cells."""
+
 
 class UnwrittenError(HostError):
     """A result that could not be written to stdout.
@@ -71,10 +74,10 @@ def print_result(text: str) -> None:
     _write(printable(text), sys.stdout)
 
 
-def print_diff(diff: str) -> None:
-    """Print a unified diff on stderr, if there is any difference."""
+def print_diff(diff: str, *, is_result: bool = False) -> None:
+    """Print a unified diff, if there is any difference: on stderr, unless it is the result."""
     if diff:
-        _write("\n".join(map(escape, diff.split("\n"))), sys.stderr)
+        _write("\n".join(map(escape, diff.split("\n"))), sys.stdout if is_result else sys.stderr)
 
 
 def print_path(path: object) -> None:
@@ -94,26 +97,31 @@ def print_json(result: Any) -> None:
 
 
 def print_table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    *,
-    title: str | None = None,
-    least_width: int = _TABLE_WIDTH,
+    heads: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None, is_dense: bool = False
 ) -> None:
-    """Print a table, at least this many columns wide; a cell may be any text."""
+    """Print a table; a cell may be any text.
+
+    Args:
+        heads: The heads of the columns.
+        rows: The rows.
+        title: What stands above it.
+        is_dense: Whether it has many columns: it is then drawn with few lines, and fits 80 columns.
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, least_width)
-    table = Table(title=None if title is None else printable(title))
+    console.width = max(console.width, _DENSE_WIDTH if is_dense else _TABLE_WIDTH)
+    style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False, "collapse_padding": True}
+    table = Table(title=None if title is None else printable(title), **(style if is_dense else {}))
     for head in heads:
         table.add_column(head, overflow="fold")  # by default, a long name would lose its end
     for row in rows:
         table.add_row(*map(printable, row))
     with console.capture() as captured:
         console.print(table)
-    _write(captured.get().rstrip("\n"), sys.stdout)
+    _write("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")), sys.stdout)
 
 
 def _escape_json(line: str) -> str:

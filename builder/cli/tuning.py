@@ -1,43 +1,64 @@
 """Show what `tune` does and finds: a line before and after each run, the table, and what comes of it."""
 
+import shlex
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.cli.output import print_result, print_table, report
+from builder.cli.help_pages import PROGRAM
+from builder.cli.output import print_diff, print_json, print_result, print_table, report
+from builder.cli.servers import take_access
 from builder.errors import HostError
 
 if TYPE_CHECKING:
-    from builder.tuning import ServerAccess, Step, TuneOptions, Tuning
+    from builder.tuning import Applied, ServerAccess, Step, TuneOptions, Tuning
+
+_NOT_AGAIN = ("--fresh", "--json")
+"""Options of a tuning that its result is applied without."""
 
 
-def run(names: Sequence[str], repository: Path | str, given: Mapping[str, Any], *, as_json: bool) -> None:
-    """Tune models, or undo a tuning, and print what came of it.
+def run(name: str, repository: Path | str, given: Mapping[str, Any], *, as_json: bool) -> None:
+    """Tune a model, and print what came of it.
 
     Raises:
         BuilderError: It failed, or no configuration keeps the limit.
     """
     from builder import api
+    from builder.tuning import write_report
 
-    server = server_of(given)
-    done = [
-        api.tune(
-            name,
-            repository,
-            options=options_of(given),
-            server=server,
-            lock_timeout_s=given["lock_timeout_s"],
-            report=report,
-            observed=Progress().show,
-        )
-        for name in names
-    ]
-    for tuning in done:
-        if not as_json:
-            show(tuning)
-    for tuning in done:
-        check(tuning)
+    done = api.tune(
+        name,
+        repository,
+        options=options_of(given),
+        server=server_of(given),
+        lock_timeout_s=given["lock_timeout_s"],
+        report=report,
+        observed=Progress().show,
+    )
+    if given["report_dir"] is not None:
+        report("report", str(write_report(done.record.to_document(), given["report_dir"])))
+    if as_json:
+        print_json(done.record.to_document())
+    else:
+        show(done)
+    check(done)
+
+
+def undo(name: str, repository: Path | str, given: dict[str, Any], *, as_json: bool) -> None:
+    """Take back the last tuning that was applied, and print what changed."""
+    from dataclasses import asdict
+
+    from builder import api
+
+    done = api.undo_tuning(
+        name, repository, **take_access(given), lock_timeout_s=given["lock_timeout_s"], report=report
+    )
+    if as_json:
+        print_json(asdict(done))
+    else:
+        show_change(done)
 
 
 def options_of(given: Mapping[str, Any]) -> "TuneOptions":
@@ -51,14 +72,14 @@ def options_of(given: Mapping[str, Any]) -> "TuneOptions":
 
 def server_of(given: Mapping[str, Any]) -> "ServerAccess | None":
     """Return the server that the command line names, and what is needed to reach it."""
-    if given["server"] is None:
+    if not given["servers"]:
         return None
     from builder.server import given_access
     from builder.tuning import ServerAccess
 
     files = {name: given[name] for name in ("header_file", "ca_file", "client_cert", "client_key")}
     admin = given_access(given["admin_key_file"], given["admin_header"])
-    return ServerAccess(given["server"], http=given["http_address"], admin=admin, **files)
+    return ServerAccess(given["servers"][0], http=given["http_address"], admin=admin, **files)
 
 
 class Progress:
@@ -75,37 +96,70 @@ class Progress:
         if step.measurement is None:
             self._began = time.monotonic()
             tried = f"{wording.say_configuration(step.configuration)}, {wording.say_load(step.load)}"
-            report(f"run {step.number}/{step.of}", f"{tried}: {step.why}")
+            report(f"run {step.number}", f"{tried}: {step.why}")
             return
         if not step.resumed:
             self._durations.append(time.monotonic() - self._began)
-        best = "" if step.best is None else f"; best so far: {wording.say_throughput(step.best.throughput)} rows/s"
-        report("", f"{wording.say_result(step.measurement)}{best}{self._left(step)}")
+        before = "from before: " if step.resumed else ""
+        report("", f"{before}{wording.say_result(step.measurement)}{self._best(step)}{self._left(step)}")
+
+    def _best(self, step: "Step") -> str:
+        """Return the best so far, unless it is this very run."""
+        from builder.tuning import wording
+
+        best = step.best
+        if best is None or (best.configuration, best.load) == (step.configuration, step.load):
+            return "; the best so far" if best is not None else ""
+        return f"; best so far {wording.say_throughput(best.throughput)} rows/s, p99 {wording.say_ms(best.p99_s)}"
 
     def _left(self, step: "Step") -> str:
         """Return how long the runs that are left take at most, if they take as long as those before."""
         runs = step.of - step.number
-        if not runs or not self._durations:
+        if runs <= 0 or not self._durations:
             return ""
         return f"; at most {runs * sum(self._durations) / len(self._durations):.0f} s left"
 
 
-def show(tuning: "Tuning") -> None:
-    """Print the table and what was found, and the command that applies it."""
+def show(done: "Tuning") -> None:
+    """Print the table, what was found, what it changes in config.pbtxt, and the command that applies it."""
     from builder.tuning import table
 
-    print_table(table.HEADS, [*table.to_rows(tuning.found, tuning.current)], title=tuning.name, least_width=80)
-    for line in table.conclude(tuning.found, tuning.options.goal, tuning.current):
+    record, found = done.record, done.found
+    rows = [*table.to_rows(found, record.current)]
+    print_table(table.HEADS, rows, title=f"{done.name} version {record.conditions.model.version}", is_dense=True)
+    for line in table.conclude(found, record.conditions.goal, record.current):
         print_result(line)
+    for note in record.notes:
+        print_result(f"note: {note}")
+    if done.applied is not None:
+        show_change(done.applied)
+    elif record.config_diff:
+        print_diff(record.config_diff.rstrip("\n"), is_result=True)
+        print_result(f"to use these settings: {again()}")
 
 
-def check(tuning: "Tuning") -> None:
+def show_change(applied: "Applied") -> None:
+    """Print what was written to config.pbtxt, or why nothing was."""
+    print_diff(applied.diff.rstrip("\n"), is_result=True)
+    for note in applied.notes:
+        report("note", note)
+    on = f", and on {', '.join(applied.servers)}" if applied.servers else ""
+    print_result(f"{applied.name}: {applied.why}{on}")
+
+
+def again() -> str:
+    """Return the command that applies what this command has found; it finds the measurements, and makes none."""
+    given = [argument for argument in sys.argv[1:] if argument not in _NOT_AGAIN]
+    return f"{PROGRAM} {shlex.join(given)} --apply"
+
+
+def check(done: "Tuning") -> None:
     """Let the command fail if nothing keeps the limit.
 
     Raises:
         HostError: That is so.
     """
-    if tuning.found.best is None:
-        limit = f"{1e3 * tuning.options.goal.max_p99_s:g} ms"
+    if done.found.best is None:
+        limit = f"{1e3 * done.record.conditions.goal.max_p99_s:g} ms"
         fix = "allow a longer latency with --max-p99-ms, or ask for less with --concurrency or --rate"
-        raise HostError(tuning.name, f"no configuration keeps p99 within {limit} here", fix)
+        raise HostError(done.name, f"no configuration keeps p99 within {limit} here", fix)

@@ -34,13 +34,14 @@ _FOR_TUNING = {
     "is_fresh": "--fresh",
     "apply": "--apply",
     "report_dir": "--report-dir",
+    "servers": "--server",
 }
 """What has no effect with --undo, which measures nothing."""
 
 
 def _undo_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[Conflict]:
     for parameter, name in _FOR_TUNING.items():
-        if given[parameter] not in (None, False):
+        if given[parameter] not in (None, False, ()):
             yield f"{name} has no effect with --undo, which measures nothing", f"leave out {name} or --undo"
     if len(names) > 1:
         yield f"--undo is for one model, and {len(names)} are named", f"name one, as in {names[0]} --undo"
@@ -67,6 +68,8 @@ def _name_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
             f"{len(names)} models are named, and each is tuned as if it had the server to itself",
             "add --share to tune them on one server together, or name one model",
         )
+    if len(names) > 1 and given["version"] is not None:
+        yield f"--version is for one model, and {len(names)} are named", "leave out --version, or name one model"
     if given["share"] and given["users"] is None and given["rate"] is None:
         what = "--share compares settings at one load of all models, and none is given"
         yield what, "add --concurrency USERS or --rate REQUESTS_PER_S, for each model"
@@ -85,8 +88,11 @@ _FOR_SERVER = {
 
 
 def _access_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if len(given["servers"]) > 1:
+        what = f"one server is measured, and {len(given['servers'])} are named"
+        yield what, "name one; `deploy` brings the result to the others"
     for parameter, name in _FOR_SERVER.items():
-        if given[parameter] is not None and not given["server"] and not given["undo"]:
+        if given[parameter] is not None and not given["servers"] and not given["undo"]:
             yield (
                 f"{name} is for a server of yours, and there is no --server",
                 f"add --server grpc://HOST:8001, or leave out {name}",

@@ -6,15 +6,18 @@ tests of the real server, in which every answer is checked. `table` and `wording
 """
 
 from builder.tuning import table, wording
+from builder.tuning.applying import Applied
 from builder.tuning.bench import ServerAccess
 from builder.tuning.found import Found, Result, Step, Verdict
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
 from builder.tuning.options import TuneOptions
-from builder.tuning.pipeline import Tuning, tune
+from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
+from builder.tuning.report import write_report
 from builder.tuning.space import Space
 
 __all__ = [
+    "Applied",
     "BatchTimes",
     "Bench",
     "Configuration",
@@ -30,7 +33,10 @@ __all__ = [
     "TuneOptions",
     "Tuning",
     "Verdict",
+    "place_of",
     "table",
     "tune",
+    "undo_applied",
     "wording",
+    "write_report",
 ]

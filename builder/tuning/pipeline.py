@@ -1,17 +1,31 @@
-"""Tune a model: open a bench, search, and write the result back if that was asked for."""
+"""Tune a model: open a bench, search, keep what was measured, and write the result back if that was asked for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
+from builder import publishing
+from builder.bucket import is_url
+from builder.deployment import Address, Certificates, LiveServer
+from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
 from builder.repository import Repository
-from builder.tuning.bench import ServerAccess, open_bench
+from builder.server import AdminAccess
+from builder.tuning.applying import Applied, apply, undo
+from builder.tuning.bench import ServerAccess, ServerBench, open_bench
+from builder.tuning.conditions import Conditions, ModelFacts
+from builder.tuning.configuring import options_of
 from builder.tuning.found import Found, Step
-from builder.tuning.measurement import Configuration
+from builder.tuning.machine import read_machine
 from builder.tuning.options import TuneOptions
+from builder.tuning.record import Record, TuningStore, now, tuning
 from builder.tuning.search import search
 from builder.tuning.space import Space
+from builder.tuning.wording import say_configuration
+
+Observe = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,24 +33,26 @@ class Tuning:
     """What a tuning did and found.
 
     Attributes:
-        name: The model.
-        version: The version that was measured.
-        options: What was asked for.
-        server: The address of the user's server; empty for one that was started for the tuning.
-        started: When it began, in UTC.
-        current: The configuration of config.pbtxt when it began.
-        found: What came out.
-        config_diff: What the best configuration changes in config.pbtxt; empty if it changes nothing.
+        record: All of it: what was measured, for what it holds, what came out, and what was written back.
+        path: The file that keeps it, beside the repository.
+        applied: What was written to config.pbtxt; None if that was not asked for.
     """
 
-    name: str
-    version: int
-    options: TuneOptions
-    server: str
-    started: datetime
-    current: Configuration
-    found: Found
-    config_diff: str = ""
+    record: Record
+    path: Path
+    applied: Applied | None = None
+
+    @property
+    def name(self) -> str:
+        """The model."""
+        return self.record.name
+
+    @property
+    def found(self) -> Found:
+        """What came out."""
+        if self.record.found is None:
+            raise ValueError("this tuning is not over")
+        return self.record.found
 
 
 def tune(
@@ -46,24 +62,95 @@ def tune(
     *,
     server: ServerAccess | None = None,
     report: Report = silent,
-    observed: Callable[[Step], None] = lambda step: None,
+    observed: Observe = lambda step: None,
 ) -> Tuning:
-    """Find the best configuration of a model.
+    """Find the best configuration of a model, and write it to config.pbtxt if the options say so.
 
     Args:
         repository: The repository that has it.
         name: The model.
-        options: The limit, the load, and how much is measured.
+        options: The limit, the load, how much is measured, and what is done with the result.
         server: A server of the user's. Default: one that is started for the tuning.
         report: Called with each step of the preparations.
         observed: Called before and after each run.
 
     Raises:
-        RepositoryError: There is no such model or version, or it cannot be measured.
-        HostError: There is no server that can be controlled.
-        VerificationError: The current configuration answers wrongly.
+        RepositoryError: There is no such model or version, it cannot be measured, or the result cannot be written back.
+        HostError: There is no server that can be controlled, or it ended.
+        VerificationError: The current configuration answers wrongly, or the new one does when it is written back.
     """
-    started = datetime.now(timezone.utc)
+    with tuning(repository, name, f"tune {name}") as store:
+        record = _measure(repository, name, options, store, server, report, observed)
+        if not options.apply or record.found is None:
+            return Tuning(record, store.path)
+        applied = _apply(repository, store, record, record.found, server, report)
+        record = replace(record, applied=applied)
+        store.write(record)
+        return Tuning(record, store.path, applied)
+
+
+def undo_applied(
+    repository: Repository,
+    name: str,
+    *,
+    admin: AdminAccess | None = None,
+    headers: Mapping[str, str] | None = None,
+    certificates: Certificates | None = None,
+    report: Report = silent,
+) -> Applied:
+    """Bring back the settings from before the last tuning that was applied, also on the servers that got it.
+
+    Args:
+        repository: The repository.
+        name: The model.
+        admin: The key to the servers' administrative APIs.
+        headers: Other headers to send to them.
+        certificates: The certificates for `grpcs://`.
+        report: Called with each step.
+
+    Raises:
+        RepositoryError: What the tuning changed was changed again since.
+        HostError: A server does not load the config, or does not answer.
+        VerificationError: An answer is not the proven one.
+    """
+
+    @contextmanager
+    def connect(addresses: Sequence[str]) -> Iterator[list[LiveServer]]:
+        with ExitStack() as stack:
+            servers = (
+                LiveServer(Address.parse(one), admin=admin, headers=headers, certificates=certificates)
+                for one in addresses
+            )
+            yield [stack.enter_context(server) for server in servers]
+
+    with tuning(repository, name, f"tune {name} --undo") as store:
+        return undo(repository, name, store, connect=connect, report=report)
+
+
+def place_of(repository: Path | str, *, report: Report, lock_timeout_s: float | None) -> Repository:
+    """Return the repository to tune in, which is a folder.
+
+    Raises:
+        RepositoryError: It is a bucket.
+    """
+    if is_url(repository):
+        what = "a tuning loads its candidates from a folder, and this is a bucket"
+        fix = "tune a copy in a folder, and write the settings to the bucket with `python -m builder configure`"
+        raise RepositoryError(repository, what, fix)
+    return Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
+
+
+def _measure(
+    repository: Repository,
+    name: str,
+    options: TuneOptions,
+    store: TuningStore,
+    server: ServerAccess | None,
+    report: Report,
+    observed: Observe,
+) -> Record:
+    """Search, and write each run to the record before the next one is made."""
+    goal = options.goal
     with open_bench(
         repository,
         name,
@@ -73,13 +160,95 @@ def tune(
         protocol=options.protocol,
         report=report,
     ) as bench:
-        space = Space.of(
-            bench.current,
-            cores=bench.cores,
-            proven_max_batch=bench.proven_max_batch,
-            largest_request=options.goal.largest_request,
-            kind=bench.kind,
-            max_p99_s=options.goal.max_p99_s,
-        )
-        found = search(bench, space, options.goal, runs=options.runs, observed=observed)
-        return Tuning(name, bench.version, options, bench.server, started, bench.current, found)
+        conditions = _conditions(repository, name, options, bench)
+        resumed = store.resume(conditions, is_fresh=options.is_fresh)
+        for note in resumed.notes:
+            report("note", note)
+        started = resumed.started or now()
+        record = Record(name, conditions, options.runs, started, current=bench.current, notes=resumed.notes)
+        keep = _Keeping(store, record, observed)
+        found = search(bench, _space(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
+        _refuse_wrong(found, bench, name)
+        notes = (*resumed.notes, *bench.notes)
+    diff = _preview(repository, name, found, keep.record)
+    record = replace(keep.record, found=found, steps=found.steps, finished=now(), config_diff=diff, notes=notes)
+    store.write(record)
+    return record
+
+
+class _Keeping:
+    """Writes a record after each run, and passes the run on.
+
+    A run of an interrupted tuning is in the record that it was read from, so nothing is written for it.
+    """
+
+    def __init__(self, store: TuningStore, record: Record, observed: Observe) -> None:
+        self.record = record
+        self._store = store
+        self._observed = observed
+
+    def __call__(self, step: Step) -> None:
+        if step.measurement is not None:
+            self.record = replace(self.record, steps=(*self.record.steps, step))
+            if not step.resumed:
+                self._store.write(self.record)
+        self._observed(step)
+
+
+def _conditions(repository: Repository, name: str, options: TuneOptions, bench: ServerBench) -> Conditions:
+    return Conditions(
+        model=ModelFacts.of(repository.model(name), bench.version),
+        goal=options.goal,
+        stage_time_s=options.stage_time_s,
+        protocol=options.protocol,
+        server=bench.server or None,
+        machine=read_machine(),
+        software=bench.software,
+    )
+
+
+def _space(bench: ServerBench, options: TuneOptions) -> Space:
+    """List what can be tried on a bench."""
+    return Space.of(
+        bench.current,
+        cores=bench.cores,
+        proven_max_batch=bench.proven_max_batch,
+        largest_request=options.goal.largest_request,
+        kind="tensorrt" if bench.plan else bench.kind,
+        max_p99_s=options.goal.max_p99_s,
+        plan=bench.plan,
+    )
+
+
+def _refuse_wrong(found: Found, bench: ServerBench, name: str) -> None:
+    """Refuse to go on if the model answers wrongly as it is.
+
+    Raises:
+        VerificationError: It does.
+    """
+    if bench.current in found.wrong:
+        what = f"it answers wrongly with its current settings: {say_configuration(bench.current)}"
+        raise VerificationError(name, what, f"run `python -m builder verify {name}`, which compares its answers")
+
+
+def _preview(repository: Repository, name: str, found: Found, record: Record) -> str:
+    """Return what the best configuration would change in config.pbtxt."""
+    if found.best is None or found.verdict != "better":
+        return ""
+    options = options_of(found.best.configuration, record.current)
+    return publishing.reconfigure(repository, name, options, dry_run=True).diff
+
+
+def _apply(
+    repository: Repository,
+    store: TuningStore,
+    record: Record,
+    found: Found,
+    server: ServerAccess | None,
+    report: Report,
+) -> Applied:
+    write = partial(apply, repository, record.name, store, measured=record.conditions.model, found=found, report=report)
+    if server is None:
+        return write()
+    with server.connect() as live:
+        return write(servers=[live])

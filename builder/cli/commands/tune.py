@@ -113,8 +113,10 @@ RESULT = "Result"
 )
 @option(
     "--server",
+    "servers",
     section=ACCESS,
     type=address,
+    multiple=True,
     help="The gRPC address of a Triton that serves the repository with --model-control-mode=explicit, to measure on "
     "it. For example, grpc://127.0.0.1:8001. Default: a Triton that is started on this machine for the tuning.",
 )
@@ -144,4 +146,7 @@ def tune(
     from builder.cli import tuning
 
     with finishing():
-        tuning.run(names, repository, given, as_json=as_json)
+        if given["undo"]:
+            tuning.undo(names[0], repository, given, as_json=as_json)
+        else:
+            tuning.run(names[0], repository, given, as_json=as_json)

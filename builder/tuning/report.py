@@ -1,0 +1,57 @@
+"""Write the report of a tuning: tune.json, and the page that the load test makes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import builder
+from builder.errors import HostError
+from builder.files import reason
+
+DATA = "tune.json"
+PAGE = "report.html"
+
+
+def write_report(document: Mapping[str, Any], folder: Path) -> Path:
+    """Write tune.json and report.html into a folder, over those of an earlier tuning, and return the page.
+
+    Args:
+        document: The record of a tuning, as JSON.
+        folder: The folder; it is made if it is missing.
+
+    Raises:
+        HostError: A file cannot be written, or the page cannot be made.
+    """
+    data, page = folder / DATA, folder / PAGE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        data.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
+    except OSError as error:
+        raise HostError(data, f"it cannot be written: {reason(error)}", "name another --report-dir") from error
+    _draw(data.resolve(), page.resolve())
+    return page
+
+
+def _draw(data: Path, page: Path) -> None:
+    """Let the load test make the page: the two packages share no code.
+
+    Raises:
+        HostError: It does not.
+    """
+    root = str(Path(builder.__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", "tuning", str(data), "--output", str(page)],
+        cwd=root,  # where Python looks for the package first; the working directory may have another one
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        what, _, fix = done.stderr.strip().removeprefix("error: ").partition("\nfix: ")
+        raise HostError(page, what or "the page was not made", fix or "report this with tune.json")

@@ -26,7 +26,10 @@ _TABLE_WIDTH = 100
 """The fewest columns of a table, also where no terminal says how wide it is."""
 
 _DENSE_WIDTH = 80
-"""The same of a table with many columns, which folds its cells."""
+"""The same of a table with many columns, which folds its long cells."""
+
+_SHORT = 13
+"""Cells of at most this many characters are never folded there."""
 
 
 class UnwrittenError(HostError):
@@ -115,8 +118,9 @@ def print_table(
     console.width = max(console.width, _DENSE_WIDTH if is_dense else _TABLE_WIDTH)
     style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "pad_edge": False, "collapse_padding": True}
     table = Table(title=None if title is None else printable(title), **(style if is_dense else {}))
-    for head in heads:
-        table.add_column(head, overflow="fold")  # by default, a long name would lose its end
+    for place, head in enumerate(heads):
+        is_whole = is_dense and all(len(str(row[place])) <= _SHORT for row in rows)
+        table.add_column(head, overflow="fold", no_wrap=is_whole)  # by default, a long name would lose its end
     for row in rows:
         table.add_row(*map(printable, row))
     with console.capture() as captured:

@@ -17,7 +17,8 @@ from builder.tuning.wording import (
     say_throughput,
 )
 
-HEADS = ("run", "settings", "load", "predicted rows/s", "rows/s", "p99, ms", "mean batch", "verdict")
+HEADS = ("run", "settings", "load", "expected", "rows/s", "p99, ms", "batch", "verdict")
+"""`expected` is the throughput that was predicted, and `batch` the mean number of rows in one."""
 
 
 def to_rows(found: Found, current: Configuration) -> Iterator[tuple[str, ...]]:
@@ -34,7 +35,7 @@ def _row(step: Step, measured: Measurement, found: Found, current: Configuration
         "current settings" if is_current else say_changes(step.configuration, current),
         say_load(step.load),
         NO_FIGURE if step.predicted is None else figure(step.predicted.throughput),
-        say_throughput(measured.throughput),
+        say_throughput(measured.throughput).replace(" %", "%").replace("± ", "±"),
         _p99(measured),
         figure(measured.mean_batch) if measured.batches or measured.mean_batch else NO_FIGURE,
         say_verdict(step, found.best),
@@ -42,10 +43,10 @@ def _row(step: Step, measured: Measurement, found: Found, current: Configuration
 
 
 def _p99(measured: Measurement) -> str:
-    """Return p99 and its upper bound, which is what has to keep the limit: `12.3 (≤ 13.1)`."""
+    """Return p99 and its upper bound, which is what has to keep the limit: `12.3 (≤13.1)`."""
     if measured.p99_s is None:
         return NO_FIGURE
-    return f"{figure(1e3 * measured.p99_s.value)} (≤ {figure(1e3 * measured.p99_s.high)})"
+    return f"{figure(1e3 * measured.p99_s.value)} (≤{figure(1e3 * measured.p99_s.high)})"
 
 
 def say_verdict(step: Step, best: Result | None = None) -> str:
@@ -58,11 +59,11 @@ def say_verdict(step: Step, best: Result | None = None) -> str:
     if measured.wrong:
         return f"out: {count(measured.wrong, 'wrong answer')}"
     if step.purpose == "calibration":
-        return "to learn from"
+        return "to learn"
     if step.keeps is False:
         return _why_not(measured)
     is_best = best is not None and (step.configuration, step.load) == (best.configuration, best.load)
-    return "best" if is_best else "keeps the limit"
+    return "best" if is_best else "in time"
 
 
 def _why_not(measured: Measurement) -> str:
@@ -70,7 +71,7 @@ def _why_not(measured: Measurement) -> str:
         return f"out: {count(measured.failed, 'failed request')}"
     if measured.unchecked:
         return f"out: {count(measured.unchecked, 'answer')} not checked"
-    return "misses the limit"
+    return "too slow"
 
 
 def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:

@@ -10,8 +10,8 @@ def say_configuration(configuration: Configuration) -> str:
 
 def say_changes(configuration: Configuration, current: Configuration) -> str:
     """Return what a configuration changes of the current one; `as it is` if that is nothing."""
-    before = _parts(current)
-    changed = [text for name, text in _parts(configuration).items() if before.get(name) != text]
+    before, unchanged = _parts(current), f" (of {current.max_batch_size})"
+    changed = [text.removesuffix(unchanged) for name, text in _parts(configuration).items() if before.get(name) != text]
     changed += [f"no {_MISSING[name]}" for name in before if name not in _parts(configuration)]
     return ", ".join(changed) or "as it is"
 
@@ -46,7 +46,8 @@ def _parts(configuration: Configuration) -> dict[str, str]:
 def say_load(load: Load) -> str:
     """Return a load in words: `16 users`, `300 requests/s`, and with which rows unless each request has one."""
     text = count(load.users or 0, "user") if load.rate is None else f"{load.rate:,.6g} requests/s"
-    rows = "/".join(str(rows) for rows, _ in load.rows)
+    sizes = [rows for rows, _ in load.rows]
+    rows = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > _MOST_SIZES else "/".join(map(str, sizes))
     return text if rows == "1" else f"{text}, {rows} rows"
 
 
@@ -68,8 +69,12 @@ def say_throughput(interval: Interval | None) -> str:
     if interval is None:
         return NO_FIGURE
     off = max(interval.high - interval.value, interval.value - interval.low)
-    share = f" ± {100 * off / interval.value:.2g} %" if interval.value else ""
+    share = f" ± {_percent(100 * off / interval.value)} %" if interval.value else ""
     return f"{figure(interval.value)}{share}"
+
+
+def _percent(percent: float) -> str:
+    return f"{percent:.1f}" if percent < 9.95 else f"{percent:,.0f}"
 
 
 def say_ms(interval: Interval | None) -> str:
@@ -85,6 +90,9 @@ def say_gain(gain: float) -> str:
     percent = 100 * (gain - 1)
     return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.1f} %"
 
+
+_MOST_SIZES = 3
+"""More sizes of requests are not named one by one."""
 
 NO_FIGURE = "–"  # noqa: RUF001
 """What is shown in place of a figure that there is not."""

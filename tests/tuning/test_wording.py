@@ -28,7 +28,8 @@ def test_a_configuration_in_words_names_each_setting_that_says_anything(
         (Configuration(1, 2, 32, (), 500), "as it is"),
         (Configuration(2, 2, 32, (), 500), "2 instances of 2 threads"),
         (Configuration(1, 2, 32), "no delay"),
-        (Configuration(1, 2, 32, (8,)), "batches up to 8 (of 32), no delay"),
+        (Configuration(1, 2, 32, (8,)), "batches up to 8, no delay"),
+        (Configuration(1, 2, 64, (8,)), "batches up to 8 (of 64), no delay"),
     ],
 )
 def test_only_what_changes_is_said(configuration: Configuration, words: str) -> None:
@@ -41,6 +42,7 @@ def test_only_what_changes_is_said(configuration: Configuration, words: str) -> 
         (Load(users=1), "1 user"),
         (Load(rate=1250.5), "1,250.5 requests/s"),
         (Load(users=16, rows=((1, 8), (16, 1))), "16 users, 1/16 rows"),
+        (Load(users=16, rows=((1, 8), (2, 4), (4, 2), (32, 1))), "16 users, 1 to 32 rows"),
     ],
 )
 def test_a_load_in_words(load: Load, words: str) -> None:

@@ -11,6 +11,7 @@ from loadtest.files import read_json
 from loadtest.printable import counted
 
 SCHEMA = 1
+_MOST_SIZES = 3
 _FIX = "name the tune.json of a tuning, which `python -m builder tune --report-dir FOLDER` writes"
 
 
@@ -265,5 +266,6 @@ def say_load(load: Mapping[str, Any]) -> str:
     """Return a load in words: `16 users`, `300 requests/s`, and with which rows unless each request has one."""
     rate = load["rate"]
     text = counted(load["users"], "user") if rate is None else f"{_number(rate):,.6g} requests/s"
-    rows = "/".join(str(int(rows)) for rows, _ in load["rows"])
+    sizes = [int(rows) for rows, _ in load["rows"]]
+    rows = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > _MOST_SIZES else "/".join(map(str, sizes))
     return text if rows == "1" else f"{text}, {rows} rows"

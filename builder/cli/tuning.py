@@ -26,8 +26,10 @@ def run(name: str, repository: Path | str, given: Mapping[str, Any], *, as_json:
         BuilderError: It failed, or no configuration keeps the limit.
     """
     from builder import api
-    from builder.tuning import write_report
+    from builder.tuning import check_folder, write_report
 
+    if given["report_dir"] is not None:
+        check_folder(given["report_dir"])
     done = api.tune(
         name,
         repository,

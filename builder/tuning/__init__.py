@@ -13,7 +13,7 @@ from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
-from builder.tuning.report import write_report
+from builder.tuning.report import check_folder, write_report
 from builder.tuning.space import Space
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "TuneOptions",
     "Tuning",
     "Verdict",
+    "check_folder",
     "place_of",
     "table",
     "tune",

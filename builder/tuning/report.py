@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,22 @@ from builder.files import reason
 
 DATA = "tune.json"
 PAGE = "report.html"
+
+_ANOTHER = "name another --report-dir"
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a report can be written into a folder, which is made if it is missing.
+
+    Raises:
+        HostError: It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HostError(folder, f"no report can be written here: {reason(error)}", _ANOTHER) from error
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> Path:
@@ -31,7 +48,7 @@ def write_report(document: Mapping[str, Any], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         data.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
     except OSError as error:
-        raise HostError(data, f"it cannot be written: {reason(error)}", "name another --report-dir") from error
+        raise HostError(data, f"it cannot be written: {reason(error)}", _ANOTHER) from error
     _draw(data.resolve(), page.resolve())
     return page
 

@@ -1,0 +1,240 @@
+"""A tuning keeps each run, goes on where it stopped, writes back what it found, and is shown as it was measured."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+from support.artifacts import scale
+from support.tunings import about, measured
+
+from builder.cli import cli
+from builder.cli.tuning import Progress
+from builder.errors import HostError, RepositoryError, VerificationError
+from builder.publishing import install
+from builder.repository import Repository
+from builder.tuning import Found, Goal, Measurement, Space, Step, TuneOptions, Tuning, pipeline
+from builder.tuning import Result as Pooled
+from builder.tuning.machine import MachineFacts
+from builder.tuning.measurement import Configuration, Load
+from builder.tuning.simulator import Predicted
+
+SCHEMA = Draft202012Validator(
+    json.loads((Path(__file__).parents[2] / "loadtest" / "report" / "tuning.schema.json").read_text())
+)
+CURRENT = Configuration(1, None, 8)
+BEST = replace(CURRENT, instances=2, threads=1)
+LOAD = Load(users=4)
+OPTIONS = TuneOptions(Goal(0.02), runs=4)
+
+
+@dataclass
+class Bench:
+    """A bench on which two instances are twice as fast."""
+
+    current: Configuration = CURRENT
+    version: int = 1
+    proven_max_batch: int = 8
+    kind: str = "cpu"
+    plan: tuple[Any, ...] = ()
+    cores: int = 2
+    is_here: bool = True
+    server: str = ""
+    software: dict[str, str] = field(default_factory=lambda: {"triton": "2.51.0"})
+    notes: tuple[str, ...] = ("the candidate has no response cache",)
+
+    def measure(self, configuration: Configuration, load: Load) -> Measurement:
+        return measured(configuration, load, 1000.0 * configuration.instances, 0.01)
+
+
+def pooled(configuration: Configuration) -> Pooled:
+    return Pooled(configuration, LOAD, about(1000.0 * configuration.instances), about(0.01), 2, keeps=True)
+
+
+BETTER = Found("better", "2 instances give 100 % more", pooled(BEST), pooled(CURRENT), about(2.0))
+
+
+def searching(found: Found) -> Callable[..., Found]:
+    """Return a search that measures both configurations twice, and finds this."""
+
+    def search(
+        bench: Bench, space: Space, goal: Goal, *, runs: int, done: Sequence[Measurement], observed: Any
+    ) -> Found:
+        steps: list[Step] = []
+        earlier = list(done)
+        for number, configuration in enumerate((CURRENT, BEST) * 2, 1):
+            why = "to compare"
+            step = Step(number, runs, configuration, LOAD, "search", why, Predicted(1100.0, 0.009, 2.0))
+            observed(step)
+            run = earlier.pop(0) if (resumed := bool(earlier)) else bench.measure(configuration, LOAD)
+            best = pooled(BEST if number > 1 else CURRENT)
+            steps.append(replace(step, measurement=run, keeps=True, best=best, resumed=resumed))
+            observed(steps[-1])
+        return replace(found, steps=tuple(steps))
+
+    return search
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository with a model, whose bench is not a server."""
+    bench = Bench()
+
+    @contextmanager
+    def open_bench(*_: Any, **__: Any) -> Iterator[Bench]:
+        yield bench
+
+    monkeypatch.setattr(pipeline, "open_bench", open_bench)
+    monkeypatch.setattr(pipeline, "search", searching(BETTER))
+    monkeypatch.setattr(pipeline, "read_machine", lambda: MachineFacts("a CPU", 2, 8_000_000_000, "Linux 6.1", True))
+    made = Repository(tmp_path / "models")
+    install(made, "scale", scale(2.0))
+    return made
+
+
+def record_of(repository: Repository) -> dict[str, Any]:
+    file = repository.root.parent / f".{repository.root.name}.tune" / "scale.tune.json"
+    return dict(json.loads(file.read_text()))
+
+
+def tune(repository: Repository, **more: Any) -> Tuning:
+    return pipeline.tune(repository, "scale", replace(OPTIONS, **more))
+
+
+# ---- The record
+
+
+def test_what_a_tuning_writes_is_what_the_schema_describes(repository: Repository) -> None:
+    done = tune(repository)
+    assert [error.message for error in SCHEMA.iter_errors(record_of(repository))] == []
+    assert record_of(repository) == json.loads(json.dumps(done.record.to_document()))
+    assert record_of(repository)["found"]["best"]["configuration"]["instances"] == 2
+    assert record_of(repository)["notes"] == ["the candidate has no response cache"]
+    assert "+  count: 2" in record_of(repository)["config_diff"]
+
+
+def test_nothing_of_the_model_changes_unless_it_is_asked_for(repository: Repository) -> None:
+    before = repository.model("scale").read_config()
+    done = tune(repository)
+    assert done.applied is None
+    assert repository.model("scale").read_config() == before
+
+
+def test_each_run_is_kept_before_the_next_one_and_a_tuning_goes_on_where_it_stopped(repository: Repository) -> None:
+    seen: list[int] = []
+
+    def interrupt(step: Step) -> None:
+        if step.measurement is None and step.number == 3:
+            seen.append(len(record_of(repository)["steps"]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.tune(repository, "scale", OPTIONS, observed=interrupt)
+    assert seen == [2]
+    assert record_of(repository)["found"] is None
+    assert [error.message for error in SCHEMA.iter_errors(record_of(repository))] == []
+
+    done = tune(repository)
+    assert [step.resumed for step in done.found.steps] == [True, True, False, False]
+    assert len(record_of(repository)["steps"]) == 4
+
+    anew = tune(repository, is_fresh=True)
+    assert not any(step.resumed for step in anew.found.steps)
+
+
+def test_a_model_that_answers_wrongly_as_it_is_is_not_tuned(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Found("nothing could be measured", "it answers wrongly", None, None, wrong=(CURRENT,))
+    monkeypatch.setattr(pipeline, "search", searching(wrong))
+    with pytest.raises(VerificationError, match="answers wrongly with its current settings"):
+        tune(repository)
+
+
+def test_a_bucket_is_refused_with_another_way() -> None:
+    with pytest.raises(RepositoryError, match="bucket") as found:
+        pipeline.place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)
+    assert "python -m builder configure" in found.value.fix
+
+
+# ---- The command
+
+
+def run(repository: Repository, *more: str) -> Result:
+    arguments = ["tune", "scale", "--max-p99-ms", "20", "--repository", str(repository.root), *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["builder", *arguments])
+        return CliRunner().invoke(cli, arguments)
+
+
+def test_the_command_prints_progress_to_stderr_and_the_result_to_stdout(repository: Repository) -> None:
+    done = run(repository, "--runs", "4")
+    assert done.exit_code == 0, done.output
+    progress = [line for line in done.stderr.splitlines() if line.startswith("run ")]
+    assert progress[1] == "run 2    2 instances of 1 thread, batches up to 8, 4 users: to compare"
+    assert "2,000 ± 3.0 % rows/s, p99 10 ms (9.4 to 10.6), mean batch 4.2; the best so far; at most" in done.stderr
+    assert "scale version 1" in done.stdout
+    assert "better: 2 instances give 100 % more" in done.stdout
+    assert "+  count: 2" in done.stdout
+    root = repository.root
+    again = f"python -m builder tune scale --max-p99-ms 20 --repository {root} --runs 4 --apply"
+    assert f"to use these settings: {again}" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_the_terminal(columns: int, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = (
+        run(repository).stdout.partition("\n\n")[0] + run(repository).stdout.partition("\n\n")[2].partition("\n\n")[0]
+    )
+    assert "current" in table
+    assert max(map(len, table.splitlines())) <= columns
+
+
+def test_json_is_the_whole_record(repository: Repository) -> None:
+    done = run(repository, "--json")
+    assert json.loads(done.stdout) == record_of(repository)
+
+
+def test_a_report_has_the_record_and_a_page(repository: Repository, tmp_path: Path) -> None:
+    done = run(repository, "--report-dir", str(tmp_path / "new" / "out"))
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "new" / "out" / "tune.json").read_text()) == record_of(repository)
+    assert "better settings were found" in (tmp_path / "new" / "out" / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(pipeline, "open_bench", lambda *_, **__: pytest.fail("something was measured"))
+    done = run(repository, "--report-dir", str(tmp_path / "file" / "out"))
+    assert isinstance(done.exception, HostError)
+    assert "--report-dir" in done.exception.fix
+
+
+def test_a_limit_that_nothing_keeps_fails_the_command_after_its_result(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Found("no configuration keeps the limit", "the lowest p99 is 25 ms", None, pooled(CURRENT))
+    monkeypatch.setattr(pipeline, "search", searching(replace(none, nearest=pooled(BEST))))
+    done = run(repository)
+    assert isinstance(done.exception, HostError)
+    assert done.exception.exit_code == 6
+    assert "no configuration keeps p99 within 20 ms here" in str(done.exception)
+    assert "nearest: 2 instances of 1 thread" in done.stdout
+
+
+def test_the_time_that_is_left_is_that_of_the_runs_before(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.show(step := Step(1, 5, CURRENT, LOAD, "search", "why"))
+    progress.show(replace(step, measurement=Bench().measure(CURRENT, LOAD)))
+    assert "; at most 0 s left" in capsys.readouterr().err
+    progress.show(replace(step, measurement=Bench().measure(CURRENT, LOAD), number=5))
+    assert "left" not in capsys.readouterr().err

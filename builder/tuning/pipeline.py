@@ -165,7 +165,14 @@ def _measure(
         for note in resumed.notes:
             report("note", note)
         started = resumed.started or now()
-        record = Record(name, conditions, options.runs, started, current=bench.current, notes=resumed.notes)
+        record = Record(
+            name,
+            conditions=conditions,
+            current=bench.current,
+            runs=options.runs,
+            started=started,
+            notes=resumed.notes,
+        )
         keep = _Keeping(store, record, observed)
         found = search(bench, _space(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
         _refuse_wrong(found, bench, name)

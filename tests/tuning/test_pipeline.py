@@ -190,9 +190,8 @@ def test_the_command_prints_progress_to_stderr_and_the_result_to_stdout(reposito
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_table_fits_the_terminal(columns: int, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    table = (
-        run(repository).stdout.partition("\n\n")[0] + run(repository).stdout.partition("\n\n")[2].partition("\n\n")[0]
-    )
+    title, rows, *_ = run(repository).stdout.split("\n\n")
+    table = f"{title}\n{rows}"
     assert "current" in table
     assert max(map(len, table.splitlines())) <= columns
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         publish,
         rollback,
         switch,
+        tune,
+        undo_tuning,
         verify,
     )
     from builder.bounded import Limits
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
+    from builder.tuning import Goal, ServerAccess, TuneOptions, Tuning
 
 _HOMES = {
     "builder.api": (
@@ -68,6 +71,8 @@ _HOMES = {
         "publish",
         "rollback",
         "switch",
+        "tune",
+        "undo_tuning",
         "verify",
     ),
     "builder.bounded": ("Limits",),
@@ -88,6 +93,7 @@ _HOMES = {
     "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
+    "builder.tuning": ("Goal", "ServerAccess", "TuneOptions", "Tuning"),
 }
 """The module that defines each name."""
 
@@ -103,6 +109,7 @@ __all__ = [
     "Deployment",
     "ExportOptions",
     "ExportedModel",
+    "Goal",
     "HostError",
     "InputSpec",
     "Inspection",
@@ -117,7 +124,10 @@ __all__ = [
     "RepositoryError",
     "Resource",
     "Server",
+    "ServerAccess",
     "Switch",
+    "TuneOptions",
+    "Tuning",
     "Verification",
     "VerificationError",
     "__version__",
@@ -133,6 +143,8 @@ __all__ = [
     "rollback",
     "serve",
     "switch",
+    "tune",
+    "undo_tuning",
     "verify",
 ]
 

@@ -1,9 +1,9 @@
-"""Make the pictures of docs/images again: the start form, the tab with the live figures, and a report.
+"""Make the pictures of docs/images again: the start form, the tab with the live figures, a report, and a tuning.
 
-    python docs/pictures.py [--seconds 10]
+    python docs/pictures.py [--seconds 10] [--only tuning]
 
 A residual network, which takes the server a millisecond per row, is served and load tested from Locust's page in a real
-browser (Debian's chromium and chromium-driver). Use a quiet machine: a run with notes, such as on figures that are not
+browser (Debian's chromium and chromium-driver), and tuned afterwards. Use a quiet machine: a run with notes, such as on figures that are not
 stable, is said so, and its pictures should not be kept.
 """
 
@@ -132,27 +132,47 @@ def run_spike(driver: Any, server: Server, folder: Path, repository: Path, model
     save_whole_page(driver, "report.png")
 
 
+def tune(driver: Any, folder: Path, repository: Path, model: str, seconds: float) -> None:
+    """Tune the model, and save a picture of the page."""
+    options = ("--max-p99-ms", "50", "--stage-time", f"{seconds / 2:g}s", "--report-dir", folder, "--fresh")
+    command = [sys.executable, "-m", "builder", "tune", model, "--repository", repository, *options]
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+    driver.get((folder / "report.html").as_uri())
+    save_whole_page(driver, "tuning.png")
+
+
 def find_notes(folder: Path) -> list[str]:
     """Return what is not right about a run."""
     result = json.loads((folder / "result.json").read_text())
     return [*result["verdict"]["reasons"], *result["notes"]]
 
 
+def load_tests(driver: Any, folder: Path, repository: Path, model: str, seconds: float) -> list[str]:
+    """Make the pictures of the load test, and return what is not right about its runs."""
+    with serving(repository) as server:
+        fields = {"model": model, "repository": str(repository), "concurrency": "1,2,4,8,16", "maxLatencyMs": "50"}
+        with page(server, folder / "log") as address:
+            run_ladder(driver, address, {**fields, "stageTime": f"{seconds:g}"}, 5 * seconds)
+        run_spike(driver, server, folder / "spike", repository, model, seconds)
+    return find_notes(folder / "ladder") + find_notes(folder / "spike")
+
+
 def main() -> None:
     """Make the pictures; the exit code is 1 if a run had notes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="how long each stage is measured")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--only", choices=["load-tests", "tuning"], help="make only these pictures")
+    given = parser.parse_args()
+    notes: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         repository = folder / "model_repository"
         model = prepare(repository, "residual")
-        with serving(repository) as server, browser(folder / "profile") as driver:
-            fields = {"model": model, "repository": str(repository), "concurrency": "1,2,4,8,16", "maxLatencyMs": "50"}
-            with page(server, folder / "log") as address:
-                run_ladder(driver, address, {**fields, "stageTime": f"{seconds:g}"}, 5 * seconds)
-            run_spike(driver, server, folder / "spike", repository, model, seconds)
-        notes = find_notes(folder / "ladder") + find_notes(folder / "spike")
+        with browser(folder / "profile") as driver:
+            if given.only != "tuning":
+                notes = load_tests(driver, folder, repository, model, given.seconds)
+            if given.only != "load-tests":
+                tune(driver, folder / "tuning", repository, model, given.seconds)
     for note in notes:
         print(f"note: {note}")
     sys.exit(1 if notes else 0)

@@ -3,8 +3,8 @@
     python docs/pictures.py [--seconds 10] [--only tuning]
 
 A residual network, which takes the server a millisecond per row, is served and load tested from Locust's page in a real
-browser (Debian's chromium and chromium-driver), and tuned afterwards. Use a quiet machine: a run with notes, such as on figures that are not
-stable, is said so, and its pictures should not be kept.
+browser (Debian's chromium and chromium-driver), and tuned afterwards. Use a quiet machine: a run with notes, such as on
+figures that are not stable, is said so, and its pictures should not be kept.
 """
 
 import argparse

@@ -133,7 +133,9 @@ def show(done: "Tuning") -> None:
         print_result(line)
     for note in record.notes:
         print_result(f"note: {note}")
-    if done.applied is not None:
+    if done.applied is not None and found.verdict != "better":
+        print_result("nothing is applied")
+    elif done.applied is not None:
         show_change(done.applied)
     elif record.config_diff:
         print_diff(record.config_diff.rstrip("\n"), is_result=True)

@@ -155,6 +155,29 @@ def test_the_charts_are_the_trade_off_the_predictions_and_the_history(tmp_path: 
     assert (so_far["x"], so_far["y"]) == ([3, 4, 5, 7, 8, 9, 10], [1900, 1900, 2160, 2160, 2160, 2190, 2190])
 
 
+def test_a_limit_far_from_the_runs_is_only_named(tmp_path: Path) -> None:
+    values = document()
+    values["goal"] |= {"max_p99_s": 0.2}
+    limit = make_charts(read(values, tmp_path))[0]["data"][-1]
+    assert (limit["name"], limit["visible"]) == ("p99 limit: 200 ms (right of this chart)", "legendonly")
+
+
+def test_each_kind_of_run_has_the_same_place_in_every_chart(tmp_path: Path) -> None:
+    values = document()
+    values["steps"] = [step for step in values["steps"] if step["configuration"] != values["current"]]
+    for chart in make_charts(read(values, tmp_path)):
+        names = [(trace["name"], trace["showlegend"]) for trace in chart["data"][:4]]
+        assert names[:2] == [("current settings", False), ("best settings", True)]
+
+
+def test_current_settings_that_are_the_best_are_one_result(tmp_path: Path) -> None:
+    values = document()
+    values["found"] |= {"best": values["found"]["baseline"], "verdict": "as it is"}
+    shown = to_result(read(values, tmp_path))
+    assert shown["title"] == "digits: the current settings are the best"
+    assert [row[0] for row in shown["tables"][0]["rows"]] == ["best: the current settings", "as good"]
+
+
 def test_with_a_rate_the_best_so_far_is_the_lowest_p99(tmp_path: Path) -> None:
     values = document()
     values["goal"] |= {"rate": 300.0}

@@ -131,7 +131,7 @@ def _document(values: Mapping[str, Any]) -> Document:
         results=tuple(_results(found)) if found else (),
         notes=tuple(map(str, notes)),
         diff=str(values["config_diff"]),
-        applied=str(applied["why"]) if applied else "",
+        applied=str(applied["why"]) if applied and applied["is_changed"] else "",
     )
 
 
@@ -192,7 +192,10 @@ def _judge(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str
 
 
 def _results(found: Mapping[str, Any]) -> list[Result]:
-    named = [("best", found["best"]), ("current settings", found["baseline"]), ("nearest", found["nearest"])]
+    best, baseline = found["best"], found["baseline"]
+    named = [("best", best), ("current settings", baseline), ("nearest", found["nearest"])]
+    if best and baseline and best["configuration"] == baseline["configuration"]:
+        named = [("best: the current settings", best)]
     named += [("as good", tie) for tie in found["ties"]]
     return [
         Result(

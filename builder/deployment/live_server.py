@@ -6,7 +6,7 @@ Models are loaded over gRPC because a load over HTTP can delay inference request
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,13 @@ class LiveServer:
             key = "with this admin key" if self._admin else "without an admin key"
             what = f"no access to its model repository {key}: {reason(error)}"
             raise HostError(self.address, what, self._advice(reason(error))) from error
+
+    def version(self) -> str:
+        """Return the version that the server says it has, such as `2.51.0`; empty if it does not answer."""
+        with suppress(InferenceServerException):
+            metadata = self._client.get_server_metadata(headers=self._control_headers, client_timeout=ASK_S)
+            return str(metadata.version)
+        return ""
 
     def knows(self, name: str) -> bool:
         """Return whether its repository has a model of this name, loaded or not.

@@ -7,6 +7,7 @@ that the model would have. So nothing of the served model changes, on disk or on
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -139,6 +140,7 @@ class ServerBench:
         process: The server's process, if it is on this machine and one of ours.
         stage_time_s: How long each run measures, in seconds.
         server: The address of the server; empty for the embedded one.
+        software: The versions of what is measured, by name.
     """
 
     def __init__(
@@ -171,8 +173,11 @@ class ServerBench:
         self.kind: Literal["cpu", "gpu"] = "cpu"
         self.cores = usable_cores()
         self.is_here = embedded is not None or process is not None or is_loopback(access.address.target)
-        self.software: Mapping[str, str] = {}
         self.server = "" if embedded is not None else str(access.address)
+        self.software: Mapping[str, str] = {
+            "triton": live.version(),
+            "onnxruntime": _runtime_version() if embedded is not None else "",
+        }
         self._answered_before = self._answered()
 
     @property
@@ -410,6 +415,13 @@ def open_bench(
         stack.callback(bench.close)
         bench.begin()
         yield bench
+
+
+def _runtime_version() -> str:
+    """Return the version of ONNX Runtime that the embedded server runs models with: that of this Python."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("onnxruntime")
+    return ""
 
 
 def start_server(repository: Repository, report: Report) -> Server:

@@ -6,23 +6,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from builder import publishing
 from builder.bucket import is_url
 from builder.deployment import Address, Certificates, LiveServer
 from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.server import AdminAccess
-from builder.tuning.applying import Applied, apply, undo
+from builder.tuning.applying import Applied, apply, preview
 from builder.tuning.bench import ServerAccess, ServerBench, open_bench
 from builder.tuning.conditions import Conditions, ModelFacts
-from builder.tuning.configuring import options_of
 from builder.tuning.found import Found, Step
 from builder.tuning.machine import read_machine
 from builder.tuning.options import TuneOptions
 from builder.tuning.record import Record, TuningStore, now, tuning
 from builder.tuning.search import search
 from builder.tuning.space import Space
+from builder.tuning.undoing import undo
 from builder.tuning.wording import say_configuration
 
 Observe = Callable[[Step], None]
@@ -177,10 +176,9 @@ def _measure(
         found = search(bench, _space(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
         _refuse_wrong(found, bench, name)
         notes = (*resumed.notes, *bench.notes)
-    diff = _preview(repository, name, found, keep.record)
-    record = replace(keep.record, found=found, steps=found.steps, finished=now(), config_diff=diff, notes=notes)
+    record = replace(keep.record, found=found, steps=found.steps, finished=now(), notes=notes)
     store.write(record)
-    return record
+    return _with_diff(repository, store, record, found)
 
 
 class _Keeping:
@@ -210,7 +208,7 @@ def _conditions(repository: Repository, name: str, options: TuneOptions, bench: 
         protocol=options.protocol,
         server=bench.server or None,
         machine=read_machine(),
-        software=bench.software,
+        software={name: number for name, number in bench.software.items() if number},
     )
 
 
@@ -238,12 +236,17 @@ def _refuse_wrong(found: Found, bench: ServerBench, name: str) -> None:
         raise VerificationError(name, what, f"run `python -m builder verify {name}`, which compares its answers")
 
 
-def _preview(repository: Repository, name: str, found: Found, record: Record) -> str:
-    """Return what the best configuration would change in config.pbtxt."""
-    if found.best is None or found.verdict != "better":
-        return ""
-    options = options_of(found.best.configuration, record.current)
-    return publishing.reconfigure(repository, name, options, dry_run=True).diff
+def _with_diff(repository: Repository, store: TuningStore, record: Record, found: Found) -> Record:
+    """Add what the best configuration would change in config.pbtxt, or why it cannot be written there."""
+    try:
+        diff = preview(repository, record.name, measured=record.conditions.model, found=found)
+    except RepositoryError as error:
+        note = f"these settings cannot be written to config.pbtxt now: {error.what}"
+        record = replace(record, notes=(*record.notes, note))
+    else:
+        record = replace(record, config_diff=diff)
+    store.write(record)
+    return record
 
 
 def _apply(

@@ -237,3 +237,19 @@ def test_the_time_that_is_left_is_that_of_the_runs_before(capsys: pytest.Capture
     assert "; at most 0 s left" in capsys.readouterr().err
     progress.show(replace(step, measurement=Bench().measure(CURRENT, LOAD), number=5))
     assert "left" not in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_back_any_more_is_kept_and_says_so(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repository.model("scale").config_path
+
+    def edited(*given: Any, **more: Any) -> Found:
+        path.write_text(path.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))
+        return searching(BETTER)(*given, **more)
+
+    monkeypatch.setattr(pipeline, "search", edited)
+    done = tune(repository)
+    assert done.record.config_diff == ""
+    assert any("cannot be written to config.pbtxt now" in note for note in done.record.notes)
+    assert record_of(repository)["found"]["verdict"] == "better"

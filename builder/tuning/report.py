@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import builder
 from builder.errors import HostError
 from builder.files import reason
 
@@ -59,7 +58,7 @@ def _draw(data: Path, page: Path) -> None:
     Raises:
         HostError: It does not.
     """
-    root = str(Path(builder.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "loadtest", "tuning", str(data), "--output", str(page)],

@@ -436,13 +436,16 @@ def _goal(repository: Repository, name: str, version: int | None) -> Goal:
     """Read what is measured, and refuse what a load test cannot check request by request.
 
     Raises:
-        RepositoryError: It is an ensemble, or there is no such version, or its answers cannot be compared.
+        RepositoryError: It is an ensemble, there is no such version, its answers cannot be compared, or it has several
+            groups of instances.
     """
     model = repository.model(name)
     if pbtxt.parse(model.read_config(), where=model.config_path).HasField("ensemble_scheduling"):
         what = "it is an ensemble, which has no instances and no batches of its own"
         raise RepositoryError(model.config_path, what, "tune the models that it calls, one after the other")
-    return make_goal(repository, name, version)
+    goal = make_goal(repository, name, version)
+    read_configuration(goal.config, where=model.config_path)  # now, because a server starts next
+    return goal
 
 
 def _process_of(address: Address, root: Path) -> int | None:

@@ -109,10 +109,9 @@ def apply(
         tunings.settle()
     others = changed_fields(measured.config, planned.replaced.decode())
     edited = [f"{', '.join(others)} in config.pbtxt was changed since it was measured, and stays so"] if others else []
-    notes = (*planned.notes, *edited, *find_outdated(repository, name, addresses))
-    return summarize(
-        planned, f"the best configuration is in config.pbtxt; `tune {name} --undo` takes it back", addresses, notes
-    )
+    undo = f"`python -m builder tune {name} --undo` takes this back"
+    notes = (*planned.notes, *edited, *find_outdated(repository, name, addresses), undo)
+    return summarize(planned, "the best configuration is in config.pbtxt", addresses, notes)
 
 
 def preview(repository: Repository, name: str, *, measured: ModelFacts, found: Found) -> str:

@@ -77,7 +77,7 @@ def test_servers_that_have_the_other_config_are_named(repository: Repository) ->
 
         again = f"{server} may have the config that was replaced until you run "
         command = f"`python -m builder deploy scale --server {server}`"
-        assert apply_to(repository).notes == (again + command,)
+        assert apply_to(repository).notes[0] == again + command
         roll_back(repository, "scale")
         assert undo_in(repository).notes == (again + command,)
 

@@ -186,6 +186,10 @@ class ServerBench:
         notes = []
         if self._goal.has_cache:
             notes.append("the candidate has no response cache, so that every request runs the model")
+        if self._goal.plan_config is not None:
+            notes.append(
+                "the ONNX file was measured, and not the TensorRT plan beside it, which servers with a GPU run"
+            )
         if self._embedded is None and not self.is_here:
             notes.append("the server is elsewhere: latencies include the network from here, and its load is not known")
         before = self._answered_before
@@ -210,6 +214,10 @@ class ServerBench:
         try:
             self.start(load)
             ended = self.wait()
+        except HostError as error:
+            if not self._check_alive():
+                raise
+            return Measurement(configuration, load, None, None, error=f"the server ended: {error.what}")
         finally:
             self.stop()
         made = self.read(ended, configuration, load, stopwatch.stop(children_s=ended.cpu_s))
@@ -256,7 +264,7 @@ class ServerBench:
             HostError: The server is gone.
         """
         made = read_measurement(ended.result, configuration, load, busy, is_here=self.is_here)
-        if made.error:
+        if made.error or made.failed:
             self._check_alive()
         return made
 
@@ -336,8 +344,11 @@ class ServerBench:
                 self._candidate.replace()
                 self._candidate.reload(self._live)
 
-    def _check_alive(self) -> None:
+    def _check_alive(self) -> bool:
         """Check that the server is there; start an embedded one again that the last configuration has ended.
+
+        Returns:
+            Whether it was started again.
 
         Raises:
             HostError: It is gone.
@@ -348,7 +359,9 @@ class ServerBench:
             except HostError:
                 self._embedded.restart()
                 self.process, self._loaded = self._embedded.pid, None
+                return True
         self._live.check_access()
+        return False
 
     def _answered(self) -> Mapping[str, int]:
         """Return how many requests a server of the user's has answered, by model; none is known if it does not say."""

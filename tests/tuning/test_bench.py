@@ -21,6 +21,7 @@ from builder.publishing import install
 from builder.repository import Repository
 from builder.server import Server
 from builder.tuning.bench import ServerAccess, ServerBench, open_bench
+from builder.tuning.driving import Ended
 from builder.tuning.measurement import Configuration, Load
 
 FEW = Load(users=2)
@@ -155,6 +156,18 @@ def test_a_server_that_dies_is_started_again(opened: tuple[Repository, ServerBen
     os.kill(bench._embedded.pid, signal.SIGKILL)
     died = bench.measure(replace(bench.current, instances=2), FEW)
     assert died.error
+    assert bench.measure(bench.current, FEW).error == ""
+    wait = ServerBench.wait
+
+    def killed_meanwhile(one: ServerBench) -> Ended:
+        assert one.process is not None
+        os.kill(one.process, signal.SIGKILL)
+        return wait(one)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ServerBench, "wait", killed_meanwhile)
+        died = bench.measure(bench.current, FEW)
+    assert died.error or died.failed
     assert bench.measure(bench.current, FEW).error == ""
 
 

@@ -69,6 +69,27 @@ def test_a_damaged_file_of_a_version_is_refused(
         read(version)
 
 
+def test_a_link_to_a_version_of_another_model_of_the_repository_is_followed(version: Path) -> None:
+    """This is what `deploy` and `tune` try: NAME.candidate/1 is a link to the version of NAME."""
+    candidate = version.parents[1] / "classifier.candidate"
+    candidate.mkdir()
+    (candidate / "1").symlink_to(Path("..", "classifier", "1"))
+    assert (
+        read_reference(version.parents[1], "classifier.candidate", 1).rows
+        == read_reference(version.parents[1], "classifier", 1).rows
+    )
+
+
+@pytest.mark.parametrize("place", ["elsewhere/classifier/1", "models/classifier/old", "models/1"])
+def test_a_link_to_any_other_folder_is_not(version: Path, place: str) -> None:
+    target = version.parents[2] / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    version.rename(target)
+    version.symlink_to(target)
+    with pytest.raises(SettingsError, match="it leads out of"):
+        read(version)
+
+
 def test_a_compressed_reference_is_refused_before_it_is_unpacked(version: Path) -> None:
     np.savez_compressed(version / "reference.npz", **{"input:image": np.zeros((1000, 5), np.float32)})
     with pytest.raises(SettingsError, match="but the file can hold only"):

@@ -45,7 +45,7 @@ from builder.tensorrt import check_request, find_host
 if TYPE_CHECKING:
     from builder.deployment import Address, Certificates, Deployment, Reach
     from builder.server import AdminAccess
-    from builder.tuning import Applied, ServerAccess, Step, TuneOptions, Tuning
+    from builder.tuning import Applied, ServerAccess, Step, Together, TuneOptions, Tuning
 
 REPOSITORY = Path("model_repository")
 """The model repository, when none is given."""
@@ -800,6 +800,45 @@ def tune(
 
     place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s)
     return tuning.tune(place, name, options, server=server, report=report, observed=observed)
+
+
+def tune_together(
+    names: Sequence[str],
+    repository: Path | str = REPOSITORY,
+    *,
+    options: "TuneOptions",
+    server: "ServerAccess | None" = None,
+    lock_timeout_s: float | None = None,
+    report: Report = silent,
+    observed: "Callable[[str, Step], None]" = lambda name, step: None,
+) -> "Together":
+    """Find the configurations of several models that share a server, while all of them are under load.
+
+    The models are searched in turns. The limit and the load of the options are those of each model; the load has to be
+    given. What is served does not change, unless `options.apply` asks for it and the new settings are better for all
+    models together.
+
+    Args:
+        names: The models.
+        repository: The folder of the model repository.
+        options: The limit, the load, and how much is measured in a turn. Every tuning of several models starts anew.
+        server: A Triton that serves the repository in explicit mode, to measure on it. Default: one that is started on
+            this machine for the tuning.
+        lock_timeout_s: How long to wait for another tuning or deployment of a model, in seconds. Default: until it is
+            over.
+        report: Called with each step and what it found.
+        observed: Called with the model, before each load test of its turn, and after it.
+
+    Raises:
+        RepositoryError: There is no such model, its answers cannot be compared, or the repository is a bucket.
+        VerificationError: A model answers wrongly.
+        HostError: There is no server that can be controlled, or it ended.
+        ValueError: No load is given.
+    """
+    from builder import tuning
+
+    place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s)
+    return tuning.tune_together(place, names, options, server=server, report=report, observed=observed)
 
 
 def undo_tuning(

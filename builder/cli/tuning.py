@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from builder.cli.servers import take_access
 from builder.errors import HostError
 
 if TYPE_CHECKING:
-    from builder.tuning import Applied, ServerAccess, Step, TuneOptions, Tuning
+    from builder.tuning import Applied, ServerAccess, Step, Together, TuneOptions, Tuning
 
 _NOT_AGAIN = ("--fresh", "--json")
 """Options of a tuning that its result is applied without."""
@@ -46,6 +46,53 @@ def run(name: str, repository: Path | str, given: Mapping[str, Any], *, as_json:
     else:
         show(done)
     check(done)
+
+
+def run_together(names: Sequence[str], repository: Path | str, given: Mapping[str, Any], *, as_json: bool) -> None:
+    """Tune several models on one server, and print what came of each and of all.
+
+    Raises:
+        BuilderError: It failed, or for one of the models no configuration keeps the limit.
+    """
+    from builder import api
+    from builder.tuning import check_folder, summary_of, write_report
+
+    folder = given["report_dir"]
+    if folder is not None:
+        check_folder(folder)
+    progress = {name: Progress(f"{name}: ") for name in names}
+    done = api.tune_together(
+        names,
+        repository,
+        options=options_of(given),
+        server=server_of(given),
+        lock_timeout_s=given["lock_timeout_s"],
+        report=report,
+        observed=lambda name, step: progress[name].show(step),
+    )
+    documents = {each.name: each.record.to_document() for each in done.tunings}
+    for name, document in documents.items() if folder is not None else ():
+        report("report", str(write_report(document, folder / name)))
+    if as_json:
+        print_json({"models": documents, "together": summary_of(done.shared)})
+    else:
+        for each in done.tunings:
+            show(each, is_shared=True)
+        show_together(done)
+    for each in done.tunings:
+        check(each)
+
+
+def show_together(done: "Together") -> None:
+    """Print what all models gave with their old and their new settings, and the verdict."""
+    from builder.tuning import table
+
+    shared = done.shared
+    if shared.after:
+        print_table(table.SHARED_HEADS, [*table.to_shared_rows(shared)], title="all models at once", is_dense=True)
+    print_result(f"together: {shared.why}")
+    if any(each.applied is None and each.record.config_diff for each in done.tunings):
+        print_result("to use these settings: run this command with --apply; it measures again")
 
 
 def undo(name: str, repository: Path | str, given: dict[str, Any], *, as_json: bool) -> None:
@@ -87,7 +134,8 @@ def server_of(given: Mapping[str, Any]) -> "ServerAccess | None":
 class Progress:
     """Prints a line before each run, and one after it, with the time that is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._durations: list[float] = []
         self._began = time.monotonic()
 
@@ -98,12 +146,12 @@ class Progress:
         if step.measurement is None:
             self._began = time.monotonic()
             tried = f"{wording.say_configuration(step.configuration)}, {wording.say_load(step.load)}"
-            report(f"run {step.number}", f"{tried}: {step.why}")
+            report(f"run {step.number}", f"{self._prefix}{tried}: {step.why}")
             return
         if not step.resumed:
             self._durations.append(time.monotonic() - self._began)
         before = "from before: " if step.resumed else ""
-        report("", f"{before}{wording.say_result(step.measurement)}{self._best(step)}{self._left(step)}")
+        report("", f"{self._prefix}{before}{wording.say_result(step.measurement)}{self._best(step)}{self._left(step)}")
 
     def _best(self, step: "Step") -> str:
         """Return the best so far, unless it is this very run."""
@@ -122,7 +170,7 @@ class Progress:
         return f"; at most {runs * sum(self._durations) / len(self._durations):.0f} s left"
 
 
-def show(done: "Tuning") -> None:
+def show(done: "Tuning", *, is_shared: bool = False) -> None:
     """Print the table, what was found, what it changes in config.pbtxt, and the command that applies it."""
     from builder.tuning import table
 
@@ -131,7 +179,7 @@ def show(done: "Tuning") -> None:
     print_table(table.HEADS, rows, title=f"{done.name} version {record.conditions.model.version}", is_dense=True)
     for line in table.conclude(found, record.conditions.goal, record.current):
         print_result(line)
-    for note in record.notes:
+    for note in (*record.conditions.fixed, *record.notes):
         print_result(f"note: {note}")
     if done.applied is not None and found.verdict != "better":
         print_result("nothing is applied")
@@ -139,7 +187,8 @@ def show(done: "Tuning") -> None:
         show_change(done.applied)
     elif record.config_diff:
         print_diff(record.config_diff.rstrip("\n"), is_result=True)
-        print_result(f"to use these settings: {again()}")
+        if not is_shared:
+            print_result(f"to use these settings: {again()}")
 
 
 def show_change(applied: "Applied") -> None:

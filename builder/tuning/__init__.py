@@ -14,7 +14,9 @@ from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interva
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
 from builder.tuning.report import check_folder, write_report
+from builder.tuning.sharing import Shared
 from builder.tuning.space import Space
+from builder.tuning.together import Together, summary_of, tune_together
 
 __all__ = [
     "Applied",
@@ -28,15 +30,19 @@ __all__ = [
     "Measurement",
     "Result",
     "ServerAccess",
+    "Shared",
     "Space",
     "Step",
+    "Together",
     "TuneOptions",
     "Tuning",
     "Verdict",
     "check_folder",
     "place_of",
+    "summary_of",
     "table",
     "tune",
+    "tune_together",
     "undo_applied",
     "wording",
     "write_report",

@@ -17,6 +17,7 @@ from builder.tuning.bench import ServerAccess, ServerBench, open_bench
 from builder.tuning.conditions import Conditions, ModelFacts
 from builder.tuning.found import Found, Step
 from builder.tuning.machine import read_machine
+from builder.tuning.measurement import Configuration
 from builder.tuning.options import TuneOptions
 from builder.tuning.record import Record, TuningStore, now, tuning
 from builder.tuning.search import search
@@ -79,13 +80,8 @@ def tune(
         VerificationError: The current configuration answers wrongly, or the new one does when it is written back.
     """
     with tuning(repository, name, f"tune {name}") as store:
-        record = _measure(repository, name, options, store, server, report, observed)
-        if not options.apply or record.found is None:
-            return Tuning(record, store.path)
-        applied = _apply(repository, store, record, record.found, server, report)
-        record = replace(record, applied=applied)
-        store.write(record)
-        return Tuning(record, store.path, applied)
+        done = Tuning(_measure(repository, name, options, store, server, report, observed), store.path)
+        return applied(done, repository, store, server, report) if options.apply else done
 
 
 def undo_applied(
@@ -159,7 +155,8 @@ def _measure(
         protocol=options.protocol,
         report=report,
     ) as bench:
-        conditions = _conditions(repository, name, options, bench)
+        refuse_rows(bench, options, name)
+        conditions = conditions_of(repository, name, options, bench)
         resumed = store.resume(conditions, is_fresh=options.is_fresh)
         for note in resumed.notes:
             report("note", note)
@@ -173,12 +170,12 @@ def _measure(
             notes=resumed.notes,
         )
         keep = _Keeping(store, record, observed)
-        found = search(bench, _space(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
-        _refuse_wrong(found, bench, name)
+        found = search(bench, space_of(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
+        refuse_wrong(found, bench.current, name)
         notes = (*resumed.notes, *bench.notes)
     record = replace(keep.record, found=found, steps=found.steps, finished=now(), notes=notes)
     store.write(record)
-    return _with_diff(repository, store, record, found)
+    return with_diff(repository, store, record, found)
 
 
 class _Keeping:
@@ -200,7 +197,21 @@ class _Keeping:
         self._observed(step)
 
 
-def _conditions(repository: Repository, name: str, options: TuneOptions, bench: ServerBench) -> Conditions:
+def conditions_of(
+    repository: Repository, name: str, options: TuneOptions, bench: ServerBench, fixed: tuple[str, ...] = ()
+) -> Conditions:
+    """Return what the measurements of a bench hold for.
+
+    Args:
+        repository: The repository.
+        name: The model.
+        options: The limit and the load.
+        bench: What measures it.
+        fixed: What is held as it is meanwhile; one sentence each.
+
+    Raises:
+        RepositoryError: The config or the manifest cannot be read.
+    """
     return Conditions(
         model=ModelFacts.of(repository.model(name), bench.version),
         goal=options.goal,
@@ -209,13 +220,14 @@ def _conditions(repository: Repository, name: str, options: TuneOptions, bench: 
         server=bench.server or None,
         machine=read_machine(),
         software={name: number for name, number in bench.software.items() if number},
+        fixed=fixed,
     )
 
 
-def _space(bench: ServerBench, options: TuneOptions) -> Space:
-    """List what can be tried on a bench."""
+def space_of(bench: ServerBench, options: TuneOptions, current: Configuration | None = None) -> Space:
+    """List what can be tried on a bench, from the configuration of config.pbtxt on or from another one."""
     return Space.of(
-        bench.current,
+        current or bench.current,
         cores=bench.cores,
         proven_max_batch=bench.proven_max_batch,
         largest_request=options.goal.largest_request,
@@ -225,18 +237,38 @@ def _space(bench: ServerBench, options: TuneOptions) -> Space:
     )
 
 
-def _refuse_wrong(found: Found, bench: ServerBench, name: str) -> None:
+def refuse_rows(bench: ServerBench, options: TuneOptions, name: str) -> None:
+    """Refuse requests that the model does not take, before anything is measured.
+
+    Raises:
+        RepositoryError: A request would have more rows than `max_batch_size`.
+    """
+    rows, most = options.goal.largest_request, max(bench.current.max_batch_size, 1)
+    if rows > most:
+        what = f"--rows has requests of {rows} rows, and the server refuses more than {most} in one (max_batch_size)"
+        fix = f"give at most {most}" + (f", or {_more(bench, rows)}" if bench.current.max_batch_size else "")
+        raise RepositoryError(name, what, fix)
+
+
+def _more(bench: ServerBench, rows: int) -> str:
+    """Return how a model comes to take requests of more rows."""
+    if rows <= bench.proven_max_batch:
+        return f"allow them with `python -m builder configure --max-batch-size {rows}`"
+    return f"publish with --max-batch-size {rows}, which proves it"
+
+
+def refuse_wrong(found: Found, current: Configuration, name: str) -> None:
     """Refuse to go on if the model answers wrongly as it is.
 
     Raises:
         VerificationError: It does.
     """
-    if bench.current in found.wrong:
-        what = f"it answers wrongly with its current settings: {say_configuration(bench.current)}"
+    if current in found.wrong:
+        what = f"it answers wrongly with its current settings: {say_configuration(current)}"
         raise VerificationError(name, what, f"run `python -m builder verify {name}`, which compares its answers")
 
 
-def _with_diff(repository: Repository, store: TuningStore, record: Record, found: Found) -> Record:
+def with_diff(repository: Repository, store: TuningStore, record: Record, found: Found) -> Record:
     """Add what the best configuration would change in config.pbtxt, or why it cannot be written there."""
     try:
         diff = preview(repository, record.name, measured=record.conditions.model, found=found)
@@ -249,16 +281,23 @@ def _with_diff(repository: Repository, store: TuningStore, record: Record, found
     return record
 
 
-def _apply(
-    repository: Repository,
-    store: TuningStore,
-    record: Record,
-    found: Found,
-    server: ServerAccess | None,
-    report: Report,
-) -> Applied:
-    write = partial(apply, repository, record.name, store, measured=record.conditions.model, found=found, report=report)
+def applied(
+    done: Tuning, repository: Repository, store: TuningStore, server: ServerAccess | None, report: Report
+) -> Tuning:
+    """Write the best configuration to config.pbtxt if it is better than the current one, and keep that in the record.
+
+    Raises:
+        BuilderError: It cannot be written, or a server does not give the right answers with it.
+    """
+    record = done.record
+    write = partial(
+        apply, repository, record.name, store, measured=record.conditions.model, found=done.found, report=report
+    )
     if server is None:
-        return write()
-    with server.connect() as live:
-        return write(servers=[live])
+        made = write()
+    else:
+        with server.connect() as live:
+            made = write(servers=[live])
+    record = replace(record, applied=made)
+    store.write(record)
+    return Tuning(record, store.path, made)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from builder.tuning.found import Found, Result, Step
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import Configuration, Measurement
+from builder.tuning.sharing import Shared
 from builder.tuning.wording import (
     NO_FIGURE,
     count,
@@ -19,6 +20,25 @@ from builder.tuning.wording import (
 
 HEADS = ("run", "settings", "load", "expected", "rows/s", "p99, ms", "batch", "verdict")
 """`expected` is the throughput that was predicted, and `batch` the mean number of rows in one."""
+
+
+SHARED_HEADS = ("model", "settings", "rows/s before", "after", "p99 before, ms", "after")
+"""The heads of the table of several models."""
+
+
+def to_shared_rows(shared: Shared) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each model that shared a server: what it gave with its old settings, and with its new ones."""
+    for name, after in shared.after.items():
+        before = shared.before.get(name)
+        now = after.configuration if before is None else before.configuration
+        yield (
+            name,
+            say_changes(after.configuration, now),
+            say_throughput(None if before is None else before.throughput),
+            say_throughput(after.throughput),
+            say_ms(None if before is None else before.p99_s).replace(" ms", ""),
+            say_ms(after.p99_s).replace(" ms", ""),
+        )
 
 
 def to_rows(found: Found, current: Configuration) -> Iterator[tuple[str, ...]]:

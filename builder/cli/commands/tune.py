@@ -148,5 +148,7 @@ def tune(
     with finishing():
         if given["undo"]:
             tuning.undo(names[0], repository, given, as_json=as_json)
+        elif given["share"]:
+            tuning.run_together(names, repository, given, as_json=as_json)
         else:
             tuning.run(names[0], repository, given, as_json=as_json)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ladder import LARGEST, TABLE, describe
+from ladder import LARGEST, TABLE, describe, shared
 from measured import Table
 from quick_search import QuickSearch
 from replay import Replay
@@ -80,9 +80,7 @@ def quick(truth: Truth, seed: int, runs: int) -> tuple[Key | None, int]:
     best = QuickSearch(bench.trial, batches=LARGEST, instances=CORES).run((LARGEST, 1))
     if best is None:
         return None, bench.runs
-    threads = None if best.instances == 1 else 1
-    preferred = (best.batch,) if best.batch < LARGEST else ()
-    return (Configuration(best.instances, threads, LARGEST, preferred), best.users), bench.runs
+    return (shared(best.instances, best.batch), best.users), bench.runs
 
 
 def at_random(truth: Truth, seed: int, runs: int) -> tuple[Key | None, int]:

@@ -51,6 +51,14 @@ def capped(instances: int, threads: int | None, cap: int, delay_us: int) -> Conf
     return Configuration(instances, threads, LARGEST, (cap,) if cap < LARGEST else (), delay_us)
 
 
+def shared(instances: int, cap: int) -> Configuration:
+    """Return a configuration of Model Analyzer's, which leaves threads to the server, and delays nothing.
+
+    The embedded server shares the cores among the instances.
+    """
+    return capped(instances, None if instances == 1 else 1, cap, 0)
+
+
 def space(delay_us: int) -> list[Configuration]:
     """Return every configuration with a delay, in no order, so that what drifts meanwhile is nobody's fault."""
     caps = [cap for cap in CAPS if cap > 1 or not delay_us]

@@ -1,27 +1,32 @@
 """Run `tune` on the real embedded server, as a user does, and measure afresh what it wrote back.
 
-    python benchmarks/tune/real.py [--models digits] [--tries 5] [--runs 10] [--table] [--lock FILE]
+    python benchmarks/tune/real.py [--strategy tune] [--models digits] [--tries 5] [--runs 10] [--table] [--lock FILE]
 
 Each try is the command `tune NAME --max-p99-ms LIMIT --apply --fresh --json`. Then another server serves what it wrote,
 and a load test measures it at the load that it named, beside the optimum of the ladder, in turns: `share` is the ratio
 of the two, measured within half a minute. At the end, `tune NAME --undo` has to bring back the config, byte by byte.
+
+`--strategy quick` and `random` run Model Analyzer's quick search and random search on the same server instead, with
+runs of as many seconds as those of `tune`.
 
 The tries go into benchmarks/.cache/tune/real.jsonl, one after the other; `--table` only prints them.
 """
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder import FOLDER, REPOSITORY, TABLE, describe
+from ladder import FOLDER, LARGEST, REPOSITORY, TABLE, describe, keeps, shared
 from measured import Measuring, Point, Table, Turns, measuring
+from quick_search import QuickSearch, Trial
 from truth import Key, Truth
 from tune_models import ROOT, SUBJECTS, Subject, publish
 
@@ -31,6 +36,7 @@ from builder.tuning import Configuration
 TRIES = FOLDER / "real.jsonl"
 AIM, RUNS, SECONDS = 0.97, 10, 120.0
 ROUNDS, FRESH_S = 2, 4.0
+RUN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Try:
     """One tuning, and the fresh runs of what it wrote.
 
     Attributes:
+        strategy: `tune`, `quick` or `random`.
         model: The model.
         number: Which try of this model.
         verdict: What the tuning says.
@@ -54,6 +61,7 @@ class Try:
         restored: Whether `--undo` brought the config back; None if nothing was applied.
     """
 
+    strategy: str
     model: str
     number: int
     verdict: str
@@ -85,8 +93,46 @@ class Try:
         return self.share >= AIM and self.keeps and self.runs <= RUNS and self.seconds <= SECONDS
 
 
-def attempt(server: Measuring, truth: Truth, number: int, runs: int) -> Try:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a strategy came to: its verdict, what it chose, its runs, and whether what it wrote was taken back."""
+
+    verdict: str
+    key: Key | None
+    runs: int
+    seconds: float
+    fresh: Mapping[Key, Sequence[Point]]
+    restored: bool | None = None
+
+
+def attempt(server: Measuring, truth: Truth, strategy: str, number: int, runs: int) -> Try:
     """Tune, measure afresh, and bring the config back."""
+    outcome = STRATEGIES[strategy](server, truth, number, runs)
+    key = outcome.key
+    mine, best = outcome.fresh.get(key, []) if key else [], outcome.fresh.get(truth.optimum, [])
+    low, high = _interval(mine, best)
+    return Try(
+        strategy=strategy,
+        model=truth.subject.name,
+        number=number,
+        verdict=outcome.verdict,
+        chosen=f"{describe(key[0])}, {key[1]} users" if key else "",
+        runs=outcome.runs,
+        seconds=outcome.seconds,
+        throughput=_mean(mine),
+        optimum=_mean(best) or truth.known[truth.optimum].throughput,
+        low=low,
+        high=high,
+        p99_ms=tuple(point.p99_ms or float("inf") for point in mine),
+        limit_ms=truth.subject.limit_ms,
+        wrong=sum(point.wrong for point in mine),
+        restored=outcome.restored,
+    )
+
+
+def tune(server: Measuring, truth: Truth, number: int, runs: int) -> Outcome:
+    """Run the command."""
+    del number
     subject, config = truth.subject, REPOSITORY / truth.subject.name / pbtxt.FILE
     before = config.read_bytes()
     command = ["--max-p99-ms", f"{subject.limit_ms:g}", "--protocol", "http", "--runs", str(runs)]
@@ -102,24 +148,41 @@ def attempt(server: Measuring, truth: Truth, number: int, runs: int) -> Try:
         _tune(subject, "--undo", "--json")
         restored = config.read_bytes() == before
         config.write_bytes(before)
-    mine, best = fresh.get(key, []) if key else [], fresh.get(truth.optimum, [])
-    low, high = _interval(mine, best)
-    return Try(
-        model=subject.name,
-        number=number,
-        verdict=found["verdict"],
-        chosen=f"{describe(key[0])}, {key[1]} users" if key else "",
-        runs=len(document["steps"]),
-        seconds=seconds,
-        throughput=_mean(mine),
-        optimum=_mean(best) or truth.known[truth.optimum].throughput,
-        low=low,
-        high=high,
-        p99_ms=tuple(point.p99_ms or float("inf") for point in mine),
-        limit_ms=subject.limit_ms,
-        wrong=sum(point.wrong for point in mine),
-        restored=restored,
-    )
+    return Outcome(found["verdict"], key, len(document["steps"]), seconds, fresh, restored)
+
+
+def quick(server: Measuring, truth: Truth, number: int, runs: int) -> Outcome:
+    """Run Model Analyzer's quick search."""
+    del number, runs
+    started, subject = time.monotonic(), truth.subject
+
+    def measure(batch: int, instances: int, users: int) -> Trial:
+        (point,) = server.measure(subject.name, shared(instances, batch), [users], RUN_S, "quick")
+        p99 = (point.p99_ms or float("inf")) / subject.limit_ms
+        return Trial(batch, instances, users, point.throughput, float("inf") if point.wrong else p99)
+
+    search = QuickSearch(measure, batches=LARGEST, instances=2)
+    best = search.run((LARGEST, 1))
+    seconds = time.monotonic() - started
+    key = (shared(best.instances, best.batch), best.users) if best else None
+    fresh = _in_turns(server, subject, [key, truth.optimum]) if key else {}
+    return Outcome("", key, len(search.trials), seconds, fresh)
+
+
+def at_random(server: Measuring, truth: Truth, number: int, runs: int) -> Outcome:
+    """Measure random points, and take the best one that kept the limit."""
+    started, subject, rng = time.monotonic(), truth.subject, random.Random(number)
+    chosen = [(rng.choice(truth.configurations()), rng.choice(subject.users)) for _ in range(runs)]
+    points = [point for key in chosen for point in server.measure(subject.name, key[0], [key[1]], RUN_S, "random")]
+    seconds = time.monotonic() - started
+    kept = [point for point in points if keeps(point, subject)]
+    best = max(kept, key=lambda point: point.throughput, default=None)
+    key = (best.configuration, best.users) if best else None
+    fresh = _in_turns(server, subject, [key, truth.optimum]) if key else {}
+    return Outcome("", key, runs, seconds, fresh)
+
+
+STRATEGIES = {"tune": tune, "quick": quick, "random": at_random}
 
 
 def _tune(subject: Subject, *options: str) -> dict[str, Any]:
@@ -167,8 +230,11 @@ def _interval(mine: Sequence[Point], best: Sequence[Point]) -> tuple[float, floa
 def read_tries() -> list[Try]:
     """Return the tries so far."""
     lines = TRIES.read_text().splitlines() if TRIES.exists() else []
-    records = [json.loads(line) for line in lines]
-    return [Try(**{**record, "p99_ms": tuple(record["p99_ms"])}) for record in records]
+    return [_read(json.loads(line)) for line in lines]
+
+
+def _read(record: dict[str, Any]) -> Try:
+    return Try(**{**record, "p99_ms": tuple(record["p99_ms"])})
 
 
 def table(tries: Sequence[Try]) -> Iterator[str]:
@@ -189,6 +255,7 @@ def table(tries: Sequence[Try]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(SUBJECTS))
+    parser.add_argument("--strategy", choices=list(STRATEGIES), default="tune")
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--table", action="store_true")
@@ -202,14 +269,15 @@ def main() -> None:
         with measuring(REPOSITORY, None) as server:
             for number in range(options.tries):
                 for subject in subjects:
-                    if any((one.model, one.number) == (subject.name, number) for one in read_tries()):
+                    this = (options.strategy, subject.name, number)
+                    if any((one.strategy, one.model, one.number) == this for one in read_tries()):
                         continue
                     with Turns(options.lock, 0).taken():
-                        one = attempt(server, Truth(subject, measured), number, options.runs)
+                        one = attempt(server, Truth(subject, measured), options.strategy, number, options.runs)
                     with TRIES.open("a") as file:
                         file.write(json.dumps(asdict(one)) + "\n")
                     print(one, file=sys.stderr, flush=True)
-    print("\n".join(table(read_tries())))
+    print("\n".join(table([one for one in read_tries() if one.strategy == options.strategy])))
 
 
 if __name__ == "__main__":

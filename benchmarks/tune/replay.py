@@ -8,7 +8,7 @@ table. Calibration runs, with requests of several rows, are played likewise.
 import math
 
 import numpy as np
-from ladder import LARGEST
+from ladder import shared
 from measured import Point
 from quick_search import Trial
 from truth import Truth
@@ -35,9 +35,7 @@ class Replay:
 
     def trial(self, batch: int, instances: int, users: int) -> Trial:
         """Make a run of Model Analyzer's, which leaves threads to the server, and delays nothing."""
-        threads = None if instances == 1 else 1
-        preferred = (batch,) if batch < LARGEST else ()
-        throughput, p99_ms = self._drawn(Configuration(instances, threads, LARGEST, preferred), users)
+        throughput, p99_ms = self._drawn(shared(instances, batch), users)
         return Trial(batch, instances, users, throughput, p99_ms / self._truth.subject.limit_ms)
 
     def measure(self, configuration: Configuration, load: Load) -> Measurement:

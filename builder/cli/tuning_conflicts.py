@@ -73,8 +73,6 @@ def _name_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
     if given["share"] and given["users"] is None and given["rate"] is None:
         what = "--share compares settings at one load of all models, and none is given"
         yield what, "add --concurrency USERS or --rate REQUESTS_PER_S, for each model"
-    if len(names) > 1 and given["share"]:
-        yield "several models cannot be tuned together yet", "tune them one after the other"
     if len(names) == 1 and given["share"]:
         yield "--share is for several models, and one is named", "name the other models on the server, or leave it out"
 

@@ -14,24 +14,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.tuning.curves import Curve, Engine, engine_of, smooth
+from builder.tuning.curves import Curve, Engine, Points, engine_of, smooth
 from builder.tuning.measurement import Measurement
 from builder.tuning.simulator import Machine, Predicted, simulate
 
 _REQUESTS = 250
 """How many requests each simulation of the fit has."""
 
-_STEPS = 4
-"""How often the numbers are moved, at most."""
+_STEPS = 3
+"""How often the numbers are moved at most, with each of the two curves."""
 
-_LIGHT = 0.7
-"""What a request costs a busy load generator, as a share of what it costs one that waits for each answer."""
+_WAKE_S = 6e-5
+"""What it usually costs the load generator to wake up, in seconds of a processor."""
+
+_LATENCY_S = 1.5e-4
+"""What a request usually takes beside all processor times, in seconds."""
+
+_DOUBT = 30.0
+"""The curve of batches that ran alone counts as much as so many batches that ran under load."""
 
 _FRONT_S = 1.2e-4
 """What a request usually costs the server without the model, in seconds of a processor."""
 
-_WEIGHTS = (0.03, 0.15, 0.06, 0.25)
-"""How far throughput, mean batch, mean latency and p99 may be off, as logarithms."""
+_ALLOWED = {
+    "throughput": 0.03,
+    "mean_batch": 0.15,
+    "latency_s": 0.06,
+    "p99_s": 0.25,
+    "client_cpu_s": 0.1,
+    "server_cpu_s": 0.1,
+}
+"""How far each figure of a prediction may be off, as a logarithm."""
 
 _WORST = 1.5
 """Logarithms that are further off count as this: they are of something that the simulation does not know."""
@@ -70,25 +83,43 @@ def fit(measurements: Sequence[Measurement], *, cores: int | None, here: bool = 
     useful = [one for one in measurements if not one.error and one.batches and one.throughput is not None]
     if not useful:
         raise ValueError("no measurement has the time of a batch")
-    shared = cores if here else None
-    machine = _guess(useful, shared)
-    return _Fit(useful, machine).best()
+    guess = _guess(useful, cores if here else None)
+    loaded = [one for one in useful if not _is_calibration(one)]
+    machine = _Fit(loaded or useful, guess).best()
+    if not loaded:
+        return machine
+    points = _corrected(loaded, machine)
+    return _Fit(loaded, replace(machine, curve=replace(machine.curve, points=points))).best()
+
+
+def _is_calibration(one: Measurement) -> bool:
+    """Return whether a run is one of those that measure the curve: a single user that sends requests of all sizes.
+
+    They say little about a request of one size: the sizes take turns, so that caches are cold, and large requests cost
+    everybody more.
+    """
+    return one.load.users == 1 and len(one.load.rows) > 1
 
 
 def _guess(useful: Sequence[Measurement], cores: int | None) -> Machine:
     """Return a machine from the processor times that were measured, and from what is usual."""
     alone = [one for one in useful if one.load.users == 1] or useful
     loaded = [one for one in useful if one.load.users != 1]
-    client = _mean(loaded, "client_cpu_s") if loaded else _LIGHT * _mean(alone, "client_cpu_s")
+    client, wake, client_row = _client_times(alone, loaded)
     front, busy = _processor_times(alone, cores)
-    idle = [one.latency_s - one.queue_s - _batch_s(one) - front - 0.7 * client for one in alone]
+    rows = _mean_rows(alone)
+    rest = float(np.median([one.latency_s - _batch_s(one) for one in alone]))
+    rest -= front + 0.7 * (client + wake + client_row * (rows - 1))
     others = [one.others for one in useful if one.others is not None]
     return Machine(
         curve=Curve(_points(useful, cores)),
         cores=cores,
-        client_cpu_s=max(client, 1e-5),
+        client_cpu_s=client,
+        client_wake_s=wake,
+        client_row_s=client_row,
         front_cpu_s=front,
-        latency_s=max(float(np.median(idle)), 2e-5),
+        front_row_s=max(rest - _LATENCY_S, 0.0) / (rows - 1) if rows > 1.5 else 0.0,
+        latency_s=max(min(rest, _LATENCY_S) if rows > 1.5 else rest, 3e-5),
         batch_s=3e-5,
         request_s=1.5e-5,
         contention=0.08,
@@ -97,18 +128,79 @@ def _guess(useful: Sequence[Measurement], cores: int | None) -> Machine:
     )
 
 
-def _points(useful: Sequence[Measurement], cores: int | None) -> Mapping[Engine, tuple[tuple[int, float], ...]]:
-    """Return the curve of each engine: from its runs with one user, in which every batch ran alone, if it has some."""
+def _client_times(alone: Sequence[Measurement], loaded: Sequence[Measurement]) -> tuple[float, float, float]:
+    """Return what a request costs a busy load generator, what waking it up costs, and what each further row costs."""
+    slow, rows = _mean(alone, "client_cpu_s"), _mean_rows(alone)
+    wake = min(_WAKE_S, 0.4 * slow)
+    busy = _mean(loaded, "client_cpu_s") - 0.25 * wake if loaded else min(0.6 * slow, 1e-4)
+    busy = max(busy, 1e-6)
+    return busy, max(wake, 1e-7), max(slow - busy - wake, 0.0) / (rows - 1) if rows > 1.5 else 0.0
+
+
+def _mean_rows(measurements: Sequence[Measurement]) -> float:
+    loads = [one.load.rows for one in measurements]
+    return float(np.mean([sum(r * w for r, w in mix) / sum(w for _, w in mix) for mix in loads]))
+
+
+def _points(useful: Sequence[Measurement], cores: int | None) -> Mapping[Engine, Points]:
+    """Return the curve of each engine: from its runs with one user, in which every batch ran alone, if they suffice."""
     runs: dict[Engine, list[Measurement]] = {}
     for one in useful:
         runs.setdefault(engine_of(one.configuration, cores), []).append(one)
     points = {}
-    for engine, all_runs in runs.items():
-        chosen = [one for one in all_runs if one.load.users == 1] or all_runs
+    for engine, every in runs.items():
+        alone = [one for one in every if one.load.users == 1]
+        is_enough = 2 * _largest(alone) >= _largest(every)  # one size says nothing about the others
+        chosen = alone if is_enough else every
         points[engine] = smooth(
             (rows, times.count, times.seconds) for one in chosen for rows, times in one.batches.items()
         )
     return points
+
+
+def _largest(measurements: Sequence[Measurement]) -> int:
+    return max((rows for one in measurements for rows in one.batches), default=0)
+
+
+def _corrected(loaded: Sequence[Measurement], machine: Machine) -> Mapping[Engine, Points]:
+    """Return the curves again, corrected by the batches that ran under load.
+
+    A batch under load takes longer, because others compute as well; the simulation says how much. What is left is a
+    difference between the curve and the truth. It is about the same for similar sizes, and for other engines.
+    """
+    seen: list[tuple[Engine, float, float, float]] = []
+    for one in loaded:
+        engine, slowdown = engine_of(one.configuration, machine.cores), _predict(one, machine).slowdown
+        rows_of_request = _mean_rows([one])
+        for rows, times in one.batches.items():
+            requests = max(1.0, rows / rows_of_request)
+            alone = machine.curve.seconds(engine, rows) + machine.request_s * (requests - 1)
+            off = math.log(times.seconds / slowdown / alone)
+            seen.append((engine, math.log2(rows), min(max(off, -_WORST), _WORST), float(times.count)))
+    points = {}
+    for engine, known in machine.curve.points.items():
+        sizes = sorted({rows for rows, _ in known} | {round(2**size) for other, size, _, _ in seen if other == engine})
+        points[engine] = smooth(
+            (rows, 1, machine.curve.seconds(engine, rows) * math.exp(_correction(engine, math.log2(rows), seen)))
+            for rows in sizes
+        )
+    return points
+
+
+def _correction(engine: Engine, size: float, seen: Sequence[tuple[Engine, float, float, float]]) -> float:
+    """Return the logarithm of a correction, from those that were seen at similar sizes."""
+    weight, total = _DOUBT, 0.0
+    for other, at, off, count in seen:
+        nearness = math.exp(-((size - at) ** 2)) * (1.0 if other == engine else 0.5)
+        weight += nearness * count
+        total += nearness * count * off
+    return total / weight
+
+
+def _predict(one: Measurement, machine: Machine) -> Predicted:
+    """Simulate what was measured, beside the other programs that ran at that time."""
+    others = 0.0 if one.others is None or machine.cores is None else one.others * machine.cores
+    return simulate(one.configuration, one.load, replace(machine, background=others), requests=_REQUESTS, seed=1)
 
 
 def _processor_times(alone: Sequence[Measurement], cores: int | None) -> tuple[float, tuple[tuple[Engine, float], ...]]:
@@ -195,20 +287,17 @@ class _Fit:
         machine = self._machine(at)
         found: list[float] = []
         for one in self._useful:
-            others = 0.0 if one.others is None or machine.cores is None else one.others * machine.cores
-            predicted = simulate(
-                one.configuration, one.load, replace(machine, background=others), requests=_REQUESTS, seed=1
-            )
-            found += _differences(one, predicted)
+            found += _differences(one, _predict(one, machine))
         return np.array(found)
 
 
 def _numbers(guess: Machine) -> Iterator[_Number]:
-    yield _Number("client_cpu_s", guess.client_cpu_s, 0.15)
+    yield _Number("client_cpu_s", guess.client_cpu_s, 0.3)
+    yield _Number("client_wake_s", guess.client_wake_s, 0.4, 0.2)
     yield _Number("latency_s", guess.latency_s, 0.4)
     yield _Number("batch_s", guess.batch_s, 0.8, 0.4)
     yield _Number("request_s", guess.request_s, 0.8, 0.4)
-    yield _Number("noise", guess.curve.noise, 0.8, 0.3)
+    yield _Number("noise", guess.curve.noise, 0.5, 0.3)
     if guess.cores is not None:
         yield _Number("front_cpu_s", guess.front_cpu_s, 0.35)
         yield _Number("contention", guess.contention, 1.0, 0.4)
@@ -216,18 +305,19 @@ def _numbers(guess: Machine) -> Iterator[_Number]:
 
 def _differences(one: Measurement, predicted: Predicted) -> Iterator[float]:
     """Yield how far the prediction is off, in units of how far it may be."""
-    throughput = one.throughput
-    if throughput is None:
-        return
-    noise = (throughput.high - throughput.low) / (4 * throughput.value) if throughput.value > 0 else 0.0
-    p99 = 0.0 if one.p99_s is None else one.p99_s.value
-    for measured, value, allowed in (
-        (throughput.value, predicted.throughput, math.hypot(_WEIGHTS[0], noise)),
-        (one.mean_batch, predicted.mean_batch, _WEIGHTS[1]),
-        (one.latency_s, predicted.latency_s, _WEIGHTS[2]),
-        (p99, predicted.p99_s, _WEIGHTS[3]),
+    throughput = one.throughput.value if one.throughput else 0.0
+    noise = (one.throughput.high - one.throughput.low) / (4 * throughput) if one.throughput and throughput else 0.0
+    is_mixed = _is_calibration(one)  # the slowest are the largest ones, as is known already
+    for name, measured in (
+        ("throughput", throughput),
+        ("mean_batch", one.mean_batch),
+        ("latency_s", one.latency_s),
+        ("p99_s", 0.0 if one.p99_s is None or is_mixed else one.p99_s.value),
+        ("client_cpu_s", one.client_cpu_s),
+        ("server_cpu_s", one.server_cpu_s or 0.0),
     ):
-        if measured > 0 and 0 < value < math.inf:
-            yield min(max(math.log(value / measured), -_WORST), _WORST) / allowed
-        else:
-            yield 0.0
+        value, allowed = getattr(predicted, name), _ALLOWED[name]
+        if name == "throughput":
+            allowed = math.hypot(allowed, noise)
+        is_known = measured > 0 and 0 < value < math.inf
+        yield min(max(math.log(value / measured), -_WORST), _WORST) / allowed if is_known else 0.0

@@ -28,9 +28,6 @@ _RECEIVING, _SENDING = 0.4, 0.3
 _NONE = -1
 """No request."""
 
-_STALL_S = 0.004
-"""How long an instance is stopped, on average: about a slice of time of Linux' scheduler."""
-
 _GROWTH = 0.03
 """A latency that grows by this share of the time that passes is that of a server which does not keep up."""
 
@@ -45,14 +42,14 @@ class Machine:
             nothing is known of its processors, and it is taken to have enough of them.
         client_cpu_s: The processor time of the load generator for each request, in seconds, while it is busy.
         client_wake_s: How much more a request costs the load generator if it had nothing to do before, in seconds.
+        client_row_s: How much more a request costs the load generator for each row but the first, in seconds.
         front_cpu_s: The processor time of the server for each request, without the model, in seconds.
+        front_row_s: How much more that is for each row but the first, in seconds.
         latency_s: What else a request takes when nobody else is there, in seconds: the network, and waking up programs.
         batch_s: How much longer than its batch an instance is busy, in seconds.
         request_s: How much longer a batch takes for each request but the first, in seconds: one of 8 requests of one
             row takes longer than a single request of 8 rows.
         contention: By which share each further busy core slows the others down.
-        stalls_per_s: How often an instance that computes is stopped for a moment, because the cores are given to
-            something else; a stop takes 4 ms on average.
         background: How many cores other programs keep busy.
         busy: How many cores an instance of each engine keeps busy; an engine that is missing keeps one busy for each
             of its threads.
@@ -62,12 +59,13 @@ class Machine:
     cores: int | None
     client_cpu_s: float = 0.0
     client_wake_s: float = 0.0
+    client_row_s: float = 0.0
     front_cpu_s: float = 0.0
+    front_row_s: float = 0.0
     latency_s: float = 0.0
     batch_s: float = 0.0
     request_s: float = 0.0
     contention: float = 0.0
-    stalls_per_s: float = 0.0
     background: float = 0.0
     busy: tuple[tuple[Engine, float], ...] = ()
 
@@ -128,16 +126,10 @@ def _rows(mix: tuple[tuple[int, float], ...], count: int, seed: int) -> tuple[in
 
 
 @lru_cache(maxsize=64)
-def _luck(noise: float, count: int, seed: int) -> tuple[tuple[float, float, float], ...]:
-    """Return for each batch by which factor it differs from the mean, a number between 0 and 1, and seconds of a stall.
-
-    The batch is stalled if the number is below the probability of that.
-    """
-    draw = random.Random(seed + 1)
-    return tuple(
-        (math.exp(noise * draw.gauss(0.0, 1.0) - noise * noise / 2), draw.random(), draw.expovariate(1 / _STALL_S))
-        for _ in range(count)
-    )
+def _factors(noise: float, count: int, seed: int) -> tuple[float, ...]:
+    """Return by which factors the times of batches differ from their mean."""
+    draw = random.Random(seed + 1).gauss
+    return tuple(math.exp(noise * draw(0.0, 1.0) - noise * noise / 2) for _ in range(count))
 
 
 @lru_cache(maxsize=64)
@@ -162,9 +154,9 @@ class _Run:
         self._cores = Cores(machine.cores, machine.contention)
         self._batcher = Batcher(configuration)
         self._idle = configuration.instances
-        self._rows = _rows(load.rows, wanted + (load.users or 0), seed)
+        self._rows = _rows(load.rows, wanted + 2 * (load.users or 0), seed)
         self._mean_rows = sum(self._rows) / len(self._rows)
-        self._luck = _luck(machine.curve.noise, wanted, seed)
+        self._factors = _factors(machine.curve.noise, wanted, seed)
         self._since = [0.0] * len(self._rows)
         self._latencies: list[float] = []
         self._sizes: list[int] = []
@@ -190,7 +182,8 @@ class _Run:
         self._request_s = machine.request_s * own_speed
         self._client_s = machine.client_cpu_s * (1.0 if self._is_closed else 0.5)
         self._wake_s = machine.client_wake_s
-        self._stalls_per_s = machine.stalls_per_s
+        self._client_row_s = machine.client_row_s * (1.0 if self._is_closed else 0.5)
+        self._front_row_s = machine.front_row_s
         self._own_speed = own_speed
         self._receiving = _RECEIVING * (1.0 if self._is_closed else 2.0)
         self._jobs: deque[tuple[int, int]] = deque()
@@ -217,8 +210,11 @@ class _Run:
             self._start_job(self._client_s + self._wake_s)
 
     def _start_job(self, seconds: float) -> None:
+        job = self._jobs.popleft()
         self._job_since = self._cores.now
-        self._cores.start(seconds, 1.0, self._end_job, self._jobs.popleft())
+        if self._client_row_s:
+            seconds += self._client_row_s * (self._rows[job[1] if job[1] != _NONE else job[0]] - 1)
+        self._cores.start(seconds, 1.0, self._end_job, job)
 
     def _end_job(self, job: tuple[int, int]) -> None:
         cores, began = self._cores, self._job_since or 0.0
@@ -233,7 +229,8 @@ class _Run:
                 if answered != _NONE and len(self._latencies) > self._warm:
                     self._turns += 1
                     self._turned_s += self._since[request] - self._since[answered]
-            cores.start(self._front_s, self._front_demand, self._arrive, request)
+            seconds = self._front_s + self._front_row_s * (self._rows[request] - 1)
+            cores.start(seconds, self._front_demand, self._arrive, request)
         self._job_since = None
         if self._jobs:
             self._start_job(self._client_s)
@@ -249,11 +246,10 @@ class _Run:
         while self._idle and (payload := batcher.take(cores.now)) is not None:
             self._idle -= 1
             seconds = self._seconds[payload.rows] + self._request_s * (len(payload.requests) - 1)
-            factor, lot, stall = self._luck[len(self._sizes) % len(self._luck)]
+            factor = self._factors[len(self._sizes) % len(self._factors)]
             self._sizes.append(payload.rows)
             self._alone_s += seconds
-            seconds = seconds * factor + (stall if lot < self._stalls_per_s * seconds else 0.0)
-            cores.start(seconds, self._demand, self._end_batch, (payload, cores.now))
+            cores.start(seconds * factor, self._demand, self._end_batch, (payload, cores.now))
             batcher.run(cores.now)
         rings_at = batcher.rings_at
         if rings_at is not None and rings_at != self._rings_at:
@@ -292,8 +288,10 @@ class _Run:
             p99_s=_quantile(sorted(measured), 0.99),
             mean_batch=sum(sizes) / max(1, len(sizes)),
             latency_s=sum(measured) / max(1, len(measured)),
-            client_cpu_s=jobs * self._client_s + self._wake_s * self._wakes / ended,
-            server_cpu_s=self._front_s * self._front_demand + self._demand * self._alone_s / self._own_speed / ended,
+            client_cpu_s=jobs * (self._client_s + self._client_row_s * (self._mean_rows - 1))
+            + self._wake_s * self._wakes / ended,
+            server_cpu_s=(self._front_s + self._front_row_s * (self._mean_rows - 1)) * self._front_demand
+            + self._demand * self._alone_s / self._own_speed / ended,
             slowdown=self._ran_s * self._own_speed / self._alone_s if self._alone_s else 1.0,
         )
 

@@ -14,6 +14,7 @@ TRUTH = Machine(
     Curve({engine: tuple((b, share * (4e-4 + 1e-4 * b)) for b in SIZES) for engine, share in ENGINES.items()}, 0.2),
     cores=2,
     client_cpu_s=1.2e-4,
+    client_wake_s=5e-5,
     front_cpu_s=9e-5,
     latency_s=1.5e-4,
     batch_s=5e-5,
@@ -26,20 +27,23 @@ def measured(configuration: Configuration, load: Load, machine: Machine = TRUTH)
     """Return what would be measured on a machine."""
     predicted = simulate(configuration, load, machine, requests=1500, seed=9)
     engine = engine_of(configuration, machine.cores)
-    batches = {rows: BatchTimes(int(1000 / rows), machine.curve.seconds(engine, rows)) for rows in SIZES}
-    mean = sum(one.count * one.seconds for one in batches.values()) / sum(one.count for one in batches.values())
-    interval = Interval(predicted.throughput, predicted.throughput * 0.97, predicted.throughput * 1.03)
+    sizes = SIZES if load == MIXED else (max(1, int(predicted.mean_batch)), int(predicted.mean_batch) + 1)
+    batches = {}
+    for rows in sizes:
+        others = 0 if load == MIXED else rows - 1
+        seconds = machine.curve.seconds(engine, rows) + machine.request_s * others
+        batches[rows] = BatchTimes(max(1, 1000 // rows), seconds * predicted.slowdown)
     return Measurement(
         configuration,
         load,
-        interval,
+        Interval(predicted.throughput, predicted.throughput * 0.97, predicted.throughput * 1.03),
         Interval(predicted.p99_s, predicted.p99_s, predicted.p99_s),
         requests=1500,
         mean_batch=predicted.mean_batch,
         batches=batches,
         latency_s=predicted.latency_s,
-        client_cpu_s=machine.client_cpu_s,
-        server_cpu_s=machine.front_cpu_s + (engine[0] or 1) * mean,
+        client_cpu_s=predicted.client_cpu_s,
+        server_cpu_s=predicted.server_cpu_s,
     )
 
 

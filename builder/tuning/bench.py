@@ -315,7 +315,10 @@ class ServerBench:
         """End what runs, and unload the candidate from a server of the user's."""
         self.stop()
         if self._embedded is None:
-            self._candidate.unload(self._live)
+            try:
+                self._candidate.unload(self._live)
+            except HostError as error:  # what was measured, or why that failed, matters more
+                self._report("note", f"{self._candidate.name} was not unloaded: {error.what}")
 
     def begin(self) -> None:
         """Load the model as it is, which has to work before anything else is tried.

@@ -272,6 +272,21 @@ def test_the_served_model_of_a_users_server_stays_as_it_is(triton: Server) -> No
 
 
 @pytest.mark.slow
+def test_a_server_that_is_gone_ends_the_tuning_and_leaves_no_folder(tmp_path: Path) -> None:
+    repository, said = publish(tmp_path / "models"), list[str]()
+    with Server.start(
+        repository.root, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit", load_models=["scale"]
+    ) as server:
+        access = ServerAccess(Address.parse(server.grpc_address))
+        with open_bench(repository, "scale", server=access, report=lambda _, what: said.append(what)) as bench:
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(HostError, match="no inference server"):
+                bench.measure(replace(bench.current, instances=2), FEW)
+    assert any(what.startswith("scale.candidate was not unloaded: ") for what in said)
+    assert left(repository) == ["scale"]
+
+
+@pytest.mark.slow
 def test_a_server_that_reads_another_repository_is_refused(
     triton: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

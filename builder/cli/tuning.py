@@ -212,7 +212,10 @@ def check(done: "Tuning") -> None:
     Raises:
         HostError: That is so.
     """
-    if done.found.best is None:
-        limit = f"{1e3 * done.record.conditions.goal.max_p99_s:g} ms"
-        fix = "allow a longer latency with --max-p99-ms, or ask for less with --concurrency or --rate"
-        raise HostError(done.name, f"no configuration keeps p99 within {limit} here", fix)
+    found = done.found
+    if found.best is not None:
+        return
+    fix = "allow a longer latency with --max-p99-ms, or ask for less with --concurrency or --rate"
+    if found.nearest is None:
+        fix = "give each run more time, as in --stage-time 20s, or change what the notes name"
+    raise HostError(done.name, found.why, fix)

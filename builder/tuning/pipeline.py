@@ -10,7 +10,7 @@ from builder.bucket import is_url
 from builder.deployment import Address, Certificates, LiveServer
 from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
-from builder.repository import Repository
+from builder.repository import ModelDirectory, Repository
 from builder.server import AdminAccess
 from builder.tuning.applying import Applied, apply, preview
 from builder.tuning.bench import ServerAccess, ServerBench, open_bench
@@ -22,6 +22,7 @@ from builder.tuning.options import TuneOptions
 from builder.tuning.record import Record, TuningStore, now, tuning
 from builder.tuning.search import search
 from builder.tuning.space import Space
+from builder.tuning.table import gather_notes
 from builder.tuning.undoing import undo
 from builder.tuning.wording import say_configuration
 
@@ -171,6 +172,7 @@ def _measure(
         )
         keep = _Keeping(store, record, observed)
         found = search(bench, space_of(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
+        found = replace(found, notes=gather_notes(found))
         refuse_wrong(found, bench.current, name)
         notes = (*resumed.notes, *bench.notes)
     record = replace(keep.record, found=found, steps=found.steps, finished=now(), notes=notes)
@@ -246,14 +248,14 @@ def refuse_rows(bench: ServerBench, options: TuneOptions, name: str) -> None:
     rows, most = options.goal.largest_request, max(bench.current.max_batch_size, 1)
     if rows > most:
         what = f"--rows has requests of {rows} rows, and the server refuses more than {most} in one (max_batch_size)"
-        fix = f"give at most {most}" + (f", or {_more(bench, rows)}" if bench.current.max_batch_size else "")
+        fix = f"give at most {most}" + (f", or {_more(bench, rows, name)}" if bench.current.max_batch_size else "")
         raise RepositoryError(name, what, fix)
 
 
-def _more(bench: ServerBench, rows: int) -> str:
+def _more(bench: ServerBench, rows: int, name: str) -> str:
     """Return how a model comes to take requests of more rows."""
     if rows <= bench.proven_max_batch:
-        return f"allow them with `python -m builder configure --max-batch-size {rows}`"
+        return f"allow them with `python -m builder configure {name} --max-batch-size {rows}`"
     return f"publish with --max-batch-size {rows}, which proves it"
 
 

@@ -1,5 +1,6 @@
 """What a tuning did and found, as a table and as lines of text."""
 
+import re
 from collections.abc import Iterator
 
 from builder.tuning.found import Found, Result, Step
@@ -120,6 +121,31 @@ def _others(found: Found, current: Configuration) -> Iterator[str]:
     for configuration in found.wrong:
         yield f"wrong answers: {say_configuration(configuration)}"
     yield from (f"note: {note}" for note in found.notes)
+
+
+def gather_notes(found: Found) -> tuple[str, ...]:
+    """Return the notes of a tuning: those on all of it, and those on its runs, of each kind only one.
+
+    For example: `run 3: other programs took 23% of the cores; the same in runs 8, 9`.
+    """
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for step in found.steps:
+        for note in step.measurement.notes if step.measurement else ():
+            kinds.setdefault(_FIGURES.sub("#", note), []).append((step.number, note))
+    said = {note for named in kinds.values() for _, note in named}
+    on_all = [note for note in found.notes if note not in said]
+    on_runs = [_say_once(named) for named in kinds.values()]
+    return tuple(dict.fromkeys((*on_all, *on_runs)))
+
+
+_FIGURES = re.compile(r"\d[\d.,]*")
+
+
+def _say_once(named: list[tuple[int, str]]) -> str:
+    number, note = named[0]
+    others = sorted({other for other, _ in named} - {number})
+    runs = f"{'run' if len(others) == 1 else 'runs'} {', '.join(map(str, others))}"
+    return f"run {number}: {note}; the same in {runs}" if others else f"run {number}: {note}"
 
 
 def say_figures(result: Result, goal: Goal) -> str:

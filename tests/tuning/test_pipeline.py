@@ -24,6 +24,7 @@ from builder.tuning import Result as Pooled
 from builder.tuning.machine import MachineFacts
 from builder.tuning.measurement import Configuration, Load
 from builder.tuning.simulator import Predicted
+from builder.tuning.table import gather_notes
 
 SCHEMA = Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "loadtest" / "report" / "tuning.schema.json").read_text())
@@ -82,9 +83,13 @@ def searching(found: Found) -> Callable[..., Found]:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def repository(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A repository with a model, whose bench is not a server."""
-    bench = Bench()
 
     @contextmanager
     def open_bench(*_: Any, **__: Any) -> Iterator[Bench]:
@@ -157,10 +162,37 @@ def test_a_model_that_answers_wrongly_as_it_is_is_not_tuned(
         tune(repository)
 
 
+@pytest.mark.parametrize(
+    ("proven", "fix"), [(8, "publish with --max-batch-size 16"), (32, "configure scale --max-batch-size 16")]
+)
+def test_requests_that_the_server_would_refuse_are_refused_before_anything_is_measured(
+    proven: int, fix: str, repository: Repository, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.proven_max_batch = proven
+    monkeypatch.setattr(pipeline, "search", lambda *_, **__: pytest.fail("something was measured"))
+    with pytest.raises(RepositoryError, match="requests of 16 rows, and the server refuses more than 8") as found:
+        tune(repository, goal=Goal(0.02, rows=((1, 8.0), (16, 1.0))))
+    assert fix in found.value.fix
+
+
 def test_a_bucket_is_refused_with_another_way() -> None:
     with pytest.raises(RepositoryError, match="bucket") as found:
         pipeline.place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)
     assert "python -m builder configure" in found.value.fix
+
+
+def test_notes_of_runs_name_their_runs_and_each_kind_is_said_once() -> None:
+    notes = {1: "the server took 24% of the cores", 2: "the server took 30% of the cores", 3: "it was slow"}
+    steps = [
+        Step(number, 3, CURRENT, LOAD, "search", "", measurement=replace(Bench().measure(CURRENT, LOAD), notes=(note,)))
+        for number, note in notes.items()
+    ]
+    found = replace(BETTER, steps=tuple(steps), notes=("the limit is near", "it was slow"))
+    assert gather_notes(found) == (
+        "the limit is near",
+        "run 1: the server took 24% of the cores; the same in run 2",
+        "run 3: it was slow",
+    )
 
 
 # ---- The command
@@ -226,7 +258,8 @@ def test_a_limit_that_nothing_keeps_fails_the_command_after_its_result(
     done = run(repository)
     assert isinstance(done.exception, HostError)
     assert done.exception.exit_code == 6
-    assert "no configuration keeps p99 within 20 ms here" in str(done.exception)
+    assert "the lowest p99 is 25 ms" in str(done.exception)
+    assert "allow a longer latency" in done.exception.fix
     assert "nearest: 2 instances of 1 thread" in done.stdout
 
 

@@ -10,7 +10,7 @@ from builder.bucket import is_url
 from builder.deployment import Address, Certificates, LiveServer
 from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
-from builder.repository import ModelDirectory, Repository
+from builder.repository import Repository
 from builder.server import AdminAccess
 from builder.tuning.applying import Applied, apply, preview
 from builder.tuning.bench import ServerAccess, ServerBench, open_bench

@@ -20,7 +20,7 @@ from builder.tuning.residuals import Floats, Scales, features, learn
 from builder.tuning.simulator import Predicted, simulate_all
 from builder.tuning.space import Space, cap_of
 
-THROUGHPUT, P99 = Scales(0.05, 0.10, 0.03), Scales(0.08, 0.12, 0.10)
+THROUGHPUT, P99 = Scales(0.05, 0.14, 0.06), Scales(0.08, 0.14, 0.10)
 """How far predictions are off before anything is measured."""
 
 WORTH_TRYING = 0.005
@@ -41,6 +41,9 @@ _SPARE = 1.645
 _BOUND = 1.04
 """The upper bound of p99 over p99 itself, before anything is measured."""
 
+
+_UNLIKELY = 1.5
+"""By how many standard deviations a prediction is off, so that the run may be an accident."""
 
 _NOISE = 0.03
 """By how much chance moves what a run says, before anything is measured."""
@@ -117,10 +120,13 @@ class Planner:
                 throughputs.append((run.throughput.value / known.throughput, run.throughput))
                 p99s.append((run.p99_s.value / known.p99_s, run.p99_s))
         spread = runs.spread
-        fast, late = _logs(throughputs, spread.throughput), _logs(p99s, spread.p99)
+        fast, late = _logs(throughputs, spread.throughput, THROUGHPUT), _logs(p99s, spread.p99, P99)
         faster, faster_sd = learn(self._where, measured, *fast, THROUGHPUT)
         later, later_sd = learn(self._where, measured, *late, P99)
-        noises = (fast if self.goal.rate is None else late)[1]
+        noises = [
+            (math.log(one.high / one.low) / (2 * Z)) ** 2
+            for _, one in (throughputs if self.goal.rate is None else p99s)
+        ]
         raw = [self._predicted[case] for case in self._cases]
         bounds = [interval.high / interval.value for _, interval in p99s]
         return Outlook(
@@ -290,10 +296,19 @@ def _is_enough(found: Mapping[Trial, Predicted], one: Configuration, load: Load,
     return now.p99_s > _FAR_BEYOND * goal.max_p99_s or saturated
 
 
-def _logs(ratios: Sequence[tuple[float, Interval]], spread: float) -> tuple[list[float], list[float]]:
-    """Return the logarithms of ratios, and the variance of each by chance: inside its run, and between runs."""
-    inside = [math.log(max(one.high, one.value) / min(one.low, one.value)) / (2 * Z) for _, one in ratios]
-    return [math.log(ratio) for ratio, _ in ratios], [sd**2 + spread**2 for sd in inside]
+def _logs(ratios: Sequence[tuple[float, Interval]], spread: float, scales: Scales) -> tuple[list[float], list[float]]:
+    """Return the logarithms of ratios, and the variance of each by chance: inside its run, and between runs.
+
+    What is further off than predictions usually are may be an accident, such as a moment in which everything stood
+    still. So the variance grows by the square of the excess, and an accident does not condemn its neighbours.
+    """
+    logs, variances = [], []
+    for ratio, interval in ratios:
+        inside = math.log(max(interval.high, interval.value) / min(interval.low, interval.value)) / (2 * Z)
+        excess = max(0.0, abs(math.log(ratio)) - _UNLIKELY * math.sqrt(scales.variance))
+        logs.append(math.log(ratio))
+        variances.append(inside**2 + spread**2 + excess**2)
+    return logs, variances
 
 
 def _expected_gain(means: Floats, spreads: Floats) -> Floats:

@@ -28,6 +28,10 @@ _SHAPE = 5
 """How many of the features say what an instance is and how many there are."""
 
 
+_MANY = 1 << 20
+"""How many requests may wait at the same time at a given rate. Of users, each has one: no batch is larger."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scales:
     """How large the parts of the errors are, as standard deviations of a logarithm.
@@ -61,7 +65,7 @@ def _features(one: Configuration, load: Load, cores: int) -> tuple[float, ...]:
         math.log2(max(1.0, one.instances * (threads or 1) / cores)),
         sum(3.0**profile for profile in profiles),
         float(cuda_graphs),
-        math.log2(cap_of(one)) / 3,
+        math.log2(min(cap_of(one), (load.users or _MANY) * max(rows for rows, _ in load.rows))) / 2,
         math.log2(1 + one.delay_us / 100) / 3,
         math.log2(load.users or 1) / 3,
     )

@@ -36,8 +36,11 @@ _SIMPLER = 0.01
 apart."""
 
 _SURPRISE, _MOST_RELEARNED = 0.10, 2
-"""How far throughput may be from what was expected, as a logarithm, and p99 twice as far; and how often everything is
-predicted anew because of that."""
+"""How far throughput may be from what was expected, as a logarithm, and how often everything is predicted anew if it is
+further off."""
+
+_STOOD_STILL = 2.0
+"""How many times as high as expected p99 is in a run in which something stood still for a moment."""
 
 _ENOUGH_RUNS = 3
 """After so many runs of the baseline and of the best one each, nothing more is repeated."""
@@ -188,16 +191,17 @@ class _Search:
     # ---- What they share
 
     def relearn(self, idea: Idea) -> None:
-        """Predict everything anew if the last run was a surprise, which a correction of its neighbours may not explain.
+        """Predict everything anew if the throughput was a surprise, which a correction may not explain.
 
-        A new prediction takes seconds, so there are few.
+        A new prediction takes seconds, so there are few. A run in which everything stood still for a moment, which is
+        seen by its p99 alone, teaches nothing.
         """
         last = self.steps[-1].measurement
         if last is None or last.throughput is None or last.p99_s is None or self.relearned == _MOST_RELEARNED:
             return
-        faster = abs(math.log(last.throughput.value / idea.predicted.throughput))
-        later = abs(math.log(last.p99_s.value / idea.predicted.p99_s))
-        if faster > _SURPRISE or later > 2 * _SURPRISE:
+        if abs(math.log(last.throughput.value / idea.predicted.throughput)) > _SURPRISE and not _is_accident(
+            last, idea
+        ):
             self.relearned += 1
             self.predict()
 
@@ -253,6 +257,14 @@ class _Search:
         self.steps.append(replace(step, measurement=measurement, keeps=keeps, best=self.best))
         self.observed(self.steps[-1])
         return busy if may_repeat else None
+
+
+def _is_accident(run: Measurement, idea: Idea) -> bool:
+    """Tell whether p99 is far beyond what was expected, although the throughput is not below it."""
+    if run.throughput is None or run.p99_s is None:
+        return False
+    late = run.p99_s.value > _STOOD_STILL * idea.predicted.p99_s
+    return late and run.throughput.value > (1 - _SURPRISE) * idea.predicted.throughput
 
 
 def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:

@@ -80,6 +80,11 @@ class Step:
     best: Result | None = None
     resumed: bool = False
 
+    @property
+    def trial(self) -> tuple[Configuration, Load]:
+        """What is tried, and under which load."""
+        return self.configuration, self.load
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

@@ -1,0 +1,158 @@
+"""The search finds the optimum of servers that it does not know, in few runs, and says what happened.
+
+The servers are simulated otherwise than the search predicts (`support/batching_worlds.py`); benchmarks/tune/worlds.py
+tries more of them, and prints the optima that are written down here.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from support.batching_worlds import World
+
+from builder.tuning import Configuration, Found, Load, Measurement, Step
+from builder.tuning.search import FEWEST_RUNS, search
+
+CURRENT = Configuration(1, None, 4)
+
+
+def small(seed: int = 3, **more: object) -> World:
+    """A world of one core and small batches, which is searched in a fraction of a second."""
+    return World(seed, cores=1, largest=4, requests=700, **more)  # type: ignore[arg-type]
+
+
+def find(world: World, runs: int = 8, done: tuple[Measurement, ...] = ()) -> Found:
+    return search(world, world.space, world.goal, runs=runs, done=done)
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    return find(small())
+
+
+def test_no_more_runs_are_made_than_are_allowed(found: Found) -> None:
+    assert len(found.steps) <= 8
+    assert [step.number for step in found.steps] == list(range(1, len(found.steps) + 1))
+    assert len(find(small(), runs=FEWEST_RUNS).steps) <= FEWEST_RUNS
+
+
+def test_what_is_recommended_kept_the_limit_in_every_run(found: Found) -> None:
+    assert found.best
+    assert found.best.keeps
+    assert found.best.p99_s.high <= small().goal.max_p99_s
+
+
+def test_every_step_says_why_it_is_made(found: Found) -> None:
+    assert all(step.why and not step.why.endswith(".") for step in found.steps)
+    assert found.steps[0].purpose == "calibration"
+    searched = [step for step in found.steps if step.purpose == "search"]
+    assert all("keeps the limit with" in step.why and step.predicted for step in searched)
+
+
+def test_a_step_is_reported_before_and_after_its_run() -> None:
+    seen: list[Step] = []
+    world = small()
+    search(world, world.space, world.goal, runs=4, observed=seen.append)
+    assert [step.measurement is None for step in seen] == [True, False] * (len(seen) // 2)
+    assert [step.number for step in seen] == [1 + index // 2 for index in range(len(seen))]
+
+
+def test_an_interrupted_tuning_goes_on_where_it_ended(found: Found) -> None:
+    done = tuple(step.measurement for step in found.steps[:4] if step.measurement)
+    world = small()
+    world.runs = 4
+    again = find(world, done=done)
+    assert [step.resumed for step in again.steps] == [True] * 4 + [False] * (len(found.steps) - 4)
+    assert again.best == found.best
+    assert world.runs == len(found.steps)
+
+
+def spoilt(world: World, change: Callable[[Measurement], Measurement]) -> Found:
+    class Spoilt:
+        def measure(self, configuration: Configuration, load: Load) -> Measurement:
+            return change(world.measure(configuration, load))
+
+    return search(Spoilt(), world.space, world.goal, runs=8)
+
+
+def test_a_configuration_that_answers_wrongly_is_out_and_named(found: Found) -> None:
+    assert found.best
+    bad = next(step.configuration for step in found.steps if step.configuration != CURRENT)
+    again = find(small(broken=frozenset({bad})))
+    assert again.wrong == (bad,)
+    assert again.best is None or again.best.configuration != bad
+    assert bad not in {tie.configuration for tie in again.ties}
+    assert any("answered wrongly, and is out" in note for note in again.notes)
+    assert sum(step.configuration == bad for step in again.steps) == 1  # it is not tried again
+
+
+def test_wrong_answers_of_the_current_configuration_are_said() -> None:
+    found = find(small(broken=frozenset({CURRENT})))
+    assert found.wrong == (CURRENT,)
+    assert found.baseline is None
+    assert "the current configuration answered wrongly, and is out" in found.notes
+    assert found.best is None or found.best.configuration != CURRENT
+
+
+def test_a_configuration_that_does_not_load_is_out_with_its_reason(found: Found) -> None:
+    bad = next(step.configuration for step in found.steps if step.configuration != CURRENT)
+    again = find(small(dead=frozenset({bad})))
+    assert again.best
+    assert again.best.configuration != bad
+    assert any("could not be measured: the server did not load it: no such thing" in note for note in again.notes)
+
+
+def test_if_nothing_loads_the_reason_is_the_verdict() -> None:
+    world = small()
+    found = spoilt(world, lambda run: Measurement(run.configuration, run.load, None, None, error="the disk is full"))
+    assert (found.verdict, found.why) == ("nothing could be measured", "the disk is full")
+    assert found.best is found.baseline is None
+    assert len(found.steps) < 8
+
+
+def test_a_limit_that_nothing_keeps_is_said_with_the_lowest_p99() -> None:
+    found = find(small(limit_s=1e-4))
+    assert found.verdict == "no configuration keeps the limit"
+    assert found.best is None
+    assert found.nearest
+    measured = [step.measurement for step in found.steps if step.purpose != "calibration" and step.measurement]
+    lowest = min(run.p99_s.value for run in measured if run.p99_s)
+    assert found.nearest.p99_s.value == pytest.approx(lowest)
+    assert len(found.steps) < 8  # it does not go on for nothing
+
+
+def test_failed_requests_do_not_keep_the_limit() -> None:
+    found = spoilt(small(), lambda run: replace(run, failed=1))
+    assert found.verdict == "no configuration keeps the limit"
+
+
+def test_a_run_that_others_disturbed_is_made_again(found: Found) -> None:
+    again = find(small(disturbed=frozenset({2})))
+    assert again.steps[3].trial == again.steps[2].trial
+    assert again.steps[3].why == "again, because other programs took 60% of the machine"
+    assert again.best
+    assert again.best.keeps
+
+
+def test_a_disturbed_run_that_cannot_be_repeated_is_noted() -> None:
+    found = find(small(disturbed=frozenset({3})), runs=4)
+    assert "other programs took 60% of the machine during run 4" in found.notes
+
+
+def test_a_model_without_a_batch_is_tuned_too() -> None:
+    world = World(3, cores=2, largest=1, requests=700, default=Configuration(1, None, 0))
+    found = find(world)
+    assert found.best
+    assert {step.configuration.max_batch_size for step in found.steps} == {0}
+    assert {step.load.rows for step in found.steps} == {((1, 1.0),)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "open_loop", "optimum"), [(3, False, 1.0)])
+def test_the_search_comes_near_the_optimum(seed: int, open_loop: bool, optimum: float) -> None:
+    world = World(seed, open_loop=open_loop)
+    found = find(world, runs=10)
+    assert found.best
+    throughput, p99_s = world.truth(*found.best.trial, 6000)
+    assert p99_s <= world.goal.max_p99_s
+    assert world.goal.value(throughput, p99_s) >= 0.97 * optimum

@@ -120,7 +120,7 @@ def main() -> None:
             share = exact.value(trial) / exact.optimum if trial else 0.0
             shares.setdefault(name, []).append((share, runs))
             said.append(f"{name} {share:.2f} in {runs} ({say(trial)}) {verdict}".strip())
-        print(f"world {seed}: {'; '.join(said)}", flush=True)
+        print(f"world {seed}: optimum {exact.optimum:.5g}; {'; '.join(said)}", flush=True)
     report(shares)
 
 

@@ -148,11 +148,13 @@ def test_a_model_without_a_batch_is_tuned_too() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "open_loop", "optimum"), [(3, False, 1.0)])
-def test_the_search_comes_near_the_optimum(seed: int, open_loop: bool, optimum: float) -> None:
-    world = World(seed, open_loop=open_loop)
+@pytest.mark.parametrize(("seed", "optimum"), [(0, 4554.2), (4, 2965.6)])
+def test_the_search_comes_near_the_optimum(seed: int, optimum: float) -> None:
+    """The current settings reach 82 % and 83 % of it, and random search 97 % and 74 %."""
+    world = World(seed)
     found = find(world, runs=10)
+    assert found.verdict == "better"
     assert found.best
-    throughput, p99_s = world.truth(*found.best.trial, 6000)
+    throughput, p99_s = world.truth(*found.best.trial, 8000)
     assert p99_s <= world.goal.max_p99_s
-    assert world.goal.value(throughput, p99_s) >= 0.97 * optimum
+    assert throughput >= 0.97 * optimum

@@ -109,25 +109,12 @@ class Planner:
 
     def outlook(self, runs: Runs) -> "Outlook":
         """Return what is expected of every case, given all runs."""
-        measured, throughputs, p99s = [], [], []
-        number = {trial: index for index, trial in enumerate(self._cases)}
-        for trial in runs.trials:
-            for run in runs.of(trial):
-                if run.throughput is None or run.p99_s is None or trial not in number:
-                    continue
-                known = self._predicted[trial]
-                measured.append(number[trial])
-                throughputs.append((run.throughput.value / known.throughput, run.throughput))
-                p99s.append((run.p99_s.value / known.p99_s, run.p99_s))
-        spread = runs.spread
+        spread, (measured, throughputs, p99s) = runs.spread, self._compared(runs)
         fast, late = _logs(throughputs, spread.throughput, THROUGHPUT), _logs(p99s, spread.p99, P99)
         faster, faster_sd = learn(self._where, measured, *fast, THROUGHPUT)
         later, later_sd = learn(self._where, measured, *late, P99)
-        noises = [
-            (math.log(one.high / one.low) / (2 * Z)) ** 2
-            for _, one in (throughputs if self.goal.rate is None else p99s)
-        ]
         raw = [self._predicted[case] for case in self._cases]
+        noises = [_inside(one) ** 2 for _, one in (throughputs if self.goal.rate is None else p99s)]
         bounds = [interval.high / interval.value for _, interval in p99s]
         return Outlook(
             self.space,
@@ -143,6 +130,21 @@ class Planner:
             math.sqrt(np.median(noises)) if noises else _NOISE,
             runs.out,
         )
+
+    def _compared(self, runs: Runs) -> tuple[list[int], list[tuple[float, Interval]], list[tuple[float, Interval]]]:
+        """Return which case each run is of, and its throughput and p99 over what was predicted, with their intervals."""
+        measured: list[int] = []
+        throughputs: list[tuple[float, Interval]] = []
+        p99s: list[tuple[float, Interval]] = []
+        number = {trial: index for index, trial in enumerate(self._cases)}
+        for trial in runs.trials:
+            for run in runs.of(trial):
+                if run.throughput is not None and run.p99_s is not None and trial in number:
+                    known = self._predicted[trial]
+                    measured.append(number[trial])
+                    throughputs.append((run.throughput.value / known.throughput, run.throughput))
+                    p99s.append((run.p99_s.value / known.p99_s, run.p99_s))
+        return measured, throughputs, p99s
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,11 +306,15 @@ def _logs(ratios: Sequence[tuple[float, Interval]], spread: float, scales: Scale
     """
     logs, variances = [], []
     for ratio, interval in ratios:
-        inside = math.log(max(interval.high, interval.value) / min(interval.low, interval.value)) / (2 * Z)
         excess = max(0.0, abs(math.log(ratio)) - _UNLIKELY * math.sqrt(scales.variance))
         logs.append(math.log(ratio))
-        variances.append(inside**2 + spread**2 + excess**2)
+        variances.append(_inside(interval) ** 2 + spread**2 + excess**2)
     return logs, variances
+
+
+def _inside(interval: Interval) -> float:
+    """Return the standard deviation of the logarithm of a figure that its interval says."""
+    return math.log(max(interval.high, interval.value) / min(interval.low, interval.value)) / (2 * Z)
 
 
 def _expected_gain(means: Floats, spreads: Floats) -> Floats:

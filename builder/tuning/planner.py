@@ -132,7 +132,7 @@ class Planner:
         )
 
     def _compared(self, runs: Runs) -> tuple[list[int], list[tuple[float, Interval]], list[tuple[float, Interval]]]:
-        """Return which case each run is of, and its throughput and p99 over what was predicted, with their intervals."""
+        """Return which case each run is of, and its throughput and p99 over what was predicted, with intervals."""
         measured: list[int] = []
         throughputs: list[tuple[float, Interval]] = []
         p99s: list[tuple[float, Interval]] = []
@@ -314,7 +314,8 @@ def _logs(ratios: Sequence[tuple[float, Interval]], spread: float, scales: Scale
 
 def _inside(interval: Interval) -> float:
     """Return the standard deviation of the logarithm of a figure that its interval says."""
-    return math.log(max(interval.high, interval.value) / min(interval.low, interval.value)) / (2 * Z)
+    low = max(min(interval.low, interval.value), 0.05 * interval.value)  # windows of a few requests may give 0
+    return math.log(max(interval.high, interval.value) / low) / (2 * Z)
 
 
 def _expected_gain(means: Floats, spreads: Floats) -> Floats:

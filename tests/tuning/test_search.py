@@ -150,9 +150,7 @@ def test_a_model_without_a_batch_is_tuned_too() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "optimum"), [(0, 4554.2), (4, 2965.6)])
 def test_the_search_comes_near_the_optimum(seed: int, optimum: float) -> None:
-    """The current settings reach 82 % and 83 % of it. What is usual is in benchmarks/tune/worlds.py: here, 10 % are left
-    for changes of the simulator.
-    """
+    """The current settings reach 82 % and 83 % of it, and 10 % are left for changes of the simulator."""
     world = World(seed)
     found = find(world, runs=10)
     assert found.verdict == "better"

@@ -60,3 +60,11 @@ def test_a_run_has_to_keep_up_with_the_rate() -> None:
 def test_a_run_keeps_up_if_fewer_requests_came_by_chance() -> None:
     assert Goal(0.02, rate=106).is_kept(GOOD)  # 100 a second of 1,000 requests, which are 1,000 +- 32
     assert not Goal(0.02, rate=108).is_kept(GOOD)
+
+
+def test_the_rows_of_mixed_requests_vary_more_than_the_requests() -> None:
+    """Rows of 1=8,16=1 have the mean 24 / 9 and the mean square 264 / 9: 1,000 requests are 2,667 ± 171 rows."""
+    rows = ((1, 8.0), (16, 1.0))
+    sent = 100 / Goal(0.02, rows=rows).mean_rows
+    assert Goal(0.02, rate=1.14 * sent, rows=rows).is_kept(GOOD)
+    assert not Goal(0.02, rate=1.16 * sent, rows=rows).is_kept(GOOD)

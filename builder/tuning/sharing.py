@@ -18,7 +18,7 @@ from builder.tuning.measurement import Configuration, Interval, Load, Measuremen
 from builder.tuning.pooling import Runs
 from builder.tuning.search import search
 from builder.tuning.space import Space
-from builder.tuning.wording import say_configuration, say_gain, say_load
+from builder.tuning.wording import count, say_configuration, say_gain, say_load
 
 Wanted = Mapping[str, tuple[Configuration, Load]]
 """What each model runs with, and under which load."""
@@ -82,7 +82,8 @@ class Beside:
     """Measures one model while the others are under load: the bench of a turn.
 
     What it returns is the model's own measurement, except for the limit, which holds for all: p99 is that of the
-    slowest model, and the wrong, failed and unchecked answers are those of all together.
+    slowest model, and the failed and unchecked answers are those of all together. Wrong answers of another model are an
+    error here, so that it is not this one that is said to answer wrongly.
 
     Attributes:
         seen: What all models gave, for each run.
@@ -156,19 +157,23 @@ def _naming(name: str, observed: Callable[[str, Step], None]) -> Callable[[Step]
 
 def _with_others(name: str, found: Mapping[str, Measurement]) -> Measurement:
     own, every = found[name], found.values()
-    lost = [f"{other} beside it: {one.error}" for other, one in found.items() if other != name and one.error]
+    others = {other: _fault(one) for other, one in found.items() if other != name}
+    lost = [f"{other} beside it: {fault}" for other, fault in others.items() if fault]
     slowest = _slowest(found)
     p99_s = None if slowest is None or own.p99_s is None else found[slowest].p99_s
     is_other = p99_s is not None and p99_s is not own.p99_s
     return replace(
         own,
         p99_s=p99_s,
-        wrong=sum(one.wrong for one in every),
         failed=sum(one.failed for one in every),
         unchecked=sum(one.unchecked for one in every),
         notes=(*own.notes, f"p99 is that of {slowest}, the slower one") if is_other else own.notes,
         error=own.error or next(iter(lost), ""),
     )
+
+
+def _fault(one: Measurement) -> str:
+    return one.error or (count(one.wrong, "wrong answer") if one.wrong else "")
 
 
 def _slowest(found: Mapping[str, Measurement]) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from builder.tuning import Configuration, Interval, Load, Measurement
 from builder.tuning.found import Found, Result, Verdict
 from builder.tuning.goal import Goal
-from builder.tuning.sharing import Shared, Wanted, search_together
+from builder.tuning.sharing import Beside, Shared, Wanted, search_together
 from builder.tuning.space import Space
 
 GOAL = Goal(max_p99_s=0.1, users=8)
@@ -137,6 +137,14 @@ def test_the_limit_holds_for_every_model() -> None:
 
 def test_a_model_that_answers_wrongly_beside_another_puts_it_out() -> None:
     assert run(Server(alone, wrong="a")).chosen == CURRENT
+
+
+def test_wrong_answers_of_another_model_are_not_those_of_the_one_that_is_searched() -> None:
+    server = Server(apart, wrong="b")
+    every = {"a": (NOW, GOAL.loads[0]), "b": (replace(NOW, instances=2), GOAL.loads[0])}
+    measured = Beside("a", every, server.measure).measure(NOW, GOAL.loads[0])
+    assert (measured.wrong, measured.error) == (0, "b beside it: 1 wrong answer")
+    assert not GOAL.is_kept(measured)
 
 
 def test_settings_that_are_fine_one_by_one_and_not_together_are_not_used() -> None:

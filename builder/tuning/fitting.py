@@ -46,8 +46,12 @@ _ALLOWED = {
 }
 """How far each figure of a prediction may be off, as a logarithm."""
 
-_WORST = 1.5
-"""Logarithms that are further off count as this: they are of something that the simulation does not know."""
+_FAR = 2.0
+"""What is further off than so many times what is allowed counts less: the run was disturbed, or the simulation is wrong
+there, and the other runs should not have to make up for it."""
+
+_FARTHEST = 2.5
+"""How many times its spread a number is moved at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,19 @@ def fit(measurements: Sequence[Measurement], *, cores: int | None, here: bool = 
         raise ValueError("no measurement has the time of a batch")
     guess = _guess(useful, cores if here else None)
     loaded = [one for one in useful if not _is_calibration(one)]
-    machine = _Fit(loaded or useful, guess).best()
-    if not loaded:
-        return machine
-    points = _corrected(loaded, machine)
-    return _Fit(loaded, replace(machine, curve=replace(machine.curve, points=points))).best()
+    first = _Fit(loaded or useful, guess)
+    machine = first.machine(at := first.best(np.zeros(len(first.numbers))))
+    if loaded:
+        second = _Fit(loaded, replace(guess, curve=replace(guess.curve, points=_corrected(loaded, machine))))
+        machine = second.machine(second.best(at))
+    return replace(machine, tail=_tail(loaded, machine))
+
+
+def _tail(loaded: Sequence[Measurement], machine: Machine) -> float:
+    """Return how much longer than simulated the slowest requests take, as if one run more had been as simulated."""
+    known = [(one, one.p99_s.value) for one in loaded if one.p99_s is not None and one.p99_s.value > 0]
+    off = [math.log(p99 / _predict(one, machine).p99_s) for one, p99 in known]
+    return math.exp(min(max(sum(off) / (len(off) + 1), -0.5), 1.0))
 
 
 def _is_calibration(one: Measurement) -> bool:
@@ -176,7 +188,7 @@ def _corrected(loaded: Sequence[Measurement], machine: Machine) -> Mapping[Engin
             requests = max(1.0, rows / rows_of_request)
             alone = machine.curve.seconds(engine, rows) + machine.request_s * (requests - 1)
             off = math.log(times.seconds / slowdown / alone)
-            seen.append((engine, math.log2(rows), min(max(off, -_WORST), _WORST), float(times.count)))
+            seen.append((engine, math.log2(rows), min(max(off, -1.0), 1.0), float(times.count)))
     points = {}
     for engine, known in machine.curve.points.items():
         sizes = sorted({rows for rows, _ in known} | {round(2**size) for other, size, _, _ in seen if other == engine})
@@ -247,44 +259,45 @@ class _Fit:
     def __init__(self, useful: Sequence[Measurement], guess: Machine) -> None:
         self._useful = useful
         self._guess = guess
-        self._numbers = [*_numbers(guess)]
+        self.numbers = [*_numbers(guess)]
 
-    def best(self) -> Machine:
-        """Return the machine."""
-        at = np.zeros(len(self._numbers))
+    def best(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where the numbers are best, from a first try; 0 is the guess, and 1 is one spread above it."""
         off = self._residuals(at)
         for _ in range(_STEPS):
             slopes = np.column_stack([self._slope(at, off, index) for index in range(len(at))])
             step = -np.linalg.solve(slopes.T @ slopes + np.eye(len(at)), slopes.T @ off + at)
             cost = off @ off + at @ at
-            for damped in (step, 0.4 * step, 0.1 * step):
-                after = self._residuals(at + damped)
-                new_cost = after @ after + (at + damped) @ (at + damped)
+            for share in (1.0, 0.4, 0.1):
+                moved = np.clip(at + share * step, -_FARTHEST, _FARTHEST)
+                after = self._residuals(moved)
+                new_cost = after @ after + moved @ moved
                 if new_cost < cost:
                     break
             else:
                 break
-            at, off = at + damped, after
+            at, off = moved, after
             if new_cost > 0.98 * cost:
                 break
-        return self._machine(at)
+        return at
 
     def _slope(self, at: NDArray[np.float64], off: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-        number = self._numbers[index]
+        number = self.numbers[index]
         moved = at.copy()
         moved[index] += number.step / number.spread
         return (self._residuals(moved) - off) * number.spread / number.step
 
-    def _machine(self, at: NDArray[np.float64]) -> Machine:
+    def machine(self, at: NDArray[np.float64]) -> Machine:
+        """Return the machine with these numbers."""
         values: dict[str, Any] = {
             number.name: number.guess * math.exp(number.spread * float(moved))
-            for number, moved in zip(self._numbers, at, strict=True)
+            for number, moved in zip(self.numbers, at, strict=True)
         }
         curve = replace(self._guess.curve, noise=values.pop("noise"))
         return replace(self._guess, curve=curve, **values)
 
     def _residuals(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        machine = self._machine(at)
+        machine = self.machine(at)
         found: list[float] = []
         for one in self._useful:
             found += _differences(one, _predict(one, machine))
@@ -295,8 +308,8 @@ def _numbers(guess: Machine) -> Iterator[_Number]:
     yield _Number("client_cpu_s", guess.client_cpu_s, 0.3)
     yield _Number("client_wake_s", guess.client_wake_s, 0.4, 0.2)
     yield _Number("latency_s", guess.latency_s, 0.4)
-    yield _Number("batch_s", guess.batch_s, 0.8, 0.4)
-    yield _Number("request_s", guess.request_s, 0.8, 0.4)
+    yield _Number("batch_s", guess.batch_s, 0.6, 0.4)
+    yield _Number("request_s", guess.request_s, 0.6, 0.4)
     yield _Number("noise", guess.curve.noise, 0.5, 0.3)
     if guess.cores is not None:
         yield _Number("front_cpu_s", guess.front_cpu_s, 0.35)
@@ -320,4 +333,12 @@ def _differences(one: Measurement, predicted: Predicted) -> Iterator[float]:
         if name == "throughput":
             allowed = math.hypot(allowed, noise)
         is_known = measured > 0 and 0 < value < math.inf
-        yield min(max(math.log(value / measured), -_WORST), _WORST) / allowed if is_known else 0.0
+        yield _damped(math.log(value / measured) / allowed) if is_known else 0.0
+
+
+def _damped(off: float) -> float:
+    """Return a difference whose square grows like the difference itself where it is far off.
+
+    Source: Huber, Robust Estimation of a Location Parameter (1964).
+    """
+    return off if abs(off) <= _FAR else math.copysign(math.sqrt(_FAR * (2 * abs(off) - _FAR)), off)

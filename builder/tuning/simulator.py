@@ -50,6 +50,8 @@ class Machine:
         request_s: How much longer a batch takes for each request but the first, in seconds: one of 8 requests of one
             row takes longer than a single request of 8 rows.
         contention: By which share each further busy core slows the others down.
+        tail: How many times longer than simulated the slowest 1 % of the requests take: programs that run for a moment,
+            and a core that is given to something else, are not simulated.
         background: How many cores other programs keep busy.
         busy: How many cores an instance of each engine keeps busy; an engine that is missing keeps one busy for each
             of its threads.
@@ -66,6 +68,7 @@ class Machine:
     batch_s: float = 0.0
     request_s: float = 0.0
     contention: float = 0.0
+    tail: float = 1.0
     background: float = 0.0
     busy: tuple[tuple[Engine, float], ...] = ()
 
@@ -179,6 +182,7 @@ class _Run:
         self._front_s = machine.front_cpu_s + machine.latency_s
         self._front_demand = machine.front_cpu_s / self._front_s if self._front_s else 0.0
         # in an open loop, a request is sent when it is due, and so not in one go with reading an answer
+        self._tail = machine.tail
         self._request_s = machine.request_s * own_speed
         self._client_s = machine.client_cpu_s * (1.0 if self._is_closed else 0.5)
         self._wake_s = machine.client_wake_s
@@ -285,7 +289,7 @@ class _Run:
         jobs = 1 if self._is_closed else 2
         return Predicted(
             throughput=self._requests_per_s() * self._mean_rows,
-            p99_s=_quantile(sorted(measured), 0.99),
+            p99_s=_quantile(sorted(measured), 0.99) * self._tail,
             mean_batch=sum(sizes) / max(1, len(sizes)),
             latency_s=sum(measured) / max(1, len(measured)),
             client_cpu_s=jobs * (self._client_s + self._client_row_s * (self._mean_rows - 1))

@@ -1,5 +1,7 @@
 """A machine is found again from what was measured on it."""
 
+from dataclasses import replace
+
 import pytest
 
 from builder.tuning.curves import Curve, engine_of
@@ -98,3 +100,25 @@ def test_measurements_that_failed_are_left_out() -> None:
         fit([failed], cores=2)
     good = measured(*CALIBRATION[0])
     assert fit([failed, good], cores=2) == fit([good], cores=2)
+
+
+def test_a_disturbed_run_moves_little(fitted: Machine) -> None:
+    """Another program took the machine during one run, which gave a third of the throughput and four times the p99."""
+    good = measured(Configuration(1, 1, 32), Load(users=16))
+    assert good.throughput is not None
+    assert good.p99_s is not None
+    third, long = good.throughput.value / 3, 4 * good.p99_s.value
+    disturbed = replace(good, throughput=Interval(third, third, third), p99_s=Interval(long, long, long))
+    runs = [measured(*case) for case in CALIBRATION]
+    other = Configuration(1, 1, 32, preferred=(4,)), Load(users=16)
+    after = simulate(*other, fit([*runs, disturbed], cores=2)).throughput
+    assert after == pytest.approx(simulate(*other, fitted).throughput, rel=0.25)
+
+
+def test_the_slowest_requests_get_a_factor_of_their_own() -> None:
+    runs = [measured(*case) for case in (*CALIBRATION, *OTHERS[:3])]
+    slow = [replace(one, p99_s=Interval(*[2 * one.p99_s.value] * 3)) for one in runs if one.p99_s is not None]
+    calm, slower = fit(runs, cores=2), fit(slow, cores=2)
+    assert slower.tail > 1.2 * calm.tail
+    case = OTHERS[3]
+    assert simulate(*case, slower).p99_s > 1.3 * simulate(*case, calm).p99_s

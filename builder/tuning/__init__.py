@@ -6,8 +6,8 @@ tests of the real server, in which every answer is checked. `table` and `wording
 """
 
 from builder.tuning import table, wording
+from builder.tuning.access import ServerAccess
 from builder.tuning.applying import Applied
-from builder.tuning.bench import ServerAccess
 from builder.tuning.found import Found, Result, Step, Verdict
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement

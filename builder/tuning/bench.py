@@ -4,39 +4,28 @@ The folder of the candidate is put into the repository once. Each configuration 
 that the model would have. So nothing of the served model changes, on disk or on the server.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from builder.config import pbtxt
 from builder.deployment import (
     ANOTHER_REPOSITORY,
     SEE_S,
-    Address,
     Candidate,
-    Certificates,
     Goal,
     LiveServer,
-    OnDisk,
-    make_goal,
-    read_headers,
 )
-from builder.errors import HostError, RepositoryError
-from builder.progress import Report, silent
-from builder.repository import Repository, Wait, deploying
-from builder.server import AdminAccess, Server, find_server, is_loopback, servers_of
+from builder.errors import HostError
+from builder.progress import Report
+from builder.server import Server, is_loopback
+from builder.tuning.access import ServerAccess
 from builder.tuning.configuring import configured, read_configuration
 from builder.tuning.driving import Ended, LoadTest
-from builder.tuning.machine import Busy, Stopwatch, find_below, usable_cores
+from builder.tuning.machine import Busy, Stopwatch, usable_cores
 from builder.tuning.measurement import Configuration, Load, Measurement
 from builder.tuning.plan_choices import PlanChoices, PlanUse
 from builder.tuning.reading import read_measurement
-
-if TYPE_CHECKING:
-    pass
 
 Protocol = Literal["http", "grpc"]
 
@@ -60,74 +49,8 @@ flight is a user of the load test, and 100 of them start in a second.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAccess:
-    """A server of the user's, and what a client needs to reach it.
-
-    Attributes:
-        address: Its gRPC endpoint.
-        http: `host:port` or the URL of its HTTP endpoint. Default: that of this user's server there, or else the port
-            before that of gRPC, with TLS if gRPC has it.
-        admin: The key to its restricted APIs, if they are restricted. Default: that of this user's server there.
-        header_file: A file with headers to send with every request.
-        ca_file: The certificates of the authorities that sign the server's certificate, in PEM.
-        client_cert: The certificate that says who the client is, in PEM.
-        client_key: The key of that certificate, in PEM.
-        timeout_s: How long it may take to load a configuration, in seconds.
-    """
-
-    address: Address
-    http: str | None = None
-    admin: AdminAccess | None = None
-    header_file: Path | None = None
-    ca_file: Path | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    timeout_s: float = 300.0
-
-    def connect(self) -> LiveServer:
-        """Return a client that controls the server.
-
-        Raises:
-            HostError: A file cannot be read, or the address stands for several servers.
-        """
-        servers = self.address.resolved()
-        if len(servers) > 1:
-            what = f"this name stands for {len(servers)} servers, and a tuning measures one"
-            raise HostError(self.address, what, f"name one of them, such as {servers[0]}")
-        return LiveServer(
-            self.address,
-            admin=self.admin,
-            headers=read_headers(self.header_file) if self.header_file else None,
-            certificates=Certificates.read(self.ca_file, self.client_cert, self.client_key),
-            timeout_s=self.timeout_s,
-        )
-
-    def options(self) -> list[str]:
-        """Return the options of a load test that reach it."""
-        address = self.address
-        files: Mapping[str, Path | None] = {
-            "--header-file": self.header_file,
-            "--ca-file": self.ca_file,
-            "--client-cert": self.client_cert,
-            "--client-key": self.client_key,
-        }
-        given = [part for name, file in files.items() if file is not None for part in (name, str(file.absolute()))]
-        grpc = f"{'grpcs' if address.tls else 'grpc'}://{address.name or address.target}"
-        return ["--host", self._http_url(), "--grpc-address", grpc, "--server-metrics", "none", *given]
-
-    def _http_url(self) -> str:
-        scheme = "https" if self.address.tls else "http"
-        if self.http is not None:
-            return self.http if "://" in self.http else f"{scheme}://{self.http}"
-        if not self.address.tls and (found := find_server(self.address.target)):
-            return f"{scheme}://{found.http_address}"
-        host, _, port = (self.address.name or self.address.target).rpartition(":")
-        return f"{scheme}://{host}:{int(port) - 1}"
-
-
 class ServerBench:
-    """Measures configurations of a model on a real server; `open_bench` makes one.
+    """Measures configurations of a model on a real server; `opening.open_bench` makes one.
 
     Attributes:
         current: The configuration that config.pbtxt says now.
@@ -376,98 +299,8 @@ class ServerBench:
         return {}
 
 
-@contextmanager
-def open_bench(
-    repository: Repository,
-    name: str,
-    *,
-    version: int | None = None,
-    server: ServerAccess | None = None,
-    stage_time_s: float = 5.0,
-    protocol: Protocol = "http",
-    report: Report = silent,
-) -> Iterator[ServerBench]:
-    """Prepare a server to measure a model's configurations, and leave nothing of it behind.
-
-    Args:
-        repository: The repository that has the model.
-        name: The model.
-        version: The version to measure. Default: the one that config.pbtxt names.
-        server: A server of the user's that reads the repository. Default: an embedded one on this machine, for the
-            duration of the block.
-        stage_time_s: How long each run measures, in seconds.
-        protocol: What the requests are sent over.
-        report: Called with each step.
-
-    Raises:
-        RepositoryError: There is no such version, its answers cannot be compared, or the repository cannot be written.
-        HostError: There is no server that can be controlled, or it does not load the model as it is.
-    """
-    with ExitStack() as stack:
-        goal = _goal(repository, name, version)
-        wait = Wait(report, repository.lock_timeout_s)
-        stack.enter_context(deploying(repository.root, name, f"tune {name}", wait))
-        embedded = None
-        if server is None:
-            embedded = stack.enter_context(start_server(repository, report))
-            server = ServerAccess(
-                Address.parse(embedded.grpc_address), http=embedded.http_address, admin=embedded.admin
-            )
-        live = stack.enter_context(server.connect())
-        live.check_control()
-        candidate = Candidate(goal, OnDisk())
-        stack.enter_context(candidate.placed())
-        bench = ServerBench(
-            goal,
-            candidate,
-            live,
-            server,
-            embedded=embedded,
-            process=embedded.pid if embedded is not None else _process_of(server.address, repository.root),
-            stage_time_s=stage_time_s,
-            protocol=protocol,
-            report=report,
-        )
-        stack.callback(bench.close)
-        bench.begin()
-        yield bench
-
-
 def _runtime_version() -> str:
     """Return the version of ONNX Runtime that the embedded server runs models with: that of this Python."""
     with suppress(metadata.PackageNotFoundError):
         return metadata.version("onnxruntime")
     return ""
-
-
-def start_server(repository: Repository, report: Report) -> Server:
-    """Start a Triton for a tuning, which loads nothing yet."""
-    report("bench", "starting a Triton for the tuning")
-    return Server.start(
-        repository.root, http_port=0, grpc_port=0, metrics_port=0, model_control_mode="explicit", report=report
-    )
-
-
-def _goal(repository: Repository, name: str, version: int | None) -> Goal:
-    """Read what is measured, and refuse what a load test cannot check request by request.
-
-    Raises:
-        RepositoryError: It is an ensemble, there is no such version, its answers cannot be compared, or it has several
-            groups of instances.
-    """
-    model = repository.model(name)
-    if pbtxt.parse(model.read_config(), where=model.config_path).HasField("ensemble_scheduling"):
-        what = "it is an ensemble, which has no instances and no batches of its own"
-        raise RepositoryError(model.config_path, what, "tune the models that it calls, one after the other")
-    goal = make_goal(repository, name, version)
-    read_configuration(goal.config, where=model.config_path)  # now, because a server starts next
-    return goal
-
-
-def _process_of(address: Address, root: Path) -> int | None:
-    """Return the process of a Triton that this user runs on this machine at an address; None if it is none of ours."""
-    if not is_loopback(address.target):
-        return None
-    port = address.target.rpartition(":")[2]
-    mine = (each for each in servers_of(root) if each.grpc_address.rpartition(":")[2] == port)
-    return next((pid for each in mine for pid in find_below(each.pid, "tritonserver")), None)

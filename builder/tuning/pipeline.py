@@ -12,12 +12,14 @@ from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.server import AdminAccess
+from builder.tuning.access import ServerAccess
 from builder.tuning.applying import Applied, apply, preview
-from builder.tuning.bench import ServerAccess, ServerBench, open_bench
+from builder.tuning.bench import ServerBench
 from builder.tuning.conditions import Conditions, ModelFacts
 from builder.tuning.found import Found, Step
 from builder.tuning.machine import read_machine
 from builder.tuning.measurement import Configuration
+from builder.tuning.opening import open_bench
 from builder.tuning.options import TuneOptions
 from builder.tuning.record import Record, TuningStore, now, tuning
 from builder.tuning.search import search

@@ -9,10 +9,12 @@ from builder.deployment import Address, LiveServer
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.tuning import pipeline
-from builder.tuning.bench import ServerAccess, ServerBench, open_bench, start_server
+from builder.tuning.access import ServerAccess
+from builder.tuning.bench import ServerBench
 from builder.tuning.found import Found, Step
 from builder.tuning.machine import Stopwatch
 from builder.tuning.measurement import Configuration, Measurement
+from builder.tuning.opening import open_bench, start_server
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
 from builder.tuning.pooling import Runs

@@ -20,9 +20,11 @@ from builder.errors import HostError, RepositoryError
 from builder.publishing import install
 from builder.repository import Repository
 from builder.server import Server
-from builder.tuning.bench import ServerAccess, ServerBench, open_bench
+from builder.tuning.access import ServerAccess
+from builder.tuning.bench import ServerBench
 from builder.tuning.driving import Ended
 from builder.tuning.measurement import Configuration, Load
+from builder.tuning.opening import open_bench
 
 FEW = Load(users=2)
 _numbers = itertools.count(1)
@@ -194,7 +196,7 @@ TUNER = """
 import sys
 from pathlib import Path
 from builder.repository import Repository
-from builder.tuning.bench import open_bench
+from builder.tuning.opening import open_bench
 from builder.tuning.measurement import Load
 with open_bench(Repository(Path(sys.argv[1])), "scale", stage_time_s=60) as bench:
     bench.load(bench.current)

@@ -134,10 +134,12 @@ def gather_notes(found: Found) -> tuple[str, ...]:
             kinds.setdefault(_FIGURES.sub("#", note), []).append((step.number, note))
     said = {note for named in kinds.values() for _, note in named}
     on_all = [note for note in found.notes if note not in said]
-    on_runs = [_say_once(named) for named in kinds.values()]
+    is_said = any(note.startswith(_OTHERS) for note in on_all)  # by the search, which made these runs again
+    on_runs = [_say_once(named) for kind, named in kinds.items() if not (is_said and kind.startswith(_OTHERS))]
     return tuple(dict.fromkeys((*on_all, *on_runs)))
 
 
+_OTHERS = "other programs took"
 _FIGURES = re.compile(r"\d[\d.,]*")
 
 

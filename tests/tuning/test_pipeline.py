@@ -195,6 +195,14 @@ def test_notes_of_runs_name_their_runs_and_each_kind_is_said_once() -> None:
     )
 
 
+def test_that_other_programs_were_busy_is_said_once() -> None:
+    run = replace(Bench().measure(CURRENT, LOAD), notes=("other programs took 46% of the cores",))
+    steps = (Step(1, 3, CURRENT, LOAD, "search", "", measurement=run),)
+    repeated = ("other programs took 46% of the machine during run 1",)
+    assert gather_notes(replace(BETTER, steps=steps, notes=repeated)) == repeated
+    assert gather_notes(replace(BETTER, steps=steps, notes=())) == ("run 1: other programs took 46% of the cores",)
+
+
 # ---- The command
 
 

@@ -136,11 +136,23 @@ def gather_notes(found: Found) -> tuple[str, ...]:
     on_all = [note for note in found.notes if note not in said]
     is_said = any(note.startswith(_OTHERS) for note in on_all)  # by the search, which made these runs again
     on_runs = [_say_once(named) for kind, named in kinds.items() if not (is_said and kind.startswith(_OTHERS))]
-    return tuple(dict.fromkeys((*on_all, *on_runs)))
+    return tuple(dict.fromkeys((*_join_disturbed(on_all), *on_runs)))
 
 
 _OTHERS = "other programs took"
 _FIGURES = re.compile(r"\d[\d.,]*")
+
+
+_DISTURBED = re.compile(r"other programs took (\d+)% of the machine during run (\d+)")
+
+
+def _join_disturbed(notes: list[str]) -> Iterator[str]:
+    """Say for all runs at once that other programs were busy during them."""
+    found = [match for note in notes if (match := _DISTURBED.fullmatch(note))]
+    yield from (note for note in notes if len(found) < 2 or not _DISTURBED.fullmatch(note))
+    if len(found) > 1:
+        most = max(int(match[1]) for match in found)
+        yield f"other programs took up to {most}% of the machine during runs {', '.join(match[2] for match in found)}"
 
 
 def _say_once(named: list[tuple[int, str]]) -> str:

@@ -200,6 +200,11 @@ def test_that_other_programs_were_busy_is_said_once() -> None:
     steps = (Step(1, 3, CURRENT, LOAD, "search", "", measurement=run),)
     repeated = ("other programs took 46% of the machine during run 1",)
     assert gather_notes(replace(BETTER, steps=steps, notes=repeated)) == repeated
+    several = tuple(
+        f"other programs took {share}% of the machine during run {run}" for run, share in ((1, 46), (3, 20))
+    )
+    joined = ("other programs took up to 46% of the machine during runs 1, 3",)
+    assert gather_notes(replace(BETTER, steps=steps, notes=several)) == joined
     assert gather_notes(replace(BETTER, steps=steps, notes=())) == ("run 1: other programs took 46% of the cores",)
 
 

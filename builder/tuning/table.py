@@ -109,7 +109,7 @@ def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
         low, high = say_gain(found.gain.low), say_gain(found.gain.high)
         what = "lower p99" if goal.rate is not None else "throughput"
         yield f"gain: {say_gain(found.gain.value)} {what} ({low} to {high})"
-    if found.nearest is not None:
+    if found.nearest is not None and found.nearest != found.baseline:
         where = f"{say_configuration(found.nearest.configuration)}, {say_load(found.nearest.load)}"
         yield f"nearest: {where}: {say_figures(found.nearest, goal)}"
     yield from _others(found, current)

@@ -13,7 +13,7 @@ import numpy as np
 
 from builder.tuning.curves import engine_of
 from builder.tuning.fitting import fit
-from builder.tuning.goal import KEEPS_UP, Goal
+from builder.tuning.goal import Goal
 from builder.tuning.measurement import Configuration, Interval, Load, Measurement
 from builder.tuning.pooling import Runs, Spread, Trial, Z
 from builder.tuning.residuals import Floats, Scales, features, learn
@@ -37,6 +37,9 @@ _LOADS_BETWEEN = 2
 
 _SPARE = 1.645
 """By how many standard deviations of the spread between runs p99 has to be below the limit."""
+
+_ABOUT = 0.9
+"""The share of a rate below which a case is not expected to keep up. Arrivals that come by chance are as far off."""
 
 _BOUND = 1.04
 """The upper bound of p99 over p99 itself, before anything is measured."""
@@ -182,9 +185,8 @@ class Outlook:
         """float64[N]: the probability that a run of a case keeps the limit, with the margin for another run."""
         margin = max(math.log(self.bound), _SPARE * self.spread.p99)
         chance = _normal((math.log(self.goal.max_p99_s) - margin - self.p99) / np.hypot(self.p99_sd, self.spread.p99))
-        if self.goal.rate is not None:
-            least = math.log(KEEPS_UP * self.goal.rate * self.goal.mean_rows)
-            chance = chance * _normal((self.throughput - least) / np.hypot(self.throughput_sd, 0.003))
+        if self.goal.rate is not None:  # what does not keep up has a p99 far beyond the limit, unless the run is short
+            chance = chance * (self.throughput >= math.log(_ABOUT * self.goal.rate * self.goal.mean_rows))
         in_it = np.array([configuration not in self.out for configuration, _ in self.cases], dtype=np.float64)
         return np.asarray(chance * in_it, dtype=np.float64)
 

@@ -305,6 +305,8 @@ def _alone(space: Space) -> list[Configuration]:
 
 
 def _say_idea(idea: Idea, best: Result | None) -> str:
+    if idea.trial[1].rate is not None:
+        return f"predicted p99 {figure(1e3 * idea.predicted.p99_s)} ms, {_say_chance(idea)}"
     if best is None:
         return f"predicted {figure(idea.predicted.throughput)} rows/s, {_say_chance(idea)}"
     what = "the best so far under another load, " if idea.trial[0] == best.configuration else ""

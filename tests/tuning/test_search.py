@@ -147,6 +147,16 @@ def test_a_model_without_a_batch_is_tuned_too() -> None:
     assert {step.load.rows for step in found.steps} == {((1, 1.0),)}
 
 
+def test_at_a_rate_the_lowest_p99_is_looked_for_and_said() -> None:
+    found = find(small(open_loop=True))
+    assert {step.load.rate for step in found.steps if step.purpose != "calibration"} == {small(open_loop=True).rate}
+    searched = [step for step in found.steps if step.purpose == "search"][1:]
+    assert searched
+    assert all("predicted p99" in step.why for step in searched)
+    chances = [int(step.why.rsplit("with ", 1)[1].removesuffix(" %")) for step in searched]
+    assert max(chances) > 60  # arrivals that come by chance do not count as falling behind
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "optimum"), [(0, 4554.2), (4, 2965.6)])
 def test_the_search_comes_near_the_optimum(seed: int, optimum: float) -> None:

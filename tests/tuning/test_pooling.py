@@ -66,6 +66,18 @@ def test_the_limit_is_kept_with_a_margin_for_another_run() -> None:
     assert not runs_of(run(ONE, 100, 19.5, off=0.001)).results[0].keeps  # another one may have 20.1
 
 
+def test_the_margin_for_another_run_does_not_shrink_with_the_number_of_runs() -> None:
+    result = runs_of(*[run(ONE, 100, 19.2, off=0.001)] * 5).results[0]
+    assert result.p99_s.high < 0.0199
+    assert not result.keeps
+
+
+def test_a_wrong_answer_under_another_load_puts_it_out_as_well() -> None:
+    runs = runs_of(run(ONE, 100, 10))
+    runs.add(Measurement(ONE, Load(users=1), Interval(9, 8, 10), Interval(1, 1, 1), wrong=1))
+    assert not runs.results[0].keeps
+
+
 def test_one_run_that_misses_the_limit_is_enough() -> None:
     result = runs_of(run(ONE, 100, 10), run(ONE, 100, 10), run(ONE, 100, 20.5)).results[0]
     assert result.p99_s.high < 0.02

@@ -67,6 +67,15 @@ def test_an_interrupted_tuning_goes_on_where_it_ended(found: Found) -> None:
     assert world.runs == len(found.steps)
 
 
+def test_every_measurement_of_an_interrupted_tuning_counts_once(found: Found) -> None:
+    done = tuple(step.measurement for step in found.steps if step.measurement)
+    assert len({step.trial for step in found.steps}) < len(done)  # one was repeated
+    world = small()
+    again = find(world, done=done)
+    assert world.runs == 0
+    assert tuple(step.measurement for step in again.steps) == done
+
+
 def spoilt(world: World, change: Callable[[Measurement], Measurement]) -> Found:
     class Spoilt:
         def measure(self, configuration: Configuration, load: Load) -> Measurement:
@@ -92,6 +101,24 @@ def test_wrong_answers_of_the_current_configuration_are_said() -> None:
     assert found.baseline is None
     assert "the current configuration answered wrongly, and is out" in found.notes
     assert found.best is None or found.best.configuration != CURRENT
+
+
+def test_a_current_configuration_that_is_wrong_under_load_is_no_baseline() -> None:
+    def change(run: Measurement) -> Measurement:
+        return replace(run, wrong=int(run.configuration == CURRENT and len(run.load.rows) == 1))
+
+    found = spoilt(small(), change)
+    assert found.baseline is None
+    assert found.wrong == (CURRENT,)
+    assert found.best is None or found.best.configuration != CURRENT
+
+
+def test_what_answers_wrongly_is_not_tried_under_another_load() -> None:
+    world = small()
+    all_but_one = frozenset(world.space.configurations[:-1])
+    found = find(small(broken=all_but_one))
+    tried = [step.configuration for step in found.steps]
+    assert all(tried.count(one) == 1 for one in tried if one in all_but_one)
 
 
 def test_a_configuration_that_does_not_load_is_out_with_its_reason(found: Found) -> None:
@@ -126,12 +153,14 @@ def test_failed_requests_do_not_keep_the_limit() -> None:
     assert found.verdict == "no configuration keeps the limit"
 
 
-def test_a_run_that_others_disturbed_is_made_again(found: Found) -> None:
-    again = find(small(disturbed=frozenset({2})))
-    assert again.steps[3].trial == again.steps[2].trial
-    assert again.steps[3].why == "again, because other programs took 60% of the machine"
-    assert again.best
-    assert again.best.keeps
+def test_a_run_that_others_disturbed_is_made_again() -> None:
+    again = find(small(disturbed=frozenset({1})))
+    assert again.steps[2].trial == again.steps[1].trial
+    assert again.steps[2].why == "again, because other programs took 60% of the machine"
+    assert again.baseline
+    assert again.baseline.trial == again.steps[1].trial
+    runs = [step.measurement for step in again.steps if step.trial == again.baseline.trial]
+    assert again.baseline.runs == len(runs) - 1  # what was disturbed does not count
 
 
 def test_a_disturbed_run_that_cannot_be_repeated_is_noted() -> None:

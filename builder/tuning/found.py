@@ -93,8 +93,8 @@ class Found:
     Attributes:
         verdict: What came out.
         why: The verdict as a sentence, with its figures.
-        best: The configuration to use, and its load: the current one unless the verdict is "better". None if nothing
-            keeps the limit or nothing could be measured.
+        best: The configuration to use, and its load: the current one unless the verdict is "better", even if it may
+            miss the limit. None if nothing keeps the limit, or what would be used could not be measured.
         baseline: The current configuration at the best load that keeps the limit; at its lightest load, with `keeps`
             False, if it keeps the limit nowhere. None if it could not be measured, or answers wrongly.
         gain: How many times as good as the baseline the best one is, as the ratio of their throughputs; of their p99,

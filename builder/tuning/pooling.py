@@ -22,6 +22,10 @@ _USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.015, 0.05, 3
 against what is seen in repeated runs."""
 
 
+MOST_OTHERS = 0.10
+"""The share of the machine that other programs may take in a run that counts in full."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """By how much runs of the same configuration and load differ, beyond what happens inside a run.
@@ -81,14 +85,18 @@ class Runs:
     @property
     def spread(self) -> Spread:
         """By how much runs differ: what is usual, and what the repeated ones say."""
-        groups = [runs for runs in self._runs.values() if len(runs) > 1]
+        groups = [[run for run in runs if not is_disturbed(run)] for runs in self._runs.values()]
         throughputs = [[math.log(one.throughput.value) for one in runs if one.throughput] for runs in groups]
         p99s = [[math.log(one.p99_s.value) for one in runs if one.p99_s] for runs in groups]
         return Spread(_pooled(throughputs, _USUAL_THROUGHPUT), _pooled(p99s, _USUAL_P99))
 
     def result(self, trial: Trial) -> Result | None:
-        """Return what the runs of one trial say together; None if there are none, or none has a p99."""
-        runs = [run for run in self.of(trial) if run.throughput is not None and run.p99_s is not None]
+        """Return what the runs of one trial say together; None if there are none, or none has a p99.
+
+        Runs that other programs disturbed count only where there is no other.
+        """
+        every = [run for run in self.of(trial) if run.throughput is not None and run.p99_s is not None]
+        runs = [run for run in every if not is_disturbed(run)] or every
         if not runs:
             return None
         spread = self.spread
@@ -108,6 +116,22 @@ class Runs:
         found = (self.result(trial) for trial in self.trials)
         return tuple(result for result in found if result is not None)
 
+    def are_disturbed(self, result: Result) -> bool:
+        """Tell whether other programs disturbed all runs of a result."""
+        return all(is_disturbed(run) for run in self.of(result.trial))
+
+    def surely_misses(self, result: Result) -> bool:
+        """Tell whether a result certainly misses the limit, and does not merely fail to show that it is kept.
+
+        The lower bound of its p99 is beyond the limit, or it did not keep up with the rate, or requests failed.
+        """
+        runs, goal = self.of(result.trial), self.goal
+        if self.are_disturbed(result):
+            return False
+        if any(run.failed for run in runs) or result.p99_s.low > goal.max_p99_s:
+            return True
+        return not goal.keeps_up(result.throughput.value, sum(run.requests for run in runs))
+
     def ratio(self, one: Result, other: Result) -> Interval:
         """Return how many times as good one result is as another, with its 95 % interval.
 
@@ -125,6 +149,11 @@ class Runs:
             return result.throughput
         p99_s = result.p99_s
         return Interval(1 / p99_s.value, 1 / p99_s.high, 1 / p99_s.low)
+
+
+def is_disturbed(run: Measurement) -> bool:
+    """Tell whether other programs took so much of the machine that a run says little."""
+    return (run.others or 0.0) > MOST_OTHERS
 
 
 def _pool(intervals: Sequence[Interval], spread: float) -> Interval:

@@ -10,7 +10,7 @@ from builder.tuning.found import Found, Purpose, Result, Step
 from builder.tuning.goal import Goal
 from builder.tuning.measurement import Bench, Configuration, Load, Measurement
 from builder.tuning.planner import HOPELESS, WORTH_TRYING, Idea, Outlook, Planner
-from builder.tuning.pooling import Runs, Trial
+from builder.tuning.pooling import Runs, Trial, is_disturbed
 from builder.tuning.simulator import Predicted
 from builder.tuning.space import Space
 from builder.tuning.verdict import conclude
@@ -27,9 +27,6 @@ _LARGEST_ALONE = 64
 
 _FAR_BEHIND = -0.4
 """An expected gain that is so far below nothing that several instances are not tried for what they may teach."""
-
-_ALSO_BUSY = 0.15
-"""The share of the machine that other programs may take, so that a run still counts."""
 
 _SIMPLER = 0.01
 """A simpler configuration is preferred to one that is better by no more than this share, if runs do not tell them
@@ -181,12 +178,14 @@ class _Search:
         """Tell whether more runs would say nothing that matters."""
         if best.runs < 2 or (usual is not None and baseline is None):
             return False
-        if baseline is None or not baseline.keeps:
+        if baseline is None or self.runs.surely_misses(baseline):
             return True
-        if baseline.runs < 2:
+        if min(best.runs, baseline.runs) >= _ENOUGH_RUNS:
+            return True
+        if baseline.runs < 2 or not baseline.keeps:
             return False
         ratio = self.runs.ratio(best, baseline)
-        return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING or min(best.runs, baseline.runs) >= _ENOUGH_RUNS
+        return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING
 
     # ---- What they share
 
@@ -247,7 +246,7 @@ class _Search:
         if again is not None:
             self.done.remove(again)
         measurement = again or self.bench.measure(*trial)
-        busy = measurement.others if (measurement.others or 0.0) > _ALSO_BUSY else None
+        busy = measurement.others if is_disturbed(measurement) else None
         if busy and not may_repeat:
             self.notes.append(f"{_say_busy(busy)} during run {number}")
         if not (busy and may_repeat):

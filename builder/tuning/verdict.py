@@ -12,7 +12,7 @@ from builder.tuning.wording import figure, say_configuration, say_gain, say_load
 def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step], notes: Iterable[str]) -> Found:
     """Return the verdict.
 
-    The current configuration is kept unless the 95 % interval of the gain is above 1.
+    The current configuration is kept unless the 95 % interval of the gain is above 1, or it certainly misses the limit.
 
     Args:
         space: The configurations.
@@ -31,17 +31,19 @@ def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step
             verdict, why, None, baseline, nearest=nearest, wrong=runs.wrong, steps=tuple(steps), notes=all_notes
         )
     gain = runs.ratio(best, baseline) if baseline and baseline.keeps else None
-    verdict = _verdict(space, best, gain)
-    why = _say(verdict, best, gain, baseline)
-    if verdict != "better" and baseline:
-        best, gain = baseline, runs.ratio(baseline, baseline) if verdict == "as it is" else gain
+    verdict = _verdict(space, runs, best, baseline)
+    why = _say(verdict, runs, best, baseline)
+    kept: Result | None = best
+    if verdict != "better":
+        kept = baseline
+        gain = runs.ratio(baseline, baseline) if verdict == "as it is" and baseline else gain
     return Found(
         verdict,
         why,
-        best,
+        kept,
         baseline,
         gain,
-        ties=_ties(space, runs, best),
+        ties=_ties(space, runs, best, kept),
         wrong=runs.wrong,
         steps=tuple(steps),
         notes=all_notes,
@@ -59,18 +61,46 @@ def _baseline(runs: Runs, current: Configuration) -> Result | None:
     return max(kept, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value))
 
 
-def _verdict(space: Space, best: Result, gain: Interval | None) -> Verdict:
-    if best.configuration == space.current:
+def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) -> Verdict:
+    """Return the verdict about a best result.
+
+    What was not shown is not "better": every run of one side was disturbed, or the current configuration may keep the
+    limit after all.
+    """
+    current = space.current
+    if best.configuration == current:
         return "as it is"
-    return "better" if gain is None or gain.low > 1 else "not distinguishable"
+    if runs.are_disturbed(best) or (baseline is not None and runs.are_disturbed(baseline)):
+        return "nothing could be measured" if current in runs.out else "not distinguishable"
+    if baseline is None:
+        return "better" if current in runs.out else "not distinguishable"
+    return "better" if _is_shown(runs, best, baseline) else "not distinguishable"
 
 
-def _ties(space: Space, runs: Runs, best: Result) -> tuple[Result, ...]:
-    """Return the other configurations that keep the limit and are not distinguishable from the best one."""
+def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:
+    """Tell whether the runs show that the best result is better than the current configuration.
+
+    If that does not keep the limit, it has to miss it for certain under every load that was tried, or to give less
+    under the load of the best one.
+    """
+    if baseline.keeps:
+        return runs.ratio(best, baseline).low > 1
+    mine = [result for result in runs.results if result.configuration == baseline.configuration]
+    same_load = [one for one in mine if one.load == best.load and not runs.are_disturbed(one)]
+    return any(runs.ratio(best, one).low > 1 for one in same_load) or all(runs.surely_misses(one) for one in mine)
+
+
+def _ties(space: Space, runs: Runs, best: Result, kept: Result | None) -> tuple[Result, ...]:
+    """Return the other configurations that keep the limit and are not distinguishable from what is kept.
+
+    Where the current configuration is kept without a result that keeps the limit, they are compared with the best one.
+    """
     ties: dict[Configuration, Result] = {}
+    than = kept if kept is not None and kept.keeps else best
     for result in runs.results:
-        ratio = runs.ratio(result, best)
-        if result.keeps and result.configuration != best.configuration and ratio.low <= 1 <= ratio.high:
+        ratio = runs.ratio(result, than)
+        is_other = kept is None or result.configuration != kept.configuration
+        if result.keeps and is_other and ratio.low <= 1 <= ratio.high:
             ties.setdefault(result.configuration, result)
     return tuple(sorted(ties.values(), key=lambda one: space.simplicity(one.configuration)))
 
@@ -78,20 +108,31 @@ def _ties(space: Space, runs: Runs, best: Result) -> tuple[Result, ...]:
 # ---- In words
 
 
-def _say(verdict: Verdict, best: Result, gain: Interval | None, baseline: Result | None) -> str:
-    at = f"{say_configuration(best.configuration)} at {say_load(best.load)}"
+def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) -> str:
     if verdict == "as it is":
         return "nothing that was tried or predicted is better than the current settings"
-    if gain is None:
-        reason = "could not be measured" if baseline is None else "keep the limit under no load that was tried"
-        return f"{at} keeps the limit; the current settings {reason}"
+    at = f"{say_configuration(best.configuration)} at {say_load(best.load)}"
+    for result, name in ((best, at), (baseline, "the current settings")):
+        if result is not None and runs.are_disturbed(result):
+            return f"other programs disturbed every run of {name}, so nothing was found out"
+    if baseline is not None and baseline.keeps:
+        span = _say_change(runs.ratio(best, baseline), best)
+        if verdict == "better":
+            return f"{at}: {span} compared with the current settings"
+        return f"{at} is not distinguishable from the current settings: {span}; these are kept"
+    if verdict == "not distinguishable":
+        p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "they had too few requests to know p99"
+        return f"{at} keeps the limit, but the current settings may keep it too: {p99}; these are kept"
+    misses = f"do not: their p99 is {say_ms(baseline.p99_s)}" if baseline else "could not be measured, or were wrong"
+    return f"{at} keeps the limit; the current settings {misses}"
+
+
+def _say_change(gain: Interval, best: Result) -> str:
+    """Return the gain as a change of the throughput, or of p99 where a rate is given."""
     if best.load.rate is None:
-        span = f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)})"
-    else:  # a p99 that is 1.25 times as good is 20 % lower
-        span = f"p99 {say_gain(1 / gain.value)} ({say_gain(1 / gain.high)} to {say_gain(1 / gain.low)})"
-    if verdict == "better":
-        return f"{at}: {span} compared with the current settings"
-    return f"{at} is not distinguishable from the current settings: {span}; these are kept"
+        return f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)})"
+    # a p99 that is 1.25 times as good is 20 % lower
+    return f"p99 {say_gain(1 / gain.value)} ({say_gain(1 / gain.high)} to {say_gain(1 / gain.low)})"
 
 
 def _say_nearest(nearest: Result, runs: Runs) -> str:

@@ -1,29 +1,27 @@
 """Find the best configuration in few runs: what to try next, and when to stop."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from builder.tuning.curves import Engine, engine_of
+from builder.tuning.calibration import calibrations
 from builder.tuning.found import Found, Purpose, Result, Step
 from builder.tuning.goal import Goal
-from builder.tuning.measurement import Bench, Configuration, Load, Measurement
-from builder.tuning.planner import HOPELESS, WORTH_TRYING, Idea, Outlook, Planner
+from builder.tuning.measurement import Bench, Measurement
+from builder.tuning.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
+from builder.tuning.planner import Planner
 from builder.tuning.pooling import Runs, Trial, is_disturbed
 from builder.tuning.simulator import Predicted
 from builder.tuning.space import Space
 from builder.tuning.verdict import conclude
-from builder.tuning.wording import count, figure, say_gain
+from builder.tuning.wording import figure, say_gain
 
 FEWEST_RUNS = 4
 """The fewest runs that can find anything: one to learn from, the current configuration, another one, and that again."""
 
 _RUNS_FOR_SEVERAL = 6
 """The fewest runs of which more than one is spent on how long batches take."""
-
-_LARGEST_ALONE = 64
-"""The largest batch that is measured by itself. Of larger ones, the time is extrapolated."""
 
 _FAR_BEHIND = -0.4
 """An expected gain that is so far below nothing that several instances are not tried for what they may teach."""
@@ -110,7 +108,7 @@ class _Search:
 
     def calibrate(self) -> None:
         """Measure how long batches of each size take, for one or two numbers of threads."""
-        for trial, why in _calibrations(self.space, self.of):
+        for trial, why in calibrations(self.space, several=self.of >= _RUNS_FOR_SEVERAL):
             self.run(trial, "calibration", why)
         self.predict()
         if not self.planner.is_ready and self.left:
@@ -246,7 +244,8 @@ class _Search:
         if again is not None:
             self.done.remove(again)
         measurement = again or self.bench.measure(*trial)
-        busy = measurement.others if is_disturbed(measurement) else None
+        is_out = bool(measurement.wrong or measurement.error)  # that is no matter of chance, and counts at once
+        busy = measurement.others if is_disturbed(measurement) and not is_out else None
         if busy and not may_repeat:
             self.notes.append(f"{_say_busy(busy)} during run {number}")
         if not (busy and may_repeat):
@@ -264,40 +263,6 @@ def _is_accident(run: Measurement, idea: Idea) -> bool:
         return False
     late = run.p99_s.value > _STOOD_STILL * idea.predicted.p99_s
     return late and run.throughput.value > (1 - _SURPRISE) * idea.predicted.throughput
-
-
-def _calibrations(space: Space, runs: int) -> Iterator[tuple[Trial, str]]:
-    """Yield the runs that show how long batches take: one user sends requests of all sizes, one after the other.
-
-    Larger requests are rarer, so that they do not take all the time.
-    """
-    largest = min(space.largest_batch, _LARGEST_ALONE)
-    sizes = [2**power for power in range(largest.bit_length())]
-    load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
-    batches = f"batches of 1 to {sizes[-1]} rows take" if sizes[1:] else "one request takes"
-    several = _alone(space)
-    for configuration in several if runs >= _RUNS_FOR_SEVERAL else several[:1]:
-        threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""
-        yield (configuration, load), f"how long {batches}{threads}"
-
-
-def _alone(space: Space) -> list[Configuration]:
-    """Return the configurations of one instance whose batches are timed.
-
-    Of several numbers of threads, these are the most and the fewest, and what is between them is interpolated. Of the
-    ways to run a plan, they are the first three.
-    """
-    batch = space.current.max_batch_size and space.largest_batch
-    usual = replace(space.current, instances=1, max_batch_size=batch, preferred=(), delay_us=0)
-    engines: dict[Engine, Configuration] = {}
-    for one in space.configurations:
-        if one.instances == 1:
-            alone = replace(usual, threads=one.threads, profiles=one.profiles, cuda_graphs=one.cuda_graphs)
-            engines.setdefault(engine_of(one, space.cores), alone)
-    if len({engine[1:] for engine in engines}) > 1:
-        return list(engines.values())[:3]
-    by_threads = sorted(engines, key=lambda engine: -(engine[0] or 0))
-    return [engines[engine] for engine in dict.fromkeys((by_threads[0], by_threads[-1]))]
 
 
 # ---- In words

@@ -163,6 +163,14 @@ def test_a_run_that_others_disturbed_is_made_again() -> None:
     assert again.baseline.runs == len(runs) - 1  # what was disturbed does not count
 
 
+def test_a_wrong_answer_counts_in_a_disturbed_run_as_well() -> None:
+    found = find(small(disturbed=frozenset({1}), broken=frozenset({CURRENT})))
+    assert found.wrong == (CURRENT,)
+    twice = spoilt(small(), lambda run: replace(run, others=0.5, wrong=int(run.configuration == CURRENT)))
+    assert twice.wrong == (CURRENT,)
+    assert [step.configuration for step in twice.steps].count(CURRENT) == 1
+
+
 def test_a_disturbed_run_that_cannot_be_repeated_is_noted() -> None:
     found = find(small(disturbed=frozenset(range(4))), runs=4)
     assert any(note.startswith("other programs took 60% of the machine during run ") for note in found.notes)

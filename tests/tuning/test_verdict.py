@@ -63,6 +63,10 @@ def test_a_current_one_that_certainly_misses_the_limit_is_worse() -> None:
     assert "the current settings do not: their p99 is 40 ms" in one.why
 
 
+def test_a_current_one_of_which_one_request_failed_does_not_certainly_miss_the_limit() -> None:
+    assert found(run(CURRENT, 130, failed=1), run(OTHER, 100)).verdict == "not distinguishable"
+
+
 def test_a_current_one_that_may_keep_the_limit_is_kept() -> None:
     one = found(run(CURRENT, 100, (29.6, 16, 56)), run(OTHER, 100))
     assert one.verdict == "not distinguishable"

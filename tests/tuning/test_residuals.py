@@ -51,5 +51,14 @@ def test_repeated_measurements_are_averaged() -> None:
     ],
 )
 def test_every_setting_takes_cases_apart(other: Configuration) -> None:
-    _, spreads = learn(features([HERE, (other, HERE[1])], 8), [0], [0.4], [1e-9], SCALES)
+    load = Load(users=64)
+    _, spreads = learn(features([(HERE[0], load), (other, load)], 8), [0], [0.4], [1e-9], SCALES)
     assert spreads[1] > 5 * spreads[0]
+
+
+def test_batches_that_the_users_cannot_fill_are_alike() -> None:
+    two_users = Load(users=2, rows=((1, 1.0), (3, 1.0)))  # 6 rows at most
+    _, spreads = learn(
+        features([(HERE[0], two_users), (Configuration(1, 1, 16), two_users)], 8), [0], [0.4], [1e-9], SCALES
+    )
+    assert spreads[1] == pytest.approx(spreads[0])

@@ -50,8 +50,8 @@ TOKEN = re.compile(
 )
 """A token of the text format; what lies between tokens is `space`."""
 
-_BRACES = re.compile(r"(?P<head>\w+\s*:?\s*\{)(?P<inside>.*?)(?P<tail>\s*\}\s*[;,]?)", re.DOTALL)
-"""An entry that is a message in braces."""
+_BRACES = re.compile(r"(?P<head>\w+\s*(?::\s*)?\{)(?P<inside>.*?)(?P<tail>\}\s*[;,]?)", re.DOTALL)
+"""An entry that is a message in braces. It matches in a time that grows as the entry does: spaces have one place each."""
 
 _FIRST_INDENT = re.compile(r"\n([ \t]*)[^\s#]")
 """How far the first line inside a message is indented that is no comment."""
@@ -117,15 +117,24 @@ def _change(
     span = text[entry.start : entry.end]
     parts = _BRACES.fullmatch(span)
     if parts is not None and isinstance(new, Message) and held:
-        inside = parts["inside"]
+        inside = parts["inside"].rstrip()
+        tail = parts["inside"][len(inside) :] + parts["tail"]
         deeper = _FIRST_INDENT.search(inside)
         edited = edit_message(inside, held[0], new, deeper[1] if deeper else f"{indent}  ", where).rstrip()
-        is_taller = "\n" in edited and "\n" not in parts["tail"]
-        changed = parts["head"] + edited + (f"\n{indent}}}" if is_taller else parts["tail"] if edited else "}")
-        if elements(_parsed_as(message, changed), field) == [new]:
+        is_taller = "\n" in edited and "\n" not in tail
+        changed = parts["head"] + edited + (f"\n{indent}}}" if is_taller else tail if edited else "}")
+        if _says(changed, field, new, message):
             return text[: entry.start] + changed + text[entry.end :]
     _refuse_unknown(span, field, message, where)
     return _splice(text, [entry], render_elements(message, field, [new]), indent)
+
+
+def _says(span: str, field: Any, value: Any, message: Any) -> bool:
+    """Return whether an entry that was changed says this. One with a brace in a comment may say nothing any more."""
+    try:
+        return elements(_parsed_as(message, span), field) == [value]
+    except text_format.ParseError:
+        return False
 
 
 def _refuse_unknown(span: str, field: Any, message: Any, where: object) -> None:

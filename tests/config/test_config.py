@@ -1,4 +1,5 @@
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -617,3 +618,26 @@ def test_a_config_with_many_faults_is_refused_in_few_words() -> None:
     with pytest.raises(RepositoryError, match=r"; and 9\d\d more\n") as caught:
         make(make().text + warmup)
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"dynamic_batching {{ preferred_batch_size: [4]{' ' * 200_000}}}\n",
+        f"dynamic_batching{' ' * 200_000}# {{\n{{ preferred_batch_size: [4] }}\n",
+    ],
+    ids=["inside", "before"],
+)
+def test_long_spaces_do_not_take_long(text: str) -> None:
+    config = read(text)
+    config.dynamic_batching.preferred_batch_size[:] = [8]
+    began = time.process_time()
+    assert read(pbtxt.edit(text, config, where="config.pbtxt")) == config
+    assert time.process_time() - began < 5
+
+
+def test_a_brace_in_a_comment_after_an_entry_does_not_break_the_edit() -> None:
+    text = "dynamic_batching { preferred_batch_size: [4] } # }\n;"
+    config = read(text)
+    config.dynamic_batching.preserve_ordering = True
+    assert read(pbtxt.edit(text, config, where="config.pbtxt")) == config

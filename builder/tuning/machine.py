@@ -115,10 +115,13 @@ class Busy:
 
     @property
     def others(self) -> float | None:
-        """The share of the cores' time that other programs took, or the hypervisor."""
-        if self.total_s is None:
+        """The share of the cores' time that other programs took, or the hypervisor; None if that is not known.
+
+        It is not known without the server's part, as for a Triton in a container on this machine.
+        """
+        if self.total_s is None or self.server_s is None:
             return None
-        rest = self.total_s - self.ours_s - (self.server_s or 0.0)
+        rest = self.total_s - self.ours_s - self.server_s
         return min(max(rest / (self.cores * self.seconds), 0.0), 1.0)
 
 

@@ -46,11 +46,13 @@ def _read(
     if result["schema"] != _SCHEMA:
         raise ValueError(f"schema {result['schema']} instead of {_SCHEMA}")
     totals = result["totals"]
-    answered, failed = _count(totals["requests"]), sum(map(_count, totals["failures"].values()))
+    answered, unchecked = _count(totals["requests"]), _count(totals["unchecked"])
+    failed, wrong = (sum(map(_count, totals[kind].values())) for kind in ("failures", "wrong"))
     stages = result["stages"]
     if not stages or not stages[0]["requests"]:
         why = "; ".join(map(str, result["verdict"]["reasons"])) or "no request was answered"
-        return Measurement(configuration, load, None, None, failed=failed, error=why)
+        faults = {"wrong": wrong, "failed": failed, "unchecked": unchecked}
+        return Measurement(configuration, load, None, None, **faults, error=why)
     stage = stages[0]
     server = stage["server"] or {}
     return Measurement(
@@ -59,9 +61,9 @@ def _read(
         throughput=_throughput(stage),
         p99_s=_p99(stage),
         requests=_count(stage["requests"]),
-        wrong=sum(map(_count, totals["wrong"].values())),
+        wrong=wrong,
         failed=failed,
-        unchecked=_count(totals["unchecked"]),
+        unchecked=unchecked,
         mean_batch=_number(server.get("mean_batch", 0.0)),
         batches=_batches(server),
         queue_s=_seconds(server.get("queue_us") or 0.0),
@@ -96,8 +98,10 @@ def _p99(stage: Mapping[str, Any]) -> Interval | None:
 
 
 def _batches(server: Mapping[str, Any]) -> dict[int, BatchTimes]:
+    """Return what was executed; a batch that took no time at all says nothing, and has no logarithm."""
     sizes, times = server.get("batch_sizes", {}), server.get("batch_times_us", {})
-    return {int(size): BatchTimes(_count(sizes[size]), _seconds(us)) for size, us in times.items()}
+    found = {int(size): BatchTimes(_count(sizes[size]), _seconds(us)) for size, us in times.items()}
+    return {size: times for size, times in found.items() if times.seconds > 0}
 
 
 def _notes(result: Mapping[str, Any], stage: Mapping[str, Any]) -> Iterator[str]:

@@ -89,9 +89,7 @@ def read_statistics(answer: Mapping[str, Any]) -> Iterator[tuple[str, str, Count
             failed=int(stats["fail"]["count"]),
             nanoseconds={part: int(stats[part]["ns"]) for part in SPLIT},
             batch_sizes=Counter({size: int(batch["compute_infer"]["count"]) for size, batch in batches}),
-            batch_nanoseconds=Counter(
-                {size: sum(int(batch[part]["ns"]) for part in _COMPUTE) for size, batch in batches}
-            ),
+            batch_nanoseconds=Counter({size: _time_of(batch) for size, batch in batches}),
         )
         yield str(entry["name"]), str(entry["version"]), counts
 

@@ -62,6 +62,15 @@ def test_the_time_of_a_batch_is_that_of_its_input_inference_and_output() -> None
     assert (figures["batch_sizes"], figures["batch_times_us"]) == ({"8": 20}, {"8": 2100.0})
 
 
+def test_a_part_of_a_batch_that_the_server_does_not_count_is_left_out() -> None:
+    parts = {part: {"count": 3, "ns": 0} for part in ("success", "fail", "queue", "compute_input", "compute_output")}
+    stats = {**parts, "compute_infer": {"count": 3, "ns": 6_000}}
+    entry = {"name": "m", "version": "1", "inference_count": 24, "execution_count": 3, "inference_stats": stats}
+    batches = [{"batch_size": 8, "compute_infer": {"count": 3, "ns": 6_000}}]
+    ((_, _, counted),) = read_statistics({"model_stats": [{**entry, "batch_stats": batches}]})
+    assert counted.batch_nanoseconds == {8: 6_000}
+
+
 def test_without_two_snapshots_there_are_no_figures_and_the_reason_is_given() -> None:
     assert summary(SILENT, snapshot(3), answered=3).reason == SILENT.problem
     assert summary(snapshot(3), answered=3).figures is None

@@ -104,6 +104,28 @@ def test_without_an_answer_there_is_no_measurement_but_the_reason() -> None:
     assert made.error.startswith("no request was answered")
 
 
+def test_wrong_answers_are_not_forgotten_if_all_came_in_the_warm_up() -> None:
+    first = window(100, 2000, unchecked=5)
+    (tally,) = first.tallies.values()
+    tally.wrong["tolerance"] = 3
+    made = measured(result_of(window(0, 2000), window(0, 2000), discarded=first, served=False))
+    assert made.error
+    assert (made.wrong, made.unchecked) == (3, 5)
+
+
+def test_batches_that_took_no_time_are_left_out(result: dict[str, Any]) -> None:
+    strange = copy.deepcopy(result)
+    strange["stages"][0]["server"]["batch_times_us"]["4"] = 0.0
+    assert [*measured(strange).batches] == [8]
+
+
+def test_what_other_programs_took_is_not_known_where_the_server_is_in_a_container(result: dict[str, Any]) -> None:
+    """Its processor time is on this machine, but not known, so it must not count as that of other programs."""
+    made = measured(result, Busy(seconds=10.0, cores=4, server_s=None, ours_s=1.0, total_s=30.0))
+    assert made.others is None
+    assert not any(note.startswith("other programs") for note in made.notes)
+
+
 def test_what_the_server_did_not_say_is_left_out_and_noted() -> None:
     made = measured(result_of(*(window(400, 2000) for _ in range(3)), served=False))
     assert (made.batches, made.mean_batch) == ({}, 0.0)

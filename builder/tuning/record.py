@@ -36,6 +36,9 @@ _LIMIT = 32 * 2**20
 
 _MOST_EARLIER = 9
 
+_TIMES = ("mean_batch", "queue_s", "latency_s", "client_cpu_s", "server_cpu_s", "seconds")
+"""Attributes of a measurement that are never negative."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -287,9 +290,18 @@ def _problems(measurement: Measurement) -> Iterator[str]:
     for name, figure in (("throughput", measurement.throughput), ("p99_s", measurement.p99_s)):
         if figure is not None and not 0 <= figure.low <= figure.value <= figure.high:
             yield f"{name} is {figure.value:g}, with the interval from {figure.low:g} to {figure.high:g}"
+    if measurement.p99_s is not None and measurement.p99_s.value == 0:
+        yield "p99_s is 0"
     counts = (measurement.requests, measurement.wrong, measurement.failed, measurement.unchecked)
     if min(counts) < 0:
         yield f"a number of requests is {min(counts)}"
+    if (least := min(getattr(measurement, name) or 0.0 for name in _TIMES)) < 0:
+        yield f"a time or a mean is {least:g}"
+    if not 0 <= (measurement.others or 0.0) <= 1:
+        yield f"others is {measurement.others:g}, and it is a share"
+    for rows, times in measurement.batches.items():
+        if rows < 1 or times.count < 1 or times.seconds <= 0:
+            yield f"there are {times.count} batches of {rows} rows, and each took {times.seconds:g} s"
     if measurement.configuration.instances < 1 or measurement.configuration.max_batch_size < 0:
         yield "a configuration has no instance, or a negative max_batch_size"
 

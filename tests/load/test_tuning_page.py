@@ -228,6 +228,15 @@ def test_a_figure_that_none_can_be_is_refused(figure: Any, tmp_path: Path) -> No
         read(values, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["measurement", "predicted"])
+def test_a_time_that_is_too_long_in_milliseconds_is_refused(kind: str, tmp_path: Path) -> None:
+    values = document()
+    times = values["steps"][3][kind]
+    times["p99_s"] = 1e306 if kind == "predicted" else {"value": 1e306, "low": 0.0, "high": 1e306}
+    with pytest.raises(SettingsError, match="inf is not a figure"):
+        read(values, tmp_path)
+
+
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
     (tmp_path / "tune.json").write_text(json.dumps(document()))
     command = ["tuning", str(tmp_path / "tune.json"), "--output", str(tmp_path / "new" / "report.html")]

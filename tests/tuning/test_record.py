@@ -190,6 +190,11 @@ def damage(document: dict[str, Any], name: str) -> str:
         "text for a number": lambda: step.update(requests="many"),
         "negative": lambda: step.update(wrong=-1),
         "interval": lambda: step["throughput"].update(low=1e9),
+        "no p99": lambda: step.update(p99_s={"value": 0.0, "low": 0.0, "high": 1.0}),
+        "before its time": lambda: step.update(latency_s=-1.0),
+        "more than all": lambda: step.update(others=1.5),
+        "no rows": lambda: step.update(batches={"0": {"count": 1, "seconds": 1.0}}),
+        "in no time": lambda: step.update(batches={"1": {"count": 1, "seconds": 0.0}}),
         "no instance": lambda: step["configuration"].update(instances=0),
         "size": lambda: step.update(batches={"x": {"count": 1, "seconds": 1.0}}),
         "rows": lambda: step["load"].update(rows=[[1, 2, 3]]),
@@ -201,8 +206,8 @@ def damage(document: dict[str, Any], name: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["half", "binary", "schema", "other model", "no steps", "text for a number", "negative", "interval", "no instance",
-     "size", "rows", "goal"],
+    ["half", "binary", "schema", "other model", "no steps", "text for a number", "negative", "interval", "no p99",
+     "before its time", "more than all", "no rows", "in no time", "no instance", "size", "rows", "goal"],
 )  # fmt: skip
 def test_a_damaged_record_is_refused_with_a_way_on(repository: Repository, name: str) -> None:
     now = conditions(repository)

@@ -112,7 +112,7 @@ def read_document(path: Path) -> Document:
         raise SettingsError(path, f"the file is not a tuning of schema {SCHEMA}", _FIX)
     try:
         return _document(values)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SettingsError(path, f"the tuning in this file is damaged: {error!r}", _FIX) from error
 
 
@@ -124,7 +124,7 @@ def _document(values: Mapping[str, Any]) -> Document:
         verdict=str(found["verdict"]) if found else "",
         why=str(found["why"]) if found else "",
         is_good=bool(found and found["best"]),
-        limit_ms=1000 * _number(goal["max_p99_s"]),
+        limit_ms=_number(1000 * _number(goal["max_p99_s"])),
         is_rate=goal["rate"] is not None,
         facts=tuple(_facts(values)),
         runs=tuple(_run(step, values) for step in values["steps"] if step["measurement"] is not None),
@@ -167,7 +167,7 @@ def _run(step: Mapping[str, Any], values: Mapping[str, Any]) -> Run:
         why=str(step["why"]),
         throughput=_interval(measured["throughput"]),
         p99_ms=_interval(measured["p99_s"], 1000),
-        predicted=predicted and (_number(predicted["throughput"]), 1000 * _number(predicted["p99_s"])),
+        predicted=predicted and (_number(predicted["throughput"]), _number(1000 * _number(predicted["p99_s"]))),
         mean_batch=_number(measured["mean_batch"]),
         kind=kind,
         verdict=verdict,
@@ -220,7 +220,7 @@ def _known(interval: Interval | None) -> Interval:
 def _interval(values: Mapping[str, Any] | None, scale: float = 1.0) -> Interval | None:
     if values is None:
         return None
-    return Interval(*(scale * _number(values[name]) for name in ("value", "low", "high")))
+    return Interval(*(_number(scale * _number(values[name])) for name in ("value", "low", "high")))
 
 
 def _number(value: Any) -> float:

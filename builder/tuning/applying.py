@@ -93,6 +93,9 @@ def apply(
     tunings.settle()
 
     def writing(plan: Plan) -> None:
+        if (plan.replaced, plan.content) != (planned.replaced, planned.content):
+            what = "somebody has changed it while the new settings were tried, so they were tried with another config"
+            raise RepositoryError(model.config_path, what, "run the command again")
         keeping, texts = plan.replacement.keeping, (plan.replaced.decode(), plan.content.decode())
         kept_as = None if keeping is None else str(keeping.kept)
         tunings.add(Entry(now(), "applying", plan.after, *texts, kept_as, addresses))

@@ -55,6 +55,7 @@ class ServerBench:
     Attributes:
         current: The configuration that config.pbtxt says now.
         version: The version that is measured.
+        config_text: What config.pbtxt says; None if it is another version's, and would be changed for this one.
         proven_max_batch: Up to which batch size it was proven; 0 for a model without a batch.
         kind: Where the instances run: `cpu` or `gpu`.
         plan: The ways to run a TensorRT plan; empty for other models.
@@ -91,6 +92,7 @@ class ServerBench:
         choices = PlanChoices.of(goal.config, manifest, where=self._where)
         self.current = read_configuration(goal.config, where=self._where)
         self.version = goal.version
+        self.config_text = goal.plan.text if goal.change is None else None
         self.proven_max_batch = manifest.max_batch_size
         self.plan: tuple[PlanUse, ...] = choices.uses(self.current) if choices else ()
         self.kind: Literal["cpu", "gpu"] = "cpu"

@@ -15,7 +15,7 @@ from builder.server import AdminAccess
 from builder.tuning.access import ServerAccess
 from builder.tuning.applying import Applied, apply, preview
 from builder.tuning.bench import ServerBench
-from builder.tuning.conditions import Conditions, ModelFacts
+from builder.tuning.conditions import Conditions, ModelFacts, changed_fields
 from builder.tuning.found import Found, Step
 from builder.tuning.machine import read_machine
 from builder.tuning.measurement import Configuration
@@ -214,10 +214,15 @@ def conditions_of(
         fixed: What is held as it is meanwhile; one sentence each.
 
     Raises:
-        RepositoryError: The config or the manifest cannot be read.
+        RepositoryError: The config or the manifest cannot be read, or the config is not the one that is measured.
     """
+    model = repository.model(name)
+    facts = ModelFacts.of(model, bench.version)
+    if bench.config_text is not None and (changed := changed_fields(bench.config_text, facts.config)):
+        what = f"{', '.join(changed)} was changed after the tuning had read it, so it was not measured"
+        raise RepositoryError(model.config_path, what, "run the command again")
     return Conditions(
-        model=ModelFacts.of(repository.model(name), bench.version),
+        model=facts,
         goal=options.goal,
         stage_time_s=options.stage_time_s,
         protocol=options.protocol,
@@ -269,7 +274,8 @@ def refuse_wrong(found: Found, current: Configuration, name: str) -> None:
     """
     if current in found.wrong:
         what = f"it answers wrongly with its current settings: {say_configuration(current)}"
-        raise VerificationError(name, what, f"run `python -m builder verify {name}`, which compares its answers")
+        fix = f"run `python -m builder verify {name}`, which compares its answers; after a repair, tune with --fresh"
+        raise VerificationError(name, what, fix)
 
 
 def with_diff(repository: Repository, store: TuningStore, record: Record, found: Found) -> Record:

@@ -119,6 +119,20 @@ def test_a_configuration_that_fails_its_check_is_not_applied(repository: Reposit
     assert entries(repository) == ()
 
 
+def test_only_the_config_that_was_tried_is_written(repository: Repository) -> None:
+    path = repository.model("scale").config_path
+
+    def edits(change: ConfigChange) -> None:
+        path.write_text(path.read_text() + "response_cache { enable: true }\n")
+
+    with pytest.raises(RepositoryError, match="while the new settings were tried"):
+        apply_to(repository, prove=edits)
+
+    assert path.read_text().endswith("response_cache { enable: true }\n")
+    assert "count: 1" in path.read_text()
+    assert entries(repository) == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [

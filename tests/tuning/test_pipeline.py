@@ -41,6 +41,7 @@ class Bench:
 
     current: Configuration = CURRENT
     version: int = 1
+    config_text: str | None = None
     proven_max_batch: int = 8
     kind: str = "cpu"
     plan: tuple[Any, ...] = ()
@@ -206,6 +207,19 @@ def test_that_other_programs_were_busy_is_said_once() -> None:
     joined = ("other programs took up to 46% of the machine during runs 1, 3",)
     assert gather_notes(replace(BETTER, steps=steps, notes=several)) == joined
     assert gather_notes(replace(BETTER, steps=steps, notes=())) == ("run 1: other programs took 46% of the cores",)
+
+
+def test_a_config_that_changed_before_its_first_run_is_not_said_to_be_measured(
+    repository: Repository, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repository.model("scale").config_path
+    bench.config_text = path.read_text()
+    path.write_text(f"# a comment\n{bench.config_text}")
+    assert tune(repository).found.verdict == "better"
+    path.write_text(bench.config_text.replace("count: 1", "count: 4"))
+    monkeypatch.setattr(pipeline, "search", lambda *_, **__: pytest.fail("something was measured"))
+    with pytest.raises(RepositoryError, match="instance_group was changed after the tuning had read it"):
+        tune(repository)
 
 
 # ---- The command

@@ -3,6 +3,7 @@
 Source: proc(5): /proc/stat and /proc/PID/stat count in ticks of `SC_CLK_TCK`.
 """
 
+import math
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
 _PARENT, _USER, _SYSTEM, _WAITED_USER, _WAITED_SYSTEM = 1, 11, 12, 13, 14
 """Positions in /proc/PID/stat, counted from the state, which is its third field."""
 _IDLE = (3, 4)
@@ -57,8 +59,40 @@ def read_machine() -> MachineFacts:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process, and a server that it starts, may use."""
+    """Return how many cores this process, and a server that it starts, may use: those of a container, not its host."""
+    cores, quota = _cores_here(), _quota()
+    return max(1, math.ceil(quota)) if quota < cores else cores
+
+
+def _cores_here() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota() -> float:
+    """Return how many cores' time the control groups of this process allow, such as `docker run --cpus`; or infinity.
+
+    Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
+    """
+    return min((_allowed(folder) for folder in _groups()), default=math.inf)
+
+
+def _groups() -> Iterator[Path]:
+    """Yield the folders of the control groups for processor time that this process is in, and of those above them."""
+    for line in _text(_PROC / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):
+            root = _GROUPS / controllers
+            # In a container, the path may be one of the host's, and the container's own group is at the root.
+            yield from (root / part for part in (Path(path[1:]), *Path(path[1:]).parents))
+
+
+def _allowed(folder: Path) -> float:
+    both = _text(folder / "cpu.max").split()
+    quota, period = both if len(both) == 2 else (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    with suppress(ValueError):  # `max`, or no such file
+        if int(quota) > 0 and int(period) > 0:
+            return int(quota) / int(period)
+    return math.inf
 
 
 def process_seconds(pid: int) -> float:
@@ -159,7 +193,12 @@ class Stopwatch:
 
 
 def busy_seconds() -> float | None:
-    """Return how long the cores that this process may use were busy since the machine started; None if not known."""
+    """Return how long the cores that this process may use were busy since the machine started; None if not known.
+
+    It is not known under a quota, which is a part of the cores, and nobody says which part others took of the rest.
+    """
+    if _quota() < _cores_here():
+        return None
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     ticks = 0
     for core, *numbers in (line.split() for line in _text(_PROC / "stat").splitlines()):

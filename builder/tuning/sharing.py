@@ -64,7 +64,7 @@ class Shared:
         before: What each model gave with its old settings, all of them under load.
         after: The same with the new settings; empty if nothing changed.
         gain: How many times as good the new settings are, as the geometric mean over the models; None if nothing
-            changed, or if the old settings do not keep the limit.
+            changed, or if the old settings certainly miss the limit, or answer wrongly or not at all.
         is_better: Whether the new settings are better.
         why: The verdict as a sentence without a full stop.
     """
@@ -206,14 +206,17 @@ def _judge(
 
 def _results(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> dict[str, Result]:
     """Return what each model gave in several runs; without the models whose runs gave no figures."""
-    results = {}
-    for name in runs[0] if runs else ():
-        pooled = Runs(goal)
-        for run in runs:
+    every = {name: pooled.results for name, pooled in _pool(runs, goal).items()}
+    return {name: results[0] for name, results in every.items() if results}
+
+
+def _pool(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> dict[str, Runs]:
+    """Return the runs of each model, which had the same settings in all of them."""
+    every = {name: Runs(goal) for name in (runs[0] if runs else ())}
+    for run in runs:
+        for name, pooled in every.items():
             pooled.add(run[name])
-        if (result := pooled.result((runs[0][name].configuration, goal.loads[0]))) is not None:
-            results[name] = result
-    return results
+    return every
 
 
 def _compare(
@@ -232,16 +235,27 @@ def _compare(
         for side, configurations in zip(sides, (current, chosen), strict=True):
             side.append(measure({name: (one, goal.loads[0]) for name, one in configurations.items()}))
     before, after = (_results(side, goal) for side in sides)
-    is_kept, was_kept = (_all_keep(results, current) for results in (after, before))
+    is_kept = len(after) == len(current) and all(result.keeps for result in after.values())
     gains = {name: Runs(goal).ratio(after[name], before[name]) for name in after if name in before}
-    gain = _mean(gains.values()) if was_kept and len(gains) == len(current) else None
-    is_better = is_kept and (gain is None or gain.low > 1)
-    why = _say(is_kept, gain, gains)
+    was_out = _surely_fails(sides[0], goal)
+    gain = _mean(gains.values()) if not was_out and len(gains) == len(current) else None
+    is_known = not any(_are_disturbed(side, goal) for side in sides)
+    is_shown = was_out or (gain is not None and gain.low > 1)
+    is_better = is_kept and is_known and is_shown
+    why = _say(is_kept, is_known, was_out, gain, gains)
     return Shared(tuple(turns), dict(chosen if is_better else current), before, after, gain, is_better, why)
 
 
-def _all_keep(results: Mapping[str, Result], names: Mapping[str, object]) -> bool:
-    return len(results) == len(names) and all(result.keeps for result in results.values())
+def _surely_fails(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> bool:
+    """Return whether a model certainly misses the limit with these settings, or answers wrongly or not at all."""
+    pools = _pool(runs, goal).values()
+    return any(pooled.out or any(pooled.surely_misses(result) for result in pooled.results) for pooled in pools)
+
+
+def _are_disturbed(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> bool:
+    """Return whether other programs disturbed all runs of a model."""
+    pools = _pool(runs, goal).values()
+    return any(pooled.are_disturbed(result) for pooled in pools for result in pooled.results)
 
 
 def _mean(gains: Iterable[Interval]) -> Interval:
@@ -252,11 +266,15 @@ def _mean(gains: Iterable[Interval]) -> Interval:
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
-def _say(is_kept: bool, gain: Interval | None, gains: Mapping[str, Interval]) -> str:
+def _say(is_kept: bool, is_known: bool, was_out: bool, gain: Interval | None, gains: Mapping[str, Interval]) -> str:
     if not is_kept:
         return "with all new settings at once, not every model keeps the limit; the old ones are kept"
-    if gain is None:
+    if not is_known:
+        return "other programs disturbed the runs that compare all new settings with the old ones; these are kept"
+    if was_out:
         return "the new settings keep the limit for every model, and the old ones do not"
+    if gain is None:
+        return "the old settings had too few requests to know p99, so they may be as good; these are kept"
     span = f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)}) in the mean: {_say_gains(gains)}"
     if gain.low > 1:
         return f"all models with their new settings at once: {span}"

@@ -81,13 +81,18 @@ def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:
     """Tell whether the runs show that the best result is better than the current configuration.
 
     If that does not keep the limit, it has to miss it for certain under every load that was tried, or to give less
-    under the load of the best one.
+    under the load of the best one. A lighter load that was not tried may keep the limit; it gives no more rows than the
+    lightest one that was tried, so that one has to give less than the best one.
     """
     if baseline.keeps:
         return runs.ratio(best, baseline).low > 1
     mine = [result for result in runs.results if result.configuration == baseline.configuration]
     same_load = [one for one in mine if one.load == best.load and not runs.are_disturbed(one)]
-    return any(runs.ratio(best, one).low > 1 for one in same_load) or all(runs.surely_misses(one) for one in mine)
+    if any(runs.ratio(best, one).low > 1 for one in same_load):
+        return True
+    lightest = min(mine, key=lambda one: one.load.users or 0)
+    is_all = lightest.load == runs.goal.loads[0] or runs.ratio(best, lightest).low > 1
+    return is_all and all(runs.surely_misses(one) for one in mine)
 
 
 def _ties(space: Space, runs: Runs, best: Result, kept: Result | None) -> tuple[Result, ...]:
@@ -118,10 +123,13 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) ->
     if baseline is not None and baseline.keeps:
         span = _say_change(runs.ratio(best, baseline), best)
         if verdict == "better":
-            return f"{at}: {span} compared with the current settings"
+            than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
+            return f"{at}: {span} compared with the current settings{than}"
         return f"{at} is not distinguishable from the current settings: {span}; these are kept"
     if verdict == "not distinguishable":
         p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "they had too few requests to know p99"
+        if baseline is not None and runs.surely_misses(baseline):
+            p99 = f"less than {say_load(baseline.load)} was not tried"
         return f"{at} keeps the limit, but the current settings may keep it too: {p99}; these are kept"
     misses = f"do not: their p99 is {say_ms(baseline.p99_s)}" if baseline else "could not be measured, or were wrong"
     return f"{at} keeps the limit; the current settings {misses}"

@@ -165,6 +165,35 @@ def test_old_settings_that_miss_the_limit_are_replaced_by_any_that_keep_it() -> 
     assert found.chosen["a"].instances == 2
 
 
+@pytest.mark.parametrize("gain", [1.2, 1.01])
+def test_old_settings_that_may_keep_the_limit_are_replaced_only_by_what_gives_more(gain: float) -> None:
+    server = Server(lambda counts: {"a": 1000.0 * (gain if counts["a"] == 2 else 1), "b": 1000.0 / counts["b"]})
+
+    def measure(wanted: Wanted) -> Mapping[str, Measurement]:
+        found = dict(server.measure(wanted))
+        if wanted["a"][0].instances == 1:
+            found["a"] = replace(found["a"], p99_s=Interval(0.095, 0.08, 0.11))
+        return found
+
+    found = search_together(CURRENT, GOAL, measure, space_of, searching=exhaustively)
+    assert found.turns[0].accepted
+    assert found.is_better == (gain == 1.2)
+    assert found.gain is not None
+
+
+def test_runs_that_other_programs_disturbed_show_nothing() -> None:
+    server = Server(alone)
+
+    def measure(wanted: Wanted) -> Mapping[str, Measurement]:
+        is_last = len(server.calls) >= 4  # two turns of two runs
+        return {name: replace(run, others=0.3 * is_last) for name, run in server.measure(wanted).items()}
+
+    found = search_together(CURRENT, GOAL, measure, space_of, searching=exhaustively)
+    assert not found.is_better
+    assert found.chosen == CURRENT
+    assert "other programs disturbed" in found.why
+
+
 def test_a_gain_that_may_be_none_is_not_used() -> None:
     server = Server(lambda counts: {"a": 1000 + 5 * counts["a"], "b": 1000.0 / counts["b"]})
     found = run(server)

@@ -87,11 +87,12 @@ def _groups() -> Iterator[Path]:
 
 
 def _allowed(folder: Path) -> float:
-    both = _text(folder / "cpu.max").split()
-    quota, period = both if len(both) == 2 else (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    with suppress(ValueError):  # `max`, or no such file
-        if int(quota) > 0 and int(period) > 0:
-            return int(quota) / int(period)
+    """Return how many cores' time a control group allows, by its file of the second version, or those of the first."""
+    old = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    with suppress(ValueError):  # it is `max`, or there is no such file
+        quota, period = map(int, (_text(folder / "cpu.max") or " ".join(old)).split())
+        if quota > 0 and period > 0:
+            return quota / period
     return math.inf
 
 

@@ -138,10 +138,10 @@ class Outlook:
 
         return [case for case in self.cases if not fits(case[0])]
 
-    def nearest(self) -> Idea:
-        """Return the case with the lowest expected p99, among those that are not out."""
+    def nearest(self) -> Idea | None:
+        """Return the case with the lowest expected p99, among those that are not out; None if all are."""
         left = [number for number, case in enumerate(self.cases) if case[0] not in self.out]
-        return self._idea(min(left, key=lambda number: float(self.p99[number])), None, 0.0)
+        return self._idea(min(left, key=lambda number: float(self.p99[number])), None, 0.0) if left else None
 
     def usual(self, configuration: Configuration) -> Idea | None:
         """Return the load at which a configuration is expected to do best within the limit; None if there is none.

@@ -51,8 +51,7 @@ def _read(
     stages = result["stages"]
     if not stages or not stages[0]["requests"]:
         why = "; ".join(map(str, result["verdict"]["reasons"])) or "no request was answered"
-        faults = {"wrong": wrong, "failed": failed, "unchecked": unchecked}
-        return Measurement(configuration, load, None, None, **faults, error=why)
+        return Measurement(configuration, load, None, None, wrong=wrong, failed=failed, unchecked=unchecked, error=why)
     stage = stages[0]
     server = stage["server"] or {}
     return Measurement(
@@ -101,7 +100,7 @@ def _batches(server: Mapping[str, Any]) -> dict[int, BatchTimes]:
     """Return what was executed; a batch that took no time at all says nothing, and has no logarithm."""
     sizes, times = server.get("batch_sizes", {}), server.get("batch_times_us", {})
     found = {int(size): BatchTimes(_count(sizes[size]), _seconds(us)) for size, us in times.items()}
-    return {size: times for size, times in found.items() if times.seconds > 0}
+    return {size: one for size, one in found.items() if one.seconds > 0}
 
 
 def _notes(result: Mapping[str, Any], stage: Mapping[str, Any]) -> Iterator[str]:

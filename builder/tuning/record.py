@@ -297,8 +297,8 @@ def _problems(measurement: Measurement) -> Iterator[str]:
         yield f"a number of requests is {min(counts)}"
     if (least := min(getattr(measurement, name) or 0.0 for name in _TIMES)) < 0:
         yield f"a time or a mean is {least:g}"
-    if not 0 <= (measurement.others or 0.0) <= 1:
-        yield f"others is {measurement.others:g}, and it is a share"
+    if not 0 <= (share := measurement.others or 0.0) <= 1:
+        yield f"others is {share:g}, and it is a share"
     for rows, times in measurement.batches.items():
         if rows < 1 or times.count < 1 or times.seconds <= 0:
             yield f"there are {times.count} batches of {rows} rows, and each took {times.seconds:g} s"

@@ -152,7 +152,7 @@ class _Search:
         if idea is not None and idea.keeps >= HOPELESS:
             return idea
         nearest = outlook.nearest()
-        return None if self.runs.of(nearest.trial) else nearest
+        return None if nearest is None or self.runs.of(nearest.trial) else nearest
 
     def confirm(self) -> None:
         """Repeat the baseline and the best one in turn, until they can be told apart or the runs are used up."""

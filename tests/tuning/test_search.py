@@ -113,6 +113,15 @@ def test_a_current_configuration_that_is_wrong_under_load_is_no_baseline() -> No
     assert found.best is None or found.best.configuration != CURRENT
 
 
+def test_if_every_configuration_answers_wrongly_the_search_ends() -> None:
+    world = World(3, cores=1, largest=1, requests=700, default=Configuration(1, None, 0))
+    every = frozenset(world.space.configurations)
+    assert len(every) < 8
+    found = find(replace(world, broken=every))
+    assert set(found.wrong) <= every
+    assert found.best is found.baseline is None
+
+
 def test_what_answers_wrongly_is_not_tried_under_another_load() -> None:
     world = small()
     all_but_one = frozenset(world.space.configurations[:-1])

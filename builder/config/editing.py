@@ -51,7 +51,7 @@ TOKEN = re.compile(
 """A token of the text format; what lies between tokens is `space`."""
 
 _BRACES = re.compile(r"(?P<head>\w+\s*(?::\s*)?\{)(?P<inside>.*?)(?P<tail>\}\s*[;,]?)", re.DOTALL)
-"""An entry that is a message in braces. It matches in a time that grows as the entry does: spaces have one place each."""
+"""An entry that is a message in braces. Spaces have one place each, so that long ones do not take long."""
 
 _FIRST_INDENT = re.compile(r"\n([ \t]*)[^\s#]")
 """How far the first line inside a message is indented that is no comment."""

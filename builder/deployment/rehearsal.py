@@ -227,7 +227,8 @@ def _check_is_ours(placed: ModelDirectory, model: str) -> None:
     existing = pbtxt.parse(placed.read_config(), where=placed.config_path)
     if _MARK not in existing.parameters:
         what = f"this name is needed to try versions of {model!r}, but another model has it"
-        raise RepositoryError(placed.path, what, "rename that model; only `deploy` can do without it, with --no-rehearsal")
+        fix = "rename that model; only `deploy` can do without it, with --no-rehearsal"
+        raise RepositoryError(placed.path, what, fix)
 
 
 def _write_trivial(folder: Path, name: str, model: str) -> None:

@@ -292,18 +292,22 @@ def _problems(measurement: Measurement) -> Iterator[str]:
             yield f"{name} is {figure.value:g}, with the interval from {figure.low:g} to {figure.high:g}"
     if measurement.p99_s is not None and measurement.p99_s.value == 0:
         yield "p99_s is 0"
+    yield from _strange_times(measurement)
     counts = (measurement.requests, measurement.wrong, measurement.failed, measurement.unchecked)
     if min(counts) < 0:
         yield f"a number of requests is {min(counts)}"
+    if measurement.configuration.instances < 1 or measurement.configuration.max_batch_size < 0:
+        yield "a configuration has no instance, or a negative max_batch_size"
+
+
+def _strange_times(measurement: Measurement) -> Iterator[str]:
     if (least := min(getattr(measurement, name) or 0.0 for name in _TIMES)) < 0:
         yield f"a time or a mean is {least:g}"
     if not 0 <= (share := measurement.others or 0.0) <= 1:
         yield f"others is {share:g}, and it is a share"
     for rows, times in measurement.batches.items():
-        if rows < 1 or times.count < 1 or times.seconds <= 0:
+        if min(rows, times.count) < 1 or times.seconds <= 0:
             yield f"there are {times.count} batches of {rows} rows, and each took {times.seconds:g} s"
-    if measurement.configuration.instances < 1 or measurement.configuration.max_batch_size < 0:
-        yield "a configuration has no instance, or a negative max_batch_size"
 
 
 def _used(earlier: _Earlier) -> Resumed:

@@ -230,20 +230,27 @@ def _compare(
     if chosen == current:
         why = "no model gets other settings"
         return Shared(tuple(turns), dict(current), {}, {}, None, False, why)
-    sides: tuple[list[Mapping[str, Measurement]], ...] = ([], [])
-    for _ in range(REPEATS):
-        for side, configurations in zip(sides, (current, chosen), strict=True):
-            side.append(measure({name: (one, goal.loads[0]) for name, one in configurations.items()}))
+    sides = _in_turn((current, chosen), goal, measure)
     before, after = (_results(side, goal) for side in sides)
     is_kept = len(after) == len(current) and all(result.keeps for result in after.values())
+    is_known = not any(_are_disturbed(side, goal) for side in sides)
     gains = {name: Runs(goal).ratio(after[name], before[name]) for name in after if name in before}
     was_out = _surely_fails(sides[0], goal)
     gain = _mean(gains.values()) if not was_out and len(gains) == len(current) else None
-    is_known = not any(_are_disturbed(side, goal) for side in sides)
-    is_shown = was_out or (gain is not None and gain.low > 1)
-    is_better = is_kept and is_known and is_shown
+    is_better = is_kept and is_known and (was_out or (gain is not None and gain.low > 1))
     why = _say(is_kept, is_known, was_out, gain, gains)
     return Shared(tuple(turns), dict(chosen if is_better else current), before, after, gain, is_better, why)
+
+
+def _in_turn(
+    settings: Sequence[Mapping[str, Configuration]], goal: Goal, measure: Measure
+) -> list[list[Mapping[str, Measurement]]]:
+    """Return what all models give with each of the settings, measured several times in turn."""
+    sides: list[list[Mapping[str, Measurement]]] = [[] for _ in settings]
+    for _ in range(REPEATS):
+        for side, configurations in zip(sides, settings, strict=True):
+            side.append(measure({name: (one, goal.loads[0]) for name, one in configurations.items()}))
+    return sides
 
 
 def _surely_fails(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> bool:

@@ -872,5 +872,5 @@ def undo_tuning(
     """
     from builder import tuning  # gRPC takes 0.1 s to import, which no other call needs
 
-    place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s)
+    place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s, to_undo=True)
     return tuning.undo_applied(place, name, admin=admin, headers=headers, certificates=certificates, report=report)

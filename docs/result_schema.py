@@ -31,7 +31,10 @@ The name of a time ends in its unit. `rows` counts samples, `requests` counts ca
 says otherwise; what does not apply is null.""",
     "tuning": """\
 `python -m builder tune` prints this with `--json`, and writes it to `tune.json` in its `--report-dir`. Times are in
-seconds unless the name of the key ends in another unit. Every key is there; what does not apply is null.""",
+seconds unless the name of the key ends in another unit. Every key is there; what does not apply is null.
+
+With `--share`, it prints an object: `models` has one of these for each model, and `together` says in which turns they
+were searched (`turns`), what all of them gave at once (`before` and `after`), and whether that is better.""",
 }
 FILES = {"result": "result.json", "tuning": "tune.json"}
 

@@ -1,19 +1,24 @@
 """Show what `tune` does and finds: a line before and after each run, the table, and what comes of it."""
 
+import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cli.help_pages import PROGRAM
 from builder.cli.output import print_diff, print_json, print_result, print_table, report
 from builder.cli.servers import take_access
+from builder.cli.tuning_conflicts import LONGEST_STAGE_S
 from builder.errors import HostError
 
 if TYPE_CHECKING:
     from builder.tuning import Applied, ServerAccess, Step, Together, TuneOptions, Tuning
+
+_MARGIN = 1.2
+"""How far a limit has to be above the upper end of a p99, so that another run keeps it."""
 
 _NOT_AGAIN = ("--fresh", "--json")
 """Options of a tuning that its result is applied without."""
@@ -212,10 +217,33 @@ def check(done: "Tuning") -> None:
     Raises:
         HostError: That is so.
     """
-    found = done.found
-    if found.best is not None:
+    if done.found.best is None:
+        raise HostError(done.name, done.found.why, ", or ".join(_ways(done)))
+
+
+def _ways(done: "Tuning") -> Iterator[str]:
+    """Yield what may lead to settings that keep the limit, where none did."""
+    from builder.tuning import is_disturbed
+
+    goal, nearest = done.record.conditions.goal, done.found.nearest
+    stage_time_s = done.record.conditions.stage_time_s
+    more_time = f"give each run more time, as in --stage-time {min(4 * stage_time_s, LONGEST_STAGE_S):g}s"
+    if nearest is None:
+        runs = [step.measurement for step in done.found.steps if step.measurement is not None]
+        if done.found.why in {run.error for run in runs}:
+            yield "correct what this names, and tune again with --fresh"
+        elif any(map(is_disturbed, runs)):
+            yield "tune again with --fresh when no other program is busy"
+        else:
+            yield more_time
         return
-    fix = "allow a longer latency with --max-p99-ms, or ask for less with --concurrency or --rate"
-    if found.nearest is None:
-        fix = "give each run more time, as in --stage-time 20s, or change what the notes name"
-    raise HostError(done.name, found.why, fix)
+    if not goal.keeps_up(nearest.throughput.value):
+        yield "ask for fewer requests with --rate"
+        return
+    if nearest.p99_s.value <= goal.max_p99_s and stage_time_s < LONGEST_STAGE_S:
+        yield f"{more_time}, which narrows the intervals"
+    yield f"allow a longer latency, as in --max-p99-ms {math.ceil(_MARGIN * 1000 * nearest.p99_s.high)}"
+    if (goal.users or 0) > 1:
+        yield "ask for fewer users with --concurrency"
+    if goal.rate is not None:
+        yield "ask for fewer requests with --rate"

@@ -5,6 +5,9 @@ from typing import Any
 
 from builder.cli.conflicts import Conflict
 from builder.cli.faults import WrongUsage
+from builder.cli.help_pages import PROGRAM
+
+LONGEST_STAGE_S = 600
 
 
 def check_tuning(names: Sequence[str], given: Mapping[str, Any]) -> None:
@@ -35,6 +38,7 @@ _FOR_TUNING = {
     "apply": "--apply",
     "report_dir": "--report-dir",
     "servers": "--server",
+    "http_address": "--http-address",
 }
 """What has no effect with --undo, which measures nothing."""
 
@@ -44,7 +48,8 @@ def _undo_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
         if given[parameter] not in (None, False, ()):
             yield f"{name} has no effect with --undo, which measures nothing", f"leave out {name} or --undo"
     if len(names) > 1:
-        yield f"--undo is for one model, and {len(names)} are named", f"name one, as in {names[0]} --undo"
+        fix = f"name one, as in `{PROGRAM} tune {names[0]} --undo`"
+        yield f"--undo is for one model, and {len(names)} are named", fix
 
 
 def _goal_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -56,7 +61,7 @@ def _goal_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if given["users"] is not None and given["rate"] is not None:
         what = "--concurrency is for users who wait for each answer, and --rate for requests that wait for none"
         yield what, "leave out --concurrency or --rate"
-    if given["stage_time_s"] is not None and not 1 <= given["stage_time_s"] <= 600:
+    if given["stage_time_s"] is not None and not 1 <= given["stage_time_s"] <= LONGEST_STAGE_S:
         yield f"--stage-time {given['stage_time_s']:g}s is not from 1s to 10m", "use 5s, for example"
 
 
@@ -73,8 +78,11 @@ def _name_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
     if given["share"] and given["users"] is None and given["rate"] is None:
         what = "--share compares settings at one load of all models, and none is given"
         yield what, "add --concurrency USERS or --rate REQUESTS_PER_S, for each model"
+    if given["share"] and given["is_fresh"]:
+        yield "--fresh has no effect with --share, which measures everything anew each time", "leave out --fresh"
     if len(names) == 1 and given["share"]:
-        yield "--share is for several models, and one is named", "name the other models on the server, or leave it out"
+        fix = "name the other models on the server, or leave out --share"
+        yield "--share is for several models, and one is named", fix
 
 
 _FOR_SERVER = {

@@ -13,6 +13,7 @@ from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
+from builder.tuning.pooling import is_disturbed
 from builder.tuning.report import check_folder, write_report
 from builder.tuning.sharing import Shared
 from builder.tuning.space import Space
@@ -38,6 +39,7 @@ __all__ = [
     "Tuning",
     "Verdict",
     "check_folder",
+    "is_disturbed",
     "place_of",
     "summary_of",
     "table",

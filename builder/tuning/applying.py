@@ -103,7 +103,7 @@ def apply(
     change = ConfigChange(f"tune {name}", partial(_plan_apply, measured=measured, best=found.best), writing)
     planned = change.plan(model)
     if planned.content == planned.replaced:
-        return Applied(name, is_changed=False, why="nothing is applied: config.pbtxt has this configuration already")
+        return Applied(name, is_changed=False, why="nothing is applied: config.pbtxt has these settings already")
     try:
         if not servers:
             (prove or _on_embedded(repository, name, slack, report))(change)
@@ -114,7 +114,7 @@ def apply(
     edited = [f"{', '.join(others)} in config.pbtxt was changed since it was measured, and stays so"] if others else []
     undo = f"`python -m builder tune {name} --undo` takes this back"
     notes = (*planned.notes, *edited, *find_outdated(repository, name, addresses), undo)
-    return summarize(planned, "the best configuration is in config.pbtxt", addresses, notes)
+    return summarize(planned, "the best settings are in config.pbtxt", addresses, notes)
 
 
 def preview(repository: Repository, name: str, *, measured: ModelFacts, found: Found) -> str:
@@ -166,7 +166,8 @@ def _plan_apply(model: ModelDirectory, measured: ModelFacts, best: Result) -> Pl
     text, served, again = model.read_config(), model.served_version(), "tune the model again"
     if served != measured.version:
         what = f"it serves version {served} now, and version {measured.version} was measured"
-        raise RepositoryError(model.config_path, what, again)
+        back = f"python -m builder switch {model.name} --to {measured.version}"
+        raise RepositoryError(model.config_path, what, f"{again}, or run `{back}` first")
     if model.read_manifest(served).model.sha256 != measured.sha256:
         raise RepositoryError(model.version_dir(served), "its files are not those that were measured", again)
     if changed := tuned_changes(measured.config, text):

@@ -26,6 +26,7 @@ from builder.tuning.machine import Busy, Stopwatch, usable_cores
 from builder.tuning.measurement import Configuration, Load, Measurement
 from builder.tuning.plan_choices import PlanChoices, PlanUse
 from builder.tuning.reading import read_measurement
+from builder.tuning.wording import say_configuration
 
 Protocol = Literal["http", "grpc"]
 
@@ -231,7 +232,7 @@ class ServerBench:
             return error.what
         served = read_configuration(self._live.config(self._candidate.name), where=self._access.address)
         if configuration != self.current and served != configuration:
-            what = f"it loaded {served} instead of {configuration}"
+            what = f"it loaded {say_configuration(served)} instead of {say_configuration(configuration)}"
             raise HostError(self._access.address, what, "check that this is NVIDIA's Triton, and report it if it is")
         self._loaded = configuration
         return None

@@ -9,6 +9,8 @@ from builder.errors import RepositoryError
 from builder.repository import ModelDirectory
 from builder.tuning.goal import Goal
 from builder.tuning.machine import MachineFacts
+from builder.tuning.measurement import Load
+from builder.tuning.wording import count, say_load
 
 _TUNED = ("max_batch_size", "dynamic_batching", "sequence_batching", "instance_group", "optimization")
 """Fields at the top of a config."""
@@ -53,7 +55,7 @@ class Conditions:
         protocol: How the requests were sent.
         server: The address of the server; None for the embedded one.
         machine: The machine that sent the requests, and ran the server if that is embedded.
-        software: The versions of what was measured, such as `{"tritonserver": "2.51.0"}`.
+        software: The versions of what was measured, such as `{"triton": "2.51.0"}`.
         fixed: What was held as it is meanwhile, such as other models on the server; one sentence each.
     """
 
@@ -131,16 +133,23 @@ def _differs(name: str, old: object, new: object) -> bool:
 def _of_goals(before: Goal, now: Goal) -> Iterator[str]:
     if before.max_p99_s != now.max_p99_s:
         yield f"the limit was {before.max_p99_s * 1000:g} ms, and is {now.max_p99_s * 1000:g} ms now"
-    was, is_now = _load(before), _load(now)
-    if was != is_now:
-        yield f"the load was {was}, and is {is_now} now"
+    if (before.users, before.rate) != (now.users, now.rate):
+        yield f"the load was {_load(before)}, and is {_load(now)} now"
+    if before.rows != now.rows:
+        yield f"the requests had {_rows(before)}, and have {_rows(now)} now"
 
 
 def _load(goal: Goal) -> str:
-    users = f"{goal.users} users" if goal.users is not None else "part of the answer"
-    load = f"{goal.rate:g} requests/s" if goal.rate is not None else users
-    rows = ", ".join(f"{count} ({weight:g})" for count, weight in goal.rows)
-    return f"{load} with requests of {rows} rows"
+    if goal.users is None and goal.rate is None:
+        return "part of the answer"
+    return say_load(Load(goal.users, goal.rate))
+
+
+def _rows(goal: Goal) -> str:
+    """Return how many rows requests have, as `--rows` takes it if they are mixed: `4 rows`, `rows of 1=8,16=1`."""
+    if len(goal.rows) == 1:
+        return count(goal.rows[0][0], "row")
+    return f"rows of {','.join(f'{rows}={weight:g}' for rows, weight in goal.rows)}"
 
 
 def _of_machines(before: MachineFacts, now: MachineFacts) -> Iterator[str]:

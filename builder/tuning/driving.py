@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from builder.tuning.machine import process_seconds
 
 COMMAND = (sys.executable, "-m", "loadtest", "standby")
 """The program, which is told with `--result` where its result goes."""
+
+_OPTIONS = {"--host": "--http-address", "--grpc-address": "--server"}
+"""Options of a load test, and what `tune` calls them; the others that a user can give have the same names."""
 
 _WHERE = "the load test"
 _REPORT_IT = "run the command again; if that does not help, report it with this message"
@@ -145,7 +149,7 @@ class LoadTest:
             if line.startswith("error: "):
                 where, _, what = line.removeprefix("error: ").partition(": ")
                 fixes = [later.removeprefix("fix: ") for later in said[number:] if later.startswith("fix: ")]
-                return HostError(where, what or "it failed", fixes[0] if fixes else _REPORT_IT)
+                return HostError(*map(_as_tune_says, (where, what or "it failed", fixes[0] if fixes else _REPORT_IT)))
         return HostError(_WHERE, f"it ended with status {status}: {self._last_words()}", _REPORT_IT)
 
     def _words(self) -> list[str]:
@@ -154,3 +158,8 @@ class LoadTest:
 
     def _last_words(self) -> str:
         return next((line.strip() for line in reversed(self._words()) if line.strip()), "it said nothing")
+
+
+def _as_tune_says(text: str) -> str:
+    """Name the options in a message of the load test as `tune` does."""
+    return re.sub(r"(?<![\w-])--(?:host|grpc-address)(?![\w-])", lambda found: _OPTIONS[found[0]], text)

@@ -11,8 +11,8 @@ class Configuration:
 
     Attributes:
         instances: How many copies of the model run at the same time (`instance_group.count`).
-        threads: CPU threads of each instance (`intra_op_thread_count`); None leaves them to the server, which takes one
-            for each core.
+        threads: CPU threads of each instance (`intra_op_thread_count`); None leaves them to the server: NVIDIA's
+            takes one for each core, and the embedded one divides the cores among the instances.
         max_batch_size: The largest batch that Triton forms, in rows. 0 for a model without a batch.
         preferred: Batch sizes at which Triton stops waiting for more requests (`preferred_batch_size`), ascending.
         delay_us: How long a request may wait for others (`max_queue_delay_microseconds`).

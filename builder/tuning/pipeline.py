@@ -83,6 +83,7 @@ def tune(
         VerificationError: The current configuration answers wrongly, or the new one does when it is written back.
     """
     with tuning(repository, name, f"tune {name}") as store:
+        _refuse_version(repository, name, options)
         done = Tuning(_measure(repository, name, options, store, server, report, observed), store.path)
         return applied(done, repository, store, server, report) if options.apply else done
 
@@ -125,15 +126,26 @@ def undo_applied(
         return undo(repository, name, store, connect=connect, report=report)
 
 
-def place_of(repository: Path | str, *, report: Report, lock_timeout_s: float | None) -> Repository:
+def place_of(
+    repository: Path | str, *, report: Report, lock_timeout_s: float | None, to_undo: bool = False
+) -> Repository:
     """Return the repository to tune in, which is a folder.
+
+    Args:
+        repository: The folder of the model repository.
+        report: Called with who holds a lock that is waited for.
+        lock_timeout_s: How long to wait for it, in seconds.
+        to_undo: Whether a tuning is to be taken back.
 
     Raises:
         RepositoryError: It is a bucket.
     """
     if is_url(repository):
-        what = "a tuning loads its candidates from a folder, and this is a bucket"
-        fix = "tune a copy in a folder, and write the settings to the bucket with `python -m builder configure`"
+        what, bucket = "a tuning loads its candidates from a folder, and this is a bucket", f"--repository {repository}"
+        fix = f"tune a copy in a folder, and write the settings here with `python -m builder configure NAME {bucket}`"
+        if to_undo:
+            what = "a tuning is applied in a folder, and this is a bucket"
+            fix = f"take the last change of the config back with `python -m builder rollback NAME {bucket}`"
         raise RepositoryError(repository, what, fix)
     return Repository(Path(repository), report=report, lock_timeout_s=lock_timeout_s)
 
@@ -257,6 +269,21 @@ def refuse_rows(bench: ServerBench, options: TuneOptions, name: str) -> None:
         what = f"--rows has requests of {rows} rows, and the server refuses more than {most} in one (max_batch_size)"
         fix = f"give at most {most}" + (f", or {_more(bench, rows, name)}" if bench.current.max_batch_size else "")
         raise RepositoryError(name, what, fix)
+
+
+def _refuse_version(repository: Repository, name: str, options: TuneOptions) -> None:
+    """Refuse to write back what another version than the served one gives, before anything is measured.
+
+    Raises:
+        RepositoryError: That was asked for.
+    """
+    if not options.apply or options.version is None:
+        return
+    model = repository.model(name)
+    if (served := model.served_version()) != options.version:
+        what = f"it serves version {served}, and --apply would give that the settings of version {options.version}"
+        to = f"python -m builder switch {name} --to {options.version}"
+        raise RepositoryError(model.config_path, what, f"leave out --version or --apply, or run `{to}` first")
 
 
 def _more(bench: ServerBench, rows: int, name: str) -> str:

@@ -18,7 +18,7 @@ from builder.tuning.measurement import Configuration, Interval, Load, Measuremen
 from builder.tuning.pooling import Runs
 from builder.tuning.search import search
 from builder.tuning.space import Space
-from builder.tuning.wording import count, say_configuration, say_gain, say_load
+from builder.tuning.wording import count, say_configuration, say_gain, say_gains, say_load
 
 Wanted = Mapping[str, tuple[Configuration, Load]]
 """What each model runs with, and under which load."""
@@ -201,7 +201,7 @@ def _judge(
         return True, found.why
     if _mean(gains.values()).value > 1:
         return True, found.why
-    return False, f"not used, because all models together lose: {_say_gains(gains)}"
+    return False, f"not used, because all models together lose: {_say_each(gains, of_p99=goal.rate is not None)}"
 
 
 def _results(runs: Sequence[Mapping[str, Measurement]], goal: Goal) -> dict[str, Result]:
@@ -238,7 +238,7 @@ def _compare(
     was_out = _surely_fails(sides[0], goal)
     gain = _mean(gains.values()) if not was_out and len(gains) == len(current) else None
     is_better = is_kept and is_known and (was_out or (gain is not None and gain.low > 1))
-    why = _say(is_kept, is_known, was_out, gain, gains)
+    why = _say(is_kept, is_known, was_out, gain, gains, of_p99=goal.rate is not None)
     return Shared(tuple(turns), dict(chosen if is_better else current), before, after, gain, is_better, why)
 
 
@@ -273,7 +273,15 @@ def _mean(gains: Iterable[Interval]) -> Interval:
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
-def _say(is_kept: bool, is_known: bool, was_out: bool, gain: Interval | None, gains: Mapping[str, Interval]) -> str:
+def _say(
+    is_kept: bool,
+    is_known: bool,
+    was_out: bool,
+    gain: Interval | None,
+    gains: Mapping[str, Interval],
+    *,
+    of_p99: bool,
+) -> str:
     if not is_kept:
         return "with all new settings at once, not every model keeps the limit; the old ones are kept"
     if not is_known:
@@ -282,11 +290,11 @@ def _say(is_kept: bool, is_known: bool, was_out: bool, gain: Interval | None, ga
         return "the new settings keep the limit for every model, and the old ones do not"
     if gain is None:
         return "the old settings had too few requests to know p99, so they may be as good; these are kept"
-    span = f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)}) in the mean: {_say_gains(gains)}"
+    span = f"{say_gains(gain, of_p99=of_p99)} on average: {_say_each(gains, of_p99=of_p99)}"
     if gain.low > 1:
         return f"all models with their new settings at once: {span}"
     return f"the new settings of all models at once are not distinguishable from the old ones: {span}"
 
 
-def _say_gains(gains: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name} {say_gain(gain.value)}" for name, gain in gains.items())
+def _say_each(gains: Mapping[str, Interval], *, of_p99: bool) -> str:
+    return ", ".join(f"{name} {say_gain(gain.value, of_p99=of_p99)}" for name, gain in gains.items())

@@ -13,14 +13,14 @@ from builder.tuning.wording import (
     figure,
     say_changes,
     say_configuration,
-    say_gain,
+    say_gains,
     say_load,
     say_ms,
     say_throughput,
 )
 
-HEADS = ("run", "settings", "load", "expected", "rows/s", "p99, ms", "batch", "verdict")
-"""`expected` is the throughput that was predicted, and `batch` the mean number of rows in one."""
+HEADS = ("run", "settings", "load", "predicted", "rows/s", "p99, ms", "batch", "verdict")
+"""`predicted` is the throughput, in rows/s, and `batch` the mean number of rows in one."""
 
 
 SHARED_HEADS = ("model", "settings", "rows/s before", "after", "p99 before, ms", "after")
@@ -79,20 +79,15 @@ def say_verdict(step: Step, best: Result | None = None) -> str:
         return measured.error
     if measured.wrong:
         return f"out: {count(measured.wrong, 'wrong answer')}"
+    if measured.failed or measured.unchecked:
+        failed = measured.failed
+        return count(failed, "failed request") if failed else count(measured.unchecked, "unchecked answer")
     if step.purpose == "calibration":
-        return "to learn"
+        return "to learn from"
     if step.keeps is False:
-        return _why_not(measured)
+        return "misses the limit"
     is_best = best is not None and (step.configuration, step.load) == (best.configuration, best.load)
-    return "best" if is_best else "in time"
-
-
-def _why_not(measured: Measurement) -> str:
-    if measured.failed:
-        return f"out: {count(measured.failed, 'failed request')}"
-    if measured.unchecked:
-        return f"out: {count(measured.unchecked, 'answer')} not checked"
-    return "too slow"
+    return "best" if is_best else "keeps the limit"
 
 
 def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
@@ -106,9 +101,8 @@ def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
         load = say_load(found.baseline.load)
         yield f"current: {say_configuration(current)}, {load}: {say_figures(found.baseline, goal)}"
     if found.gain is not None and found.verdict == "better":
-        low, high = say_gain(found.gain.low), say_gain(found.gain.high)
-        what = "lower p99" if goal.rate is not None else "throughput"
-        yield f"gain: {say_gain(found.gain.value)} {what} ({low} to {high})"
+        of_p99 = goal.rate is not None
+        yield f"gain: {'' if of_p99 else 'throughput '}{say_gains(found.gain, of_p99=of_p99)}"
     if found.nearest is not None and found.nearest != found.baseline:
         where = f"{say_configuration(found.nearest.configuration)}, {say_load(found.nearest.load)}"
         yield f"nearest: {where}: {say_figures(found.nearest, goal)}"
@@ -118,8 +112,6 @@ def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
 def _others(found: Found, current: Configuration) -> Iterator[str]:
     for tie in found.ties:
         yield f"as good: {say_changes(tie.configuration, current)}, {say_load(tie.load)}: {_short(tie)}"
-    for configuration in found.wrong:
-        yield f"wrong answers: {say_configuration(configuration)}"
     yield from (f"note: {note}" for note in found.notes)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from builder.tuning.found import Found, Result, Step, Verdict
-from builder.tuning.measurement import Configuration, Interval
+from builder.tuning.measurement import Configuration
 from builder.tuning.pooling import Runs
 from builder.tuning.space import Space
-from builder.tuning.wording import figure, say_configuration, say_gain, say_load, say_ms
+from builder.tuning.wording import figure, say_configuration, say_gains, say_load, say_ms
 
 
 def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step], notes: Iterable[str]) -> Found:
@@ -119,9 +119,9 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) ->
     at = f"{say_configuration(best.configuration)} at {say_load(best.load)}"
     for result, name in ((best, at), (baseline, "the current settings")):
         if result is not None and runs.are_disturbed(result):
-            return f"other programs disturbed every run of {name}, so nothing was found out"
+            return f"other programs disturbed every run of {name}, so nothing was found out: measure again without them"
     if baseline is not None and baseline.keeps:
-        span = _say_change(runs.ratio(best, baseline), best)
+        span = say_gains(runs.ratio(best, baseline), of_p99=best.load.rate is not None)
         if verdict == "better":
             than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
             return f"{at}: {span} compared with the current settings{than}"
@@ -129,18 +129,10 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) ->
     if verdict == "not distinguishable":
         p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "they had too few requests to know p99"
         if baseline is not None and runs.surely_misses(baseline):
-            p99 = f"less than {say_load(baseline.load)} was not tried"
+            p99 = f"fewer than {say_load(baseline.load)} were not tried"
         return f"{at} keeps the limit, but the current settings may keep it too: {p99}; these are kept"
     misses = f"do not: their p99 is {say_ms(baseline.p99_s)}" if baseline else "could not be measured, or were wrong"
     return f"{at} keeps the limit; the current settings {misses}"
-
-
-def _say_change(gain: Interval, best: Result) -> str:
-    """Return the gain as a change of the throughput, or of p99 where a rate is given."""
-    if best.load.rate is None:
-        return f"{say_gain(gain.value)} ({say_gain(gain.low)} to {say_gain(gain.high)})"
-    # a p99 that is 1.25 times as good is 20 % lower
-    return f"p99 {say_gain(1 / gain.value)} ({say_gain(1 / gain.high)} to {say_gain(1 / gain.low)})"
 
 
 def _say_nearest(nearest: Result, runs: Runs) -> str:
@@ -148,10 +140,9 @@ def _say_nearest(nearest: Result, runs: Runs) -> str:
     limit = f"{figure(1e3 * runs.goal.max_p99_s)} ms"
     if runs.goal.rate is not None and not runs.goal.keeps_up(nearest.throughput.value):
         answered = figure(nearest.throughput.value / runs.goal.mean_rows)
-        return f"no configuration keeps up with {say_load(nearest.load)}: {at} answers {answered} each second"
-    return (
-        f"no configuration keeps p99 within {limit}, with certainty: the lowest is {say_ms(nearest.p99_s)}, with {at}"
-    )
+        return f"nothing that was tried keeps up with the rate: {at} answers {answered} requests each second"
+    lowest = f"the lowest is {say_ms(nearest.p99_s)}, with {at}"
+    return f"nothing that was tried keeps p99 within {limit} with certainty: {lowest}"
 
 
 def _say_nothing(steps: Sequence[Step]) -> str:
@@ -162,10 +153,10 @@ def _say_nothing(steps: Sequence[Step]) -> str:
 def _notes(runs: Runs, current: Configuration, best: Result | None, baseline: Result | None) -> Iterable[str]:
     """Yield what limits what the runs say."""
     for configuration in runs.wrong:
-        which = "the current configuration" if configuration == current else say_configuration(configuration)
-        yield f"{which} answered wrongly, and is out"
+        which = "the current settings" if configuration == current else say_configuration(configuration)
+        yield f"the model answered wrongly with {which}: they are out"
     for configuration, error in runs.dead.items():
-        which = "the current configuration" if configuration == current else say_configuration(configuration)
+        which = "the current settings" if configuration == current else say_configuration(configuration)
         yield f"{which} could not be measured: {error}"
     for result in (best, baseline):
         for run in runs.of(result.trial) if result else ():

@@ -44,11 +44,13 @@ def _parts(configuration: Configuration) -> dict[str, str]:
 
 
 def say_load(load: Load) -> str:
-    """Return a load in words: `16 users`, `300 requests/s`, and with which rows unless each request has one."""
+    """Return a load in words: `16 users`, `300 requests/s`, `16 users with 1 or 4 rows` unless each request has one."""
     text = count(load.users or 0, "user") if load.rate is None else f"{load.rate:,.6g} requests/s"
-    sizes = [rows for rows, _ in load.rows]
-    rows = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > _MOST_SIZES else "/".join(map(str, sizes))
-    return text if rows == "1" else f"{text}, {rows} rows"
+    *others, last = [str(rows) for rows, _ in load.rows]
+    rows = f"{', '.join(others)} or {last}" if others else last
+    if len(others) >= _MOST_SIZES:
+        rows = f"{others[0]} to {last}"
+    return text if rows == "1" else f"{text} with {rows} rows"
 
 
 def say_result(measurement: Measurement) -> str:
@@ -85,10 +87,19 @@ def say_ms(interval: Interval | None) -> str:
     return f"{value} ms ({low} to {high})"
 
 
-def say_gain(gain: float) -> str:
-    """Return a ratio as a change: `+12 %` for 1.12, `-3 %` for 0.97."""
-    percent = 100 * (gain - 1)
+def say_gain(gain: float, *, of_p99: bool = False) -> str:
+    """Return how many times as good something is as a change: `+12 %` for 1.12, `-3.0 %` for 0.97.
+
+    What is better in p99 has a lower one: twice as good is half of it, `-50 %`.
+    """
+    percent = 100 * ((1 / gain if of_p99 else gain) - 1)
     return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.1f} %"
+
+
+def say_gains(gain: Interval, *, of_p99: bool = False) -> str:
+    """Return a gain and its interval: `+12 % (+8.1 % to +16 %)`, or `p99 -50 % (-54 % to -45 %)`."""
+    value, low, high = (say_gain(one, of_p99=of_p99) for one in (gain.value, gain.low, gain.high))
+    return f"p99 {value} ({high} to {low})" if of_p99 else f"{value} ({low} to {high})"
 
 
 _MOST_SIZES = 3

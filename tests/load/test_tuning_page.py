@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from support.load_run import ROOT
-from support.tunings import DIFF, WORDS, document
+from support.tunings import DIFF, WORDS, document, found, steps
 
 from builder.tuning import wording
+from builder.tuning.found import Step
+from builder.tuning.table import say_verdict
 from loadtest.commands import main
 from loadtest.errors import SettingsError
 from loadtest.report import read_schema
@@ -106,11 +108,30 @@ def test_a_tuning_that_is_not_over_has_a_page(tmp_path: Path) -> None:
     assert [len(table["rows"]) for table in shown["tables"]] == [0, 3]
 
 
+@pytest.mark.parametrize("change", [None, {"verdict": "no configuration keeps the limit", "best": None}])
+def test_no_settings_are_called_the_best_before_that_is_known(change: Any, tmp_path: Path) -> None:
+    values = document()
+    values["found"] = change and values["found"] | change
+    texts = [chart["text"] for chart in make_charts(read(values, tmp_path))]
+    assert texts[0] == "Of 8 runs, 7 keep the limit."
+    assert not any("best" in text or "better" in text for text in texts)
+
+
+@pytest.mark.parametrize("change", [{}, {"wrong": 2}, {"failed": 1}, {"unchecked": 3}, {"error": "it is gone"}])
+def test_runs_have_the_words_of_the_table(change: dict[str, Any], tmp_path: Path) -> None:
+    made: list[Step] = []
+    for step in steps():
+        assert step.measurement is not None
+        made.append(replace(step, measurement=replace(step.measurement, **change)))
+    runs = read(document(steps=[asdict(step) for step in made]), tmp_path).runs
+    assert [run.verdict for run in runs] == [say_verdict(step, found().best) for step in made]
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "verdict"),
     [
         ({"error": "it does not load"}, "out", "it does not load"),
-        ({"wrong": 3}, "out", "3 wrong answers"),
+        ({"wrong": 3}, "out", "out: 3 wrong answers"),
         ({"failed": 1}, "out", "1 failed request"),
         ({"unchecked": 2}, "out", "2 unchecked answers"),
     ],
@@ -131,7 +152,7 @@ def test_settings_have_the_words_of_the_command(configuration: Any) -> None:
 
 def test_loads_have_the_words_of_the_command(tmp_path: Path) -> None:
     steps = {step["number"]: step["load"] for step in document()["steps"]}
-    assert [say_load(steps[number]) for number in (1, 5)] == ["1 user, 1/8/32 rows", "16 users"]
+    assert [say_load(steps[number]) for number in (1, 5)] == ["1 user with 1, 8 or 32 rows", "16 users"]
     assert say_load({"users": None, "rate": 300.5, "rows": [[1, 1.0]]}) == "300.5 requests/s"
 
 

@@ -62,6 +62,11 @@ def test_its_processor_time_is_counted_from_the_moment_it_gets_its_options(monke
             "http://h:1: it is down: no",
             "start it",
         ),
+        (
+            "print('error: --host: it is no address', 'fix: set --host, as in --host h:1', sep='\\n', file=sys.stderr)",
+            "--http-address: it is no address",
+            "set --http-address, as in --http-address h:1",
+        ),
         ("sys.stderr.write('error: broken\\n'); sys.exit(2)", "broken: it failed", "report it"),
         ("raise KeyError('lost')", "it ended with status 1: KeyError: 'lost'", "report it"),
         ("os.kill(os.getpid(), 9)", "it ended with status -9: it said nothing", "report it"),

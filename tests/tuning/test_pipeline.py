@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 from support.artifacts import scale
 from support.tunings import about, measured
 
+from builder.api import undo_tuning
 from builder.cli import cli
-from builder.cli.tuning import Progress
+from builder.cli.tuning import Progress, check
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install
 from builder.repository import Repository
@@ -179,7 +180,20 @@ def test_requests_that_the_server_would_refuse_are_refused_before_anything_is_me
 def test_a_bucket_is_refused_with_another_way() -> None:
     with pytest.raises(RepositoryError, match="bucket") as found:
         pipeline.place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)
-    assert "python -m builder configure" in found.value.fix
+    assert "python -m builder configure NAME --repository s3://bucket/models" in found.value.fix
+    with pytest.raises(RepositoryError, match="bucket") as found:
+        undo_tuning("scale", "s3://bucket/models")
+    assert "python -m builder rollback NAME --repository s3://bucket/models" in found.value.fix
+
+
+def test_settings_of_a_version_that_is_not_served_are_not_measured_to_be_applied(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(repository, "scale", scale(4.0))
+    monkeypatch.setattr(pipeline, "search", lambda *_, **__: pytest.fail("something was measured"))
+    with pytest.raises(RepositoryError, match="it serves version 2, and --apply would give that") as found:
+        tune(repository, version=1, apply=True)
+    assert "python -m builder switch scale --to 1" in found.value.fix
 
 
 def test_notes_of_runs_name_their_runs_and_each_kind_is_said_once() -> None:
@@ -286,8 +300,40 @@ def test_a_limit_that_nothing_keeps_fails_the_command_after_its_result(
     assert isinstance(done.exception, HostError)
     assert done.exception.exit_code == 6
     assert "the lowest p99 is 25 ms" in str(done.exception)
-    assert "allow a longer latency" in done.exception.fix
+    assert done.exception.fix.startswith("give each run more time, as in --stage-time 20s, which narrows the interval")
     assert "nearest: 2 instances of 1 thread" in done.stdout
+
+
+NONE = Found("no configuration keeps the limit", "why", None, pooled(CURRENT))
+SLOW = replace(pooled(BEST), p99_s=about(0.03, 0.1), throughput=about(200.0))
+OPEN = Goal(0.02)
+LONGER = "allow a longer latency, as in --max-p99-ms 40"
+ONCE = Step(1, 4, CURRENT, LOAD, "search", "to compare")
+
+
+@pytest.mark.parametrize(
+    ("nearest", "goal", "stage_time_s", "run", "fix"),
+    [
+        (SLOW, OPEN, 5.0, {}, LONGER),
+        (SLOW, Goal(0.02, users=1), 5.0, {}, LONGER),
+        (SLOW, Goal(0.02, users=8), 5.0, {}, f"{LONGER}, or ask for fewer users with --concurrency"),
+        (SLOW, Goal(0.02, rate=100.0), 5.0, {}, f"{LONGER}, or ask for fewer requests with --rate"),
+        (SLOW, Goal(0.02, rate=300.0), 5.0, {}, "ask for fewer requests with --rate"),
+        (replace(SLOW, p99_s=about(0.0195, 0.1)), OPEN, 600.0, {}, "allow a longer latency, as in --max-p99-ms 26"),
+        (None, OPEN, 8.0, {}, "give each run more time, as in --stage-time 32s"),
+        (None, OPEN, 5.0, {"error": "it does not load"}, "correct what this names, and tune again with --fresh"),
+        (None, OPEN, 5.0, {"others": 0.4}, "tune again with --fresh when no other program is busy"),
+    ],
+)
+def test_where_nothing_keeps_the_limit_the_fix_is_one_for_this_tuning(
+    nearest: Pooled | None, goal: Goal, stage_time_s: float, run: dict[str, Any], fix: str, repository: Repository
+) -> None:
+    done = tune(repository, goal=goal, stage_time_s=stage_time_s)
+    step = replace(ONCE, measurement=replace(Bench().measure(CURRENT, LOAD), **run))
+    record = replace(done.record, found=replace(NONE, why=run.get("error", "why"), nearest=nearest, steps=(step,)))
+    with pytest.raises(HostError) as error:
+        check(replace(done, record=record))
+    assert error.value.fix == fix
 
 
 def test_the_time_that_is_left_is_that_of_the_runs_before(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def test_every_step_says_why_it_is_made(found: Found) -> None:
     assert all(step.why and not step.why.endswith(".") for step in found.steps)
     assert found.steps[0].purpose == "calibration"
     searched = [step for step in found.steps if step.purpose == "search"]
-    assert all("keeps the limit with" in step.why and step.predicted for step in searched)
+    assert all("likely to keep the limit" in step.why and step.predicted for step in searched)
 
 
 def test_a_step_is_reported_before_and_after_its_run() -> None:
@@ -91,7 +91,7 @@ def test_a_configuration_that_answers_wrongly_is_out_and_named(found: Found) -> 
     assert again.wrong == (bad,)
     assert again.best is None or again.best.configuration != bad
     assert bad not in {tie.configuration for tie in again.ties}
-    assert any("answered wrongly, and is out" in note for note in again.notes)
+    assert any("the model answered wrongly with" in note for note in again.notes)
     assert sum(step.configuration == bad for step in again.steps) == 1  # it is not tried again
 
 
@@ -99,7 +99,7 @@ def test_wrong_answers_of_the_current_configuration_are_said() -> None:
     found = find(small(broken=frozenset({CURRENT})))
     assert found.wrong == (CURRENT,)
     assert found.baseline is None
-    assert "the current configuration answered wrongly, and is out" in found.notes
+    assert "the model answered wrongly with the current settings: they are out" in found.notes
     assert found.best is None or found.best.configuration != CURRENT
 
 

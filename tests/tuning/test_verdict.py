@@ -73,7 +73,7 @@ def test_a_current_one_may_keep_the_limit_under_a_lighter_load_than_was_tried() 
     """If 8 users get 130 rows/s too late, 4 may get 110 in time. If 8 get 80, 4 get less than 100."""
     one = found(run(CURRENT, 130, (40, 35, 45)), run(OTHER, 100, load=Load(users=4)))
     assert one.verdict == "not distinguishable"
-    assert "may keep it too: less than 8 users was not tried" in one.why
+    assert "may keep it too: fewer than 8 users were not tried" in one.why
     assert found(run(CURRENT, 80, (40, 35, 45)), run(OTHER, 100, load=Load(users=4))).verdict == "better"
 
 

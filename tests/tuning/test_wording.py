@@ -3,7 +3,7 @@
 import pytest
 
 from builder.tuning.measurement import Configuration, Interval, Load, Measurement
-from builder.tuning.wording import figure, say_changes, say_configuration, say_gain, say_load, say_result
+from builder.tuning.wording import figure, say_changes, say_configuration, say_gain, say_gains, say_load, say_result
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,10 @@ def test_only_what_changes_is_said(configuration: Configuration, words: str) -> 
     [
         (Load(users=1), "1 user"),
         (Load(rate=1250.5), "1,250.5 requests/s"),
-        (Load(users=16, rows=((1, 8), (16, 1))), "16 users, 1/16 rows"),
-        (Load(users=16, rows=((1, 8), (2, 4), (4, 2), (32, 1))), "16 users, 1 to 32 rows"),
+        (Load(users=16, rows=((1, 8), (16, 1))), "16 users with 1 or 16 rows"),
+        (Load(users=16, rows=((1, 8), (2, 4), (4, 2), (32, 1))), "16 users with 1 to 32 rows"),
+        (Load(users=1, rows=((1, 1), (8, 1), (32, 1))), "1 user with 1, 8 or 32 rows"),
+        (Load(rate=300, rows=((4, 1),)), "300 requests/s with 4 rows"),
     ],
 )
 def test_a_load_in_words(load: Load, words: str) -> None:
@@ -73,3 +75,10 @@ def test_a_figure_has_three_digits(value: float, text: str) -> None:
 @pytest.mark.parametrize(("gain", "text"), [(1.123, "+12 %"), (0.97, "-3.0 %"), (1.0, "+0.0 %")])
 def test_a_gain_is_a_change_in_percent(gain: float, text: str) -> None:
     assert say_gain(gain) == text
+
+
+def test_a_p99_that_is_twice_as_good_is_half_as_long() -> None:
+    gain = Interval(2.0, 1.6, 2.5)
+    assert say_gains(gain) == "+100 % (+60 % to +150 %)"
+    assert say_gains(gain, of_p99=True) == "p99 -50 % (-60 % to -38 %)"
+    assert say_gain(0.8, of_p99=True) == "+25 %"

@@ -1,4 +1,4 @@
-"""`tune`: find the configuration with the most throughput under a latency limit."""
+"""`tune`: find the settings with the highest throughput under a latency limit."""
 
 import signal
 from pathlib import Path
@@ -89,7 +89,8 @@ RESULT = "Result"
     "is_fresh",
     section=MEASURING,
     is_flag=True,
-    help="Measure everything anew. Without it, a tuning that was interrupted goes on where it stopped.",
+    help="Measure everything anew. Without it, the runs of the same tuning before are used again, also if it was "
+    "interrupted.",
 )
 @option(
     "--apply",
@@ -102,14 +103,15 @@ RESULT = "Result"
     "--undo",
     section=RESULT,
     is_flag=True,
-    help="Bring back the settings that the last --apply replaced, and deploy them where that had deployed its own.",
+    help="Bring back the settings that the last --apply replaced, also on the servers that it deployed to.",
 )
 @option(
     "--report-dir",
     section=RESULT,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write report.html, a page with pictures, and tune.json, all that was measured, to this folder.",
+    help="Write report.html, a page with pictures, and tune.json, all that was measured, to this folder; with --share, "
+    "to a folder in it for each model.",
 )
 @option(
     "--server",
@@ -124,7 +126,8 @@ RESULT = "Result"
     "--http-address",
     section=ACCESS,
     metavar="HOST:PORT",
-    help="The HTTP address of --server. Default: its host, and the port before that of gRPC.",
+    help="The HTTP address of --server. Default: that of a server that you run there with serve, or else the port "
+    "before that of gRPC.",
 )
 @server_access
 @lock_timeout
@@ -139,7 +142,8 @@ def tune(
 
     Settings are instances, threads, batch sizes and the queue delay. They are measured by short load tests, in which
     every answer is checked, under another name beside the served model, which stays as it is. The exit code is 0 if
-    better settings were found, or if none are better than the current ones, and 6 if none keep the limit.
+    better settings were found, or if none are better than the current ones, and 6 if none keep the limit. It is 4 if an
+    answer is wrong with the current settings.
     """
     check_tuning(names, given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` cleans up, as Ctrl-C does

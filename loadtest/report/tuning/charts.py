@@ -41,7 +41,7 @@ def _trade_off(runs: Sequence[Run], tuning: Document) -> Iterator[Chart]:
     ]
     chart = points("Throughput and p99 of each run", "rows/s", {"title": "p99, ms"}, [*_series(known), *lines])
     kept = sum(run.kind != "missed" for run, _, _ in known)
-    chart["text"] = f"Of {len(known)} runs, {kept} keep the limit. {_best(runs)}"
+    chart["text"] = f"Of {len(known)} runs, {kept} keep the limit. {_best(runs)}".rstrip()
     yield chart
 
 
@@ -98,9 +98,10 @@ def _figure(run: Run, name: str) -> Interval | None:
 
 
 def _best(runs: Sequence[Run]) -> str:
+    """Return which settings are the best; nothing while that is open, or if none keep the limit."""
     best = [run for run in runs if run.kind == "best"]
     if not best:
-        return "No settings are better than the current ones."
+        return ""
     figures = "" if best[-1].throughput is None else f": {best[-1].throughput.value:,.0f} rows/s"
     return f"The best are {best[-1].settings}, {best[-1].load}{figures}."
 

@@ -179,7 +179,9 @@ def _judge(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str
     measured, best = step["measurement"], (values["found"] or {}).get("best")
     if measured["error"]:
         return "out", str(measured["error"])
-    for count, what in (("wrong", "wrong answer"), ("failed", "failed request"), ("unchecked", "unchecked answer")):
+    if measured["wrong"]:
+        return "out", f"out: {counted(measured['wrong'], 'wrong answer')}"
+    for count, what in (("failed", "failed request"), ("unchecked", "unchecked answer")):
         if measured[count]:
             return "out", counted(measured[count], what)
     if step["purpose"] == "calibration":
@@ -266,9 +268,11 @@ def _settings(one: Mapping[str, Any], current: Mapping[str, Any]) -> str:
 
 
 def say_load(load: Mapping[str, Any]) -> str:
-    """Return a load in words: `16 users`, `300 requests/s`, and with which rows unless each request has one."""
+    """Return a load in words: `16 users`, `300 requests/s`, `16 users with 1 or 4 rows` unless each request has one."""
     rate = load["rate"]
     text = counted(load["users"], "user") if rate is None else f"{_number(rate):,.6g} requests/s"
-    sizes = [int(rows) for rows, _ in load["rows"]]
-    rows = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > _MOST_SIZES else "/".join(map(str, sizes))
-    return text if rows == "1" else f"{text}, {rows} rows"
+    *others, last = [str(int(rows)) for rows, _ in load["rows"]]
+    rows = f"{', '.join(others)} or {last}" if others else last
+    if len(others) >= _MOST_SIZES:
+        rows = f"{others[0]} to {last}"
+    return text if rows == "1" else f"{text} with {rows} rows"

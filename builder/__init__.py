@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         rollback,
         switch,
         tune,
+        tune_together,
         undo_tuning,
         verify,
     )
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from builder.repository import Pruning, Repository
     from builder.server import AdminAccess, Server, serve
     from builder.tensorrt import BuildOptions
-    from builder.tuning import Goal, ServerAccess, TuneOptions, Tuning
+    from builder.tuning import Goal, ServerAccess, Together, TuneOptions, Tuning
 
 _HOMES = {
     "builder.api": (
@@ -72,6 +73,7 @@ _HOMES = {
         "rollback",
         "switch",
         "tune",
+        "tune_together",
         "undo_tuning",
         "verify",
     ),
@@ -93,7 +95,7 @@ _HOMES = {
     "builder.repository": ("Pruning", "Repository"),
     "builder.server": ("AdminAccess", "Server", "serve"),
     "builder.tensorrt": ("BuildOptions",),
-    "builder.tuning": ("Goal", "ServerAccess", "TuneOptions", "Tuning"),
+    "builder.tuning": ("Goal", "ServerAccess", "Together", "TuneOptions", "Tuning"),
 }
 """The module that defines each name."""
 
@@ -126,6 +128,7 @@ __all__ = [
     "Server",
     "ServerAccess",
     "Switch",
+    "Together",
     "TuneOptions",
     "Tuning",
     "Verification",
@@ -144,6 +147,7 @@ __all__ = [
     "serve",
     "switch",
     "tune",
+    "tune_together",
     "undo_tuning",
     "verify",
 ]

@@ -25,7 +25,7 @@ from builder.tuning import Result as Pooled
 from builder.tuning.machine import MachineFacts
 from builder.tuning.measurement import Configuration, Load
 from builder.tuning.simulator import Predicted
-from builder.tuning.table import gather_notes
+from builder.tuning.table import conclude, gather_notes
 
 SCHEMA = Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "loadtest" / "report" / "tuning.schema.json").read_text())
@@ -254,10 +254,15 @@ def test_the_command_prints_progress_to_stderr_and_the_result_to_stdout(reposito
     assert "2,000 ± 3.0 % rows/s, p99 10 ms (9.4 to 10.6), mean batch 4.2; the best so far; at most" in done.stderr
     assert "scale version 1" in done.stdout
     assert "better: 2 instances give 100 % more" in done.stdout
+    assert "gain: throughput +100 % (+94 % to +106 %)" in done.stdout
     assert "+  count: 2" in done.stdout
     root = repository.root
     again = f"python -m builder tune scale --max-p99-ms 20 --repository {root} --runs 4 --apply"
     assert f"to use these settings: {again}" in done.stdout
+
+
+def test_at_a_rate_the_gain_is_how_much_lower_p99_is() -> None:
+    assert "gain: p99 -50 % (-51 % to -48 %)" in [*conclude(BETTER, Goal(0.02, rate=300.0), CURRENT)]
 
 
 @pytest.mark.parametrize("columns", [80, 120])

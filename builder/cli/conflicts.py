@@ -74,7 +74,7 @@ def check_settings(config: "ConfigOptions") -> None:
     """
     if config == type(config)():
         what = "no setting is named, so there is nothing to change"
-        raise WrongUsage(what, "name one, such as --instances 2; `configure --help` lists them")
+        raise WrongUsage(what, "name one, such as --instances 2; `python -m builder configure --help` lists them")
     conflicts = [*_size_conflicts(config), *_config_conflicts(config)]
     if conflicts:
         raise WrongUsage(*conflicts[0])

@@ -185,7 +185,15 @@ def _measure(
             notes=resumed.notes,
         )
         keep = _Keeping(store, record, observed)
-        found = search(bench, space_of(bench, options), goal, runs=options.runs, done=resumed.done, observed=keep)
+        found = search(
+            bench,
+            space_of(bench, options),
+            goal,
+            runs=options.runs,
+            here=bench.is_here,
+            done=resumed.done,
+            observed=keep,
+        )
         found = replace(found, notes=gather_notes(found))
         refuse_wrong(found, bench.current, name)
         notes = (*resumed.notes, *bench.notes)

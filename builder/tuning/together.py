@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from builder.deployment import Address, LiveServer
@@ -19,6 +20,7 @@ from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
 from builder.tuning.pooling import Runs
 from builder.tuning.record import Record, TuningStore, as_document, now, tuning
+from builder.tuning.search import search
 from builder.tuning.sharing import Shared, Turn, Wanted, search_together
 from builder.tuning.undoing import Connect, undo
 
@@ -105,6 +107,7 @@ def _search(
             lambda name, configuration: pipeline.space_of(benches[name], options, configuration),
             runs=options.runs,
             observed=observed,
+            searching=partial(search, here=benches[names[0]].is_here),
         )
         records = {}
         for name in names:

@@ -67,8 +67,9 @@ def searching(found: Found) -> Callable[..., Found]:
     """Return a search that measures both configurations twice, and finds this."""
 
     def search(
-        bench: Bench, space: Space, goal: Goal, *, runs: int, done: Sequence[Measurement], observed: Any
+        bench: Bench, space: Space, goal: Goal, *, runs: int, here: bool, done: Sequence[Measurement], observed: Any
     ) -> Found:
+        assert here is bench.is_here
         steps: list[Step] = []
         earlier = list(done)
         for number, configuration in enumerate((CURRENT, BEST) * 2, 1):
@@ -124,6 +125,14 @@ def test_what_a_tuning_writes_is_what_the_schema_describes(repository: Repositor
     assert record_of(repository)["found"]["best"]["configuration"]["instances"] == 2
     assert record_of(repository)["notes"] == ["the candidate has no response cache"]
     assert "+  count: 2" in record_of(repository)["config_diff"]
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_search_knows_whether_the_load_generator_takes_cores_of_the_server(
+    is_here: bool, repository: Repository, bench: Bench
+) -> None:
+    bench.is_here = is_here
+    assert tune(repository).found.verdict == "better"
 
 
 def test_nothing_of_the_model_changes_unless_it_is_asked_for(repository: Repository) -> None:

@@ -108,7 +108,7 @@ Change = Callable[[Repository], Conditions]
 OTHERS: dict[str, tuple[Change, str]] = {
     "limit": (lambda r: conditions(r, goal=Goal(0.01, users=16, rows=ROWS)), "the limit was 20 ms, and is 10 ms now"),
     "users": (lambda r: conditions(r, goal=Goal(0.02, rows=ROWS)), "load was 16 users, and is part of the answer now"),
-    "rows": (lambda r: conditions(r, goal=Goal(0.02, users=16)), "had rows of 1=8,16=1, and have 1 row now"),
+    "rows": (lambda r: conditions(r, goal=Goal(0.02, users=16)), "had rows of 1=8,16=0.5, and have 1 row now"),
     "time": (lambda r: conditions(r, stage_time_s=2.0), "a run took 5 s, and takes 2 s now"),
     "protocol": (lambda r: conditions(r, protocol="http"), "were sent over grpc, and are sent over http now"),
     "server": (lambda r: conditions(r, server="grpc://a:1"), "the embedded server was measured, and grpc://a:1 is"),

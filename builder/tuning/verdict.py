@@ -24,9 +24,10 @@ def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step
     baseline, results = _baseline(runs, space.current), runs.results
     all_notes = tuple(dict.fromkeys((*notes, *_notes(runs, space.current, best, baseline))))
     if best is None:
-        nearest = min(results, key=lambda one: one.p99_s.value, default=None)
+        is_known = not all(runs.are_disturbed(one) for one in results)
+        nearest = min(results, key=lambda one: one.p99_s.value) if is_known else None
         verdict: Verdict = "no configuration keeps the limit" if nearest else "nothing could be measured"
-        why = _say_nearest(nearest, runs) if nearest else _say_nothing(steps)
+        why = _say_nearest(nearest, runs) if nearest else _say_nothing(steps, is_disturbed=bool(results))
         return Found(
             verdict, why, None, baseline, nearest=nearest, wrong=runs.wrong, steps=tuple(steps), notes=all_notes
         )
@@ -145,8 +146,10 @@ def _say_nearest(nearest: Result, runs: Runs) -> str:
     return f"nothing that was tried keeps p99 within {limit} with certainty: {lowest}"
 
 
-def _say_nothing(steps: Sequence[Step]) -> str:
+def _say_nothing(steps: Sequence[Step], *, is_disturbed: bool) -> str:
     errors = [step.measurement.error for step in steps if step.measurement and step.measurement.error]
+    if is_disturbed:
+        return "other programs disturbed every run, so nobody knows whether the limit can be kept"
     return errors[0] if errors else "no run had enough requests to know p99"
 
 

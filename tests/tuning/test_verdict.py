@@ -111,6 +111,13 @@ def test_if_all_runs_of_one_side_were_disturbed_nothing_is_better(side: int) -> 
         assert "other programs disturbed every run of" in one.why
 
 
+def test_disturbed_runs_do_not_show_that_nothing_keeps_the_limit() -> None:
+    one = found(run(CURRENT, 10, (40, 35, 45), others=0.8))
+    assert (one.verdict, one.best, one.nearest) == ("nothing could be measured", None, None)
+    assert "other programs disturbed every run" in one.why
+    assert found(run(CURRENT, 10, (40, 35, 45), others=0.8), run(OTHER, 10, (40, 35, 45))).nearest
+
+
 def test_disturbed_runs_do_not_count_beside_others() -> None:
     one = found(run(CURRENT, 100), run(CURRENT, 20, (40, 35, 45), others=0.4), run(OTHER, 80))
     assert one.verdict == "as it is"

@@ -39,7 +39,7 @@ PAIRS: tuple[tuple[int, int | None], ...] = ((1, 1), (1, None), (2, 1), (2, 2))
 """Instances and threads of each; without a number, an instance alone takes one for each core."""
 DEFAULT = Configuration(1, None, LARGEST)
 ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"
-BUSY = 0.05
+BUSY = 0.2
 """The share of the machine that other programs may take before a measurement is made again."""
 SLOW = 1.2
 """How many times as long as usual the probe may take."""

@@ -116,7 +116,7 @@ class Turns:
         seconds: How long it is kept. A measurement that began in time is not cut off.
     """
 
-    def __init__(self, path: Path | None, seconds: float = 35.0) -> None:
+    def __init__(self, path: Path | None, seconds: float = 60.0) -> None:
         self._file = path.open("a") if path else None
         self._seconds = seconds
         self._since: float | None = None

@@ -39,11 +39,11 @@ PAIRS: tuple[tuple[int, int | None], ...] = ((1, 1), (1, None), (2, 1), (2, 2))
 """Instances and threads of each; without a number, an instance alone takes one for each core."""
 DEFAULT = Configuration(1, None, LARGEST)
 ROWS = "1=6,2=4,4=3,8=2,16=1.5,32=1"
-BUSY = 0.2
+BUSY = 0.1
 """The share of the machine that other programs may take before a measurement is made again."""
-SLOW = 1.2
+SLOW = 1.25
 """How many times as long as usual the probe may take."""
-_ATTEMPTS = 3
+_ATTEMPTS = 1
 
 
 def capped(instances: int, threads: int | None, cap: int, delay_us: int) -> Configuration:
@@ -91,9 +91,10 @@ def loads(subject: Subject, configuration: Configuration, points: Sequence[Point
 
 def measure(server: Measuring, subject: Subject, table: Table, delay_us: int, stage_s: float) -> Iterator[str]:
     """Measure what the table lacks of the configurations with a delay, and yield a line for each."""
-    known = {point.configuration for point in table.of(subject.name, "ladder") if is_undisturbed(point)}
-    for configuration in [each for each in space(delay_us) if each not in known]:
-        users = loads(subject, configuration, table.of(subject.name))
+    for configuration in space(delay_us):
+        known = {p.key for p in table.of(subject.name, "ladder") if is_undisturbed(p)}
+        wanted = loads(subject, configuration, table.of(subject.name, "ladder"))
+        users = [count for count in wanted if (subject.name, configuration, count) not in known]
         if not users:
             continue
         points = _undisturbed(server, subject, configuration, users, stage_s, "ladder")

@@ -1,6 +1,6 @@
 """Compare `tune` with Model Analyzer's quick search and with random search, on the table of the ladder.
 
-    python benchmarks/tune/compare.py [--seeds 5] [--runs 10] [--json FILE]
+    python benchmarks/tune/compare.py [--seeds 5] [--runs 10] [--table FILE] [--json FILE]
 
 For each model, strategy and seed: which part of the optimum the result gives, by the table and not by the lucky run
 that chose it, in how many runs, and whether it keeps the limit. A result that misses the limit gives nothing.
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ladder import LARGEST, TABLE, describe, shared
+from ladder import KEPT, LARGEST, describe, shared
 from measured import Table
 from quick_search import QuickSearch
 from replay import Replay
@@ -150,9 +150,10 @@ def main() -> None:
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--table", type=Path, default=KEPT, help="what ladder.py measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    measured = Table(TABLE)
+    measured = Table(options.table)
     tries = []
     for name in options.models.split(","):
         truth = Truth(SUBJECTS[name], measured)

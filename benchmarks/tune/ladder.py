@@ -1,6 +1,6 @@
 """Measure every configuration under every load once, and the best ones again: the truth for `tune`, on a real Triton.
 
-    python benchmarks/tune/ladder.py [--models digits,residual] [--stage-time 1.2] [--again 0] [--lock FILE]
+    python benchmarks/tune/ladder.py [--models digits,residual] [--stage-time 1.2] [--again 0] [--lock FILE] [--save]
 
 The configurations are those that `tune` chooses from: 1 and 2 instances, 1 and 2 threads each, batches of at most 1, 2,
 4 … 32 rows, and a queue delay of 0, 100, 500 and 2000 µs; the loads are 1, 2, 4 … 16 users. A load at which p99 must
@@ -8,8 +8,9 @@ miss twice the limit is left out: n users of a server that answers no more than 
 each. Configurations that are the same under a load are measured once (`canonical`).
 
 The points go into benchmarks/.cache/tune/ladder.jsonl, one after the other, so that a run that was cut off goes on
-where it was. `--again 3` then measures the best points of each model three times more, for 5 s each, in turns: the best
-of several hundred noisy points is too good to be true, and its second measurement is not.
+where it was. `--again 3` then measures the best points of each model three times more, for 4 s each, in turns: the best
+of several hundred noisy points is too good to be true, and its second measurement is not. `--save` writes what counts
+beside this file, where `compare.py` finds it.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from builder.tuning import Configuration
 FOLDER = CACHE / "tune"
 REPOSITORY = FOLDER / "repository"
 TABLE = FOLDER / "ladder.jsonl"
+KEPT = Path(__file__).with_name("ladder.jsonl")
+"""What was measured for docs/tuning-figures.md, so that strategies can be compared without measuring for hours."""
 
 LARGEST = 32
 DELAYS_US = (0, 500, 2000, 100)
@@ -132,7 +135,7 @@ def say(point: Point) -> str:
     return f"{point.users} users {point.throughput:.0f}/s {point.p99_ms} ms (others {point.others})"
 
 
-def leaders(subject: Subject, table: Table, count: int = 8) -> list[tuple[str, Configuration, int]]:
+def leaders(subject: Subject, table: Table, count: int = 5) -> list[tuple[str, Configuration, int]]:
     """Return the best points of the ladder, one for each configuration, and the best one of the default."""
     points = [point for point in table.of(subject.name, "ladder") if keeps(point, subject, slack=1.1)]
     points.sort(key=lambda point: -point.throughput)
@@ -147,6 +150,19 @@ def leaders(subject: Subject, table: Table, count: int = 8) -> list[tuple[str, C
 def keeps(point: Point, subject: Subject, *, slack: float = 1.0) -> bool:
     """Return whether a point answered everything right, within the limit."""
     return not point.wrong and point.p99_ms is not None and point.p99_ms <= slack * subject.limit_ms
+
+
+def chosen(points: Sequence[Point]) -> list[Point]:
+    """Return the runs that count of one kind and one point: the undisturbed ones, or else the least disturbed one."""
+    return [point for point in points if is_undisturbed(point)] or [min(points, key=lambda p: disturbance([p]))]
+
+
+def save(table: Table) -> None:
+    """Write what counts to the file that is kept."""
+    groups: dict[object, list[Point]] = {}
+    for point in table.points:
+        groups.setdefault((point.key, point.kind), []).append(point)
+    table.save(KEPT, [point for points in groups.values() for point in chosen(points)])
 
 
 def is_undisturbed(point: Point) -> bool:
@@ -178,11 +194,15 @@ def main() -> None:
     parser.add_argument("--stage-time", type=float, default=1.2)
     parser.add_argument("--delays", type=lambda text: [int(part) for part in text.split(",")], default=DELAYS_US)
     parser.add_argument("--again", type=int, default=0)
+    parser.add_argument("--save", action="store_true", help="write what was measured to the file beside this one")
     parser.add_argument("--lock", type=Path, help="a file to lock while something is measured")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what runs in the background
     FOLDER.mkdir(parents=True, exist_ok=True)
     table = Table(TABLE)
+    if options.save:
+        save(table)
+        return
     subjects = [replace(SUBJECTS[name]) for name in options.models.split(",")]
     for subject in subjects:
         publish(subject, REPOSITORY)
@@ -195,7 +215,7 @@ def main() -> None:
             for line in calibrate(server, subject, table):
                 print(f"{time.monotonic() - started:6.0f} s {line}", file=sys.stderr, flush=True)
         for subject in subjects if options.again else []:
-            for line in repeat(server, subject, table, options.again, 5.0):
+            for line in repeat(server, subject, table, options.again, 4.0):
                 print(f"{time.monotonic() - started:6.0f} s {line}", file=sys.stderr, flush=True)
 
 

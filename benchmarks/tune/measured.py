@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,69 @@ class Table:
         """Return the points of a model."""
         return [point for point in self.points if point.model == model and kind in (None, point.kind)]
 
+    def save(self, path: Path, chosen: Sequence[Point]) -> None:
+        """Write some of the points to a file, with what a replay needs."""
+        lines = [json.dumps(_without_defaults(asdict(_shortened(point))), separators=(",", ":")) for point in chosen]
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+
+_DEFAULTS: dict[str, Any] = {"max_batch_size": 32, "preferred": (), "delay_us": 0, "profiles": (), "cuda_graphs": False}
+_POINT: dict[str, Any] = {"wrong": 0, "kind": "ladder", "percentiles_ms": ()}
+
+
+def _without_defaults(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what most points have in common."""
+    left = {name: value for name, value in record.items() if name not in _POINT or value != _POINT[name]}
+    given = record["configuration"]
+    left["configuration"] = {
+        name: value for name, value in given.items() if name not in _DEFAULTS or value != _DEFAULTS[name]
+    }
+    return left
+
+
+def _shortened(point: Point) -> Point:
+    """Return a point without what no replay reads."""
+    stage, server = point.stage, point.stage["server"]
+    times = server["batch_times_us"]
+    short = {
+        "latency_us": round(stage["latency_us"]["mean"]),
+        "client_us": round(stage["client_cpu_us_per_request"]),
+        "queue_us": round(server["queue_us"]),
+        "batches": {
+            rows: (count, round(server["batch_times_us"][rows])) for rows, count in server["batch_sizes"].items()
+        },
+    }
+    return replace(
+        point,
+        windows=tuple(round(rows) for rows in point.windows),
+        mean_batch=round(point.mean_batch, 2),
+        p99_ms=point.p99_ms and round(point.p99_ms, 2),
+        p99_high_ms=point.p99_high_ms and round(point.p99_high_ms, 2),
+        percentiles_ms=(),
+        stage=short,
+    )
+
+
+def _lengthened(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage as the load test writes it."""
+    return {
+        "latency_us": {"mean": stage["latency_us"]},
+        "client_cpu_us_per_request": stage["client_us"],
+        "server": {
+            "queue_us": stage["queue_us"],
+            "batch_sizes": {rows: count for rows, (count, _) in stage["batches"].items()},
+            "batch_times_us": {rows: us for rows, (_, us) in stage["batches"].items()},
+        },
+    }
+
 
 def _read(record: dict[str, Any]) -> Point:
-    given = record["configuration"]
+    """Read a line of either form."""
+    given, record = {**_DEFAULTS, **record["configuration"]}, {**_POINT, **record}
     for name in ("preferred", "profiles"):
         given[name] = tuple(given[name])
+    if "batches" in record["stage"]:
+        record["stage"] = _lengthened(record["stage"])
     lists = {name: tuple(record[name]) for name in ("windows", "percentiles_ms")}
     return Point(**{**record, **lists, "configuration": Configuration(**given)})
 

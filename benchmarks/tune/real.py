@@ -15,16 +15,17 @@ The tries go into benchmarks/.cache/tune/real.jsonl, one after the other; `--tab
 import argparse
 import json
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ladder import FOLDER, LARGEST, REPOSITORY, TABLE, describe, keeps, shared
+from ladder import FOLDER, LARGEST, REPOSITORY, TABLE, canonical, describe, keeps, shared
 from measured import Measuring, Point, Table, Turns, measuring
 from quick_search import QuickSearch, Trial
 from truth import Key, Truth
@@ -35,7 +36,7 @@ from builder.tuning import Configuration
 
 TRIES = FOLDER / "real.jsonl"
 AIM, RUNS, SECONDS = 0.97, 10, 120.0
-ROUNDS, FRESH_S = 2, 4.0
+ROUNDS, FRESH_S = 2, 3.0
 RUN_S = 5.0
 
 
@@ -208,7 +209,10 @@ def _in_turns(server: Measuring, subject: Subject, keys: Sequence[Key]) -> dict[
     found: dict[Key, list[Point]] = {key: [] for key in keys}
     for _ in range(ROUNDS):
         for key in found:
-            found[key] += server.measure(subject.name, key[0], [key[1]], FRESH_S, "fresh")
+            found[key] += server.measure(subject.name, key[0], [key[1]], FRESH_S, "again")
+    kept = Table(TABLE)
+    for points in found.values():
+        kept.add([replace(point, configuration=canonical(point.configuration, point.users)) for point in points])
     return found
 
 
@@ -261,9 +265,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--lock", type=Path, help="a file to lock while something is measured")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off for what runs in the background
     subjects = [SUBJECTS[name] for name in options.models.split(",")]
     if not options.table:
-        measured = Table(TABLE)
         for subject in subjects:
             publish(subject, REPOSITORY)
         with measuring(REPOSITORY, None) as server:
@@ -273,7 +277,7 @@ def main() -> None:
                     if any((one.strategy, one.model, one.number) == this for one in read_tries()):
                         continue
                     with Turns(options.lock, 0).taken():
-                        one = attempt(server, Truth(subject, measured), options.strategy, number, options.runs)
+                        one = attempt(server, Truth(subject, Table(TABLE)), options.strategy, number, options.runs)
                     with TRIES.open("a") as file:
                         file.write(json.dumps(asdict(one)) + "\n")
                     print(one, file=sys.stderr, flush=True)

@@ -89,7 +89,7 @@ def ranker() -> onnx.ModelProto:
 SUBJECTS = {
     each.name: each
     for each in (
-        Subject("digits", None, 4.0, (1, 2, 4, 8, 16)),
+        Subject("digits", None, 3.8, (1, 2, 4, 8, 16)),
         Subject("transformer", transformer, 25.0, (1, 2, 4, 8, 16)),
         Subject("residual", residual, 30.0, (1, 2, 4, 8, 16)),
         Subject("ranker", ranker, 16.0, (1, 2, 4, 8, 16, 32)),

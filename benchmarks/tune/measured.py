@@ -127,9 +127,7 @@ def _shortened(point: Point) -> Point:
         "latency_us": round(stage["latency_us"]["mean"]),
         "client_us": round(stage["client_cpu_us_per_request"]),
         "queue_us": round(server["queue_us"]),
-        "batches": {
-            rows: (count, round(server["batch_times_us"][rows])) for rows, count in server["batch_sizes"].items()
-        },
+        "batches": {rows: (count, round(times[rows])) for rows, count in server["batch_sizes"].items()},
     }
     return replace(
         point,

@@ -14,6 +14,8 @@ from builder.tuning import Configuration
 Key = tuple[Configuration, int]
 
 _T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+ENOUGH, USUAL = 4, (0.03, 0.08)
+"""How many points have to be measured again to say by how much runs differ, and what is taken otherwise."""
 _FEW = 3.0
 """Student's t for the windows of one short run, of which nobody knows how much they depend on each other."""
 
@@ -157,14 +159,14 @@ def _known(points: Sequence[Point]) -> Known:
 
 
 def _noise(runs: Mapping[Key, Sequence[Point]]) -> tuple[float, float]:
-    """Return by how much runs of the same point differ; what one usually sees where nothing was measured again."""
+    """Return by how much runs of the same point differ; what one usually sees where too few were measured again."""
     spreads = []
     for points in runs.values():
         if len(points) > 1 and all(point.p99_ms for point in points):
             logs = [(math.log(point.throughput), math.log(point.p99_ms or 1)) for point in points]
             spreads.append([statistics.variance(values) for values in zip(*logs, strict=True)])
-    if not spreads:
-        return 0.02, 0.06
+    if len(spreads) < ENOUGH:
+        return USUAL
     throughput, p99 = (statistics.fmean(values) ** 0.5 for values in zip(*spreads, strict=True))
     return throughput, p99
 

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from ladder import ROWS, TABLE, describe, is_undisturbed
+from ladder import KEPT, ROWS, describe, is_undisturbed
 from measured import Point, Table
 from tune_models import SUBJECTS
 
@@ -38,7 +38,7 @@ def measurement(point: Point) -> Measurement:
         Interval(throughput, 0.95 * throughput, 1.05 * throughput),
         Interval(p99_s, p99_s, p99_s) if p99_s else None,
         requests=point.requests,
-        mean_batch=server["mean_batch"],
+        mean_batch=point.mean_batch,
         batches={int(rows): BatchTimes(count, times[rows]) for rows, count in server["batch_sizes"].items()},
         queue_s=server["queue_us"] * _US,
         latency_s=point.stage["latency_us"]["mean"] * _US,
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--markdown", action="store_true", help="print the points of the first seed, too")
     options = parser.parse_args()
-    table = Table(TABLE)
+    table = Table(KEPT)
     for name in SUBJECTS:
         points = [point for point in table.of(name) if is_undisturbed(point)]
         if not any(point.kind == "calibration" for point in points):

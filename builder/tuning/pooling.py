@@ -127,8 +127,6 @@ class Runs:
         as the slowest ones in p99 already.
         """
         runs, goal = self.of(result.trial), self.goal
-        if self.are_disturbed(result):
-            return False
         if result.p99_s.low > goal.max_p99_s:
             return True
         return not goal.keeps_up(result.throughput.value, sum(run.requests for run in runs))

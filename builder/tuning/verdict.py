@@ -83,13 +83,13 @@ def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:
 
     If that does not keep the limit, it has to miss it for certain under every load that was tried, or to give less
     under the load of the best one. A lighter load that was not tried may keep the limit; it gives no more rows than the
-    lightest one that was tried, so that one has to give less than the best one.
+    lightest one that was tried, so that one has to give less than the best one. Disturbed runs show nothing.
     """
     if baseline.keeps:
         return runs.ratio(best, baseline).low > 1
-    mine = [result for result in runs.results if result.configuration == baseline.configuration]
-    same_load = [one for one in mine if one.load == best.load and not runs.are_disturbed(one)]
-    if any(runs.ratio(best, one).low > 1 for one in same_load):
+    every = [result for result in runs.results if result.configuration == baseline.configuration]
+    mine = [result for result in every if not runs.are_disturbed(result)]
+    if any(runs.ratio(best, one).low > 1 for one in mine if one.load == best.load):
         return True
     lightest = min(mine, key=lambda one: one.load.users or 0)
     is_all = lightest.load == runs.goal.loads[0] or runs.ratio(best, lightest).low > 1

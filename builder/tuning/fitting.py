@@ -259,7 +259,7 @@ class _Fit:
     def __init__(self, useful: Sequence[Measurement], guess: Machine) -> None:
         self._useful = useful
         self._guess = guess
-        self.numbers = [*_numbers(guess)]
+        self.numbers = [*_numbers(guess, useful)]
 
     def best(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where the numbers are best, from a first try; 0 is the guess, and 1 is one spread above it."""
@@ -304,7 +304,12 @@ class _Fit:
         return np.array(found)
 
 
-def _numbers(guess: Machine) -> Iterator[_Number]:
+def _numbers(guess: Machine, useful: Sequence[Measurement]) -> Iterator[_Number]:
+    """Yield what is moved.
+
+    How batches slow each other down is seen only where several instances run at the same time. Without such a run, it
+    would take the blame for whatever else makes requests slow, and several instances would seem worse than they are.
+    """
     yield _Number("client_cpu_s", guess.client_cpu_s, 0.3)
     yield _Number("client_wake_s", guess.client_wake_s, 0.4, 0.2)
     yield _Number("latency_s", guess.latency_s, 0.4)
@@ -313,7 +318,8 @@ def _numbers(guess: Machine) -> Iterator[_Number]:
     yield _Number("noise", guess.curve.noise, 0.5, 0.3)
     if guess.cores is not None:
         yield _Number("front_cpu_s", guess.front_cpu_s, 0.35)
-        yield _Number("contention", guess.contention, 1.0, 0.4)
+        if any(one.configuration.instances > 1 for one in useful):
+            yield _Number("contention", guess.contention, 1.0, 0.4)
 
 
 def _differences(one: Measurement, predicted: Predicted) -> Iterator[float]:

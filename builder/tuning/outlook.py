@@ -34,6 +34,10 @@ _ALIKE = 0.9
 """Cases that are worth this share of the most promising one count as alike, and the simplest of them is tried."""
 
 
+_FILLING = 4
+"""How many users for each instance keep all instances busy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Idea:
     """A case that is worth a run.
@@ -116,6 +120,7 @@ class Outlook:
             best: The best result so far.
         """
         means, spreads = self.values
+        means = means - self._doubts
         learned = spreads**2 / np.hypot(spreads, self.noise)  # how far one run, with its chance, moves what is expected
         gains = np.exp(means - means.max()) if best is None else _expected_gain(means - self.value(best), learned)
         worth = gains * self.keeps
@@ -128,6 +133,14 @@ class Outlook:
         chosen = min(alike, key=lambda number: (self.space.simplicity(self.cases[number][0]), -worth[number]))
         return self._idea(chosen, best, float(worth[chosen]))
 
+    @property
+    def _doubts(self) -> Floats:
+        """float64[N]: by how much each case has to be better than it is simpler to do without: chance, for a delay.
+
+        A delay gives up latency for larger batches. What it brings is often less than what separates two runs.
+        """
+        return np.array([self.noise * (one.delay_us > 0) for one, _ in self.cases], dtype=np.float64)
+
     def crowded(self) -> list[Trial]:
         """Return the cases that do not have several instances with enough cores for the threads of all of them."""
         space = self.space
@@ -137,6 +150,18 @@ class Outlook:
             return one.instances > 1 and one.instances * threads <= max(space.cores, 2)
 
         return [case for case in self.cases if not fits(case[0])]
+
+    def idle(self) -> list[Trial]:
+        """Return the cases whose instances often have nothing to do, or wait for more requests though they have some.
+
+        With two users for each instance, one has a request in the queue while another is answered, if chance shares
+        them out evenly; with twice as many it need not.
+        """
+        return [
+            (one, load)
+            for one, load in self.cases
+            if one.delay_us or (load.users is not None and load.users < _FILLING * one.instances)
+        ]
 
     def nearest(self) -> Idea | None:
         """Return the case with the lowest expected p99, among those that are not out; None if all are."""

@@ -26,6 +26,9 @@ _RUNS_FOR_SEVERAL = 6
 _FAR_BEHIND = -0.4
 """An expected gain that is so far below nothing that several instances are not tried for what they may teach."""
 
+_DOUBTFUL = 0.25
+"""A load that fills all instances is not tried if it keeps the limit with less than this probability."""
+
 _SIMPLER = 0.01
 """A simpler configuration is preferred to one that is better by no more than this share, if runs do not tell them
 apart."""
@@ -137,11 +140,14 @@ class _Search:
     def share_cores(self) -> None:
         """Measure the most promising case of several instances that need no more threads than there are cores.
 
-        How instances slow each other down cannot be known from one that runs alone. The run is left out where even so
-        it is expected to be far behind.
+        How instances slow each other down cannot be known from one that runs alone, nor from several that are rarely
+        busy at the same time. The run is left out where even so it is expected to be far behind.
         """
         outlook, best = self.outlook(), self.best
-        idea = outlook.idea([*self.runs.trials, *outlook.crowded()], best.trial if best else None)
+        left_out = [*self.runs.trials, *outlook.crowded()]
+        idea = outlook.idea([*left_out, *outlook.idle()], best.trial if best else None)
+        if idea is None or idea.keeps < _DOUBTFUL:
+            idea = outlook.idea(left_out, best.trial if best else None)
         if self.of < _RUNS_FOR_SEVERAL or idea is None or idea.gain < _FAR_BEHIND:
             return
         self.run(idea.trial, "search", f"how instances share the cores: {_say_idea(idea, best)}", idea.predicted)

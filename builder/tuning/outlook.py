@@ -135,9 +135,9 @@ class Outlook:
 
     @property
     def _doubts(self) -> Floats:
-        """float64[N]: by how much each case has to be better than it is simpler to do without: chance, for a delay.
+        """float64[N]: by how much a case has to be better to be worth a try: what chance does to a run, for a delay.
 
-        A delay gives up latency for larger batches. What it brings is often less than what separates two runs.
+        Without a delay it is simpler, and what a delay brings is often less than what separates two runs.
         """
         return np.array([self.noise * (one.delay_us > 0) for one, _ in self.cases], dtype=np.float64)
 
@@ -152,10 +152,10 @@ class Outlook:
         return [case for case in self.cases if not fits(case[0])]
 
     def idle(self) -> list[Trial]:
-        """Return the cases whose instances often have nothing to do, or wait for more requests though they have some.
+        """Return the cases whose instances often have nothing to do, or wait for more requests.
 
-        With two users for each instance, one has a request in the queue while another is answered, if chance shares
-        them out evenly; with twice as many it need not.
+        With two users for each instance, each has a request in the queue while it runs another one, if they happen to
+        be shared out evenly. With twice as many, the queue is rarely empty anyhow.
         """
         return [
             (one, load)

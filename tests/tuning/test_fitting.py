@@ -88,6 +88,18 @@ def test_further_runs_make_it_better() -> None:
     assert errors[1] <= errors[0]
 
 
+def test_one_instance_says_nothing_about_how_several_share_the_cores(fitted: Machine) -> None:
+    """Whatever else makes its requests slow must not make several instances look bad."""
+    late = replace(TRUTH, tail=1.8, front_cpu_s=2e-4)
+    runs = [
+        measured(*CALIBRATION[0]),
+        measured(*CALIBRATION[1]),
+        measured(Configuration(1, 2, 32), Load(users=8), late),
+    ]
+    assert fit(runs, cores=2).contention == fit(runs[:2], cores=2).contention
+    assert fitted.contention != fit(runs, cores=2).contention
+
+
 def test_a_server_elsewhere_shares_no_cores() -> None:
     machine = fit([measured(*CALIBRATION[0])], cores=2, here=False)
     assert machine.cores is None

@@ -1,0 +1,43 @@
+"""The outlook says what is worth a run next."""
+
+import numpy as np
+
+from builder.tuning.goal import Goal
+from builder.tuning.measurement import Configuration, Load
+from builder.tuning.outlook import Outlook
+from builder.tuning.pooling import Spread
+from builder.tuning.space import Space
+
+CURRENT = Configuration(1, 1, 32)
+PAIR, WAITING, EIGHT = Configuration(2, 1, 32), Configuration(1, 1, 32, delay_us=500), Load(users=8)
+CASES = ((CURRENT, EIGHT), (PAIR, Load(users=4)), (PAIR, EIGHT), (WAITING, EIGHT))
+
+
+def outlook(throughputs: tuple[float, ...]) -> Outlook:
+    """Return an outlook in which everything keeps the limit and is known well."""
+    return Outlook(
+        Space(CURRENT, (CURRENT, PAIR, WAITING), 2, 32),
+        Goal(1.0),
+        CASES,
+        np.log(throughputs),
+        np.full(len(CASES), 0.02),
+        np.full(len(CASES), -5.0),
+        np.full(len(CASES), 0.05),
+        (1.0,) * len(CASES),
+        Spread(),
+        1.04,
+        0.03,
+        frozenset(),
+    )
+
+
+def test_a_delay_is_tried_only_if_it_brings_more_than_chance() -> None:
+    little, much = (outlook((100.0, 90.0, 101.0, more)).idea([CASES[0]], CASES[0]) for more in (102.0, 120.0))
+    assert little is not None
+    assert much is not None
+    assert little.trial == (PAIR, EIGHT)
+    assert much.trial == (WAITING, EIGHT)
+
+
+def test_instances_are_idle_while_few_users_send_or_requests_wait() -> None:
+    assert outlook((100.0,) * 4).idle() == [CASES[1], CASES[3]]

@@ -119,8 +119,8 @@ def test_disturbed_runs_do_not_show_that_nothing_keeps_the_limit() -> None:
 
 
 def test_a_disturbed_run_under_another_load_shows_nothing() -> None:
-    misses, heavy = run(CURRENT, 130, (40, 35, 45)), Load(users=16)
-    unsure = run(CURRENT, 130, (60, 18, 90), heavy, others=0.3)
+    misses, heavy = run(CURRENT, 90, (40, 35, 45)), Load(users=16)
+    unsure = run(CURRENT, 90, (60, 18, 90), heavy, others=0.3)
     assert found(misses, unsure, run(OTHER, 100)).verdict == "better"
     ahead = run(CURRENT, 50, (60, 18, 90), others=0.3), run(CURRENT, 130, (21, 18, 24), heavy)
     assert found(*ahead, run(OTHER, 100)).verdict == "not distinguishable"

@@ -288,7 +288,7 @@ def _refuse_version(repository: Repository, name: str, options: TuneOptions) -> 
     if not options.apply or options.version is None:
         return
     model = repository.model(name)
-    if (served := model.served_version()) != options.version:
+    if (served := model.served_version()) != options.version and options.version in model.versions():
         what = f"it serves version {served}, and --apply would give that the settings of version {options.version}"
         to = f"python -m builder switch {name} --to {options.version}"
         raise RepositoryError(model.config_path, what, f"leave out --version or --apply, or run `{to}` first")

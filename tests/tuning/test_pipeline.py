@@ -203,6 +203,8 @@ def test_settings_of_a_version_that_is_not_served_are_not_measured_to_be_applied
     with pytest.raises(RepositoryError, match="it serves version 2, and --apply would give that") as found:
         tune(repository, version=1, apply=True)
     assert "python -m builder switch scale --to 1" in found.value.fix
+    with pytest.raises(pytest.fail.Exception):  # a version that is not there is refused where it is read
+        tune(repository, version=7, apply=True)
 
 
 def test_notes_of_runs_name_their_runs_and_each_kind_is_said_once() -> None:

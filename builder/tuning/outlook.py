@@ -6,7 +6,7 @@ limit. Both come from normal distributions of the logarithms of its throughput a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from builder.tuning.measurement import Configuration
 from builder.tuning.pooling import Spread, Trial
 from builder.tuning.residuals import Floats
 from builder.tuning.simulator import Predicted
-from builder.tuning.space import Space
+from builder.tuning.space import Space, cap_of
 
 WORTH_TRYING = 0.005
 """The least expected gain, as a share of the best result, for which a run is made."""
@@ -124,8 +124,8 @@ class Outlook:
         learned = spreads**2 / np.hypot(spreads, self.noise)  # how far one run, with its chance, moves what is expected
         gains = np.exp(means - means.max()) if best is None else _expected_gain(means - self.value(best), learned)
         worth = gains * self.keeps
-        known = set(tried)
-        left = [number for number, case in enumerate(self.cases) if case not in known]
+        known = {_filled(trial) for trial in tried}
+        left = [number for number, case in enumerate(self.cases) if _filled(case) not in known]
         if not left:
             return None
         least = max(worth[number] for number in left) * _ALIKE
@@ -187,6 +187,18 @@ class Outlook:
         predicted = Predicted(math.exp(self.throughput[number]), math.exp(self.p99[number]), self.mean_batches[number])
         gain = math.exp(self.values[0][number] - self.value(best)) - 1 if best is not None else 0.0
         return Idea(self.cases[number], predicted, gain, float(self.keeps[number]), worth)
+
+
+def _filled(trial: Trial) -> Trial:
+    """Return a case with the batches that its users can fill: 8 of them never have more than 8 requests at once.
+
+    So without a delay, a cap of 16 does the same as one of 32. With a delay, the batcher waits for 16 or for 32.
+    """
+    one, load = trial
+    if load.users is None or one.delay_us:
+        return trial
+    most = load.users * max(rows for rows, _ in load.rows)
+    return (replace(one, max_batch_size=0, preferred=()) if cap_of(one) >= most else one), load
 
 
 def _expected_gain(means: Floats, spreads: Floats) -> Floats:

@@ -10,13 +10,14 @@ from builder.tuning.space import Space
 
 CURRENT = Configuration(1, 1, 32)
 PAIR, WAITING, EIGHT = Configuration(2, 1, 32), Configuration(1, 1, 32, delay_us=500), Load(users=8)
-CASES = ((CURRENT, EIGHT), (PAIR, Load(users=4)), (PAIR, EIGHT), (WAITING, EIGHT))
+CAPPED = Configuration(1, 1, 32, preferred=(16,))
+CASES = ((CURRENT, EIGHT), (PAIR, Load(users=4)), (PAIR, EIGHT), (WAITING, EIGHT), (CAPPED, EIGHT))
 
 
 def outlook(throughputs: tuple[float, ...]) -> Outlook:
     """Return an outlook in which everything keeps the limit and is known well."""
     return Outlook(
-        Space(CURRENT, (CURRENT, PAIR, WAITING), 2, 32),
+        Space(CURRENT, (CURRENT, PAIR, WAITING, CAPPED), 2, 32),
         Goal(1.0),
         CASES,
         np.log(throughputs),
@@ -32,7 +33,7 @@ def outlook(throughputs: tuple[float, ...]) -> Outlook:
 
 
 def test_a_delay_is_tried_only_if_it_brings_more_than_chance() -> None:
-    little, much = (outlook((100.0, 90.0, 101.0, more)).idea([CASES[0]], CASES[0]) for more in (102.0, 120.0))
+    little, much = (outlook((100.0, 90.0, 101.0, more, 100.0)).idea([CASES[0]], CASES[0]) for more in (102.0, 120.0))
     assert little is not None
     assert much is not None
     assert little.trial == (PAIR, EIGHT)
@@ -40,4 +41,14 @@ def test_a_delay_is_tried_only_if_it_brings_more_than_chance() -> None:
 
 
 def test_instances_are_idle_while_few_users_send_or_requests_wait() -> None:
-    assert outlook((100.0,) * 4).idle() == [CASES[1], CASES[3]]
+    assert outlook((100.0,) * 5).idle() == [CASES[1], CASES[3]]
+
+
+def test_a_cap_that_the_users_cannot_fill_is_no_other_case() -> None:
+    one = outlook((100.0, 50.0, 50.0, 50.0, 200.0))
+    unlike = one.idea([], CASES[0])
+    assert unlike is not None
+    assert unlike.trial == (CAPPED, EIGHT)
+    known = one.idea([CASES[0]], CASES[0])
+    assert known is not None
+    assert known.trial != (CAPPED, EIGHT)

@@ -4,6 +4,7 @@ The folder of the candidate is put into the repository once. Each configuration 
 that the model would have. So nothing of the served model changes, on disk or on the server.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -38,6 +39,11 @@ _ENOUGH = 400
 
 _BEFORE_AND_AFTER_S = 60.0
 """How long a load test may take besides what it measures, in seconds."""
+
+_CONNECT_S = 30.0
+"""How long a client may take to reach a server that was started again, in seconds."""
+
+_POLL_S = 0.1
 
 _WARM_UP_S = 1.0
 
@@ -288,9 +294,26 @@ class ServerBench:
             except HostError:
                 self._embedded.restart()
                 self.process, self._loaded = self._embedded.pid, None
+                self._connect_again()
                 return True
         self._live.check_access()
         return False
+
+    def _connect_again(self) -> None:
+        """Wait until the client has reached a server that was started again: gRPC tries only from time to time.
+
+        Raises:
+            HostError: It did not in time.
+        """
+        deadline = time.monotonic() + _CONNECT_S
+        while True:
+            try:
+                self._live.check_access()
+                return
+            except HostError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def _answered(self) -> Mapping[str, int]:
         """Return how many requests a server of the user's has answered, by model; none is known if it does not say."""

@@ -24,9 +24,10 @@ Interval = tuple[float, float]
 
 def find_bounds(record: StageRecord) -> dict[str, list[float] | None]:
     """Return the intervals of a stage that has ended, by the figure's name; None where there is none."""
-    if not record.complete or not record.windows:
+    measured = [one for one in record.windows if one.seconds]
+    if not record.complete or not measured:
         return {"throughput_rows_per_s": None, "p99_us": None}
-    windows = tabulate([{name: getattr(one, name) for name in _READ} for one in record.windows])
+    windows = tabulate([{name: getattr(one, name) for name in _READ} for one in measured])
     draws = bootstrap(windows)
     total = record.measured.total
     rows = estimate(record.measured.rows_per_s, draws["throughput_rows_per_s"], windows)

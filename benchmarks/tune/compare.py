@@ -59,9 +59,9 @@ Strategy = Callable[[Truth, int, int], tuple[Key | None, int]]
 
 def tune(truth: Truth, seed: int, runs: int) -> tuple[Key | None, int]:
     """Search as the command does."""
-    from builder.tuning.goal import Goal
-    from builder.tuning.search import search
-    from builder.tuning.space import Space
+    from builder.tuning.search.goal import Goal
+    from builder.tuning.search.searching import search
+    from builder.tuning.search.space import Space
 
     limit_s = truth.subject.limit_ms / 1000
     space = Space.of(DEFAULT, cores=CORES, proven_max_batch=LARGEST, kind="cpu", max_p99_s=limit_s)

@@ -25,7 +25,7 @@ from builder.config import pbtxt
 from builder.deployment import Address, LiveServer
 from builder.server import Server
 from builder.tuning import Configuration
-from builder.tuning.machine import Stopwatch
+from builder.tuning.bench.machine import Stopwatch
 
 _Z = 1.96
 

@@ -19,9 +19,9 @@ from measured import Point, Table
 from tune_models import SUBJECTS
 
 from builder.tuning import BatchTimes, Configuration, Interval, Load, Measurement
-from builder.tuning.curves import Curve
-from builder.tuning.fitting import fit
-from builder.tuning.simulator import Machine, Predicted, simulate
+from builder.tuning.simulation.curves import Curve
+from builder.tuning.simulation.fitting import fit
+from builder.tuning.simulation.simulator import Machine, Predicted, simulate
 
 CORES = 2
 _US = 1e-6

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from support.batching_worlds import World
 
 from builder.tuning import Configuration, Load
-from builder.tuning.search import search
+from builder.tuning.search.searching import search
 from builder.tuning.wording import say_configuration, say_load
 
 Trial = tuple[Configuration, Load]

@@ -1,22 +1,19 @@
 """Find the configuration of a model that gives the most throughput under a latency limit, and write it back.
 
-`measurement` says what is tried and what was measured, `space` which configurations there are, `goal` what is better,
-`search` finds it, and `found` is what comes out. `pipeline` does all of that in order. Everything is measured by load
-tests of the real server, in which every answer is checked. `table` and `wording` say it in words.
+`measurement` says what is tried and what was measured. `bench` measures, by load tests of the real server in which
+every answer is checked. `simulation` predicts what was not measured, `search` chooses the runs and finds the best, and
+`keeping` keeps the measurements and writes the result back. `pipeline` does all of that in order, and `together` does
+it for several models on one server. `table` and `wording` say it in words.
 """
 
 from builder.tuning import table, wording
-from builder.tuning.access import ServerAccess
-from builder.tuning.applying import Applied
-from builder.tuning.found import Found, Result, Step, Verdict
-from builder.tuning.goal import Goal
+from builder.tuning.bench import ServerAccess
+from builder.tuning.keeping import Applied
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
-from builder.tuning.pooling import is_disturbed
 from builder.tuning.report import check_folder, write_report
-from builder.tuning.sharing import Shared
-from builder.tuning.space import Space
+from builder.tuning.search import Found, Goal, Result, Shared, Space, Step, Verdict, is_disturbed
 from builder.tuning.together import Together, summary_of, tune_together
 
 __all__ = [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from builder.tuning.goal import Goal
+from builder.tuning.search import Goal
 
 
 @dataclass(frozen=True, slots=True)

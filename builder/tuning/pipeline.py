@@ -12,20 +12,24 @@ from builder.errors import RepositoryError, VerificationError
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.server import AdminAccess
-from builder.tuning.access import ServerAccess
-from builder.tuning.applying import Applied, apply, preview
-from builder.tuning.bench import ServerBench
-from builder.tuning.conditions import Conditions, ModelFacts, changed_fields
-from builder.tuning.found import Found, Step
-from builder.tuning.machine import read_machine
+from builder.tuning.bench import ServerAccess, ServerBench, open_bench, read_machine
+from builder.tuning.keeping import (
+    Applied,
+    Conditions,
+    ModelFacts,
+    Record,
+    TuningStore,
+    apply,
+    changed_fields,
+    now,
+    preview,
+    tuning,
+    undo,
+)
 from builder.tuning.measurement import Configuration
-from builder.tuning.opening import open_bench
 from builder.tuning.options import TuneOptions
-from builder.tuning.record import Record, TuningStore, now, tuning
-from builder.tuning.search import search
-from builder.tuning.space import Space
+from builder.tuning.search import Found, Space, Step, search
 from builder.tuning.table import gather_notes
-from builder.tuning.undoing import undo
 from builder.tuning.wording import say_configuration
 
 Observe = Callable[[Step], None]

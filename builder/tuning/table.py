@@ -3,10 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from builder.tuning.found import Found, Result, Step
-from builder.tuning.goal import Goal
 from builder.tuning.measurement import Configuration, Measurement
-from builder.tuning.sharing import Shared
+from builder.tuning.search import Found, Goal, Result, Shared, Step
 from builder.tuning.wording import (
     NO_FIGURE,
     count,

@@ -10,19 +10,12 @@ from builder.deployment import Address, LiveServer
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.tuning import pipeline
-from builder.tuning.access import ServerAccess
-from builder.tuning.bench import ServerBench
-from builder.tuning.found import Found, Step
-from builder.tuning.machine import Stopwatch
+from builder.tuning.bench import ServerAccess, ServerBench, Stopwatch, open_bench, start_server
+from builder.tuning.keeping import Connect, Record, TuningStore, as_document, now, tuning, undo
 from builder.tuning.measurement import Configuration, Measurement
-from builder.tuning.opening import open_bench, start_server
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
-from builder.tuning.pooling import Runs
-from builder.tuning.record import Record, TuningStore, as_document, now, tuning
-from builder.tuning.search import search
-from builder.tuning.sharing import Shared, Turn, Wanted, search_together
-from builder.tuning.undoing import Connect, undo
+from builder.tuning.search import Found, Runs, Shared, Step, Turn, Wanted, search, search_together
 
 Observe = Callable[[str, Step], None]
 

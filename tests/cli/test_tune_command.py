@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 ALONE = """
-from builder.tuning import machine
+from builder.tuning.bench import machine
 machine.Busy.others = property(lambda _: None)
 from builder.cli import main
 main()

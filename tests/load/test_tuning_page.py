@@ -14,7 +14,7 @@ from support.load_run import ROOT
 from support.tunings import DIFF, WORDS, document, found, steps
 
 from builder.tuning import wording
-from builder.tuning.found import Step
+from builder.tuning.search.found import Step
 from builder.tuning.table import say_verdict
 from loadtest.commands import main
 from loadtest.errors import SettingsError

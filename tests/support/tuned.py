@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from builder.deployment import LiveServer
 from builder.publishing import ConfigChange
 from builder.repository import Repository
-from builder.tuning.applied import AppliedTunings, Entry
-from builder.tuning.applying import Applied, Prove, apply
-from builder.tuning.conditions import ModelFacts
-from builder.tuning.found import Found, Result, Verdict
+from builder.tuning.keeping.applied import AppliedTunings, Entry
+from builder.tuning.keeping.applying import Applied, Prove, apply
+from builder.tuning.keeping.conditions import ModelFacts
+from builder.tuning.keeping.record import tuning
+from builder.tuning.keeping.undoing import Connect, undo
 from builder.tuning.measurement import Configuration, Interval, Load
-from builder.tuning.record import tuning
-from builder.tuning.undoing import Connect, undo
+from builder.tuning.search.found import Found, Result, Verdict
 
 BEST = Configuration(instances=2, threads=1, max_batch_size=8, preferred=(4,), delay_us=500)
 

@@ -3,10 +3,10 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from builder.tuning.found import Found, Result, Step
-from builder.tuning.goal import Goal
 from builder.tuning.measurement import BatchTimes, Configuration, Interval, Load, Measurement
-from builder.tuning.simulator import Predicted
+from builder.tuning.search.found import Found, Result, Step
+from builder.tuning.search.goal import Goal
+from builder.tuning.simulation.simulator import Predicted
 
 CURRENT = Configuration(1, 2, 32)
 BEST = Configuration(2, 1, 32, (8,))

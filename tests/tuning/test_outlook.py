@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from builder.tuning.goal import Goal
 from builder.tuning.measurement import Configuration, Load
-from builder.tuning.outlook import Outlook
-from builder.tuning.pooling import Spread
-from builder.tuning.space import Space
+from builder.tuning.search.goal import Goal
+from builder.tuning.search.outlook import Outlook
+from builder.tuning.search.pooling import Spread
+from builder.tuning.search.space import Space
 
 CURRENT = Configuration(1, 1, 32)
 PAIR, WAITING, EIGHT = Configuration(2, 1, 32), Configuration(1, 1, 32, delay_us=500), Load(users=8)

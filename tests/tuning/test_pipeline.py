@@ -22,9 +22,9 @@ from builder.publishing import install
 from builder.repository import Repository
 from builder.tuning import Found, Goal, Measurement, Space, Step, TuneOptions, Tuning, pipeline
 from builder.tuning import Result as Pooled
-from builder.tuning.machine import MachineFacts
+from builder.tuning.bench.machine import MachineFacts
 from builder.tuning.measurement import Configuration, Load
-from builder.tuning.simulator import Predicted
+from builder.tuning.simulation.simulator import Predicted
 from builder.tuning.table import conclude, gather_notes
 
 SCHEMA = Draft202012Validator(

@@ -10,9 +10,9 @@ from support.plan_versions import plan_of, with_plan
 from builder.config import pbtxt
 from builder.errors import RepositoryError
 from builder.record import Manifest
-from builder.tuning.configuring import read_configuration
+from builder.tuning.bench.configuring import read_configuration
 from builder.tuning.plan_choices import PlanChoices, PlanUse
-from builder.tuning.space import Space
+from builder.tuning.search.space import Space
 
 SMALL_AND_ALL = ({"x": "1x3:1x3:2x3"}, {"x": "1x3:4x3:8x3"})
 """A profile for batches of up to 2, and one for all."""

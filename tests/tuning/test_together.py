@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from builder.tuning import Configuration, Goal, Interval, Load, Measurement, TuneOptions, table
-from builder.tuning.found import Found, Result
-from builder.tuning.sharing import Shared, Turn
+from builder.tuning.search.found import Found, Result
+from builder.tuning.search.sharing import Shared, Turn
 from builder.tuning.together import found_of, measure_all, summary_of
 
 NOW, THEN = Configuration(1, 1, 8), Configuration(2, 1, 8)

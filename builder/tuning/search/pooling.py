@@ -1,0 +1,187 @@
+"""What the runs of a tuning say together: results of several runs with their intervals, and ratios of two."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from builder.tuning.measurement import Configuration, Interval, Load, Measurement
+from builder.tuning.search.found import Result
+from builder.tuning.search.goal import Goal
+
+Trial = tuple[Configuration, Load]
+
+Z = 1.96
+"""The normal distribution's quantile for a two-sided interval of 95 %."""
+
+_ONE_SIDED = 1.645
+"""That for an upper bound of 95 %."""
+
+_USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.015, 0.05, 3
+"""By how much runs usually differ, as standard deviations of logarithms, and how many degrees of freedom that is worth
+against what is seen in repeated runs."""
+
+
+MOST_OTHERS = 0.10
+"""The share of the machine that other programs may take in a run that counts in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """By how much runs of the same configuration and load differ, beyond what happens inside a run.
+
+    Attributes:
+        throughput: The standard deviation of the logarithm of the throughput.
+        p99: That of the logarithm of p99.
+    """
+
+    throughput: float = _USUAL_THROUGHPUT
+    p99: float = _USUAL_P99
+
+
+@dataclass(slots=True)
+class Runs:
+    """All runs that count, by what was tried under which load.
+
+    Attributes:
+        goal: The goal of the tuning.
+        dead: The configurations that gave no answers, and why.
+    """
+
+    goal: Goal
+    _runs: dict[Trial, list[Measurement]] = field(default_factory=dict)
+    _wrong: list[Configuration] = field(default_factory=list)
+    dead: dict[Configuration, str] = field(default_factory=dict)
+
+    def add(self, measurement: Measurement) -> None:
+        """Add a run. One with wrong answers, or without any, puts its configuration out."""
+        configuration = measurement.configuration
+        if measurement.wrong and configuration not in self._wrong:
+            self._wrong.append(configuration)
+        if measurement.error:
+            self.dead.setdefault(configuration, measurement.error)
+        if measurement.throughput is not None and measurement.throughput.value > 0 and not measurement.error:
+            self._runs.setdefault((configuration, measurement.load), []).append(measurement)
+
+    @property
+    def wrong(self) -> tuple[Configuration, ...]:
+        """The configurations that answered wrongly."""
+        return tuple(self._wrong)
+
+    @property
+    def out(self) -> frozenset[Configuration]:
+        """The configurations that are out: they answered wrongly, or not at all."""
+        return frozenset((*self._wrong, *self.dead))
+
+    def of(self, trial: Trial) -> Sequence[Measurement]:
+        """Return the runs of one configuration under one load."""
+        return self._runs.get(trial, ())
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What was tried, in the order of the first runs. Mixed requests that only calibrate are not among them."""
+        return tuple(trial for trial in self._runs if trial[1] in self.goal.loads)
+
+    @property
+    def spread(self) -> Spread:
+        """By how much runs differ: what is usual, and what the repeated ones say."""
+        groups = [[run for run in runs if not is_disturbed(run)] for runs in self._runs.values()]
+        throughputs = [[math.log(one.throughput.value) for one in runs if one.throughput] for runs in groups]
+        p99s = [[math.log(one.p99_s.value) for one in runs if one.p99_s] for runs in groups]
+        return Spread(_pooled(throughputs, _USUAL_THROUGHPUT), _pooled(p99s, _USUAL_P99))
+
+    def result(self, trial: Trial) -> Result | None:
+        """Return what the runs of one trial say together; None if there are none, or none has a p99.
+
+        Runs that other programs disturbed count only where there is no other.
+        """
+        every = [run for run in self.of(trial) if run.throughput is not None and run.p99_s is not None]
+        runs = [run for run in every if not is_disturbed(run)] or every
+        if not runs:
+            return None
+        spread = self.spread
+        throughput = _pool([run.throughput for run in runs if run.throughput], spread.throughput)
+        p99_s = _pool([run.p99_s for run in runs if run.p99_s], spread.p99)
+        another = p99_s.value * math.exp(_ONE_SIDED * spread.p99)
+        keeps = (
+            trial[0] not in self.out
+            and all(self.goal.is_kept(run) for run in runs)
+            and max(p99_s.high, another) <= self.goal.max_p99_s
+        )
+        return Result(*trial, throughput, p99_s, len(runs), keeps)
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """The results of everything that was tried and has a p99."""
+        found = (self.result(trial) for trial in self.trials)
+        return tuple(result for result in found if result is not None)
+
+    def are_disturbed(self, result: Result) -> bool:
+        """Tell whether other programs disturbed all runs of a result."""
+        return all(is_disturbed(run) for run in self.of(result.trial))
+
+    def surely_misses(self, result: Result) -> bool:
+        """Tell whether a result certainly misses the limit, and does not merely fail to show that it is kept.
+
+        The lower bound of its p99 is beyond the limit, or it did not keep up with the rate. Requests that failed count
+        as the slowest ones in p99 already.
+        """
+        runs, goal = self.of(result.trial), self.goal
+        if result.p99_s.low > goal.max_p99_s:
+            return True
+        return not goal.keeps_up(result.throughput.value, sum(run.requests for run in runs))
+
+    def ratio(self, one: Result, other: Result) -> Interval:
+        """Return how many times as good one result is as another, with its 95 % interval.
+
+        The logarithm of a ratio is the difference of the logarithms, and its variance the sum of their variances: 1,100
+        ± 2 % over 1,000 ± 2 % is 1.10 ± 2.8 %.
+        """
+        good, bad = (self._value(result) for result in (one, other))
+        log = math.log(good.value / bad.value)
+        half = math.hypot(math.log(good.high / good.low) / 2, math.log(bad.high / bad.low) / 2)
+        return Interval(math.exp(log), math.exp(log - half), math.exp(log + half))
+
+    def _value(self, result: Result) -> Interval:
+        """Return how good a result is, with its interval: the throughput, or the inverse of p99 at a given rate."""
+        if self.goal.rate is None:
+            return result.throughput
+        p99_s = result.p99_s
+        return Interval(1 / p99_s.value, 1 / p99_s.high, 1 / p99_s.low)
+
+
+def is_disturbed(run: Measurement) -> bool:
+    """Tell whether other programs took so much of the machine that a run says little."""
+    return (run.others or 0.0) > MOST_OTHERS
+
+
+def _pool(intervals: Sequence[Interval], spread: float) -> Interval:
+    """Return the mean of several runs with its interval, on a logarithmic scale.
+
+    Its variance is that of the runs' own means and the spread between runs, both divided by the number of runs.
+    """
+    number = len(intervals)
+    value = math.exp(statistics.fmean(math.log(max(one.value, 1e-12)) for one in intervals))
+    below = _half((math.log(one.value / max(one.low, 1e-9 * one.value)) for one in intervals), number, spread)
+    above = _half((math.log(max(one.high, one.value) / one.value) for one in intervals), number, spread)
+    return Interval(value, value * math.exp(-below), value * math.exp(above))
+
+
+def _half(halves: Iterable[float], number: int, spread: float) -> float:
+    squares = sum(max(half, 0.0) ** 2 for half in halves) / number
+    return math.sqrt((squares + (Z * spread) ** 2) / number)
+
+
+def _pooled(groups: Iterable[Sequence[float]], usual: float) -> float:
+    """Return the standard deviation inside the groups, drawn towards what is usual.
+
+    With a usual 0.02 that is worth 3 degrees of freedom, and one pair that differs by 0.1, which has 1 degree and the
+    square 0.1² / 2 = 0.005: sqrt((3 * 0.0004 + 0.005) / 4) = 0.039.
+    """
+    squares, freedom = _USUAL_WEIGHT * usual**2, float(_USUAL_WEIGHT)
+    for group in groups:
+        if len(group) > 1:
+            mean = statistics.fmean(group)
+            squares += sum((one - mean) ** 2 for one in group)
+            freedom += len(group) - 1
+    return math.sqrt(squares / freedom)

@@ -1,0 +1,121 @@
+"""Runs of one kind are pooled, and their spread is what another run may be off."""
+
+import math
+
+import pytest
+
+from builder.tuning import Configuration, Goal, Interval, Load, Measurement
+from builder.tuning.search.pooling import Runs
+
+ONE, TWO = Configuration(1, 1, 8), Configuration(2, 1, 8)
+LOAD = Load(users=8)
+
+
+def run(
+    configuration: Configuration, throughput: float, p99_ms: float, off: float = 0.02, **more: object
+) -> Measurement:
+    def interval(value: float) -> Interval:
+        return Interval(value, value * (1 - off), value * (1 + off))
+
+    return Measurement(
+        configuration,
+        LOAD,
+        interval(throughput),
+        interval(p99_ms / 1e3),
+        requests=1000,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def runs_of(*measurements: Measurement, limit_ms: float = 20, rate: float | None = None) -> Runs:
+    runs = Runs(Goal(limit_ms / 1e3, users=None if rate else LOAD.users, rate=rate))
+    for measurement in measurements:
+        runs.add(measurement)
+    return runs
+
+
+def test_more_runs_make_the_interval_narrower() -> None:
+    once, four = (runs_of(*[run(ONE, 100, 10)] * number).result((ONE, LOAD)) for number in (1, 4))
+    assert once
+    assert four
+    assert four.runs == 4
+    assert four.throughput.value == pytest.approx(100)
+    assert math.log(four.throughput.high / 100) < 0.55 * math.log(once.throughput.high / 100)
+
+
+def test_runs_that_differ_more_than_their_intervals_make_it_wider() -> None:
+    alike, apart = (runs_of(run(ONE, 100, 10), run(ONE, other, 10)).result((ONE, LOAD)) for other in (100, 140))
+    assert alike
+    assert apart
+    assert apart.throughput.value == pytest.approx(math.sqrt(100 * 140))
+    assert apart.throughput.high / apart.throughput.value > 1.5 * alike.throughput.high / alike.throughput.value - 0.5
+
+
+def test_what_repeated_runs_say_of_the_spread_holds_for_all() -> None:
+    calm, wild = runs_of(run(ONE, 100, 10), run(TWO, 100, 10)), runs_of(run(ONE, 100, 10), *[run(TWO, 100, 10)] * 2)
+    wild.add(run(TWO, 150, 20))
+    before, after = (runs.result((ONE, LOAD)) for runs in (calm, wild))
+    assert before
+    assert after
+    assert after.throughput.high > before.throughput.high
+    assert after.p99_s.high > before.p99_s.high
+
+
+def test_the_limit_is_kept_with_a_margin_for_another_run() -> None:
+    assert runs_of(run(ONE, 100, 18)).results[0].keeps
+    assert not runs_of(run(ONE, 100, 19.5, off=0.001)).results[0].keeps  # another one may have 20.1
+
+
+def test_the_margin_for_another_run_does_not_shrink_with_the_number_of_runs() -> None:
+    result = runs_of(*[run(ONE, 100, 19.2, off=0.001)] * 5).results[0]
+    assert result.p99_s.high < 0.0199
+    assert not result.keeps
+
+
+def test_a_wrong_answer_under_another_load_puts_it_out_as_well() -> None:
+    runs = runs_of(run(ONE, 100, 10))
+    runs.add(Measurement(ONE, Load(users=1), Interval(9, 8, 10), Interval(1, 1, 1), wrong=1))
+    assert not runs.results[0].keeps
+
+
+def test_one_run_that_misses_the_limit_is_enough() -> None:
+    result = runs_of(run(ONE, 100, 10), run(ONE, 100, 10), run(ONE, 100, 20.5)).results[0]
+    assert result.p99_s.high < 0.02
+    assert not result.keeps
+
+
+def test_a_wrong_answer_puts_a_configuration_out_for_good() -> None:
+    runs = runs_of(run(ONE, 100, 10), run(TWO, 100, 10), run(ONE, 100, 10, wrong=1))
+    assert [result.keeps for result in runs.results] == [False, True]
+    assert runs.wrong == (ONE,)
+    assert runs.out == {ONE}
+
+
+def test_a_configuration_that_does_not_load_is_out_with_its_error() -> None:
+    runs = runs_of(Measurement(ONE, LOAD, None, None, error="out of memory"))
+    assert runs.out == {ONE}
+    assert runs.dead == {ONE: "out of memory"}
+    assert runs.results == ()
+
+
+def test_the_interval_of_a_ratio_has_the_variance_of_both() -> None:
+    runs = runs_of(run(ONE, 110, 10), run(TWO, 100, 10))
+    first, second = runs.results
+    ratio = runs.ratio(first, second)
+    assert ratio.value == pytest.approx(1.1)
+    halves = [math.log(one.throughput.high / one.throughput.low) / 2 for one in (first, second)]
+    assert math.log(ratio.high / ratio.value) == pytest.approx(math.hypot(*halves))
+
+
+def test_at_a_rate_the_ratio_is_that_of_latencies() -> None:
+    runs = Runs(Goal(0.02, rate=100))
+    for configuration, p99_ms in ((ONE, 5.0), (TWO, 10.0)):
+        one = run(configuration, 100, p99_ms)
+        runs.add(Measurement(configuration, Load(rate=100), one.throughput, one.p99_s, requests=1000))
+    assert runs.ratio(*runs.results).value == pytest.approx(2)
+
+
+def test_runs_that_only_calibrate_are_no_results() -> None:
+    runs = runs_of(run(ONE, 100, 10))
+    runs.add(Measurement(TWO, Load(users=1, rows=((1, 1.0), (8, 0.3))), Interval(9, 8, 10), Interval(1, 1, 1)))
+    assert [result.configuration for result in runs.results] == [ONE]

@@ -1,0 +1,162 @@
+"""Something is better only if that was shown: by runs that nothing disturbed, and beyond what chance explains."""
+
+import pytest
+
+from builder.tuning import Configuration, Found, Goal, Interval, Load, Measurement, Space
+from builder.tuning.search.pooling import Runs
+from builder.tuning.search.verdict import conclude
+
+SPACE = Space.of(Configuration(1, None, 8), cores=2, proven_max_batch=8)
+CURRENT, OTHER = SPACE.current, Configuration(2, 1, 8)
+LOAD = Load(users=8)
+LIMIT_MS = 20.0
+
+
+def run(
+    configuration: Configuration, throughput: float, p99_ms: tuple[float, float, float] = (10, 9.5, 10.5),
+    load: Load = LOAD, **more: object,
+) -> Measurement:  # fmt: skip
+    p99, low, high = (one / 1e3 for one in p99_ms)
+    speed = Interval(throughput, 0.98 * throughput, 1.02 * throughput)
+    return Measurement(configuration, load, speed, Interval(p99, low, high), requests=2000, **more)  # type: ignore[arg-type]
+
+
+def found(*measurements: Measurement, rate: float | None = None) -> Found:
+    runs = Runs(Goal(LIMIT_MS / 1e3, rate=rate))
+    for measurement in measurements:
+        runs.add(measurement)
+    kept = [one for one in runs.results if one.keeps]
+    best = max(kept, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value), default=None)
+    return conclude(SPACE, runs, best, (), ())
+
+
+def test_what_gives_more_beyond_its_interval_is_better() -> None:
+    one = found(run(CURRENT, 100), run(OTHER, 120))
+    assert one.verdict == "better"
+    assert one.best
+    assert one.best.configuration == OTHER
+    assert one.gain
+    assert one.gain.value == pytest.approx(1.2)
+    assert 1 < one.gain.low < one.gain.value < one.gain.high
+    assert "+20 % (+" in one.why
+
+
+def test_it_is_said_under_which_load_the_current_one_is_compared() -> None:
+    assert found(run(CURRENT, 100), run(OTHER, 120)).why.endswith("compared with the current settings")
+    one = found(run(CURRENT, 100, load=Load(users=4)), run(OTHER, 120))
+    assert one.why.endswith("compared with the current settings at 4 users")
+
+
+def test_what_gives_more_within_its_interval_is_not_distinguishable_and_the_current_one_is_kept() -> None:
+    one = found(run(CURRENT, 100), run(OTHER, 102))
+    assert one.verdict == "not distinguishable"
+    assert one.best
+    assert one.best.configuration == CURRENT
+    assert [tie.configuration for tie in one.ties] == [OTHER]
+
+
+def test_if_the_current_one_is_the_best_it_stays_as_it_is() -> None:
+    one = found(run(CURRENT, 100), run(OTHER, 80))
+    assert one.verdict == "as it is"
+    assert one.best is one.baseline
+    assert one.ties == ()
+
+
+def test_a_current_one_that_certainly_misses_the_limit_under_the_lightest_load_is_worse() -> None:
+    one = found(run(CURRENT, 130, (40, 35, 45), Load(users=1)), run(OTHER, 100))
+    assert one.verdict == "better"
+    assert one.gain is None
+    assert "the current settings do not: their p99 is 40 ms" in one.why
+
+
+def test_a_current_one_may_keep_the_limit_under_a_lighter_load_than_was_tried() -> None:
+    """If 8 users get 130 rows/s too late, 4 may get 110 in time. If 8 get 80, 4 get less than 100."""
+    one = found(run(CURRENT, 130, (40, 35, 45)), run(OTHER, 100, load=Load(users=4)))
+    assert one.verdict == "not distinguishable"
+    assert "may keep it too: fewer than 8 users were not tried" in one.why
+    assert found(run(CURRENT, 80, (40, 35, 45)), run(OTHER, 100, load=Load(users=4))).verdict == "better"
+
+
+def test_a_current_one_of_which_one_request_failed_does_not_certainly_miss_the_limit() -> None:
+    assert found(run(CURRENT, 130, failed=1), run(OTHER, 100)).verdict == "not distinguishable"
+
+
+def test_a_current_one_that_may_keep_the_limit_is_kept() -> None:
+    one = found(run(CURRENT, 100, (29.6, 16, 56)), run(OTHER, 100))
+    assert one.verdict == "not distinguishable"
+    assert one.best
+    assert one.best.configuration == CURRENT
+    assert not one.best.keeps
+    assert "the current settings may keep it too: their p99 is 29.6 ms" in one.why
+
+
+def test_a_current_one_that_may_keep_the_limit_at_one_load_is_not_judged_by_another() -> None:
+    heavy, light = Load(users=16), Load(users=4)
+    surely, perhaps = run(CURRENT, 130, (40, 35, 45), heavy), run(CURRENT, 100, (19, 15, 24), light)
+    assert found(surely, perhaps, run(OTHER, 99)).verdict == "not distinguishable"
+
+
+def test_a_current_one_that_may_keep_the_limit_is_worse_if_it_gives_less_under_the_same_load() -> None:
+    assert found(run(CURRENT, 80, (19, 15, 24)), run(OTHER, 100)).verdict == "better"
+    assert found(run(CURRENT, 80, (19, 15, 24), Load(users=4)), run(OTHER, 100)).verdict == "not distinguishable"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_if_all_runs_of_one_side_were_disturbed_nothing_is_better(side: int) -> None:
+    others = [0.02, 0.02]
+    others[side] = 0.3
+    for current in (run(CURRENT, 80, others=others[0]), run(CURRENT, 80, (40, 35, 45), others=others[0])):
+        one = found(current, run(OTHER, 120, others=others[1]))
+        assert one.verdict == "not distinguishable"
+        assert "other programs disturbed every run of" in one.why
+
+
+def test_disturbed_runs_do_not_show_that_nothing_keeps_the_limit() -> None:
+    one = found(run(CURRENT, 10, (40, 35, 45), others=0.8))
+    assert (one.verdict, one.best, one.nearest) == ("nothing could be measured", None, None)
+    assert "other programs disturbed every run" in one.why
+    assert found(run(CURRENT, 10, (40, 35, 45), others=0.8), run(OTHER, 10, (40, 35, 45))).nearest
+
+
+def test_a_disturbed_run_under_another_load_shows_nothing() -> None:
+    misses, heavy = run(CURRENT, 90, (40, 35, 45)), Load(users=16)
+    unsure = run(CURRENT, 90, (60, 18, 90), heavy, others=0.3)
+    assert found(misses, unsure, run(OTHER, 100)).verdict == "better"
+    ahead = run(CURRENT, 50, (60, 18, 90), others=0.3), run(CURRENT, 130, (21, 18, 24), heavy)
+    assert found(*ahead, run(OTHER, 100)).verdict == "not distinguishable"
+
+
+def test_disturbed_runs_do_not_count_beside_others() -> None:
+    one = found(run(CURRENT, 100), run(CURRENT, 20, (40, 35, 45), others=0.4), run(OTHER, 80))
+    assert one.verdict == "as it is"
+    assert one.baseline
+    assert one.baseline.throughput.value == pytest.approx(100)
+
+
+def test_what_answers_wrongly_is_worse_than_anything_that_was_measured_undisturbed() -> None:
+    wrong = run(CURRENT, 100, wrong=1)
+    assert found(wrong, run(OTHER, 50)).verdict == "better"
+    disturbed = found(wrong, run(OTHER, 50, others=0.3))
+    assert (disturbed.verdict, disturbed.best) == ("nothing could be measured", None)
+
+
+def test_without_a_p99_of_the_current_one_nothing_is_better() -> None:
+    short = Measurement(CURRENT, LOAD, Interval(1, 1, 1), None, requests=20)
+    one = found(short, run(OTHER, 100))
+    assert (one.verdict, one.best) == ("not distinguishable", None)
+    assert "too few requests to know p99" in one.why
+
+
+def test_at_a_rate_the_change_of_p99_is_said() -> None:
+    load = Load(rate=100)
+    one = found(run(CURRENT, 100, load=load), run(OTHER, 100, (5, 4.8, 5.2), load), rate=100)
+    assert one.verdict == "better"
+    assert "p99 -50 % (" in one.why
+
+
+def test_the_lowest_p99_is_named_if_nothing_keeps_the_limit() -> None:
+    one = found(run(CURRENT, 100, (40, 35, 45)), run(OTHER, 100, (30, 28, 32)))
+    assert one.verdict == "no configuration keeps the limit"
+    assert one.nearest
+    assert one.nearest.configuration == OTHER
+    assert "2 instances of 1 thread" in one.why

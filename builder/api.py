@@ -845,6 +845,7 @@ def undo_tuning(
     name: str,
     repository: Path | str = REPOSITORY,
     *,
+    servers: Sequence["Address | str"] = (),
     admin: "AdminAccess | None" = None,
     headers: Mapping[str, str] | None = None,
     certificates: "Certificates | None" = None,
@@ -858,6 +859,8 @@ def undo_tuning(
     Args:
         name: The model.
         repository: The folder of the model repository.
+        servers: Which of the servers may get the key, the headers and the client's certificate, if any are given. Those
+            on this machine always may.
         admin: The key to the servers' administrative APIs. Default: that of a server that you run at this address.
         headers: Other headers to send to them, by name in lower case.
         certificates: The certificates for `grpcs://`.
@@ -868,9 +871,11 @@ def undo_tuning(
     Raises:
         RepositoryError: What the tuning changed was changed again since, or the repository is a bucket.
         VerificationError: An answer is not the proven one.
-        HostError: A server does not load the config, or does not answer.
+        HostError: A server does not load the config, does not answer, or may not get the key.
     """
-    from builder import tuning  # gRPC takes 0.1 s to import, which no other call needs
+    from builder import deployment, tuning  # gRPC takes 0.1 s to import, which no other call needs
 
     place = tuning.place_of(repository, report=report, lock_timeout_s=lock_timeout_s, to_undo=True)
-    return tuning.undo_applied(place, name, admin=admin, headers=headers, certificates=certificates, report=report)
+    named = tuple(deployment.Address.parse(one) if isinstance(one, str) else one for one in servers)
+    access = tuning.UndoAccess(named, admin, headers, certificates)
+    return tuning.undo_applied(place, name, access, report=report)

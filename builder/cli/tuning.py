@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from builder.cli.help_pages import PROGRAM
 from builder.cli.output import print_diff, print_json, print_result, print_table, report
 from builder.cli.servers import take_access
-from builder.cli.tuning_conflicts import LONGEST_STAGE_S
+from builder.cli.tuning_conflicts import LONGEST_STAGE_S, check_duration
 from builder.errors import HostError
 
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ def run(name: str, repository: Path | str, given: Mapping[str, Any], *, as_json:
     from builder import api
     from builder.tuning import check_folder, write_report
 
+    options = options_of(given)
+    check_duration(options, 1)
     if given["report_dir"] is not None:
         check_folder(given["report_dir"])
+    report("runs", say_longest(options, 1))
     done = api.tune(
         name,
         repository,
-        options=options_of(given),
+        options=options,
         server=server_of(given),
         lock_timeout_s=given["lock_timeout_s"],
         report=report,
@@ -62,14 +65,16 @@ def run_together(names: Sequence[str], repository: Path | str, given: Mapping[st
     from builder import api
     from builder.tuning import check_folder, summary_of, write_report
 
-    folder = given["report_dir"]
+    options, folder = options_of(given), given["report_dir"]
+    check_duration(options, len(names))
     if folder is not None:
         check_folder(folder)
+    report("runs", say_longest(options, len(names)))
     progress = {name: Progress(f"{name}: ") for name in names}
     done = api.tune_together(
         names,
         repository,
-        options=options_of(given),
+        options=options,
         server=server_of(given),
         lock_timeout_s=given["lock_timeout_s"],
         report=report,
@@ -107,7 +112,12 @@ def undo(name: str, repository: Path | str, given: dict[str, Any], *, as_json: b
     from builder import api
 
     done = api.undo_tuning(
-        name, repository, **take_access(given), lock_timeout_s=given["lock_timeout_s"], report=report
+        name,
+        repository,
+        servers=given["servers"],
+        **take_access(given),
+        lock_timeout_s=given["lock_timeout_s"],
+        report=report,
     )
     if as_json:
         print_json(asdict(done))
@@ -124,6 +134,15 @@ def options_of(given: Mapping[str, Any]) -> "TuneOptions":
     return TuneOptions(goal, **{name: value for name, value in others.items() if value is not None})
 
 
+def say_longest(options: "TuneOptions", models: int) -> str:
+    """Return how much a tuning measures at most, and how long that takes."""
+    from builder.tuning import wording
+
+    longest = options.longest(models)
+    turns = f", up to {options.runs} in a turn" if models > 1 else ""
+    return f"at most {longest.runs:,}{turns}: about {wording.say_duration(longest.seconds)}, longer for a slow model"
+
+
 def server_of(given: Mapping[str, Any]) -> "ServerAccess | None":
     """Return the server that the command line names, and what is needed to reach it."""
     if not given["servers"]:
@@ -133,7 +152,7 @@ def server_of(given: Mapping[str, Any]) -> "ServerAccess | None":
 
     files = {name: given[name] for name in ("header_file", "ca_file", "client_cert", "client_key")}
     admin = given_access(given["admin_key_file"], given["admin_header"])
-    return ServerAccess(given["servers"][0], http=given["http_address"], admin=admin, **files)
+    return ServerAccess(given["servers"][0], http=given["http_address"], admin=admin, cores=given["cores"], **files)
 
 
 class Progress:
@@ -180,7 +199,7 @@ def show(done: "Tuning", *, is_shared: bool = False) -> None:
     from builder.tuning import table
 
     record, found = done.record, done.found
-    rows = [*table.to_rows(found, record.current)]
+    rows = [*table.to_rows(found, record.conditions.goal, record.current)]
     print_table(table.HEADS, rows, title=f"{done.name} version {record.conditions.model.version}", is_dense=True)
     for line in table.conclude(found, record.conditions.goal, record.current):
         print_result(line)

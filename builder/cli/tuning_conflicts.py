@@ -1,13 +1,18 @@
 """Options of `tune` that contradict each other, or that have no effect."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.cli.conflicts import Conflict
 from builder.cli.faults import WrongUsage
 from builder.cli.help_pages import PROGRAM
 
+if TYPE_CHECKING:
+    from builder.tuning import TuneOptions
+
 LONGEST_STAGE_S = 600
+_LONGEST_S = 12 * 3600
+"""How long a tuning may take, so that it is over the next morning."""
 
 
 def check_tuning(names: Sequence[str], given: Mapping[str, Any]) -> None:
@@ -37,7 +42,7 @@ _FOR_TUNING = {
     "is_fresh": "--fresh",
     "apply": "--apply",
     "report_dir": "--report-dir",
-    "servers": "--server",
+    "cores": "--cores",
     "http_address": "--http-address",
 }
 """What has no effect with --undo, which measures nothing."""
@@ -85,6 +90,26 @@ def _name_conflicts(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[
         yield "--share is for several models, and one is named", fix
 
 
+def check_duration(options: "TuneOptions", models: int) -> None:
+    """Refuse what nobody would wait for.
+
+    Args:
+        options: How the models are tuned.
+        models: How many there are.
+
+    Raises:
+        WrongUsage: It would take too long.
+    """
+    from builder.tuning import wording
+
+    longest = options.longest(models)
+    if longest.seconds > _LONGEST_S:
+        what = f"up to {longest.runs:,} runs of {options.stage_time_s:g} s take {wording.say_duration(longest.seconds)}"
+        most = wording.say_duration(_LONGEST_S)
+        fix = f"use fewer --runs or a shorter --stage-time, so that it takes at most {most}"
+        raise WrongUsage(what, f"{fix}; or name fewer models" if models > 1 else fix)
+
+
 _FOR_SERVER = {
     "admin_key_file": "--admin-key-file",
     "header_file": "--header-file",
@@ -92,11 +117,12 @@ _FOR_SERVER = {
     "client_cert": "--client-cert",
     "client_key": "--client-key",
     "http_address": "--http-address",
+    "cores": "--cores",
 }
 
 
 def _access_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    if len(given["servers"]) > 1:
+    if len(given["servers"]) > 1 and not given["undo"]:
         what = f"one server is measured, and {len(given['servers'])} are named"
         yield what, "name one; `deploy` brings the result to the others"
     for parameter, name in _FOR_SERVER.items():

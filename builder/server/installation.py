@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.cores import usable_cores
 from builder.errors import HostError
 from builder.installing import REQUIREMENTS, install, pip_install
 
@@ -21,6 +22,9 @@ and the one that makes it listen for Vertex AI on every address, without a key.
 
 Source: https://github.com/triton-inference-server/server/blob/r24.10/src/command_line_parser.cc, TritonParser::Parse
 """
+
+CORES = "BUILDER_CORES"
+"""The variable that tells our backend how many cores it may use."""
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,7 +66,8 @@ class Installation:
         """Return this process's environment with the variables that `tritonserver` and its stubs need.
 
         The stub uses the first `python3` on PATH, and so finds NumPy and ONNX Runtime. GPUs are hidden: this server
-        runs models on the CPU, and refuses a model that asks for a GPU.
+        runs models on the CPU, and refuses a model that asks for a GPU. The backend divides the cores among the
+        instances of a model, and learns here how many a container allows.
         """
         ours = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         libraries = [_libpython_directory(), str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
@@ -71,6 +76,7 @@ class Installation:
             "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
             "CUDA_VISIBLE_DEVICES": "-1",
+            CORES: str(usable_cores()),
         }
 
 

@@ -8,10 +8,11 @@ it for several models on one server. `table` and `wording` say it in words.
 
 from builder.tuning import table, wording
 from builder.tuning.bench import ServerAccess
-from builder.tuning.keeping import Applied
+from builder.tuning.keeping import Applied, UndoAccess
 from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interval, Load, Measurement
-from builder.tuning.options import TuneOptions
-from builder.tuning.pipeline import Tuning, place_of, tune, undo_applied
+from builder.tuning.options import Longest, TuneOptions
+from builder.tuning.pipeline import Tuning, tune, undo_applied
+from builder.tuning.preparing import place_of
 from builder.tuning.report import check_folder, write_report
 from builder.tuning.search import Found, Goal, Result, Shared, Space, Step, Verdict, is_disturbed
 from builder.tuning.together import Together, summary_of, tune_together
@@ -25,6 +26,7 @@ __all__ = [
     "Goal",
     "Interval",
     "Load",
+    "Longest",
     "Measurement",
     "Result",
     "ServerAccess",
@@ -34,6 +36,7 @@ __all__ = [
     "Together",
     "TuneOptions",
     "Tuning",
+    "UndoAccess",
     "Verdict",
     "check_folder",
     "is_disturbed",

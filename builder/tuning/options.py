@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from builder.tuning.search import Goal
+from builder.tuning.search import Goal, most_runs
+
+_BESIDE_S = 2.0
+"""How long a run takes besides what it measures: to load the configuration, and to warm up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,25 @@ class TuneOptions:
     protocol: Literal["http", "grpc"] = "http"
     is_fresh: bool = False
     apply: bool = False
+
+    def longest(self, models: int = 1) -> "Longest":
+        """Return how many runs there are at most, and how long they usually take.
+
+        Args:
+            models: How many models share the server.
+        """
+        runs = self.runs if models == 1 else most_runs(models, self.runs)
+        return Longest(runs, runs * (self.stage_time_s + _BESIDE_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """The most that a tuning does.
+
+    Attributes:
+        runs: So many load tests.
+        seconds: So long, if each has enough requests in its time. Those of slow models go on for up to ten times that.
+    """
+
+    runs: int
+    seconds: float

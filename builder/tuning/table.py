@@ -40,14 +40,15 @@ def to_shared_rows(shared: Shared) -> Iterator[tuple[str, ...]]:
         )
 
 
-def to_rows(found: Found, current: Configuration) -> Iterator[tuple[str, ...]]:
+def to_rows(found: Found, goal: Goal, current: Configuration) -> Iterator[tuple[str, ...]]:
     """Yield a row of the table for each run."""
     for step in found.steps:
         if step.measurement is not None:
-            yield _row(step, step.measurement, found, current)
+            verdict = say_verdict(step, goal, found.best)
+            yield (*_row(step, step.measurement, current), verdict)
 
 
-def _row(step: Step, measured: Measurement, found: Found, current: Configuration) -> tuple[str, ...]:
+def _row(step: Step, measured: Measurement, current: Configuration) -> tuple[str, ...]:
     is_current = step.configuration == current
     return (
         str(step.number),
@@ -57,7 +58,6 @@ def _row(step: Step, measured: Measurement, found: Found, current: Configuration
         say_throughput(measured.throughput).replace(" %", "%").replace("± ", "±"),
         _p99(measured),
         figure(measured.mean_batch) if measured.batches or measured.mean_batch else NO_FIGURE,
-        say_verdict(step, found.best),
     )
 
 
@@ -68,7 +68,7 @@ def _p99(measured: Measurement) -> str:
     return f"{figure(1e3 * measured.p99_s.value)} (≤{figure(1e3 * measured.p99_s.high)})"
 
 
-def say_verdict(step: Step, best: Result | None = None) -> str:
+def say_verdict(step: Step, goal: Goal, best: Result | None = None) -> str:
     """Return what a run showed about a configuration, in a few words."""
     measured = step.measurement
     if measured is None:
@@ -83,9 +83,15 @@ def say_verdict(step: Step, best: Result | None = None) -> str:
     if step.purpose == "calibration":
         return "to learn from"
     if step.keeps is False:
-        return "misses the limit"
+        return _say_miss(measured, goal)
     is_best = best is not None and (step.configuration, step.load) == (best.configuration, best.load)
     return "best" if is_best else "keeps the limit"
+
+
+def _say_miss(measured: Measurement, goal: Goal) -> str:
+    if measured.p99_s is None:
+        return "too few requests"
+    return "misses the limit" if measured.p99_s.high > goal.max_p99_s else "falls behind the rate"
 
 
 def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:
@@ -116,7 +122,7 @@ def _others(found: Found, current: Configuration) -> Iterator[str]:
 def gather_notes(found: Found) -> tuple[str, ...]:
     """Return the notes of a tuning: those on all of it, and those on its runs, of each kind only one.
 
-    For example: `run 3: other programs took 23% of the cores; the same in runs 8, 9`.
+    For example: `run 3: other programs took 23% of the machine; the same in runs 8, 9`.
     """
     kinds: dict[str, list[tuple[int, str]]] = {}
     for step in found.steps:

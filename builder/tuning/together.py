@@ -1,5 +1,6 @@
 """Tune several models on one server: put all of them under load at once, keep what came out, and write it back."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from builder.tuning.keeping import Connect, Record, TuningStore, as_document, no
 from builder.tuning.measurement import Configuration, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
-from builder.tuning.search import Found, Runs, Shared, Step, Turn, Wanted, search, search_together
+from builder.tuning.preparing import conditions_of, refuse_rows, refuse_wrong, space_of
+from builder.tuning.search import Found, Measure, Runs, Shared, Step, Turn, Wanted, search, search_together
 
 Observe = Callable[[str, Step], None]
 
@@ -91,13 +93,13 @@ def _search(
     started = now()
     with _benches(repository, names, options, server, report) as benches:
         for name in names:
-            pipeline.refuse_rows(benches[name], options, name)
+            refuse_rows(benches[name], options, name)
         current = {name: benches[name].current for name in names}
         shared = search_together(
             current,
             options.goal,
-            lambda wanted: measure_all(benches, wanted),
-            lambda name, configuration: pipeline.space_of(benches[name], options, configuration),
+            refusing_wrong(lambda wanted: measure_all(benches, wanted), current),
+            lambda name, configuration: space_of(benches[name], options, configuration),
             runs=options.runs,
             observed=observed,
             searching=partial(search, here=benches[names[0]].is_here),
@@ -105,8 +107,7 @@ def _search(
         records = {}
         for name in names:
             turn = next(turn for turn in reversed(shared.turns) if turn.name == name)
-            pipeline.refuse_wrong(turn.found, benches[name].current, name)
-            conditions = pipeline.conditions_of(repository, name, options, benches[name], fixed=turn.fixed)
+            conditions = conditions_of(repository, name, options, benches[name], fixed=turn.fixed)
             if server is None:
                 conditions = replace(conditions, server=None)
             stores[name].resume(conditions, is_fresh=True)
@@ -147,6 +148,19 @@ def _benches(
             )
             benches[name] = stack.enter_context(bench)
         yield benches
+
+
+def refusing_wrong(measure: Measure, current: Mapping[str, Configuration]) -> Measure:
+    """Return what measures and refuses to go on if a model answers wrongly as it is, which no search would repair."""
+    numbers = itertools.count(1)
+
+    def measured(wanted: Wanted) -> Mapping[str, Measurement]:
+        made, is_first = measure(wanted), next(numbers) == 1
+        for name, run in made.items():
+            refuse_wrong(run, current[name], name, is_first=is_first)
+        return made
+
+    return measured
 
 
 def measure_all(benches: Mapping[str, ServerBench], wanted: Wanted) -> Mapping[str, Measurement]:

@@ -87,6 +87,13 @@ def say_ms(interval: Interval | None) -> str:
     return f"{value} ms ({low} to {high})"
 
 
+def say_duration(seconds: float) -> str:
+    """Return a duration in the unit that suits it: `70 s`, `5 min`, `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.3g} h"
+
+
 def say_gain(gain: float, *, of_p99: bool = False) -> str:
     """Return how many times as good something is as a change: `+12 %` for 1.12, `-3.0 %` for 0.97.
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from support.load_run import ROOT
-from support.tunings import DIFF, WORDS, document, found, steps
+from support.tunings import DIFF, GOAL, WORDS, about, document, found, steps
 
 from builder.tuning import wording
 from builder.tuning.search.found import Step
@@ -117,14 +117,25 @@ def test_no_settings_are_called_the_best_before_that_is_known(change: Any, tmp_p
     assert not any("best" in text or "better" in text for text in texts)
 
 
-@pytest.mark.parametrize("change", [{}, {"wrong": 2}, {"failed": 1}, {"unchecked": 3}, {"error": "it is gone"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"wrong": 2},
+        {"failed": 1},
+        {"unchecked": 3},
+        {"error": "it is gone"},
+        {"p99_s": None},
+        {"p99_s": about(0.01)},
+    ],
+)
 def test_runs_have_the_words_of_the_table(change: dict[str, Any], tmp_path: Path) -> None:
     made: list[Step] = []
     for step in steps():
         assert step.measurement is not None
         made.append(replace(step, measurement=replace(step.measurement, **change)))
     runs = read(document(steps=[asdict(step) for step in made]), tmp_path).runs
-    assert [run.verdict for run in runs] == [say_verdict(step, found().best) for step in made]
+    assert [run.verdict for run in runs] == [say_verdict(step, GOAL, found().best) for step in made]
 
 
 @pytest.mark.parametrize(

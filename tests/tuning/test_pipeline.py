@@ -20,12 +20,14 @@ from builder.cli.tuning import Progress, check
 from builder.errors import HostError, RepositoryError, VerificationError
 from builder.publishing import install
 from builder.repository import Repository
-from builder.tuning import Found, Goal, Measurement, Space, Step, TuneOptions, Tuning, pipeline
+from builder.tuning import Found, Goal, Measurement, Space, Step, TuneOptions, Tuning, pipeline, place_of, preparing
 from builder.tuning import Result as Pooled
 from builder.tuning.bench.machine import MachineFacts
 from builder.tuning.measurement import Configuration, Load
+from builder.tuning.preparing import refuse_wrong
 from builder.tuning.simulation.simulator import Predicted
 from builder.tuning.table import conclude, gather_notes
+from builder.tuning.wording import say_configuration
 
 SCHEMA = Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "loadtest" / "report" / "tuning.schema.json").read_text())
@@ -51,9 +53,11 @@ class Bench:
     server: str = ""
     software: dict[str, str] = field(default_factory=lambda: {"triton": "2.51.0"})
     notes: tuple[str, ...] = ("the candidate has no response cache",)
+    spoilt: dict[Configuration, dict[str, Any]] = field(default_factory=dict)
 
     def measure(self, configuration: Configuration, load: Load) -> Measurement:
-        return measured(configuration, load, 1000.0 * configuration.instances, 0.01)
+        made = measured(configuration, load, 1000.0 * configuration.instances, 0.01)
+        return replace(made, **self.spoilt.get(configuration, {}))
 
 
 def pooled(configuration: Configuration) -> Pooled:
@@ -76,7 +80,10 @@ def searching(found: Found) -> Callable[..., Found]:
             why = "to compare"
             step = Step(number, runs, configuration, LOAD, "search", why, Predicted(1100.0, 0.009, 2.0))
             observed(step)
-            run = earlier.pop(0) if (resumed := bool(earlier)) else bench.measure(configuration, LOAD)
+            before = next((run for run in earlier if run.configuration == configuration), None)
+            if resumed := before is not None:
+                earlier.remove(before)
+            run = before or bench.measure(configuration, LOAD)
             best = pooled(BEST if number > 1 else CURRENT)
             steps.append(replace(step, measurement=run, keeps=True, best=best, resumed=resumed))
             observed(steps[-1])
@@ -100,7 +107,7 @@ def repository(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(pipeline, "open_bench", open_bench)
     monkeypatch.setattr(pipeline, "search", searching(BETTER))
-    monkeypatch.setattr(pipeline, "read_machine", lambda: MachineFacts("a CPU", 2, 8_000_000_000, "Linux 6.1", True))
+    monkeypatch.setattr(preparing, "read_machine", lambda: MachineFacts("a CPU", 2, 8_000_000_000, "Linux 6.1", True))
     made = Repository(tmp_path / "models")
     install(made, "scale", scale(2.0))
     return made
@@ -164,13 +171,57 @@ def test_each_run_is_kept_before_the_next_one_and_a_tuning_goes_on_where_it_stop
     assert not any(step.resumed for step in anew.found.steps)
 
 
-def test_a_model_that_answers_wrongly_as_it_is_is_not_tuned(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_waits_to_be_used_again_is_kept_by_a_second_interruption(
+    repository: Repository, bench: Bench
 ) -> None:
-    wrong = Found("nothing could be measured", "it answers wrongly", None, None, wrong=(CURRENT,))
-    monkeypatch.setattr(pipeline, "search", searching(wrong))
-    with pytest.raises(VerificationError, match="answers wrongly with its current settings"):
+    def interrupt_at(number: int) -> None:
+        def observed(step: Step) -> None:
+            if step.measurement is None and step.number == number:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.tune(repository, "scale", OPTIONS, observed=observed)
+
+    bench.spoilt = {BEST: {"others": 0.5}}
+    interrupt_at(4)  # the second of three runs was disturbed
+    bench.spoilt = {}
+    interrupt_at(3)  # and is made again, before the third one is used again
+    assert [step["measurement"]["others"] for step in record_of(repository)["steps"]] == [0.01] * 3
+    assert [error.message for error in SCHEMA.iter_errors(record_of(repository))] == []
+
+    done = tune(repository)
+    assert [step.resumed for step in done.found.steps] == [True, True, True, False]
+    assert len(record_of(repository)["steps"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "runs"),
+    [
+        ({CURRENT: {"wrong": 1}}, 1),
+        ({CURRENT: {"wrong": 5000}}, 1),
+        ({BEST: {"wrong": 5000}}, 4),
+    ],
+)
+def test_a_model_that_answers_wrongly_as_it_is_ends_the_tuning_at_once(
+    repository: Repository, bench: Bench, spoilt: dict[Configuration, dict[str, Any]], runs: int
+) -> None:
+    bench.spoilt = spoilt
+    if runs == 4:
+        assert len(tune(repository).found.steps) == runs  # other settings are out, and no more
+        return
+    with pytest.raises(VerificationError, match=f"a run with {say_configuration(CURRENT)}, so nothing") as found:
         tune(repository)
+    assert found.value.exit_code == 4
+    assert "python -m builder verify scale" in found.value.fix
+    assert len(record_of(repository)["steps"]) == runs
+
+
+def test_a_first_run_whose_answers_are_all_wrong_ends_the_tuning_whatever_its_settings() -> None:
+    wrong = measured(BEST, LOAD, 1000.0, 0.01, wrong=5000)
+    with pytest.raises(VerificationError, match="every answer was wrong"):
+        refuse_wrong(wrong, CURRENT, "scale", is_first=True)
+    refuse_wrong(wrong, CURRENT, "scale", is_first=False)
+    refuse_wrong(replace(wrong, wrong=4999), CURRENT, "scale", is_first=True)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +239,7 @@ def test_requests_that_the_server_would_refuse_are_refused_before_anything_is_me
 
 def test_a_bucket_is_refused_with_another_way() -> None:
     with pytest.raises(RepositoryError, match="bucket") as found:
-        pipeline.place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)
+        place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)
     assert "python -m builder configure NAME --repository s3://bucket/models" in found.value.fix
     with pytest.raises(RepositoryError, match="bucket") as found:
         undo_tuning("scale", "s3://bucket/models")
@@ -222,7 +273,7 @@ def test_notes_of_runs_name_their_runs_and_each_kind_is_said_once() -> None:
 
 
 def test_that_other_programs_were_busy_is_said_once() -> None:
-    run = replace(Bench().measure(CURRENT, LOAD), notes=("other programs took 46% of the cores",))
+    run = replace(Bench().measure(CURRENT, LOAD), notes=("other programs took 46% of the machine",))
     steps = (Step(1, 3, CURRENT, LOAD, "search", "", measurement=run),)
     repeated = ("other programs took 46% of the machine during run 1",)
     assert gather_notes(replace(BETTER, steps=steps, notes=repeated)) == repeated
@@ -231,7 +282,7 @@ def test_that_other_programs_were_busy_is_said_once() -> None:
     )
     joined = ("other programs took up to 46% of the machine during runs 1, 3",)
     assert gather_notes(replace(BETTER, steps=steps, notes=several)) == joined
-    assert gather_notes(replace(BETTER, steps=steps, notes=())) == ("run 1: other programs took 46% of the cores",)
+    assert gather_notes(replace(BETTER, steps=steps, notes=())) == ("run 1: other programs took 46% of the machine",)
 
 
 def test_a_config_that_changed_before_its_first_run_is_not_said_to_be_measured(

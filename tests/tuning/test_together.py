@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from builder.errors import VerificationError
 from builder.tuning import Configuration, Goal, Interval, Load, Measurement, TuneOptions, table
 from builder.tuning.search.found import Found, Result
 from builder.tuning.search.sharing import Shared, Turn
-from builder.tuning.together import found_of, measure_all, summary_of
+from builder.tuning.together import found_of, measure_all, refusing_wrong, summary_of
 
 NOW, THEN = Configuration(1, 1, 8), Configuration(2, 1, 8)
 LOAD = Load(users=4)
@@ -103,6 +104,17 @@ def test_an_interrupted_run_stops_every_load_test(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         measure_all(of_all, WANTED)
     assert not any(bench.running for bench in of_all.values())
+
+
+def test_a_model_that_answers_wrongly_as_it_is_ends_the_tuning_of_all_at_once() -> None:
+    def measure(wanted: Mapping[str, tuple[Configuration, Load]]) -> Mapping[str, Measurement]:
+        return {name: Measurement(*each, None, None, requests=9, wrong=wrong[name]) for name, each in wanted.items()}
+
+    wrong, measured = {"a": 0, "b": 1}, refusing_wrong(measure, {"a": NOW, "b": NOW})
+    measured(WANTED)  # these are other settings of b
+    with pytest.raises(VerificationError, match="1 wrong answer in a run with 1 instance of 1 thread") as found:
+        measured({"a": (THEN, LOAD), "b": (NOW, LOAD)})
+    assert found.value.where == "b"
 
 
 def result(configuration: Configuration, throughput: float) -> Result:

@@ -61,15 +61,16 @@ RESULT = "Result"
 @option(
     "--runs",
     section=MEASURING,
-    type=whole_number(4, 1000),
-    help="The most load tests that are run. Fewer are run if nothing better is to be expected. Default: 10.",
+    type=whole_number(4, 100),
+    help="The most load tests that are run, from 4 to 100; with --share, in each turn of a model. Fewer are run if "
+    "nothing better is to be expected. Default: 10.",
 )
 @option(
     "--stage-time",
     "stage_time_s",
     section=MEASURING,
     type=seconds,
-    help="How long each load test is measured. For example, 5s. Default: 5s.",
+    help="How long each load test is measured, from 1s to 10m. All runs together may take 12 hours. Default: 5s.",
 )
 @option(
     "--protocol",
@@ -120,7 +121,15 @@ RESULT = "Result"
     type=address,
     multiple=True,
     help="The gRPC address of a Triton that serves the repository with --model-control-mode=explicit, to measure on "
-    "it. For example, grpc://127.0.0.1:8001. Default: a Triton that is started on this machine for the tuning.",
+    "it. For example, grpc://127.0.0.1:8001. Default: a Triton that is started on this machine for the tuning. With "
+    "--undo, a server that --apply deployed to and that may get your key; those on this machine always may.",
+)
+@option(
+    "--cores",
+    section=ACCESS,
+    type=whole_number(1, 1024),
+    help="How many cores --server may use, if that is not the number of this machine: more instances and threads than "
+    "that are not tried. For example, 8.",
 )
 @option(
     "--http-address",

@@ -23,6 +23,7 @@ class ServerAccess:
         client_cert: The certificate that says who the client is, in PEM.
         client_key: The key of that certificate, in PEM.
         timeout_s: How long it may take to load a configuration, in seconds.
+        cores: How many cores it may use. Default: as many as this machine has.
     """
 
     address: Address
@@ -33,6 +34,7 @@ class ServerAccess:
     client_cert: Path | None = None
     client_key: Path | None = None
     timeout_s: float = 300.0
+    cores: int | None = None
 
     def connect(self) -> LiveServer:
         """Return a client that controls the server.

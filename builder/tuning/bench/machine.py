@@ -3,7 +3,6 @@
 Source: proc(5): /proc/stat and /proc/PID/stat count in ticks of `SC_CLK_TCK`.
 """
 
-import math
 import os
 import platform
 import re
@@ -13,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.cores import has_quota, usable_cores
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
-_GROUPS = Path("/sys/fs/cgroup")
 _PARENT, _USER, _SYSTEM, _WAITED_USER, _WAITED_SYSTEM = 1, 11, 12, 13, 14
 """Positions in /proc/PID/stat, counted from the state, which is its third field."""
 _IDLE = (3, 4)
@@ -56,44 +56,6 @@ def read_machine() -> MachineFacts:
         kernel=f"{platform.system()} {platform.release()}",
         virtual="hypervisor" in flags[1].split() if flags else None,
     )
-
-
-def usable_cores() -> int:
-    """Return how many cores this process, and a server that it starts, may use: those of a container, not its host."""
-    cores, quota = _cores_here(), _quota()
-    return max(1, math.ceil(quota)) if quota < cores else cores
-
-
-def _cores_here() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _quota() -> float:
-    """Return how many cores' time the control groups of this process allow, such as `docker run --cpus`; or infinity.
-
-    Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
-    """
-    return min((_allowed(folder) for folder in _groups()), default=math.inf)
-
-
-def _groups() -> Iterator[Path]:
-    """Yield the folders of the control groups for processor time that this process is in, and of those above them."""
-    for line in _text(_PROC / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            root = _GROUPS / controllers
-            # In a container, the path may be one of the host's, and the container's own group is at the root.
-            yield from (root / part for part in (Path(path[1:]), *Path(path[1:]).parents))
-
-
-def _allowed(folder: Path) -> float:
-    """Return how many cores' time a control group allows, by its file of the second version, or those of the first."""
-    old = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    with suppress(ValueError):  # it is `max`, or there is no such file
-        quota, period = map(int, (_text(folder / "cpu.max") or " ".join(old)).split())
-        if quota > 0 and period > 0:
-            return quota / period
-    return math.inf
 
 
 def process_seconds(pid: int) -> float:
@@ -198,7 +160,7 @@ def busy_seconds() -> float | None:
 
     It is not known under a quota, which is a part of the cores, and nobody says which part others took of the rest.
     """
-    if _quota() < _cores_here():
+    if has_quota():
         return None
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     ticks = 0

@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Literal
 
+from builder.cores import usable_cores
 from builder.deployment import (
     ANOTHER_REPOSITORY,
     SEE_S,
@@ -23,11 +24,11 @@ from builder.server import Server, is_loopback
 from builder.tuning.bench.access import ServerAccess
 from builder.tuning.bench.configuring import configured, read_configuration
 from builder.tuning.bench.driving import Ended, LoadTest
-from builder.tuning.bench.machine import Busy, Stopwatch, usable_cores
+from builder.tuning.bench.machine import Busy, Stopwatch
 from builder.tuning.bench.reading import read_measurement
 from builder.tuning.measurement import Configuration, Load, Measurement
 from builder.tuning.plan_choices import PlanChoices, PlanUse
-from builder.tuning.wording import say_configuration
+from builder.tuning.wording import count, say_configuration
 
 Protocol = Literal["http", "grpc"]
 
@@ -66,7 +67,7 @@ class ServerBench:
         proven_max_batch: Up to which batch size it was proven; 0 for a model without a batch.
         kind: Where the instances run: `cpu` or `gpu`.
         plan: The ways to run a TensorRT plan; empty for other models.
-        cores: How many cores the server has, if it is on this machine; else this machine's.
+        cores: How many cores the server may use, as far as that is known; else as many as this machine has.
         is_here: Whether the server is on this machine.
         process: The server's process, if it is on this machine and one of ours.
         stage_time_s: How long each run measures, in seconds.
@@ -103,7 +104,7 @@ class ServerBench:
         self.proven_max_batch = manifest.max_batch_size
         self.plan: tuple[PlanUse, ...] = choices.uses(self.current) if choices else ()
         self.kind: Literal["cpu", "gpu"] = "cpu"
-        self.cores = usable_cores()
+        self.cores = access.cores or usable_cores()
         self.is_here = embedded is not None or process is not None or is_loopback(access.address.target)
         self.server = "" if embedded is not None else str(access.address)
         self.software: Mapping[str, str] = {
@@ -124,9 +125,12 @@ class ServerBench:
             )
         if self._embedded is None and not self.is_here:
             notes.append("the server is elsewhere: latencies include the network from here, and its load is not known")
+            if self._access.cores is None:
+                cores = count(self.cores, "core")
+                notes.append(f"the server is taken to have {cores}, as this machine has; --cores says otherwise")
         before = self._answered_before
         grown = {name: now - before.get(name, 0) for name, now in self._answered().items()}
-        if others := [f"{count:,} of {name}" for name, count in sorted(grown.items()) if count > 0]:
+        if others := [f"{more:,} of {name}" for name, more in sorted(grown.items()) if more > 0]:
             notes.append(f"meanwhile, other clients got answers from this server: {', '.join(others)}")
         return tuple(notes)
 

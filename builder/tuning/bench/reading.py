@@ -120,7 +120,7 @@ def _of_machine(busy: Busy) -> Iterator[str]:
         ours = busy.ours_s / available
         yield f"the cores of this machine were the limit: {server}the load generator {ours:.0%}"
     if busy.others is not None and busy.others > _DISTURBED:
-        yield f"other programs took {busy.others:.0%} of the cores"
+        yield f"other programs took {busy.others:.0%} of the machine"
 
 
 def _count(value: Any) -> int:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builder.errors import RepositoryError
-from builder.record.decoding import MisreadError, decode
+from builder.deployment import Address
+from builder.record.decoding import MisreadError
 from builder.repository import ModelDirectory
-from builder.tuning.keeping.record import TuningStore, as_document
-
-SCHEMA = 1
+from builder.tuning.keeping.reading import decode_named
+from builder.tuning.keeping.record import SCHEMA, as_document
+from builder.tuning.keeping.store import TuningStore
 
 _MOST = 20
 """How many are kept. Each undo takes back one."""
@@ -83,14 +83,8 @@ class AppliedTunings:
         """
         rollback = f"python -m builder rollback {self._store.name}"
         fix = f"delete the file; `{rollback}` then brings back the config before the last change"
-        document = self._store.read_document(self._file, fix)
-        if document is None:
-            return ()
-        try:
-            return _entries(document, self._store.name)
-        except MisreadError as error:
-            where = self._store.folder.path / self._file
-            raise RepositoryError(where, f"this record cannot be read: {error}", fix) from error
+        found = self._store.read_document(self._file, lambda document: _entries(document, self._store.name), fix)
+        return found or ()
 
     def last(self) -> Entry | None:
         """Return the newest one, or None."""
@@ -142,12 +136,12 @@ def _entries(document: Any, name: str) -> tuple[Entry, ...]:
     Raises:
         MisreadError: It is none that this release writes.
     """
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise MisreadError(f"it is not of schema {SCHEMA}, which this release writes")
-    found = decode(_Document, document, "the record")
-    if found.name != name:
-        raise MisreadError(f"it is of the model {found.name!r}")
+    found = decode_named(_Document, document, name)
     for entry in found.applied:
         if entry.state not in _STATES:
             raise MisreadError(f"a state is {entry.state!r}, which is none of {', '.join(_STATES)}")
+        try:
+            [Address.parse(server) for server in entry.servers]
+        except ValueError as error:
+            raise MisreadError(str(error)) from error
     return found.applied

@@ -15,7 +15,8 @@ from builder.server import Server
 from builder.tuning.bench import configured, options_of, read_configuration
 from builder.tuning.keeping.applied import AppliedTunings, Entry
 from builder.tuning.keeping.conditions import ModelFacts, changed_fields, tuned_changes
-from builder.tuning.keeping.record import TuningStore, now
+from builder.tuning.keeping.record import now
+from builder.tuning.keeping.store import TuningStore
 from builder.tuning.search import Found, Result
 from builder.tuning.wording import say_configuration
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 
 from builder.config import ConfigOptions, ConflictError, merge, pbtxt
@@ -13,10 +13,11 @@ from builder.publishing import ConfigChange, Plan, plan_config, plan_rollback
 from builder.repository import KeptConfig, ModelDirectory, Repository, kept
 from builder.tuning.keeping.applied import AppliedTunings, Entry, content_of
 from builder.tuning.keeping.applying import Applied, find_outdated, make, summarize
-from builder.tuning.keeping.record import TuningStore, now
+from builder.tuning.keeping.record import now
+from builder.tuning.keeping.store import TuningStore
 
 Connect = Callable[[Sequence[str]], AbstractContextManager[Sequence[LiveServer]]]
-"""Connects to servers by their addresses."""
+"""Connects to servers by their addresses, of which there may be none."""
 
 
 def undo(
@@ -57,7 +58,7 @@ def undo(
     change = ConfigChange(f"tune {name} --undo", partial(_plan_undo, entry=last), writing)
     planned = change.plan(model)
     try:
-        with connect(last.servers) if last.servers else nullcontext(()) as servers:
+        with connect(last.servers) as servers:
             make(repository, name, change, servers, 1.0, report)
     except BuilderError as error:
         if content_of(model) == there:
@@ -72,12 +73,12 @@ def _complete(
     repository: Repository, name: str, tunings: AppliedTunings, entry: Entry, connect: Connect, report: Report
 ) -> Applied:
     """Complete an undoing that was interrupted after the config was put back: servers may still have the other one."""
-    if entry.servers:
-        try:
-            with connect(entry.servers) as servers:
+    try:
+        with connect(entry.servers) as servers:
+            if servers:
                 deploy(repository, name, servers, report=report)
-        except BuilderError as error:
-            raise _with_rollback(error, name, entry) from error
+    except BuilderError as error:
+        raise _with_rollback(error, name, entry) from error
     tunings.drop_last()
     digest = hashlib.sha256((entry.back or "").encode()).hexdigest()
     why = f"the config from before the tuning of {entry.at} is back; an earlier --undo had been interrupted"

@@ -10,12 +10,13 @@ from builder.tuning.search.found import Found, Result, Step, Verdict
 from builder.tuning.search.goal import Goal
 from builder.tuning.search.pooling import Runs, is_disturbed
 from builder.tuning.search.searching import search
-from builder.tuning.search.sharing import Shared, Turn, Wanted, search_together
+from builder.tuning.search.sharing import Measure, Shared, Turn, Wanted, most_runs, search_together
 from builder.tuning.search.space import Space
 
 __all__ = [
     "Found",
     "Goal",
+    "Measure",
     "Result",
     "Runs",
     "Shared",
@@ -25,6 +26,7 @@ __all__ = [
     "Verdict",
     "Wanted",
     "is_disturbed",
+    "most_runs",
     "search",
     "search_together",
 ]

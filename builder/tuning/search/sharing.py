@@ -143,6 +143,16 @@ def search_together(
     return _compare(current, chosen, turns, goal, measure)
 
 
+def most_runs(models: int, runs: int) -> int:
+    """Return how many runs a search makes at most: every turn of every model, and the comparison at the end.
+
+    Args:
+        models: How many models share the server.
+        runs: The most runs of a turn.
+    """
+    return models * ROUNDS * runs + 2 * REPEATS
+
+
 def say_fixed(others: Wanted) -> tuple[str, ...]:
     """Return what was held fixed while another model was searched, a sentence for each model."""
     return tuple(

@@ -187,10 +187,17 @@ def _judge(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str
     if step["purpose"] == "calibration":
         return "learning", "to learn from"
     if not step["keeps"]:
-        return "missed", "misses the limit"
+        return "missed", _say_miss(measured, values["goal"])
     if best and (best["configuration"], best["load"]) == (step["configuration"], step["load"]):
         return "best", "best"
     return ("current" if step["configuration"] == values["current"] else "kept"), "keeps the limit"
+
+
+def _say_miss(measured: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
+    if measured["p99_s"] is None:
+        return "too few requests"
+    is_late = _number(measured["p99_s"]["high"]) > _number(goal["max_p99_s"])
+    return "misses the limit" if is_late else "falls behind the rate"
 
 
 def _results(found: Mapping[str, Any]) -> list[Result]:

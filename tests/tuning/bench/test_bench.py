@@ -15,7 +15,7 @@ from support.artifacts import names, scale, tree
 from support.serving import client, eventually, load, processes_of
 
 from builder.config import ConfigOptions
-from builder.deployment import Address
+from builder.deployment import Address, Candidate, LiveServer
 from builder.errors import HostError, RepositoryError
 from builder.publishing import install
 from builder.repository import Repository
@@ -100,6 +100,24 @@ def test_the_files_of_the_access_are_absolute_and_secrets_are_no_arguments(tmp_p
     options = dict(itertools.pairwise(access.options()))
     assert options["--header-file"] == str(Path.cwd() / "headers.txt")
     assert options["--ca-file"] == str(tmp_path / "ca.pem")
+
+
+def test_a_server_that_loads_what_it_finds_is_refused_before_it_could_find_a_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In poll mode, it would serve the candidate as one more model."""
+
+    def refuse(server: LiveServer) -> None:
+        raise HostError(server.address, "it does not load models on request", "start it in explicit mode")
+
+    monkeypatch.setattr(LiveServer, "check_control", refuse)
+    monkeypatch.setattr(Candidate, "placed", lambda *_: pytest.fail("a candidate was placed"))
+    access = ServerAccess(Address.parse("127.0.0.1:1"))
+    with (
+        pytest.raises(HostError, match="does not load models on request"),
+        open_bench(publish(tmp_path / "models"), "scale", server=access),
+    ):
+        pass
 
 
 # ---- on the embedded server
@@ -254,8 +272,9 @@ def test_the_served_model_of_a_users_server_stays_as_it_is(triton: Server) -> No
     name = f"tuned_{next(_numbers)}"
     repository = publish(triton.repository, name)
     load(triton, name)
-    access = ServerAccess(Address.parse(triton.grpc_address), http=triton.http_address)
+    access = ServerAccess(Address.parse(triton.grpc_address), http=triton.http_address, cores=3)
     with open_bench(repository, name, server=access, stage_time_s=0.5) as bench:
+        assert bench.cores == 3
         assert (bench.is_here, bench.server) == (True, f"grpc://{triton.grpc_address}")
         failed = bench.measure(replace(bench.current, preferred=(64,)), FEW)
         made = bench.measure(replace(bench.current, instances=2, threads=1), FEW)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.cores import usable_cores
 from builder.tuning.bench import machine
 from builder.tuning.bench.machine import (
     Busy,
@@ -17,7 +18,6 @@ from builder.tuning.bench.machine import (
     find_below,
     read_machine,
     tree_seconds,
-    usable_cores,
 )
 
 SPIN = "import time\nend = time.process_time() + 0.25\nwhile time.process_time() < end: pass\n"
@@ -116,34 +116,11 @@ def test_the_shares_are_of_the_time_of_all_cores(
     assert busy.others == pytest.approx(others) if others is not None else busy.others is None
 
 
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "250000 100000"}, 3),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"pod/cpu.max": "max 100000", "cpu.max": "100000 100000"}, 1),
-        ({"pod/cpu.max": "50000 100000"}, 1),
-        ({"cpu,cpuacct/pod/cpu.cfs_quota_us": "400000", "cpu,cpuacct/pod/cpu.cfs_period_us": "100000"}, 4),
-        ({"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu.max": "damaged"}, 8),
-        ({}, 8),
-    ],
-)
-def test_a_container_has_the_cores_that_its_quota_allows(
-    files: dict[str, str], cores: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What others took is then not known: /proc/stat is that of the host."""
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "cgroup").write_text("4:cpu,cpuacct:/pod\n3:memory:/pod\n0::/pod\n")
-    (tmp_path / "stat").write_text("".join(f"cpu{number} 100 0 0 0 0 0 0 0 0 0\n" for number in range(8)))
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text)
-    monkeypatch.setattr(machine, "_PROC", tmp_path)
-    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert usable_cores() == cores
-    assert (busy_seconds() is None) == (cores < 8)
+def test_under_a_quota_nobody_knows_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc/stat is that of the host, and a quota is a part of its cores."""
+    assert busy_seconds() is not None
+    monkeypatch.setattr(machine, "has_quota", lambda: True)
+    assert busy_seconds() is None
 
 
 def test_only_the_cores_that_may_be_used_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_limits_of_the_load_generator_and_of_the_machine_are_noted() -> None
     )
     assert any(note.startswith("the load generator, not the server, was the bottleneck") for note in made.notes)
     assert "the cores of this machine were the limit: the server took 60%, the load generator 25%" in made.notes
-    assert "other programs took 10% of the cores" in made.notes
+    assert "other programs took 10% of the machine" in made.notes
     assert not any("stage 8 users" in note for note in made.notes)
 
 

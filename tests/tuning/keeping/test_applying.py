@@ -13,7 +13,7 @@ from builder.errors import RepositoryError, VerificationError
 from builder.progress import silent
 from builder.publishing import ConfigChange, install, reconfigure, roll_back
 from builder.repository import Repository, Wait, deploying
-from builder.tuning.keeping.record import tuning
+from builder.tuning.keeping.store import tuning
 from builder.tuning.measurement import Configuration
 from builder.tuning.search.found import Verdict
 

@@ -15,7 +15,8 @@ from builder.publishing import install, reconfigure, roll_back
 from builder.repository import Repository
 from builder.tuning.bench.machine import MachineFacts
 from builder.tuning.keeping.conditions import Conditions, ModelFacts
-from builder.tuning.keeping.record import Record, Resumed, tuning
+from builder.tuning.keeping.record import Record
+from builder.tuning.keeping.store import Resumed, tuning
 from builder.tuning.measurement import BatchTimes, Configuration, Interval, Load, Measurement
 from builder.tuning.search.found import Found, Step
 from builder.tuning.search.goal import Goal
@@ -101,6 +102,37 @@ def test_the_file_has_the_keys_of_the_dataclasses_and_the_runs_once(repository: 
     }
     assert "steps" not in document["found"]
     assert document["found"]["verdict"] == "as it is"
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "what"),
+    [
+        ({"others": 0.3}, "1 beside other programs"),
+        ({"error": "the server ended"}, "1 that gave no figures"),
+        ({"wrong": 1}, "1 with wrong answers"),
+        ({"failed": 1}, "1 without all answers"),
+        ({"unchecked": 1}, "1 without all answers"),
+    ],
+)
+def test_a_run_that_something_disturbed_is_measured_again(
+    repository: Repository, spoilt: dict[str, Any], what: str
+) -> None:
+    now = conditions(repository)
+    write(repository, now, replace(measured(), **spoilt), measured(200.0))
+
+    again = resume(repository, now)
+
+    assert again.done == (measured(200.0),)
+    assert again.notes == (f"measured again, of the earlier runs: {what}",)
+
+
+def test_a_tuning_that_found_something_better_is_not_measured_again_to_be_applied(repository: Repository) -> None:
+    now, disturbed = conditions(repository), replace(measured(), others=0.3)
+    better = replace(record(now, disturbed, measured(200.0)), found=Found("better", "it is", None, None))
+    with tuning(repository, "scale", "tune scale") as store:
+        store.write(better)
+
+    assert resume(repository, now) == Resumed((disturbed, measured(200.0)), better.started)
 
 
 Change = Callable[[Repository], Conditions]

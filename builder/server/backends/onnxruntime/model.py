@@ -257,9 +257,13 @@ def execution_mode(config: Config) -> ort.ExecutionMode:
 
 
 def fair_share(config: Config) -> int:
-    """Return the number of cores for each instance of this model, at least 1."""
+    """Return the number of cores for each instance of this model, at least 1.
+
+    The server is told how many cores its container allows, which may be fewer than those that it runs on.
+    """
     instances: int = sum(group["count"] for group in config["instance_group"])
-    return max(1, len(os.sched_getaffinity(0)) // instances)
+    cores = int(os.environ.get("BUILDER_CORES", 0)) or len(os.sched_getaffinity(0))
+    return max(1, cores // instances)
 
 
 def integer(config: Config, parameter: str) -> int:

@@ -31,9 +31,9 @@ from support.sources import (
 )
 
 FLOWS = {
-    "builder": ["version", "search_path", "printable", "errors", "installing", "progress", "files", "digest", "tensors",
-                "interrupts", "bounded", "arrays", "user_code", "model", "batching", "samples", "record", "naming",
-                "config", "proof", "lowering", "tensorrt", "repository", "bucket", "fetching", "publishing",
+    "builder": ["version", "search_path", "printable", "errors", "installing", "progress", "files", "cores", "digest",
+                "tensors", "interrupts", "bounded", "arrays", "user_code", "model", "batching", "samples", "record",
+                "naming", "config", "proof", "lowering", "tensorrt", "repository", "bucket", "fetching", "publishing",
                 "exporting", "api", "cli", "__main__"],
     "loadtest": ["search_path", "printable", "errors", "console", "files", "wire", "scenarios", "options", "settings",
                  "checking", "server", "run", "report", "locustfile", "launch", "commands",

@@ -26,8 +26,7 @@ from builder.deployment import Address, LiveServer
 from builder.server import Server
 from builder.tuning import Configuration
 from builder.tuning.bench.machine import Stopwatch
-
-_Z = 1.96
+from builder.tuning.measurement import Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +326,7 @@ def _upper(histogram: Any) -> float | None:
     sqrt(0.0099 n). Of 1,000, these are 990 and 3.1, so that the 997th is the upper end.
     """
     number = histogram.get_total_count()
-    rank = 0.99 * number + _Z * (0.0099 * number) ** 0.5 + 1
+    rank = 0.99 * number + Z * (0.0099 * number) ** 0.5 + 1
     if rank > number:
         return None
     return float(histogram.get_value_at_percentile(100 * rank / number)) / 1000

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+Z = 1.96
+"""The normal distribution's quantile for a two-sided interval of 95 %."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:

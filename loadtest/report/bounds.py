@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.report.intervals import Array, Windows, bootstrap, estimate
+from loadtest.report.intervals import Z, Array, Windows, bootstrap, estimate
 from loadtest.run import Latencies, StageRecord
 
 _MOST_WINDOWS = 20
@@ -16,8 +16,6 @@ _TAIL = 0.025
 _LATE = 0.01
 _MOST_COUNTED = 20_000
 """With more requests, the number of late ones is as good as normally distributed."""
-
-_Z = 1.959964
 
 Interval = tuple[float, float]
 
@@ -104,7 +102,7 @@ def p99_ranks(requests: int) -> tuple[int, int] | None:
     Source: H. A. David and H. N. Nagaraja, Order Statistics, 2003, section 7.1
     """
     if requests > _MOST_COUNTED:
-        mean, margin = requests * _LATE, _Z * math.sqrt(requests * _LATE * (1 - _LATE))
+        mean, margin = requests * _LATE, Z * math.sqrt(requests * _LATE * (1 - _LATE))
         return math.floor(requests - mean - margin), math.ceil(requests - mean + margin) + 1
     chance, below, fewest, most = (1 - _LATE) ** requests, 0.0, -1, 0
     for late in range(requests + 1):

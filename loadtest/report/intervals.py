@@ -29,9 +29,11 @@ _WIDEST = 100.0
 _ROUNDING = 0.001**2 / 12
 """The variance of a percentile's logarithm that comes from keeping it to three digits."""
 
-_Z = 1.959964
+Z = 1.959964
+"""The normal distribution's quantile for a two-sided interval of 95 %."""
+
 _T_DEGREES = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, math.inf)
-_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3060, 2.2281, 2.1314, 2.0860, 2.0423, 2.0003, _Z)
+_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3060, 2.2281, 2.1314, 2.0860, 2.0423, 2.0003, Z)
 """Student's t for a two-sided 95 % interval, by degrees of freedom."""
 
 
@@ -139,10 +141,10 @@ def _variance_of_ranks(windows: Windows, percent: int) -> float:
     if not len(below):
         return 0.0
     requests, share = float(below[-1]), percent / 100
-    margin = _Z * math.sqrt(requests * share * (1 - share))
+    margin = Z * math.sqrt(requests * share * (1 - share))
     ranks = np.clip([requests * share - margin, requests * share + margin + 1], 1, requests)
     low, high = windows.values_us[np.searchsorted(below, np.round(ranks))]
-    return float((math.log(high / low) / (2 * _Z)) ** 2)
+    return float((math.log(high / low) / (2 * Z)) ** 2)
 
 
 def pool(runs: Sequence[Estimate]) -> Estimate:

@@ -6,7 +6,7 @@ from typing import Any
 
 from builder.errors import HostError
 from builder.tuning.bench.machine import Busy
-from builder.tuning.measurement import BatchTimes, Configuration, Interval, Load, Measurement
+from builder.tuning.measurement import BatchTimes, Configuration, Interval, Load, Measurement, Z
 
 _SCHEMA = 2
 _SATURATED = 0.9
@@ -14,8 +14,6 @@ _SATURATED = 0.9
 
 _DISTURBED = 0.05
 """The share of the cores' time that others may take without being mentioned."""
-
-_Z = 1.96
 
 
 def read_measurement(
@@ -82,7 +80,7 @@ def _throughput(stage: Mapping[str, Any]) -> Interval:
     """
     value, bounds = _number(stage["throughput_rows_per_s"]), stage["intervals"]["throughput_rows_per_s"]
     if bounds is None:
-        margin = _Z / math.sqrt(max(_count(stage["requests"]), 1))
+        margin = Z / math.sqrt(max(_count(stage["requests"]), 1))
         return Interval(value, value * max(1 - margin, 0.0), value * (1 + margin))
     low, high = map(_number, bounds)
     return Interval(value, low, high)

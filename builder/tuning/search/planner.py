@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from builder.tuning.measurement import Configuration, Interval, Load, Measurement
+from builder.tuning.measurement import Configuration, Interval, Load, Measurement, Z
 from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import Outlook
-from builder.tuning.search.pooling import Runs, Trial, Z
+from builder.tuning.search.pooling import Runs, Trial
 from builder.tuning.search.residuals import Floats, Scales, features, learn
 from builder.tuning.search.space import Space, cap_of
 from builder.tuning.simulation import Predicted, fit, simulate_all

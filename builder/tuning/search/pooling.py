@@ -5,17 +5,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from builder.tuning.measurement import Configuration, Interval, Load, Measurement
+from builder.tuning.measurement import Configuration, Interval, Load, Measurement, Z
 from builder.tuning.search.found import Result
 from builder.tuning.search.goal import Goal
 
 Trial = tuple[Configuration, Load]
 
-Z = 1.96
-"""The normal distribution's quantile for a two-sided interval of 95 %."""
-
 _ONE_SIDED = 1.645
-"""That for an upper bound of 95 %."""
+"""The normal distribution's quantile for an upper bound of 95 %."""
 
 _USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.015, 0.05, 3
 """By how much runs usually differ, as standard deviations of logarithms, and how many degrees of freedom that is worth

@@ -152,10 +152,28 @@ def summarize(result: Result) -> list[str]:
 def _stage_line(stage: Result) -> str:
     latency = stage["latency_us"]
     return (
-        f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s, {counted(stage['requests'], 'request')}, "
-        f"p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}, {sum(stage['failures'].values())} failed, "
-        f"{sum(stage['wrong'].values())} wrong{_goodput(stage)}{_sequences(stage)}"
+        f"{stage['name']}: {stage['throughput_rows_per_s']:g} rows/s"
+        f"{_between(stage['intervals']['throughput_rows_per_s'], _four)}, {counted(stage['requests'], 'request')}, "
+        f"p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}{_between(_find_p99_interval(stage), to_ms)}, "
+        f"{sum(stage['failures'].values())} failed, {sum(stage['wrong'].values())} wrong"
+        f"{_goodput(stage)}{_sequences(stage)}"
     )
+
+
+def _between(interval: Sequence[float] | None, write: Callable[[float], str]) -> str:
+    """Return the 95 % interval of the figure before it: ` (1198 to 1271)`; empty if there is none."""
+    return "" if interval is None else f" ({write(interval[0])} to {write(interval[1])})"
+
+
+def _find_p99_interval(stage: Result) -> Sequence[float] | None:
+    """Return the interval of the answers' p99: that of all requests, unless failed ones make theirs another figure."""
+    interval: Sequence[float] | None = stage["intervals"]["p99_us"]
+    return interval if stage["p99_of_requests_us"] == stage["latency_us"]["p99"] else None
+
+
+def _four(rows_per_s: float) -> str:
+    """Return a throughput to four digits: `0.1234`, `812.3`, `1198`, `123400`."""
+    return f"{float(f'{rows_per_s:.4g}'):g}"
 
 
 def _sequences(stage: Result) -> str:

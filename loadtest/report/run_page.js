@@ -5,21 +5,29 @@ const SPLIT = {queue_us: "queue", compute_input_us: "input", compute_infer_us: "
 // One unit for all times of a table: milliseconds if the highest of these is at least 10 ms.
 function timeColumns(rows, keys, times) {
   const isLong = Math.max(0, ...rows.flatMap(row => keys.filter(key => key !== "max").map(key => times(row)[key] ?? 0))) >= 10000;
-  return Object.fromEntries(keys.map(key => [key, {unit: isLong ? "ms" : "µs", cell: row => figure(times(row)[key] == null ? null : times(row)[key] / (isLong ? 1000 : 1))}]));
+  const say = value => figure(value == null ? null : value / (isLong ? 1000 : 1));
+  return Object.fromEntries(keys.map(key => [key, {unit: isLong ? "ms" : "µs", say, cell: row => say(times(row)[key])}]));
 }
 function latencyColumns(rows, keys) {
   return Object.entries(timeColumns(rows, keys, row => row.latency_us)).map(([key, {unit, cell}]) => [`${key} (${unit})`, cell]);
 }
 const stageColumn = ["stage", stage => text(stage.name), true];
 
+// The 95 % interval of the figure above it. That of p99 is of all requests: failed ones may make theirs another p99 than that of the answers.
+const between = (ends, say) => ends ? `<br><span class="between">${say(ends[0])} to ${say(ends[1])}</span>` : "";
+const p99Interval = stage => stage.p99_of_requests_us === stage.latency_us.p99 ? stage.intervals.p99_us : null;
+const INTERVALS = `<p class="soft">Below a figure is its 95 % interval. It knows only the noise within this run; two runs differ by more.</p>`;
+
 const VERDICTS = {within: "kept", missed: `<span class="bad">missed</span>`, undecided: "too close to call"};
 
 function stages(rows) {
-  return table("Stages", rows, [stageColumn, ["users", s => s.rate_asked == null && !s.late_us ? number(s.concurrency) : "–"], ["requests/s asked for", s => number(s.rate_asked)],
-    ["requests/s", s => rows.some(one => one.rows !== one.requests) ? number(s.throughput_requests_per_s) : "–"], ["rows/s", s => number(s.throughput_rows_per_s)],
-    ...latencyColumns(rows, ["p50", "p90", "p95", "p99", "max"]), ["goodput", s => s.goodput == null ? "–" : `${Math.floor(1000 * s.goodput) / 10} %`],
+  const latencies = Object.entries(timeColumns(rows, ["p50", "p90", "p95", "p99", "max"], row => row.latency_us));
+  const made = table("Stages", rows, [stageColumn, ["users", s => s.rate_asked == null && !s.late_us ? number(s.concurrency) : "–"], ["requests/s asked for", s => number(s.rate_asked)],
+    ["requests/s", s => rows.some(one => one.rows !== one.requests) ? number(s.throughput_requests_per_s) : "–"], ["rows/s", s => number(s.throughput_rows_per_s) + between(s.intervals.throughput_rows_per_s, number)],
+    ...latencies.map(([key, {unit, say, cell}]) => [`${key} (${unit})`, s => cell(s) + (key === "p99" ? between(p99Interval(s), say) : "")]), ["goodput", s => s.goodput == null ? "–" : `${Math.floor(1000 * s.goodput) / 10} %`],
     ["p99 limit", s => VERDICTS[s.verdict ?? {true: "within", false: "missed"}[s.keeps_p99]] ?? "–"],
     ["failures", s => counts(s.failures)], ["wrong", s => counts(s.wrong)], ["unchecked", s => s.unchecked ? number(s.unchecked) : "–"]]);
+  return made + (rows.some(s => s.intervals.throughput_rows_per_s || p99Interval(s)) ? INTERVALS : "");
 }
 const isLate = stage => stage.client_saturated && stage.client_busy_share <= .9;
 function client(rows) {

@@ -11,5 +11,5 @@ function diff(lines) {
 function tables(result) {
   const shown = ({title, heads, rows}) => table(title, rows, heads.map(([name, isText], place) => [name, row => text(row[place]), isText]));
   const facts = table("What the figures hold for", result.facts, [["", fact => text(fact[0]), true], ["", fact => text(fact[1]), true]]);
-  return `<div class="wide">${shown(result.tables[0])}</div>${diff(result.diff)}<div class="wide">${shown(result.tables[1])}</div>${facts}`;
+  return `${shown(result.tables[0])}${diff(result.diff)}${shown(result.tables[1])}${facts}`;
 }

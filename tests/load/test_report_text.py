@@ -79,13 +79,19 @@ def show(result: dict[str, Any], folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-def test_the_table_says_which_stages_kept_the_p99_limit(tmp_path: Path) -> None:
-    shown = show(result_of((100, 1000), (100, 3000), options=("--max-p99-ms", "2")), tmp_path)
+def test_the_table_says_which_stages_kept_the_p99_limit_and_has_the_intervals(tmp_path: Path) -> None:
+    result = result_of((100, 1000), (100, 3000), options=("--max-p99-ms", "2"))
+    result["stages"][1]["intervals"] = {"throughput_rows_per_s": [98.76, 1012.4], "p99_us": [2900, 3456.7]}
+    shown = show(result, tmp_path)
+    assert "95 % interval" in shown
     assert "600 answers," in shown
     assert "0 failed requests." in shown
     _, fast, slow, *_ = (row.partition("</tr>")[0] for row in shown.split("<tr>")[1:])
     assert (">kept<" in fast, ">missed<" in fast) == (True, False)
     assert (">kept<" in slow, ">missed<" in slow) == (False, True)
+    assert "98.8 to 1,012<" in slow
+    assert ">2,900 to 3,457<" in slow
+    assert " to " not in fast
 
 
 @pytest.mark.slow
@@ -94,6 +100,7 @@ def test_a_browser_shows_hostile_text_as_text(tmp_path: Path) -> None:
     shown = show(hostile_result(), tmp_path)
     assert unsafe(shown.encode()) == set()
     assert READABLE in shown
+    assert "95 % interval" not in shown, "there is none"
     assert "onmouseover" in html.unescape(shown)
     assert "<b onmouseover" not in shown
 

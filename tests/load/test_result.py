@@ -219,6 +219,20 @@ def test_the_last_line_says_exactly_what_held() -> None:
     assert last_line(wrong=Counter(nan=1)) == "FAILED: 1 of 1,000 answers was wrong: 1 nan"
 
 
+def test_the_line_of_a_stage_has_the_intervals_that_there_are() -> None:
+    def line(throughput: list[float] | None, p99_us: list[float] | None, **counts: Any) -> str:
+        result = one_stage(window(1234, 4180, **counts))
+        result["stages"][0]["intervals"] = {"throughput_rows_per_s": throughput, "p99_us": p99_us}
+        return outcome.summarize(result)[0]
+
+    intervals = [1198.26, 1270.6], [3921.0, 4530.0]
+    said = line(*intervals)
+    assert said.startswith("1 user: 1234 rows/s (1198 to 1271), 1,234 requests, p50 4.18 ms, p99 4.18 ms (3.92 to 4.53), ")
+    assert line(None, None).startswith("1 user: 1234 rows/s, 1,234 requests, p50 4.18 ms, p99 4.18 ms, 0 failed")
+    failed = line(*intervals, failures=Counter(timeout=20))
+    assert "(1198 to 1271), 1,234 requests, p50 4.18 ms, p99 4.18 ms, 20 failed" in failed, "this p99 is another figure"
+
+
 def test_a_run_that_was_stopped_or_answered_nothing_fails() -> None:
     made = read("--concurrency", "1")
     reasons = make_result(Run(made, time.time()))["verdict"]["reasons"]

@@ -243,6 +243,8 @@ def large_result() -> dict[str, Any]:
     result["run"]["models"][0]["name"] = "a_model_with_a_long_name_" * 8
     result["messages"] = {"timeout": "no answer within ten seconds; " * 20}
     result["stages"][1]["name"] = "a stage with a long name " * 3
+    result["stages"][1]["p99_of_requests_us"] = result["stages"][1]["latency_us"]["p99"]
+    result["stages"][1]["intervals"] = {"throughput_rows_per_s": [123_450.1, 123_467.8], "p99_us": [3.4e6, 3.5e6]}
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.report.intervals import Z, Array, Windows, bootstrap, estimate
+from loadtest.report.intervals import Array, Windows, Z, bootstrap, estimate
 from loadtest.run import Latencies, StageRecord
 
 _MOST_WINDOWS = 20

@@ -34,6 +34,16 @@ class _Block:
     holds: bool = False
 
 
+def end_as_ctrl_c() -> None:
+    """Let `kill`, and a terminal that is closed, end this program as Ctrl-C does, so that it cleans up.
+
+    What is ignored stays ignored, as a closed terminal is under `nohup`. This is for programs only.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 _blocks: list[_Block] = []
 """The blocks that the main thread is in, the innermost last."""
 

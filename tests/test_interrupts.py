@@ -37,6 +37,22 @@ def test_a_block_is_interrupted_until_it_holds(block: Callable[[], AbstractConte
         press_ctrl_c()
 
 
+def test_kill_and_a_closed_terminal_end_a_program_as_ctrl_c_does_unless_they_are_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+            interrupts.end_as_ctrl_c()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        interrupts.end_as_ctrl_c()
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def change(*, error: Exception | None = None) -> None:
     """Pass the point of no return, get a Ctrl-C, and go on to the end, or to an error."""
     hold()

@@ -86,7 +86,9 @@ class Candidate:
         try:
             yield
         finally:
-            self._place(None)
+            with interrupts.apart():
+                interrupts.hold()  # a second Ctrl-C must not leave it there
+                self._place(None)
 
     def config(self, *, plan: bool = False) -> "ModelConfig":
         """Return the config that it is loaded with: what config.pbtxt serves, or the TensorRT plan beside it."""
@@ -171,7 +173,8 @@ def find_strangers(servers: Iterable[LiveServer], goal: Goal, mirror: Mirror) ->
     try:
         return [server for server in servers if not server.sees(name, wait_s=SEE_S)]
     finally:
-        with mirror.changing():
+        with interrupts.apart(), mirror.changing():
+            interrupts.hold()
             _place(folder, goal.model.name, None)
 
 

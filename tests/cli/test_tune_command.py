@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_a_slow_config_is_tuned_written_back_and_brought_back(tmp_path: Path) ->
     assert config_of(tmp_path) == before
 
 
-def test_ctrl_c_leaves_the_model_as_it_is_and_the_runs_so_far(tmp_path: Path) -> None:
+def test_a_closed_terminal_leaves_the_model_as_it_is_and_the_runs_so_far(tmp_path: Path) -> None:
     publish(ROOT / "examples" / "digits" / "digits.onnx", tmp_path / "models", name="digits")
     before = config_of(tmp_path)
     command = [sys.executable, "-m", "builder", "tune", "digits", "--repository", "models", "--max-p99-ms", "50"]
@@ -77,7 +78,7 @@ def test_ctrl_c_leaves_the_model_as_it_is_and_the_runs_so_far(tmp_path: Path) ->
     with process.stderr as lines:
         for line in lines:
             if line.startswith("run 2"):
-                process.terminate()
+                process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 130
     assert config_of(tmp_path) == before
     assert [folder.name for folder in (tmp_path / "models").iterdir()] == ["digits"]

@@ -1,6 +1,5 @@
 """`deploy`: load a version into running Tritons, and check its answers there."""
 
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from builder import interrupts
 from builder.cli.arguments import VERSION, address, factor, seconds, waves
 from builder.cli.faults import WrongUsage
 from builder.cli.finishing import finishing
@@ -102,7 +102,7 @@ def deploy(
     from builder import api
 
     servers, access = _servers(given), take_access(given)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` puts everything back, as Ctrl-C does
+    interrupts.end_as_ctrl_c()
     done: list[Deployment] = []
     with finishing(), _told(name, done, as_json=as_json):
         api.deploy(name, servers, repository, **access, report=report, finished=done.append, **given)

@@ -1,11 +1,11 @@
 """`tune`: find the settings with the highest throughput under a latency limit."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import click
 
+from builder import interrupts
 from builder.cli.arguments import VERSION, address, milliseconds, rate, row_mix, seconds, whole_number
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
@@ -155,7 +155,7 @@ def tune(
     answer is wrong with the current settings.
     """
     check_tuning(names, given)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` cleans up, as Ctrl-C does
+    interrupts.end_as_ctrl_c()
     from builder.cli import tuning
 
     with finishing():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from support.artifacts import names, scale, tree
 from support.serving import client, eventually, load, processes_of
 
 from builder.config import ConfigOptions
-from builder.deployment import Address, Candidate, LiveServer
+from builder.deployment import Address, Candidate, LiveServer, OnDisk, make_goal, rehearsal
 from builder.errors import HostError, RepositoryError
 from builder.publishing import install
 from builder.repository import Repository
@@ -118,6 +119,25 @@ def test_a_server_that_loads_what_it_finds_is_refused_before_it_could_find_a_can
         open_bench(publish(tmp_path / "models"), "scale", server=access),
     ):
         pass
+
+
+def test_a_second_ctrl_c_does_not_leave_the_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = publish(tmp_path / "models")
+    before = tree(repository.root)
+    candidate, check = Candidate(make_goal(repository, "scale", None), OnDisk()), rehearsal._check_is_ours
+
+    def pressed_again(*given: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        check(*given)
+
+    def interrupt() -> None:
+        with candidate.placed():
+            monkeypatch.setattr(rehearsal, "_check_is_ours", pressed_again)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert tree(repository.root) == before
 
 
 # ---- on the embedded server

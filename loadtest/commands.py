@@ -43,9 +43,9 @@ def standby(descriptor: int) -> None:
 
 
 @main.command(short_help="Print the JSON Schema of result.json, of a comparison or of a tuning.")
-@click.argument("of", type=click.Choice(["result", "comparison", "tuning"]), default="result")
+@click.argument("of", type=click.Choice(["result", "comparison", "tuning", "sharing"]), default="result")
 def schema(of: str) -> None:
-    """Print the JSON Schema of result.json, of what `compare --json` prints, or of tune.json."""
+    """Print the JSON Schema of result.json, of what `compare --json` prints, of tune.json, or of together.json."""
     from loadtest.report import read_schema
 
     for line in read_schema(of).splitlines():

@@ -63,7 +63,7 @@ def run_together(names: Sequence[str], repository: Path | str, given: Mapping[st
         BuilderError: It failed, or for one of the models no configuration keeps the limit.
     """
     from builder import api
-    from builder.tuning import check_folder, summary_of, write_report
+    from builder.tuning import check_folder, write_reports
 
     options, folder = options_of(given), given["report_dir"]
     check_duration(options, len(names))
@@ -80,11 +80,11 @@ def run_together(names: Sequence[str], repository: Path | str, given: Mapping[st
         report=report,
         observed=lambda name, step: progress[name].show(step),
     )
-    documents = {each.name: each.record.to_document() for each in done.tunings}
-    for name, document in documents.items() if folder is not None else ():
-        report("report", str(write_report(document, folder / name)))
+    document = done.to_document()
+    for page in write_reports(document, folder) if folder is not None else ():
+        report("report", str(page))
     if as_json:
-        print_json({"models": documents, "together": summary_of(done.shared)})
+        print_json(document)
     else:
         for each in done.tunings:
             show(each, is_shared=True)

@@ -13,7 +13,7 @@ from builder.tuning.measurement import BatchTimes, Bench, Configuration, Interva
 from builder.tuning.options import Longest, TuneOptions
 from builder.tuning.pipeline import Tuning, tune, undo_applied
 from builder.tuning.preparing import place_of
-from builder.tuning.report import check_folder, write_report
+from builder.tuning.report import check_folder, write_report, write_reports
 from builder.tuning.search import Found, Goal, Result, Shared, Space, Step, Verdict, is_disturbed
 from builder.tuning.together import Together, summary_of, tune_together
 
@@ -48,4 +48,5 @@ __all__ = [
     "undo_applied",
     "wording",
     "write_report",
+    "write_reports",
 ]

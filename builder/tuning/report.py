@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from builder.files import reason
 
 DATA = "tune.json"
 PAGE = "report.html"
+TOGETHER = "together.json"
 
 _ANOTHER = "name another --report-dir"
 
@@ -43,13 +44,32 @@ def write_report(document: Mapping[str, Any], folder: Path) -> Path:
         HostError: A file cannot be written, or the page cannot be made.
     """
     data, page = folder / DATA, folder / PAGE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        data.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
-    except OSError as error:
-        raise HostError(data, f"it cannot be written: {reason(error)}", _ANOTHER) from error
+    _write(document, data)
     _draw(data.resolve(), page.resolve())
     return page
+
+
+def write_reports(document: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    """Write the report of several models: together.json, and a folder with the report of each; yield the pages.
+
+    Args:
+        document: What `Together.to_document` returns.
+        folder: The folder; it is made if it is missing.
+
+    Raises:
+        HostError: A file cannot be written, or a page cannot be made.
+    """
+    _write(document, folder / TOGETHER)
+    for name, each in document["models"].items():
+        yield write_report(each, folder / name)
+
+
+def _write(document: Mapping[str, Any], path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
+    except OSError as error:
+        raise HostError(path, f"it cannot be written: {reason(error)}", _ANOTHER) from error
 
 
 def _draw(data: Path, page: Path) -> None:

@@ -21,6 +21,8 @@ from builder.tuning.search import Found, Measure, Runs, Shared, Step, Turn, Want
 
 Observe = Callable[[str, Step], None]
 
+SCHEMA = 1
+
 _APART = 1.2
 """How many times as long as the shortest load test the longest one may take, to count as under load at once."""
 
@@ -36,6 +38,11 @@ class Together:
 
     tunings: tuple[Tuning, ...]
     shared: Shared
+
+    def to_document(self) -> dict[str, Any]:
+        """Return all of it as JSON: what `tune.json` has of each model, and what came out for all of them."""
+        models = {each.name: each.record.to_document() for each in self.tunings}
+        return {"schema": SCHEMA, "models": models, "together": summary_of(self.shared)}
 
 
 def tune_together(

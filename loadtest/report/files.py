@@ -92,5 +92,15 @@ def _cell(value: Any) -> Any:
 
 
 def read_schema(of: str = "result") -> str:
-    """Return the JSON Schema of result.json, or of a `comparison` or a `tuning`."""
-    return (Path(__file__).parent / f"{of}.schema.json").read_text(encoding="utf-8")
+    """Return the JSON Schema of result.json, or of a `comparison`, a `tuning` or of `sharing`.
+
+    That of several models that share a server has that of each single one in it.
+    """
+    text = (Path(__file__).parent / f"{of}.schema.json").read_text(encoding="utf-8")
+    if of != "sharing":
+        return text
+    schema, tuning = json.loads(text), json.loads(read_schema("tuning"))
+    kinds = tuning.pop("$defs")
+    del tuning["$schema"]
+    schema["$defs"] |= {"tuning": tuning, **kinds}
+    return json.dumps(schema, indent=2, ensure_ascii=False)

@@ -46,22 +46,24 @@ def kinds(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # ---- The schema
 
 
-def test_the_schema_is_a_schema() -> None:
-    Draft202012Validator.check_schema(json.loads(read_schema("tuning")))
+@pytest.mark.parametrize("of", ["tuning", "sharing"])
+def test_the_schema_is_a_schema(of: str) -> None:
+    Draft202012Validator.check_schema(json.loads(read_schema(of)))
 
 
-@pytest.mark.parametrize("kind", kinds(json.loads(read_schema("tuning"))).values(), ids=str)
+@pytest.mark.parametrize("kind", kinds(json.loads(read_schema("sharing"))).values(), ids=str)
 def test_every_key_is_described_and_always_there(kind: dict[str, Any]) -> None:
     assert kind["additionalProperties"] is False
     assert set(kind["properties"]) == set(kind["required"])
     assert all(value["description"] for value in kind["properties"].values())
 
 
-def test_the_page_in_the_docs_is_made_from_the_schema() -> None:
-    command = [sys.executable, "docs/result_schema.py", "tuning"]
+@pytest.mark.parametrize("of", ["tuning", "sharing"])
+def test_the_page_in_the_docs_is_made_from_the_schema(of: str) -> None:
+    command = [sys.executable, "docs/result_schema.py", of]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    how = "run python docs/result_schema.py tuning > docs/tuning-schema.md"
-    assert (ROOT / "docs" / "tuning-schema.md").read_text() == made.stdout, how
+    how = f"run python docs/result_schema.py {of} > docs/{of}-schema.md"
+    assert (ROOT / "docs" / f"{of}-schema.md").read_text() == made.stdout, how
 
 
 def test_a_tuning_is_what_the_schema_describes_and_another_one_is_not() -> None:
@@ -72,8 +74,9 @@ def test_a_tuning_is_what_the_schema_describes_and_another_one_is_not() -> None:
 
 
 def test_the_command_prints_the_schema() -> None:
-    printed = CliRunner().invoke(main, ["schema", "tuning"])
-    assert json.loads(printed.output) == json.loads(read_schema("tuning"))
+    for of in ("tuning", "sharing"):
+        printed = CliRunner().invoke(main, ["schema", of])
+        assert json.loads(printed.output) == json.loads(read_schema(of))
 
 
 # ---- What is shown

@@ -1,16 +1,20 @@
 """All models of a server are under load for the same time, and each gets the result that holds for all of them."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from support.tunings import document as tuning_document
 
 from builder.errors import VerificationError
 from builder.tuning import Configuration, Goal, Interval, Load, Measurement, TuneOptions, table
 from builder.tuning.search.found import Found, Result
 from builder.tuning.search.sharing import Shared, Turn
 from builder.tuning.together import found_of, measure_all, refusing_wrong, summary_of
+from loadtest.report import read_schema
 
 NOW, THEN = Configuration(1, 1, 8), Configuration(2, 1, 8)
 LOAD = Load(users=4)
@@ -159,6 +163,10 @@ def test_the_table_and_the_json_have_both_sides() -> None:
         ("a", "2 instances of 1 thread", "100 ± 0.0 %", "150 ± 0.0 %", "10 (10 to 10)", "10 (10 to 10)")
     ]
     document = summary_of(of_all)
+    whole = {"schema": 1, "models": {"a": tuning_document()}, "together": document}
+    schema = Draft202012Validator(json.loads(read_schema("sharing")))
+    assert [error.message for error in schema.iter_errors(json.loads(json.dumps(whole)))] == []
+    assert [*schema.iter_errors({**whole, "models": {"a": document}})]
     assert document["turns"] == [
         {
             "name": "a",

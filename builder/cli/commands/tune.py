@@ -112,7 +112,7 @@ RESULT = "Result"
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Write report.html, a page with pictures, and tune.json, all that was measured, to this folder; with --share, "
-    "to a folder in it for each model.",
+    "to a folder in it for each model, beside together.json.",
 )
 @option(
     "--server",

@@ -46,13 +46,12 @@ class Replay:
         throughput, p99_ms = self._drawn(configuration, load.users)
         known = self._truth.at(configuration, load.users)
         point = known.points[0]
-        spread, tail = self._truth.noise
         requests = round(throughput * SECONDS)
         return Measurement(
             configuration,
             load,
-            Interval(throughput, throughput * math.exp(-2 * spread), throughput * math.exp(2 * spread)),
-            Interval(p99_ms / 1000, p99_ms / 1000 * math.exp(-2 * tail), p99_ms / 1000 * math.exp(2 * tail)),
+            _wide(throughput, _of_windows(point)),
+            _wide(p99_ms / 1000, _of_order(point)),
             requests=requests,
             mean_batch=point.mean_batch,
             batches=_batches(point),
@@ -94,6 +93,24 @@ class Replay:
             latency_s=latency_s,
             client_cpu_s=point.stage["client_cpu_us_per_request"] * _US,
         )
+
+
+def _wide(value: float, margin: float) -> Interval:
+    """Return an interval whose ends are so far from a value, as logarithms."""
+    return Interval(value, value * math.exp(-margin), value * math.exp(margin))
+
+
+def _of_windows(point: Point) -> float:
+    """Return how wide the interval of the throughput is that a run gives by itself, in half, by its windows."""
+    windows = np.array(point.windows)
+    return 1.96 * float(windows.std(ddof=1) / windows.mean()) * (SECONDS / point.seconds * len(windows)) ** -0.5
+
+
+def _of_order(point: Point) -> float:
+    """Return the same of p99, by order statistics."""
+    if not point.p99_ms or not point.p99_high_ms:
+        return 0.2
+    return math.log(point.p99_high_ms / point.p99_ms) * (point.seconds / SECONDS) ** 0.5
 
 
 def _batches(point: Point) -> dict[int, BatchTimes]:

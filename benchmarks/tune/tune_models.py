@@ -92,7 +92,7 @@ SUBJECTS = {
         Subject("digits", None, 3.8, (1, 2, 4, 8, 16)),
         Subject("transformer", transformer, 25.0, (1, 2, 4, 8, 16)),
         Subject("residual", residual, 30.0, (1, 2, 4, 8, 16)),
-        Subject("ranker", ranker, 16.0, (1, 2, 4, 8, 16, 32)),
+        Subject("ranker", ranker, 18.0, (1, 2, 4, 8, 16, 32)),
     )
 }
 

@@ -89,9 +89,14 @@ class Goal:
         The upper bound of its p99 is within the limit, it kept up with the rate, and every answer was right, arrived,
         and could be checked.
         """
-        throughput, p99_s = measurement.throughput, measurement.p99_s
-        if throughput is None or p99_s is None or measurement.error:
+        p99_s = measurement.p99_s
+        return p99_s is not None and p99_s.high <= self.max_p99_s and self.is_sound(measurement)
+
+    def is_sound(self, measurement: Measurement) -> bool:
+        """Tell whether a run has nothing against it but perhaps its p99: it kept up, and every answer was right."""
+        throughput = measurement.throughput
+        if throughput is None or measurement.error:
             return False
         if measurement.wrong or measurement.failed or measurement.unchecked:
             return False
-        return p99_s.high <= self.max_p99_s and self.keeps_up(throughput.value, measurement.requests)
+        return self.keeps_up(throughput.value, measurement.requests)

@@ -33,6 +33,9 @@ _ALIKE = 0.9
 """Cases that are worth this share of the most promising one count as alike, and the simplest of them is tried."""
 
 
+_SURE = 0.9
+"""With this probability, a case surely keeps the limit."""
+
 _FILLING = 4
 """How many users for each instance keep all instances busy."""
 
@@ -105,6 +108,10 @@ class Outlook:
         """Return the expected logarithm of how good a case is."""
         return float(self.values[0][self.cases.index(trial)])
 
+    def chance(self, trial: Trial) -> float:
+        """Return the probability that a case keeps the limit."""
+        return float(self.keeps[self.cases.index(trial)])
+
     def expected(self, trial: Trial) -> Predicted:
         """Return what a case is expected to do."""
         return self._idea(self.cases.index(trial), None, 0.0).predicted
@@ -166,6 +173,12 @@ class Outlook:
         """Return the case with the lowest expected p99, among those that are not out; None if all are."""
         left = [number for number, case in enumerate(self.cases) if case[0] not in self.out]
         return self._idea(min(left, key=lambda number: float(self.p99[number])), None, 0.0) if left else None
+
+    def safest(self, tried: Sequence[Trial]) -> Idea | None:
+        """Return the best case that keeps the limit almost surely; None if there is none."""
+        known = {_filled(trial) for trial in tried}
+        sure = [n for n, keeps in enumerate(self.keeps) if keeps >= _SURE and _filled(self.cases[n]) not in known]
+        return self._idea(max(sure, key=lambda number: float(self.values[0][number])), None, 0.0) if sure else None
 
     def usual(self, configuration: Configuration) -> Idea | None:
         """Return the load at which a configuration is expected to do best within the limit; None if there is none.

@@ -13,7 +13,7 @@ from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
 from builder.tuning.search.planner import Planner
 from builder.tuning.search.pooling import Runs, Trial, is_disturbed
 from builder.tuning.search.space import Space
-from builder.tuning.search.verdict import conclude
+from builder.tuning.search.verdict import baseline_of, conclude
 from builder.tuning.simulation import Predicted
 from builder.tuning.wording import figure, say_gain
 
@@ -25,6 +25,9 @@ _RUNS_FOR_SEVERAL = 6
 
 _FAR_BEHIND = -0.4
 """An expected gain that is so far below nothing that several instances are not tried for what they may teach."""
+
+_LAST = 3
+"""If nothing has kept the limit when so few runs are left, what surely keeps it is tried."""
 
 _DOUBTFUL = 0.25
 """A load that fills all instances is not tried if it keeps the limit with less than this probability."""
@@ -39,6 +42,9 @@ further off."""
 
 _STOOD_STILL = 2.0
 """How many times as high as expected p99 is in a run in which something stood still for a moment."""
+
+_SURE_RUNS = 2
+"""So many runs of what is recommended have to keep the limit, if there are runs for it."""
 
 _ENOUGH_RUNS = 3
 """After so many runs of the baseline and of the best one each, nothing more is repeated."""
@@ -76,7 +82,6 @@ def search(
     one.calibrate()
     if one.planner.is_ready:
         one.explore()
-        one.confirm()
     return conclude(space, one.runs, one.best, one.steps, one.notes)
 
 
@@ -104,8 +109,15 @@ class _Search:
 
     @property
     def kept_back(self) -> int:
-        """How many runs are kept for the end, in which the best one and the baseline are repeated."""
-        return min(3, self.of // 4)
+        """How many runs are kept for the end, in which the best one and the baseline are repeated.
+
+        While nothing keeps the limit, there is nothing to repeat. While nothing is better than the baseline, one is
+        kept, to repeat what may be found yet.
+        """
+        best = self.best
+        if best is None:
+            return 0 if self.planner.is_ready and len(self.steps) > _RUNS_FOR_SEVERAL else min(3, self.of // 4)
+        return min(1 if best.configuration == self.space.current else 3, self.of // 4)
 
     # ---- The three parts
 
@@ -119,23 +131,29 @@ class _Search:
             self.predict()
 
     def explore(self) -> None:
-        """Measure the baseline, and then whatever promises most."""
+        """Measure the baseline, and then whatever promises most; repeat what seems best before the runs are used up."""
         if self.space.current not in self.runs.out and (usual := self.outlook().usual(self.space.current)):
             self.run(usual.trial, "search", f"the current settings, {_say_chance(usual)}", usual.predicted)
             self.predict()
         self.share_cores()
-        while self.left > self.kept_back:
-            outlook = self.outlook()
-            best = self.best
-            idea = outlook.idea(self.runs.trials, best.trial if best else None)
-            if best is None:
-                idea = self.last_resort(outlook, idea)
-            elif idea is not None and idea.worth < WORTH_TRYING:
+        while self.left:
+            has_time = self.left > self.kept_back
+            if not (has_time and self.try_another()) and not self.confirm() and (has_time or not self.try_another()):
                 return
-            if idea is None:
-                return
-            self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
-            self.relearn(idea)
+
+    def try_another(self) -> bool:
+        """Measure what promises most; return whether anything was worth it."""
+        outlook, best = self.outlook(), self.best
+        idea = outlook.idea(self.decided, best.trial if best else None)
+        if best is None:
+            idea = self.last_resort(outlook, idea)
+        elif idea is not None and idea.worth < WORTH_TRYING:
+            return False
+        if idea is None:
+            return False
+        self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
+        self.relearn(idea)
+        return True
 
     def share_cores(self) -> None:
         """Measure the most promising case of several instances that need no more threads than there are cores.
@@ -156,37 +174,55 @@ class _Search:
     def last_resort(self, outlook: Outlook, idea: Idea | None) -> Idea | None:
         """Return what to try while nothing keeps the limit: the most promising, or what has the lowest p99, once."""
         if idea is not None and idea.keeps >= HOPELESS:
-            return idea
+            return (outlook.safest(self.decided) if self.left <= _LAST else None) or idea
         nearest = outlook.nearest()
         return None if nearest is None or self.runs.of(nearest.trial) else nearest
 
-    def confirm(self) -> None:
-        """Repeat the baseline and the best one in turn, until they can be told apart or the runs are used up."""
-        while self.left:
-            outlook = self.outlook()
-            best, current = self.best, self.space.current
-            if best is None or best.configuration == current:
-                return
-            usual = None if current in self.runs.out else outlook.usual(current)
-            baseline = self.runs.result(usual.trial) if usual else None
-            if self.is_settled(best, usual, baseline):
-                return
-            if usual is not None and (baseline.runs if baseline else 0) < best.runs:
-                why = "again, to compare with the best so far"
-                self.run(usual.trial, "confirmation", why, usual.predicted)
-            else:
-                why = "again, to compare with the current settings"
-                self.run(best.trial, "confirmation", why, outlook.expected(best.trial))
+    def confirm(self) -> bool:
+        """Repeat the best one or the baseline, whichever has fewer runs; return whether that can tell anything."""
+        best, current = self.best, self.space.current
+        if best is None:
+            return False
+        outlook = self.outlook()
+        if best.configuration == current:
+            if best.runs < _SURE_RUNS:
+                self.run(best.trial, "confirmation", "again, to be sure that the limit is kept", outlook.expected(best.trial))
+            return best.runs < _SURE_RUNS
+        compared = None if current in self.runs.out else self.compared(outlook, best)
+        baseline = self.runs.result(compared) if compared else None
+        if self.is_settled(best, compared, baseline):
+            return False
+        trial, than = best.trial, "the current settings"
+        if compared is not None and (baseline.runs if baseline else 0) < best.runs:
+            trial, than = compared, "the best so far"
+        why = f"{'again, ' if self.runs.of(trial) else ''}to compare with {than}"
+        self.run(trial, "confirmation", why, outlook.expected(trial))
+        return True
 
-    def is_settled(self, best: Result, usual: Idea | None, baseline: Result | None) -> bool:
+    def compared(self, outlook: Outlook, best: Result) -> Trial | None:
+        """Return the load at which the current settings are compared with the best result.
+
+        If they were not tried under its load, and may keep the limit there, it is that one: more users alone may be
+        what makes it better.
+        """
+        current = self.space.current
+        same = current, best.load
+        if same in outlook.cases and not self.runs.of(same) and outlook.chance(same) >= HOPELESS:
+            return same
+        if (kept := baseline_of(self.runs, current)) is not None and kept.keeps:
+            return kept.trial
+        usual = outlook.usual(current)
+        return usual.trial if usual else None
+
+    def is_settled(self, best: Result, compared: Trial | None, baseline: Result | None) -> bool:
         """Tell whether more runs would say nothing that matters."""
-        if best.runs < 2 or (usual is not None and baseline is None):
+        if best.runs < _SURE_RUNS or (compared is not None and baseline is None):
             return False
         if baseline is None or self.runs.surely_misses(baseline):
             return True
         if min(best.runs, baseline.runs) >= _ENOUGH_RUNS:
             return True
-        if baseline.runs < 2 or not baseline.keeps:
+        if baseline.runs < _SURE_RUNS or not baseline.keeps:
             return False
         ratio = self.runs.ratio(best, baseline)
         return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING
@@ -216,6 +252,11 @@ class _Search:
     def outlook(self) -> Outlook:
         """Return what is expected now."""
         return self.planner.outlook(self.runs)
+
+    @property
+    def decided(self) -> list[Trial]:
+        """What need not be tried again to know whether it keeps the limit."""
+        return [trial for trial in self.runs.trials if not self.runs.is_open(trial)]
 
     @property
     def best(self) -> Result | None:

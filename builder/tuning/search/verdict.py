@@ -21,7 +21,9 @@ def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step
         steps: All runs, for the report.
         notes: What limits what they say.
     """
-    baseline, results = _baseline(runs, space.current), runs.results
+    baseline, results = baseline_of(runs, space.current), runs.results
+    if best is not None:
+        best = _shown_best(runs, best, baseline)
     all_notes = tuple(dict.fromkeys((*notes, *_notes(runs, space.current, best, baseline))))
     if best is None:
         is_known = not all(runs.are_disturbed(one) for one in results)
@@ -51,7 +53,7 @@ def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step
     )
 
 
-def _baseline(runs: Runs, current: Configuration) -> Result | None:
+def baseline_of(runs: Runs, current: Configuration) -> Result | None:
     """Return the best result of the current configuration; the one with the lowest p99 if none keeps the limit."""
     mine = [result for result in runs.results if result.configuration == current]
     if current in runs.out or not mine:
@@ -76,6 +78,19 @@ def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) ->
     if baseline is None:
         return "better" if current in runs.out else "not distinguishable"
     return "better" if _is_shown(runs, best, baseline) else "not distinguishable"
+
+
+def _shown_best(runs: Runs, best: Result, baseline: Result | None) -> Result:
+    """Return the best result that is shown to be better than the current settings, or the best one if none is.
+
+    The best one may have had one run only, and another one, which is a little less good, several.
+    """
+    if baseline is None or best.configuration == baseline.configuration or _is_shown(runs, best, baseline):
+        return best
+    value = runs.goal.value
+    kept = [one for one in runs.results if one.keeps and one.configuration != baseline.configuration]
+    shown = [one for one in kept if not runs.are_disturbed(one) and _is_shown(runs, one, baseline)]
+    return max(shown, key=lambda one: value(one.throughput.value, one.p99_s.value), default=best)
 
 
 def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:

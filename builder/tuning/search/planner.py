@@ -96,7 +96,7 @@ class Planner:
             tuple(one.mean_batch for one in raw),
             spread,
             float(np.median(bounds)) if bounds else _BOUND,
-            math.sqrt(np.median(noises)) if noises else _NOISE,
+            math.hypot(math.sqrt(np.median(noises)) if noises else 0.0, spread.throughput if self.goal.rate is None else spread.p99),
             runs.out,
         )
 

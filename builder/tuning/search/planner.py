@@ -34,7 +34,7 @@ _UNLIKELY = 1.5
 """By how many standard deviations a prediction is off, so that the run may be an accident."""
 
 _NOISE = 0.03
-"""By how much chance moves what a run says, before anything is measured."""
+"""By how much chance moves what a run says from one moment to the next, before anything is measured."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,8 @@ class Planner:
         faster, faster_sd = learn(self._where, measured, *fast, THROUGHPUT)
         later, later_sd = learn(self._where, measured, *late, P99)
         raw = [self._predicted[case] for case in self._cases]
-        noises = [_inside(one) ** 2 for _, one in (throughputs if self.goal.rate is None else p99s)]
+        measures, between = (throughputs, spread.throughput) if self.goal.rate is None else (p99s, spread.p99)
+        noises = [_inside(one) ** 2 for _, one in measures]
         bounds = [interval.high / interval.value for _, interval in p99s]
         return Outlook(
             self.space,
@@ -96,7 +97,7 @@ class Planner:
             tuple(one.mean_batch for one in raw),
             spread,
             float(np.median(bounds)) if bounds else _BOUND,
-            math.hypot(math.sqrt(np.median(noises)) if noises else 0.0, spread.throughput if self.goal.rate is None else spread.p99),
+            math.hypot(math.sqrt(np.median(noises)) if noises else _NOISE, between),
             runs.out,
         )
 

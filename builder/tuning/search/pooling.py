@@ -102,18 +102,17 @@ class Runs:
         if not runs:
             return None
         spread = self.spread
-        two_sided, one_sided = (student(normal, spread.freedom) for normal in (Z, _ONE_SIDED))
+        wide = student(Z, spread.freedom)
         throughputs, p99s = [run.throughput for run in runs if run.throughput], [run.p99_s for run in runs if run.p99_s]
-        p99_s = _pool(p99s, two_sided * spread.p99)
-        bound = _pool(p99s, one_sided * spread.p99).high
+        p99_s = _pool(p99s, wide * spread.p99)
         another = p99_s.value * math.exp(_ONE_SIDED * spread.p99)
         keeps = (
             trial[0] not in self.out
             and all(self.goal.is_sound(run) for run in runs)
             and max(one.value for one in p99s) <= self.goal.max_p99_s
-            and max(bound, another) <= self.goal.max_p99_s
+            and max(p99_s.high, another) <= self.goal.max_p99_s
         )
-        return Result(*trial, _pool(throughputs, two_sided * spread.throughput), p99_s, len(runs), keeps)
+        return Result(*trial, _pool(throughputs, wide * spread.throughput), p99_s, len(runs), keeps)
 
     @property
     def results(self) -> tuple[Result, ...]:

@@ -63,8 +63,8 @@ def search(
     """Find the best configuration of a space.
 
     The first runs show how long batches take. From them, a simulation predicts every configuration under every load.
-    Each further run goes where the expected gain is largest, and corrects the predictions. The last ones repeat the
-    current configuration and the best one in turn.
+    Each further run goes where the expected gain is largest, and corrects the predictions. Some runs are kept back, in
+    which the current configuration and the best one are repeated in turn.
 
     Args:
         bench: What measures: a server, or a simulation of one.
@@ -185,9 +185,11 @@ class _Search:
             return False
         outlook = self.outlook()
         if best.configuration == current:
-            if best.runs < _SURE_RUNS:
-                self.run(best.trial, "confirmation", "again, to be sure that the limit is kept", outlook.expected(best.trial))
-            return best.runs < _SURE_RUNS
+            if best.runs >= _SURE_RUNS:
+                return False
+            why = "again, to be sure that the limit is kept"
+            self.run(best.trial, "confirmation", why, outlook.expected(best.trial))
+            return True
         compared = None if current in self.runs.out else self.compared(outlook, best)
         baseline = self.runs.result(compared) if compared else None
         if self.is_settled(best, compared, baseline):

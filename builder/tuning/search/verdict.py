@@ -85,7 +85,9 @@ def _shown_best(runs: Runs, best: Result, baseline: Result | None) -> Result:
 
     The best one may have had one run only, and another one, which is a little less good, several.
     """
-    if baseline is None or best.configuration == baseline.configuration or _is_shown(runs, best, baseline):
+    if baseline is None or best.configuration == baseline.configuration or runs.are_disturbed(baseline):
+        return best
+    if not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
         return best
     value = runs.goal.value
     kept = [one for one in runs.results if one.keeps and one.configuration != baseline.configuration]

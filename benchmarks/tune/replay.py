@@ -14,6 +14,7 @@ from quick_search import Trial
 from truth import Truth
 
 from builder.tuning import BatchTimes, Configuration, Interval, Load, Measurement
+from builder.tuning.measurement import Z
 
 SECONDS = 5.0
 """How long the runs take that are played."""
@@ -103,14 +104,15 @@ def _wide(value: float, margin: float) -> Interval:
 def _of_windows(point: Point) -> float:
     """Return how wide the interval of the throughput is that a run gives by itself, in half, by its windows."""
     windows = np.array(point.windows)
-    return 1.96 * float(windows.std(ddof=1) / windows.mean()) * (SECONDS / point.seconds * len(windows)) ** -0.5
+    expected = SECONDS / point.seconds * len(windows)
+    return float(Z * windows.std(ddof=1) / windows.mean() / math.sqrt(expected))
 
 
 def _of_order(point: Point) -> float:
     """Return the same of p99, by order statistics."""
     if not point.p99_ms or not point.p99_high_ms:
         return 0.2
-    return math.log(point.p99_high_ms / point.p99_ms) * (point.seconds / SECONDS) ** 0.5
+    return math.log(point.p99_high_ms / point.p99_ms) * math.sqrt(point.seconds / SECONDS)
 
 
 def _batches(point: Point) -> dict[int, BatchTimes]:

@@ -103,16 +103,20 @@ class Runs:
             return None
         spread = self.spread
         wide = student(Z, spread.freedom)
-        throughputs, p99s = [run.throughput for run in runs if run.throughput], [run.p99_s for run in runs if run.p99_s]
-        p99_s = _pool(p99s, wide * spread.p99)
-        another = p99_s.value * math.exp(_ONE_SIDED * spread.p99)
-        keeps = (
-            trial[0] not in self.out
+        throughput = _pool([run.throughput for run in runs if run.throughput], wide * spread.throughput)
+        p99_s = _pool([run.p99_s for run in runs if run.p99_s], wide * spread.p99)
+        return Result(*trial, throughput, p99_s, len(runs), self._do_keep(runs, p99_s))
+
+    def _do_keep(self, runs: Sequence[Measurement], p99_s: Interval) -> bool:
+        """Tell whether runs of one trial, with their p99 together, keep the limit, with a margin for another run."""
+        limit_s = self.goal.max_p99_s
+        another = p99_s.value * math.exp(_ONE_SIDED * self.spread.p99)
+        return (
+            runs[0].configuration not in self.out
             and all(self.goal.is_sound(run) for run in runs)
-            and max(one.value for one in p99s) <= self.goal.max_p99_s
-            and max(p99_s.high, another) <= self.goal.max_p99_s
+            and all(run.p99_s.value <= limit_s for run in runs if run.p99_s)
+            and max(p99_s.high, another) <= limit_s
         )
-        return Result(*trial, _pool(throughputs, wide * spread.throughput), p99_s, len(runs), keeps)
 
     @property
     def results(self) -> tuple[Result, ...]:

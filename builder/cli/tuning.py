@@ -250,9 +250,9 @@ def _ways(done: "Tuning") -> Iterator[str]:
     if nearest is None:
         runs = [step.measurement for step in done.found.steps if step.measurement is not None]
         if done.found.why in {run.error for run in runs}:
-            yield "correct what this names, and tune again with --fresh"
+            yield "correct what this names, and run the command again"
         elif any(map(is_disturbed, runs)):
-            yield "tune again with --fresh when no other program is busy"
+            yield "run the command again when no other program is busy"
         else:
             yield more_time
         return

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from support.artifacts import scale
+from support.tuned import apply_to
 from support.tunings import about, measured
 
 from builder.api import undo_tuning
@@ -371,6 +372,21 @@ def test_a_limit_that_nothing_keeps_fails_the_command_after_its_result(
     assert "nearest: 2 instances of 1 thread" in done.stdout
 
 
+def test_undoing_says_which_server_was_not_deployed_to(repository: Repository) -> None:
+    apply_to(repository)
+    before = repository.model("scale").read_config()
+    arguments = ["tune", "scale", "--undo", "--repository", str(repository.root)]
+    refused = CliRunner().invoke(cli, [*arguments, "--server", "grpc://10.0.0.1:8001"])
+    assert isinstance(refused.exception, HostError)
+    assert (refused.exception.where, refused.exception.fix) == (
+        "grpc://10.0.0.1:8001",
+        "leave out --server grpc://10.0.0.1:8001",
+    )
+    assert repository.model("scale").read_config() == before
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert repository.model("scale").read_config() != before
+
+
 NONE = Found("no configuration keeps the limit", "why", None, pooled(CURRENT))
 SLOW = replace(pooled(BEST), p99_s=about(0.03, 0.1), throughput=about(200.0))
 OPEN = Goal(0.02)
@@ -388,8 +404,8 @@ ONCE = Step(1, 4, CURRENT, LOAD, "search", "to compare")
         (SLOW, Goal(0.02, rate=300.0), 5.0, {}, "ask for fewer requests with --rate"),
         (replace(SLOW, p99_s=about(0.0195, 0.1)), OPEN, 600.0, {}, "allow a longer latency, as in --max-p99-ms 26"),
         (None, OPEN, 8.0, {}, "give each run more time, as in --stage-time 32s"),
-        (None, OPEN, 5.0, {"error": "it does not load"}, "correct what this names, and tune again with --fresh"),
-        (None, OPEN, 5.0, {"others": 0.4}, "tune again with --fresh when no other program is busy"),
+        (None, OPEN, 5.0, {"error": "it does not load"}, "correct what this names, and run the command again"),
+        (None, OPEN, 5.0, {"others": 0.4}, "run the command again when no other program is busy"),
     ],
 )
 def test_where_nothing_keeps_the_limit_the_fix_is_one_for_this_tuning(

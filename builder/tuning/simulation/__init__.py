@@ -1,8 +1,8 @@
 """Predict what a configuration does under a load, from what was measured of others.
 
 `batcher` does what Triton's dynamic batcher does, `cores` shares the cores among all that compute, and `simulator` lets
-requests run through both. `curves` says how long a batch takes, and `fitting` makes the simulated server resemble what
-was measured.
+requests run through both. `curves` says how long a batch takes, `guessing` what the machine may be like, and `fitting`
+makes the simulated server resemble what was measured.
 """
 
 from builder.tuning.simulation.curves import Engine, engine_of

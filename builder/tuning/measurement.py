@@ -86,6 +86,7 @@ class Measurement:
         p99_s: The time within which 99 % of the requests were answered, in seconds; a request that got no answer counts
             as slower than any other. None if there were too few requests.
         requests: How many requests were measured.
+        sent: How many requests were sent meanwhile; 0 if that is not known.
         wrong: How many answers were wrong.
         failed: How many requests got no answer.
         unchecked: How many answers could not be checked.
@@ -106,6 +107,7 @@ class Measurement:
     throughput: Interval | None
     p99_s: Interval | None
     requests: int = 0
+    sent: int = 0
     wrong: int = 0
     failed: int = 0
     unchecked: int = 0

@@ -58,6 +58,7 @@ def _read(
         throughput=_throughput(stage),
         p99_s=_p99(stage),
         requests=_count(stage["requests"]),
+        sent=round(_number(stage["sent_requests_per_s"]) * _number(stage["seconds"])),
         wrong=wrong,
         failed=failed,
         unchecked=unchecked,

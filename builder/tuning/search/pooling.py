@@ -144,6 +144,8 @@ class Runs:
         runs, goal = self.of(result.trial), self.goal
         if result.p99_s.low > goal.max_p99_s:
             return True
+        if all(goal.falls_behind(run) for run in runs):
+            return True
         return not goal.keeps_up(result.throughput.value, sum(run.requests for run in runs))
 
     def ratio(self, one: Result, other: Result) -> Interval:

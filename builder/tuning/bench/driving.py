@@ -17,12 +17,23 @@ from typing import IO, Any, cast
 
 from builder.errors import HostError
 from builder.tuning.bench.machine import process_seconds
+from builder.tuning.measurement import Load
 
 COMMAND = (sys.executable, "-m", "loadtest", "standby")
 """The program, which is told with `--result` where its result goes."""
 
 _OPTIONS = {"--host": "--http-address", "--grpc-address": "--server"}
 """Options of a load test, and what `tune` calls them; the others that a user can give have the same names."""
+
+_WARM_UP_S = 1.0
+
+_ENOUGH = 400
+"""So many requests bound p99 from above; it takes 368."""
+
+_IN_FLIGHT_S = 0.5
+"""How long requests of an open loop may take on average before more of them wait here. Each of those that may be in
+flight is a user of the load test, and 100 of them start in a second.
+"""
 
 _WHERE = "the load test"
 _REPORT_IT = "run the command again; if that does not help, report it with this message"
@@ -158,6 +169,22 @@ class LoadTest:
 
     def _last_words(self) -> str:
         return next((line.strip() for line in reversed(self._words()) if line.strip()), "it said nothing")
+
+
+def load_options(load: Load, *, stage_time_s: float) -> list[str]:
+    """Return the options of a load test that say which load there is, and for how long."""
+    rows = ",".join(f"{rows}={weight:g}" for rows, weight in load.rows)
+    kind = ["--scenario", "constant", "--concurrency", str(load.users)]
+    if load.rate is not None:
+        at_once = round(min(max(load.rate * _IN_FLIGHT_S, 16), 256))
+        kind = ["--scenario", "rate", "--rate", f"{load.rate:g}", "--arrivals", "poisson"]
+        kind += ["--max-in-flight", str(at_once)]
+    is_mixed_for_times = load.users == 1 and len(load.rows) > 1
+    return [
+        *kind,
+        *("--rows", rows, "--stage-time", f"{stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
+        *("--min-requests", "0" if is_mixed_for_times else str(_ENOUGH)),
+    ]
 
 
 def _as_tune_says(text: str) -> str:

@@ -23,7 +23,7 @@ from builder.progress import Report
 from builder.server import Server, is_loopback
 from builder.tuning.bench.access import ServerAccess
 from builder.tuning.bench.configuring import configured, read_configuration
-from builder.tuning.bench.driving import Ended, LoadTest
+from builder.tuning.bench.driving import Ended, LoadTest, load_options
 from builder.tuning.bench.machine import Busy, Stopwatch
 from builder.tuning.bench.reading import read_measurement
 from builder.tuning.measurement import Configuration, Load, Measurement
@@ -35,9 +35,6 @@ Protocol = Literal["http", "grpc"]
 _LONGEST = 10
 """How many times its usual time a stage may take until it has enough requests, see the load test's --min-requests."""
 
-_ENOUGH = 400
-"""So many requests bound p99 from above; it takes 368."""
-
 _BEFORE_AND_AFTER_S = 60.0
 """How long a load test may take besides what it measures, in seconds."""
 
@@ -46,15 +43,8 @@ _CONNECT_S = 30.0
 
 _POLL_S = 0.1
 
-_WARM_UP_S = 1.0
-
 CANDIDATE = ".candidate"
 """How the names of models end that are tried."""
-
-_IN_FLIGHT_S = 0.5
-"""How long requests of an open loop may take on average before more of them wait here. Each of those that may be in
-flight is a user of the load test, and 100 of them start in a second.
-"""
 
 
 class ServerBench:
@@ -171,7 +161,11 @@ class ServerBench:
         Raises:
             HostError: It does not start.
         """
-        self.prepare().start(self.options(load))
+        self._runs += 1
+        root = self._goal.model.path.parent
+        where = [*self._access.options(), "--model", self._candidate.name, "--repository", str(root)]
+        how = ["--protocol", self._protocol, "--seed", str(self._runs)]
+        self.prepare().start([*where, *how, *load_options(load, stage_time_s=self.stage_time_s)])
 
     def wait(self) -> Ended:
         """Wait for the end of the load test that was begun.
@@ -203,25 +197,6 @@ class ServerBench:
         if made.error or made.failed:
             self._check_alive()
         return made
-
-    def options(self, load: Load) -> list[str]:
-        """Return the options of a load test of what is loaded."""
-        self._runs += 1
-        rows = ",".join(f"{rows}={weight:g}" for rows, weight in load.rows)
-        kind = ["--scenario", "constant", "--concurrency", str(load.users)]
-        if load.rate is not None:
-            at_once = round(min(max(load.rate * _IN_FLIGHT_S, 16), 256))
-            kind = ["--scenario", "rate", "--rate", f"{load.rate:g}", "--arrivals", "poisson"]
-            kind += ["--max-in-flight", str(at_once)]
-        is_mixed_for_times = load.users == 1 and len(load.rows) > 1
-        return [
-            *self._access.options(),
-            *("--model", self._candidate.name, "--repository", str(self._goal.model.path.parent)),
-            *kind,
-            *("--rows", rows, "--protocol", self._protocol, "--seed", str(self._runs)),
-            *("--stage-time", f"{self.stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
-            *("--min-requests", "0" if is_mixed_for_times else str(_ENOUGH)),
-        ]
 
     def load(self, configuration: Configuration) -> str | None:
         """Load a configuration, and return why the server does not; None if it did.

@@ -10,21 +10,16 @@ What this does not find: settings that are better only if those of two models ch
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from builder.tuning.measurement import Configuration, Interval, Load, Measurement
+from builder.tuning.measurement import Configuration, Interval, Measurement
+from builder.tuning.search.beside import Beside, Measure, Wanted
 from builder.tuning.search.found import Found, Result, Step
 from builder.tuning.search.goal import Goal
 from builder.tuning.search.pooling import Runs
 from builder.tuning.search.searching import search
 from builder.tuning.search.space import Space
-from builder.tuning.wording import count, say_configuration, say_gain, say_gains, say_load
-
-Wanted = Mapping[str, tuple[Configuration, Load]]
-"""What each model runs with, and under which load."""
-
-Measure = Callable[[Wanted], Mapping[str, Measurement]]
-"""Puts all models under load at the same time, and returns the measurement of each."""
+from builder.tuning.wording import say_configuration, say_gain, say_gains, say_load
 
 ROUNDS = 2
 """How many turns a model gets at most."""
@@ -76,30 +71,6 @@ class Shared:
     gain: Interval | None
     is_better: bool
     why: str
-
-
-class Beside:
-    """Measures one model while the others are under load: the bench of a turn.
-
-    What it returns is the model's own measurement, except for the limit, which holds for all: p99 is that of the
-    slowest model, and the failed and unchecked answers are those of all together. Wrong answers of another model are an
-    error here, so that it is not this one that is said to answer wrongly.
-
-    Attributes:
-        seen: What all models gave, for each run.
-    """
-
-    def __init__(self, name: str, every: Wanted, measure: Measure) -> None:
-        self._name = name
-        self._every = every
-        self._measure = measure
-        self.seen: list[Mapping[str, Measurement]] = []
-
-    def measure(self, configuration: Configuration, load: Load) -> Measurement:
-        """Run the model with this configuration under this load, and all others as they are."""
-        found = self._measure({**self._every, self._name: (configuration, load)})
-        self.seen.append(found)
-        return _with_others(self._name, found)
 
 
 def search_together(
@@ -163,33 +134,6 @@ def say_fixed(others: Wanted) -> tuple[str, ...]:
 
 def _naming(name: str, observed: Callable[[str, Step], None]) -> Callable[[Step], None]:
     return lambda step: observed(name, step)
-
-
-def _with_others(name: str, found: Mapping[str, Measurement]) -> Measurement:
-    own, every = found[name], found.values()
-    others = {other: _fault(one) for other, one in found.items() if other != name}
-    lost = [f"{other} beside it: {fault}" for other, fault in others.items() if fault]
-    slowest = _slowest(found)
-    p99_s = None if slowest is None or own.p99_s is None else found[slowest].p99_s
-    is_other = p99_s is not None and p99_s is not own.p99_s
-    return replace(
-        own,
-        p99_s=p99_s,
-        failed=sum(one.failed for one in every),
-        unchecked=sum(one.unchecked for one in every),
-        notes=(*own.notes, f"p99 is that of {slowest}, the slower one") if is_other else own.notes,
-        error=own.error or next(iter(lost), ""),
-    )
-
-
-def _fault(one: Measurement) -> str:
-    return one.error or (count(one.wrong, "wrong answer") if one.wrong else "")
-
-
-def _slowest(found: Mapping[str, Measurement]) -> str | None:
-    """Return the model with the highest p99; None if that of one is not known."""
-    bounds = {name: one.p99_s.high for name, one in found.items() if one.p99_s is not None}
-    return max(bounds, key=lambda name: bounds[name]) if len(bounds) == len(found) else None
 
 
 def _judge(

@@ -12,7 +12,8 @@ from support.serving import eventually
 
 from builder.errors import HostError
 from builder.tuning.bench import driving
-from builder.tuning.bench.driving import LoadTest
+from builder.tuning.bench.driving import LoadTest, load_options
+from builder.tuning.measurement import Load
 
 HEAD = """
 import json, os, sys, time
@@ -117,6 +118,7 @@ def test_the_load_test_says_that_no_server_answers() -> None:
 OWNER = """
 import sys, time
 from builder.tuning.bench.driving import LoadTest
+from builder.tuning.measurement import Load
 test = LoadTest()
 if sys.argv[1] == "running":
     test.start(["--host", "http://127.0.0.1:9", "--model", "m", "--request-timeout", "600"])
@@ -135,3 +137,25 @@ def test_it_ends_with_a_program_that_is_killed(state: str) -> None:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        (
+            Load(users=4),
+            "--scenario constant --concurrency 4 --rows 1=1 --stage-time 2.5 --warm-up 1 --min-requests 400",
+        ),
+        (
+            Load(users=1, rows=((1, 1.0), (8, 0.35))),  # its p99 is of no interest
+            "--scenario constant --concurrency 1 --rows 1=1,8=0.35 --stage-time 2.5 --warm-up 1 --min-requests 0",
+        ),
+        (
+            Load(rate=300.0),
+            "--scenario rate --rate 300 --arrivals poisson --max-in-flight 150"
+            " --rows 1=1 --stage-time 2.5 --warm-up 1 --min-requests 400",
+        ),
+    ],
+)
+def test_a_load_is_said_in_the_options_of_a_load_test(load: Load, said: str) -> None:
+    assert load_options(load, stage_time_s=2.5) == said.split()

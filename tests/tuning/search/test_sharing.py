@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from builder.tuning import Configuration, Interval, Load, Measurement
+from builder.tuning.search.beside import Beside, Wanted
 from builder.tuning.search.found import Found, Result, Verdict
 from builder.tuning.search.goal import Goal
-from builder.tuning.search.sharing import Beside, Shared, Wanted, search_together
+from builder.tuning.search.sharing import Shared, search_together
 from builder.tuning.search.space import Space
 
 GOAL = Goal(max_p99_s=0.1, users=8)

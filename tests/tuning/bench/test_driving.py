@@ -118,7 +118,6 @@ def test_the_load_test_says_that_no_server_answers() -> None:
 OWNER = """
 import sys, time
 from builder.tuning.bench.driving import LoadTest
-from builder.tuning.measurement import Load
 test = LoadTest()
 if sys.argv[1] == "running":
     test.start(["--host", "http://127.0.0.1:9", "--model", "m", "--request-timeout", "600"])

@@ -331,7 +331,7 @@ def load_test(fleet: Sequence[Server], repository: Repository, name: str, report
                 versions = {server: server.ready_versions(name) for server in servers}
                 return sum(server.traffic(name, found[-1]).answered for server, found in versions.items() if found)
 
-        def more(count: int = 500) -> None:
+        def more(count: int = 200) -> None:
             before = answered()
             assert eventually(lambda: answered() >= before + count or started.poll() is not None, 300)
             assert started.poll() is None, started.communicate()[0]

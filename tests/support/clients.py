@@ -1,4 +1,4 @@
-"""Clients that ask the `scale` model without a pause, and the answers they got."""
+"""Clients that ask the `scale` model all the time, and the answers they got."""
 
 import threading
 import time
@@ -17,6 +17,9 @@ from support.serving import Array
 
 PER_PROTOCOL = 3
 PROTOCOLS = (grpc, http)
+PAUSE_S = 0.004
+"""How long a client waits before it asks again. Without that, what they test gets a fraction of the machine."""
+
 _WORDS = np.array([["a", "b"]], object)
 
 
@@ -53,7 +56,7 @@ class Clients:
 
 @contextmanager
 def asking(server: Server, name: str) -> Iterator[Clients]:
-    """Ask over gRPC and HTTP without a pause, naming no version, until the block ends."""
+    """Ask over gRPC and HTTP, naming no version, until the block ends: a request comes every millisecond or so."""
     seen = Clients()
     threads = [
         threading.Thread(target=_ask_on, args=[module, address, name, seen], daemon=True)
@@ -78,6 +81,7 @@ def _ask_on(module: Any, address: str, name: str, seen: Clients) -> None:
     inputs.append(_input(module, "s", _WORDS, "BYTES"))
     with module.InferenceServerClient(address) as client:
         while not seen.is_over:
+            time.sleep(PAUSE_S)
             try:
                 answer = client.infer(name, inputs)
             except InferenceServerException as error:

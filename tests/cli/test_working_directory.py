@@ -21,8 +21,25 @@ OPTIONAL = {"brotli", "cupy", "fsspec", "orjson", "polygraphy", "tensorrt", "tor
 """Modules that libraries import if they are there."""
 
 
-def run(folder: Path, *command: object) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+QUICK = """
+import sys
+from importlib.machinery import PathFinder
+
+class Quick:
+    def find_spec(self, name, path=None, target=None):
+        if name == "builder.cli.demo":
+            spec = PathFinder.find_spec(name, path)
+            run = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (run(module), setattr(module, "SECONDS", 0.2))
+            return spec
+
+sys.meta_path.insert(0, Quick())
+"""
+"""Python runs this before the demo, of which each load is shorter then; nothing is imported sooner than without it."""
+
+
+def run(folder: Path, *command: object, first: str = "") -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": f"{first}{ROOT}"}
     line = [sys.executable, *map(str, command)]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -60,8 +77,11 @@ def test_no_module_is_imported_from_the_working_directory(command: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_the_demo_checks_every_answer_and_imports_no_module_from_the_working_directory(downloads: Path) -> None:
-    done = run(downloads, "-m", "builder", "demo", "--json")
+def test_the_demo_checks_every_answer_and_imports_no_module_from_the_working_directory(
+    downloads: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(QUICK)
+    done = run(downloads, "-m", "builder", "demo", "--json", first=f"{tmp_path}{os.pathsep}")
     assert (done.returncode, "IMPORTED" in done.stderr) == (0, False), done.stderr[-2000:]
     shown = json.loads(done.stdout)
     assert shown["accuracy_triton"] == shown["accuracy_original"] > 0.95

@@ -4,15 +4,19 @@ import hashlib
 import json
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from builder.server import free_port
 from support.bare_triton import BareTriton
@@ -39,19 +43,34 @@ class Sums(MLModel):
 
 
 def install(folder: Path) -> Path:
-    """Return the program `mlserver`, installed in `folder` unless it is there; skip the test if it cannot be."""
+    """Return the program `mlserver`, installed in `folder` unless it is there; skip the test if it cannot be.
+
+    Of the packages that it needs, those of this environment are used whose version is the same: pip takes half of the
+    time then.
+    """
     program = folder / "bin" / "mlserver"
-    done = folder / hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    missing = _find_missing()
+    done = folder / hashlib.sha256("\n".join([sys.prefix, *missing]).encode()).hexdigest()
     if not done.exists():
         venv.create(folder, clear=True, with_pip=False)
         pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-        options = ["--no-deps", "--no-compile", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)]
+        options = ["--no-deps", "--no-compile", "--only-binary", ":all:", *missing]
         try:
             subprocess.run([*pip, *options], check=True, capture_output=True, text=True, timeout=120)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"MLServer cannot be installed: {str(error.stderr).strip()[-300:]}")
+        (own,) = folder.glob("lib/python*/site-packages")
+        (own / "ours.pth").write_text("\n".join({sysconfig.get_path(kind) for kind in ("purelib", "platlib")}))
         done.touch()
     return program
+
+
+def _find_missing() -> list[str]:
+    """Return the requirements for this Python that this environment does not meet."""
+    lines = [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
+    ours = {canonicalize_name(one.name): one.version for one in distributions()}
+    return [str(one) for one in wanted if not one.specifier.contains(ours.get(canonicalize_name(one.name), "0"))]
 
 
 def write_models(folder: Path) -> None:

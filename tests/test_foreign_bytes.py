@@ -31,7 +31,7 @@ MEMORY = 500 << 10
 """How much more memory than before the process may need for all files of a test, each of a few kB; in kB."""
 
 QUICK = settings(max_examples=60, derandomize=True, deadline=None, database=None)
-LONG = settings(QUICK, max_examples=200)
+LONG = settings(QUICK, max_examples=80)
 FAILING = settings(QUICK, max_examples=3000, phases=[Phase.generate])
 """For what will fail: the example need not be made small."""
 

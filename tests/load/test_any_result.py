@@ -69,7 +69,7 @@ def records(draw: st.DrawFn, stage: Stage) -> StageRecord:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@settings(max_examples=60, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])
 @given(data=st.data())
 def test_the_result_of_any_run_can_be_worked_out_and_shown(scenario: str, data: st.DataObject) -> None:
     run = Run(read("--scenario", scenario, *SCENARIOS[scenario]), time.time(), complete=data.draw(st.booleans()))

@@ -43,7 +43,7 @@ def test_a_slow_config_is_tuned_written_back_and_brought_back(tmp_path: Path) ->
     model = ROOT / "examples" / "digits" / "digits.onnx"
     publish(model, tmp_path / "models", name="digits", options=PublishOptions(config=slow))
     before = config_of(tmp_path)
-    load = ("--max-p99-ms", "1000", "--concurrency", "4", "--runs", "7", "--stage-time", "1s")
+    load = ("--max-p99-ms", "1000", "--concurrency", "4", "--runs", "4", "--stage-time", "1.5s")
 
     found = tune(tmp_path, *load, "--json", "--report-dir", "out")
     assert found.returncode == 0, found.stderr

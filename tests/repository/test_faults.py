@@ -307,7 +307,7 @@ def test_whichever_call_fails_the_exit_code_the_text_and_the_disk_agree(
     tmp_path: Path, command: str, when: str, error: Callable[[], BaseException]
 ) -> None:
     codes = []
-    for nth, repository in copies(tmp_path, command, range(0, 100, 7)):
+    for nth, repository in copies(tmp_path, command, range(0, 100, 9)):
         before = tree(repository.root)
         ended = run(command, repository.root, failing(nth, error, when), "--json")
         codes.append(ended.code)
@@ -322,7 +322,7 @@ def test_at_whichever_line_a_signal_comes_the_exit_code_the_text_and_the_disk_ag
     tmp_path: Path, command: str, number: signal.Signals
 ) -> None:
     codes = []
-    for nth, repository in copies(tmp_path, command, range(0, 900, 47)):
+    for nth, repository in copies(tmp_path, command, range(0, 900, 67)):
         before = tree(repository.root)
         ended = run(command, repository.root, interrupted(nth, number), "--json")
         codes.append(ended.code)

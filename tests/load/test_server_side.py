@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.gateways import Gateway, balancer
 from support.load_run import Finished, answered, run
-from support.load_server import serving, write_version
+from support.load_server import BATCHING, serving, write_version
 from support.reserved import unused_address
 from support.serving import DOUBLE, DOUBLE_CONFIG, parse, write_model
 
@@ -39,7 +39,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("repository")
     write_version(path)
     for name in ("twice", "again"):
-        write_model(path, name, DOUBLE_CONFIG + "dynamic_batching { }", parse(DOUBLE))
+        write_model(path, name, DOUBLE_CONFIG + BATCHING, parse(DOUBLE))
     write_ensemble(path, "four", "twice", "again")
     write_ensemble(path, "eight", "twice", "four")
     return path

@@ -32,7 +32,7 @@ version_policy {{ {policy} }}
 {batching}
 """
 
-_BATCHING = "dynamic_batching { max_queue_delay_microseconds: 3000 }"
+BATCHING = "dynamic_batching { max_queue_delay_microseconds: 3000 }"
 """Users who get no answer sooner leave the machine to other tests: a load test would take all of it otherwise."""
 
 
@@ -122,7 +122,7 @@ def write_config(repository: Path, name: str, *, max_batch_size: int = 16, serve
         output_dims=f"{lead}{CLASSES}",
         label_dims=f"{lead}1",
         policy=f"specific {{ versions: [ {', '.join(map(str, served))} ] }}",
-        batching=_BATCHING if max_batch_size else "",
+        batching=BATCHING if max_batch_size else "",
     )
     (repository / name / "config.pbtxt").write_text(text)
 

@@ -12,7 +12,8 @@ of a few points; the table therefore also says each share by all runs of these p
 `--strategy quick` and `random` run Model Analyzer's quick search and random search on the same server instead, with
 runs of as many seconds as those of `tune`.
 
-The tries go into benchmarks/.cache/tune/real.jsonl, one after the other; `--table` only prints them.
+The tries go into benchmarks/.cache/tune/real.jsonl, one after the other, and what each tuning wrote into files beside
+it; `--table` only prints the tries.
 """
 
 import argparse
@@ -144,13 +145,13 @@ def attempt(server: Measuring, truth: Truth, strategy: str, number: int, runs: i
 
 def tune(server: Measuring, truth: Truth, number: int, runs: int) -> Outcome:
     """Run the command."""
-    del number
     subject, config = truth.subject, REPOSITORY / truth.subject.name / pbtxt.FILE
     before = config.read_bytes()
     command = ["--max-p99-ms", f"{subject.limit_ms:g}", "--protocol", "http", "--runs", str(runs)]
     started = time.monotonic()
     document = _tune(subject, *command, "--apply", "--fresh", "--json")
     seconds = time.monotonic() - started
+    (FOLDER / f"{subject.name}.{number}.json").write_text(json.dumps(document))
     found = document["found"] or {"verdict": "none", "best": None}
     is_applied = config.read_bytes() != before
     key = _key(found["best"])
@@ -199,11 +200,17 @@ STRATEGIES = {"tune": tune, "quick": quick, "random": at_random}
 
 def _tune(subject: Subject, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "builder", "tune", subject.name, "--repository", str(REPOSITORY), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, said = process.communicate()
+        except KeyboardInterrupt:  # `subprocess.run` would kill it, and a killed tuning cannot clean up
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            raise
     try:
-        return dict(json.loads(done.stdout))
+        return dict(json.loads(out))
     except ValueError:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}") from None
+        raise SystemExit(f"{' '.join(command)}\n{out}\n{said}") from None
 
 
 def _key(best: dict[str, Any] | None) -> Key | None:

@@ -36,6 +36,10 @@ _ALIKE = 0.9
 _SURE = 0.9
 """With this probability, a case surely keeps the limit."""
 
+_TOO_GOOD = 0.06
+"""By how much more than other cases the throughput with a delay is overestimated, as a logarithm: by 0.03 to 0.15 with
+two models and each of their instances and threads (benchmarks/tune/ladder.jsonl)."""
+
 _FILLING = 4
 """How many users for each instance keep all instances busy."""
 
@@ -141,11 +145,13 @@ class Outlook:
 
     @property
     def _doubts(self) -> Floats:
-        """float64[N]: by how much a case has to be better to be worth a try: what chance does to a run, for a delay.
+        """float64[N]: by how much a case has to be better to be worth a try, if it has a delay.
 
-        Without a delay it is simpler, and what a delay brings is often less than what separates two runs.
+        It is simpler without one, and what a delay brings is often less than what separates two runs. Besides, the
+        simulation takes delays to be better than they are: real users do not come back all at the same moment.
         """
-        return np.array([self.noise * (one.delay_us > 0) for one, _ in self.cases], dtype=np.float64)
+        doubt = self.noise + _TOO_GOOD
+        return np.array([doubt * (one.delay_us > 0) for one, _ in self.cases], dtype=np.float64)
 
     def crowded(self) -> list[Trial]:
         """Return the cases that do not have several instances with enough cores for the threads of all of them."""

@@ -14,10 +14,10 @@ Trial = tuple[Configuration, Load]
 _ONE_SIDED = 1.645
 """The normal distribution's quantile for an upper bound of 95 %."""
 
-_USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.03, 0.08, 5
-"""By how much runs usually differ, as standard deviations of logarithms, and how many degrees of freedom that is worth
-against what is seen in repeated runs. On a virtual machine that is otherwise idle, 4 % to 8 % and 6 % to 16 % were
-seen (docs/tuning-figures.md)."""
+_USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.03, 0.05, 5
+"""By how much runs usually differ, beyond what happens inside a run, as standard deviations of logarithms, and how many
+degrees of freedom that is worth against what is seen in repeated runs. On a virtual machine that is otherwise idle,
+runs of 4 s differ by 4 % to 8 % in all, and their p99 by 6 % to 15 % (docs/tuning-figures.md)."""
 
 
 MOST_OTHERS = 0.10

@@ -262,7 +262,10 @@ class _Search:
 
     @property
     def best(self) -> Result | None:
-        """The best result that keeps the limit, as far as is known: what chance gave is not believed."""
+        """The best result that keeps the limit, as far as is known: what chance gave is not believed.
+
+        Of those that runs do not tell apart, it is one that was repeated already, and then the simplest.
+        """
         kept = [result for result in self.runs.results if result.keeps]
         if not kept or not self.planner.is_ready:
             return None
@@ -270,7 +273,7 @@ class _Search:
         values = {one: outlook.value(one.trial) for one in kept}
         top = max(kept, key=lambda one: values[one])
         alike = [one for one in kept if values[one] >= values[top] - _SIMPLER and self.runs.ratio(top, one).low <= 1]
-        return min(alike, key=lambda one: self.space.simplicity(one.configuration))
+        return min(alike, key=lambda one: (-min(one.runs, _SURE_RUNS), self.space.simplicity(one.configuration)))
 
     def run(self, trial: Trial, purpose: Purpose, why: str, predicted: Predicted | None = None) -> None:
         """Make a run, and once more if other programs disturbed it and there are runs to spare."""

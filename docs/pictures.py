@@ -1,10 +1,11 @@
 """Make the pictures of docs/images again: the start form, the tab with the live figures, a report, and a tuning.
 
-    python docs/pictures.py [--seconds 10] [--only tuning]
+    python docs/pictures.py [--seconds 10] [--only tuning] [--tuning tune.json]
 
 A residual network, which takes the server a millisecond per row, is served and load tested from Locust's page in a real
 browser (Debian's chromium and chromium-driver), and tuned afterwards. Use a quiet machine: a run with notes, such as on
-figures that are not stable, is said so, and its pictures should not be kept.
+figures that are not stable, is said so, and its pictures should not be kept. With `--tuning`, a tuning that was measured
+before is drawn.
 """
 
 import argparse
@@ -132,13 +133,20 @@ def run_spike(driver: Any, server: Server, folder: Path, repository: Path, model
     save_whole_page(driver, "report.png")
 
 
+def draw_tuning(driver: Any, folder: Path, record: Path) -> None:
+    """Save a picture of the page of a tuning that was measured before."""
+    command = [sys.executable, "-m", "loadtest", "tuning", str(record), "--output", str(folder / "report.html")]
+    subprocess.run(command, check=True, cwd=ROOT)
+    driver.get((folder / "report.html").as_uri())
+    save_whole_page(driver, "tuning.png")
+
+
 def tune(driver: Any, folder: Path, repository: Path, model: str, seconds: float) -> None:
     """Tune the model, and save a picture of the page."""
     options = ("--max-p99-ms", "50", "--stage-time", f"{seconds / 2:g}s", "--report-dir", folder, "--fresh")
     command = [sys.executable, "-m", "builder", "tune", model, "--repository", repository, *options]
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
-    driver.get((folder / "report.html").as_uri())
-    save_whole_page(driver, "tuning.png")
+    draw_tuning(driver, folder, folder / "tune.json")
 
 
 def find_notes(folder: Path) -> list[str]:
@@ -162,11 +170,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="how long each stage is measured")
     parser.add_argument("--only", choices=["load-tests", "tuning"], help="make only these pictures")
+    parser.add_argument("--tuning", type=Path, help="draw this tune.json instead of a new tuning, and nothing else")
     given = parser.parse_args()
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         repository = folder / "model_repository"
+        if given.tuning is not None:
+            with browser(folder / "profile") as driver:
+                draw_tuning(driver, folder, given.tuning.absolute())
+            return
         model = prepare(repository, "residual")
         with browser(folder / "profile") as driver:
             if given.only != "tuning":

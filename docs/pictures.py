@@ -4,8 +4,8 @@
 
 A residual network, which takes the server a millisecond per row, is served and load tested from Locust's page in a real
 browser (Debian's chromium and chromium-driver), and tuned afterwards. Use a quiet machine: a run with notes, such as on
-figures that are not stable, is said so, and its pictures should not be kept. With `--tuning`, a tuning that was measured
-before is drawn.
+figures that are not stable, is said so, and its pictures should not be kept. `--tuning` draws one that was measured
+before.
 """
 
 import argparse

@@ -35,7 +35,7 @@ says otherwise; what does not apply is null.""",
 seconds unless the name of the key ends in another unit. Every key is there; what does not apply is null.
 
 With `--share`, it prints what [sharing-schema.md](sharing-schema.md) describes: one of these for each model, and what
-came out for all of them together.""",
+came out for all of them together. With `--undo`, it prints what is below [applied](#applied).""",
     "sharing": """\
 `python -m builder tune --share` prints this with `--json`, and writes it to `together.json` in its `--report-dir`. Each
 model has what [`tune.json`](tuning-schema.md) has. Every key is there; what does not apply is null.""",

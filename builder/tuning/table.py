@@ -55,7 +55,7 @@ def _row(step: Step, measured: Measurement, current: Configuration) -> tuple[str
         "current settings" if is_current else say_changes(step.configuration, current),
         say_load(step.load),
         NO_FIGURE if step.predicted is None else figure(step.predicted.throughput),
-        say_throughput(measured.throughput).replace(" %", "%").replace("± ", "±"),
+        say_throughput(measured.throughput).replace("± ", "±"),
         _p99(measured),
         figure(measured.mean_batch) if measured.batches or measured.mean_batch else NO_FIGURE,
     )
@@ -82,16 +82,23 @@ def say_verdict(step: Step, goal: Goal, best: Result | None = None) -> str:
         return count(failed, "failed request") if failed else count(measured.unchecked, "unchecked answer")
     if step.purpose == "calibration":
         return "to learn from"
-    if step.keeps is False:
-        return _say_miss(measured, goal)
-    is_best = best is not None and (step.configuration, step.load) == (best.configuration, best.load)
-    return "best" if is_best else "keeps the limit"
+    miss = _say_miss(measured, goal) if step.keeps is False else ""
+    is_best = best is not None and step.trial == best.trial and (not miss or (best.keeps and miss == _OPEN))
+    return "best" if is_best else miss or "keeps the limit"
+
+
+_OPEN = "may miss the limit"
+"""What a run by itself does not show, all runs of the same settings may show together."""
 
 
 def _say_miss(measured: Measurement, goal: Goal) -> str:
-    if measured.p99_s is None:
+    """Return why a run does not show that the limit is kept."""
+    p99_s, limit_s = measured.p99_s, goal.max_p99_s
+    if p99_s is None:
         return "too few requests"
-    return "misses the limit" if measured.p99_s.high > goal.max_p99_s else "falls behind the rate"
+    if p99_s.high <= limit_s:
+        return "falls behind the rate"
+    return "misses the limit" if p99_s.value > limit_s else _OPEN
 
 
 def conclude(found: Found, goal: Goal, current: Configuration) -> Iterator[str]:

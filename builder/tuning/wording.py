@@ -67,11 +67,11 @@ def say_result(measurement: Measurement) -> str:
 
 
 def say_throughput(interval: Interval | None) -> str:
-    """Return a throughput and how far it may be off: `1,240 ± 3 %`."""
+    """Return a throughput and how far it may be off: `1,240 ± 3%`."""
     if interval is None:
         return NO_FIGURE
     off = max(interval.high - interval.value, interval.value - interval.low)
-    share = f" ± {_percent(100 * off / interval.value)} %" if interval.value else ""
+    share = f" ± {_percent(100 * off / interval.value)}%" if interval.value else ""
     return f"{figure(interval.value)}{share}"
 
 
@@ -95,16 +95,16 @@ def say_duration(seconds: float) -> str:
 
 
 def say_gain(gain: float, *, of_p99: bool = False) -> str:
-    """Return how many times as good something is as a change: `+12 %` for 1.12, `-3.0 %` for 0.97.
+    """Return how many times as good something is as a change: `+12%` for 1.12, `-3.0%` for 0.97.
 
-    What is better in p99 has a lower one: twice as good is half of it, `-50 %`.
+    What is better in p99 has a lower one: twice as good is half of it, `-50%`.
     """
     percent = 100 * ((1 / gain if of_p99 else gain) - 1)
-    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.1f} %"
+    return f"{percent:+.0f}%" if abs(percent) >= 10 else f"{percent:+.1f}%"
 
 
 def say_gains(gain: Interval, *, of_p99: bool = False) -> str:
-    """Return a gain and its interval: `+12 % (+8.1 % to +16 %)`, or `p99 -50 % (-54 % to -45 %)`."""
+    """Return a gain and its interval: `+12% (+8.1% to +16%)`, or `p99 -50% (-54% to -45%)`."""
     value, low, high = (say_gain(one, of_p99=of_p99) for one in (gain.value, gain.low, gain.high))
     return f"p99 {value} ({high} to {low})" if of_p99 else f"{value} ({low} to {high})"
 

@@ -74,7 +74,7 @@ def _on_stage(scenario: Scenario, stage: Stage) -> Iterator[tuple[str, float, st
     if lost := stage["lost_workers"]:
         yield f"lost {lost}", 0, f"{counted(len(lost), 'worker')} {was(len(lost))} lost: {', '.join(lost)}"
     if scenario.is_steady and not stage["stable"]:
-        yield "unstable", 0, "the figures are not stable: the last three windows differ by more than 10 %"
+        yield "unstable", 0, "the figures are not stable: the last three windows differ by more than 10%"
 
 
 def _on_server(stage: Stage, missing: str) -> tuple[str, float, str]:

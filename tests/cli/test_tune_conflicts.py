@@ -1,5 +1,6 @@
 """Options of `tune` that contradict each other are refused before any work."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -7,7 +8,9 @@ import pytest
 
 from builder.cli import cli
 from builder.cli.faults import describe
+from builder.cli.help_pages import Command
 from builder.cli.tuning import options_of
+from builder.cli.tuning_conflicts import check_tuning
 from builder.tuning import Goal, TuneOptions
 
 
@@ -55,6 +58,14 @@ def test_a_contradiction_is_refused_with_a_fix(
     error, _, how = describe(found.value).partition("\nfix: ")
     assert what in error
     assert fix in how
+
+
+def test_no_example_of_the_help_is_refused() -> None:
+    command = cli.commands["tune"]
+    assert isinstance(command, Command)
+    for example in command.examples:
+        params = command.make_context("tune", shlex.split(example)[4:]).params
+        check_tuning(params["names"], params)
 
 
 def test_the_options_of_a_tuning_fill_what_it_is_asked_for() -> None:

@@ -314,10 +314,10 @@ def test_the_command_prints_progress_to_stderr_and_the_result_to_stdout(reposito
     assert done.exit_code == 0, done.output
     progress = [line for line in done.stderr.splitlines() if line.startswith("run ")]
     assert progress[1] == "run 2    2 instances of 1 thread, batches up to 8, 4 users: to compare"
-    assert "2,000 ± 3.0 % rows/s, p99 10 ms (9.4 to 10.6), mean batch 4.2; the best so far; at most" in done.stderr
+    assert "2,000 ± 3.0% rows/s, p99 10 ms (9.4 to 10.6), mean batch 4.2; the best so far; at most" in done.stderr
     assert "scale version 1" in done.stdout
     assert "better: 2 instances give 100 % more" in done.stdout
-    assert "gain: throughput +100 % (+94 % to +106 %)" in done.stdout
+    assert "gain: throughput +100% (+94% to +106%)" in done.stdout
     assert "+  count: 2" in done.stdout
     root = repository.root
     again = f"python -m builder tune scale --max-p99-ms 20 --repository {root} --runs 4 --apply"
@@ -325,7 +325,7 @@ def test_the_command_prints_progress_to_stderr_and_the_result_to_stdout(reposito
 
 
 def test_at_a_rate_the_gain_is_how_much_lower_p99_is() -> None:
-    assert "gain: p99 -50 % (-51 % to -48 %)" in [*conclude(BETTER, Goal(0.02, rate=300.0), CURRENT)]
+    assert "gain: p99 -50% (-51% to -48%)" in [*conclude(BETTER, Goal(0.02, rate=300.0), CURRENT)]
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -160,7 +160,7 @@ def test_what_a_single_turn_found_stays_where_it_changes_nothing() -> None:
 def test_the_table_and_the_json_have_both_sides() -> None:
     of_all, _ = shared(is_better=True)
     assert [*table.to_shared_rows(of_all)] == [
-        ("a", "2 instances of 1 thread", "100 ± 0.0 %", "150 ± 0.0 %", "10 (10 to 10)", "10 (10 to 10)")
+        ("a", "2 instances of 1 thread", "100 ± 0.0%", "150 ± 0.0%", "10 (10 to 10)", "10 (10 to 10)")
     ]
     document = summary_of(of_all)
     whole = {"schema": 1, "models": {"a": tuning_document()}, "together": document}

@@ -60,7 +60,7 @@ def test_a_result_says_how_far_it_may_be_off_and_what_went_wrong() -> None:
         mean_batch=4.123,
         wrong=2,
     )
-    assert say_result(run) == "1,240 ± 3.2 % rows/s, p99 12.3 ms (11.9 to 13.1), mean batch 4.1, 2 wrong"
+    assert say_result(run) == "1,240 ± 3.2% rows/s, p99 12.3 ms (11.9 to 13.1), mean batch 4.1, 2 wrong"
     nothing = Measurement(Configuration(1, None, 8), Load(users=1), None, None, error="it does not load")
     assert say_result(nothing) == "it does not load"
 
@@ -72,13 +72,13 @@ def test_a_figure_has_three_digits(value: float, text: str) -> None:
     assert figure(value) == text
 
 
-@pytest.mark.parametrize(("gain", "text"), [(1.123, "+12 %"), (0.97, "-3.0 %"), (1.0, "+0.0 %")])
+@pytest.mark.parametrize(("gain", "text"), [(1.123, "+12%"), (0.97, "-3.0%"), (1.0, "+0.0%")])
 def test_a_gain_is_a_change_in_percent(gain: float, text: str) -> None:
     assert say_gain(gain) == text
 
 
 def test_a_p99_that_is_twice_as_good_is_half_as_long() -> None:
     gain = Interval(2.0, 1.6, 2.5)
-    assert say_gains(gain) == "+100 % (+60 % to +150 %)"
-    assert say_gains(gain, of_p99=True) == "p99 -50 % (-60 % to -38 %)"
-    assert say_gain(0.8, of_p99=True) == "+25 %"
+    assert say_gains(gain) == "+100% (+60% to +150%)"
+    assert say_gains(gain, of_p99=True) == "p99 -50% (-60% to -38%)"
+    assert say_gain(0.8, of_p99=True) == "+25%"

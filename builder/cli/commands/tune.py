@@ -25,7 +25,7 @@ RESULT = "Result"
         "tune digits --max-p99-ms 20",
         "tune digits --max-p99-ms 20 --concurrency 16 --apply --report-dir tuning",
         "tune digits --undo",
-        "tune digits ranker --max-p99-ms 20 --share --server grpc://127.0.0.1:8001",
+        "tune digits ranker --share --max-p99-ms 20 --concurrency 8",
     ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", help="The model; several with --share.")
@@ -70,7 +70,8 @@ RESULT = "Result"
     "stage_time_s",
     section=MEASURING,
     type=seconds,
-    help="How long each load test is measured, from 1s to 10m. All runs together may take 12 hours. Default: 5s.",
+    help="How long each load test is measured, from 1s to 10m. All of them together may take 12 hours at most. "
+    "Default: 5s.",
 )
 @option(
     "--protocol",
@@ -90,8 +91,8 @@ RESULT = "Result"
     "is_fresh",
     section=MEASURING,
     is_flag=True,
-    help="Measure everything anew. Without it, the runs of the same tuning before are used again, also if it was "
-    "interrupted.",
+    help="Measure everything anew. Without it, a tuning that was interrupted goes on, and one that was finished is not "
+    "repeated, if everything is as it was then.",
 )
 @option(
     "--apply",
@@ -111,7 +112,7 @@ RESULT = "Result"
     section=RESULT,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Write report.html, a page with pictures, and tune.json, all that was measured, to this folder; with --share, "
+    help="Write report.html, a page with charts, and tune.json, all that was measured, to this folder; with --share, "
     "to a folder in it for each model, beside together.json.",
 )
 @option(
@@ -128,8 +129,8 @@ RESULT = "Result"
     "--cores",
     section=ACCESS,
     type=whole_number(1, 1024),
-    help="How many cores --server may use, if that is not the number of this machine: more instances and threads than "
-    "that are not tried. For example, 8.",
+    help="How many cores --server may use: more instances, or more threads of one, are not tried. For example, 8. "
+    "Default: as many as this machine has.",
 )
 @option(
     "--http-address",

@@ -117,7 +117,7 @@ class ServerBench:
             notes.append("the server is elsewhere: latencies include the network from here, and its load is not known")
             if self._access.cores is None:
                 cores = count(self.cores, "core")
-                notes.append(f"the server is taken to have {cores}, as this machine has; --cores says otherwise")
+                notes.append(f"the server is assumed to have {cores}, like this machine: --cores gives another number")
         before = self._answered_before
         grown = {name: now - before.get(name, 0) for name, now in self._answered().items()}
         if others := [f"{more:,} of {name}" for name, more in sorted(grown.items()) if more > 0]:

@@ -101,7 +101,7 @@ def _of_models(before: ModelFacts, now: ModelFacts) -> Iterator[str]:
     if before.version != now.version:
         yield f"version {before.version} was measured, and it is version {now.version} now"
     elif before.sha256 != now.sha256:
-        yield f"the files of version {now.version} are others now"
+        yield f"the files of version {now.version} have changed"
     if changed := changed_fields(before.config, now.config):
         yield f"config.pbtxt has another {', '.join(changed)} now"
 

@@ -179,7 +179,7 @@ def _used(earlier: Earlier) -> Resumed:
     why = [_why_again(run) for run in earlier.done]
     done = tuple(run for run, reason in zip(earlier.done, why, strict=True) if not reason)
     again = [f"{why.count(reason)} {reason}" for reason in dict.fromkeys(why) if reason]
-    notes = (f"measured again, of the earlier runs: {', '.join(again)}",) if again else ()
+    notes = (f"earlier runs that are measured again: {', '.join(again)}",) if again else ()
     return Resumed(done, earlier.started, notes)
 
 
@@ -191,7 +191,7 @@ def _why_again(run: Measurement) -> str:
         return "with wrong answers"
     if run.failed or run.unchecked:
         return "without all answers"
-    return "beside other programs" if is_disturbed(run) else ""
+    return "that other programs disturbed" if is_disturbed(run) else ""
 
 
 @contextmanager

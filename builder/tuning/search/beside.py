@@ -49,7 +49,7 @@ def _with_others(name: str, found: Mapping[str, Measurement]) -> Measurement:
         p99_s=p99_s,
         failed=sum(one.failed for one in every),
         unchecked=sum(one.unchecked for one in every),
-        notes=(*own.notes, f"p99 is that of {slowest}, the slower one") if is_other else own.notes,
+        notes=(*own.notes, f"p99 is that of {slowest}, which is slower") if is_other else own.notes,
         error=own.error or next(iter(lost), ""),
     )
 

@@ -330,7 +330,7 @@ def _say_idea(idea: Idea, best: Result | None) -> str:
 
 
 def _say_chance(idea: Idea) -> str:
-    return f"{max(1, min(99, round(100 * idea.keeps)))} % likely to keep the limit"
+    return f"{max(1, min(99, round(100 * idea.keeps)))}% likely to keep the limit"
 
 
 def _say_busy(busy: float) -> str:

@@ -239,11 +239,11 @@ def _say(
     if not is_kept:
         return "with all new settings at once, not every model keeps the limit; the old ones are kept"
     if not is_known:
-        return "other programs disturbed the runs that compare all new settings with the old ones; these are kept"
+        return "other programs disturbed the runs that compare the new settings with the old ones, which are kept"
     if was_out:
         return "the new settings keep the limit for every model, and the old ones do not"
     if gain is None:
-        return "the old settings had too few requests to know p99, so they may be as good; these are kept"
+        return "the old settings had too few requests to know their p99, so they may be as good, and are kept"
     span = f"{say_gains(gain, of_p99=of_p99)} on average: {_say_each(gains, of_p99=of_p99)}"
     if gain.low > 1:
         return f"all models with their new settings at once: {span}"

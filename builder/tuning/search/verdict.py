@@ -143,12 +143,12 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) ->
         if verdict == "better":
             than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
             return f"{at}: {span} compared with the current settings{than}"
-        return f"{at} is not distinguishable from the current settings: {span}; these are kept"
+        return f"{at} is not distinguishable from the current settings ({span}), which are kept"
     if verdict == "not distinguishable":
-        p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "they had too few requests to know p99"
+        p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "there were too few requests to know their p99"
         if baseline is not None and runs.surely_misses(baseline):
             p99 = f"fewer than {say_load(baseline.load)} were not tried"
-        return f"{at} keeps the limit, but the current settings may keep it too: {p99}; these are kept"
+        return f"{at} keeps the limit, but the current settings may keep it too: {p99}, so they are kept"
     misses = f"do not: their p99 is {say_ms(baseline.p99_s)}" if baseline else "could not be measured, or were wrong"
     return f"{at} keeps the limit; the current settings {misses}"
 
@@ -174,7 +174,7 @@ def _notes(runs: Runs, current: Configuration, best: Result | None, baseline: Re
     """Yield what limits what the runs say."""
     for configuration in runs.wrong:
         which = "the current settings" if configuration == current else say_configuration(configuration)
-        yield f"the model answered wrongly with {which}: they are out"
+        yield f"the model answered wrongly with {which}, so these settings are out"
     for configuration, error in runs.dead.items():
         which = "the current settings" if configuration == current else say_configuration(configuration)
         yield f"{which} could not be measured: {error}"

@@ -10,7 +10,7 @@ _KINDS = {
     "current": ("current settings", "square"),
     "best": ("best settings", "star"),
     "kept": ("keeps the limit", "circle"),
-    "missed": ("misses the limit", "x"),
+    "missed": ("misses the limit, or may miss it", "x"),
 }
 """The series of a chart, each with its name and the symbol of its points."""
 
@@ -73,21 +73,16 @@ def _predictions(runs: Sequence[Run]) -> Iterator[Chart]:
 
 def _history(runs: Sequence[Run], tuning: Document) -> Iterator[Chart]:
     """Yield what each run gave, and the best so far."""
-    figure, title, unit, choose = (
-        ("p99_ms", "p99 by run", "ms", min) if tuning.is_rate else ("throughput", "Throughput by run", "rows/s", max)
+    figure, title, unit, place = (
+        ("p99_ms", "p99 by run", "ms", 1) if tuning.is_rate else ("throughput", "Throughput by run", "rows/s", 0)
     )
     found = [(run, _exact(run.number), _figure(run, figure)) for run in runs]
     known = [(run, number, measured) for run, number, measured in found if measured is not None]
     if not known:
         return
-    best: list[float] = []
-    places: list[float] = []
-    for run, number, measured in known:
-        if run.kind != "missed":
-            best.append(choose([*best[-1:], measured.value]))
-            places.append(number.value)
+    best = [(run.number, run.so_far[place]) for run in runs if run.so_far is not None]
     axis = {"title": "run", "dtick": 1 if len(known) <= _MOST_TICKS else None}
-    lines = [_line("best so far", places, best)] if best else []
+    lines = [_line("best so far", [x for x, _ in best], [y for _, y in best])] if best else []
     chart = points(title, unit, axis, [*_series(known), *lines])
     chart["text"] = _best(runs)
     yield chart

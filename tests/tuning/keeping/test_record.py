@@ -107,7 +107,7 @@ def test_the_file_has_the_keys_of_the_dataclasses_and_the_runs_once(repository: 
 @pytest.mark.parametrize(
     ("spoilt", "what"),
     [
-        ({"others": 0.3}, "1 beside other programs"),
+        ({"others": 0.3}, "1 that other programs disturbed"),
         ({"error": "the server ended"}, "1 that gave no figures"),
         ({"wrong": 1}, "1 with wrong answers"),
         ({"failed": 1}, "1 without all answers"),
@@ -123,7 +123,7 @@ def test_a_run_that_something_disturbed_is_measured_again(
     again = resume(repository, now)
 
     assert again.done == (measured(200.0),)
-    assert again.notes == (f"measured again, of the earlier runs: {what}",)
+    assert again.notes == (f"earlier runs that are measured again: {what}",)
 
 
 def test_a_tuning_that_found_something_better_is_not_measured_again_to_be_applied(repository: Repository) -> None:

@@ -104,7 +104,7 @@ def test_each_model_gets_what_is_better_for_it() -> None:
     assert {name: one.instances for name, one in found.chosen.items()} == {"a": 2, "b": 2}
     assert found.gain is not None
     assert found.gain.value == pytest.approx(1.5)
-    assert "a +50 %, b +50 %" in found.why
+    assert "a +50%, b +50%" in found.why
 
 
 def test_the_others_are_measured_with_the_best_so_far() -> None:
@@ -125,7 +125,7 @@ def test_what_harms_the_others_more_is_not_used() -> None:
     found = run(Server(greedy))
     assert not found.is_better
     assert found.chosen == CURRENT
-    assert found.turns[0].why == "not used, because all models together lose: a +23 %, b -50 %"
+    assert found.turns[0].why == "not used, because all models together lose: a +23%, b -50%"
     assert found.turns[0].found.verdict == "better"  # by itself
 
 

@@ -40,7 +40,7 @@ def test_what_gives_more_beyond_its_interval_is_better() -> None:
     assert one.gain
     assert one.gain.value == pytest.approx(1.2)
     assert 1 < one.gain.low < one.gain.value < one.gain.high
-    assert "+20 % (+" in one.why
+    assert "+20% (+" in one.why
 
 
 def test_it_is_said_under_which_load_the_current_one_is_compared() -> None:
@@ -158,14 +158,14 @@ def test_without_a_p99_of_the_current_one_nothing_is_better() -> None:
     short = Measurement(CURRENT, LOAD, Interval(1, 1, 1), None, requests=20)
     one = found(short, run(OTHER, 100))
     assert (one.verdict, one.best) == ("not distinguishable", None)
-    assert "too few requests to know p99" in one.why
+    assert "too few requests to know their p99" in one.why
 
 
 def test_at_a_rate_the_change_of_p99_is_said() -> None:
     load = Load(rate=100)
     one = found(run(CURRENT, 100, load=load), run(OTHER, 100, (5, 4.8, 5.2), load), rate=100)
     assert one.verdict == "better"
-    assert "p99 -50 % (" in one.why
+    assert "p99 -50% (" in one.why
 
 
 def test_the_lowest_p99_is_named_if_nothing_keeps_the_limit() -> None:

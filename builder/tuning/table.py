@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from builder.tuning.measurement import Configuration, Measurement
-from builder.tuning.search import Found, Goal, Result, Shared, Step
+from builder.tuning.search import Found, Goal, Result, Shared, Step, is_disturbed
 from builder.tuning.wording import (
     NO_FIGURE,
     count,
@@ -80,6 +80,10 @@ def say_verdict(step: Step, goal: Goal, best: Result | None = None) -> str:
     if measured.failed or measured.unchecked:
         failed = measured.failed
         return count(failed, "failed request") if failed else count(measured.unchecked, "unchecked answer")
+    return f"{_say_shown(step, measured, goal, best)}{' (disturbed)' if is_disturbed(measured) else ''}"
+
+
+def _say_shown(step: Step, measured: Measurement, goal: Goal, best: Result | None) -> str:
     if step.purpose == "calibration":
         return "to learn from"
     miss = _say_miss(measured, goal) if step.keeps is False else ""

@@ -1,7 +1,7 @@
 // What the page shows of a tuning: texts and tables of texts, which were made in Python.
 
 function head(result) {
-  return `<h1>${text(result.title)}</h1><p class="${result.good ? "good" : "bad"}">${text(result.why)}</p>
+  return `<h1>${text(result.title)}</h1><p class="${result.tone}">${text(result.why)}</p>
     ${result.applied ? `<p>Applied: ${text(result.applied)}.</p>` : ""}${list(result.notes)}`;
 }
 function diff(lines) {

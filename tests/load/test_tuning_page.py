@@ -108,7 +108,7 @@ def test_a_tuning_that_is_not_over_has_a_page(tmp_path: Path) -> None:
     values["steps"] = values["steps"][:4]
     values["steps"][3]["measurement"] = None
     shown = to_result(read(values, tmp_path))
-    assert (shown["title"], shown["good"]) == ("digits: not over yet", False)
+    assert (shown["title"], shown["tone"]) == ("digits: not over yet", "soft")
     assert [len(table["rows"]) for table in shown["tables"]] == [0, 3]
 
 
@@ -131,6 +131,9 @@ def test_no_settings_are_called_the_best_before_that_is_known(change: Any, tmp_p
         {"error": "it is gone"},
         {"p99_s": None},
         {"p99_s": about(0.01)},
+        {"others": 0.1},
+        {"others": 0.11},
+        {"others": None},
     ],
 )
 def test_runs_have_the_words_of_the_table(change: dict[str, Any], tmp_path: Path) -> None:
@@ -185,6 +188,27 @@ def test_a_run_that_proves_nothing_is_out(change: dict[str, Any], kind: str, ver
     assert (tuning.runs[4].kind, tuning.runs[4].verdict) == (kind, verdict)
     drawn = [trace["x"] for trace in make_charts(tuning)[0]["data"] if trace["name"] == "best settings"]
     assert [len(x) for x in drawn] == [1]  # the other run of the best settings
+
+
+def test_a_run_beside_other_programs_is_called_disturbed(tmp_path: Path) -> None:
+    values = document()
+    values["steps"][0]["measurement"]["others"] = values["steps"][6]["measurement"]["others"] = 0.3
+    runs = read(values, tmp_path).runs
+    assert [runs[number].verdict for number in (0, 1, 6)] == [
+        "to learn from (disturbed)",
+        "to learn from",
+        "keeps the limit (disturbed)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tone"),
+    [("better", "good"), ("as it is", "good"), ("not distinguishable", ""), ("nothing could be measured", "bad")],
+)
+def test_only_what_was_found_out_is_green(verdict: str, tone: str, tmp_path: Path) -> None:
+    values = document()
+    values["found"] |= {"verdict": verdict}
+    assert to_result(read(values, tmp_path))["tone"] == tone
 
 
 @pytest.mark.parametrize("configuration", WORDS)

@@ -13,6 +13,9 @@ from loadtest.printable import counted
 SCHEMA = 1
 _MOST_SIZES = 3
 _OPEN = "may miss the limit"
+_MOST_OTHERS = 0.10
+"""Above this share of the machine, what other programs took disturbs a run."""
+
 _FIX = "name the tune.json of a tuning, which `python -m builder tune --report-dir FOLDER` writes"
 
 
@@ -76,7 +79,6 @@ class Document:
         name: The model.
         verdict: What came out; empty if the tuning was not over.
         why: The same as a sentence.
-        is_good: Whether there are settings that keep the limit.
         limit_ms: The limit of p99.
         is_rate: Whether a rate was given, so that the lowest p99 is looked for.
         facts: Names and values of what the figures hold for.
@@ -90,7 +92,6 @@ class Document:
     name: str
     verdict: str
     why: str
-    is_good: bool
     limit_ms: float
     is_rate: bool
     facts: tuple[tuple[str, str], ...]
@@ -126,7 +127,6 @@ def _document(values: Mapping[str, Any]) -> Document:
         name=str(values["name"]),
         verdict=str(found["verdict"]) if found else "",
         why=str(found["why"]) if found else "",
-        is_good=bool(found and found["best"]),
         limit_ms=_number(1000 * _number(goal["max_p99_s"])),
         is_rate=goal["rate"] is not None,
         facts=tuple(_facts(values)),
@@ -180,7 +180,7 @@ def _run(step: Mapping[str, Any], values: Mapping[str, Any]) -> Run:
 
 def _judge(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str]:
     """Return the kind of a run, and what it showed in words."""
-    measured, best = step["measurement"], (values["found"] or {}).get("best")
+    measured = step["measurement"]
     if measured["error"]:
         return "out", str(measured["error"])
     if measured["wrong"]:
@@ -188,6 +188,13 @@ def _judge(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str
     for count, what in (("failed", "failed request"), ("unchecked", "unchecked answer")):
         if measured[count]:
             return "out", counted(measured[count], what)
+    kind, verdict = _judge_figures(step, values)
+    is_disturbed = _number(measured["others"] or 0) > _MOST_OTHERS
+    return kind, f"{verdict}{' (disturbed)' if is_disturbed else ''}"
+
+
+def _judge_figures(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, str]:
+    measured, best = step["measurement"], (values["found"] or {}).get("best")
     if step["purpose"] == "calibration":
         return "learning", "to learn from"
     miss = "" if step["keeps"] else _say_miss(measured, values["goal"])

@@ -21,6 +21,9 @@ _TITLES = {
     "as it is": "the current settings are the best",
     "not distinguishable": "nothing is distinguishably better than the current settings",
 }
+_TONES = {"": "soft", "better": "good", "as it is": "good", "not distinguishable": ""}
+"""How the verdict is written: a class of the page."""
+
 _TEXTS = {"", "settings", "load", "verdict", "why it was tried"}
 
 
@@ -46,7 +49,7 @@ def to_result(tuning: Document) -> dict[str, Any]:
     """Return what the page shows besides the charts: texts, and tables of texts."""
     return {
         "title": f"{tuning.name}: {_TITLES.get(tuning.verdict, tuning.verdict)}",
-        "good": tuning.is_good,
+        "tone": _TONES.get(tuning.verdict, "bad"),
         "why": tuning.why,
         "applied": tuning.applied,
         "notes": list(tuning.notes),

@@ -6,10 +6,19 @@ from typing import Any
 import click
 
 from builder import interrupts
-from builder.cli.arguments import VERSION, address, milliseconds, rate, row_mix, seconds, whole_number
+from builder.cli.arguments import (
+    VERSION,
+    address,
+    folder_or_bucket,
+    milliseconds,
+    rate,
+    row_mix,
+    seconds,
+    whole_number,
+)
 from builder.cli.finishing import finishing
 from builder.cli.help_pages import Command
-from builder.cli.options import as_json, lock_timeout, option, repository
+from builder.cli.options import REPOSITORY, as_json, lock_timeout, option
 from builder.cli.servers import ACCESS, server_access
 from builder.cli.tuning_conflicts import check_tuning
 
@@ -29,7 +38,14 @@ RESULT = "Result"
     ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", help="The model; several with --share.")
-@repository
+@option(
+    "--repository",
+    type=folder_or_bucket,
+    metavar="FOLDER",
+    default=REPOSITORY,
+    show_default=True,
+    help="The folder of the model repository. A bucket cannot be tuned.",
+)
 @option("--version", type=VERSION, help="The version to measure. Default: the one that config.pbtxt names.")
 @option(
     "--max-p99-ms",

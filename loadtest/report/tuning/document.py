@@ -198,8 +198,8 @@ def _judge_figures(step: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[
     if step["purpose"] == "calibration":
         return "learning", "to learn from"
     miss = "" if step["keeps"] else _say_miss(measured, values["goal"])
-    is_best = best and (best["configuration"], best["load"]) == (step["configuration"], step["load"])
-    if is_best and (not miss or (best["keeps"] and miss == _OPEN)):
+    is_best = best and all(best[key] == step[key] for key in ("configuration", "load"))
+    if best and is_best and (not miss or (best["keeps"] and miss == _OPEN)):
         return "best", "best"
     if miss:
         return "missed", miss

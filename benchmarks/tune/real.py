@@ -41,7 +41,8 @@ from builder.tuning import Configuration
 TRIES = FOLDER / "real.jsonl"
 AIM, RUNS, SECONDS = 0.97, 10, 120.0
 ROUNDS, FRESH_S = 3, 4.0
-RUN_S = 5.0
+RUN_S = 8.0
+"""How long the runs of a strategy take, so that ten of `tune` fit into the two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ def tune(server: Measuring, truth: Truth, number: int, runs: int) -> Outcome:
     subject, config = truth.subject, REPOSITORY / truth.subject.name / pbtxt.FILE
     before = config.read_bytes()
     command = ["--max-p99-ms", f"{subject.limit_ms:g}", "--protocol", "http", "--runs", str(runs)]
+    command += ["--stage-time", f"{RUN_S:g}"]
     started = time.monotonic()
     document = _tune(subject, *command, "--apply", "--fresh", "--json")
     seconds = time.monotonic() - started

@@ -20,6 +20,9 @@ degrees of freedom that is worth against what is seen in repeated runs. On a vir
 runs of 4 s differ by 4 % to 8 % in all, and their p99 by 6 % to 15 % (docs/tuning-figures.md)."""
 
 
+_ENOUGH_RUNS = 3
+"""So many runs of a trial say whether it keeps the limit."""
+
 MOST_OTHERS = 0.10
 """The share of the machine that other programs may take in a run that counts in full."""
 
@@ -125,11 +128,12 @@ class Runs:
         return tuple(result for result in found if result is not None)
 
     def is_open(self, trial: Trial) -> bool:
-        """Tell whether one run more may show that a trial keeps the limit, which the only one so far does not show."""
+        """Tell whether one run more may show that a trial keeps the limit, which those so far do not show."""
         runs, result = self.of(trial), self.result(trial)
-        if result is None or result.keeps or len(runs) > 1 or not self.goal.is_sound(runs[0]):
+        if result is None or result.keeps or len(runs) >= _ENOUGH_RUNS:
             return False
-        return result.p99_s.value <= self.goal.max_p99_s
+        in_order = all(self.goal.is_sound(run) for run in runs)
+        return in_order and all(run.p99_s.value <= self.goal.max_p99_s for run in runs if run.p99_s)
 
     def are_disturbed(self, result: Result) -> bool:
         """Tell whether other programs disturbed all runs of a result."""

@@ -88,7 +88,9 @@ def test_a_run_that_leaves_it_open_may_be_made_up_for_by_others() -> None:
 
 def test_what_misses_the_limit_or_was_repeated_is_not_open() -> None:
     assert not runs_of(run(ONE, 100, 21)).is_open((ONE, LOAD))
-    assert not runs_of(run(ONE, 100, 18), run(ONE, 100, 18.5)).is_open((ONE, LOAD))
+    assert runs_of(run(ONE, 100, 18.5), run(ONE, 100, 19)).is_open((ONE, LOAD))
+    assert not runs_of(run(ONE, 100, 18.5), run(ONE, 100, 19), run(ONE, 100, 19)).is_open((ONE, LOAD))
+    assert not runs_of(run(ONE, 100, 18.5), run(ONE, 100, 21)).is_open((ONE, LOAD))
     assert not runs_of(run(ONE, 100, 18, failed=1)).is_open((ONE, LOAD))
     assert not runs_of().is_open((ONE, LOAD))
 

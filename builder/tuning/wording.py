@@ -100,7 +100,7 @@ def say_gain(gain: float, *, of_p99: bool = False) -> str:
     What is better in p99 has a lower one: twice as good is half of it, `-50%`.
     """
     percent = 100 * ((1 / gain if of_p99 else gain) - 1)
-    return f"{percent:+.0f}%" if abs(percent) >= 10 else f"{percent:+.1f}%"
+    return f"{percent:+,.0f}%" if abs(percent) >= 10 else f"{percent:+.1f}%"
 
 
 def say_gains(gain: Interval, *, of_p99: bool = False) -> str:

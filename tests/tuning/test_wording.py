@@ -72,7 +72,7 @@ def test_a_figure_has_three_digits(value: float, text: str) -> None:
     assert figure(value) == text
 
 
-@pytest.mark.parametrize(("gain", "text"), [(1.123, "+12%"), (0.97, "-3.0%"), (1.0, "+0.0%")])
+@pytest.mark.parametrize(("gain", "text"), [(1.123, "+12%"), (0.97, "-3.0%"), (1.0, "+0.0%"), (11.63, "+1,063%")])
 def test_a_gain_is_a_change_in_percent(gain: float, text: str) -> None:
     assert say_gain(gain) == text
 

@@ -52,6 +52,20 @@ class Load:
     rate: float | None = None
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
 
+    @classmethod
+    def of_all_sizes(cls, largest: int) -> "Load":
+        """Return the load under which batches are timed: one user sends requests of all sizes, one after the other.
+
+        Larger requests are rarer, so that they do not take all the time.
+        """
+        sizes = (2**power for power in range(largest.bit_length()))
+        return cls(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
+
+    @property
+    def is_of_all_sizes(self) -> bool:
+        """Whether it is such a load. Requests of one size are also what a user may ask for, and no such load."""
+        return len(self.rows) > 1 and self == Load.of_all_sizes(self.rows[-1][0])
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -86,7 +100,7 @@ class Measurement:
         p99_s: The time within which 99 % of the requests were answered, in seconds; a request that got no answer counts
             as slower than any other. None if there were too few requests.
         requests: How many requests were measured.
-        sent: How many requests were sent meanwhile; 0 if that is not known.
+        waiting: How many more requests waited for an answer at the end of the measured time than at its start.
         wrong: How many answers were wrong.
         failed: How many requests got no answer.
         unchecked: How many answers could not be checked.
@@ -107,7 +121,7 @@ class Measurement:
     throughput: Interval | None
     p99_s: Interval | None
     requests: int = 0
-    sent: int = 0
+    waiting: int = 0
     wrong: int = 0
     failed: int = 0
     unchecked: int = 0

@@ -179,11 +179,10 @@ def load_options(load: Load, *, stage_time_s: float) -> list[str]:
         at_once = round(min(max(load.rate * _IN_FLIGHT_S, 16), 256))
         kind = ["--scenario", "rate", "--rate", f"{load.rate:g}", "--arrivals", "poisson"]
         kind += ["--max-in-flight", str(at_once)]
-    is_mixed_for_times = load.users == 1 and len(load.rows) > 1
     return [
         *kind,
         *("--rows", rows, "--stage-time", f"{stage_time_s:g}", "--warm-up", f"{_WARM_UP_S:g}"),
-        *("--min-requests", "0" if is_mixed_for_times else str(_ENOUGH)),
+        *("--min-requests", "0" if load.is_of_all_sizes else str(_ENOUGH)),
     ]
 
 

@@ -58,7 +58,7 @@ def _read(
         throughput=_throughput(stage),
         p99_s=_p99(stage),
         requests=_count(stage["requests"]),
-        sent=round(_number(stage["sent_requests_per_s"]) * _number(stage["seconds"])),
+        waiting=_waiting(stage),
         wrong=wrong,
         failed=failed,
         unchecked=unchecked,
@@ -85,6 +85,17 @@ def _throughput(stage: Mapping[str, Any]) -> Interval:
         return Interval(value, value * max(1 - margin, 0.0), value * (1 + margin))
     low, high = map(_number, bounds)
     return Interval(value, low, high)
+
+
+def _waiting(stage: Mapping[str, Any]) -> int:
+    """Return how many more requests waited at the end of the measured time than at its start.
+
+    The number of answers does not say it: answers to requests of the measured time count also if they come later. The
+    figures per second have only what came meanwhile.
+    """
+    sent, came = (_number(stage[f"{what}_requests_per_s"]) for what in ("sent", "throughput"))
+    failed = sum(map(_count, stage["failures"].values()))
+    return max(round((sent - came) * _number(stage["seconds"])) - failed, 0)
 
 
 def _p99(stage: Mapping[str, Any]) -> Interval | None:

@@ -102,7 +102,7 @@ def _problems(measurement: Measurement) -> Iterator[str]:
     if measurement.p99_s is not None and measurement.p99_s.value == 0:
         yield "p99_s is 0"
     yield from _strange_times(measurement)
-    counts = (measurement.requests, measurement.sent, measurement.wrong, measurement.failed, measurement.unchecked)
+    counts = (measurement.requests, measurement.waiting, measurement.wrong, measurement.failed, measurement.unchecked)
     if min(counts) < 0:
         yield f"a number of requests is {min(counts)}"
     if measurement.configuration.instances < 1 or measurement.configuration.max_batch_size < 0:

@@ -16,8 +16,6 @@ _LARGEST_ALONE = 64
 def calibrations(space: Space, *, several: bool) -> Iterator[tuple[Trial, str]]:
     """Yield the runs that show how long batches take: one user sends requests of all sizes, one after the other.
 
-    Larger requests are rarer, so that they do not take all the time.
-
     Args:
         space: The configurations.
         several: Whether more than one run may be spent on this.
@@ -25,10 +23,9 @@ def calibrations(space: Space, *, several: bool) -> Iterator[tuple[Trial, str]]:
     Yields:
         The configurations and loads, and why each is measured.
     """
-    largest = min(space.largest_batch, _LARGEST_ALONE)
-    sizes = [2**power for power in range(largest.bit_length())]
-    load = Load(users=1, rows=tuple((size, round(size**-0.5, 3)) for size in sizes))
-    batches = f"batches of 1 to {sizes[-1]} rows take" if sizes[1:] else "one request takes"
+    load = Load.of_all_sizes(min(space.largest_batch, _LARGEST_ALONE))
+    largest = load.rows[-1][0]
+    batches = f"batches of 1 to {largest} rows take" if largest > 1 else "one request takes"
     alone = _alone(space)
     for configuration in alone if several else alone[:1]:
         threads = f" with {count(configuration.threads, 'thread')}" if configuration.threads else ""

@@ -108,8 +108,7 @@ class Goal:
         varies as much; but 4 % of those that were sent still wait at the end. How many wait at either end varies as
         well: with 300 a second that take 0.5 s each, these are 150 ± 12, and the difference of both is 0 ± 17.
         """
-        if self.rate is None or not measurement.sent:
+        if self.rate is None:
             return False
-        waiting = measurement.sent - measurement.requests - measurement.failed
         usual = self.rate * measurement.latency_s
-        return waiting > max((1 - KEEPS_UP) * measurement.sent, 3 * math.sqrt(2 * usual))
+        return measurement.waiting > max((1 - KEEPS_UP) * measurement.requests, 3 * math.sqrt(2 * usual))

@@ -80,7 +80,8 @@ def fit(measurements: Sequence[Measurement], *, cores: int | None, here: bool = 
     if not useful:
         raise ValueError("no measurement has the time of a batch")
     guess = first_guess(useful, cores if here else None)
-    loaded = [one for one in useful if not _is_calibration(one)]
+    # Where the sizes take turns, caches are cold, and large requests cost everybody more.
+    loaded = [one for one in useful if not one.load.is_of_all_sizes]
     first = _Fit(loaded or useful, guess)
     machine = first.machine(at := first.best(np.zeros(len(first.numbers))))
     if loaded:
@@ -94,15 +95,6 @@ def _tail(loaded: Sequence[Measurement], machine: Machine) -> float:
     known = [(one, one.p99_s.value) for one in loaded if one.p99_s is not None and one.p99_s.value > 0]
     off = [math.log(p99 / _predict(one, machine).p99_s) for one, p99 in known]
     return math.exp(min(max(sum(off) / (len(off) + 1), -0.5), 1.0))
-
-
-def _is_calibration(one: Measurement) -> bool:
-    """Return whether a run is one of those that measure the curve: a single user that sends requests of all sizes.
-
-    They say little about a request of one size: the sizes take turns, so that caches are cold, and large requests cost
-    everybody more.
-    """
-    return one.load.users == 1 and len(one.load.rows) > 1
 
 
 def _corrected(loaded: Sequence[Measurement], machine: Machine) -> Mapping[Engine, Points]:
@@ -222,7 +214,7 @@ def _differences(one: Measurement, predicted: Predicted) -> Iterator[float]:
     """Yield how far the prediction is off, in units of how far it may be."""
     throughput = one.throughput.value if one.throughput else 0.0
     noise = (one.throughput.high - one.throughput.low) / (4 * throughput) if one.throughput and throughput else 0.0
-    is_mixed = _is_calibration(one)  # the slowest are the largest ones, as is known already
+    is_mixed = one.load.is_of_all_sizes  # the slowest are the largest ones, as is known already
     for name, measured in (
         ("throughput", throughput),
         ("mean_batch", one.mean_batch),

@@ -146,8 +146,13 @@ def test_it_ends_with_a_program_that_is_killed(state: str) -> None:
             "--scenario constant --concurrency 4 --rows 1=1 --stage-time 2.5 --warm-up 1 --min-requests 400",
         ),
         (
-            Load(users=1, rows=((1, 1.0), (8, 0.35))),  # its p99 is of no interest
-            "--scenario constant --concurrency 1 --rows 1=1,8=0.35 --stage-time 2.5 --warm-up 1 --min-requests 0",
+            Load.of_all_sizes(4),  # its p99 is of no interest
+            "--scenario constant --concurrency 1 --rows 1=1,2=0.707,4=0.5 --stage-time 2.5 --warm-up 1"
+            " --min-requests 0",
+        ),
+        (
+            Load(users=1, rows=((1, 8.0), (4, 1.0))),  # what a user asked for
+            "--scenario constant --concurrency 1 --rows 1=8,4=1 --stage-time 2.5 --warm-up 1 --min-requests 400",
         ),
         (
             Load(rate=300.0),

@@ -31,11 +31,16 @@ def counts(batches: dict[int, int]) -> Counts:
     return made
 
 
-def result_of(*windows: Window, discarded: Window | None = None, served: bool = True) -> dict[str, Any]:
-    """A real result of a run of one stage."""
+def result_of(
+    *windows: Window, discarded: Window | None = None, late: Window | None = None, served: bool = True
+) -> dict[str, Any]:
+    """A real result of a run of one stage, with answers that came after its end."""
     made = read("--scenario", "constant", "--concurrency", "8")
     record = record_of(make_stages(made.load)[0], *windows, discarded=discarded)
     record.close()
+    if late is not None:
+        record.measured_from = 0
+        record.add_late(0, late)
     if served:
         for number in range(len(windows) + 1):
             counted = counts({8: 20 * number, 4: 60 * number})
@@ -84,6 +89,19 @@ def test_wrong_failed_and_unchecked_answers_of_the_warm_up_count_too() -> None:
     made = measured(result_of(*(window(400, 2000) for _ in range(3)), discarded=first))
     assert (made.wrong, made.failed, made.unchecked) == (3, 2, 5)
     assert any("3 of 1,300 answers were wrong" in note for note in made.notes)
+
+
+def test_requests_whose_answers_come_only_after_the_measured_time_wait_at_its_end() -> None:
+    """Of 440 requests a second, 400 are answered; the load test waits for the others, and counts them."""
+    windows = [window(400, 2000) for _ in range(3)]
+    for one in windows:
+        one.sent = 440
+    late = window(120, 90_000)
+    late.sent, late.surplus_requests, late.surplus_rows = 0, -120, -120
+    made = measured(result_of(*windows, late=late))
+    assert made.throughput is not None
+    assert (made.requests, made.throughput.value, made.waiting) == (1320, 400.0, 120)
+    assert measured(result_of(*(window(400, 2000) for _ in range(3)))).waiting == 0
 
 
 def test_few_requests_have_no_p99() -> None:

@@ -63,21 +63,21 @@ def test_a_run_keeps_up_if_fewer_requests_came_by_chance() -> None:
 
 
 def test_a_rate_that_is_a_little_too_high_is_seen_by_what_waits_at_the_end() -> None:
-    """Of 1,000 requests, 960 were answered: so few may come by chance, but 40 more were sent and wait."""
+    """Of 1,000 requests, 960 were answered in time: so few may come by chance, but 40 more were sent and wait."""
     goal = Goal(0.5, rate=100)
-    run = replace(GOOD, requests=960, throughput=Interval(96, 95, 97), latency_s=0.02)
+    run = replace(GOOD, throughput=Interval(96, 95, 97), latency_s=0.02)
     assert goal.is_kept(run)
-    assert goal.is_kept(replace(run, sent=965))
-    assert not goal.is_kept(replace(run, sent=1000))
-    assert not Goal(0.5).falls_behind(replace(run, sent=1000))
+    assert goal.is_kept(replace(run, waiting=5))
+    assert not goal.is_kept(replace(run, waiting=40))
+    assert not Goal(0.5).falls_behind(replace(run, waiting=40))
 
 
 def test_requests_that_take_long_may_wait_at_the_end() -> None:
     """100 a second that take 2 s each are 200 ± 14 at either end."""
     goal = Goal(5.0, rate=100)
-    run = replace(GOOD, requests=960, sent=1000, throughput=Interval(96, 95, 97), latency_s=2.0)
+    run = replace(GOOD, waiting=40, throughput=Interval(96, 95, 97), latency_s=2.0)
     assert not goal.falls_behind(run)
-    assert goal.falls_behind(replace(run, sent=1025))
+    assert goal.falls_behind(replace(run, waiting=65))
 
 
 def test_the_rows_of_mixed_requests_vary_more_than_the_requests() -> None:

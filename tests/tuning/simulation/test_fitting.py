@@ -10,7 +10,7 @@ from builder.tuning.simulation.fitting import fit
 from builder.tuning.simulation.simulator import Machine, simulate
 
 SIZES = (1, 2, 4, 8, 16, 32)
-MIXED = Load(users=1, rows=tuple((rows, 1 / rows) for rows in SIZES))
+MIXED = Load.of_all_sizes(SIZES[-1])
 ENGINES = {(1, (), False): 1.0, (2, (), False): 0.7}
 TRUTH = Machine(
     Curve({engine: tuple((b, share * (4e-4 + 1e-4 * b)) for b in SIZES) for engine, share in ENGINES.items()}, 0.2),

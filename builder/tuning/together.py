@@ -17,7 +17,7 @@ from builder.tuning.measurement import Configuration, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
 from builder.tuning.preparing import conditions_of, refuse_rows, refuse_wrong, space_of
-from builder.tuning.search import Found, Measure, Runs, Shared, Step, Turn, Wanted, search, search_together
+from builder.tuning.search import Found, Measure, Runs, Shared, Step, Turn, Verdict, Wanted, search, search_together
 
 Observe = Callable[[str, Step], None]
 
@@ -191,6 +191,8 @@ def measure_all(benches: Mapping[str, ServerBench], wanted: Wanted) -> Mapping[s
         beside = f"{first} beside it does not load: {problems[first]}"
         return {name: Measurement(*each, None, None, error=problems.get(name, beside)) for name, each in wanted.items()}
     found = _run(benches, wanted)
+    if any(one.error for one in found.values()):
+        return found  # it counts for none of them, however long the others ran
     longest = max(one.seconds for one in found.values())
     if longest > _APART * min(one.seconds for one in found.values()):
         for bench in benches.values():
@@ -224,11 +226,17 @@ def found_of(name: str, current: Configuration, shared: Shared, turn: Turn, opti
         turn: Its last turn.
         options: The limit and the load.
     """
-    found = turn.found
+    found, before = turn.found, shared.before.get(name)
     if shared.chosen[name] != current:
-        before, after = shared.before.get(name), shared.after[name]
+        after = shared.after[name]
         gain = Runs(options.goal).ratio(after, before) if before else None
         return replace(found, verdict="better", why=shared.why, best=after, baseline=before, gain=gain)
+    if found.best is not None and found.baseline is not None and found.baseline.configuration != current:
+        # The turn went on from settings that an earlier one had found, and which are not used after all.
+        is_back = found.best.configuration == current
+        kept = found.best if is_back else before
+        verdict: Verdict = "as it is" if is_back else "not distinguishable"
+        return replace(found, verdict=verdict, why=shared.why, best=kept, baseline=kept, gain=None, ties=())
     if found.verdict == "better":
         why = turn.why if not turn.accepted else shared.why
         return replace(found, verdict="not distinguishable", why=why, best=found.baseline)

@@ -35,6 +35,7 @@ class Bench:
     told: list[str]
     stage_time_s: float = 1.0
     problem: str | None = None
+    error: str = ""
     process: int | None = None
     running: bool = field(default=False)
 
@@ -56,7 +57,13 @@ class Bench:
 
     def read(self, ended: Ended, configuration: Configuration, load: Load, busy: object) -> Measurement:
         return Measurement(
-            configuration, load, None, None, seconds=max(self.needs_s, self.stage_time_s), server_cpu_s=1
+            configuration,
+            load,
+            None,
+            None,
+            seconds=0.0 if self.error else max(self.needs_s, self.stage_time_s),
+            server_cpu_s=1,
+            error=self.error,
         )
 
 
@@ -179,3 +186,31 @@ def test_the_table_and_the_json_have_both_sides() -> None:
         }
     ]
     assert document["after"]["a"]["throughput"]["value"] == 150
+
+
+def test_models_of_which_one_gives_no_answer_are_not_measured_again_for_that() -> None:
+    told: list[str] = []
+    of_all = benches(told)
+    of_all["b"].error = "no request was answered"
+    found = measure_all(of_all, WANTED)
+    assert len(told) == 4
+    assert found["b"].error
+
+
+def test_settings_of_an_earlier_turn_that_are_not_used_are_not_the_best_of_a_later_one() -> None:
+    """Its second turn found nothing better than its first one, and all models together did not get better."""
+    third = Configuration(4, 1, 8)
+    of_all, turn = shared(is_better=False)
+    as_it_is = Found("as it is", "nothing is better", result(THEN, 200), result(THEN, 200))
+    better = Found("better", "by itself", result(third, 300), result(THEN, 200))
+    for found in (as_it_is, better):
+        told = found_of("a", NOW, of_all, replace(turn, number=2, found=found), OPTIONS)
+        assert (told.verdict, told.why, told.best) == ("not distinguishable", "all together", result(NOW, 100))
+        assert told.baseline == told.best
+
+
+def test_a_turn_that_went_back_to_the_current_settings_leaves_them_as_they_are() -> None:
+    of_all, turn = shared(is_better=False)
+    back = Found("better", "by itself", result(NOW, 300), result(THEN, 200))
+    told = found_of("a", NOW, replace(of_all, before={}, after={}), replace(turn, number=2, found=back), OPTIONS)
+    assert (told.verdict, told.best, told.gain) == ("as it is", result(NOW, 300), None)

@@ -9,6 +9,7 @@ from builder.tuning import Configuration, Interval, Load, Measurement
 from builder.tuning.search.beside import Beside, Wanted
 from builder.tuning.search.found import Found, Result, Verdict
 from builder.tuning.search.goal import Goal
+from builder.tuning.search.pooling import Runs
 from builder.tuning.search.sharing import Shared, search_together
 from builder.tuning.search.space import Space
 
@@ -231,3 +232,22 @@ def test_every_load_is_the_one_of_the_goal() -> None:
 
     search_together(CURRENT, GOAL, measure, space_of, searching=exhaustively)
     assert loads == {Load(users=8)}
+
+
+def test_models_that_ran_at_the_same_time_do_not_make_up_for_each_others_errors() -> None:
+    found = run(Server(apart))
+    each = Runs(GOAL).ratio(found.after["a"], found.before["a"])
+    assert found.gain is not None
+    assert (found.gain.low, found.gain.high) == pytest.approx((each.low, each.high))
+
+
+def test_disturbed_runs_do_not_show_that_a_model_misses_the_limit() -> None:
+    server = Server(alone)
+    server.p99_s = {"a": lambda counts: 0.2 if len(server.calls) > 4 and counts["a"] == 2 else 0.01}
+
+    def measure(wanted: Wanted) -> Mapping[str, Measurement]:
+        is_last = len(server.calls) >= 4
+        return {name: replace(run, others=0.3 * is_last) for name, run in server.measure(wanted).items()}
+
+    found = search_together(CURRENT, GOAL, measure, space_of, searching=exhaustively)
+    assert "other programs disturbed" in found.why

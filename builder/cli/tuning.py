@@ -15,10 +15,13 @@ from builder.cli.tuning_conflicts import LONGEST_STAGE_S, check_duration
 from builder.errors import HostError
 
 if TYPE_CHECKING:
-    from builder.tuning import Applied, ServerAccess, Step, Together, TuneOptions, Tuning
+    from builder.tuning import Applied, Measurement, ServerAccess, Step, Together, TuneOptions, Tuning
 
 _MARGIN = 1.2
 """How far a limit has to be above the upper end of a p99, so that another run keeps it."""
+
+_ENOUGH = 44
+"""A stage that is so many times as long as a request takes gets 400 of them in ten times its time, and a tenth more."""
 
 _NOT_AGAIN = ("--fresh", "--json")
 """Options of a tuning that its result is applied without."""
@@ -242,27 +245,46 @@ def check(done: "Tuning") -> None:
 
 def _ways(done: "Tuning") -> Iterator[str]:
     """Yield what may lead to settings that keep the limit, where none did."""
-    from builder.tuning import is_disturbed
-
     goal, nearest = done.record.conditions.goal, done.found.nearest
     stage_time_s = done.record.conditions.stage_time_s
-    more_time = f"give each run more time, as in --stage-time {min(4 * stage_time_s, LONGEST_STAGE_S):g}s"
+    made = [(step.trial, step.measurement) for step in done.found.steps if step.measurement is not None]
     if nearest is None:
-        runs = [step.measurement for step in done.found.steps if step.measurement is not None]
-        if done.found.why in {run.error for run in runs}:
-            yield "correct what this names, and run the command again"
-        elif any(map(is_disturbed, runs)):
-            yield "run the command again when no other program is busy"
-        else:
-            yield more_time
+        yield _way_to_figures(done, [run for _, run in made])
         return
-    if not goal.keeps_up(nearest.throughput.value):
+    runs = [run for trial, run in made if trial == nearest.trial]
+    if any(run.failed or run.unchecked for run in runs):
+        yield "correct what the notes or the server's log say about it, and run the command again"
+        return
+    is_behind = any(map(goal.falls_behind, runs))
+    if is_behind or not goal.keeps_up(nearest.throughput.value, sum(run.requests for run in runs)):
         yield "ask for fewer requests with --rate"
         return
     if nearest.p99_s.value <= goal.max_p99_s and stage_time_s < LONGEST_STAGE_S:
-        yield f"{more_time}, which narrows the intervals"
+        yield f"{_more_time(stage_time_s)}, which narrows the intervals"
     yield f"allow a longer latency, as in --max-p99-ms {math.ceil(_MARGIN * 1000 * nearest.p99_s.high)}"
     if (goal.users or 0) > 1:
         yield "ask for fewer users with --concurrency"
     if goal.rate is not None:
         yield "ask for fewer requests with --rate"
+
+
+def _way_to_figures(done: "Tuning", runs: "Sequence[Measurement]") -> str:
+    """Return what may lead to figures, where no run gave any that count."""
+    from builder.tuning import is_disturbed
+
+    if done.found.why in {run.error for run in runs}:
+        return "correct what this names, and run the command again"
+    if runs and all(run.wrong for run in runs):
+        return f"run `{PROGRAM} verify {done.name}`, which shows what is wrong"
+    if runs and not any(run.batches for run in runs):
+        return "correct what the note on the batches names, and run the command again"
+    if any(map(is_disturbed, runs)):
+        return "run the command again when no other program is busy"
+    slowest = max((run.seconds / run.requests for run in runs if run.requests and run.p99_s is None), default=0.0)
+    return _more_time(done.record.conditions.stage_time_s, math.ceil(_ENOUGH * slowest))
+
+
+def _more_time(stage_time_s: float, enough_s: float = 0.0) -> str:
+    """Return that runs need more time: four times as much, or what is known to be enough."""
+    longer = min(max(4 * stage_time_s, enough_s), LONGEST_STAGE_S)
+    return f"give each run more time, as in --stage-time {longer:g}s"

@@ -121,8 +121,8 @@ def _more(bench: ServerBench, rows: int, name: str) -> str:
 def refuse_wrong(run: Measurement, current: Configuration, name: str, *, is_first: bool) -> None:
     """Refuse to go on after a run in which the model answers wrongly as it is.
 
-    The first run has the current settings, or nearly so. If every answer of it is wrong, that is the model's fault, and
-    other settings would change nothing. A later run with other settings only puts these out.
+    The first run has the current settings, or nearly so. If nearly every answer of it is wrong, that is the model's
+    fault, and other settings would change nothing. A later run with other settings only puts these out.
 
     Args:
         run: The run.
@@ -133,9 +133,9 @@ def refuse_wrong(run: Measurement, current: Configuration, name: str, *, is_firs
     Raises:
         VerificationError: It does.
     """
-    is_all = run.wrong > 0 and run.wrong >= run.requests
-    if run.wrong and (run.configuration == current or (is_first and is_all)):
-        wrong = "every answer was wrong" if is_all else count(run.wrong, "wrong answer")
+    is_most = run.wrong >= run.requests  # wrong answers of the warm-up count, too
+    if run.wrong and (run.configuration == current or (is_first and is_most)):
+        wrong = count(run.wrong, "wrong answer")
         what = f"{wrong} in a run with {say_configuration(run.configuration)}, so nothing else was tried"
         fix = f"run `python -m builder verify {name}`, which shows what is wrong; once that is repaired, tune again"
         raise VerificationError(name, what, fix)

@@ -217,9 +217,9 @@ def test_a_model_that_answers_wrongly_as_it_is_ends_the_tuning_at_once(
     assert len(record_of(repository)["steps"]) == runs
 
 
-def test_a_first_run_whose_answers_are_all_wrong_ends_the_tuning_whatever_its_settings() -> None:
+def test_a_first_run_whose_answers_are_nearly_all_wrong_ends_the_tuning_whatever_its_settings() -> None:
     wrong = measured(BEST, LOAD, 1000.0, 0.01, wrong=5000)
-    with pytest.raises(VerificationError, match="every answer was wrong"):
+    with pytest.raises(VerificationError, match="5,000 wrong answers in a run with"):
         refuse_wrong(wrong, CURRENT, "scale", is_first=True)
     refuse_wrong(wrong, CURRENT, "scale", is_first=False)
     refuse_wrong(replace(wrong, wrong=4999), CURRENT, "scale", is_first=True)
@@ -389,6 +389,9 @@ def test_undoing_says_which_server_was_not_deployed_to(repository: Repository) -
 
 NONE = Found("no configuration keeps the limit", "why", None, pooled(CURRENT))
 SLOW = replace(pooled(BEST), p99_s=about(0.03, 0.1), throughput=about(200.0))
+FEW_REQUESTS = {"p99_s": None, "requests": 50, "seconds": 50.0}
+OF_RUN = replace(pooled(CURRENT), p99_s=about(0.03, 0.1))
+FAULT = "correct what the notes or the server's log say about it, and run the command again"
 OPEN = Goal(0.02)
 LONGER = "allow a longer latency, as in --max-p99-ms 40"
 ONCE = Step(1, 4, CURRENT, LOAD, "search", "to compare")
@@ -404,8 +407,20 @@ ONCE = Step(1, 4, CURRENT, LOAD, "search", "to compare")
         (SLOW, Goal(0.02, rate=300.0), 5.0, {}, "ask for fewer requests with --rate"),
         (replace(SLOW, p99_s=about(0.0195, 0.1)), OPEN, 600.0, {}, "allow a longer latency, as in --max-p99-ms 26"),
         (None, OPEN, 8.0, {}, "give each run more time, as in --stage-time 32s"),
+        (
+            None,
+            OPEN,
+            5.0,
+            {"p99_s": None, "requests": 50, "seconds": 50.0},
+            "give each run more time, as in --stage-time 44s",
+        ),
         (None, OPEN, 5.0, {"error": "it does not load"}, "correct what this names, and run the command again"),
         (None, OPEN, 5.0, {"others": 0.4}, "run the command again when no other program is busy"),
+        (None, OPEN, 5.0, {"wrong": 3}, "run `python -m builder verify scale`, which shows what is wrong"),
+        (None, OPEN, 5.0, {"batches": {}}, "correct what the note on the batches names, and run the command again"),
+        (OF_RUN, OPEN, 5.0, {"failed": 3}, FAULT),
+        (OF_RUN, OPEN, 5.0, {"unchecked": 3}, FAULT),
+        (OF_RUN, Goal(0.02, rate=100.0), 5.0, {"waiting": 300}, "ask for fewer requests with --rate"),
     ],
 )
 def test_where_nothing_keeps_the_limit_the_fix_is_one_for_this_tuning(

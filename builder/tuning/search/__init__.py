@@ -2,8 +2,9 @@
 
 `space` says which configurations there are, `goal` what is better, and `found` what comes out. `searching` makes the
 runs: `planner` chooses each by what it may gain and whether it may keep the limit, with what `residuals` say about the
-simulation. `pooling` puts repeated runs together, `verdict` compares the winner with the current settings, and
-`sharing` searches for several models on one server, each measured `beside` the others.
+simulation. `repeating` says which runs are made again at the end, `pooling` puts repeated runs together, `verdict`
+compares the winner with the current settings, and `sharing` searches for several models on one server, each measured
+`beside` the others.
 """
 
 from builder.tuning.search.beside import Measure, Wanted

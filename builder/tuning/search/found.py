@@ -18,8 +18,8 @@ Verdict = Literal[
 ]
 """What came out. "better": the best configuration gives more than the current one, and its interval says so. "not
 distinguishable": something may be better, but the intervals do not tell them apart, so the current one is kept. "as it
-is": nothing that was measured or predicted gives more than the current one. In both cases `Found.best` is the current
-configuration."""
+is": nothing that was measured gives more than the current one; what is predicted to, and was not tried any more, is
+named. In both cases `Found.best` is the current configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Result:
     Attributes:
         configuration: What was tried.
         load: Under which load.
-        throughput: Rows answered each second, with the interval in which another run would have its mean.
+        throughput: Rows answered each second: the mean of the runs, with its interval.
         p99_s: The time within which 99 % of the requests are answered, in seconds.
-        runs: How many runs there were.
+        runs: How many runs it is made from. Those that other programs disturbed are among them only if all were.
         keeps: Whether the limit is kept: in each of these runs, with a margin for another one.
     """
 
@@ -95,8 +95,8 @@ class Found:
         why: The verdict as a sentence, with its figures.
         best: The configuration to use, and its load: the current one unless the verdict is "better", even if it may
             miss the limit. None if nothing keeps the limit, or what would be used could not be measured.
-        baseline: The current configuration at the best load that keeps the limit; at its lightest load, with `keeps`
-            False, if it keeps the limit nowhere. None if it could not be measured, or answers wrongly.
+        baseline: The current configuration at the best load that keeps the limit; at the one with its lowest p99, with
+            `keeps` False, if it keeps the limit nowhere. None if it could not be measured, or answers wrongly.
         gain: How many times as good as the baseline the best one is, as the ratio of their throughputs; of their p99,
             the baseline's above, where a rate is given. None without a baseline that keeps the limit.
         ties: Results that are not distinguishable from the best one, the simplest first. The current configuration is

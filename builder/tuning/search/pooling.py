@@ -139,6 +139,10 @@ class Runs:
         """Tell whether other programs disturbed all runs of a result."""
         return all(is_disturbed(run) for run in self.of(result.trial))
 
+    def are_sound(self, result: Result) -> bool:
+        """Tell whether nothing but p99 may be against a result: in all its runs, it kept up and every answer came."""
+        return all(self.goal.is_sound(run) for run in self.of(result.trial))
+
     def surely_misses(self, result: Result) -> bool:
         """Tell whether a result certainly misses the limit, and does not merely fail to show that it is kept.
 

@@ -12,10 +12,11 @@ from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
 from builder.tuning.search.planner import Planner
 from builder.tuning.search.pooling import Runs, Trial, is_disturbed
+from builder.tuning.search.repeating import find_repeat
 from builder.tuning.search.space import Space
-from builder.tuning.search.verdict import baseline_of, conclude
+from builder.tuning.search.verdict import conclude
 from builder.tuning.simulation import Predicted
-from builder.tuning.wording import figure, say_gain
+from builder.tuning.wording import figure, say_configuration, say_gain, say_load
 
 FEWEST_RUNS = 4
 """The fewest runs that can find anything: one to learn from, the current configuration, another one, and that again."""
@@ -42,12 +43,6 @@ further off."""
 
 _STOOD_STILL = 2.0
 """How many times as high as expected p99 is in a run in which something stood still for a moment."""
-
-_SURE_RUNS = 2
-"""So many runs of what is recommended have to keep the limit, if there are runs for it."""
-
-_ENOUGH_RUNS = 3
-"""After so many runs of the baseline and of the best one each, nothing more is repeated."""
 
 
 def search(
@@ -82,7 +77,9 @@ def search(
     one.calibrate()
     if one.planner.is_ready:
         one.explore()
-    return conclude(space, one.runs, one.best, one.steps, one.notes)
+    is_ready = one.planner.is_ready
+    untried = one.untried() if is_ready else ""
+    return conclude(space, one.runs, one.best, one.steps, one.notes, is_predicted=is_ready, untried=untried)
 
 
 @dataclass(slots=True)
@@ -132,10 +129,12 @@ class _Search:
 
     def explore(self) -> None:
         """Measure the baseline, and then whatever promises most; repeat what seems best before the runs are used up."""
-        if self.space.current not in self.runs.out and (usual := self.outlook().usual(self.space.current)):
+        usual = self.outlook().usual(self.space.current) if self.space.current not in self.runs.out else None
+        if self.left and usual:
             self.run(usual.trial, "search", f"the current settings, {_say_chance(usual)}", usual.predicted)
             self.predict()
-        self.share_cores()
+        if self.left:
+            self.share_cores()
         while self.left:
             has_time = self.left > self.kept_back
             if not (has_time and self.try_another()) and not self.confirm() and (has_time or not self.try_another()):
@@ -154,6 +153,20 @@ class _Search:
         self.run(idea.trial, "search", _say_idea(idea, best), idea.predicted)
         self.relearn(idea)
         return True
+
+    def untried(self) -> str:
+        """Return what is predicted to be better than the current settings, and for which no runs were left, in words.
+
+        It is empty where something better was found anyway.
+        """
+        outlook, best, current = self.outlook(), self.best, self.space.current
+        if self.left or best is None or best.configuration != current:
+            return ""
+        mine = [case for case in outlook.cases if case[0] == current]
+        idea = outlook.idea([*self.runs.trials, *mine], best.trial)
+        if idea is None or idea.worth < WORTH_TRYING or idea.gain <= 0:
+            return ""
+        return f"{say_configuration(idea.trial[0])} at {say_load(idea.trial[1])} ({_say_idea(idea, best)})"
 
     def share_cores(self) -> None:
         """Measure the most promising case of several instances that need no more threads than there are cores.
@@ -179,55 +192,14 @@ class _Search:
         return None if nearest is None or self.runs.of(nearest.trial) else nearest
 
     def confirm(self) -> bool:
-        """Repeat the best one or the baseline, whichever has fewer runs; return whether that can tell anything."""
-        best, current = self.best, self.space.current
-        if best is None:
+        """Repeat the best one or the baseline; return whether that can tell anything."""
+        outlook, best = self.outlook(), self.best
+        found = None if best is None else find_repeat(self.runs, outlook, best)
+        if found is None:
             return False
-        outlook = self.outlook()
-        if best.configuration == current:
-            if best.runs >= _SURE_RUNS:
-                return False
-            why = "again, to be sure that the limit is kept"
-            self.run(best.trial, "confirmation", why, outlook.expected(best.trial))
-            return True
-        compared = None if current in self.runs.out else self.compared(outlook, best)
-        baseline = self.runs.result(compared) if compared else None
-        if self.is_settled(best, compared, baseline):
-            return False
-        trial, than = best.trial, "the current settings"
-        if compared is not None and (baseline.runs if baseline else 0) < best.runs:
-            trial, than = compared, "the best so far"
-        why = f"{'again, ' if self.runs.of(trial) else ''}to compare with {than}"
+        trial, why = found
         self.run(trial, "confirmation", why, outlook.expected(trial))
         return True
-
-    def compared(self, outlook: Outlook, best: Result) -> Trial | None:
-        """Return the load at which the current settings are compared with the best result.
-
-        If they were not tried under its load, and may keep the limit there, it is that one: more users alone may be
-        what makes it better.
-        """
-        current = self.space.current
-        same = current, best.load
-        if same in outlook.cases and not self.runs.of(same) and outlook.chance(same) >= HOPELESS:
-            return same
-        if (kept := baseline_of(self.runs, current)) is not None and kept.keeps:
-            return kept.trial
-        usual = outlook.usual(current)
-        return usual.trial if usual else None
-
-    def is_settled(self, best: Result, compared: Trial | None, baseline: Result | None) -> bool:
-        """Tell whether more runs would say nothing that matters."""
-        if best.runs < _SURE_RUNS or (compared is not None and baseline is None):
-            return False
-        if baseline is None or self.runs.surely_misses(baseline):
-            return True
-        if min(best.runs, baseline.runs) >= _ENOUGH_RUNS:
-            return True
-        if baseline.runs < _SURE_RUNS or not baseline.keeps:
-            return False
-        ratio = self.runs.ratio(best, baseline)
-        return ratio.low > 1 or ratio.high < 1 + WORTH_TRYING
 
     # ---- What they share
 

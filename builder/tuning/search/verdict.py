@@ -6,10 +6,19 @@ from builder.tuning.measurement import Configuration
 from builder.tuning.search.found import Found, Result, Step, Verdict
 from builder.tuning.search.pooling import Runs
 from builder.tuning.search.space import Space
-from builder.tuning.wording import figure, say_configuration, say_gains, say_load, say_ms
+from builder.tuning.wording import count, figure, say_configuration, say_gains, say_load, say_ms
 
 
-def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step], notes: Iterable[str]) -> Found:
+def conclude(
+    space: Space,
+    runs: Runs,
+    best: Result | None,
+    steps: Sequence[Step],
+    notes: Iterable[str],
+    *,
+    is_predicted: bool = True,
+    untried: str = "",
+) -> Found:
     """Return the verdict.
 
     The current configuration is kept unless the 95 % interval of the gain is above 1, or it certainly misses the limit.
@@ -20,22 +29,23 @@ def conclude(space: Space, runs: Runs, best: Result | None, steps: Sequence[Step
         best: The best result that keeps the limit; None if there is none.
         steps: All runs, for the report.
         notes: What limits what they say.
+        is_predicted: Whether the time of a batch was seen, without which nothing can be predicted, nor searched.
+        untried: What is predicted to be better than the current configuration, and was not tried; empty if nothing is.
     """
-    baseline, results = baseline_of(runs, space.current), runs.results
+    baseline = baseline_of(runs, space.current)
     if best is not None:
         best = _shown_best(runs, best, baseline)
     all_notes = tuple(dict.fromkeys((*notes, *_notes(runs, space.current, best, baseline))))
     if best is None:
-        is_known = not all(runs.are_disturbed(one) for one in results)
-        nearest = min(results, key=lambda one: one.p99_s.value) if is_known else None
+        nearest = _nearest(runs) if is_predicted else None
         verdict: Verdict = "no configuration keeps the limit" if nearest else "nothing could be measured"
-        why = _say_nearest(nearest, runs) if nearest else _say_nothing(steps, is_disturbed=bool(results))
+        why = _say_nearest(nearest, runs) if nearest else _say_nothing(runs, steps, is_predicted=is_predicted)
         return Found(
             verdict, why, None, baseline, nearest=nearest, wrong=runs.wrong, steps=tuple(steps), notes=all_notes
         )
     gain = runs.ratio(best, baseline) if baseline and baseline.keeps else None
     verdict = _verdict(space, runs, best, baseline)
-    why = _say(verdict, runs, best, baseline)
+    why = _say(verdict, runs, best, baseline, untried)
     kept: Result | None = best
     if verdict != "better":
         kept = baseline
@@ -64,6 +74,18 @@ def baseline_of(runs: Runs, current: Configuration) -> Result | None:
     return max(kept, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value))
 
 
+def _nearest(runs: Runs) -> Result | None:
+    """Return the lowest p99 of what is not out; None if other programs disturbed all of that, or if there is none.
+
+    If possible, it is one of runs in which no request failed and the server kept up with the rate: p99 says little
+    otherwise.
+    """
+    known = [one for one in runs.results if one.configuration not in runs.out]
+    if all(runs.are_disturbed(one) for one in known):
+        return None
+    return min(known, key=lambda one: (not runs.are_sound(one), one.p99_s.value))
+
+
 def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) -> Verdict:
     """Return the verdict about a best result.
 
@@ -72,7 +94,7 @@ def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) ->
     """
     current = space.current
     if best.configuration == current:
-        return "as it is"
+        return "not distinguishable" if runs.are_disturbed(best) else "as it is"
     if runs.are_disturbed(best) or (baseline is not None and runs.are_disturbed(baseline)):
         return "nothing could be measured" if current in runs.out else "not distinguishable"
     if baseline is None:
@@ -83,7 +105,8 @@ def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) ->
 def _shown_best(runs: Runs, best: Result, baseline: Result | None) -> Result:
     """Return the best result that is shown to be better than the current settings, or the best one if none is.
 
-    The best one may have had one run only, and another one, which is a little less good, several.
+    The best one may have had one run only, and another one, which is a little less good, several. One that had fewer
+    runs than the best one is not shown: of several, the one with the most luck looks best.
     """
     if baseline is None or best.configuration == baseline.configuration or runs.are_disturbed(baseline):
         return best
@@ -91,7 +114,8 @@ def _shown_best(runs: Runs, best: Result, baseline: Result | None) -> Result:
         return best
     value = runs.goal.value
     kept = [one for one in runs.results if one.keeps and one.configuration != baseline.configuration]
-    shown = [one for one in kept if not runs.are_disturbed(one) and _is_shown(runs, one, baseline)]
+    often = [one for one in kept if one.runs >= best.runs and not runs.are_disturbed(one)]
+    shown = [one for one in often if _is_shown(runs, one, baseline)]
     return max(shown, key=lambda one: value(one.throughput.value, one.p99_s.value), default=best)
 
 
@@ -117,13 +141,14 @@ def _ties(space: Space, runs: Runs, best: Result, kept: Result | None) -> tuple[
     """Return the other configurations that keep the limit and are not distinguishable from what is kept.
 
     Where the current configuration is kept without a result that keeps the limit, they are compared with the best one.
+    Disturbed runs are not distinguishable from anything, and say nothing.
     """
     ties: dict[Configuration, Result] = {}
     than = kept if kept is not None and kept.keeps else best
-    for result in runs.results:
+    for result in () if runs.are_disturbed(than) else runs.results:
         ratio = runs.ratio(result, than)
         is_other = kept is None or result.configuration != kept.configuration
-        if result.keeps and is_other and ratio.low <= 1 <= ratio.high:
+        if result.keeps and is_other and not runs.are_disturbed(result) and ratio.low <= 1 <= ratio.high:
             ties.setdefault(result.configuration, result)
     return tuple(sorted(ties.values(), key=lambda one: space.simplicity(one.configuration)))
 
@@ -131,11 +156,14 @@ def _ties(space: Space, runs: Runs, best: Result, kept: Result | None) -> tuple[
 # ---- In words
 
 
-def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) -> str:
+def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None, untried: str) -> str:
+    if verdict == "as it is" and untried:
+        more = f"no run was left for {untried}, so more --runs may find something"
+        return f"nothing that was tried is better than the current settings; {more}"
     if verdict == "as it is":
         return "nothing that was tried or predicted is better than the current settings"
     at = f"{say_configuration(best.configuration)} at {say_load(best.load)}"
-    for result, name in ((best, at), (baseline, "the current settings")):
+    for result, name in ((baseline, "the current settings"), (best, at)):
         if result is not None and runs.are_disturbed(result):
             return f"other programs disturbed every run of {name}, so nothing was found out: measure again without them"
     if baseline is not None and baseline.keeps:
@@ -149,25 +177,47 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None) ->
         if baseline is not None and runs.surely_misses(baseline):
             p99 = f"fewer than {say_load(baseline.load)} were not tried"
         return f"{at} keeps the limit, but the current settings may keep it too: {p99}, so they are kept"
-    misses = f"do not: their p99 is {say_ms(baseline.p99_s)}" if baseline else "could not be measured, or were wrong"
-    return f"{at} keeps the limit; the current settings {misses}"
+    return f"{at} keeps the limit; the current settings {_say_current(runs, best, baseline)}"
+
+
+def _say_current(runs: Runs, best: Result, baseline: Result | None) -> str:
+    """Return why the current settings, which do not keep the limit, are worse than the best ones."""
+    if baseline is None:
+        return "could not be measured, or were wrong"
+    if baseline.p99_s.low > runs.goal.max_p99_s:
+        return f"do not: their p99 is {say_ms(baseline.p99_s)}"
+    if runs.surely_misses(baseline):
+        return "do not keep up with the rate"
+    same = next(one for one in runs.results if one.trial == (baseline.configuration, best.load))
+    span = say_gains(runs.ratio(best, same), of_p99=best.load.rate is not None)
+    return f"may keep it too, but give less under the same load: the gain is {span}"
 
 
 def _say_nearest(nearest: Result, runs: Runs) -> str:
     at = f"{say_configuration(nearest.configuration)} at {say_load(nearest.load)}"
     limit = f"{figure(1e3 * runs.goal.max_p99_s)} ms"
-    if runs.goal.rate is not None and not runs.goal.keeps_up(nearest.throughput.value):
+    failed, unchecked = (sum(getattr(run, what) for run in runs.of(nearest.trial)) for what in ("failed", "unchecked"))
+    if failed:
+        return f"nothing that was tried keeps the limit: with {at}, {count(failed, 'request')} failed"
+    if unchecked:
+        return f"nothing that was tried keeps the limit: with {at}, {count(unchecked, 'answer')} could not be checked"
+    if not runs.are_sound(nearest):
         answered = figure(nearest.throughput.value / runs.goal.mean_rows)
         return f"nothing that was tried keeps up with the rate: {at} answers {answered} requests each second"
     lowest = f"the lowest is {say_ms(nearest.p99_s)}, with {at}"
     return f"nothing that was tried keeps p99 within {limit} with certainty: {lowest}"
 
 
-def _say_nothing(steps: Sequence[Step], *, is_disturbed: bool) -> str:
+def _say_nothing(runs: Runs, steps: Sequence[Step], *, is_predicted: bool) -> str:
     errors = [step.measurement.error for step in steps if step.measurement and step.measurement.error]
-    if is_disturbed:
+    if is_predicted and any(one.configuration not in runs.out for one in runs.results):
         return "other programs disturbed every run, so nobody knows whether the limit can be kept"
-    return errors[0] if errors else "no run had enough requests to know p99"
+    if errors:
+        return errors[0]
+    if runs.results and not is_predicted:
+        return "the server does not say how long its batches take, so nothing can be predicted"
+    is_wrong = bool(runs.wrong and runs.results)
+    return "the model answered wrongly in every run" if is_wrong else "no run had enough requests to know p99"
 
 
 def _notes(runs: Runs, current: Configuration, best: Result | None, baseline: Result | None) -> Iterable[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from support.batching_worlds import World
 
-from builder.tuning import Configuration, Found, Load, Measurement, Step
+from builder.tuning import Configuration, Found, Goal, Load, Measurement, Space, Step
 from builder.tuning.search.searching import FEWEST_RUNS, search
 
 CURRENT = Configuration(1, None, 4)
@@ -215,3 +215,51 @@ def test_the_search_comes_near_the_optimum(seed: int, optimum: float) -> None:
     throughput, p99_s = world.truth(*found.best.trial, 8000)
     assert p99_s <= world.goal.max_p99_s
     assert throughput >= 0.9 * optimum
+
+
+def test_runs_that_are_all_disturbed_are_no_more_than_are_allowed() -> None:
+    """Three ways to run a plan are timed, and each of these runs is repeated while runs are left."""
+    current = Configuration(1, None, 2, profiles=(0,))
+    others = [replace(current, instances=count, profiles=(number,)) for count in (1, 2) for number in (0, 1, 2)]
+    space = Space(current, tuple(dict.fromkeys((current, *others))), 2, 2)
+
+    class Busy:
+        def measure(self, configuration: Configuration, load: Load) -> Measurement:
+            made = small().measure(replace(configuration, profiles=()), load)
+            return replace(made, configuration=configuration, others=0.5)
+
+    found = search(Busy(), space, Goal(1.0, users=4), runs=6)
+    assert [step.number for step in found.steps] == [1, 2, 3, 4, 5, 6]
+
+
+def test_current_settings_with_too_few_requests_for_a_p99_are_not_measured_again_and_again() -> None:
+    def change(run: Measurement) -> Measurement:
+        is_slow = run.configuration == CURRENT and len(run.load.rows) == 1
+        return replace(run, p99_s=None, requests=20) if is_slow else run
+
+    found = spoilt(small(), change)
+    tried = [step.trial for step in found.steps if step.configuration == CURRENT and len(step.load.rows) == 1]
+    assert tried
+    assert len(set(tried)) == len(tried)
+
+
+def test_current_settings_that_were_disturbed_are_measured_again_at_the_end() -> None:
+    seen: list[Load] = []
+
+    def change(run: Measurement) -> Measurement:
+        if run.configuration != CURRENT or len(run.load.rows) > 1:
+            return run
+        seen.append(run.load)
+        return replace(run, others=0.5) if len(seen) <= 2 else run
+
+    found = spoilt(small(), change)
+    assert found.baseline
+    assert len(seen) > 2
+    assert "disturbed" not in found.why
+
+
+def test_a_server_that_does_not_say_how_long_batches_take_is_not_said_to_miss_the_limit() -> None:
+    found = spoilt(small(), lambda run: replace(run, batches={}))
+    assert found.verdict == "nothing could be measured"
+    assert "does not say how long its batches take" in found.why
+    assert len(found.steps) == 2

@@ -1,6 +1,7 @@
 """Something is better only if that was shown: by runs that nothing disturbed, and beyond what chance explains."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -174,3 +175,89 @@ def test_the_lowest_p99_is_named_if_nothing_keeps_the_limit() -> None:
     assert one.nearest
     assert one.nearest.configuration == OTHER
     assert "2 instances of 1 thread" in one.why
+
+
+def test_if_all_runs_of_the_current_one_were_disturbed_it_is_not_said_to_be_the_best() -> None:
+    one = found(run(CURRENT, 100, others=0.3), run(OTHER, 80))
+    assert one.verdict == "not distinguishable"
+    assert one.best
+    assert one.best.configuration == CURRENT
+    assert one.why.startswith("other programs disturbed every run of the current settings, so nothing was found out")
+
+
+def test_disturbed_runs_are_not_as_good_as_the_best() -> None:
+    third = Configuration(2, 1, 8, preferred=(4,))
+    one = found(run(CURRENT, 80), run(OTHER, 120), run(third, 119, others=0.3))
+    assert (one.verdict, one.ties) == ("better", ())
+    assert found(run(CURRENT, 80), run(OTHER, 120), run(third, 119)).ties
+
+
+def test_what_had_luck_in_its_only_run_is_not_recommended_in_place_of_what_was_repeated() -> None:
+    lucky = Configuration(2, 1, 8, preferred=(4,))
+    wide = replace(run(OTHER, 118), throughput=Interval(118, 80, 180))
+    one = found(*[run(CURRENT, 100)] * 3, wide, wide, run(lucky, 116))
+    assert one.verdict == "not distinguishable"
+    assert found(*[run(CURRENT, 100)] * 3, wide, wide, run(lucky, 116), run(lucky, 116)).verdict == "better"
+
+
+def test_a_current_one_that_may_keep_the_limit_is_not_said_to_miss_it() -> None:
+    one = found(run(CURRENT, 80, (19, 15, 24)), run(OTHER, 100))
+    assert "the current settings may keep it too, but give less under the same load: the gain is +25 % (" in one.why
+
+
+def test_what_answers_wrongly_has_not_the_lowest_p99() -> None:
+    one = found(run(CURRENT, 100, (40, 35, 45)), run(OTHER, 100, (5, 4, 6), wrong=1))
+    assert one.verdict == "no configuration keeps the limit"
+    assert one.nearest
+    assert one.nearest.configuration == CURRENT
+    every = found(run(CURRENT, 100, wrong=1), run(OTHER, 100, wrong=1))
+    assert (every.verdict, every.why) == ("nothing could be measured", "the model answered wrongly in every run")
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"failed": 3}, "8 users, 3 requests failed"),
+        ({"unchecked": 1}, "8 users, 1 answer could not be checked"),
+    ],
+)
+def test_a_fault_that_is_not_p99_is_named_if_it_keeps_everything_from_the_limit(
+    fault: dict[str, Any], why: str
+) -> None:
+    one = found(run(CURRENT, 100, **fault))
+    assert one.verdict == "no configuration keeps the limit"
+    assert one.why.endswith(why)
+    sound = found(run(CURRENT, 100, **fault), run(OTHER, 100, (30, 28, 32)))
+    assert "the lowest is 30 ms (" in sound.why
+    assert sound.nearest
+    assert sound.nearest.configuration == OTHER
+
+
+def test_what_falls_behind_the_rate_is_not_said_to_have_a_high_p99() -> None:
+    load = Load(rate=100)
+    behind = run(CURRENT, 97, load=load, waiting=60)
+    one = found(behind, rate=100)
+    assert one.verdict == "no configuration keeps the limit"
+    assert "nothing that was tried keeps up with the rate" in one.why
+    assert one.why.endswith("answers 97 requests each second")
+    better = found(behind, run(OTHER, 100, load=load), rate=100)
+    assert better.verdict == "better"
+    assert better.why.endswith("keeps the limit; the current settings do not keep up with the rate")
+
+
+def test_if_nothing_could_be_predicted_nothing_is_said_of_the_limit() -> None:
+    """The search tries nothing then but the current settings under the lightest load."""
+    runs = Runs(Goal(LIMIT_MS / 1e3))
+    runs.add(run(CURRENT, 100, load=Load(users=1)))
+    one = conclude(SPACE, runs, None, (), (), is_predicted=False)
+    assert (one.verdict, one.nearest) == ("nothing could be measured", None)
+    assert one.why == "the server does not say how long its batches take, so nothing can be predicted"
+
+
+def test_what_was_predicted_to_be_better_and_not_tried_any_more_is_named() -> None:
+    runs = Runs(Goal(LIMIT_MS / 1e3))
+    runs.add(run(CURRENT, 100))
+    one = conclude(SPACE, runs, runs.results[0], (), (), untried="2 instances of 1 thread at 8 users (predicted +9 %)")
+    assert one.verdict == "as it is"
+    assert one.why.startswith("nothing that was tried is better than the current settings; no run was left for 2 inst")
+    assert found(run(CURRENT, 100)).why == "nothing that was tried or predicted is better than the current settings"

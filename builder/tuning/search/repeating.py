@@ -5,7 +5,7 @@ from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Outlook
 from builder.tuning.search.pooling import Runs, Trial
 from builder.tuning.search.verdict import baseline_of
 
-_SURE_RUNS = 2
+SURE_RUNS = 2
 """So many runs of what is recommended have to keep the limit, if there are runs for it."""
 
 _ENOUGH_RUNS = 3
@@ -78,4 +78,4 @@ def _count(runs: Runs, result: Result | None) -> int:
 
 def _has_enough(runs: Runs, result: Result) -> bool:
     """Tell whether a result was repeated often enough; what is disturbed each time is given up."""
-    return result.runs >= (_SURE_RUNS if _count(runs, result) else _ENOUGH_RUNS)
+    return result.runs >= (SURE_RUNS if _count(runs, result) else _ENOUGH_RUNS)

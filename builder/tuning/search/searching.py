@@ -12,7 +12,7 @@ from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
 from builder.tuning.search.planner import Planner
 from builder.tuning.search.pooling import Runs, Trial, is_disturbed
-from builder.tuning.search.repeating import find_repeat
+from builder.tuning.search.repeating import SURE_RUNS, find_repeat
 from builder.tuning.search.space import Space
 from builder.tuning.search.verdict import conclude
 from builder.tuning.simulation import Predicted
@@ -245,7 +245,7 @@ class _Search:
         values = {one: outlook.value(one.trial) for one in kept}
         top = max(kept, key=lambda one: values[one])
         alike = [one for one in kept if values[one] >= values[top] - _SIMPLER and self.runs.ratio(top, one).low <= 1]
-        return min(alike, key=lambda one: (-min(one.runs, _SURE_RUNS), self.space.simplicity(one.configuration)))
+        return min(alike, key=lambda one: (-min(one.runs, SURE_RUNS), self.space.simplicity(one.configuration)))
 
     def run(self, trial: Trial, purpose: Purpose, why: str, predicted: Predicted | None = None) -> None:
         """Make a run, and once more if other programs disturbed it and there are runs to spare."""

@@ -18,7 +18,7 @@ Verdict = Literal[
 ]
 """What came out. "better": the best configuration gives more than the current one, and its interval says so. "not
 distinguishable": something may be better, but the intervals do not tell them apart, so the current one is kept. "as it
-is": nothing that was measured gives more than the current one; what is predicted to, and was not tried any more, is
+is": nothing that was measured gives 1 % more than the current one; what is predicted to, and was not tried any more, is
 named. In both cases `Found.best` is the current configuration."""
 
 

@@ -8,6 +8,9 @@ from builder.tuning.search.pooling import Runs
 from builder.tuning.search.space import Space
 from builder.tuning.wording import count, figure, say_configuration, say_gains, say_load, say_ms
 
+_MORE = 1.01
+"""What gave so many times as much as the current settings, or less, gave no more."""
+
 
 def conclude(
     space: Space,
@@ -33,8 +36,9 @@ def conclude(
         untried: What is predicted to be better than the current configuration, and was not tried; empty if nothing is.
     """
     baseline = baseline_of(runs, space.current)
+    is_shown = False
     if best is not None:
-        best = _shown_best(runs, best, baseline)
+        best, is_shown = _compare(runs, best, baseline)
     all_notes = tuple(dict.fromkeys((*notes, *_notes(runs, space.current, best, baseline))))
     if best is None:
         nearest = _nearest(runs) if is_predicted else None
@@ -44,7 +48,7 @@ def conclude(
             verdict, why, None, baseline, nearest=nearest, wrong=runs.wrong, steps=tuple(steps), notes=all_notes
         )
     gain = runs.ratio(best, baseline) if baseline and baseline.keeps else None
-    verdict = _verdict(space, runs, best, baseline)
+    verdict = _verdict(space, runs, best, baseline, is_shown=is_shown)
     why = _say(verdict, runs, best, baseline, untried)
     kept: Result | None = best
     if verdict != "better":
@@ -86,7 +90,7 @@ def _nearest(runs: Runs) -> Result | None:
     return min(known, key=lambda one: (not runs.are_sound(one), one.p99_s.value))
 
 
-def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) -> Verdict:
+def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None, *, is_shown: bool) -> Verdict:
     """Return the verdict about a best result.
 
     What was not shown is not "better": every run of one side was disturbed, or the current configuration may keep the
@@ -99,24 +103,28 @@ def _verdict(space: Space, runs: Runs, best: Result, baseline: Result | None) ->
         return "nothing could be measured" if current in runs.out else "not distinguishable"
     if baseline is None:
         return "better" if current in runs.out else "not distinguishable"
-    return "better" if _is_shown(runs, best, baseline) else "not distinguishable"
+    return "better" if is_shown else "not distinguishable"
 
 
-def _shown_best(runs: Runs, best: Result, baseline: Result | None) -> Result:
-    """Return the best result that is shown to be better than the current settings, or the best one if none is.
+def _compare(runs: Runs, best: Result, baseline: Result | None) -> tuple[Result, bool]:
+    """Return the result to compare with the current settings, and whether it is shown to be better.
 
-    The best one may have had one run only, and another one, which is a little less good, several. One that had fewer
-    runs than the best one is not shown: of several, the one with the most luck looks best.
+    That is the best one, unless only another one is shown to be better: the best one may have had one run, and another
+    one, which is a little less good, several. One that had fewer runs than the best one is not shown: of several, the
+    one with the most luck looks best. If the current settings are the best, it is what gave more than they did.
     """
-    if baseline is None or best.configuration == baseline.configuration or runs.are_disturbed(baseline):
-        return best
-    if not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
-        return best
-    value = runs.goal.value
-    kept = [one for one in runs.results if one.keeps and one.configuration != baseline.configuration]
-    often = [one for one in kept if one.runs >= best.runs and not runs.are_disturbed(one)]
-    shown = [one for one in often if _is_shown(runs, one, baseline)]
-    return max(shown, key=lambda one: value(one.throughput.value, one.p99_s.value), default=best)
+    if baseline is None or runs.are_disturbed(baseline):
+        return best, False
+    current = baseline.configuration
+    if best.configuration != current and not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
+        return best, True
+    kept = [one for one in runs.results if one.keeps and one.configuration != current]
+    others = [one for one in kept if not runs.are_disturbed(one)]
+    shown = [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]
+    if not shown and best.configuration != current:
+        return best, False
+    more = shown or [one for one in others if runs.ratio(one, baseline).value > _MORE]
+    return max(more, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value), default=best), bool(shown)
 
 
 def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:
@@ -167,10 +175,14 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None, un
         if result is not None and runs.are_disturbed(result):
             return f"other programs disturbed every run of {name}, so nothing was found out: measure again without them"
     if baseline is not None and baseline.keeps:
-        span = say_gains(runs.ratio(best, baseline), of_p99=best.load.rate is not None)
+        gain = runs.ratio(best, baseline)
+        span = say_gains(gain, of_p99=best.load.rate is not None)
         if verdict == "better":
             than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
             return f"{at}: {span} compared with the current settings{than}"
+        if gain.low > 1:
+            had = count(best.runs, "run")
+            return f"{at}: {span} compared with the current settings, which are kept: {had} may have been luck"
         return f"{at} is not distinguishable from the current settings ({span}), which are kept"
     if verdict == "not distinguishable":
         p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "there were too few requests to know their p99"

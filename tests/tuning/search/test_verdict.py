@@ -261,3 +261,27 @@ def test_what_was_predicted_to_be_better_and_not_tried_any_more_is_named() -> No
     assert one.verdict == "as it is"
     assert one.why.startswith("nothing that was tried is better than the current settings; no run was left for 2 inst")
     assert found(run(CURRENT, 100)).why == "nothing that was tried or predicted is better than the current settings"
+
+
+@pytest.mark.parametrize(
+    ("throughputs", "verdict", "why"),
+    [
+        ((100.5,), "as it is", "nothing that was tried or predicted is better"),
+        ((103,), "not distinguishable", "is not distinguishable from the current settings: +3.0 % ("),
+        ((120,), "not distinguishable", "compared with the current settings, which are kept: 1 run may have been luck"),
+        ((120, 120), "better", "2 instances of 1 thread, batches up to 8 at 8 users: +20 % ("),
+    ],
+)
+def test_what_gave_more_than_the_current_settings_is_not_passed_over(
+    throughputs: tuple[float, ...], verdict: str, why: str
+) -> None:
+    """The search may take the current settings for the best, because it does not believe what chance gave."""
+    runs = Runs(Goal(LIMIT_MS / 1e3))
+    for one in (run(CURRENT, 100), run(CURRENT, 100), *(run(OTHER, throughput) for throughput in throughputs)):
+        runs.add(one)
+    current = next(one for one in runs.results if one.configuration == CURRENT)
+    found = conclude(SPACE, runs, current, (), ())
+    assert found.verdict == verdict
+    assert why in found.why
+    assert found.best
+    assert found.best.configuration == (OTHER if verdict == "better" else CURRENT)

@@ -15,7 +15,17 @@ from builder.cli.tuning_conflicts import LONGEST_STAGE_S, check_duration
 from builder.errors import HostError
 
 if TYPE_CHECKING:
-    from builder.tuning import Applied, Measurement, ServerAccess, Step, Together, TuneOptions, Tuning
+    from builder.tuning import (
+        Applied,
+        Goal,
+        Interval,
+        Measurement,
+        ServerAccess,
+        Step,
+        Together,
+        TuneOptions,
+        Tuning,
+    )
 
 _MARGIN = 1.2
 """How far a limit has to be above the upper end of a p99, so that another run keeps it."""
@@ -259,9 +269,14 @@ def _ways(done: "Tuning") -> Iterator[str]:
     if is_behind or not goal.keeps_up(nearest.throughput.value, sum(run.requests for run in runs)):
         yield "ask for fewer requests with --rate"
         return
-    if nearest.p99_s.value <= goal.max_p99_s and stage_time_s < LONGEST_STAGE_S:
+    yield from _ways_to_p99(goal, nearest.p99_s, stage_time_s)
+
+
+def _ways_to_p99(goal: "Goal", p99_s: "Interval", stage_time_s: float) -> Iterator[str]:
+    """Yield what may lead to a p99 that keeps the limit."""
+    if p99_s.value <= goal.max_p99_s and stage_time_s < LONGEST_STAGE_S:
         yield f"{_more_time(stage_time_s)}, which narrows the intervals"
-    yield f"allow a longer latency, as in --max-p99-ms {math.ceil(_MARGIN * 1000 * nearest.p99_s.high)}"
+    yield f"allow a longer latency, as in --max-p99-ms {math.ceil(_MARGIN * 1000 * p99_s.high)}"
     if (goal.users or 0) > 1:
         yield "ask for fewer users with --concurrency"
     if goal.rate is not None:

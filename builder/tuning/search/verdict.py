@@ -115,16 +115,23 @@ def _compare(runs: Runs, best: Result, baseline: Result | None) -> tuple[Result,
     """
     if baseline is None or runs.are_disturbed(baseline):
         return best, False
-    current = baseline.configuration
-    if best.configuration != current and not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
-        return best, True
-    kept = [one for one in runs.results if one.keeps and one.configuration != current]
-    others = [one for one in kept if not runs.are_disturbed(one)]
-    shown = [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]
-    if not shown and best.configuration != current:
-        return best, False
-    more = shown or [one for one in others if runs.ratio(one, baseline).value > _MORE]
-    return max(more, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value), default=best), bool(shown)
+    if not (is_same := best.configuration == baseline.configuration):
+        if not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
+            return best, True
+    others = [one for one in runs.results if _may_replace(runs, one, baseline)]
+    if shown := [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]:
+        return _best_of(runs, shown), True
+    more = [one for one in others if runs.ratio(one, baseline).value > _MORE]
+    return _best_of(runs, more) if is_same and more else best, False
+
+
+def _may_replace(runs: Runs, one: Result, baseline: Result) -> bool:
+    """Tell whether a result is of other settings, which keep the limit in runs that nothing disturbed."""
+    return one.keeps and one.configuration != baseline.configuration and not runs.are_disturbed(one)
+
+
+def _best_of(runs: Runs, results: Sequence[Result]) -> Result:
+    return max(results, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value))
 
 
 def _is_shown(runs: Runs, best: Result, baseline: Result) -> bool:
@@ -175,21 +182,26 @@ def _say(verdict: Verdict, runs: Runs, best: Result, baseline: Result | None, un
         if result is not None and runs.are_disturbed(result):
             return f"other programs disturbed every run of {name}, so nothing was found out: measure again without them"
     if baseline is not None and baseline.keeps:
-        gain = runs.ratio(best, baseline)
-        span = say_gains(gain, of_p99=best.load.rate is not None)
-        if verdict == "better":
-            than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
-            return f"{at}: {span} compared with the current settings{than}"
-        if gain.low > 1:
-            had = count(best.runs, "run")
-            return f"{at}: {span} compared with the current settings, which are kept: {had} may have been luck"
-        return f"{at} is not distinguishable from the current settings ({span}), which are kept"
+        return f"{at}{_say_gain(verdict, runs, best, baseline)}"
     if verdict == "not distinguishable":
         p99 = f"their p99 is {say_ms(baseline.p99_s)}" if baseline else "there were too few requests to know their p99"
         if baseline is not None and runs.surely_misses(baseline):
             p99 = f"fewer than {say_load(baseline.load)} were not tried"
         return f"{at} keeps the limit, but the current settings may keep it too: {p99}, so they are kept"
     return f"{at} keeps the limit; the current settings {_say_current(runs, best, baseline)}"
+
+
+def _say_gain(verdict: Verdict, runs: Runs, best: Result, baseline: Result) -> str:
+    """Return how the best settings compare with the current ones, both of which keep the limit."""
+    gain = runs.ratio(best, baseline)
+    span = say_gains(gain, of_p99=best.load.rate is not None)
+    if verdict == "better":
+        than = "" if best.load == baseline.load else f" at {say_load(baseline.load)}"
+        return f": {span} compared with the current settings{than}"
+    if gain.low > 1:
+        luck = f"{count(best.runs, 'run')} may have been luck"
+        return f": {span} compared with the current settings, which are kept: {luck}"
+    return f" is not distinguishable from the current settings ({span}), which are kept"
 
 
 def _say_current(runs: Runs, best: Result, baseline: Result | None) -> str:

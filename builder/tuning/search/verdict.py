@@ -115,9 +115,9 @@ def _compare(runs: Runs, best: Result, baseline: Result | None) -> tuple[Result,
     """
     if baseline is None or runs.are_disturbed(baseline):
         return best, False
-    if not (is_same := best.configuration == baseline.configuration):
-        if not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
-            return best, True
+    is_same = best.configuration == baseline.configuration
+    if not is_same and not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
+        return best, True
     others = [one for one in runs.results if _may_replace(runs, one, baseline)]
     if shown := [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]:
         return _best_of(runs, shown), True

@@ -158,9 +158,14 @@ def chosen(points: Sequence[Point]) -> list[Point]:
 
 
 def save(table: Table) -> None:
-    """Write what counts to the file that is kept."""
+    """Write what counts to the file that is kept: all points of configurations that the ladder has.
+
+    The tries on the real server also measure configurations with other delays, at one load each. A replay would need
+    them at the others too.
+    """
     groups: dict[object, list[Point]] = {}
-    for point in table.points:
+    known = {point.configuration.delay_us for point in table.points if point.kind == "ladder"}
+    for point in (point for point in table.points if point.configuration.delay_us in known):
         groups.setdefault((point.key, point.kind), []).append(point)
     table.save(KEPT, [point for points in groups.values() for point in chosen(points)])
 

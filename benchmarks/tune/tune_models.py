@@ -32,7 +32,7 @@ class Subject:
     Attributes:
         name: Its name.
         make: Makes it; None takes the example's file.
-        limit_ms: The limit on p99. It is three to six times the latency that one user sees, so that it binds.
+        limit_ms: The limit on p99. It lies between the p99 of the best settings and that with twice as many users.
         users: The loads of the ladder.
     """
 

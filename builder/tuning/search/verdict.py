@@ -115,14 +115,13 @@ def _compare(runs: Runs, best: Result, baseline: Result | None) -> tuple[Result,
     """
     if baseline is None or runs.are_disturbed(baseline):
         return best, False
-    is_same = best.configuration == baseline.configuration
-    if not is_same and not runs.are_disturbed(best) and _is_shown(runs, best, baseline):
-        return best, True
     others = [one for one in runs.results if _may_replace(runs, one, baseline)]
     if shown := [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]:
-        return _best_of(runs, shown), True
+        return best if best in shown else _best_of(runs, shown), True
+    if best.configuration != baseline.configuration:
+        return best, False
     more = [one for one in others if runs.ratio(one, baseline).value > _MORE]
-    return _best_of(runs, more) if is_same and more else best, False
+    return _best_of(runs, more) if more else best, False
 
 
 def _may_replace(runs: Runs, one: Result, baseline: Result) -> bool:

@@ -202,7 +202,7 @@ def test_what_had_luck_in_its_only_run_is_not_recommended_in_place_of_what_was_r
 
 def test_a_current_one_that_may_keep_the_limit_is_not_said_to_miss_it() -> None:
     one = found(run(CURRENT, 80, (19, 15, 24)), run(OTHER, 100))
-    assert "the current settings may keep it too, but give less under the same load: the gain is +25 % (" in one.why
+    assert "the current settings may keep it too, but give less under the same load: the gain is +25% (" in one.why
 
 
 def test_what_answers_wrongly_has_not_the_lowest_p99() -> None:
@@ -267,9 +267,9 @@ def test_what_was_predicted_to_be_better_and_not_tried_any_more_is_named() -> No
     ("throughputs", "verdict", "why"),
     [
         ((100.5,), "as it is", "nothing that was tried or predicted is better"),
-        ((103,), "not distinguishable", "is not distinguishable from the current settings: +3.0 % ("),
+        ((103,), "not distinguishable", "is not distinguishable from the current settings (+3.0% ("),
         ((120,), "not distinguishable", "compared with the current settings, which are kept: 1 run may have been luck"),
-        ((120, 120), "better", "2 instances of 1 thread, batches up to 8 at 8 users: +20 % ("),
+        ((120, 120), "better", "2 instances of 1 thread, batches up to 8 at 8 users: +20% ("),
     ],
 )
 def test_what_gave_more_than_the_current_settings_is_not_passed_over(

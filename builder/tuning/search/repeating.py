@@ -3,10 +3,7 @@
 from builder.tuning.search.found import Result
 from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Outlook
 from builder.tuning.search.pooling import Runs, Trial
-from builder.tuning.search.verdict import baseline_of
-
-SURE_RUNS = 2
-"""So many runs of what is recommended have to keep the limit, if there are runs for it."""
+from builder.tuning.search.verdict import SURE_RUNS, baseline_of
 
 _ENOUGH_RUNS = 3
 """After so many runs of the baseline and of the best one each, nothing more is repeated. What other programs disturbed

@@ -12,9 +12,9 @@ from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
 from builder.tuning.search.planner import Planner
 from builder.tuning.search.pooling import Runs, Trial, is_disturbed
-from builder.tuning.search.repeating import SURE_RUNS, find_repeat
+from builder.tuning.search.repeating import find_repeat
 from builder.tuning.search.space import Space
-from builder.tuning.search.verdict import conclude
+from builder.tuning.search.verdict import SURE_RUNS, conclude
 from builder.tuning.simulation import Predicted
 from builder.tuning.wording import figure, say_configuration, say_gain, say_load
 

@@ -8,6 +8,9 @@ from builder.tuning.search.pooling import Runs
 from builder.tuning.search.space import Space
 from builder.tuning.wording import count, figure, say_configuration, say_gains, say_load, say_ms
 
+SURE_RUNS = 2
+"""So many runs of what is recommended have to keep the limit together."""
+
 _MORE = 1.01
 """What gave so many times as much as the current settings, or less, gave no more."""
 
@@ -110,13 +113,14 @@ def _compare(runs: Runs, best: Result, baseline: Result | None) -> tuple[Result,
     """Return the result to compare with the current settings, and whether it is shown to be better.
 
     That is the best one, unless only another one is shown to be better: the best one may have had one run, and another
-    one, which is a little less good, several. One that had fewer runs than the best one is not shown: of several, the
-    one with the most luck looks best. If the current settings are the best, it is what gave more than they did.
+    one, which is a little less good, several. One run shows nothing, nor do fewer runs than the best one had: of
+    several, the one with the most luck looks best. If the current settings are the best, it is what gave more.
     """
     if baseline is None or runs.are_disturbed(baseline):
         return best, False
     others = [one for one in runs.results if _may_replace(runs, one, baseline)]
-    if shown := [one for one in others if one.runs >= best.runs and _is_shown(runs, one, baseline)]:
+    least = max(best.runs, SURE_RUNS)
+    if shown := [one for one in others if one.runs >= least and _is_shown(runs, one, baseline)]:
         return best if best in shown else _best_of(runs, shown), True
     if best.configuration != baseline.configuration:
         return best, False

@@ -24,9 +24,10 @@ def run(
     return Measurement(configuration, load, speed, Interval(p99, low, high), requests=2000, **more)  # type: ignore[arg-type]
 
 
-def found(*measurements: Measurement, rate: float | None = None) -> Found:
+def found(*measurements: Measurement, rate: float | None = None, times: int = 2) -> Found:
+    """Return what comes of these runs, if each of them was made so many times."""
     runs = Runs(Goal(LIMIT_MS / 1e3, rate=rate))
-    for measurement in measurements:
+    for measurement in times * measurements:
         runs.add(measurement)
     kept = [one for one in runs.results if one.keeps]
     best = max(kept, key=lambda one: runs.goal.value(one.throughput.value, one.p99_s.value), default=None)
@@ -42,6 +43,12 @@ def test_what_gives_more_beyond_its_interval_is_better() -> None:
     assert one.gain.value == pytest.approx(1.2)
     assert 1 < one.gain.low < one.gain.value < one.gain.high
     assert "+20% (+" in one.why
+
+
+def test_one_run_shows_nothing() -> None:
+    one = found(run(CURRENT, 100), run(OTHER, 140), times=1)
+    assert one.verdict == "not distinguishable"
+    assert "1 run may have been luck" in one.why
 
 
 def test_it_is_said_under_which_load_the_current_one_is_compared() -> None:
@@ -224,7 +231,7 @@ def test_what_answers_wrongly_has_not_the_lowest_p99() -> None:
 def test_a_fault_that_is_not_p99_is_named_if_it_keeps_everything_from_the_limit(
     fault: dict[str, Any], why: str
 ) -> None:
-    one = found(run(CURRENT, 100, **fault))
+    one = found(run(CURRENT, 100, **fault), times=1)
     assert one.verdict == "no configuration keeps the limit"
     assert one.why.endswith(why)
     sound = found(run(CURRENT, 100, **fault), run(OTHER, 100, (30, 28, 32)))

@@ -412,11 +412,27 @@ def test_every_query_of_the_dashboard_gives_an_answer_in_a_real_prometheus(trito
         ) as process,
     ):
         try:
+            wait_until_ready(address)
             unanswered = wait_for_answers(address, triton, list(queries().items()))
         finally:
             process.terminate()
 
     assert {name for name, query in unanswered if not metrics_in(query) & ONLY_WITH_A_GPU} == set()
+
+
+def wait_until_ready(address: str) -> None:
+    """Wait until Prometheus has opened its storage; until then it answers every query with 503."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=60):
+                return
+        except OSError as error:  # no connection yet, or 503, whose HTTPError is an OSError
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def wait_for_answers(address: str, server: BareTriton, asked: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
@@ -439,5 +455,3 @@ def has_answer(address: str, query: str) -> bool:
     except urllib.error.HTTPError as error:
         with error:
             pytest.fail(f"{query}: {error.read().decode()}")
-    except OSError:  # not up yet
-        return False

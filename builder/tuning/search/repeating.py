@@ -36,6 +36,19 @@ def find_repeat(runs: Runs, outlook: Outlook, best: Result) -> tuple[Trial, str]
     return trial, f"{'again, ' if runs.of(trial) else ''}to compare with {than}"
 
 
+def count_missing(runs: Runs, outlook: Outlook, best: Result) -> int:
+    """Return how many runs are missing until the best result and the baseline were both repeated.
+
+    It is 3 if the best result had one run, and the baseline none under the load at which it is compared.
+    """
+    current = outlook.space.current
+    missing = max(0, SURE_RUNS - best.runs)
+    if best.configuration != current and current not in runs.out:
+        compared = _find_compared(runs, outlook, best)
+        missing += max(0, SURE_RUNS - len(runs.of(compared))) if compared else 0
+    return missing
+
+
 def _find_compared(runs: Runs, outlook: Outlook, best: Result) -> Trial | None:
     """Return the load at which the current settings are compared with the best result.
 

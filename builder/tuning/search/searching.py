@@ -12,7 +12,7 @@ from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import HOPELESS, WORTH_TRYING, Idea, Outlook
 from builder.tuning.search.planner import Planner
 from builder.tuning.search.pooling import Runs, Trial, is_disturbed
-from builder.tuning.search.repeating import find_repeat
+from builder.tuning.search.repeating import count_missing, find_repeat
 from builder.tuning.search.space import Space
 from builder.tuning.search.verdict import SURE_RUNS, conclude
 from builder.tuning.simulation import Predicted
@@ -108,13 +108,13 @@ class _Search:
     def kept_back(self) -> int:
         """How many runs are kept for the end, in which the best one and the baseline are repeated.
 
-        While nothing keeps the limit, there is nothing to repeat. While nothing is better than the baseline, one is
-        kept, to repeat what may be found yet.
+        While nothing keeps the limit, there is nothing to repeat. Once both were repeated, one is kept, to repeat what
+        may be found yet.
         """
-        best = self.best
+        best, most = self.best, self.of // 3
         if best is None:
-            return 0 if self.planner.is_ready and len(self.steps) > _RUNS_FOR_SEVERAL else min(3, self.of // 4)
-        return min(1 if best.configuration == self.space.current else 3, self.of // 4)
+            return 0 if self.planner.is_ready and len(self.steps) > _RUNS_FOR_SEVERAL else most
+        return min(max(1, count_missing(self.runs, self.outlook(), best)), most)
 
     # ---- The three parts
 

@@ -63,6 +63,15 @@ def test_what_the_simulation_promises_of_a_delay_is_not_believed() -> None:
     assert promised.trial == (PAIR, EIGHT)
 
 
+def test_other_loads_of_a_delay_are_not_doubted_where_it_is_the_best() -> None:
+    lighter = (WAITING, Load(users=4))
+    one = outlook((109.0, 90.0, 101.0, 100.0, 100.0))
+    one = replace(one, cases=((WAITING, EIGHT), *CASES[1:3], lighter, CASES[4]))
+    promised = one.idea([lighter], lighter)
+    assert promised is not None
+    assert promised.trial == (WAITING, EIGHT)
+
+
 def test_the_safest_case_is_the_best_of_those_that_surely_keep_the_limit() -> None:
     one = outlook((100.0, 90.0, 300.0, 120.0, 100.0))
     p99 = np.array([-5.0, -5.0, -0.01, -5.0, -5.0])  # the fastest case is just within the limit of 1 s

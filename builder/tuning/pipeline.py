@@ -12,7 +12,7 @@ from builder.tuning.bench import ServerAccess, open_bench
 from builder.tuning.keeping import Applied, Record, TuningStore, UndoAccess, apply, now, preview, tuning, undo
 from builder.tuning.measurement import Measurement
 from builder.tuning.options import TuneOptions
-from builder.tuning.preparing import conditions_of, refuse_rows, refuse_version, refuse_wrong, space_of
+from builder.tuning.preparing import conditions_of, refuse_version, refuse_wrong, space_of
 from builder.tuning.search import Found, Step, search
 from builder.tuning.table import gather_notes
 
@@ -112,12 +112,12 @@ def _measure(
         repository,
         name,
         version=options.version,
+        largest_request=goal.largest_request,
         server=server,
         stage_time_s=options.stage_time_s,
         protocol=options.protocol,
         report=report,
     ) as bench:
-        refuse_rows(bench, options, name)
         conditions = conditions_of(repository, name, options, bench)
         resumed = store.resume(conditions, is_fresh=options.is_fresh)
         for note in resumed.notes:

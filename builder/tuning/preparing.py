@@ -83,19 +83,6 @@ def space_of(bench: ServerBench, options: TuneOptions, current: Configuration | 
     )
 
 
-def refuse_rows(bench: ServerBench, options: TuneOptions, name: str) -> None:
-    """Refuse requests that the model does not take, before anything is measured.
-
-    Raises:
-        RepositoryError: A request would have more rows than `max_batch_size`.
-    """
-    rows, most = options.goal.largest_request, max(bench.current.max_batch_size, 1)
-    if rows > most:
-        what = f"--rows has requests of {rows} rows, and the server refuses more than {most} in one (max_batch_size)"
-        fix = f"give at most {most}" + (f", or {_more(bench, rows, name)}" if bench.current.max_batch_size else "")
-        raise RepositoryError(name, what, fix)
-
-
 def refuse_version(repository: Repository, name: str, options: TuneOptions) -> None:
     """Refuse to write back what another version than the served one gives, before anything is measured.
 
@@ -109,13 +96,6 @@ def refuse_version(repository: Repository, name: str, options: TuneOptions) -> N
         what = f"it serves version {served}, and --apply would give that the settings of version {options.version}"
         to = f"python -m builder switch {name} --to {options.version}"
         raise RepositoryError(model.config_path, what, f"leave out --version or --apply, or run `{to}` first")
-
-
-def _more(bench: ServerBench, rows: int, name: str) -> str:
-    """Return how a model comes to take requests of more rows."""
-    if rows <= bench.proven_max_batch:
-        return f"allow them with `python -m builder configure {name} --max-batch-size {rows}`"
-    return f"publish with --max-batch-size {rows}, which proves it"
 
 
 def refuse_wrong(run: Measurement, current: Configuration, name: str, *, is_first: bool) -> None:

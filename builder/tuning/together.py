@@ -11,12 +11,12 @@ from builder.deployment import Address, LiveServer
 from builder.progress import Report, silent
 from builder.repository import Repository
 from builder.tuning import pipeline
-from builder.tuning.bench import ServerAccess, ServerBench, Stopwatch, open_bench, start_server
+from builder.tuning.bench import ServerAccess, ServerBench, Stopwatch, open_bench, read_goal, start_server
 from builder.tuning.keeping import Connect, Record, TuningStore, as_document, now, tuning, undo
 from builder.tuning.measurement import Configuration, Measurement
 from builder.tuning.options import TuneOptions
 from builder.tuning.pipeline import Tuning
-from builder.tuning.preparing import conditions_of, refuse_rows, refuse_wrong, space_of
+from builder.tuning.preparing import conditions_of, refuse_wrong, space_of
 from builder.tuning.search import Found, Measure, Runs, Shared, Step, Turn, Verdict, Wanted, search, search_together
 
 Observe = Callable[[str, Step], None]
@@ -99,8 +99,6 @@ def _search(
     """Search in turns, and return what came out, and the record of each model."""
     started = now()
     with _benches(repository, names, options, server, report) as benches:
-        for name in names:
-            refuse_rows(benches[name], options, name)
         current = {name: benches[name].current for name in names}
         shared = search_together(
             current,
@@ -138,6 +136,9 @@ def _benches(
     repository: Repository, names: Sequence[str], options: TuneOptions, server: ServerAccess | None, report: Report
 ) -> Iterator[Mapping[str, ServerBench]]:
     """Prepare one server to measure all models."""
+    rows = options.goal.largest_request
+    for name in names:  # before a server starts
+        read_goal(repository, name, largest_request=rows)
     with ExitStack() as stack:
         if server is None:
             embedded = stack.enter_context(start_server(repository, report))
@@ -148,6 +149,7 @@ def _benches(
             bench = open_bench(
                 repository,
                 name,
+                largest_request=rows,
                 server=server,
                 stage_time_s=options.stage_time_s,
                 protocol=options.protocol,
@@ -237,6 +239,10 @@ def found_of(name: str, current: Configuration, shared: Shared, turn: Turn, opti
         kept = found.best if is_back else before
         verdict: Verdict = "as it is" if is_back else "not distinguishable"
         return replace(found, verdict=verdict, why=shared.why, best=kept, baseline=kept, gain=None, ties=())
+    if shared.is_better and found.best is None and name in shared.after:
+        # Its turn found nothing that keeps the limit, but beside the others' new settings its own do.
+        kept = shared.after[name]
+        return replace(found, verdict="as it is", why=shared.why, best=kept, baseline=kept, gain=None, nearest=None)
     if found.verdict == "better":
         why = turn.why if not turn.accepted else shared.why
         return replace(found, verdict="not distinguishable", why=why, best=found.baseline)

@@ -225,19 +225,6 @@ def test_a_first_run_whose_answers_are_nearly_all_wrong_ends_the_tuning_whatever
     refuse_wrong(replace(wrong, wrong=4999), CURRENT, "scale", is_first=True)
 
 
-@pytest.mark.parametrize(
-    ("proven", "fix"), [(8, "publish with --max-batch-size 16"), (32, "configure scale --max-batch-size 16")]
-)
-def test_requests_that_the_server_would_refuse_are_refused_before_anything_is_measured(
-    proven: int, fix: str, repository: Repository, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.proven_max_batch = proven
-    monkeypatch.setattr(pipeline, "search", lambda *_, **__: pytest.fail("something was measured"))
-    with pytest.raises(RepositoryError, match="requests of 16 rows, and the server refuses more than 8") as found:
-        tune(repository, goal=Goal(0.02, rows=((1, 8.0), (16, 1.0))))
-    assert fix in found.value.fix
-
-
 def test_a_bucket_is_refused_with_another_way() -> None:
     with pytest.raises(RepositoryError, match="bucket") as found:
         place_of("s3://bucket/models", report=lambda *_: None, lock_timeout_s=None)

@@ -164,6 +164,16 @@ def test_what_a_single_turn_found_stays_where_it_changes_nothing() -> None:
     assert found_of("a", NOW, of_all, turn, OPTIONS) == turn.found
 
 
+def test_settings_that_keep_the_limit_only_beside_the_new_ones_of_others_stay_as_they_are() -> None:
+    of_all, turn = shared(is_better=True)
+    of_all = replace(of_all, chosen={"a": NOW}, after={"a": result(NOW, 120)})
+    none = Found("no configuration keeps the limit", "too slow", None, result(NOW, 90), nearest=result(NOW, 90))
+    told = found_of("a", NOW, of_all, replace(turn, found=none), OPTIONS)
+    assert (told.verdict, told.why, told.best, told.nearest) == ("as it is", "all together", result(NOW, 120), None)
+    alone = replace(of_all, is_better=False)
+    assert found_of("a", NOW, alone, replace(turn, found=none), OPTIONS) == none
+
+
 def test_the_table_and_the_json_have_both_sides() -> None:
     of_all, _ = shared(is_better=True)
     assert [*table.to_shared_rows(of_all)] == [

@@ -9,7 +9,7 @@ from builder.tuning.bench.access import ServerAccess
 from builder.tuning.bench.configuring import configured, options_of, read_configuration
 from builder.tuning.bench.machine import MachineFacts, Stopwatch, read_machine
 from builder.tuning.bench.measuring import ServerBench
-from builder.tuning.bench.opening import open_bench, start_server
+from builder.tuning.bench.opening import open_bench, read_goal, start_server
 
 __all__ = [
     "MachineFacts",
@@ -20,6 +20,7 @@ __all__ = [
     "open_bench",
     "options_of",
     "read_configuration",
+    "read_goal",
     "read_machine",
     "start_server",
 ]

@@ -22,6 +22,7 @@ def open_bench(
     name: str,
     *,
     version: int | None = None,
+    largest_request: int = 1,
     server: ServerAccess | None = None,
     stage_time_s: float = 5.0,
     protocol: Protocol = "http",
@@ -33,6 +34,7 @@ def open_bench(
         repository: The repository that has the model.
         name: The model.
         version: The version to measure. Default: the one that config.pbtxt names.
+        largest_request: The most rows that a request has.
         server: A server of the user's that reads the repository. Default: an embedded one on this machine, for the
             duration of the block.
         stage_time_s: How long each run measures, in seconds.
@@ -40,11 +42,11 @@ def open_bench(
         report: Called with each step.
 
     Raises:
-        RepositoryError: There is no such version, its answers cannot be compared, or the repository cannot be written.
+        RepositoryError: The model cannot be measured (see `read_goal`), or the repository cannot be written.
         HostError: There is no server that can be controlled, or it does not load the model as it is.
     """
     with ExitStack() as stack:
-        goal = _goal(repository, name, version)
+        goal = read_goal(repository, name, version, largest_request=largest_request)
         wait = Wait(report, repository.lock_timeout_s)
         stack.enter_context(deploying(repository.root, name, f"tune {name}", wait))
         embedded = None
@@ -81,20 +83,45 @@ def start_server(repository: Repository, report: Report) -> Server:
     )
 
 
-def _goal(repository: Repository, name: str, version: int | None) -> Goal:
-    """Read what is measured, and refuse what a load test cannot check request by request.
+def read_goal(repository: Repository, name: str, version: int | None = None, *, largest_request: int = 1) -> Goal:
+    """Read what is measured, and refuse what a load test cannot check request by request. No server is needed.
+
+    Args:
+        repository: The repository that has the model.
+        name: The model.
+        version: The version to measure. Default: the one that config.pbtxt names.
+        largest_request: The most rows that a request has.
 
     Raises:
-        RepositoryError: It is an ensemble, there is no such version, its answers cannot be compared, or it has several
-            groups of instances.
+        RepositoryError: It is an ensemble, there is no such version, its answers cannot be compared, it has several
+            groups of instances, or it does not take requests of so many rows.
     """
     model = repository.model(name)
     if pbtxt.parse(model.read_config(), where=model.config_path).HasField("ensemble_scheduling"):
         what = "it is an ensemble, which has no instances and no batches of its own"
         raise RepositoryError(model.config_path, what, "tune the models that it calls, one after the other")
     goal = make_goal(repository, name, version)
-    read_configuration(goal.config, where=model.config_path)  # now, because a server starts next
+    current = read_configuration(goal.config, where=model.config_path)  # now, because a server starts next
+    _refuse_rows(goal, largest_request, max(current.max_batch_size, 1))
     return goal
+
+
+def _refuse_rows(goal: Goal, rows: int, most: int) -> None:
+    """Refuse requests that the model does not take, before anything is measured.
+
+    Raises:
+        RepositoryError: A request would have more rows than `max_batch_size`.
+    """
+    if rows <= most:
+        return
+    name, fix = goal.model.name, f"give at most {most}"
+    manifest = next(proven.manifest for proven in goal.proven if proven.version == goal.version)
+    if goal.config.max_batch_size and rows <= manifest.max_batch_size:
+        fix += f", or allow them with `python -m builder configure {name} --max-batch-size {rows}`"
+    elif goal.config.max_batch_size:
+        fix += f", or publish with --max-batch-size {rows}, which proves it"
+    what = f"--rows has requests of {rows} rows, and the server refuses more than {most} in one (max_batch_size)"
+    raise RepositoryError(name, what, fix)
 
 
 def _process_of(address: Address, root: Path) -> int | None:

@@ -102,7 +102,7 @@ def search_together(
         for name in [name for name in current if name in waiting]:
             every = {each: (configuration, goal.loads[0]) for each, configuration in chosen.items()}
             others = {other: wanted for other, wanted in every.items() if other != name}
-            bench = Beside(name, every, measure)
+            bench = Beside(name, every, measure, goal)
             report = _naming(name, observed)
             found = searching(bench, space_of(name, chosen[name]), goal, runs=runs, observed=report)
             accepted, why = _judge(name, chosen[name], found, bench.seen, goal)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ from builder.server import Server
 from builder.tuning.bench.access import ServerAccess
 from builder.tuning.bench.driving import Ended
 from builder.tuning.bench.measuring import ServerBench
-from builder.tuning.bench.opening import open_bench
+from builder.tuning.bench.opening import open_bench, read_goal
 from builder.tuning.measurement import Configuration, Load
+from builder.tuning.options import TuneOptions
+from builder.tuning.pipeline import tune
+from builder.tuning.search import Goal
+from builder.tuning.together import tune_together
 
 FEW = Load(users=2)
 DELAY_US = 1000
@@ -74,6 +79,46 @@ def test_what_a_load_test_cannot_check_is_refused_before_a_server_starts(
     with pytest.raises(RepositoryError, match=what), open_bench(repository, "scale"):
         pass
     assert tree(repository.root) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        (16, "give at most 4, or publish with --max-batch-size 16, which proves it"),
+        (8, "give at most 4, or allow them with `python -m builder configure scale --max-batch-size 8`"),
+    ],
+)
+@pytest.mark.parametrize("models", [["scale"], ["scale", "other"]])
+def test_requests_that_the_server_would_refuse_are_refused_before_it_starts(
+    models: list[str], rows: int, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = publish(tmp_path / "models")
+    publish(tmp_path / "models", "other")
+    config = repository.model("scale").config_path
+    config.write_text(re.sub("max_batch_size: [0-9]+", "max_batch_size: 4", config.read_text()))
+    monkeypatch.setattr(Server, "start", lambda *_, **__: pytest.fail("a server was started"))
+    options = TuneOptions(Goal(0.02, users=4, rows=((1, 8.0), (rows, 1.0))))
+    begin = partial(tune, repository, "scale") if models == ["scale"] else partial(tune_together, repository, models)
+    with pytest.raises(RepositoryError, match=f"requests of {rows} rows, and the server refuses more than 4") as found:
+        begin(options)
+    assert found.value.fix == fix
+
+
+def test_a_model_without_a_batch_takes_no_requests_of_several_rows(tmp_path: Path) -> None:
+    artifact = scale(2.0, max_batch_size=0)
+    manifest = artifact.manifest
+    inputs, outputs = ([one for one in tensors if one.dims] for tensors in (manifest.inputs, manifest.outputs))
+    proven = {one.name: manifest.proof.outputs[one.name] for one in outputs}
+    proof = replace(manifest.proof, batch_sizes=(), outputs=proven)
+    manifest = replace(manifest, inputs=(*inputs,), outputs=(*outputs,), proof=proof)
+    repository = Repository(tmp_path / "models")
+    kept = {f"input:{one.name}" for one in inputs} | {f"output:{one.name}" for one in outputs}
+    reference = {name: values for name, values in artifact.reference.items() if name in kept}
+    unbatched = replace(artifact, manifest=manifest, reference=reference)
+    install(repository, "scale", unbatched, options=ConfigOptions(kind="cpu"))
+    with pytest.raises(RepositoryError, match="refuses more than 1 in one") as found:
+        read_goal(repository, "scale", largest_request=2)
+    assert found.value.fix == "give at most 1"
 
 
 def test_a_model_without_stored_answers_is_refused(tmp_path: Path) -> None:

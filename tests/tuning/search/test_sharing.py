@@ -144,9 +144,25 @@ def test_a_model_that_answers_wrongly_beside_another_puts_it_out() -> None:
 def test_wrong_answers_of_another_model_are_not_those_of_the_one_that_is_searched() -> None:
     server = Server(apart, wrong="b")
     every = {"a": (NOW, GOAL.loads[0]), "b": (replace(NOW, instances=2), GOAL.loads[0])}
-    measured = Beside("a", every, server.measure).measure(NOW, GOAL.loads[0])
+    measured = Beside("a", every, server.measure, GOAL).measure(NOW, GOAL.loads[0])
     assert (measured.wrong, measured.error) == (0, "b beside it: 1 wrong answer")
     assert not GOAL.is_kept(measured)
+
+
+@pytest.mark.parametrize(("waiting", "rows", "is_sound"), [(0, 300, True), (90, 300, False), (0, 200, False)])
+def test_a_model_that_falls_behind_its_rate_beside_another_puts_its_settings_out(
+    waiting: int, rows: int, is_sound: bool
+) -> None:
+    goal = Goal(0.1, rate=300)
+    (load,) = goal.loads
+
+    def measure(wanted: Wanted) -> Mapping[str, Measurement]:
+        a, b = (Measurement(one, load, about(300), about(0.01), requests=3000) for one, _ in wanted.values())
+        return {"a": a, "b": replace(b, throughput=about(rows), waiting=waiting)}
+
+    measured = Beside("a", {"a": (NOW, load), "b": (NOW, load)}, measure, goal).measure(NOW, load)
+    assert goal.is_sound(measured) == is_sound
+    assert measured.notes == (() if is_sound else ("b beside it does not keep up with its rate",))
 
 
 def test_settings_that_are_fine_one_by_one_and_not_together_are_not_used() -> None:

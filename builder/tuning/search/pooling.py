@@ -14,6 +14,9 @@ Trial = tuple[Configuration, Load]
 _ONE_SIDED = 2.05
 """The normal distribution's quantile for an upper bound of 98 %: what is applied may be measured again and again."""
 
+_ONE_IN_20 = 1.645
+"""The normal distribution's quantile beyond which 5 % are: what is called better is no better with that chance."""
+
 _USUAL_THROUGHPUT, _USUAL_P99, _USUAL_WEIGHT = 0.03, 0.05, 5
 """By how much runs usually differ, beyond what happens inside a run, as standard deviations of logarithms, and how many
 degrees of freedom that is worth against what is seen in repeated runs. On a virtual machine that is otherwise idle,
@@ -157,15 +160,30 @@ class Runs:
         return not goal.keeps_up(result.throughput.value, sum(run.requests for run in runs))
 
     def ratio(self, one: Result, other: Result) -> Interval:
-        """Return how many times as good one result is as another, with its 95 % interval.
+        """Return how many times as good one result is as another, with its 90 % interval: below it with 5 %.
 
         The logarithm of a ratio is the difference of the logarithms, and its variance the sum of their variances: 1,100
-        ± 2 % over 1,000 ± 2 % is 1.10 ± 2.8 %.
+        ± 2 % over 1,000 ± 2 %, which are 95 % intervals, is 1.10 ± 2.4 %.
         """
         good, bad = (self._value(result) for result in (one, other))
         log = math.log(good.value / bad.value)
-        half = math.hypot(math.log(good.high / good.low) / 2, math.log(bad.high / bad.low) / 2)
+        half = math.hypot(math.log(good.high / good.low) / 2, math.log(bad.high / bad.low) / 2) * self._narrower
         return Interval(math.exp(log), math.exp(log - half), math.exp(log + half))
+
+    def tells_apart(self, noise: float, runs: int) -> float:
+        """Return from which ratio on, as a logarithm, two results are told apart by so many runs of each.
+
+        Args:
+            noise: By how much chance moves a run, as the standard deviation of a logarithm.
+            runs: How many runs each of them has.
+        """
+        return student(_ONE_IN_20, self.spread.freedom) * noise * math.sqrt(2 / runs)
+
+    @property
+    def _narrower(self) -> float:
+        """How much narrower a 90 % interval is than a 95 % one."""
+        freedom = self.spread.freedom
+        return student(_ONE_IN_20, freedom) / student(Z, freedom)
 
     def _value(self, result: Result) -> Interval:
         """Return how good a result is, with its interval: the throughput, or the inverse of p99 at a given rate."""

@@ -37,16 +37,21 @@ def find_repeat(runs: Runs, outlook: Outlook, best: Result) -> tuple[Trial, str]
 
 
 def count_missing(runs: Runs, outlook: Outlook, best: Result) -> int:
-    """Return how many runs are missing until the best result and the baseline were both repeated.
+    """Return how many runs are missing until the best result and the baseline were repeated often enough.
 
-    It is 3 if the best result had one run, and the baseline none under the load at which it is compared.
+    Both get two runs, or three if only these tell them apart. It is 3 if the best result had one run, and the baseline
+    none under the load at which it is compared.
     """
     current = outlook.space.current
-    missing = max(0, SURE_RUNS - best.runs)
+    compared = None
     if best.configuration != current and current not in runs.out:
         compared = _find_compared(runs, outlook, best)
-        missing += max(0, SURE_RUNS - len(runs.of(compared))) if compared else 0
-    return missing
+    if compared is None:
+        return max(0, SURE_RUNS - best.runs)
+    gain = outlook.value(best.trial) - outlook.value(compared)
+    enough = [number for number in (SURE_RUNS, _ENOUGH_RUNS) if runs.tells_apart(outlook.noise, number) < gain]
+    each = enough[0] if enough else SURE_RUNS
+    return max(0, each - best.runs) + max(0, each - len(runs.of(compared)))
 
 
 def _find_compared(runs: Runs, outlook: Outlook, best: Result) -> Trial | None:

@@ -111,7 +111,7 @@ class _Search:
         While nothing keeps the limit, there is nothing to repeat. Once both were repeated, one is kept, to repeat what
         may be found yet.
         """
-        best, most = self.best, self.of // 3
+        best, most = self.best, 2 * self.of // 5
         if best is None:
             return 0 if self.planner.is_ready and len(self.steps) > _RUNS_FOR_SEVERAL else most
         return min(max(1, count_missing(self.runs, self.outlook(), best)), most)

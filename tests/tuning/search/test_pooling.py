@@ -129,7 +129,15 @@ def test_the_interval_of_a_ratio_has_the_variance_of_both() -> None:
     ratio = runs.ratio(first, second)
     assert ratio.value == pytest.approx(1.1)
     halves = [math.log(one.throughput.high / one.throughput.low) / 2 for one in (first, second)]
-    assert math.log(ratio.high / ratio.value) == pytest.approx(math.hypot(*halves))
+    of_90 = 2.015 / 2.571  # Student's quantiles for 90 and 95 %, with 5 degrees of freedom
+    assert math.log(ratio.high / ratio.value) == pytest.approx(of_90 * math.hypot(*halves), rel=0.01)
+    assert math.log(ratio.value / ratio.low) == pytest.approx(of_90 * math.hypot(*halves), rel=0.01)
+
+
+def test_more_runs_tell_smaller_differences_apart() -> None:
+    runs = runs_of(run(ONE, 110, 10))
+    assert runs.tells_apart(0.04, 2) == pytest.approx(2.015 * 0.04, rel=0.01)
+    assert runs.tells_apart(0.04, 3) == pytest.approx(2.015 * 0.04 * math.sqrt(2 / 3), rel=0.01)
 
 
 def test_at_a_rate_the_ratio_is_that_of_latencies() -> None:

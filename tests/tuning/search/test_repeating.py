@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from builder.tuning.measurement import Configuration, Interval, Load, Measurement
 from builder.tuning.search.goal import Goal
 from builder.tuning.search.outlook import Outlook
 from builder.tuning.search.pooling import Runs, Spread
-from builder.tuning.search.repeating import find_repeat
+from builder.tuning.search.repeating import count_missing, find_repeat
 from builder.tuning.search.space import Space
 
 CURRENT, OTHER, EIGHT = Configuration(1, 1, 8), Configuration(2, 1, 8), Load(users=8)
@@ -64,3 +65,33 @@ def test_the_best_settings_are_repeated_again_if_they_were_disturbed() -> None:
     disturbed = replace(run(OTHER, 120), others=0.5)
     assert repeated(*[run(CURRENT, 100)] * 2, *[disturbed] * 2) == OTHER
     assert repeated(*[run(CURRENT, 100)] * 2, *[disturbed] * 3) is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "made", "missing"),
+    [
+        (0.10, [CURRENT, OTHER], 2),
+        (0.10, [OTHER], 3),
+        (0.10, [CURRENT, OTHER, OTHER], 1),
+        (0.055, [CURRENT, OTHER], 4),  # two runs of each tell 6 % apart, and three 5 %
+        (0.02, [CURRENT, OTHER], 2),  # three would not tell them apart either
+    ],
+)
+def test_as_many_runs_are_missing_as_tell_the_best_from_the_current_settings(
+    gain: float, made: list[Configuration], missing: int
+) -> None:
+    runs = Runs(GOAL)
+    for configuration in made:
+        runs.add(run(configuration, 100))
+    best = runs.result((OTHER, EIGHT))
+    assert best is not None
+    assert count_missing(runs, replace(OUTLOOK, throughput=np.array([4.6, 4.6 + gain])), best) == missing
+
+
+def test_what_is_compared_with_nothing_needs_two_runs() -> None:
+    runs = Runs(GOAL)
+    runs.add(run(OTHER, 100))
+    runs.add(replace(run(CURRENT, 100), wrong=1))
+    best = runs.result((OTHER, EIGHT))
+    assert best is not None
+    assert count_missing(runs, OUTLOOK, best) == 1

@@ -27,7 +27,7 @@ def conclude(
 ) -> Found:
     """Return the verdict.
 
-    The current configuration is kept unless the 95 % interval of the gain is above 1, or it certainly misses the limit.
+    The current configuration is kept unless the 90 % interval of the gain is above 1, or it certainly misses the limit.
 
     Args:
         space: The configurations.

@@ -21,7 +21,7 @@ _FIX = "name the tune.json of a tuning, which `python -m builder tune --report-d
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval; that of a gain is the 90 % one."""
 
     value: float
     low: float

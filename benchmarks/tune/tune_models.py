@@ -89,10 +89,10 @@ def ranker() -> onnx.ModelProto:
 SUBJECTS = {
     each.name: each
     for each in (
-        Subject("digits", None, 3.8, (1, 2, 4, 8, 16)),
-        Subject("transformer", transformer, 25.0, (1, 2, 4, 8, 16)),
-        Subject("residual", residual, 30.0, (1, 2, 4, 8, 16)),
-        Subject("ranker", ranker, 18.0, (1, 2, 4, 8, 16, 32)),
+        Subject("digits", None, 5.0, (1, 2, 4, 8, 16, 32)),
+        Subject("transformer", transformer, 12.0, (1, 2, 4, 8, 16)),
+        Subject("residual", residual, 15.5, (1, 2, 4, 8, 16)),
+        Subject("ranker", ranker, 12.0, (1, 2, 4, 8, 16, 32, 64)),
     )
 }
 

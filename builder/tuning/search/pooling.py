@@ -23,6 +23,9 @@ degrees of freedom that is worth against what is seen in repeated runs. On a vir
 runs of 4 s differ by 4 % to 8 % in all, and their p99 by 6 % to 15 % (docs/tuning-figures.md)."""
 
 
+_UNKNOWN = 2.0
+"""How many times as high as p99 the upper end of its interval is in a run that hardly knows it."""
+
 _ENOUGH_RUNS = 3
 """So many runs of a trial say whether it keeps the limit."""
 
@@ -90,10 +93,13 @@ class Runs:
 
     @property
     def spread(self) -> Spread:
-        """By how much runs differ: what is usual, and what the repeated ones say."""
+        """By how much runs differ: what is usual, and what the repeated ones say.
+
+        A p99 that was decided by a moment in which everything stood still says nothing of how runs usually differ.
+        """
         groups = [[run for run in runs if not is_disturbed(run)] for runs in self._runs.values()]
         throughputs = [[math.log(one.throughput.value) for one in runs if one.throughput] for runs in groups]
-        p99s = [[math.log(one.p99_s.value) for one in runs if one.p99_s] for runs in groups]
+        p99s = [[math.log(one.p99_s.value) for one in runs if one.p99_s and _is_known(one.p99_s)] for runs in groups]
         freedom = _USUAL_WEIGHT + sum(len(group) - 1 for group in throughputs if group)
         return Spread(_pooled(throughputs, _USUAL_THROUGHPUT), _pooled(p99s, _USUAL_P99), freedom)
 
@@ -196,6 +202,11 @@ class Runs:
 def is_disturbed(run: Measurement) -> bool:
     """Tell whether other programs took so much of the machine that a run says little."""
     return (run.others or 0.0) > MOST_OTHERS
+
+
+def _is_known(p99_s: Interval) -> bool:
+    """Tell whether a run says what its p99 is, and not merely that some requests waited very long."""
+    return p99_s.high <= _UNKNOWN * p99_s.value
 
 
 def _pool(intervals: Sequence[Interval], spread: float) -> Interval:

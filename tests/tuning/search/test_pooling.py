@@ -1,6 +1,7 @@
 """Runs of one kind are pooled, and their spread is what another run may be off."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_what_repeated_runs_say_of_the_spread_holds_for_all() -> None:
     assert after
     assert after.throughput.high > before.throughput.high
     assert after.p99_s.high > before.p99_s.high
+
+
+def test_a_run_that_stood_still_for_a_moment_does_not_say_how_runs_differ() -> None:
+    usual = run(TWO, 100, 6.7)
+    late = replace(usual, p99_s=Interval(0.0126, 0.006, 0.0517))
+    known = replace(usual, p99_s=Interval(0.0126, 0.012, 0.0132))
+    runs = [run(ONE, 150, 15), run(ONE, 150, 15)]
+    assert runs_of(*runs, usual, late).results[0].keeps
+    assert not runs_of(*runs, usual, known).results[0].keeps
 
 
 def test_the_limit_is_kept_with_a_margin_for_another_run() -> None:

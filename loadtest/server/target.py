@@ -1,5 +1,6 @@
 """What the server says about itself and about the models of a load test."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ _FIX_TLS = (
 )
 _FIX_ACCESS = "send what the server asks for, as in Authorization: Bearer TOKEN, from a --header-file"
 
+_READY_S, _POLL_S = 5.0, 0.1
+"""How long a server that is not ready is waited for, and how often it is asked, in seconds."""
 
 _IDLE_US = 1_000_000
 """Triton's own default of max_sequence_idle_microseconds."""
@@ -72,12 +75,27 @@ def check_ready(settings: Settings, control: Control) -> bool:
     if "name" not in metadata:
         what = "the server does not speak KServe v2: GET /v2 returned no server name"
         raise ServerError(host, what, _NAME_HTTP)
-    try:
-        control.fetch("/v2/health/ready")
-    except ControlError as error:
-        fix = "wait until its models are loaded, or look for the reason in its log"
-        raise ServerError(host, "the server is not ready", fix) from error
+    _wait_until_ready(host, control)
     return "binary_tensor_data" in (metadata.get("extensions") or ())
+
+
+def _wait_until_ready(host: str, control: Control) -> None:
+    """Wait a moment for a server that is not ready: Triton is not while it loads or unloads any other model.
+
+    Raises:
+        ServerError: It does not become ready.
+    """
+    deadline = time.monotonic() + _READY_S
+    while True:
+        try:
+            control.fetch("/v2/health/ready")
+        except ControlError as error:
+            if time.monotonic() > deadline:
+                fix = "wait until its models are loaded, or look for the reason in its log"
+                raise ServerError(host, "the server is not ready", fix) from error
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _is_about_tls(address: Address, kind: str) -> bool:

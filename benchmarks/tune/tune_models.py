@@ -3,7 +3,7 @@
 `digits` is the example, a tiny network: the load generator and the server's front end are what limits it. `transformer`
 is one encoder layer, `residual` a network of 26 convolutions: both compute for milliseconds per row, and gain from
 batches and instances in different ways. `ranker` has dense layers whose weights take longer to read than one row takes
-to compute, so that the largest batches are the best: what `publish` writes is right for it as it is.
+to compute, so that the largest batches are the best, and a delay that fills them.
 
 All weights are random numbers from a fixed seed. Batches are made by `publish`, from files with a batch of 1.
 """
